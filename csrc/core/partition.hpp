@@ -1,0 +1,62 @@
+// A partition of the points, with the sums that make a move cheap to price and to do.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "gram.hpp"
+#include "kernels.hpp"
+#include "labels.hpp"
+
+namespace onnxfold {
+
+// Keeps S[c,i] = sum_{j in c} G[i,j] (k x n doubles: the memory of a restart), B[c] = sum_{i,j in c} G[i,j]
+// and the members. One row of S per cluster: a move then touches two contiguous rows, and pricing one
+// cluster for all points reads one.
+class Partition {
+ public:
+  // labels: one per point, each in 0..k-1.
+  Partition(const GramView& gram, std::size_t k, Labels labels);
+
+  std::size_t points() const { return gram_.size(); }
+  std::size_t clusters() const { return members_.size(); }
+  const GramView& gram() const { return gram_; }
+  const Labels& labels() const { return labels_; }
+  const std::vector<std::size_t>& members(std::size_t c) const { return members_[c]; }
+  const double* sums(std::size_t c) const { return sums_.data() + c * stride_; }
+  const double* diagonal() const { return diagonal_.data(); }
+  double within(std::size_t c) const { return within_[c]; }
+  const kernels::CostLine& line(std::size_t c) const { return lines_[c]; }
+
+  // How much inertia goes when point i leaves its cluster: m/(m-1) |x_i - mu|^2, minus infinity when it is
+  // alone there (it must stay).
+  double removal_gain(std::size_t i) const;
+
+  // How much inertia comes when point i joins cluster c, in which it is not: m/(m+1) |x_i - mu|^2.
+  double insertion_cost(std::size_t i, std::size_t c) const {
+    const kernels::CostLine& line = lines_[c];
+    return line.weight * diagonal_[i] + line.slope * sums_[c * stride_ + i] + line.offset;
+  }
+
+  // Moves point i to another cluster and returns by how much the inertia changes. A cluster may be empty
+  // in between; it must have got a member before it is priced.
+  double move(std::size_t i, std::size_t to);
+
+  // Recomputes all sums from G, which rids them of rounding errors. O(n^2).
+  void rebuild();
+
+ private:
+  void refresh_line(std::size_t c);
+
+  GramView gram_;
+  Labels labels_;
+  std::vector<std::vector<std::size_t>> members_;
+  std::vector<std::size_t> position_;  // of a point in members_ of its cluster
+  std::size_t stride_;                 // n rounded up, and not a multiple of the page size
+  std::vector<double> diagonal_;
+  std::vector<double> sums_;
+  std::vector<double> within_;
+  std::vector<kernels::CostLine> lines_;
+};
+
+}  // namespace onnxfold

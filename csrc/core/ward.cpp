@@ -1,0 +1,157 @@
+#include "ward.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels.hpp"
+
+namespace onnxfold {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// The distance matrix between clusters that are still there. Slots of clusters that are gone stay until
+// half of all are gone; then the matrix is packed, so that later scans are short.
+class ClusterDistances {
+ public:
+  explicit ClusterDistances(const GramView& gram)
+      : slots_(gram.size()),
+        alive_(gram.size()),
+        values_(slots_ * slots_),
+        sizes_(slots_, 1.0),
+        penalty_(slots_, 0.0),
+        names_(slots_),
+        heights_(slots_, 0.0),
+        scratch_(slots_) {
+    for (std::size_t i = 0; i < slots_; ++i) {
+      names_[i] = i;
+      row(i)[i] = kInfinity;
+      for (std::size_t j = i + 1; j < slots_; ++j) row(i)[j] = 0.5 * gram.squared_distance(i, j);
+    }
+    mirror();
+  }
+
+  std::size_t alive() const { return alive_; }
+  std::size_t slots() const { return slots_; }
+  std::size_t name(std::size_t slot) const { return names_[slot]; }
+
+  std::size_t first() const {
+    std::size_t slot = 0;
+    while (penalty_[slot] > 0.0) ++slot;
+    return slot;
+  }
+
+  // The nearest other cluster; `preferred` when it is as near as any (it may be slots(): nobody).
+  std::size_t nearest(std::size_t slot, std::size_t preferred) {
+    const double* distances = row(slot);
+    const double lowest = kernels::lowest_sum(distances, penalty_.data(), slots_);
+    if (preferred < slots_ && distances[preferred] <= lowest) return preferred;
+    std::size_t found = 0;
+    while (distances[found] + penalty_[found] > lowest) ++found;
+    return found;
+  }
+
+  // Puts both clusters into the lower slot. A height is never below those it builds on (it is not, but
+  // for rounding).
+  Merge merge(std::size_t a, std::size_t b) {
+    const std::size_t i = std::min(a, b);
+    const std::size_t j = std::max(a, b);
+    const double distance = row(i)[j];
+    const double height = std::max({distance, heights_[i], heights_[j]});
+    kernels::merge_distances(scratch_.data(), row(i), row(j), sizes_.data(), sizes_[i], sizes_[j], distance, slots_);
+    scratch_[i] = kInfinity;
+    std::copy_n(scratch_.data(), slots_, row(i));
+    for (std::size_t x = 0; x < slots_; ++x) row(x)[i] = scratch_[x];
+    sizes_[i] += sizes_[j];
+    sizes_[j] = 0.0;
+    penalty_[j] = kInfinity;
+    heights_[i] = height;
+    --alive_;
+    return Merge{names_[i], names_[j], height};
+  }
+
+  // Drops the slots of clusters that are gone, keeping the order. INOUT slots: positions to translate.
+  void pack(std::vector<std::size_t>& chain) {
+    std::vector<std::size_t> kept;
+    std::vector<std::size_t> moved(slots_, 0);
+    for (std::size_t slot = 0; slot < slots_; ++slot) {
+      if (penalty_[slot] > 0.0) continue;
+      moved[slot] = kept.size();
+      kept.push_back(slot);
+    }
+    for (std::size_t r = 0; r < kept.size(); ++r) {  // targets never lie behind their sources
+      for (std::size_t c = 0; c < kept.size(); ++c) {
+        values_[r * kept.size() + c] = values_[kept[r] * slots_ + kept[c]];
+      }
+      sizes_[r] = sizes_[kept[r]];
+      penalty_[r] = 0.0;
+      names_[r] = names_[kept[r]];
+      heights_[r] = heights_[kept[r]];
+    }
+    slots_ = kept.size();
+    for (std::size_t& slot : chain) slot = moved[slot];
+  }
+
+ private:
+  double* row(std::size_t slot) { return values_.data() + slot * slots_; }
+
+  void mirror() {
+    constexpr std::size_t kTile = 32;
+    for (std::size_t top = 0; top < slots_; top += kTile) {
+      for (std::size_t side = top; side < slots_; side += kTile) {
+        for (std::size_t i = top; i < std::min(top + kTile, slots_); ++i) {
+          for (std::size_t j = std::max(side, i + 1); j < std::min(side + kTile, slots_); ++j) row(j)[i] = row(i)[j];
+        }
+      }
+    }
+  }
+
+  std::size_t slots_;
+  std::size_t alive_;
+  std::vector<double> values_;
+  std::vector<double> sizes_;    // members; 0 when gone
+  std::vector<double> penalty_;  // 0, infinite when gone
+  std::vector<std::size_t> names_;
+  std::vector<double> heights_;  // of the merge that made the cluster
+  std::vector<double> scratch_;
+};
+
+}  // namespace
+
+std::vector<Merge> ward(const GramView& gram) {
+  constexpr std::size_t kWorthPacking = 64;
+  ClusterDistances distances(gram);
+  std::vector<Merge> merges;
+  merges.reserve(gram.size());
+  std::vector<std::size_t> chain;
+  while (distances.alive() > 1) {
+    if (distances.slots() > kWorthPacking && 2 * distances.alive() <= distances.slots()) distances.pack(chain);
+    if (chain.empty()) chain.push_back(distances.first());
+    const std::size_t top = chain.back();
+    const std::size_t before = chain.size() > 1 ? chain[chain.size() - 2] : distances.slots();
+    const std::size_t next = distances.nearest(top, before);
+    // A cluster already deeper in the chain can only be met through rounding: then all distances between
+    // are the same to rounding, and the chain may as well close here.
+    const bool closed = next == before || std::find(chain.begin(), chain.end(), next) != chain.end();
+    if (!closed) {
+      chain.push_back(next);
+      continue;
+    }
+    merges.push_back(distances.merge(top, before));
+    chain.resize(chain.size() - 2);
+  }
+  std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) { return a.height < b.height; });
+  return merges;
+}
+
+Labels cut(const std::vector<Merge>& merges, std::size_t k) {
+  const std::size_t n = merges.size() + 1;
+  Labels parent(n);
+  for (std::size_t i = 0; i < n; ++i) parent[i] = i;
+  for (std::size_t step = 0; step < n - k; ++step) parent[merges[step].right] = merges[step].left;
+  for (std::size_t i = 0; i < n; ++i) parent[i] = parent[parent[i]];  // parents have lower numbers: done already
+  make_canonical(parent);
+  return parent;
+}
+
+}  // namespace onnxfold

@@ -1,0 +1,33 @@
+"""onnxfold makes a trained ONNX model smaller and faster by merging similar channels; no data, no framework.
+
+>>> import onnxfold
+>>> result = onnxfold.fold("in.onnx", "out.onnx", ratio=0.3)  # doctest: +SKIP
+>>> print(result.report.verdict)  # doctest: +SKIP
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .cluster import Clusterer
+from .errors import (
+    ModelError,
+    NothingToFoldError,
+    OnnxFoldError,
+    PlanError,
+    RequestError,
+    RuleError,
+    ValidationError,
+)
+from .features import Method
+from .fold import FoldResult, compare, fold, inspect
+from .recover import Recovery
+from .report import FoldReport
+
+try:
+    __version__ = version("onnxfold")
+except PackageNotFoundError:  # run from a source tree that was not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Clusterer", "FoldReport", "FoldResult", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "PlanError",
+    "Recovery", "RequestError", "RuleError", "ValidationError", "__version__", "compare", "fold", "inspect",
+]  # fmt: skip

@@ -1,0 +1,7 @@
+"""``python -m onnxfold``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,359 @@
+"""Analysis: which channels are the same channel everywhere, which are interchangeable, and why the others are kept.
+
+Rules state facts about single nodes (facts.py); this module puts the facts of all nodes together with union-find over
+*atoms* (every position of every axis of every tensor). What no rule speaks of is kept, with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from .atoms import AtomTable, SlotKey
+from .channels import Blocked, ChannelGroup, Place, Role, find_groups
+from .errors import RuleError
+from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
+from .graph import Node
+from .model import FLOATS, Model
+from .rules import RuleTable, default_rules
+from .shapevalues import ShapeValues
+from .view import NodeView, TensorView
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why channels are kept: `kind` is the sentence that refusals are grouped by, `where` the node or tensor."""
+
+    kind: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ('{self.where}')"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Channels that are kept for one reason: how many, and the nodes or tensors that keep them."""
+
+    kind: str
+    channels: int
+    where: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recount:
+    """An integer of node `node`, at `at`, that equals the number of atoms in `of`."""
+
+    node: int
+    at: At
+    of: Atoms
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything later stages need to know of the graph; no later stage knows an operator.
+
+    `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    refusals: tuple[Refusal, ...]
+    recounts: tuple[Recount, ...]
+    norms: tuple[Normalize, ...]
+    slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
+    atoms: int
+
+    def lengths(self, removed: Iterable[Atoms]) -> Mapping[tuple[str, int], int]:
+        """New lengths of all axes that get shorter when the atoms in `removed` go."""
+        kept = np.ones(self.atoms, bool)
+        for atoms in removed:
+            kept[atoms] = False
+        before = np.concatenate([[0], np.cumsum(kept)])
+        out = {}
+        for (tensor, axis, blocks), (start, size) in self.slots.items():
+            left = int(before[start + size] - before[start])
+            if left != size:
+                out[tensor, axis] = left // blocks
+        return out
+
+
+def analyse(model: Model, rules: RuleTable | None = None) -> Analysis:
+    """Find the channel groups of `model`. Raises RuleError if a rule breaks its contract (a bug of ours)."""
+    return _Analyser(model, rules or default_rules()).run()
+
+
+class _Analyser:
+    def __init__(self, model: Model, rules: RuleTable) -> None:
+        self.model, self.rules = model, rules
+        self.values = ShapeValues(model)
+        self.table = AtomTable(model.graph)
+        self.ties: list[tuple[Atoms, Atoms]] = []
+        self.pins: list[tuple[Atoms, Reason]] = []
+        self.roles: dict[SlotKey, dict[Role, list[int]]] = {}
+        self.blocks: list[Blocked] = []
+        self.counts: list[tuple[Node, Count]] = []
+        self.norms: list[Normalize] = []
+        self.choices: list[tuple[Node, OneOf]] = []
+        self.chosen_for: dict[int, list[Tie]] = {}
+
+    def run(self) -> Analysis:
+        graph, constants = self.model.graph, self.model.constants
+        for name in graph.inputs:
+            if name not in constants:
+                self._pin_tensor(name, Reason("a graph input", name))
+        for node in graph.nodes:
+            if not (node.outputs and all(name in constants for name in node.outputs if name)):
+                self._node(node)
+        for name in graph.outputs:
+            self._pin_tensor(name, Reason("a graph output", name))
+        for tensor, axis, node in self.values.escapes():
+            self._pin(self.table.axis(tensor, axis, 1), Reason(f"{node.op} uses this length as a number", node.label))
+        self._choose()
+        self._check_parameters()
+        labels = self._components()
+        self._check_counts(labels)
+        labels, pinned, reasons = self._kept(labels)
+        groups, more = find_groups(self.table, labels, pinned, self.ties, self.roles, self.blocks, graph)
+        refusals = self._refusals(labels, pinned, reasons, more)
+        recounts = tuple(
+            Recount(node.index, c.at, c.of.atoms) for node, c in self.counts if isinstance(c.at, At) and len(c.of)
+        )
+        return Analysis(
+            groups, refusals, recounts, tuple(self.norms), MappingProxyType(dict(self.table.slots)), self.table.count
+        )
+
+    # one node ---------------------------------------------------------------------------------------------------
+
+    def _node(self, node: Node) -> None:
+        for name in node.captures:
+            self._pin_tensor(name, Reason(f"used inside the body of {node.op}", node.label))
+        names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name]
+        rule = self.rules.find(node.domain, node.op, node.version)
+        op = f"{node.domain}.{node.op}" if node.domain else node.op
+        if rule is None:
+            tracked = self.values.get(node.outputs[0]) if node.outputs else None
+            if tracked is None or node.domain:
+                self._pin_all(names, Reason(f"no rule for {op}", node.label))
+            return
+        if any(self.model.graph.tensor(name).shape is None for name in names):
+            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (--input-shape may tell)", node.label))
+            return
+        self.table.begin()
+        facts = list(rule(self._view(node)))
+        for fact in facts:
+            if isinstance(fact, Refuse):
+                self._pin_all(names, Reason(f"{op} {fact.why}", node.label))
+                return
+        ties = [fact for fact in facts if isinstance(fact, Tie)]
+        said: list[Axis] = [fact.axis for fact in facts if isinstance(fact, Free | Blocks)]
+        for tie in ties:
+            self._tie(node, tie)
+            said += [tie.a, tie.b]
+        for fact in facts:
+            if isinstance(fact, Blocks):
+                self.blocks.append(Blocked(fact.axis.atoms, fact.count, node.label))
+            elif isinstance(fact, Count):
+                self._count(node, fact)
+            elif isinstance(fact, Normalize):
+                self.norms.append(fact)
+            elif isinstance(fact, OneOf):
+                self.choices.append((node, fact))
+                said += [axis for option in fact.options for f in option if isinstance(f, Tie) for axis in (f.a, f.b)]
+        self._note_roles(node, ties, facts)
+        reason = Reason(f"{op} mixes this axis", node.label)
+        for key in self.table.touched(names):
+            self._pin(Axis(self.table.unsaid(key, said), None), reason)
+
+    def _view(self, node: Node) -> NodeView:
+        constants = self.model.constants
+
+        def see(name: str) -> TensorView | None:
+            if not name:
+                return None
+            info = self.model.graph.tensor(name)
+            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self.table.axis)
+
+        def values(name: str) -> list[object] | None:
+            found = self.values.get(name)
+            return None if found is None else list(found.ravel())
+
+        return NodeView(
+            node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
+            node.attrs, values,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _tie(self, node: Node, tie: Tie) -> None:
+        a, b = tie.a, tie.b
+        if a.size is None or b.size is None:
+            self._pin(a, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
+            self._pin(b, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
+        elif len(a) and len(b):
+            if len(a) != len(b):
+                raise RuleError(f"the rule for {node.op} ties {len(a)} to {len(b)} positions at '{node.label}'")
+            self.ties.append((a.atoms, b.atoms))
+
+    def _count(self, node: Node, count: Count) -> None:
+        at = count.at
+        if isinstance(at, At) and at.input is not None and at.input < len(node.inputs) and node.inputs[at.input]:
+            name = node.inputs[at.input]
+            if name not in self.model.constants and not self._editable(name):
+                self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
+                return
+        self.counts.append((node, count))
+
+    def _editable(self, name: str) -> bool:
+        """Whether integers of the computed list `name` can be edited: a Concat of lists."""
+        maker = self.model.graph.producer.get(name)
+        return maker is not None and self.model.graph.nodes[maker].op == "Concat"
+
+    def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
+        """A constant's axis that this node ties to its output is made; one that only meets inputs is read."""
+        options = [o for f in facts if isinstance(f, OneOf) for o in f.options]
+        edges = [(t.a.atoms, t.b.atoms) for t in [*ties, *(f for o in options for f in o if isinstance(f, Tie))]]
+        edges = [(a, b) for a, b in edges if len(a) and len(a) == len(b)]
+        inputs = [name for name in dict.fromkeys(node.inputs) if name in self.model.constants]
+        if not edges or not inputs:
+            return
+        joined = np.concatenate([np.concatenate(pair) for pair in edges])
+        atoms, index = np.unique(joined, return_inverse=True)
+        sources, targets, at = [], [], 0
+        for a, _ in edges:
+            sources.append(index[at : at + len(a)])
+            targets.append(index[at + len(a) : at + 2 * len(a)])
+            at += 2 * len(a)
+        labels = _connected(np.concatenate(sources), np.concatenate(targets), len(atoms))
+        made = np.zeros(labels.max() + 1, bool)
+        outputs = list(self.table.touched(name for name in node.outputs if name))
+        for start, size in (self.table.slots[key] for key in outputs):
+            low, high = np.searchsorted(atoms, (start, start + size))
+            made[labels[low:high]] = True
+        for key in self.table.touched(inputs):
+            start, size = self.table.slots[key]
+            low, high = np.searchsorted(atoms, (start, start + size))
+            for how in set(made[labels[low:high]].tolist()):
+                at_nodes = self.roles.setdefault(key, {}).setdefault(Role.MAKES if how else Role.READS, [])
+                at_nodes.append(node.index)
+
+    # all nodes together -----------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Settle every OneOf, in node order, for the option that fewest pinned channels stand in the way of."""
+        for node, choice in self.choices:
+            labels = self._components()
+            pinned = np.zeros(labels.max() + 1 if len(labels) else 1, bool)
+            for atoms, _ in self.pins:
+                pinned[labels[atoms]] = True
+
+            def blocked(option: tuple[Tie | Count, ...], pinned: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
+                axes = [axis.atoms for f in option if isinstance(f, Tie) for axis in (f.a, f.b)]
+                return max((float(pinned[labels[atoms]].mean()) for atoms in axes if len(atoms)), default=1.0)
+
+            best = min(choice.options, key=lambda option: blocked(option, pinned, labels))
+            followed = []
+            for fact in best:
+                if isinstance(fact, Tie):
+                    self._tie(node, fact)
+                    followed += [fact.a, fact.b]
+                else:
+                    self._count(node, fact)
+            for option in choice.options:
+                for fact in option:
+                    for axis in (fact.a, fact.b) if isinstance(fact, Tie) and option is not best else ():
+                        rest = np.setdiff1d(axis.atoms, np.concatenate([f.atoms for f in followed]))
+                        self._pin(Axis(rest, len(rest)), Reason(f"{node.op} mixes this axis", node.label))
+
+    def _check_parameters(self) -> None:
+        """Keep constants whose axis is used in two ways, or that cannot be averaged."""
+        nodes = self.model.graph.nodes
+        seen: dict[tuple[str, int], set[int]] = {}
+        for tensor, axis, blocks in self.roles:
+            seen.setdefault((tensor, axis), set()).add(blocks)
+        for key, roles in self.roles.items():
+            where = nodes[next(iter(roles.values()))[0]].label
+            if len(roles) > 1 or len(seen[key[:2]]) > 1:
+                self._pin(self.table.axis(*key), Reason("a weight that makes and reads the same axis", where))
+            if self.model.graph.tensor(key[0]).dtype not in FLOATS:
+                self._pin(self.table.axis(*key), Reason("a constant that is not floating point", where))
+
+    def _check_counts(self, labels: NDArray[np.int64]) -> None:
+        """A length that the graph computes from another axis must be the length of these very channels."""
+        for node, count in self.counts:
+            if not isinstance(count.at, Live) or count.at.tensor is None or count.at.axis is None:
+                continue
+            other = self.table.axis(count.at.tensor, count.at.axis, 1)
+            mine, theirs = np.sort(labels[count.of.atoms]), np.sort(labels[other.atoms])
+            if not np.array_equal(mine, theirs):
+                for axis in (count.of, other):
+                    self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
+
+    def _components(self) -> NDArray[np.int64]:
+        a = np.concatenate([t[0] for t in self.ties]) if self.ties else np.empty(0, np.int64)
+        b = np.concatenate([t[1] for t in self.ties]) if self.ties else np.empty(0, np.int64)
+        return _connected(a, b, self.table.count)
+
+    def _kept(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """(labels, pinned per channel, index of the first reason per channel)."""
+        channels = int(labels.max()) + 1 if len(labels) else 0
+        reasons = np.full(channels, len(self.pins), np.int64)
+        for i, (atoms, _) in enumerate(self.pins):
+            np.minimum.at(reasons, labels[atoms], i)
+        return labels, reasons < len(self.pins), reasons
+
+    def _refusals(
+        self,
+        labels: NDArray[np.int64],
+        pinned: NDArray[np.bool_],
+        reasons: NDArray[np.int64],
+        more: Mapping[Reason | tuple[str, str], int],
+    ) -> tuple[Refusal, ...]:
+        costs: dict[str, tuple[int, dict[str, None]]] = {}
+
+        def add(kind: str, where: str, channels: int) -> None:
+            total, places = costs.get(kind, (0, {}))
+            places[where] = None
+            costs[kind] = (total + channels, places)
+
+        counted = np.zeros(len(pinned), bool)
+        for key, roles in self.roles.items():
+            shape = self.model.graph.tensor(key[0]).shape or ()
+            if Role.MAKES in roles and len(shape) > 1:
+                start, size = self.table.slots[key]
+                counted[labels[start : start + size]] = True
+        for channel in np.flatnonzero(counted & pinned):
+            reason = self.pins[reasons[channel]][1]
+            add(reason.kind, reason.where, 1)
+        for found, channels in more.items():
+            kind, where = found if isinstance(found, tuple) else (found.kind, found.where)
+            add(kind, where, channels)
+        ordered = sorted(costs.items(), key=lambda item: (-item[1][0], item[0]))
+        return tuple(Refusal(kind, total, tuple(places)) for kind, (total, places) in ordered)
+
+    # pins -------------------------------------------------------------------------------------------------------
+
+    def _pin(self, axis: Axis, reason: Reason) -> None:
+        if len(axis.atoms):
+            self.pins.append((axis.atoms, reason))
+
+    def _pin_tensor(self, name: str, reason: Reason) -> None:
+        for key in self.table.touched([name]):
+            self._pin(self.table.axis(*key), reason)
+
+    def _pin_all(self, names: Iterable[str], reason: Reason) -> None:
+        for name in names:
+            self._pin_tensor(name, reason)
+
+
+def _connected(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    edges = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
+    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
+
+
+
+
+__all__ = ["Analysis", "ChannelGroup", "Place", "Reason", "Recount", "Refusal", "Role", "analyse"]

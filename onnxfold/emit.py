@@ -1,0 +1,322 @@
+"""Emission: merges become edits of single tensors and integers, patched into a copy of the user's own ModelProto."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from scipy.sparse import csr_matrix
+
+from .analyse import Analysis
+from .atoms import SlotKey
+from .channels import ChannelGroup, Place, Role
+from .errors import RuleError
+from .facts import At
+from .graph import captures, subgraphs
+from .merge import Merge
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Edits:
+    """All that changes: new `arrays` by constant name, `integers` (node, place, all new values of that list), `lengths`
+    of axes by (tensor, axis)."""
+
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    integers: Sequence[tuple[int, At, int]]
+    lengths: Mapping[tuple[str, int], int]
+
+
+def edits(
+    model: Model,
+    analysis: Analysis,
+    merges: Mapping[str, Merge],
+    skip: frozenset[SlotKey] = frozenset(),
+) -> Edits:
+    """What the merges (by group name) change.
+
+    `skip` leaves out parameter axes on purpose: the negative control of the oracles, never anything else.
+    """
+    groups = [(g, merges[g.name]) for g in analysis.groups if g.name in merges]
+    removed = [removed_atoms(g, m.keep) for g, m in groups]
+    kept = np.ones(analysis.atoms, bool)
+    for atoms in removed:
+        kept[atoms] = False
+    changes: dict[str, list[tuple[Place, ChannelGroup, Merge]]] = {}
+    for group, merge in groups:
+        for place in group.parameters:
+            if (place.tensor, place.axis, place.blocks) not in skip:
+                changes.setdefault(place.tensor, []).append((place, group, merge))
+    arrays = {name: _merged(model, analysis, name, parts, kept) for name, parts in changes.items()}
+    integers = [(r.node, r.at, int(kept[r.of].sum())) for r in analysis.recounts]
+    changed = {(r.node, r.at.attr, r.at.input) for r in analysis.recounts if not kept[r.of].all()}
+    return Edits(
+        arrays,
+        [(node, at, value) for node, at, value in integers if (node, at.attr, at.input) in changed],
+        analysis.lengths(removed),
+    )
+
+
+def removed_atoms(group: ChannelGroup, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The atoms of the channels of `group` that are not in `keep`."""
+    gone = np.ones(group.size, bool)
+    gone[keep] = False
+    return group.atoms[gone[group.owner]]
+
+
+def _merged(
+    model: Model,
+    analysis: Analysis,
+    name: str,
+    parts: Sequence[tuple[Place, ChannelGroup, Merge]],
+    kept: NDArray[np.bool_],
+) -> NDArray[Any]:
+    """Parameter `name` after all merges that touch it."""
+    original = model.constants.array(name)
+    array = original if original.dtype in (np.float32, np.float64) else original.astype(np.float32)
+    axes = sorted({(p.axis, p.blocks) for p, _, _ in parts}, key=lambda a: (-a[1], a[0]))  # blocked axes first
+    for axis, blocks in axes:
+        here = [(p, m) for p, _, m in parts if (p.axis, p.blocks) == (axis, blocks)]
+        start, size = analysis.slots[name, axis, blocks]
+        matrix = _axis_matrix(here, name, kept[start : start + size])
+        array = _apply(matrix, array, axis, blocks)
+    return array.astype(original.dtype)
+
+
+def _axis_matrix(
+    parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_]
+) -> csr_matrix:
+    """[new length, old length]: identity on positions that no merge touches, the merges' matrices elsewhere."""
+    place_of = np.cumsum(kept) - 1
+    free = kept.copy()
+    rows, columns, values = list[Any](), list[Any](), list[Any]()
+    for place, merge in parts:
+        free[place.positions.ravel()] = False
+        matrix = (merge.makes if place.role is Role.MAKES else merge.reads).tocoo()
+        factor = merge.scales.get(name)
+        weights = matrix.data if factor is None or place.role is not Role.MAKES else matrix.data * factor[matrix.row]
+        for r in range(place.positions.shape[1]):
+            rows.append(place_of[place.positions[merge.keep[matrix.row], r]])
+            columns.append(place.positions[matrix.col, r])
+            values.append(weights)
+    untouched = np.flatnonzero(free)
+    rows.append(place_of[untouched])
+    columns.append(untouched)
+    values.append(np.ones(len(untouched)))
+    return csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(int(kept.sum()), len(kept))
+    )
+
+
+def _apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
+    """`matrix` along `axis`; with `blocks`, its blocks along `axis` of each part of axis 0."""
+    matrix = matrix.astype(array.dtype)
+    if blocks == 1:
+        moved = np.moveaxis(array, axis, 0)
+        flat = np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
+        return np.moveaxis((matrix @ flat).reshape(matrix.shape[0], *moved.shape[1:]), 0, axis)
+    new, old = matrix.shape[0] // blocks, matrix.shape[1] // blocks
+    if new * blocks != matrix.shape[0]:
+        raise RuleError("the blocks of a grouped weight became unequal")
+    parts = np.split(array, blocks, axis=0)
+    return np.concatenate(
+        [_apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1) for i, part in enumerate(parts)]
+    )
+
+
+def emit(model: Model, changes: Edits) -> ModelProto:
+    """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte."""
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    writer = _Patch(proto, model)
+    writer.arrays(changes.arrays)
+    writer.integers(changes.integers)
+    writer.lengths(changes.lengths)
+    writer.sweep()
+    return proto
+
+
+class _Patch:
+    """Edits of one ModelProto in place; node indices stay those of the original until `sweep`."""
+
+    def __init__(self, proto: ModelProto, model: Model) -> None:
+        self.graph, self.model = proto.graph, model
+        self.initializers = {t.name: t for t in self.graph.initializer}
+        self.uses: dict[str, int] = {}
+        for node in self.graph.node:
+            for name in (*node.input, *captures(node)):
+                self.uses[name] = self.uses.get(name, 0) + 1
+        for value in self.graph.output:
+            self.uses[value.name] = self.uses.get(value.name, 0) + 1
+        self.names = set(self.uses) | set(self.initializers) | _all_names(self.graph)
+        self.gone: set[int] = set()
+        self.suspects: set[str] = set()
+
+    def arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        for name, array in arrays.items():
+            if name in self.initializers:
+                _replace(self.initializers[name], array)
+                continue
+            index = self.model.graph.producer[name]
+            node = self.graph.node[index]
+            if node.op_type == "Constant":
+                kind = next(a.t.data_type for a in node.attribute if a.name == "value") if _tensor(node) else 0
+                del node.attribute[:]
+                node.attribute.append(onnx.helper.make_attribute("value", _proto(array, "", kind)))
+            else:
+                self._release(index)
+                self._add(_proto(array, name, 0))
+
+    def integers(self, changes: Sequence[tuple[int, At, int]]) -> None:
+        lists: dict[tuple[int, str | None, int | None, str | None], dict[int | None, int]] = {}
+        for index, at, value in changes:
+            where, at = self._trace(index, at)
+            lists.setdefault((where, at.attr, at.input, at.instead_of), {})[at.index] = value
+        for (index, attr, number, instead_of), values in lists.items():
+            node = self.graph.node[index]
+            if attr is not None:
+                self._set_attribute(node, attr, values)
+            else:
+                assert number is not None
+                self._set_input(node, number, values, instead_of)
+
+    def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
+        for value in [*self.graph.value_info, *self.graph.input, *self.graph.output]:
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+                if (value.name, axis) in lengths:
+                    dim.dim_value = lengths[value.name, axis]
+
+    def sweep(self) -> None:
+        """Drop what the edits left without a reader: replaced nodes, then their inputs, and so on."""
+        while self.suspects:
+            name = self.suspects.pop()
+            if self.uses.get(name, 0):
+                continue
+            if name in self.initializers:
+                self.graph.initializer.remove(self.initializers.pop(name))
+                for value in [v for v in self.graph.input if v.name == name]:
+                    self.graph.input.remove(value)
+            elif name in self.model.graph.producer:
+                index = self.model.graph.producer[name]
+                node = self.graph.node[index]
+                if index not in self.gone and not any(self.uses.get(o, 0) for o in node.output):
+                    self._release(index)
+        for index in sorted(self.gone, reverse=True):
+            del self.graph.node[index]
+
+    def _release(self, index: int) -> None:
+        if index in self.gone:
+            return
+        self.gone.add(index)
+        for name in self.graph.node[index].input:
+            self.uses[name] -= 1
+            self.suspects.add(name)
+
+    def _trace(self, index: int, at: At) -> tuple[int, At]:
+        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins."""
+        node = self.graph.node[index]
+        if at.input is None or at.input >= len(node.input) or not node.input[at.input] or at.index is None:
+            return index, at
+        name = node.input[at.input]
+        if name in self.model.constants:
+            return index, at
+        maker, before = self.model.graph.producer[name], 0
+        for i, piece in enumerate(self.graph.node[maker].input):
+            shape = self.model.graph.tensor(piece).shape or (1,)
+            size = int(shape[0] or 1)
+            if at.index < before + size:
+                return self._trace(maker, At(input=i, index=at.index - before))
+            before += size
+        raise RuleError(f"element {at.index} of '{name}' cannot be found")
+
+    @staticmethod
+    def _set_attribute(node: NodeProto, attr: str, values: Mapping[int | None, int]) -> None:
+        found = next((a for a in node.attribute if a.name == attr), None)
+        if None in values:
+            if found is None:
+                found = node.attribute.add(name=attr, type=onnx.AttributeProto.INT)
+            found.i = values[None]
+            return
+        if found is None:
+            found = node.attribute.add(name=attr, type=onnx.AttributeProto.INTS)
+            found.ints.extend([0] * len(values))
+        for i, value in values.items():
+            assert i is not None
+            found.ints[i] = value
+
+    def _set_input(
+        self, node: NodeProto, number: int, values: Mapping[int | None, int], instead_of: str | None
+    ) -> None:
+        old = node.input[number] if number < len(node.input) else ""
+        if old:
+            array = np.array(self.model.constants.array(old))
+        else:
+            array = np.zeros(len(values), np.int64)
+            for attribute in [a for a in node.attribute if a.name == instead_of]:
+                node.attribute.remove(attribute)
+        for i, value in values.items():
+            array.reshape(-1)[i or 0] = value
+        if old in self.initializers and self.uses[old] == 1:
+            _replace(self.initializers[old], array)
+            return
+        name = self._fresh(old or f"{node.name or node.op_type}_sizes")
+        self._add(_proto(array, name, 0))
+        while len(node.input) <= number:
+            node.input.append("")
+        node.input[number] = name
+        self.uses[name] = 1
+        if old:
+            self.uses[old] -= 1
+            self.suspects.add(old)
+
+    def _add(self, tensor: TensorProto) -> None:
+        self.graph.initializer.append(tensor)
+        self.initializers[tensor.name] = self.graph.initializer[-1]
+        if self.model.proto.ir_version < 4:  # then every initializer must be listed as an input too
+            self.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+
+    def _fresh(self, base: str) -> str:
+        number, name = 0, f"{base}_folded"
+        while name in self.names:
+            number += 1
+            name = f"{base}_folded{number}"
+        self.names.add(name)
+        return name
+
+
+def _tensor(node: NodeProto) -> bool:
+    return any(a.name == "value" for a in node.attribute)
+
+
+def _all_names(graph: onnx.GraphProto) -> set[str]:
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    names |= {v.name for v in (*graph.input, *graph.output, *graph.value_info)} | {t.name for t in graph.initializer}
+    for node in graph.node:
+        for body in subgraphs(node):
+            names |= _all_names(body)
+    return names
+
+
+def _proto(array: NDArray[Any], name: str, kind: int) -> TensorProto:
+    tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+    if kind:
+        tensor.data_type = kind
+    return tensor
+
+
+def _replace(tensor: TensorProto, array: NDArray[Any]) -> None:
+    """New values for `tensor`, whose name, documentation, metadata and kind of storage stay."""
+    new = _proto(array, tensor.name, tensor.data_type)
+    external = tensor.data_location == TensorProto.EXTERNAL
+    for data in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "raw_data", "dims"):
+        tensor.ClearField(data)
+    tensor.dims.extend(new.dims)
+    tensor.raw_data = new.raw_data
+    if external:  # the bytes are here now; the writer moves them out again
+        tensor.ClearField("external_data")
+        tensor.data_location = TensorProto.DEFAULT

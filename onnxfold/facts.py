@@ -1,0 +1,124 @@
+"""What an operator rule may say: plain, frozen facts about the axes of one node. Rules say, they never do.
+
+An `Axis` is a list of positions; every position of every axis of every tensor is an *atom* (an integer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Atoms = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Positions along one axis, as atoms. `atoms` is empty where the length is 1 (broadcast) or not fixed (`size` None)."""
+
+    atoms: Atoms
+    size: int | None
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    def __getitem__(self, part: slice | Sequence[int] | NDArray[np.int64]) -> Axis:
+        """A part of the axis: ``axis[2:5]``, or the positions of an index array in its order."""
+        if self.size is None or not len(self.atoms):
+            return Axis(self.atoms[:0], self.size)
+        atoms = self.atoms[part] if isinstance(part, slice) else self.atoms[np.asarray(part, np.int64)]
+        return Axis(atoms, len(atoms))
+
+    def repeat(self, times: int) -> Axis:
+        """Every position `times` times in a row (Flatten; depthwise multiplier)."""
+        return Axis(np.repeat(self.atoms, times), None if self.size is None else self.size * times)
+
+    def tile(self, times: int) -> Axis:
+        """The whole axis `times` times in a row (an inner axis under Reshape; Concat of a tensor with itself)."""
+        return Axis(np.tile(self.atoms, times), None if self.size is None else self.size * times)
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in a node that holds an integer: attribute `attr`, or input number `input`; `index` within a list.
+
+    A missing list is created when it must be written; then the attribute `instead_of` goes.
+    """
+
+    attr: str | None = None
+    input: int | None = None
+    index: int | None = None
+    instead_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """The integer is computed by the graph from lengths and needs no edit: the length of `tensor`'s `axis` if given."""
+
+    tensor: str | None = None
+    axis: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tie:
+    """Position i of `a` and position i of `b` are the same channel. Axes of length 1 broadcast and tie nothing."""
+
+    a: Axis
+    b: Axis
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """The operator does not care about these positions (dropped by a Slice, filled with a constant by a Pad)."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """The integer at `at` equals the number of positions in `of`; it is recounted after folding."""
+
+    of: Axis
+    at: At | Live
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The axis is `count` equal blocks in a row, and must stay so: every block keeps the same number of positions."""
+
+    axis: Axis
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize:
+    """BatchNormalization over `axis`, with the names of its constant parameters (for variance correction)."""
+
+    axis: Axis
+    scale: str
+    bias: str
+    mean: str
+    var: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The rule cannot follow this node; `why` completes "the channels are kept because ..."."""
+
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Only one of these alternatives can be followed (a Reshape that joins or splits axes); the rest are kept.
+
+    The analysis takes the first whose axes nothing else keeps, so a rule puts the most useful first.
+    """
+
+    options: tuple[tuple[Tie | Count, ...], ...]
+
+
+Fact = OneOf | Tie | Free | Count | Blocks | Normalize | Refuse

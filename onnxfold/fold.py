@@ -1,0 +1,442 @@
+"""The flow: load, analyse, plan, cluster, merge, recover, emit, validate, report."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from .analyse import Analysis, analyse
+from .channels import ChannelGroup
+from .cluster import Clusterer
+from .compress import Compressor
+from .costs import Costs, costs, count_parameters
+from .errors import NothingToFoldError, OnnxFoldError, RequestError, ValidationError
+from .features import Method
+from .gather import check_finite
+from .inputs import DESCRIPTION, index_limits, probe
+from .merge import Merge
+from .model import FLOATS, Model, load
+from .plan import Aim, Budget, Plan, by_error, meet, round_width, uniform
+from .progress import Progress, silent
+from .recover import Recovery
+from .report import FoldReport, GroupReport, Size
+from .session import Feeds, Session, resolve_providers
+from .store import check_target, staged
+from .trial import Trial
+from .validate import Check, check
+
+Source = str | os.PathLike[str] | ModelProto
+DEFAULT_MAX_ERROR = 0.1  # relative L2 on probe inputs that the default budget allows
+TOLERANCES = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.003, 1e-3, 1e-5)  # tried in this order
+PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
+TOGGLE_WORK = 5e10  # MACs; up to here variance correction is decided group by group, beyond for all at once
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A folded model and what is known about it. `model` refers to the original's external data, if that has any."""
+
+    model: ModelProto = field(repr=False)
+    report: FoldReport
+    _source: Model = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
+        """Write the model atomically, with a new external data file where the original has one."""
+        target = Path(path)
+        check_target(target, self._source.path)
+        with staged(self.model, self._source, target, external_data) as written:
+            written.commit()
+
+
+def fold(
+    model: Source,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    method: Method | str = Method.FOLD,
+    recovery: Recovery | str = Recovery.CLOSED_FORM,
+    ratio: float | None = None,
+    target_params: float | None = None,
+    target_macs: float | None = None,
+    round_to: int = 8,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    clusterer: Clusterer | str = Clusterer.NATIVE,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    providers: Sequence[str] | None = None,
+    seed: int = 0,
+    threads: int = 0,
+    latency: bool = True,
+    external_data: bool = False,
+    progress: Progress[Any] = silent,
+) -> FoldResult:
+    """Make a model smaller by merging similar channels, and measure what that did.
+
+    Args:
+        model: path of an .onnx file, or a ModelProto. It is never changed.
+        output: where to write the result (atomically); None writes nothing.
+        method: how channels are chosen (`Method`).
+        recovery: how the merge is repaired (`Recovery`).
+        ratio: share of channels to remove in every group, 0..1.
+        target_params: share of the parameters that may remain; the smallest uniform ratio that meets it.
+        target_macs: likewise for multiply-accumulates. At most one of the three; with none, every group shrinks as far
+            as its own merge error allows while the outputs on probe inputs stay within 10 % (relative L2).
+        round_to: kept widths are multiples of this (1 switches it off).
+        include, exclude: regular expressions on group names and the names of the nodes that make the channels.
+        clusterer: the compiled core, or scikit-learn's k-means.
+        input_shapes: shapes for inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``.
+        providers: onnxruntime providers to measure on; None: the CPU, and CUDA where there is one.
+        seed: the same seed gives the same bytes.
+        threads: for clustering; 0 for all. Does not change the result.
+        latency: measure latencies too.
+        external_data: store weights of over 1 KiB beside the output file.
+        progress: called with a title and a list, yields its items; `onnxfold.progress.on_terminal` shows a bar.
+
+    Raises:
+        RequestError, ModelError, NothingToFoldError, PlanError: see `onnxfold.errors`.
+        ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
+    """
+    begin = time.perf_counter()
+    method, recovery, clusterer = Method(method), Recovery(recovery), Clusterer(clusterer)
+    budget = make_budget(ratio, target_params, target_macs, round_to)
+    usable, missing = resolve_providers(providers)
+    patterns = _patterns(include, exclude)
+    if output is not None:
+        check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
+    loaded = load(model, input_shapes)
+    _check_weights(loaded)
+    analysis = analyse(loaded)
+    notes = _notes(analysis, patterns)
+    chosen = [g.name for g in analysis.groups if g.name not in notes]
+    if not chosen:
+        raise NothingToFoldError(_nothing(loaded, analysis, bool(include or exclude)))
+    seconds = {"analyse": time.perf_counter() - begin}
+    work = Compressor(loaded, analysis, method, clusterer, seed, threads)
+    prices = costs(loaded, input_shapes)
+    feeds, trial = _probes(loaded, prices, input_shapes, seed)
+    merges, ratio_used = _decide(work, prices, budget, chosen, recovery, trial, progress)
+    if not merges:
+        raise NothingToFoldError(_left(budget, work, chosen))
+    seconds["fold"] = time.perf_counter() - begin - seconds["analyse"]
+    proto = work.emit(merges)
+    after_costs = work.lengths({name: merge.after for name, merge in merges.items()})
+    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
+        target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
+        with staged(proto, loaded, target, external_data) as written:
+            verdict = check(
+                loaded.path or _dump(loaded.proto, Path(scratch)), written.path, feeds, providers=usable,
+                missing=missing, protos=(loaded.proto, proto), inputs=DESCRIPTION, latency=latency,
+            )  # fmt: skip
+            seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
+            report = FoldReport(
+                _name(model), "" if output is None else os.fspath(output),
+                _settings(method, recovery, clusterer, budget, ratio_used, seed, include, exclude),
+                Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
+                Size(written.size, count_parameters(proto), prices.macs(after_costs)),
+                _group_reports(analysis, work, merges, notes, budget.round_to), analysis.refusals,
+                _with_growth(verdict, loaded.size, written.size), seconds,
+            )  # fmt: skip
+            if not verdict.passed:
+                raise _failed(report)
+            if output is not None:
+                written.commit()
+    return FoldResult(proto, report, loaded)
+
+
+def inspect(
+    model: Source,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> FoldReport:
+    """What could be folded in a model, and what is kept and why. Writes nothing. Raises as `fold` does for bad input."""
+    patterns = _patterns(include, exclude)
+    loaded = load(model, input_shapes)
+    analysis = analyse(loaded)
+    notes = _notes(analysis, patterns)
+    groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
+    size = Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({}))
+    return FoldReport(_name(model), "", {}, size, None, groups, analysis.refusals, None)
+
+
+def compare(
+    before: Source,
+    after: Source,
+    *,
+    inputs: Feeds | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    providers: Sequence[str] | None = None,
+    seed: int = 0,
+    latency: bool = True,
+) -> FoldReport:
+    """Measure any two models with the same inputs and outputs against each other: sizes, latency, output errors.
+
+    Args:
+        before, after: paths or ModelProtos.
+        inputs: arrays by input name; None makes random ones.
+        input_shapes, providers, seed, latency: as in `fold`.
+    """
+    usable, missing = resolve_providers(providers)
+    old, new = load(before, input_shapes), load(after, input_shapes)
+    prices = costs(old, input_shapes)
+    feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed, trial=False)[0]
+    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
+        paths = [m.path or _dump(m.proto, Path(scratch)) for m in (old, new)]
+        verdict = check(
+            paths[0], paths[1], feeds, providers=usable, missing=missing, protos=(old.proto, new.proto),
+            inputs=DESCRIPTION if inputs is None else "the inputs given", latency=latency,
+        )  # fmt: skip
+    sizes = [
+        Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
+    ]
+    return FoldReport(_name(before), _name(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
+
+
+def make_budget(ratio: float | None, target_params: float | None, target_macs: float | None, round_to: int) -> Budget:
+    """The one budget that was given, or the default. Raises RequestError for two."""
+    given = [
+        (aim, value)
+        for aim, value in ((Aim.RATIO, ratio), (Aim.PARAMS, target_params), (Aim.MACS, target_macs))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise RequestError("give one of --ratio, --target-params and --target-macs, not several")
+    aim, value = given[0] if given else (Aim.QUALITY, DEFAULT_MAX_ERROR)
+    return Budget(aim, value, round_to)
+
+
+def _decide(
+    work: Compressor,
+    prices: Costs,
+    budget: Budget,
+    chosen: Sequence[str],
+    recovery: Recovery,
+    trial: Trial | None,
+    progress: Progress[Any],
+) -> tuple[dict[str, Merge], float | None]:
+    """(merges by group, the uniform ratio behind them if there is one)."""
+    widths = work.widths(chosen)
+    if budget.aim is Aim.QUALITY:
+        return _boldest(work, budget, chosen, recovery, trial, progress), None
+    if budget.aim is Aim.RATIO:
+        plan = uniform(widths, budget.value, budget.round_to)
+    else:
+        price = prices.params if budget.aim is Aim.PARAMS else prices.macs
+        whole = max(1, price({}))
+        plan = meet(widths, budget, lambda keep: price(work.lengths(keep)) / whole)
+    return _merges(work, plan, recovery, trial, prices, progress), plan.ratio
+
+
+def _boldest(
+    work: Compressor,
+    budget: Budget,
+    chosen: Sequence[str],
+    recovery: Recovery,
+    trial: Trial | None,
+    progress: Progress[Any],
+) -> dict[str, Merge]:
+    """The default: the largest tolerance whose outputs on probe inputs stay within the budget."""
+    if trial is None:
+        raise NothingToFoldError(
+            "onnxruntime cannot run this model, so the default budget has nothing to measure with: give --ratio"
+        )
+    curves = {name: work.curve(name) for name in progress("measuring groups", list(chosen))}
+    tried: dict[str, int] = {}
+    for tolerance in progress("trying budgets", list(TOLERANCES)):
+        plan = by_error(work.widths(chosen), curves, tolerance, budget.round_to)
+        if not plan.keep or plan.keep == tried:
+            continue
+        tried = dict(plan.keep)
+        merges = {name: _repaired(work, name, keep, recovery, True) for name, keep in plan.keep.items()}
+        if trial.error(work.emit(merges)) <= budget.value:
+            return merges
+    return {}
+
+
+def _repaired(work: Compressor, name: str, keep: int, recovery: Recovery, fused: bool) -> Merge:
+    return work.merge(name, keep) if recovery is Recovery.NONE else work.recovered(name, keep, fused)
+
+
+def _merges(
+    work: Compressor,
+    plan: Plan,
+    recovery: Recovery,
+    trial: Trial | None,
+    prices: Costs,
+    progress: Progress[Any],
+) -> dict[str, Merge]:
+    """All merges of a plan. Correction of fused normalisation stays only where it lowers the error on probe inputs."""
+    merges = {
+        name: _repaired(work, name, keep, recovery, True)
+        for name, keep in progress("merging groups", list(plan.keep.items()))
+    }
+    fused = [name for name in merges if recovery is not Recovery.NONE and work.has_fused(name)]
+    if not fused or trial is None:
+        return merges
+    plain = {**merges, **{name: _repaired(work, name, plan.keep[name], recovery, False) for name in fused}}
+    best = trial.error(work.emit(merges))
+    uncorrected = trial.error(work.emit(plain))
+    if uncorrected < best:
+        merges, best = plain, uncorrected
+    if len(fused) * prices.macs({}) * _batch(prices) > TOGGLE_WORK:
+        return merges
+    for name in progress("checking corrections", fused):
+        switched = _repaired(work, name, plan.keep[name], recovery, merges is plain)
+        error = trial.error(work.emit({**merges, name: switched}))
+        if error < best:
+            merges, best = {**merges, name: switched}, error
+    return merges
+
+
+def _probes(
+    model: Model,
+    prices: Costs,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+    trial: bool = True,
+) -> tuple[Any, Trial | None]:
+    """(feeds, or how to make them once a provider has the model; a trial if onnxruntime's CPU can run it)."""
+
+    def make(session: Session) -> Feeds:
+        return probe(
+            session.inputs, batch=_batch(prices), seed=seed, shapes=shapes, limits=index_limits(model.graph)
+        )
+
+    if not trial:
+        return make, None
+    try:
+        with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
+            feeds = make(Session(model.path or _dump(model.proto, Path(scratch))))
+        return feeds, Trial(model, feeds)
+    except OnnxFoldError:
+        raise
+    except Exception:  # the verdict says that onnxruntime cannot run it, with the reason
+        return make, None
+
+
+def _batch(prices: Costs) -> int:
+    return int(min(8, max(2, PROBE_WORK // max(1, prices.macs({})))))
+
+
+def _dump(proto: ModelProto, folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(suffix=".onnx", dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        file.write(proto.SerializeToString())
+    return Path(name)
+
+
+def _check_weights(model: Model) -> None:
+    names = tuple(t.name for t in model.proto.graph.initializer if t.data_type in FLOATS)
+    check_finite(model, names)
+
+
+def _patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+    compiled: list[list[re.Pattern[str]]] = []
+    for option, given in (("--include", include), ("--exclude", exclude)):
+        try:
+            compiled.append([re.compile(pattern) for pattern in ([given] if isinstance(given, str) else given)])
+        except re.error as error:
+            raise RequestError(f"{option} '{error.pattern!s}' is not a regular expression: {error}") from error
+    return compiled[0], compiled[1]
+
+
+def _notes(
+    analysis: Analysis, patterns: tuple[list[re.Pattern[str]], list[re.Pattern[str]]]
+) -> dict[str, str]:
+    """Why groups are left out, by name."""
+    include, exclude = patterns
+    notes = {}
+    for group in analysis.groups:
+        names = (group.name, *group.makers)
+        if include and not any(p.search(name) for p in include for name in names):
+            notes[group.name] = "not included"
+        elif any(p.search(name) for p in exclude for name in names):
+            notes[group.name] = "excluded"
+    return notes
+
+
+def _group_reports(
+    analysis: Analysis, work: Compressor, merges: Mapping[str, Merge], notes: Mapping[str, str], round_to: int
+) -> tuple[GroupReport, ...]:
+    out = []
+    for group in analysis.groups:
+        merge = merges.get(group.name)
+        if merge is None:
+            note = notes.get(group.name, "kept by the budget")
+            width = work.widths([group.name])[0]
+            if group.name not in notes and round_width(width, 0, round_to) == group.size:
+                note = f"too narrow for --round-to {round_to}"
+            out.append(_group_report(group, group.size, 0, 0.0, note))
+        else:
+            merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())
+            out.append(_group_report(group, merge.after, merged, work.relative_error(group.name, merge), ""))
+    return tuple(out)
+
+
+def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, note: str) -> GroupReport:
+    return GroupReport(
+        group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note
+    )
+
+
+def _with_growth(verdict: Check, before: int, after: int) -> Check:
+    if after <= before:
+        return verdict
+    grown = f"the file grew by {after - before} bytes"
+    return Check(verdict.problems, (*verdict.notes, grown), verdict.providers, verdict.inputs)
+
+
+def _failed(report: FoldReport) -> ValidationError:
+    error = ValidationError(f"{report.model}: the folded model was not written: {report.verdict}")
+    error.report = report
+    return error
+
+
+def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
+    if analysis.groups and filtered:
+        return "no group matches --include and --exclude: --inspect lists their names"
+    reasons = "; ".join(f"{r.kind} ({r.channels} channels)" for r in analysis.refusals[:3])
+    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"
+
+
+def _left(budget: Budget, work: Compressor, chosen: Sequence[str]) -> str:
+    widest = max(width.size for width in work.widths(chosen))
+    if budget.aim is Aim.QUALITY:
+        return (
+            f"no group can shrink while outputs stay within {budget.value:.0%} on probe inputs: ask for more with "
+            "--ratio, for example --ratio 0.1"
+        )
+    return (
+        f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
+        f"{budget.round_to} (--round-to)"
+    )
+
+
+def _settings(
+    method: Method,
+    recovery: Recovery,
+    clusterer: Clusterer,
+    budget: Budget,
+    ratio: float | None,
+    seed: int,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "method": method.value, "recovery": recovery.value, "clusterer": clusterer.value,
+        "budget": {budget.aim.value: budget.value}, "uniform_ratio": ratio, "round_to": budget.round_to, "seed": seed,
+        "include": list(include), "exclude": list(exclude),
+    }  # fmt: skip
+
+
+def _name(model: Source) -> str:
+    return "model" if isinstance(model, ModelProto) else os.fspath(model)

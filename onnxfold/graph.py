@@ -1,0 +1,236 @@
+"""A frozen, read-only view of an ONNX graph. The only module that imports onnx-graphsurgeon.
+
+onnx-graphsurgeon reads a *skeleton* of the user's model (a copy without the weights and without what it cannot
+carry), so nothing it loses or corrupts can reach the file that is written: edits are patched into the proto itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from .errors import ModelError
+
+gs.logger.G_LOGGER.severity = logging.CRITICAL
+
+Dim = int | str | None
+DEFAULT_DOMAINS = ("", "ai.onnx")
+_GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's name, shape (None: rank unknown; a str or None dimension: not fixed) and onnx element type."""
+
+    name: str
+    shape: tuple[Dim, ...] | None
+    dtype: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of the main graph. `index` is its position in ``proto.graph.node``; absent inputs are ''."""
+
+    index: int
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+    captures: tuple[str, ...]
+    version: int
+
+    @property
+    def label(self) -> str:
+        """The node's name, or its type and position where it has none."""
+        return self.name or f"{self.op}#{self.index}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main graph: nodes in file order, tensors by name, and who makes and reads each tensor."""
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, TensorInfo]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    producer: Mapping[str, int] = field(repr=False)
+    consumers: Mapping[str, tuple[int, ...]] = field(repr=False)
+
+    def tensor(self, name: str) -> TensorInfo:
+        """The tensor called `name`; one that shape inference could not reach has no shape."""
+        return self.tensors.get(name) or TensorInfo(name, None, TensorProto.UNDEFINED)
+
+
+def skeleton(proto: ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None, keep: int = 1024) -> ModelProto:
+    """A copy of `proto` without weights: initializers over `keep` integers or 16 floats become typed inputs.
+
+    `input_shapes` replaces the declared shapes of graph inputs. Metadata is left out; functions and nodes stay.
+    """
+    out = ModelProto(ir_version=max(proto.ir_version, 4))
+    out.opset_import.extend(proto.opset_import)
+    out.functions.extend(proto.functions)
+    graph = out.graph
+    graph.name = proto.graph.name or "graph"
+    graph.node.extend(proto.graph.node)
+    graph.output.extend(proto.graph.output)
+    graph.value_info.extend(proto.graph.value_info)
+    initialised = {t.name for t in proto.graph.initializer}
+    initialised |= {t.values.name for t in proto.graph.sparse_initializer}
+    for value in proto.graph.input:
+        if value.name in initialised:
+            continue
+        graph.input.append(value)
+        if input_shapes and value.name in input_shapes:
+            _set_shape(graph.input[-1], input_shapes[value.name])
+            # declared intermediate shapes may contradict the given one: let inference find them again
+            del graph.value_info[:]
+    for tensor in proto.graph.initializer:
+        size = 1
+        for d in tensor.dims:
+            size *= d
+        integer = tensor.data_type in (TensorProto.INT64, TensorProto.INT32)
+        if size <= (keep if integer else 16) and tensor.data_location != TensorProto.EXTERNAL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    for sparse in proto.graph.sparse_initializer:
+        graph.input.append(
+            onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims)
+        )
+    return out
+
+
+def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
+    """Shape inference with data propagation; a model it cannot handle comes back as it was.
+
+    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their makers.
+    """
+    if known:
+        nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
+        named = {name for n in nodes for name in n.output}
+        values = [(name, numpy_helper.from_array(np.ascontiguousarray(value))) for name, value in known.items()]
+        front = [onnx.helper.make_node("Constant", [], [name], value=v) for name, v in values if name not in named]
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.node[:]
+        copy.graph.node.extend([*front, *nodes])
+        model = copy
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    except Exception:  # noqa: BLE001  (inference raises bare RuntimeErrors; without shapes more is refused, with reasons)
+        return model
+
+
+def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
+    """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
+    tensors = {}
+    shapes = (inferred or model).graph
+    for value in [*shapes.input, *shapes.value_info, *shapes.output]:
+        if value.type.HasField("tensor_type"):
+            tensors[value.name] = TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type)
+    for tensor in model.graph.initializer:
+        tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
+    versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
+    nodes, producer, readers = [], {}, dict[str, list[int]]()
+    for index, (node, proto) in enumerate(zip(_import(model).nodes, model.graph.node, strict=True)):
+        inputs, outputs = tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs)
+        domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
+        nodes.append(
+            Node(
+                index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(proto)),
+                tuple(sorted(set(captures(proto)))), versions.get(domain, 1),
+            )
+        )  # fmt: skip
+        producer.update(dict.fromkeys(filter(None, outputs), index))
+        for name in filter(None, dict.fromkeys(inputs)):
+            readers.setdefault(name, []).append(index)
+    return Graph(
+        tuple(nodes), MappingProxyType(tensors), tuple(v.name for v in model.graph.input),
+        tuple(v.name for v in model.graph.output), MappingProxyType(producer),
+        MappingProxyType({name: tuple(at) for name, at in readers.items()}),
+    )  # fmt: skip
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The bodies (If branches, Loop and Scan bodies) that `node` holds."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def captures(node: NodeProto) -> Iterator[str]:
+    """Names of outer tensors that the bodies of `node` use."""
+    for body in subgraphs(node):
+        own = {t.name for t in body.initializer} | {v.name for v in body.input}
+        own |= {name for inner in body.node for name in inner.output}
+        for inner in body.node:
+            yield from (name for name in [*inner.input, *captures(inner)] if name and name not in own)
+        yield from (v.name for v in body.output if v.name not in own)
+
+
+def _import(model: ModelProto) -> Any:
+    """onnx-graphsurgeon's graph of a sanitised copy: only attributes and types that it is known to read faithfully."""
+    copy = ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(o for o in model.opset_import if o.domain != "ai.onnx")
+    if len(copy.opset_import) < len(model.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid("", max(o.version for o in model.opset_import)))
+    copy.graph.name = model.graph.name
+    for values, shown in ((model.graph.input, copy.graph.input), (model.graph.output, copy.graph.output)):
+        for value in values:
+            shown.add(name=value.name).type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in model.graph.node:
+        clean = copy.graph.node.add(op_type=node.op_type, name=node.name)
+        clean.input.extend(node.input)
+        clean.output.extend(node.output)
+        clean.attribute.extend(a for a in node.attribute if _readable(a))
+    try:
+        return gs.import_onnx(copy)
+    except Exception as error:
+        raise ModelError(f"onnx-graphsurgeon cannot read this graph: {error}") from error
+
+
+def _readable(attribute: AttributeProto) -> bool:
+    if attribute.ref_attr_name or attribute.type not in _GS_ATTRIBUTES:
+        return False
+    return attribute.type in (AttributeProto.INT, AttributeProto.FLOAT) or bool(attribute.ints or attribute.floats)
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    """Attribute values as Python ones (strings decoded); graphs, tensors and references stay protos."""
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
+        value = onnx.helper.get_attribute_value(attribute)
+        values[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return values
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
+    if not value.type.tensor_type.HasField("shape"):
+        return None
+    dims: list[Dim] = []
+    for d in value.type.tensor_type.shape.dim:
+        if d.HasField("dim_value") and d.dim_value >= 0:
+            dims.append(d.dim_value)
+        else:
+            dims.append(d.dim_param or None)
+    return tuple(dims)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+    kind = value.type.tensor_type.elem_type
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shape)))

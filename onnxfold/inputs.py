@@ -1,0 +1,89 @@
+"""Probe inputs: what a model is run on when the user gives no data. Seeded, so the same model gets the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import RequestError
+from .graph import Graph
+from .session import Feeds, InputSpec
+
+OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
+OPEN_OTHER = 16
+DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
+
+
+def concrete_shape(
+    shape: Sequence[int | str | None], batch: int, given: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """`shape` with its open dimensions filled in: the first with `batch`, those of images with 64, others with 16."""
+    if given is not None:
+        return tuple(given)
+    other = OPEN_SPATIAL if len(shape) >= 4 else OPEN_OTHER
+    return tuple(
+        d if isinstance(d, int) and d > 0 else (batch if axis == 0 else other) for axis, d in enumerate(shape)
+    )
+
+
+def index_limits(graph: Graph) -> dict[str, int]:
+    """Integer inputs that number the rows of a table (embeddings): the number of rows."""
+    limits: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "Gather" and node.inputs[1] in graph.inputs:
+            shape = graph.tensor(node.inputs[0]).shape
+            rows = shape[node.attrs.get("axis", 0)] if shape else None
+            if isinstance(rows, int):
+                limits[node.inputs[1]] = min(rows, limits.get(node.inputs[1], rows))
+    return limits
+
+
+def probe(
+    specs: Sequence[InputSpec],
+    *,
+    batch: int = 8,
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Feeds for all inputs of a model.
+
+    Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
+    are white. Integers are drawn below `limits`, or are 0 and 1. Raises RequestError for inputs that are no tensors.
+    """
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        if spec.dtype is None or spec.dtype is np.str_:
+            raise RequestError(f"input '{spec.name}' is not a numeric tensor: onnxfold cannot make probe inputs for it")
+        shape = concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name))
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind == "f":
+            feeds[spec.name] = _smooth(rng, shape).astype(dtype)
+        else:
+            feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
+    return feeds
+
+
+def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
+    """The first `count` samples (axis 0) of feeds whose inputs all share one batch length."""
+    lengths = {len(x) for x in feeds.values() if x.ndim}
+    return {name: x[:count] if x.ndim and len(lengths) == 1 else x for name, x in feeds.items()}
+
+
+def _smooth(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
+    noise = rng.standard_normal(shape)
+    if len(shape) != 4:
+        return noise
+    axes = (2, 3) if shape[1] <= 4 or shape[3] > 4 else (1, 2)
+    frequency = np.meshgrid(*(np.fft.fftfreq(shape[a]) for a in axes), indexing="ij")
+    amplitude = 1 / np.maximum(np.hypot(*frequency), 1 / max(shape[a] for a in axes))
+    spread = [1] * 4
+    for a in axes:
+        spread[a] = shape[a]
+    wave = np.fft.ifftn(np.fft.fftn(noise, axes=axes) * amplitude.reshape(spread), axes=axes).real
+    deviation = wave.std()
+    return np.asarray(wave / deviation if deviation > 0 else wave)

@@ -1,0 +1,305 @@
+"""Loading: a path or a ModelProto becomes a checked, frozen `Model` whose weights are read only when asked for."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from .errors import ModelError, RequestError
+from .graph import Graph, Node, captures, infer_shapes, read_graph, skeleton
+
+FLOATS = frozenset(
+    (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+)  # element types whose channels can be averaged
+_GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
+_PROTOBUF_LIMIT = 2**31 - 1
+# Never evaluated as constants: random operators, and quantised storage (folding behind it would make the file grow).
+_NOT_CONSTANT = frozenset(
+    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli If Loop Scan "
+    "DequantizeLinear QuantizeLinear Dropout Optional SequenceEmpty SequenceConstruct StringNormalizer".split()
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the user gave it, never changed, and the view of it that the analysis reads.
+
+    `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
+    """
+
+    proto: ModelProto = field(repr=False)
+    graph: Graph = field(repr=False)
+    folder: Path | None
+    path: Path | None
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Every tensor of the main graph whose value is fixed in the file."""
+        return Constants(self.proto, self.graph, self.folder)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the file, external data included."""
+        total = self.path.stat().st_size if self.path else self.proto.ByteSize()
+        return total + sum(external_length(t) for t in self.proto.graph.initializer if uses_external_data(t))
+
+
+def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """Read and check a model.
+
+    Args:
+        source: an .onnx file, or a ModelProto (with its weights inside it).
+        input_shapes: shapes to assume for graph inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``.
+
+    Raises:
+        ModelError: the file is missing, is no ONNX model, is refused by the ONNX checker, or has external data that
+            is missing, too short or outside the model's folder.
+        RequestError: `input_shapes` names an input that the model lacks, or has another rank.
+    """
+    if isinstance(source, ModelProto):
+        proto, path = source, None
+    else:
+        path = Path(source)
+        proto = _parse(path)
+    what = str(path) if path else "the model given"
+    proto = _sorted(proto)
+    folder = path.resolve().parent if path else None
+    _check(proto, path, what)
+    for tensor in proto.graph.initializer:
+        if uses_external_data(tensor):
+            if folder is None:
+                raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
+            external_file(tensor, folder)
+    _check_shapes(proto, input_shapes or {}, what)
+    bare = skeleton(proto, input_shapes)
+    graph = read_graph(bare)
+    known = Constants(proto, graph, folder).small()
+    return Model(proto, read_graph(bare, infer_shapes(bare, known)), folder, path)
+
+
+def _parse(path: Path) -> ModelProto:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: name the .onnx file in it")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist: check the path") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise ModelError(f"{path} is empty: export the model again")
+    try:
+        proto = ModelProto.FromString(content)
+    except DecodeError:
+        raise ModelError(f"{path} is not an ONNX model, or is cut off: export or download it again") from None
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise ModelError(f"{path} holds no ONNX graph: is it an ONNX file?")
+    return proto
+
+
+def _sorted(proto: ModelProto) -> ModelProto:
+    """`proto`, or a copy with its nodes in topological order (onnxruntime takes any order, the checker does not)."""
+    made = {name for node in proto.graph.node for name in node.output if name}
+    waiting, order, done = list(range(len(proto.graph.node))), list[int](), set[str]()
+    needs = [
+        {name for name in (*node.input, *captures(node)) if name in made} for node in proto.graph.node
+    ]  # names from outside the graph are always there
+    while waiting:
+        ready = []
+        for index in waiting:
+            if needs[index] <= done:
+                ready.append(index)
+                done.update(proto.graph.node[index].output)
+        if not ready:
+            return proto  # a cycle: the checker says so
+        order += ready
+        taken = set(ready)
+        waiting = [index for index in waiting if index not in taken]
+    if order == list(range(len(order))):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    copy.graph.node.extend(proto.graph.node[index] for index in order)
+    return copy
+
+
+def _check(proto: ModelProto, path: Path | None, what: str) -> None:
+    if not proto.HasField("graph"):
+        raise ModelError(f"{what} holds no ONNX graph")
+    try:
+        outside = any(map(uses_external_data, proto.graph.initializer))
+        if path is not None and (outside or proto.ByteSize() >= _PROTOBUF_LIMIT):
+            onnx.checker.check_model(str(path))
+        else:
+            onnx.checker.check_model(proto)
+    except Exception as error:  # the checker raises ValidationError, but also bare ValueError and RuntimeError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
+
+
+def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: str) -> None:
+    known = {v.name: v for v in proto.graph.input}
+    for name, shape in shapes.items():
+        if name not in known:
+            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}")
+        declared = known[name].type.tensor_type
+        if declared.HasField("shape") and len(declared.shape.dim) != len(shape):
+            raise RequestError(f"input '{name}' has {len(declared.shape.dim)} dimensions, not {len(shape)}")
+        if any(n < 1 for n in shape):
+            raise RequestError(f"the shape of input '{name}' must have positive dimensions, not {list(shape)}")
+
+
+def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    """The file, offset and length in bytes of an external tensor; ModelError unless all lies inside `folder`."""
+    info = ExternalDataInfo(tensor)
+    root = folder.resolve()
+    file = (root / info.location).resolve()
+    if os.path.isabs(info.location) or not file.is_relative_to(root):
+        raise ModelError(f"weight '{tensor.name}' is stored in '{info.location}', outside the model's folder: refused")
+    offset, length = int(info.offset or 0), external_length(tensor)
+    if not file.is_file():
+        raise ModelError(f"weight '{tensor.name}' needs the file '{file}', which is missing: put it beside the model")
+    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+        raise ModelError(f"weight '{tensor.name}' ends beyond the end of '{file}': the file is cut off")
+    return file, offset, length
+
+
+def external_length(tensor: TensorProto) -> int:
+    """Bytes that an external tensor takes."""
+    declared = ExternalDataInfo(tensor).length
+    if declared:
+        return int(declared)
+    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
+        return (math.prod(tensor.dims) + 1) // 2
+    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def read_external(tensor: TensorProto, folder: Path) -> memoryview:
+    """The raw bytes of an external tensor, memory-mapped (nothing is read until it is used)."""
+    file, offset, length = external_file(tensor, folder)
+    if length == 0:
+        return memoryview(b"")
+    with file.open("rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    return memoryview(mapped)[offset : offset + length]
+
+
+def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
+    """The values of a TensorProto in its own element type (bfloat16 and narrower through ml_dtypes)."""
+    if not uses_external_data(tensor):
+        return np.asarray(numpy_helper.to_array(tensor))
+    if folder is None:
+        raise ModelError(f"weight '{tensor.name}' is stored outside the model: load it from its path")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.frombuffer(read_external(tensor, folder), dtype=dtype).reshape(tuple(tensor.dims))
+
+
+class Constants:
+    """Tensors of fixed value: initializers, Constant nodes, and what plain operators compute from those alone.
+
+    Arrays are read (or computed) when asked for and not kept, except small computed ones.
+    """
+
+    def __init__(self, proto: ModelProto, graph: Graph, folder: Path | None) -> None:
+        self._folder = folder
+        self._graph = graph
+        self._initializers = {t.name: t for t in proto.graph.initializer}
+        self._nodes: dict[str, Node] = {}
+        self._protos = proto.graph.node
+        self._opsets = list(proto.opset_import)
+        self._cache: dict[str, NDArray[Any]] = {}
+        names = set(self._initializers)
+        for node in graph.nodes:
+            if node.domain != "" or node.op in _NOT_CONSTANT or node.captures or not node.outputs:
+                continue
+            if node.op in ("Shape", "Size") and not self._is_list(node.inputs[0]):
+                continue  # the size of a weight changes when it is folded
+            if all(name in names for name in node.inputs if name):
+                for name in filter(None, node.outputs):
+                    names.add(name)
+                    self._nodes[name] = node
+        self.names = frozenset(names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def small(self, integers: int = 1024, floats: int = 16) -> dict[str, NDArray[Any]]:
+        """Computed constants of at most so many elements, by name; shape inference needs their values."""
+        found: dict[str, NDArray[Any]] = {}
+        sizes: dict[str, int] = {name: math.prod(t.dims) for name, t in self._initializers.items()}
+        for name, node in self._nodes.items():
+            if node.op in _GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
+                continue  # large, or unknown before it is computed
+            value = node.attrs.get("value") if node.op == "Constant" else None
+            if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
+                continue
+            try:
+                array = self.array(name)
+            except ModelError:
+                continue
+            sizes[name] = array.size
+            if array.size <= (integers if array.dtype.kind in "iub" else floats):
+                found[name] = array
+        return found
+
+    def _is_list(self, name: str) -> bool:
+        """Whether constant `name` is a list of integers (never folded), not a weight."""
+        tensor = self._initializers.get(name)
+        if tensor is not None:
+            return tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and len(tensor.dims) <= 1
+        node = self._nodes.get(name)
+        value = None if node is None else node.attrs.get("value")
+        return isinstance(value, TensorProto) and value.data_type in (TensorProto.INT64, TensorProto.INT32)
+
+    def initializer(self, name: str) -> TensorProto | None:
+        """The initializer called `name`, or None if the constant comes from a node."""
+        return self._initializers.get(name)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The value of constant `name` in its own element type (read-only)."""
+        if name in self._initializers:
+            return tensor_array(self._initializers[name], self._folder)
+        if name not in self._cache:
+            value = self._compute(name)
+            if value.nbytes > 1 << 16:
+                return value
+            self._cache[name] = value
+        return self._cache[name]
+
+    def _compute(self, name: str) -> NDArray[Any]:
+        node = self._nodes[name]
+        if node.op == "Constant" and isinstance(node.attrs.get("value"), TensorProto):
+            return tensor_array(node.attrs["value"], self._folder)
+        from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it
+
+        feeds = {i: np.array(self.array(i)) for i in dict.fromkeys(node.inputs) if i}
+        untyped = onnx.TypeProto()
+        graph = onnx.helper.make_graph(
+            [self._protos[node.index]], "constant",
+            [onnx.helper.make_value_info(i, untyped) for i in feeds],
+            [onnx.helper.make_value_info(name, untyped)],
+        )  # fmt: skip
+        single = onnx.helper.make_model(graph, opset_imports=self._opsets)
+        try:
+            return np.asarray(ReferenceEvaluator(single).run(None, feeds)[0])
+        except Exception as error:
+            raise ModelError(f"constant '{name}' cannot be computed ({node.op}): {error}") from error
+
+
+def constant_attribute(node: onnx.NodeProto) -> AttributeProto | None:
+    """The tensor attribute of a Constant node, if it has that form."""
+    return next((a for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR), None)

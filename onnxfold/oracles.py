@@ -1,0 +1,115 @@
+"""Two proofs of an analysis that know no operator, for any model.
+
+*permute*: channels of a group reordered everywhere change no output. *duplicate*: channels of a group made exact copies
+in pairs, then folded by those pairs, leave every output as it was up to rounding. Each has a negative control: one
+parameter axis left out on purpose must show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from scipy.sparse import csr_matrix, identity
+
+from .analyse import Analysis, analyse
+from .atoms import SlotKey
+from .channels import ChannelGroup, Role
+from .emit import edits, emit
+from .inputs import index_limits, probe
+from .merge import Merge, folding, rearranging
+from .model import Model, load
+from .session import Session
+from .store import inline
+from .trial import raw_outputs, relative_l2, with_outputs
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """Relative L2 errors over all outputs (before a final softmax): of the oracle, and of its negative control."""
+
+    error: float
+    control: float
+
+
+def permutation(group: ChannelGroup, rng: np.random.Generator) -> Merge:
+    """A random reordering of the channels, within their cells."""
+    order = np.arange(group.size)
+    for cell in range(group.blocks):
+        mine = np.flatnonzero(group.cells == cell)
+        order[mine] = rng.permutation(mine)
+    matrix = csr_matrix((np.ones(group.size), (np.arange(group.size), order)), shape=(group.size, group.size))
+    return rearranging(matrix, matrix)
+
+
+def pairs(group: ChannelGroup) -> NDArray[np.int64]:
+    """Labels that put neighbours of a cell together, two by two."""
+    labels = np.arange(group.size)
+    for cell in range(group.blocks):
+        mine = np.flatnonzero(group.cells == cell)
+        labels[mine[1::2]] = mine[: len(mine) // 2 * 2 : 2]
+    return labels
+
+
+def duplication(group: ChannelGroup) -> Merge:
+    """Every second channel becomes an exact copy of its neighbour; what reads them stays."""
+    labels = pairs(group)
+    copy = csr_matrix((np.ones(group.size), (np.arange(group.size), labels)), shape=(group.size, group.size))
+    return rearranging(copy, identity(group.size, format="csr"))
+
+
+def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
+    """All groups permuted at once."""
+    analysis = analysis or analyse(model)
+    rng = np.random.default_rng(seed)
+    merges = {group.name: permutation(group, rng) for group in analysis.groups}
+    control = emit(model, edits(model, analysis, merges, _control(analysis)))
+    changed = emit(model, edits(model, analysis, merges))
+    return OracleResult(_error(model, model.proto, changed, seed, **how), _error(model, model.proto, control, seed, **how))
+
+
+def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
+    """All groups made twice redundant, then folded back."""
+    analysis = analysis or analyse(model)
+    copying = {group.name: duplication(group) for group in analysis.groups}
+
+    def error(skip: frozenset[SlotKey]) -> float:
+        copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
+        twice = load(copies, how.get("shapes"))
+        again = analyse(twice)
+        merges = {group.name: folding(pairs(group)) for group in again.groups}
+        return _error(model, twice.proto, emit(twice, edits(twice, again, merges)), seed, **how)
+
+    return OracleResult(error(frozenset()), error(_control(analysis)))
+
+
+def _error(
+    model: Model,
+    before: ModelProto,
+    after: ModelProto,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int = 2,
+) -> float:
+    """The largest relative L2 error over the raw outputs of two versions of `model`."""
+    outputs = raw_outputs(model.graph)
+
+    def session(proto: ModelProto) -> Session:
+        return Session(inline(with_outputs(proto, outputs, model.graph), model.folder).SerializeToString())
+
+    first = session(before)
+    feeds = probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
+    return max(relative_l2(a, b) for a, b in zip(first.run(feeds), session(after).run(feeds), strict=True))
+
+
+def _control(analysis: Analysis) -> frozenset[SlotKey]:
+    """The last making parameter: without it the others of its group no longer agree with it."""
+    for group in reversed(analysis.groups):
+        slots = [(p.tensor, p.axis, p.blocks) for p in group.parameters if p.role is Role.MAKES]
+        if slots:
+            return frozenset(slots[:1])
+    return frozenset()

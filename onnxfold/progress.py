@@ -1,0 +1,45 @@
+"""Progress on the terminal: one line on standard error, only where somebody can see it, only for what takes a second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+T = TypeVar("T")
+Progress = Callable[[str, Iterable[T]], Iterator[T]]
+DELAY = 1.0  # seconds before anything shows
+
+
+def silent(_: str, items: Iterable[T]) -> Iterator[T]:
+    """Show nothing."""
+    yield from items
+
+
+def on_terminal(what: str, items: Iterable[T]) -> Iterator[T]:
+    """Yield `items` (a list, for its length) and show how far it is once that takes more than a second."""
+    console = Console(stderr=True)
+    if not (console.is_terminal and sys.stderr.isatty()):
+        yield from items
+        return
+    listed = list(items)
+    bar = RichProgress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    task, begin, shown = bar.add_task(what, total=len(listed)), time.perf_counter(), False
+    try:
+        for done, item in enumerate(listed):
+            if not shown and time.perf_counter() - begin > DELAY:
+                bar.start()
+                shown = True
+            bar.update(task, completed=done)
+            yield item
+    finally:
+        if shown:
+            bar.stop()

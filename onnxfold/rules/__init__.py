@@ -1,0 +1,17 @@
+"""Operator rules: small functions that state facts about the axes of one node, one file per operator family.
+
+The table is put together here, explicitly; importing a family has no effect of its own.
+"""
+
+from .table import Rule, RuleTable
+from . import conv, layout, linear, norm, pointwise, pool, reduce, reshape
+
+FAMILIES = (pointwise, conv, linear, norm, pool, reduce, layout, reshape)
+
+
+def default_rules() -> RuleTable:
+    """All rules that ship with onnxfold."""
+    return RuleTable([entry for family in FAMILIES for entry in family.RULES])
+
+
+__all__ = ["FAMILIES", "Rule", "RuleTable", "default_rules"]

@@ -1,0 +1,160 @@
+"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..facts import At, Count, Fact, Free, Refuse, Tie
+from ..view import NodeView, TensorView
+from .lengths import follow
+from .table import Rule
+
+
+def others(x: TensorView, y: TensorView, skip: int) -> Iterator[Fact]:
+    """All axes but `skip` pass unchanged."""
+    for axis in range(x.rank):
+        if axis != skip:
+            yield Tie(x.axis(axis), y.axis(axis))
+
+
+def concat(n: NodeView) -> Iterator[Fact]:
+    """The inputs stand one after the other along `axis`."""
+    y = n.y()
+    axis, start = n.attr("axis", 1) % y.rank, 0
+    for x in n.inputs:
+        assert x is not None
+        yield from others(x, y, axis)
+        size = x.size(axis)
+        if size is None or y.size(axis) is None:
+            return  # where the parts lie is open: this axis is kept
+        yield Tie(x.axis(axis), y.axis(axis)[start : start + size])
+        start += size
+
+
+def split(n: NodeView) -> Iterator[Fact]:
+    """The outputs are consecutive parts along `axis`; sizes are written out when parts become unequal."""
+    x = n.x()
+    axis, start = n.attr("axis", 0) % x.rank, 0
+    for i, y in enumerate(n.outputs):
+        if y is None:
+            yield Refuse("has an output without a name")
+            return
+        yield from others(x, y, axis)
+        size = y.size(axis)
+        if size is None or x.size(axis) is None:
+            return
+        part = x.axis(axis)[start : start + size]
+        yield Tie(part, y.axis(axis))
+        yield Count(part, At(attr="split", index=i) if n.version < 13 else At(None, 1, i, "num_outputs"))
+        start += size
+
+
+def cut(n: NodeView) -> Iterator[Fact]:
+    """Slice with step 1 follows positions; an axis cut with another step is kept."""
+    x, y = n.x(), n.y()
+    starts, ends = n.values("starts", 1), n.values("ends", 2)
+    axes = n.ints("axes", 3) if n.has(3) or "axes" in n.attrs else list(range(len(starts or ())))
+    steps = n.ints("steps", 4) if n.has(4) else [1] * len(starts or ())
+    if axes is None or starts is None or ends is None or steps is None:
+        yield Refuse("has computed bounds")
+        return
+    named = {axis % x.rank: i for i, axis in enumerate(axes)}
+    for axis in range(x.rank):
+        if axis not in named:
+            yield Tie(x.axis(axis), y.axis(axis))
+            continue
+        i, size = named[axis], x.size(axis)
+        first, last = starts[i].number, ends[i].number
+        if steps[i] != 1 or size is None or first is None or last is None:
+            continue
+        begin, end, _ = slice(first, last).indices(size)
+        end = max(begin, end)
+        whole = x.axis(axis)
+        yield Tie(whole[begin:end], y.axis(axis))
+        yield Free(whole[:begin])
+        yield Free(whole[end:])
+        if begin:
+            yield from follow(whole[:begin], starts[i], n.at("starts", 1, i))
+        if last < size:  # beyond the end means "to the end", whatever the length becomes
+            yield from follow(whole[:end], ends[i], n.at("ends", 2, i))
+
+
+def pad(n: NodeView) -> Iterator[Fact]:
+    """Constant padding adds positions that nothing makes; other modes, and cropping, keep their axis."""
+    x, y = n.x(), n.y()
+    pads = n.ints("pads", 1)
+    axes = n.ints("axes", 3) if n.has(3) else list(range(x.rank))
+    if pads is None or axes is None:
+        yield Refuse("has computed pads")
+        return
+    named = {axis % x.rank: i for i, axis in enumerate(axes)}
+    for axis in range(x.rank):
+        i = named.get(axis)
+        before, after = (pads[i], pads[i + len(axes)]) if i is not None else (0, 0)
+        if before == after == 0:
+            yield Tie(x.axis(axis), y.axis(axis))
+            continue
+        size = x.size(axis)
+        if i is None or size is None or before < 0 or after < 0 or n.attr("mode", "constant") != "constant":
+            continue
+        whole = y.axis(axis)
+        yield Tie(x.axis(axis), whole[before : before + size])
+        for part, index in ((whole[:before], i), (whole[before + size :], i + len(axes))):
+            yield Free(part)
+            if len(part):
+                yield Count(part, n.at("pads", 1, index))
+
+
+def transpose(n: NodeView) -> Iterator[Fact]:
+    """Axis k of the output is axis perm[k] of the input."""
+    x = n.x()
+    for k, axis in enumerate(n.attr("perm", list(reversed(range(x.rank))))):
+        yield Tie(x.axis(axis), n.y().axis(k))
+
+
+def gather(n: NodeView) -> Iterator[Fact]:
+    """The gathered axis is kept; the axes around it pass, and so do those of the indices."""
+    x, index, y = n.x(0), n.x(1), n.y()
+    axis = n.attr("axis", 0) % x.rank
+    for k in range(x.rank):
+        if k != axis:
+            yield Tie(x.axis(k), y.axis(k if k < axis else k + index.rank - 1))
+    for k in range(index.rank):
+        yield Tie(index.axis(k), y.axis(axis + k))
+
+
+def expand(n: NodeView) -> Iterator[Fact]:
+    """Broadcast to a given shape; a 1 there leaves the axis as it is."""
+    x, y = n.x(), n.y()
+    shape = n.values("", 1)
+    if shape is None:
+        yield Refuse("has a computed shape")
+        return
+    for k in range(1, y.rank + 1):
+        if k <= x.rank:
+            yield Tie(x.axis(-k), y.axis(-k))
+        if k <= len(shape) and shape[-k].number != 1:
+            yield from follow(y.axis(-k), shape[-k], At(input=1, index=len(shape) - k))
+
+
+def tile(n: NodeView) -> Iterator[Fact]:
+    """Axes repeated once pass, the others are kept."""
+    repeats = n.ints("", 1)
+    if repeats is None:
+        yield Refuse("has computed repeats")
+        return
+    for axis, times in enumerate(repeats):
+        if times == 1:
+            yield Tie(n.x().axis(axis), n.y().axis(axis))
+
+
+RULES = (
+    Rule(concat, ("Concat",), since=4),
+    Rule(split, ("Split",), since=2),
+    Rule(cut, ("Slice",)),
+    Rule(pad, ("Pad",), since=2),
+    Rule(transpose, ("Transpose",)),
+    Rule(gather, ("Gather",)),
+    Rule(expand, ("Expand",)),
+    Rule(tile, ("Tile",), since=6),
+)

@@ -1,0 +1,13 @@
+"""Integers in a node that give the length of an axis (Reshape targets, Resize sizes, Expand shapes)."""
+
+from __future__ import annotations
+
+from ..facts import At, Axis, Count, Live
+from ..shapevalues import Value
+
+
+def follow(axis: Axis, value: Value, at: At) -> list[Count]:
+    """The integer `value`, found at `at`, is the length of `axis`: recount it unless the graph does so itself."""
+    if not len(axis):
+        return []
+    return [Count(axis, Live(value.tensor, value.axis) if value.live else at)]

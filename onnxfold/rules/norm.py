@@ -1,0 +1,43 @@
+"""Normalisation with one scale and shift per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..facts import Fact, Normalize, Refuse, Tie
+from ..view import NodeView
+from .pointwise import same_axes
+from .table import Rule
+
+
+def batch_normalization(n: NodeView) -> Iterator[Fact]:
+    """Inference form: x of any rank, channels on axis 1; scale, bias, mean and variance per channel."""
+    if n.attr("training_mode", 0) or sum(y is not None for y in n.outputs) > 1:
+        yield Refuse("is in training mode")
+        return
+    if n.attr("spatial", 1) == 0:
+        yield Refuse("normalises every position by itself (spatial=0)")
+        return
+    x, y = n.x(), n.y()
+    channel = 1 if x.rank > 1 else 0
+    yield from same_axes(x, y)
+    names = []
+    for i in (1, 2, 3, 4):
+        yield Tie(n.x(i).axis(0), y.axis(channel))
+        names.append(n.x(i).name)
+    if all(n.x(i).constant for i in (1, 2, 3, 4)):
+        yield Normalize(y.axis(channel), *names, epsilon=n.attr("epsilon", 1e-5))
+
+
+def instance_normalization(n: NodeView) -> Iterator[Fact]:
+    """Every channel is normalised over its own positions: they stay, the channel passes."""
+    x, y = n.x(), n.y()
+    yield Tie(x.axis(0), y.axis(0))
+    for channel in (x.axis(1), n.x(1).axis(0), n.x(2).axis(0)):
+        yield Tie(channel, y.axis(1))
+
+
+RULES = (
+    Rule(batch_normalization, ("BatchNormalization",), since=7),
+    Rule(instance_normalization, ("InstanceNormalization",), since=6),
+)

@@ -1,0 +1,80 @@
+"""The only module that opens onnxruntime sessions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from .errors import RequestError
+
+Feeds = Mapping[str, NDArray[Any]]
+SHORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_DTYPES: Mapping[str, Any] = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A model input as onnxruntime sees it; `dtype` None for what is not a plain tensor."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A model loaded by one execution provider, without falling back to another in silence."""
+
+    def __init__(self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        providers = [provider] if provider == SHORT["cpu"] else [provider, SHORT["cpu"]]
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        self._session = ort.InferenceSession(source, options, providers=providers)
+        if provider not in self._session.get_providers():
+            raise RuntimeError(f"onnxruntime could not start {provider} and fell back to the CPU")
+        self.inputs = tuple(
+            InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs()
+        )
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, feeds: Feeds) -> list[Any]:
+        """All outputs, in order."""
+        return list(self._session.run(None, dict(feeds)))
+
+
+def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """(usable, missing) providers for what the user asked for; None means the CPU, and CUDA where it is offered.
+
+    Raises RequestError for a name onnxruntime does not know at all.
+    """
+    offered, known = ort.get_available_providers(), ort.get_all_providers()
+    if names is None:
+        return [p for p in (SHORT["cpu"], SHORT["cuda"]) if p in offered], []
+    asked = [SHORT.get(name.lower(), name) for name in names if name]
+    for name in asked:
+        if name not in known and name not in offered:
+            raise RequestError(
+                f"onnxruntime knows no provider '{name}': choose from {', '.join([*SHORT, *sorted(known)])}"
+            )
+    if not asked:
+        raise RequestError("name at least one provider, for example --providers cpu")
+    asked = list(dict.fromkeys(asked))
+    return [p for p in asked if p in offered], [p for p in asked if p not in offered]
+
+
+def version() -> str:
+    """The version of onnxruntime."""
+    return str(ort.__version__)

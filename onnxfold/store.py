@@ -1,0 +1,173 @@
+"""Writing models: atomically, with external data streamed to a new file. A crash leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnx import ModelProto, StringStringEntryProto, TensorProto
+from onnx.external_data_helper import uses_external_data
+
+from .errors import ModelError, RequestError
+from .model import _PROTOBUF_LIMIT, Model, read_external
+
+_ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
+_SMALL = 1024  # bytes; tensors below stay inside the model
+
+
+def check_target(target: Path, source: Path | None) -> None:
+    """Raise RequestError unless `target` can be written and is not the input itself."""
+    folder = target.absolute().parent
+    if target.is_dir():
+        raise RequestError(f"{target} is a folder: name the file to write")
+    if not folder.is_dir():
+        raise RequestError(f"the folder {folder} does not exist: create it first")
+    if source is not None and target.exists() and os.path.samefile(source, target):
+        raise RequestError(f"{target} is the input itself: name another output")
+    if not os.access(folder, os.W_OK):
+        raise RequestError(f"the folder {folder} is not writable: choose another place for the output")
+
+
+@contextlib.contextmanager
+def staged(proto: ModelProto, source: Model, target: Path, external: bool = False) -> Iterator[Staged]:
+    """Write `proto` beside `target` under a temporary name; `Staged.commit` renames it. Leaves nothing behind otherwise.
+
+    Weights that were external stay external, in a new file named after the target and its contents; so do all of over
+    1 KiB if `external` is set or the file would pass protobuf's 2 GiB.
+    """
+    folder = target.absolute().parent
+    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
+    everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
+    made: list[Path] = []
+    try:
+        data = None
+        if outside or everything:
+            copy = ModelProto()
+            copy.CopyFrom(proto)
+            proto = copy
+            data = _move_out(proto, source, target, outside, everything, made)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".onnx", dir=folder)
+        made.append(Path(name))
+        with os.fdopen(handle, "wb") as file:
+            file.write(proto.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        _copy_mode(Path(name), target)
+        yield Staged(Path(name), target, data, made)
+    except OSError as error:
+        raise RequestError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+class Staged:
+    """A model written under a temporary name: `path` can be loaded; `commit` puts it in place."""
+
+    def __init__(self, path: Path, target: Path, data: Path | None, made: list[Path]) -> None:
+        self.path, self.target, self.data, self._made = path, target, data, made
+
+    @property
+    def size(self) -> int:
+        """Bytes, external data included."""
+        return self.path.stat().st_size + (self.data.stat().st_size if self.data else 0)
+
+    def commit(self) -> None:
+        """Rename to the target. The data file already has its own name, which nothing refers to before this."""
+        stale = _data_of(self.target)
+        os.replace(self.path, self.target)
+        self._made.clear()
+        _sync(self.target.absolute().parent)
+        for old in stale - ({self.data} if self.data else set()):
+            old.unlink(missing_ok=True)
+
+
+def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
+    """`proto` with its external tensors inside it (for sessions made from memory)."""
+    if not any(map(uses_external_data, proto.graph.initializer)):
+        return proto
+    if folder is None:
+        raise ModelError("the model's external data cannot be found: load it from its path")
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if uses_external_data(tensor):
+            raw = bytes(read_external(tensor, folder))
+            tensor.ClearField("external_data")
+            tensor.data_location = TensorProto.DEFAULT
+            tensor.raw_data = raw
+    return copy
+
+
+def _move_out(
+    proto: ModelProto, source: Model, target: Path, outside: set[str], everything: bool, made: list[Path]
+) -> Path:
+    folder = target.absolute().parent
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".data", dir=folder)
+    made.append(Path(name))
+    digest = hashlib.sha256()
+    moved: list[tuple[TensorProto, int, int]] = []
+    with os.fdopen(handle, "wb") as file:
+        for tensor in proto.graph.initializer:
+            here = uses_external_data(tensor)
+            if not here and not (tensor.name in outside or (everything and len(tensor.raw_data) >= _SMALL)):
+                continue
+            if here:
+                assert source.folder is not None
+                raw: bytes | memoryview = read_external(tensor, source.folder)
+            else:
+                raw = tensor.raw_data
+            file.write(b"\0" * (-file.tell() % _ALIGN))
+            moved.append((tensor, file.tell(), len(raw)))
+            file.write(raw)
+            digest.update(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    data = folder / f"{target.name}.{digest.hexdigest()[:8]}.data"
+    _copy_mode(Path(name), target)
+    fresh = not data.exists()
+    os.replace(name, data)
+    made[-1:] = [data] if fresh else []
+    for tensor, offset, length in moved:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        entries = {"location": data.name, "offset": str(offset), "length": str(length)}
+        tensor.external_data.extend(StringStringEntryProto(key=k, value=v) for k, v in entries.items())
+    return data
+
+
+def _data_of(target: Path) -> set[Path]:
+    """Data files of ours that an existing target refers to."""
+    try:
+        proto = ModelProto.FromString(target.read_bytes())
+    except Exception:  # noqa: BLE001  (not there, or not a model: then it has no data files)
+        return set()
+    names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
+    mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}
+    return {target.absolute().parent / n for n in mine if len(n) == len(target.name) + 14}
+
+
+def _copy_mode(path: Path, target: Path) -> None:
+    """Permissions as an ordinary new file would have them (mkstemp makes private ones)."""
+    if target.exists():
+        mode = target.stat().st_mode & 0o777
+    else:
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    path.chmod(mode)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # some file systems cannot sync a folder; the rename has happened all the same
+    finally:
+        os.close(handle)

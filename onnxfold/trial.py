@@ -1,0 +1,78 @@
+"""Trials: what a candidate does to the outputs on probe inputs, for decisions that weights alone cannot settle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from .graph import Graph
+from .model import Model
+from .session import Feeds, Session
+from .store import inline
+
+_SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "Identity", "Cast")
+
+
+class Trial:
+    """The original's outputs on `feeds`, and the error of any candidate against them (on the CPU)."""
+
+    def __init__(self, model: Model, feeds: Feeds) -> None:
+        self._model, self._feeds = model, feeds
+        self._names = raw_outputs(model.graph)
+        self._expected = self.outputs(model.proto)
+
+    def outputs(self, proto: ModelProto) -> list[NDArray[Any]]:
+        """The raw outputs of a version of the model."""
+        return [np.asarray(x) for x in self._session(proto).run(self._feeds)]
+
+    def error(self, proto: ModelProto) -> float:
+        """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had."""
+        try:
+            found = self.outputs(proto)
+        except Exception:  # onnxruntime's exceptions share no base class; the verdict will say what is wrong
+            return float("inf")
+        errors = [relative_l2(a, b) for a, b in zip(self._expected, found, strict=True) if a.dtype.kind == "f"]
+        worst = max(errors, default=0.0)
+        return worst if np.isfinite(worst) else float("inf")
+
+    def _session(self, proto: ModelProto) -> Session:
+        shown = with_outputs(proto, self._names, self._model.graph)
+        return Session(inline(shown, self._model.folder).SerializeToString())
+
+
+def raw_outputs(graph: Graph) -> list[str]:
+    """The outputs, with squashing operators at the end taken off: a saturated softmax hides errors."""
+    names = []
+    for name in graph.outputs:
+        while name in graph.producer and graph.nodes[graph.producer[name]].op in _SQUASHING:
+            name = graph.nodes[graph.producer[name]].inputs[0]
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def with_outputs(proto: ModelProto, names: Sequence[str], graph: Graph) -> ModelProto:
+    """A copy of `proto` that outputs exactly the tensors `names`."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    kept: Mapping[str, Any] = {v.name: v for v in proto.graph.output}
+    del copy.graph.output[:]
+    for name in names:
+        if name in kept:
+            copy.graph.output.append(kept[name])
+        else:
+            copy.graph.output.append(onnx.helper.make_tensor_value_info(name, graph.tensor(name).dtype or 1, None))
+    return copy
+
+
+def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """|found - expected| / |expected|; inf where the shapes differ, nan where `found` is not finite."""
+    a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+    if a.shape != b.shape:
+        return float("inf")
+    size = float(np.linalg.norm(a))
+    return float(np.linalg.norm(a - b)) / size if size > 0 else float(np.linalg.norm(b))
