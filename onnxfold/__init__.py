@@ -18,7 +18,7 @@ from .errors import (
     ValidationError,
 )
 from .features import Method
-from .fold import FoldResult, compare, fold, inspect
+from .flow import FoldResult, compare, fold, inspect
 from .recover import Recovery
 from .report import FoldReport
 

@@ -6,7 +6,7 @@ Rules state facts about single nodes (facts.py); this module puts the facts of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -310,7 +310,7 @@ class _Analyser:
         labels: NDArray[np.int64],
         pinned: NDArray[np.bool_],
         reasons: NDArray[np.int64],
-        more: Mapping[Reason | tuple[str, str], int],
+        more: Mapping[tuple[str, str], int],
     ) -> tuple[Refusal, ...]:
         costs: dict[str, tuple[int, dict[str, None]]] = {}
 
@@ -328,8 +328,7 @@ class _Analyser:
         for channel in np.flatnonzero(counted & pinned):
             reason = self.pins[reasons[channel]][1]
             add(reason.kind, reason.where, 1)
-        for found, channels in more.items():
-            kind, where = found if isinstance(found, tuple) else (found.kind, found.where)
+        for (kind, where), channels in more.items():
             add(kind, where, channels)
         ordered = sorted(costs.items(), key=lambda item: (-item[1][0], item[0]))
         return tuple(Refusal(kind, total, tuple(places)) for kind, (total, places) in ordered)

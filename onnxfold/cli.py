@@ -11,10 +11,10 @@ from typing import NoReturn
 from rich.console import Console
 
 from . import __version__
-from .errors import OnnxFoldError, RequestError
-from .fold import DEFAULT_MAX_ERROR, compare, fold, inspect
-from .features import Method
 from .cluster import Clusterer
+from .errors import OnnxFoldError, RequestError
+from .features import Method
+from .flow import DEFAULT_MAX_ERROR, compare, fold, inspect
 from .progress import on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
@@ -22,7 +22,7 @@ from .report import FoldReport, save
 MAIN = f"""\
 Make a trained ONNX model smaller and faster: channels that do nearly the same job are merged, no data needed.
 
-  onnxfold in.onnx out.onnx                safe default: as small as outputs on probe inputs allow ({DEFAULT_MAX_ERROR:.0%} error)
+  onnxfold in.onnx out.onnx                safe default: outputs on probe inputs stay within {DEFAULT_MAX_ERROR:.0%}
   onnxfold in.onnx out.onnx --ratio 0.3    remove 30 % of the channels of every group
   onnxfold in.onnx --inspect               show what could be folded, write nothing
   onnxfold compare a.onnx b.onnx           measure any two versions of a model against each other
@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed verdict, 2 bad request, 3 unreadable, 4 nothing."""
+    """Run the command line and return its exit code (see `CODES`)."""
     given = [_dashes(a) for a in (sys.argv[1:] if arguments is None else arguments)]
     command = COMMANDS.get(given[0]) if given else None
     try:
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fold(given: Sequence[str]) -> int:
     parser = _Parser("onnxfold", description=MAIN, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file")
-    parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="the file to write (replaced only by a good one)")
+    parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="the file to write")
     budget = parser.add_argument_group("how much (one of these; default: a quality budget)")
     budget.add_argument("--ratio", metavar="R", type=float, help="share of channels to remove in every group, 0..1")
-    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters that may remain, 0..1")
-    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-accumulates that may remain")
+    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters that may remain")
+    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the MACs that may remain")
     how = parser.add_argument_group("how")
-    how.add_argument("--method", choices=[m.value for m in Method], default="fold", help="merge (fold) or drop (prune-*)")
-    how.add_argument("--recovery", choices=[r.value for r in Recovery], default="closed-form", help="repair after merging")
+    how.add_argument("--method", choices=[m.value for m in Method], default="fold", help="merge or drop channels")
+    how.add_argument("--recovery", choices=[r.value for r in Recovery], default="closed-form", help="repair")
     how.add_argument("--round-to", metavar="N", type=int, default=8, help="keep widths multiples of N (8; 1: off)")
     how.add_argument("--include", metavar="REGEX", action="append", default=[], help="only groups or nodes named so")
     how.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not groups or nodes named so")
@@ -96,7 +96,7 @@ def _fold(given: Sequence[str]) -> int:
 
 
 def _compare(given: Sequence[str]) -> int:
-    parser = _Parser("onnxfold compare", description="Measure two versions of a model against each other.", epilog=CODES)
+    parser = _Parser("onnxfold compare", description="Measure two versions of a model.", epilog=CODES)
     parser.add_argument("before", metavar="A", type=Path)
     parser.add_argument("after", metavar="B", type=Path)
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the probe inputs")
@@ -117,7 +117,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-shape", metavar="NAME:D,D,...", action="append", default=[], help="fix an open input, x:1,3,224,224"
     )
-    parser.add_argument("--providers", metavar="P,P", help="where to measure, for example cpu,cuda (default: both if there)")
+    parser.add_argument("--providers", metavar="P,P", help="where to measure (default: cpu, and cuda if there)")
     parser.add_argument("--report", metavar="FILE", type=Path, help="write the whole report as JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")

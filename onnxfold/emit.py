@@ -125,7 +125,10 @@ def _apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> N
         raise RuleError("the blocks of a grouped weight became unequal")
     parts = np.split(array, blocks, axis=0)
     return np.concatenate(
-        [_apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1) for i, part in enumerate(parts)]
+        [
+            _apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1)
+            for i, part in enumerate(parts)
+        ]
     )
 
 

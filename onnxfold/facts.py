@@ -16,7 +16,7 @@ Atoms = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Positions along one axis, as atoms. `atoms` is empty where the length is 1 (broadcast) or not fixed (`size` None)."""
+    """Positions along one axis, as atoms: none where the length is 1 (broadcast) or open (`size` is None)."""
 
     atoms: Atoms
     size: int | None

@@ -1,7 +1,8 @@
 """Feature rows of channels, and the scores that pruning ranks them by.
 
-One row per channel (Wang et al., ICLR 2025): [rows that make it | columns that read it | per-channel vectors]. The parts
-live on different scales (convolution weights are O(0.01), gamma is O(1)), so they are balanced first: see `balanced`.
+One row per channel (Wang et al., ICLR 2025): [rows that make it | columns that read it | per-channel vectors]. The
+parts live on different scales (convolution weights are O(0.01), gamma is O(1)), so they are balanced first
+(see `balanced`).
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def feature_gram(weights: GroupWeights) -> NDArray[np.float64]:
 def magnitudes(weights: GroupWeights, method: Method) -> NDArray[np.float64]:
     """The score [n] that pruning keeps the largest of: the norm of all that makes a channel.
 
-    Rows are taken as the function they compute (times gamma / sigma where BatchNormalization follows), so that the score
-    is the same before and after BatchNormalization is fused away.
+    Rows are taken as the function they compute (times gamma / sigma where BatchNormalization follows), so that the
+    score is the same before and after BatchNormalization is fused away.
     """
     rows = [values for _, values in effective_rows(weights)] or [p.values for p in (*weights.filters, *weights.vectors)]
     power = 1 if method is Method.PRUNE_L1 else 2

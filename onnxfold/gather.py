@@ -121,7 +121,7 @@ def _contracts(model: Model, place: Place) -> bool:
         if node.op in ("Gemm", "MatMul"):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
-        if node.op in ("Conv", "ConvTranspose") and isinstance(shape[1 - place.axis], int) and shape[1 - place.axis] != 1:
+        if node.op in ("Conv", "ConvTranspose") and shape[1 - place.axis] != 1:
             return True
     return False
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
@@ -72,7 +72,9 @@ class Graph:
         return self.tensors.get(name) or TensorInfo(name, None, TensorProto.UNDEFINED)
 
 
-def skeleton(proto: ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None, keep: int = 1024) -> ModelProto:
+def skeleton(
+    proto: ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None, keep: int = 1024
+) -> ModelProto:
     """A copy of `proto` without weights: initializers over `keep` integers or 16 floats become typed inputs.
 
     `input_shapes` replaces the declared shapes of graph inputs. Metadata is left out; functions and nodes stay.
@@ -128,7 +130,7 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         model = copy
     try:
         return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
-    except Exception:  # noqa: BLE001  (inference raises bare RuntimeErrors; without shapes more is refused, with reasons)
+    except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
         return model
 
 

@@ -28,9 +28,12 @@ _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # s
 _PROTOBUF_LIMIT = 2**31 - 1
 # Never evaluated as constants: random operators, and quantised storage (folding behind it would make the file grow).
 _NOT_CONSTANT = frozenset(
-    "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Multinomial Bernoulli If Loop Scan "
-    "DequantizeLinear QuantizeLinear Dropout Optional SequenceEmpty SequenceConstruct StringNormalizer".split()
-)
+    (
+        "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If",
+        "Loop", "Scan", "DequantizeLinear", "QuantizeLinear", "Dropout", "Optional", "SequenceEmpty", "SequenceConstruct",
+        "StringNormalizer",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,9 @@ def _parse(path: Path) -> ModelProto:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if not content:
         raise ModelError(f"{path} is empty: export the model again")
+    proto = ModelProto()
     try:
-        proto = ModelProto.FromString(content)
+        proto.ParseFromString(content)
     except DecodeError:
         raise ModelError(f"{path} is not an ONNX model, or is cut off: export or download it again") from None
     if not proto.HasField("graph") or not proto.graph.node:
@@ -183,9 +187,10 @@ def external_length(tensor: TensorProto) -> int:
     declared = ExternalDataInfo(tensor).length
     if declared:
         return int(declared)
+    count = int(math.prod(tensor.dims))
     if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-        return (math.prod(tensor.dims) + 1) // 2
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+        return (count + 1) // 2
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def read_external(tensor: TensorProto, folder: Path) -> memoryview:
@@ -295,7 +300,8 @@ class Constants:
         )  # fmt: skip
         single = onnx.helper.make_model(graph, opset_imports=self._opsets)
         try:
-            return np.asarray(ReferenceEvaluator(single).run(None, feeds)[0])
+            computed: Any = ReferenceEvaluator(single).run(None, feeds)
+            return np.asarray(computed[0])
         except Exception as error:
             raise ModelError(f"constant '{name}' cannot be computed ({node.op}): {error}") from error
 

@@ -69,7 +69,8 @@ def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
     control = emit(model, edits(model, analysis, merges, _control(analysis)))
     changed = emit(model, edits(model, analysis, merges))
-    return OracleResult(_error(model, model.proto, changed, seed, **how), _error(model, model.proto, control, seed, **how))
+    found = [_error(model, model.proto, proto, seed, **how) for proto in (changed, control)]
+    return OracleResult(*found)
 
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:

@@ -68,7 +68,7 @@ class Plan:
 
 
 def round_width(width: Width, wanted: float, round_to: int) -> int:
-    """The allowed number of channels nearest to `wanted` (the larger of two): a multiple of `round_to` and of the cells.
+    """The allowed number of channels nearest to `wanted`, the larger of two: a multiple of `round_to` and the cells.
 
     At least one multiple and at least 2 per cell stay; a group narrower than that is left as it is.
 

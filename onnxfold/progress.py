@@ -1,4 +1,4 @@
-"""Progress on the terminal: one line on standard error, only where somebody can see it, only for what takes a second."""
+"""Progress: one line on standard error, only on a terminal, only for what takes a second."""
 
 from __future__ import annotations
 

@@ -132,7 +132,9 @@ class FoldReport:
                 )  # fmt: skip
         for done in check.providers:
             for error in done.outputs:
-                label = f"output {error.name}" if len(check.providers) == 1 else f"{error.name} ({_short(done.provider)})"
+                label = f"output {error.name}"
+                if len(check.providers) > 1:
+                    label += f" ({_short(done.provider)})"
                 agree = "" if error.top1 is None else f"top-1 agrees {error.top1:.1%}"
                 table.add_row(
                     label, f"relative L2 {error.relative_l2:.3g}", f"cosine {error.cosine:.4f}", agree, style="dim"

@@ -1,4 +1,4 @@
-"""Integers that a graph computes about shapes: Shape -> Gather -> Concat -> Reshape and the like, followed symbolically.
+"""Integers that a graph computes about shapes (Shape -> Gather -> Concat -> Reshape), followed symbolically.
 
 A `Value` is one integer together with where it comes from, so that the analysis knows the target of a Reshape although
 the batch is open, and the emitter knows which integers follow a folded channel by themselves and which must be edited.
@@ -59,7 +59,7 @@ class ShapeValues:
                 self._known[node.outputs[0]] = None
 
     def escapes(self) -> Iterator[tuple[str, int, Node]]:
-        """Axes (tensor, axis) whose length ends up where nothing follows it (a float, an output), and the node there."""
+        """Axes (tensor, axis) whose length ends up where nothing follows it (a float, say), and the node there."""
         graph = self._model.graph
         for node in graph.nodes:
             lost = node.domain != "" or (node.op in _RULES and self._known.get(node.outputs[0]) is None)
@@ -221,7 +221,9 @@ def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node],
         a, b = np.broadcast_arrays(v.need(n.inputs[0]), v.need(n.inputs[1]))
         out = np.empty(a.shape, object)
         for at in np.ndindex(a.shape):
-            out[at] = _combine(a[at], b[at], how)
+            left: Any = a[at]
+            right: Any = b[at]
+            out[at] = _combine(left, right, how)
         return out
 
     return rule

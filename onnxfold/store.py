@@ -34,7 +34,7 @@ def check_target(target: Path, source: Path | None) -> None:
 
 @contextlib.contextmanager
 def staged(proto: ModelProto, source: Model, target: Path, external: bool = False) -> Iterator[Staged]:
-    """Write `proto` beside `target` under a temporary name; `Staged.commit` renames it. Leaves nothing behind otherwise.
+    """Write `proto` beside `target` under a temporary name that `Staged.commit` renames; else nothing is left behind.
 
     Weights that were external stay external, in a new file named after the target and its contents; so do all of over
     1 KiB if `external` is set or the file would pass protobuf's 2 GiB.
@@ -145,7 +145,7 @@ def _data_of(target: Path) -> set[Path]:
     """Data files of ours that an existing target refers to."""
     try:
         proto = ModelProto.FromString(target.read_bytes())
-    except Exception:  # noqa: BLE001  (not there, or not a model: then it has no data files)
+    except Exception:  # not there, or not a model: then it has no data files
         return set()
     names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
     mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}

@@ -92,8 +92,8 @@ def check(
 ) -> Check:
     """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
 
-    A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
-    changed interface, a file that the checker refuses, a model that runs before but not after, NaN where there was none.
+    A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem
+    is: a changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
     problems = [*_interface(*protos), *_checker(before, after)]
     notes, checks = list[str](), list[ProviderCheck]()
@@ -129,7 +129,8 @@ def _one(
         found = new.run(given)
     except Exception as error:
         reason = f"folded model: {brief(error)}"
-        return ProviderCheck(provider, "failed", reason, None, None, ()), f"{provider} runs the original but not the {reason}"
+        trouble = f"{provider} runs the original but not the {reason}"
+        return ProviderCheck(provider, "failed", reason, None, None, ()), trouble
     pairs = [
         (name, np.asarray(a), np.asarray(b))
         for name, a, b in zip(old.outputs, expected, found, strict=True)
@@ -154,14 +155,15 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
     a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
     signal, noise = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
     norms = signal * float(np.linalg.norm(b))
+    if noise == 0:
+        relative, cosine, sqnr = 0.0, 1.0, float("inf")
+    else:
+        relative = noise / signal if signal > 0 else float("inf")
+        cosine = float(a @ b) / norms if norms > 0 else 0.0
+        sqnr = -20 * float(np.log10(relative)) if signal > 0 else -float("inf")
     return OutputError(
-        name,
-        noise / signal if signal > 0 else (0.0 if noise == 0 else float("inf")),
-        float(a @ b) / norms if norms > 0 else (1.0 if noise == 0 else 0.0),
-        20 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else (float("inf") if noise == 0 else -float("inf")),
-        float(np.abs(a - b).max(initial=0.0)),
-        top1(expected, found),
-    )  # fmt: skip
+        name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1(expected, found)
+    )
 
 
 def top1(expected: NDArray[Any], found: NDArray[Any]) -> float | None:

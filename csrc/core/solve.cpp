@@ -118,9 +118,12 @@ Solution solve(const GramView& gram, std::size_t k, const Options& options) {
     won = finish(gram, k, std::move(labels), 0);
   } else {
     const std::size_t threads = usable_threads(n, k, options);
-    won = best_of(for_every_restart(options, threads, [&](std::size_t i) { return start(gram, k, options, i); }));
+    const auto started = [&](std::size_t index) { return start(gram, k, options, index); };
+    won = best_of(for_every_restart(options, threads, started));
     if (options.perturbations > 0) {
-      won = best_of(for_every_restart(options, threads, [&](std::size_t i) { return search(gram, k, options, i, won); }));
+      const Attempt from = std::move(won);
+      const auto searched = [&](std::size_t index) { return search(gram, k, options, index, from); };
+      won = best_of(for_every_restart(options, threads, searched));
     }
   }
   Solution solution;

@@ -12,7 +12,7 @@ class Recovery(Enum):
     """The plain merge."""
 
     CLOSED_FORM = "closed-form"
-    """From the weights alone: Fold-AR where BatchNormalization is in the graph, variance correction where it was fused."""
+    """From weights alone: Fold-AR where BatchNormalization is in the graph, else variance correction."""
 
 
 __all__ = ["Recovery", "fold_ar", "variance_correction"]

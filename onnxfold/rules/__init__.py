@@ -3,8 +3,8 @@
 The table is put together here, explicitly; importing a family has no effect of its own.
 """
 
-from .table import Rule, RuleTable
 from . import conv, layout, linear, norm, pointwise, pool, reduce, reshape
+from .table import Rule, RuleTable
 
 FAMILIES = (pointwise, conv, linear, norm, pool, reduce, layout, reshape)
 

@@ -21,12 +21,12 @@ def batch_normalization(n: NodeView) -> Iterator[Fact]:
     x, y = n.x(), n.y()
     channel = 1 if x.rank > 1 else 0
     yield from same_axes(x, y)
-    names = []
-    for i in (1, 2, 3, 4):
-        yield Tie(n.x(i).axis(0), y.axis(channel))
-        names.append(n.x(i).name)
-    if all(n.x(i).constant for i in (1, 2, 3, 4)):
-        yield Normalize(y.axis(channel), *names, epsilon=n.attr("epsilon", 1e-5))
+    parameters = scale, bias, mean, var = [n.x(i) for i in (1, 2, 3, 4)]
+    for parameter in parameters:
+        yield Tie(parameter.axis(0), y.axis(channel))
+    if all(parameter.constant for parameter in parameters):
+        epsilon = float(n.attr("epsilon", 1e-5))
+        yield Normalize(y.axis(channel), scale.name, bias.name, mean.name, var.name, epsilon)
 
 
 def instance_normalization(n: NodeView) -> Iterator[Fact]:

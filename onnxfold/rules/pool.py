@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from ..facts import Fact, Refuse, Tie
 from ..view import NodeView
 from .lengths import follow
-from .pointwise import same_axes
 from .table import Rule
 
-POOLS = tuple("AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool".split())
+POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")
 
 
 def pool(n: NodeView) -> Iterator[Fact]:

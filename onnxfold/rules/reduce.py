@@ -8,7 +8,10 @@ from ..facts import Fact, Refuse, Tie
 from ..view import NodeView
 from .table import Rule
 
-REDUCTIONS = tuple(f"Reduce{how}" for how in "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split())
+REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
 
 
 def _passing(n: NodeView, mixed: list[int], keepdims: bool) -> Iterator[Fact]:

@@ -158,7 +158,7 @@ def inspect(
     exclude: Sequence[str] = (),
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> FoldReport:
-    """What could be folded in a model, and what is kept and why. Writes nothing. Raises as `fold` does for bad input."""
+    """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     patterns = _patterns(include, exclude)
     loaded = load(model, input_shapes)
     analysis = analyse(loaded)
