@@ -13,6 +13,7 @@ from onnxfold.cluster import Assignment, Clusterer, canonical, cluster, gram, in
 from onnxfold.errors import ModelError, OnnxFoldError, PlanError
 
 EXACT_RTOL = 1e-10  # float64, sums in another order; measured 4e-15
+SINGLE_RTOL = 1e-6  # of the trace: float32 products of at most 1,024 terms; measured 4e-8
 SKLEARN_RTOL = 1e-9  # scikit-learn's own rounding, should both find the same clusters
 DUPLICATE_RTOL = 1e-12  # BLAS may round inner products of equal rows differently; measured 2e-16 of the trace
 
@@ -92,13 +93,19 @@ class TestGram:
         assert made.dtype == np.float64
         assert made.flags.c_contiguous
         assert np.array_equal(made, made.T)
-        np.testing.assert_allclose(made, whole @ whole.T, rtol=0, atol=EXACT_RTOL * np.trace(made))
+        tolerance = EXACT_RTOL if dtype is np.float64 else SINGLE_RTOL
+        np.testing.assert_allclose(made, whole @ whole.T, rtol=0, atol=tolerance * np.trace(made))
 
     def test_column_blocks_make_no_difference(self, monkeypatch: pytest.MonkeyPatch) -> None:
         points = features(10, 57, 0)
         whole = gram([points])
         monkeypatch.setattr("onnxfold.cluster._BLOCK_ENTRIES", 100)
         np.testing.assert_allclose(gram([points]), whole, rtol=0, atol=EXACT_RTOL * np.trace(whole))
+
+    def test_single_precision_sums_stay_short(self) -> None:
+        points = np.full((4, 100_000), 0.1, np.float32) + features(4, 100_000, 0).astype(np.float32)
+        exact = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+        np.testing.assert_allclose(gram([points]), exact @ exact.T, rtol=0, atol=SINGLE_RTOL * np.square(exact).sum())
 
     def test_leaves_the_features_alone(self) -> None:
         points = features(5, 4, 0)
