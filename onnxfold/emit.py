@@ -162,6 +162,9 @@ class _Patch:
 
     def arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
+            if self._feeds_constants(name, arrays):
+                self._beside(name, array)
+                continue
             if name in self.initializers:
                 _replace(self.initializers[name], array)
                 continue
@@ -174,6 +177,26 @@ class _Patch:
             else:
                 self._release(index)
                 self._add(_proto(array, name, 0))
+
+    def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether a constant that stays as it is (the other half of a shared weight, say) is computed from `name`."""
+        made = [o for i in self.model.graph.consumers.get(name, ()) for o in self.model.graph.nodes[i].outputs if o]
+        return any(o in self.model.constants and o not in arrays for o in made)
+
+    def _beside(self, name: str, array: NDArray[Any]) -> None:
+        """New values under a name of their own, for all readers that do not compute constants."""
+        fresh = self._fresh(name)
+        self._add(_proto(array, fresh, self.initializers[name].data_type if name in self.initializers else 0))
+        self.uses[fresh] = 0
+        for index in self.model.graph.consumers[name]:
+            if all(o in self.model.constants for o in self.model.graph.nodes[index].outputs if o):
+                continue
+            inputs = self.graph.node[index].input
+            for i in [i for i, given in enumerate(inputs) if given == name]:
+                inputs[i] = fresh
+                self.uses[name] -= 1
+                self.uses[fresh] += 1
+        self.suspects.add(name)
 
     def integers(self, changes: Sequence[tuple[int, At, int]]) -> None:
         lists: dict[tuple[int, str | None, int | None, str | None], dict[int | None, int]] = {}

@@ -33,15 +33,6 @@ class Method(Enum):
     """Channels with the smallest producing weights by Euclidean norm are dropped."""
 
 
-def effective_rows(weights: GroupWeights) -> list[tuple[str, Floats]]:
-    """What makes each channel, as the function it computes: rows times gamma / sqrt(var + epsilon), [n, d] each."""
-    scale = {norm.producer: norm.gamma / np.sqrt(norm.var + norm.epsilon) for norm in weights.norms if norm.producer}
-    return [
-        (row.tensor, row.values * scale[row.tensor][:, None] if row.tensor in scale else row.values)
-        for row in weights.rows
-    ]
-
-
 def balanced(part: Floats, share: float = 1.0) -> Floats:
     """`part` [n, d] scaled so that the squared distances of its rows to their mean add up to `share`.
 
@@ -71,10 +62,10 @@ def feature_gram(weights: GroupWeights) -> NDArray[np.float64]:
 def magnitudes(weights: GroupWeights, method: Method) -> NDArray[np.float64]:
     """The score [n] that pruning keeps the largest of: the norm of all that makes a channel.
 
-    Rows are taken as the function they compute (times gamma / sigma where BatchNormalization follows), so that the
-    score is the same before and after BatchNormalization is fused away.
+    Rows as they stand in the file: the usual definition, and the stronger baseline (ResNet-20 at 0.25, inner groups:
+    L2 66 % top-1 on raw rows, 32 % on rows times gamma / sigma).
     """
-    rows = [values for _, values in effective_rows(weights)] or [p.values for p in (*weights.filters, *weights.vectors)]
+    rows = [p.values for p in weights.rows] or [p.values for p in (*weights.filters, *weights.vectors)]
     power = 1 if method is Method.PRUNE_L1 else 2
     total = np.zeros(weights.size)
     for row in rows:

@@ -8,8 +8,9 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from onnx import ModelProto
@@ -19,9 +20,8 @@ from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
 from .costs import Costs, costs, count_parameters
-from .errors import NothingToFoldError, OnnxFoldError, RequestError, ValidationError
+from .errors import ModelError, NothingToFoldError, RequestError, ValidationError
 from .features import Method
-from .gather import check_finite
 from .inputs import DESCRIPTION, index_limits, probe
 from .merge import Merge
 from .model import FLOATS, Model, load
@@ -34,11 +34,12 @@ from .store import check_target, staged
 from .trial import Trial
 from .validate import Check, check
 
+C = TypeVar("C", bound=Enum)
 Source = str | os.PathLike[str] | ModelProto
 DEFAULT_MAX_ERROR = 0.1  # relative L2 on probe inputs that the default budget allows
-TOLERANCES = (0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.003, 1e-3, 1e-5)  # tried in this order
+TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
+BISECTIONS = 4  # between the first that passes and the last that does not
 PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
-TOGGLE_WORK = 5e10  # MACs; up to here variance correction is decided group by group, beyond for all at once
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def fold(
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     begin = time.perf_counter()
-    method, recovery, clusterer = Method(method), Recovery(recovery), Clusterer(clusterer)
+    method, recovery, clusterer = _one_of(Method, method), _one_of(Recovery, recovery), _one_of(Clusterer, clusterer)
+    _check_seed(seed, threads)
     budget = make_budget(ratio, target_params, target_macs, round_to)
     usable, missing = resolve_providers(providers)
     patterns = _patterns(include, exclude)
@@ -186,6 +188,7 @@ def compare(
         input_shapes, providers, seed, latency: as in `fold`.
     """
     usable, missing = resolve_providers(providers)
+    _check_seed(seed)
     old, new = load(before, input_shapes), load(after, input_shapes)
     prices = costs(old, input_shapes)
     feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed, trial=False)[0]
@@ -214,6 +217,21 @@ def make_budget(ratio: float | None, target_params: float | None, target_macs: f
     return Budget(aim, value, round_to)
 
 
+def _one_of(choices: type[C], value: C | str) -> C:
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(str(c.value) for c in choices)
+        raise RequestError(f"unknown {choices.__name__.lower()} '{value}': choose from {known}") from None
+
+
+def _check_seed(seed: int, threads: int = 0) -> None:
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"--seed must be between 0 and {2**32 - 1}, not {seed}")
+    if not 0 <= threads <= 1024:
+        raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
+
+
 def _decide(
     work: Compressor,
     prices: Costs,
@@ -233,7 +251,7 @@ def _decide(
         price = prices.params if budget.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
         plan = meet(widths, budget, lambda keep: price(work.lengths(keep)) / whole)
-    return _merges(work, plan, recovery, trial, prices, progress), plan.ratio
+    return _merges(work, plan, recovery, trial, progress), plan.ratio
 
 
 def _boldest(
@@ -244,22 +262,41 @@ def _boldest(
     trial: Trial | None,
     progress: Progress[Any],
 ) -> dict[str, Merge]:
-    """The default: the largest tolerance whose outputs on probe inputs stay within the budget."""
+    """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
     if trial is None:
-        raise NothingToFoldError(
-            "onnxruntime cannot run this model, so the default budget has nothing to measure with: give --ratio"
+        raise RequestError(
+            "onnxruntime cannot run this model on probe inputs, so the default budget has nothing to measure with: "
+            "give --ratio, for example --ratio 0.3"
         )
     curves = {name: work.curve(name) for name in progress("measuring groups", list(chosen))}
-    tried: dict[str, int] = {}
+    widths, best = work.widths(chosen), dict[str, Merge]()
+    known: dict[tuple[tuple[str, int], ...], bool] = {(): True}
+
+    def within(tolerance: float) -> bool:
+        nonlocal best
+        plan = by_error(widths, curves, tolerance, budget.round_to)
+        key = tuple(sorted(plan.keep.items()))
+        if key not in known:
+            merges = {name: _repaired(work, name, keep, recovery, True) for name, keep in plan.keep.items()}
+            known[key] = trial.error(work.emit(merges)) <= budget.value
+            if known[key]:
+                best = merges
+        return known[key]
+
+    too_bold = 1.0
     for tolerance in progress("trying budgets", list(TOLERANCES)):
-        plan = by_error(work.widths(chosen), curves, tolerance, budget.round_to)
-        if not plan.keep or plan.keep == tried:
-            continue
-        tried = dict(plan.keep)
-        merges = {name: _repaired(work, name, keep, recovery, True) for name, keep in plan.keep.items()}
-        if trial.error(work.emit(merges)) <= budget.value:
-            return merges
-    return {}
+        if within(tolerance):
+            break
+        too_bold = tolerance
+    else:
+        return {}
+    for _ in progress("refining", list(range(BISECTIONS))):
+        middle = (too_bold * tolerance) ** 0.5
+        if within(middle):
+            tolerance = middle
+        else:
+            too_bold = middle
+    return best
 
 
 def _repaired(work: Compressor, name: str, keep: int, recovery: Recovery, fused: bool) -> Merge:
@@ -271,10 +308,13 @@ def _merges(
     plan: Plan,
     recovery: Recovery,
     trial: Trial | None,
-    prices: Costs,
     progress: Progress[Any],
 ) -> dict[str, Merge]:
-    """All merges of a plan. Correction of fused normalisation stays only where it lowers the error on probe inputs."""
+    """All merges of a plan. Fused normalisation is corrected only if that brings the spread of the outputs closer.
+
+    The correction restores variance, so variance is what it is judged by. Judging it group by group, or by the error of
+    the outputs, fits the probe inputs instead: measured on fused ResNet-20 and -56, 49 % against 66 % top-1.
+    """
     merges = {
         name: _repaired(work, name, keep, recovery, True)
         for name, keep in progress("merging groups", list(plan.keep.items()))
@@ -283,18 +323,7 @@ def _merges(
     if not fused or trial is None:
         return merges
     plain = {**merges, **{name: _repaired(work, name, plan.keep[name], recovery, False) for name in fused}}
-    best = trial.error(work.emit(merges))
-    uncorrected = trial.error(work.emit(plain))
-    if uncorrected < best:
-        merges, best = plain, uncorrected
-    if len(fused) * prices.macs({}) * _batch(prices) > TOGGLE_WORK:
-        return merges
-    for name in progress("checking corrections", fused):
-        switched = _repaired(work, name, plan.keep[name], recovery, merges is plain)
-        error = trial.error(work.emit({**merges, name: switched}))
-        if error < best:
-            merges, best = {**merges, name: switched}, error
-    return merges
+    return merges if trial.collapse(work.emit(merges)) <= trial.collapse(work.emit(plain)) else plain
 
 
 def _probes(
@@ -317,9 +346,7 @@ def _probes(
         with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
             feeds = make(Session(model.path or _dump(model.proto, Path(scratch))))
         return feeds, Trial(model, feeds)
-    except OnnxFoldError:
-        raise
-    except Exception:  # the verdict says that onnxruntime cannot run it, with the reason
+    except Exception:  # the verdict says that the model cannot be run, with the reason
         return make, None
 
 
@@ -335,8 +362,11 @@ def _dump(proto: ModelProto, folder: Path) -> Path:
 
 
 def _check_weights(model: Model) -> None:
-    names = tuple(t.name for t in model.proto.graph.initializer if t.data_type in FLOATS)
-    check_finite(model, names)
+    """Refuse NaN in any weight. Infinity is refused only where it would be merged: masks and bounds may hold it."""
+    for tensor in model.proto.graph.initializer:
+        if tensor.data_type in FLOATS and (bad := np.isnan(model.constants.array(tensor.name))).any():
+            at = [int(i) for i in np.argwhere(bad)[0]]
+            raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
 
 
 def _patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +15,24 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, infer_shapes, read_graph, skeleton
+from .graph import Graph, Node, captures, infer_shapes, read_graph, skeleton, subgraphs
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 )  # element types whose channels can be averaged
 _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
+_PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 _PROTOBUF_LIMIT = 2**31 - 1
 # Never evaluated as constants: random operators, and quantised storage (folding behind it would make the file grow).
 _NOT_CONSTANT = frozenset(
     (
         "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If",
-        "Loop", "Scan", "DequantizeLinear", "QuantizeLinear", "Dropout", "Optional", "SequenceEmpty", "SequenceConstruct",
-        "StringNormalizer",
+        "Loop", "Scan", "DequantizeLinear", "QuantizeLinear", "Dropout", "Optional", "SequenceEmpty",
+        "SequenceConstruct", "StringNormalizer",
     )
 )  # fmt: skip
 
@@ -57,7 +58,13 @@ class Model:
     def size(self) -> int:
         """Bytes of the file, external data included."""
         total = self.path.stat().st_size if self.path else self.proto.ByteSize()
-        return total + sum(external_length(t) for t in self.proto.graph.initializer if uses_external_data(t))
+        return total + sum(external_length(t) for t in external_tensors(self.proto))
+
+    def data_files(self) -> set[Path]:
+        """The files that hold external data."""
+        if self.folder is None:
+            return set()
+        return {external_file(t, self.folder)[0] for t in external_tensors(self.proto)}
 
 
 def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
@@ -79,13 +86,12 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
         proto = _parse(path)
     what = str(path) if path else "the model given"
     proto = _sorted(proto)
-    folder = path.resolve().parent if path else None
+    folder = path.absolute().parent if path else None
+    for tensor in external_tensors(proto):
+        if folder is None:
+            raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
+        external_file(tensor, folder)
     _check(proto, path, what)
-    for tensor in proto.graph.initializer:
-        if uses_external_data(tensor):
-            if folder is None:
-                raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
-            external_file(tensor, folder)
     _check_shapes(proto, input_shapes or {}, what)
     bare = skeleton(proto, input_shapes)
     graph = read_graph(bare)
@@ -94,9 +100,9 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
 
 
 def _parse(path: Path) -> ModelProto:
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder: name the .onnx file in it")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder: name the .onnx file in it")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist: check the path") from None
@@ -109,7 +115,7 @@ def _parse(path: Path) -> ModelProto:
         proto.ParseFromString(content)
     except DecodeError:
         raise ModelError(f"{path} is not an ONNX model, or is cut off: export or download it again") from None
-    if not proto.HasField("graph") or not proto.graph.node:
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path} holds no ONNX graph: is it an ONNX file?")
     return proto
 
@@ -145,7 +151,7 @@ def _check(proto: ModelProto, path: Path | None, what: str) -> None:
     if not proto.HasField("graph"):
         raise ModelError(f"{what} holds no ONNX graph")
     try:
-        outside = any(map(uses_external_data, proto.graph.initializer))
+        outside = next(external_tensors(proto), None) is not None
         if path is not None and (outside or proto.ByteSize() >= _PROTOBUF_LIMIT):
             onnx.checker.check_model(str(path))
         else:
@@ -160,36 +166,83 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
     for name, shape in shapes.items():
         if name not in known:
             raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}")
+        if not known[name].type.HasField("tensor_type"):
+            raise RequestError(f"input '{name}' is no tensor: it has no shape to give")
         declared = known[name].type.tensor_type
         if declared.HasField("shape") and len(declared.shape.dim) != len(shape):
             raise RequestError(f"input '{name}' has {len(declared.shape.dim)} dimensions, not {len(shape)}")
-        if any(n < 1 for n in shape):
+        if any(not 1 <= n < 2**31 for n in shape):
             raise RequestError(f"the shape of input '{name}' must have positive dimensions, not {list(shape)}")
+        for axis, (dim, n) in enumerate(zip(declared.shape.dim, shape, strict=False)):
+            if dim.dim_value > 0 and dim.dim_value != n:
+                raise RequestError(f"axis {axis} of input '{name}' has length {dim.dim_value} in the model, not {n}")
+
+
+def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies and of functions."""
+
+    def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+            for body in subgraphs(node):
+                yield from of_graph(body)
+
+    def of_graph(graph: GraphProto) -> Iterator[TensorProto]:
+        yield from (t for t in graph.initializer if uses_external_data(t))
+        yield from inside(graph.node)
+
+    yield from of_graph(proto.graph)
+    for function in proto.functions:
+        yield from inside(function.node)
 
 
 def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     """The file, offset and length in bytes of an external tensor; ModelError unless all lies inside `folder`."""
-    info = ExternalDataInfo(tensor)
+    what = f"weight '{tensor.name}'"
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    try:
+        offset, length = int(entries.get("offset") or 0), external_length(tensor)
+    except ValueError as error:
+        raise ModelError(f"{what} has a broken reference to external data: {error}") from error
     root = folder.resolve()
-    file = (root / info.location).resolve()
-    if os.path.isabs(info.location) or not file.is_relative_to(root):
-        raise ModelError(f"weight '{tensor.name}' is stored in '{info.location}', outside the model's folder: refused")
-    offset, length = int(info.offset or 0), external_length(tensor)
-    if not file.is_file():
-        raise ModelError(f"weight '{tensor.name}' needs the file '{file}', which is missing: put it beside the model")
-    if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-        raise ModelError(f"weight '{tensor.name}' ends beyond the end of '{file}': the file is cut off")
+    if not location or os.path.isabs(location) or ".." in Path(location).parts:
+        raise ModelError(f"{what} is stored in '{location}', outside the model's folder: refused")
+    try:
+        file = (root / location).resolve()
+        if not file.is_relative_to(root):
+            raise ModelError(
+                f"{what} is stored in '{location}', a link that leads outside the model's folder: refused (copy model "
+                "and data into one folder)"
+            )
+        if not file.is_file():
+            raise ModelError(f"{what} needs the file '{folder / location}', which is missing: put it there")
+        size = file.stat().st_size
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{what} is stored in '{location}', which cannot be read: {error}") from error
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ModelError(f"{what} ends beyond the end of '{folder / location}': the file is cut off")
+    needed = _bytes(tensor)
+    if needed is not None and length != needed:
+        raise ModelError(f"{what} needs {needed} bytes, but its external data has {length}: export the model again")
     return file, offset, length
 
 
 def external_length(tensor: TensorProto) -> int:
     """Bytes that an external tensor takes."""
-    declared = ExternalDataInfo(tensor).length
-    if declared:
-        return int(declared)
-    count = int(math.prod(tensor.dims))
-    if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4):
-        return (count + 1) // 2
+    declared = next((entry.value for entry in tensor.external_data if entry.key == "length"), "")
+    return int(declared) if declared else _bytes(tensor) or 0
+
+
+def _bytes(tensor: TensorProto) -> int | None:
+    """Bytes of the values of `tensor`; None for an element type without a known size."""
+    name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else ""
+    if name in ("", "UNDEFINED", "STRING") or name.startswith("FLOAT6"):
+        return None
+    count = math.prod(tensor.dims)
+    if name in _PACKED:
+        return -(-count // _PACKED[name])
     return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 

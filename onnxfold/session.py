@@ -42,7 +42,8 @@ class Session:
         options.intra_op_num_threads = threads
         providers = [provider] if provider == SHORT["cpu"] else [provider, SHORT["cpu"]]
         source = model if isinstance(model, bytes) else os.fspath(model)
-        self._session = ort.InferenceSession(source, options, providers=providers)
+        # without the fallback, which prints and then runs on another provider
+        self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         if provider not in self._session.get_providers():
             raise RuntimeError(f"onnxruntime could not start {provider} and fell back to the CPU")
         self.inputs = tuple(
@@ -63,16 +64,23 @@ def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]
     offered, known = ort.get_available_providers(), ort.get_all_providers()
     if names is None:
         return [p for p in (SHORT["cpu"], SHORT["cuda"]) if p in offered], []
+    names = [names] if isinstance(names, str) else names
     asked = [SHORT.get(name.lower(), name) for name in names if name]
     for name in asked:
         if name not in known and name not in offered:
             raise RequestError(
-                f"onnxruntime knows no provider '{name}': choose from {', '.join([*SHORT, *sorted(known)])}"
+                f"onnxruntime knows no provider '{name}': choose from {', '.join(SHORT)}, or its own names "
+                f"({', '.join(sorted(known)[:3])}, ...)"
             )
     if not asked:
         raise RequestError("name at least one provider, for example --providers cpu")
     asked = list(dict.fromkeys(asked))
     return [p for p in asked if p in offered], [p for p in asked if p not in offered]
+
+
+def silence() -> None:
+    """Keep onnxruntime's own log off the terminal, for the whole process; errors come as exceptions all the same."""
+    ort.set_default_logger_severity(4)
 
 
 def version() -> str:

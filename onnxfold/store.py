@@ -13,7 +13,7 @@ from onnx import ModelProto, StringStringEntryProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .model import _PROTOBUF_LIMIT, Model, read_external
+from .model import _PROTOBUF_LIMIT, Model, external_tensors, read_external
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
 _SMALL = 1024  # bytes; tensors below stay inside the model
@@ -40,12 +40,14 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
     1 KiB if `external` is set or the file would pass protobuf's 2 GiB.
     """
     folder = target.absolute().parent
-    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
+    if target.exists() and any(os.path.samefile(target, file) for file in source.data_files()):
+        raise RequestError(f"{target} holds the weights of the input: name another output")
     everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
+    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
     made: list[Path] = []
     try:
         data = None
-        if outside or everything:
+        if everything or outside or next(external_tensors(proto), None) is not None:
             copy = ModelProto()
             copy.CopyFrom(proto)
             proto = copy
@@ -57,7 +59,7 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
             file.flush()
             os.fsync(file.fileno())
         _copy_mode(Path(name), target)
-        yield Staged(Path(name), target, data, made)
+        yield Staged(Path(name), target, data, made, source.data_files())
     except OSError as error:
         raise RequestError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -68,8 +70,8 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
 class Staged:
     """A model written under a temporary name: `path` can be loaded; `commit` puts it in place."""
 
-    def __init__(self, path: Path, target: Path, data: Path | None, made: list[Path]) -> None:
-        self.path, self.target, self.data, self._made = path, target, data, made
+    def __init__(self, path: Path, target: Path, data: Path | None, made: list[Path], keep: set[Path]) -> None:
+        self.path, self.target, self.data, self._made, self._keep = path, target, data, made, keep
 
     @property
     def size(self) -> int:
@@ -83,23 +85,23 @@ class Staged:
         self._made.clear()
         _sync(self.target.absolute().parent)
         for old in stale - ({self.data} if self.data else set()):
-            old.unlink(missing_ok=True)
+            if old.resolve() not in self._keep:  # the input may share it
+                old.unlink(missing_ok=True)
 
 
 def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
     """`proto` with its external tensors inside it (for sessions made from memory)."""
-    if not any(map(uses_external_data, proto.graph.initializer)):
+    if next(external_tensors(proto), None) is None:
         return proto
     if folder is None:
         raise ModelError("the model's external data cannot be found: load it from its path")
     copy = ModelProto()
     copy.CopyFrom(proto)
-    for tensor in copy.graph.initializer:
-        if uses_external_data(tensor):
-            raw = bytes(read_external(tensor, folder))
-            tensor.ClearField("external_data")
-            tensor.data_location = TensorProto.DEFAULT
-            tensor.raw_data = raw
+    for tensor in list(external_tensors(copy)):
+        raw = bytes(read_external(tensor, folder))
+        tensor.ClearField("external_data")
+        tensor.data_location = TensorProto.DEFAULT
+        tensor.raw_data = raw
     return copy
 
 
@@ -112,19 +114,19 @@ def _move_out(
     digest = hashlib.sha256()
     moved: list[tuple[TensorProto, int, int]] = []
     with os.fdopen(handle, "wb") as file:
-        for tensor in proto.graph.initializer:
-            here = uses_external_data(tensor)
-            if not here and not (tensor.name in outside or (everything and len(tensor.raw_data) >= _SMALL)):
-                continue
-            if here:
+        large = [t for t in proto.graph.initializer if everything and len(t.raw_data) >= _SMALL]
+        changed = [t for t in proto.graph.initializer if t.name in outside and t.HasField("raw_data")]
+        for tensor in (*external_tensors(proto), *{id(t): t for t in (*changed, *large)}.values()):
+            if uses_external_data(tensor):
                 assert source.folder is not None
                 raw: bytes | memoryview = read_external(tensor, source.folder)
             else:
                 raw = tensor.raw_data
-            file.write(b"\0" * (-file.tell() % _ALIGN))
-            moved.append((tensor, file.tell(), len(raw)))
-            file.write(raw)
-            digest.update(raw)
+            padding = b"\0" * (-file.tell() % _ALIGN)
+            moved.append((tensor, file.tell() + len(padding), len(raw)))
+            for piece in (padding, raw):
+                file.write(piece)
+                digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
     data = folder / f"{target.name}.{digest.hexdigest()[:8]}.data"

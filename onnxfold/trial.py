@@ -40,6 +40,20 @@ class Trial:
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 
+    def collapse(self, proto: ModelProto) -> float:
+        """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""
+        try:
+            found = self.outputs(proto)
+        except Exception:  # as in `error`
+            return float("inf")
+        worst = 0.0
+        for a, b in zip(self._expected, found, strict=True):
+            if a.dtype.kind == "f" and a.size > 1:
+                before, after = float(a.std(dtype=np.float64)), float(b.std(dtype=np.float64))
+                if before > 0:
+                    worst = max(worst, abs(np.log(after / before)) if after > 0 else float("inf"))
+        return worst
+
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session(inline(shown, self._model.folder).SerializeToString())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from .inputs import first
 from .session import Feeds, Session
 
 LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, both models together
-LATENCY_RUNS = (3, 200)  # at least and at most, per model
+LATENCY_RUNS = (3, 1000)  # at least and at most, per model
+SLOWER = 1.02  # times the latency; below, a difference is noise
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,10 @@ def check(
     problems = [*_interface(*protos), *_checker(before, after)]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in providers:
-        done, trouble = _one(before, after, feeds, provider, latency, loader)
+        done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
         checks.append(done)
-        (problems if trouble else notes).extend(filter(None, [trouble or _remark(done)]))
+        problems += [trouble] if trouble else []
+        notes += [remark] if remark else []
     checks += [
         ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing
     ]
@@ -116,43 +119,72 @@ def _one(
     provider: str,
     latency: bool,
     loader: Loader,
-) -> tuple[ProviderCheck, str]:
-    """(comparison on one provider, the problem it shows or '')."""
+) -> tuple[ProviderCheck, str, str]:
+    """(comparison on one provider, the problem it shows or '', a note or '')."""
+    where = short(provider)
     try:
         old = loader(before, provider)
         given = feeds(old) if callable(feeds) else feeds
-        expected = old.run(given)
+        expected = dict(zip(old.outputs, old.run(given), strict=True))
     except Exception as error:
-        return ProviderCheck(provider, "failed", f"original: {brief(error)}", None, None, ()), ""
+        reason = f"original: {brief(error)}"
+        return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
-        found = new.run(given)
+        found = dict(zip(new.outputs, new.run(given), strict=True))
+        timing = _timing_feeds(old, new, given) if latency else None
     except Exception as error:
-        reason = f"folded model: {brief(error)}"
-        trouble = f"{provider} runs the original but not the {reason}"
-        return ProviderCheck(provider, "failed", reason, None, None, ()), trouble
+        reason = brief(error)
+        return _failed(provider, f"folded model: {reason}"), f"{where} runs the original but not the result: {reason}", ""
     pairs = [
-        (name, np.asarray(a), np.asarray(b))
-        for name, a, b in zip(old.outputs, expected, found, strict=True)
-        if _numeric(a) and _numeric(b)
+        (name, np.asarray(a), np.asarray(found[name]))
+        for name, a in expected.items()
+        if name in found and _numeric(a) and _numeric(found[name])
     ]
-    trouble = ""
+    trouble, remark = "", ""
     for name, a, b in pairs:
         if a.shape != b.shape:
-            return (
-                ProviderCheck(provider, "failed", f"output '{name}' changed its shape", None, None, ()),
-                f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}",
-            )
-        if np.isfinite(a.astype(np.float64)).all() and not np.isfinite(b.astype(np.float64)).all():
-            trouble = f"output '{name}' has NaN or infinite values that the original has not"
+            reason = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}"
+            return _failed(provider, f"output '{name}' changed its shape"), reason, ""
+        if not np.isfinite(a.astype(np.float64)).all():
+            remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
+        elif not np.isfinite(b.astype(np.float64)).all():
+            trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
     errors = tuple(output_error(name, a, b) for name, a, b in pairs)
-    times = interleaved(old, new, first(given, 1)) if latency else (None, None)
-    return ProviderCheck(provider, "ok", "", times[0], times[1], errors), trouble
+    times = interleaved(old, new, timing) if timing is not None else (None, None)
+    done = ProviderCheck(provider, "ok", "", times[0], times[1], errors)
+    if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
+        remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
+    return done, trouble, remark
+
+
+def _failed(provider: str, reason: str) -> ProviderCheck:
+    return ProviderCheck(provider, "failed", reason, None, None, ())
+
+
+def _timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
+    """One sample where the original takes a batch of one, else all of `given`. Runs both, so they are warm after it."""
+    single = first(given, 1)
+    try:
+        old.run(single)
+    except Exception:  # a fixed batch; onnxruntime's exceptions share no base class
+        single = dict(given)
+        old.run(single)
+    new.run(single)
+    return single
 
 
 def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> OutputError:
-    """All figures for one output; equal outputs have a SQNR of inf, and 0 energy counts as agreeing."""
+    """All figures for one output. Equal outputs have an error of 0 and a SQNR of inf.
+
+    Values that are NaN or infinite in both count as equal where they agree; one that is not finite makes the error inf.
+    """
     a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    a, b = np.where(same & ~np.isfinite(a), 0.0, a), np.where(same & ~np.isfinite(b), 0.0, b)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        infinite = float("inf")
+        return OutputError(name, infinite, 0.0, -infinite, infinite, top1(expected, found))
     signal, noise = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
     norms = signal * float(np.linalg.norm(b))
     if noise == 0:
@@ -176,10 +208,8 @@ def top1(expected: NDArray[Any], found: NDArray[Any]) -> float | None:
 
 
 def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]:
-    """Median latencies in ms of both models, run in turn so that a busy machine slows both alike."""
+    """Median latencies in ms of both models (warm already), run in turn so that a busy machine slows both alike."""
     times: tuple[list[float], list[float]] = ([], [])
-    for session in (old, new):
-        session.run(feeds)
     least, most = LATENCY_RUNS
     begin = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - begin < LATENCY_SECONDS):
@@ -200,28 +230,36 @@ def _numeric(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
 
 
-def _remark(done: ProviderCheck) -> str:
-    if done.status == "failed":
-        return f"{done.provider}: {done.message}"
-    if done.speedup is not None and done.speedup < 1 / 1.02:
-        return f"slower on {done.provider}: {1 / done.speedup:.2f}x the latency"
-    return ""
+def short(provider: str) -> str:
+    """A provider's name as people say it: CPU, CUDA, Tensorrt."""
+    name = provider.removesuffix("ExecutionProvider")
+    return name.upper() if name.lower() in ("cpu", "cuda") else name
 
 
 def _interface(before: ModelProto, after: ModelProto) -> list[str]:
-    def described(values: Sequence[ValueInfoProto], skip: set[str]) -> dict[str, bytes]:
-        return {v.name: v.type.SerializeToString(deterministic=True) for v in values if v.name not in skip}
-
+    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same."""
     constants = {t.name for proto in (before, after) for t in proto.graph.initializer}
     problems = []
     for what, old, new in (
         ("input", before.graph.input, after.graph.input),
         ("output", before.graph.output, after.graph.output),
     ):
-        skip = constants if what == "input" else set[str]()
-        if described(old, skip) != described(new, skip):
-            problems.append(f"the model's {what}s changed")
+        signatures = [
+            [(v.name, _type(v)) for v in values if what == "output" or v.name not in constants] for values in (old, new)
+        ]
+        if signatures[0] != signatures[1]:
+            at = next((a or b for a, b in zip_longest(*signatures) if a != b), ("", None))
+            problems.append(f"the model's {what}s changed ('{at[0]}')")
     return problems
+
+
+def _type(value: ValueInfoProto) -> object:
+    """The type of an input or output without the names of its open dimensions."""
+    if not value.type.HasField("tensor_type"):
+        return value.type.SerializeToString(deterministic=True)
+    declared = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in declared.shape.dim]
+    return declared.elem_type, dims if declared.HasField("shape") else None
 
 
 def _checker(before: Path | bytes, after: Path | bytes) -> list[str]:
