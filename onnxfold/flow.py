@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -20,8 +20,9 @@ from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
 from .costs import Costs, costs, count_parameters
-from .errors import ModelError, NothingToFoldError, RequestError, ValidationError
+from .errors import ModelError, NothingToFoldError, OnnxFoldError, RequestError, ValidationError
 from .features import Method
+from .graph import contradiction
 from .inputs import DESCRIPTION, index_limits, probe
 from .merge import Merge
 from .model import FLOATS, Model, load
@@ -115,7 +116,7 @@ def fold(
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     loaded = load(model, input_shapes)
     _check_weights(loaded)
-    analysis = analyse(loaded)
+    analysis = _analyse(loaded)
     notes = _notes(analysis, patterns)
     chosen = [g.name for g in analysis.groups if g.name not in notes]
     if not chosen:
@@ -123,7 +124,8 @@ def fold(
     seconds = {"analyse": time.perf_counter() - begin}
     work = Compressor(loaded, analysis, method, clusterer, seed, threads)
     prices = costs(loaded, input_shapes)
-    feeds, trial = _probes(loaded, prices, input_shapes, seed)
+    feeds = _probes(loaded, prices, input_shapes, seed)
+    trial = Trial(loaded, feeds)
     merges, ratio_used = _decide(work, prices, budget, chosen, recovery, trial, progress)
     if not merges:
         raise NothingToFoldError(_left(budget, work, chosen))
@@ -163,7 +165,7 @@ def inspect(
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     patterns = _patterns(include, exclude)
     loaded = load(model, input_shapes)
-    analysis = analyse(loaded)
+    analysis = _analyse(loaded)
     notes = _notes(analysis, patterns)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
     size = Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({}))
@@ -191,7 +193,7 @@ def compare(
     _check_seed(seed)
     old, new = load(before, input_shapes), load(after, input_shapes)
     prices = costs(old, input_shapes)
-    feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed, trial=False)[0]
+    feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed)
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
         paths = [m.path or _dump(m.proto, Path(scratch)) for m in (old, new)]
         verdict = check(
@@ -238,7 +240,7 @@ def _decide(
     budget: Budget,
     chosen: Sequence[str],
     recovery: Recovery,
-    trial: Trial | None,
+    trial: Trial,
     progress: Progress[Any],
 ) -> tuple[dict[str, Merge], float | None]:
     """(merges by group, the uniform ratio behind them if there is one)."""
@@ -259,7 +261,7 @@ def _boldest(
     budget: Budget,
     chosen: Sequence[str],
     recovery: Recovery,
-    trial: Trial | None,
+    trial: Trial,
     progress: Progress[Any],
 ) -> dict[str, Merge]:
     """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
@@ -307,7 +309,7 @@ def _merges(
     work: Compressor,
     plan: Plan,
     recovery: Recovery,
-    trial: Trial | None,
+    trial: Trial,
     progress: Progress[Any],
 ) -> dict[str, Merge]:
     """All merges of a plan. Fused normalisation is corrected only if that brings the spread of the outputs closer.
@@ -320,34 +322,23 @@ def _merges(
         for name, keep in progress("merging groups", list(plan.keep.items()))
     }
     fused = [name for name in merges if recovery is not Recovery.NONE and work.has_fused(name)]
-    if not fused or trial is None:
+    if not fused or not trial.possible:
         return merges
     plain = {**merges, **{name: _repaired(work, name, plan.keep[name], recovery, False) for name in fused}}
     return merges if trial.collapse(work.emit(merges)) <= trial.collapse(work.emit(plain)) else plain
 
 
 def _probes(
-    model: Model,
-    prices: Costs,
-    shapes: Mapping[str, Sequence[int]] | None,
-    seed: int,
-    trial: bool = True,
-) -> tuple[Any, Trial | None]:
-    """(feeds, or how to make them once a provider has the model; a trial if onnxruntime's CPU can run it)."""
+    model: Model, prices: Costs, shapes: Mapping[str, Sequence[int]] | None, seed: int
+) -> Callable[[Session], Feeds]:
+    """How to make probe inputs, once a session tells what the model takes."""
 
     def make(session: Session) -> Feeds:
         return probe(
             session.inputs, batch=_batch(prices), seed=seed, shapes=shapes, limits=index_limits(model.graph)
         )
 
-    if not trial:
-        return make, None
-    try:
-        with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
-            feeds = make(Session(model.path or _dump(model.proto, Path(scratch))))
-        return feeds, Trial(model, feeds)
-    except Exception:  # the verdict says that the model cannot be run, with the reason
-        return make, None
+    return make
 
 
 def _batch(prices: Costs) -> int:
@@ -359,6 +350,20 @@ def _dump(proto: ModelProto, folder: Path) -> Path:
     with os.fdopen(handle, "wb") as file:
         file.write(proto.SerializeToString())
     return Path(name)
+
+
+def _analyse(model: Model) -> Analysis:
+    """The analysis. Where it fails on a model whose shapes contradict each other, the model is to blame."""
+    try:
+        return analyse(model)
+    except OnnxFoldError:
+        raise
+    except Exception as error:
+        reason = contradiction(model.proto)
+        if not reason:
+            raise
+        what = model.path or "the model given"
+        raise ModelError(f"{what} is refused by ONNX shape inference: {reason}: export the model again") from error
 
 
 def _check_weights(model: Model) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from .errors import ModelError
 from .graph import Graph
 from .model import Model
 from .session import Feeds, Session
@@ -19,12 +21,31 @@ _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip",
 
 
 class Trial:
-    """The original's outputs on `feeds`, and the error of any candidate against them (on the CPU)."""
+    """The original's outputs on the feeds that `feeds` makes, and the error of candidates (on the CPU).
 
-    def __init__(self, model: Model, feeds: Feeds) -> None:
-        self._model, self._feeds = model, feeds
+    Nothing runs before the first question."""
+
+    def __init__(self, model: Model, feeds: Callable[[Session], Feeds]) -> None:
+        self._model, self._make = model, feeds
         self._names = raw_outputs(model.graph)
-        self._expected = self.outputs(model.proto)
+
+    @cached_property
+    def _feeds(self) -> Feeds:
+        return self._make(self._session(self._model.proto))
+
+    @cached_property
+    def _expected(self) -> list[NDArray[Any]]:
+        return self.outputs(self._model.proto)
+
+    @cached_property
+    def possible(self) -> bool:
+        """Whether onnxruntime can run the original at all (found out when first asked)."""
+        try:
+            return bool(self._expected) and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
+        except ModelError:
+            raise
+        except Exception:  # onnxruntime's exceptions share no base class; the verdict will give the reason
+            return False
 
     def outputs(self, proto: ModelProto) -> list[NDArray[Any]]:
         """The raw outputs of a version of the model."""
@@ -49,6 +70,8 @@ class Trial:
         worst = 0.0
         for a, b in zip(self._expected, found, strict=True):
             if a.dtype.kind == "f" and a.size > 1:
+                if not np.isfinite(b).all():
+                    return float("inf")
                 before, after = float(a.std(dtype=np.float64)), float(b.std(dtype=np.float64))
                 if before > 0:
                     worst = max(worst, abs(np.log(after / before)) if after > 0 else float("inf"))

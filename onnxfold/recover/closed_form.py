@@ -51,8 +51,7 @@ def _factors(rows: NDArray[Any], merge: Merge) -> Floats:
     k = merge.after
     sizes = np.bincount(merge.labels[members], minlength=k)
     squares = np.bincount(merge.labels[members], weights=np.square(rows[members]).sum(axis=1), minlength=k)
-    sums = np.zeros((k, rows.shape[1]))
-    np.add.at(sums, merge.labels[members], rows[members])
+    sums = merge.reads @ rows
     combined = np.maximum(np.square(sums).sum(axis=1), squares)  # |sum|^2 = sum of squares where E = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = np.sqrt(sizes * squares / combined)
