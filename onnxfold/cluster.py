@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxfold import _core
-from onnxfold.errors import ModelError, PlanError
+from ._native import core as _core
+from .errors import ModelError, PlanError
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
