@@ -48,11 +48,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Recount:
-    """An integer of node `node`, at `at`, that equals the number of atoms in `of`."""
+    """An integer of node `node`, at `at`, that equals the number of atoms in `of` times `sign`."""
 
     node: int
     at: At
     of: Atoms
+    sign: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def analyse(model: Model, rules: RuleTable | None = None) -> Analysis:
 class _Analyser:
     def __init__(self, model: Model, rules: RuleTable) -> None:
         self.model, self.rules = model, rules
-        self.values = ShapeValues(model)
+        self.captured = {name for node in model.graph.nodes for name in node.captures}
+        self.values = ShapeValues(model.graph, model.constants)
         self.table = AtomTable(model.graph)
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.pins: list[tuple[Atoms, Reason]] = []
@@ -122,7 +124,9 @@ class _Analyser:
         groups, more = find_groups(self.table, labels, pinned, self.ties, self.roles, self.blocks, graph)
         refusals = self._refusals(labels, pinned, reasons, more)
         recounts = tuple(
-            Recount(node.index, c.at, c.of.atoms) for node, c in self.counts if isinstance(c.at, At) and len(c.of)
+            Recount(node.index, c.at, c.of.atoms, c.sign)
+            for node, c in self.counts
+            if isinstance(c.at, At) and len(c.of)
         )
         return Analysis(
             groups, refusals, recounts, tuple(self.norms), MappingProxyType(dict(self.table.slots)), self.table.count
@@ -133,7 +137,7 @@ class _Analyser:
     def _node(self, node: Node) -> None:
         for name in node.captures:
             self._pin_tensor(name, Reason(f"used inside the body of {node.op}", node.label))
-        names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name]
+        names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
         rule = self.rules.find(node.domain, node.op, node.version)
         op = f"{node.domain}.{node.op}" if node.domain else node.op
         if rule is None:
@@ -174,7 +178,7 @@ class _Analyser:
         constants = self.model.constants
 
         def see(name: str) -> TensorView | None:
-            if not name:
+            if not name or self._idle(name):
                 return None
             info = self.model.graph.tensor(name)
             return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self.table.axis)
@@ -188,11 +192,20 @@ class _Analyser:
             node.attrs, values,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    def _idle(self, name: str) -> bool:
+        """Whether nothing uses a tensor, nor is its shape known (the mask of a Dropout in old opsets): as if absent."""
+        graph = self.model.graph
+        used = name in graph.consumers or name in graph.outputs or name in self.captured
+        return not used and graph.tensor(name).shape is None
+
     def _tie(self, node: Node, tie: Tie) -> None:
         a, b = tie.a, tie.b
         if a.size is None or b.size is None:
             self._pin(a, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
             self._pin(b, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
+        elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
+            self._pin(a, Reason("tied to an axis of length 1", node.label))
+            self._pin(b, Reason("tied to an axis of length 1", node.label))
         elif len(a) and len(b):
             if len(a) != len(b):
                 raise RuleError(f"the rule for {node.op} ties {len(a)} to {len(b)} positions at '{node.label}'")
@@ -282,15 +295,25 @@ class _Analyser:
                 self._pin(self.table.axis(*key), Reason("a constant that is not floating point", where))
 
     def _check_counts(self, labels: NDArray[np.int64]) -> None:
-        """A length that the graph computes from another axis must be the length of these very channels."""
+        """A length that the graph computes from other axes must be the number of these very channels, or a fraction.
+
+        That is so where one alone of the axes it comes from can change, and has every channel in the same proportion.
+        """
+        pinned = self._kept(labels)[1]
         for node, count in self.counts:
-            if not isinstance(count.at, Live) or count.at.tensor is None or count.at.axis is None:
+            if not isinstance(count.at, Live):
                 continue
-            other = self.table.axis(count.at.tensor, count.at.axis, 1)
-            mine, theirs = np.sort(labels[count.of.atoms]), np.sort(labels[other.atoms])
-            if not np.array_equal(mine, theirs):
-                for axis in (count.of, other):
-                    self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
+            sources = [self.table.axis(tensor, axis, 1) for tensor, axis in sorted(count.at.sources)]
+            sources = [s for s in sources if not pinned[labels[s.atoms]].all()]
+            if not sources and pinned[labels[count.of.atoms]].all():
+                continue
+            if len(sources) == 1 and count.at.linear and count.sign == 1:
+                mine = np.bincount(labels[count.of.atoms], minlength=len(pinned))
+                theirs = np.bincount(labels[sources[0].atoms], minlength=len(pinned))
+                if np.array_equal(mine * len(sources[0]), theirs * len(count.of)):
+                    continue
+            for axis in (count.of, *sources):
+                self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
 
     def _components(self) -> NDArray[np.int64]:
         a = np.concatenate([t[0] for t in self.ties]) if self.ties else np.empty(0, np.int64)

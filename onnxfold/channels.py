@@ -115,7 +115,7 @@ def find_groups(
             kept["its blocks would become unequal", cells] = group.size
         elif group.size > 1:
             found.append(_with_cells(group, cells))
-    found.sort(key=lambda g: min(i for p in g.parameters for i in p.nodes))
+    found.sort(key=lambda g: (min(i for p in g.parameters for i in p.nodes), g.atoms.min()))
     return _unique_names(found), kept
 
 
@@ -165,11 +165,16 @@ def _cells(group: ChannelGroup, blocks: Sequence[Blocked]) -> Ints | str:
     """The block of every channel, all constraints together; the name of a node whose blocks would become unequal."""
     keys: list[Ints] = []
     for blocked in blocks:
-        at = np.searchsorted(blocked.atoms, group.atoms)
-        at = np.minimum(at, len(blocked.atoms) - 1)
+        if not len(blocked.atoms):
+            continue
+        order = np.argsort(blocked.atoms)
+        at = np.searchsorted(blocked.atoms, group.atoms, sorter=order)
+        at = order[np.minimum(at, len(order) - 1)]
         mine = blocked.atoms[at] == group.atoms
         if not mine.any():
             continue
+        if not 0 < blocked.count <= len(blocked.atoms):
+            return blocked.where
         block = at[mine] // (len(blocked.atoms) // blocked.count)
         if len(np.unique(np.bincount(block, minlength=blocked.count))) > 1:
             return blocked.where

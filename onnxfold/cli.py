@@ -3,106 +3,152 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
-from . import __version__
+from . import __version__, session
 from .cluster import Clusterer
-from .errors import OnnxFoldError, RequestError
+from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
 from .flow import DEFAULT_MAX_ERROR, compare, fold, inspect
 from .progress import on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
 
+USAGE = """\
+onnxfold IN OUT [options]      make a smaller, faster model
+       onnxfold IN --inspect          show what can be folded, write nothing
+       onnxfold compare A B           measure two versions of a model against each other
+"""
+SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
 MAIN = f"""\
-Make a trained ONNX model smaller and faster: channels that do nearly the same job are merged, no data needed.
+Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
+Needs no training data. The result is measured against the original before it is written.
 
-  onnxfold in.onnx out.onnx                safe default: outputs on probe inputs stay within {DEFAULT_MAX_ERROR:.0%}
-  onnxfold in.onnx out.onnx --ratio 0.3    remove 30 % of the channels of every group
-  onnxfold in.onnx --inspect               show what could be folded, write nothing
-  onnxfold compare a.onnx b.onnx           measure any two versions of a model against each other
+  onnxfold in.onnx out.onnx                     safe: outputs on probe inputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
+  onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
+"""
+COMPARE = """\
+Runs two models with the same inputs and outputs on the same random inputs, and shows sizes,
+latencies and how far the outputs differ. The exit code is 1 if B has another interface, does not
+run or gives NaN; how large an error is good enough is for you to say.
 """
 CODES = """\
-exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request; 3 unreadable model;
-4 nothing to fold
+exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
+3 unreadable model; 4 nothing to fold; 130 interrupted
 """
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, prog: str, usage: str, description: str) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=100)
+        super().__init__(
+            prog, usage=usage, description=description, epilog=CODES, formatter_class=layout, allow_abbrev=False,
+            add_help=False,
+        )  # fmt: skip
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"onnxfold: {message} (try --help)\n")
+        self.exit(2, f"onnxfold: {_line(message)} (try --help)\n")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """``onnxfold ... | head``: who reads has seen enough; the exit code still tells the verdict."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `CODES`)."""
-    given = [_dashes(a) for a in (sys.argv[1:] if arguments is None else arguments)]
+    given = _dashes(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(given[0]) if given else None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    if arguments is None and not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    session.silence()
     try:
         return command(given[1:]) if command else _fold(given)
+    except SystemExit as stop:  # --help, --version and usage errors
+        return stop.code if isinstance(stop.code, int) else 2
     except OnnxFoldError as error:
-        report = getattr(error, "report", None)
-        if report is not None:
-            report.print(Console(stderr=True))
-        print(f"onnxfold: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complain(str(error), error.exit_code)
+    except MemoryError:
+        return _complain("out of memory: use a machine with more, or give smaller --input-shape", 2)
+    except OSError as error:  # a full temporary folder, say
+        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:
-        print("onnxfold: interrupted, nothing was written", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 1
+        return _complain("interrupted, nothing was written", 130)
 
 
 def _fold(given: Sequence[str]) -> int:
-    parser = _Parser("onnxfold", description=MAIN, epilog=CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file")
+    parser = _Parser("onnxfold", USAGE, MAIN)
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
     parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="the file to write")
-    budget = parser.add_argument_group("how much (one of these; default: a quality budget)")
-    budget.add_argument("--ratio", metavar="R", type=float, help="share of channels to remove in every group, 0..1")
-    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters that may remain")
-    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the MACs that may remain")
+    budget = parser.add_argument_group("how much (one of these; none: the safe default above)")
+    budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
+    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
+    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    what = parser.add_argument_group("which channels")
+    what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
+    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
+    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
+    what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
     how = parser.add_argument_group("how")
-    how.add_argument("--method", choices=[m.value for m in Method], default="fold", help="merge or drop channels")
-    how.add_argument("--recovery", choices=[r.value for r in Recovery], default="closed-form", help="repair")
-    how.add_argument("--round-to", metavar="N", type=int, default=8, help="keep widths multiples of N (8; 1: off)")
-    how.add_argument("--include", metavar="REGEX", action="append", default=[], help="only groups or nodes named so")
-    how.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not groups or nodes named so")
+    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
+    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="fold", help=methods)
+    how.add_argument(
+        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="closed-form",
+        help=f"how the merge is repaired: {repairs}",
+    )  # fmt: skip
     how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
-    how.add_argument("--seed", metavar="N", type=int, default=0, help="the same seed gives the same file")
-    how.add_argument("--threads", metavar="N", type=int, default=0, help="threads for clustering (0: all)")
-    how.add_argument("--save-as-external-data", action="store_true", help="store weights in a file beside OUT")
-    _common(parser)
-    parser.add_argument("--inspect", action="store_true", help="show groups and refusals, write nothing")
+    how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
+    how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
+    output = _common(parser)
+    output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
+    _last(output)
     options = parser.parse_args(given)
     shapes = _shapes(options.input_shape)
+    _check_report(options.report, options.input, options.output)
     if options.inspect:
         report = inspect(options.input, include=options.include, exclude=options.exclude, input_shapes=shapes)
         return _show(report, options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
-    _check_report(options.report)
-    result = fold(
-        options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
-        target_params=options.target_params, target_macs=options.target_macs, round_to=options.round_to,
-        include=options.include, exclude=options.exclude, clusterer=options.clusterer, input_shapes=shapes,
-        providers=_providers(options.providers), seed=options.seed, threads=options.threads,
-        external_data=options.save_as_external_data, progress=silent if options.quiet else on_terminal,
-    )  # fmt: skip
+    try:
+        result = fold(
+            options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
+            target_params=options.target_params, target_macs=options.target_macs, round_to=options.round_to,
+            include=options.include, exclude=options.exclude, clusterer=options.clusterer, input_shapes=shapes,
+            providers=_providers(options.providers), seed=options.seed, threads=options.threads,
+            external_data=options.save_as_external_data, progress=silent if options.quiet else on_terminal,
+        )  # fmt: skip
+    except ValidationError as error:
+        if isinstance(error.report, FoldReport):
+            _show(error.report, options)
+        raise
     return _show(result.report, options)
 
 
 def _compare(given: Sequence[str]) -> int:
-    parser = _Parser("onnxfold compare", description="Measure two versions of a model.", epilog=CODES)
-    parser.add_argument("before", metavar="A", type=Path)
-    parser.add_argument("after", metavar="B", type=Path)
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the probe inputs")
-    _common(parser)
+    parser = _Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
+    parser.add_argument("before", metavar="A", type=Path, help="the model to measure against")
+    parser.add_argument("after", metavar="B", type=Path, help="the other one")
+    output = _common(parser)
+    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the random inputs (default 0)")
+    _last(output)
     options = parser.parse_args(given)
-    _check_report(options.report)
+    _check_report(options.report, options.before, options.after)
     report = compare(
         options.before, options.after, input_shapes=_shapes(options.input_shape),
         providers=_providers(options.providers), seed=options.seed,
@@ -113,32 +159,60 @@ def _compare(given: Sequence[str]) -> int:
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare}
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input-shape", metavar="NAME:D,D,...", action="append", default=[], help="fix an open input, x:1,3,224,224"
-    )
-    parser.add_argument("--providers", metavar="P,P", help="where to measure (default: cpu, and cuda if there)")
-    parser.add_argument("--report", metavar="FILE", type=Path, help="write the whole report as JSON")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
-    parser.add_argument("--version", action="version", version=f"onnxfold {__version__}")
+def _common(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    measure = parser.add_argument_group("measuring")
+    measure.add_argument(
+        "--input-shape", metavar="NAME:D,D,...", action="append", default=[],
+        help="shape of an input that the model leaves open, like image:1,3,224,224",
+    )  # fmt: skip
+    measure.add_argument("--providers", metavar="P,P", help="where to run: cpu,cuda (default: cpu, and cuda if there)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
+    output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
+    output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return output
+
+
+def _last(output: argparse._ArgumentGroup) -> None:
+    output.add_argument("-h", "--help", action="help", help="show this help and exit")
+    output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
 
 
 def _show(report: FoldReport, options: argparse.Namespace) -> int:
+    if not options.quiet:
+        report.print(_Console(), options.verbose)
     if options.report is not None:
         try:
             save(report, options.report)
         except OSError as error:
-            raise RequestError(f"cannot write {options.report}: {error.strerror}") from error
-    if not options.quiet:
-        report.print(Console(), options.verbose)
+            done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
+            raise RequestError(f"cannot write the report {options.report}: {error.strerror or error}{done}") from error
     return 0 if report.check is None or report.check.passed else 1
 
 
-def _check_report(path: Path | None) -> None:
+def _complain(message: str, code: int) -> int:
+    """One line on standard error."""
+    print(f"onnxfold: {_line(message)}", file=sys.stderr)
+    return code
+
+
+def _line(text: str) -> str:
+    """`text` in one line that cannot steer a terminal (names in a model may hold anything)."""
+    joined = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+
+
+def _check_report(path: Path | None, *models: Path | None) -> None:
     """Find out before the work whether the report can be written."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise RequestError(f"cannot write {path}: name a file in a folder that exists")
+    if path is None:
+        return
+    try:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise RequestError(f"cannot write the report {path}: name a file in a folder that exists")
+        if any(m is not None and path.resolve() == m.resolve() for m in models):
+            raise RequestError(f"the report would overwrite the model {path}: name another file")
+    except OSError as error:
+        raise RequestError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 def _providers(text: str | None) -> list[str] | None:
@@ -158,7 +232,11 @@ def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _dashes(argument: str) -> str:
+def _dashes(arguments: Sequence[str]) -> list[str]:
     """Long options may be written with underscores."""
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    dashed = []
+    for argument in arguments[:end]:
+        name, equals, value = argument.partition("=")
+        dashed.append(name.replace("_", "-") + equals + value if name.startswith("--") else argument)
+    return [*dashed, *arguments[end:]]

@@ -53,7 +53,7 @@ def edits(
             if (place.tensor, place.axis, place.blocks) not in skip:
                 changes.setdefault(place.tensor, []).append((place, group, merge))
     arrays = {name: _merged(model, analysis, name, parts, kept) for name, parts in changes.items()}
-    integers = [(r.node, r.at, int(kept[r.of].sum())) for r in analysis.recounts]
+    integers = [(r.node, r.at, r.sign * int(kept[r.of].sum())) for r in analysis.recounts]
     changed = {(r.node, r.at.attr, r.at.input) for r in analysis.recounts if not kept[r.of].all()}
     return Edits(
         arrays,
@@ -171,9 +171,12 @@ class _Patch:
             index = self.model.graph.producer[name]
             node = self.graph.node[index]
             if node.op_type == "Constant":
-                kind = next(a.t.data_type for a in node.attribute if a.name == "value") if _tensor(node) else 0
-                del node.attribute[:]
-                node.attribute.append(onnx.helper.make_attribute("value", _proto(array, "", kind)))
+                held = next((a.t for a in node.attribute if a.name == "value"), None)
+                if held is not None:
+                    _replace(held, array)
+                else:  # value_float, value_floats: a number or a list
+                    del node.attribute[:]
+                    node.attribute.append(onnx.helper.make_attribute("value", _proto(array, "", 0)))
             else:
                 self._release(index)
                 self._add(_proto(array, name, 0))
@@ -313,10 +316,6 @@ class _Patch:
             name = f"{base}_folded{number}"
         self.names.add(name)
         return name
-
-
-def _tensor(node: NodeProto) -> bool:
-    return any(a.name == "value" for a in node.attribute)
 
 
 def _all_names(graph: onnx.GraphProto) -> set[str]:

@@ -55,10 +55,13 @@ class At:
 
 @dataclass(frozen=True)
 class Live:
-    """The integer is computed by the graph from lengths and needs no edit: the length of `tensor`'s `axis` if given."""
+    """The integer needs no edit: the graph computes it from the lengths of `sources`, (tensor, axis) pairs.
 
-    tensor: str | None = None
-    axis: int | None = None
+    `linear` tells that it does so by products and exact divisions alone.
+    """
+
+    sources: frozenset[tuple[str, int]]
+    linear: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +81,14 @@ class Free:
 
 @dataclass(frozen=True, eq=False)
 class Count:
-    """The integer at `at` equals the number of positions in `of`; it is recounted after folding."""
+    """The integer at `at` equals the number of positions in `of` times `sign` (-1 for bounds counted from the end).
+
+    It is recounted after folding.
+    """
 
     of: Axis
     at: At | Live
+    sign: int = 1
 
 
 @dataclass(frozen=True, eq=False)

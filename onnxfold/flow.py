@@ -33,7 +33,7 @@ from .report import FoldReport, GroupReport, Size
 from .session import Feeds, Session, resolve_providers
 from .store import check_target, staged
 from .trial import Trial
-from .validate import Check, check
+from .validate import Check, brief, check
 
 C = TypeVar("C", bound=Enum)
 Source = str | os.PathLike[str] | ModelProto
@@ -265,7 +265,7 @@ def _boldest(
     progress: Progress[Any],
 ) -> dict[str, Merge]:
     """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
-    if trial is None:
+    if not trial.possible:
         raise RequestError(
             "onnxruntime cannot run this model on probe inputs, so the default budget has nothing to measure with: "
             "give --ratio, for example --ratio 0.3"
@@ -353,7 +353,11 @@ def _dump(proto: ModelProto, folder: Path) -> Path:
 
 
 def _analyse(model: Model) -> Analysis:
-    """The analysis. Where it fails on a model whose shapes contradict each other, the model is to blame."""
+    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, the model is to blame."""
+
+    def feeds(session: Session) -> Feeds:
+        return probe(session.inputs, batch=2, limits=index_limits(model.graph))
+
     try:
         return analyse(model)
     except OnnxFoldError:
@@ -361,9 +365,14 @@ def _analyse(model: Model) -> Analysis:
     except Exception as error:
         reason = contradiction(model.proto)
         if not reason:
-            raise
+            try:
+                Trial(model, feeds).outputs(model.proto)
+            except Exception as second:  # onnxruntime's exceptions share no base class
+                reason = brief(second)
+        if not reason:
+            raise  # a bug of ours
         what = model.path or "the model given"
-        raise ModelError(f"{what} is refused by ONNX shape inference: {reason}: export the model again") from error
+        raise ModelError(f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again") from error
 
 
 def _check_weights(model: Model) -> None:

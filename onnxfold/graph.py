@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +24,7 @@ gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
 DEFAULT_DOMAINS = ("", "ai.onnx")
+LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
 
 
@@ -86,9 +87,9 @@ def skeleton(
     graph.name = proto.graph.name or "graph"
     graph.node.extend(proto.graph.node)
     graph.output.extend(proto.graph.output)
-    graph.value_info.extend(proto.graph.value_info)
     initialised = {t.name for t in proto.graph.initializer}
     initialised |= {t.values.name for t in proto.graph.sparse_initializer}
+    graph.value_info.extend(v for v in proto.graph.value_info if v.name not in initialised)  # weights know their shape
     for value in proto.graph.input:
         if value.name in initialised:
             continue
@@ -134,15 +135,17 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         return model
 
 
+def contradiction(proto: ModelProto) -> str:
+    """Why strict shape inference refuses `proto`, in one line; '' if it does not."""
+    try:
+        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:  # InferenceError and bare RuntimeErrors alike
+        return " ".join(str(error).split())[:300] or type(error).__name__
+    return ""
+
+
 def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
-    tensors = {}
-    shapes = (inferred or model).graph
-    for value in [*shapes.input, *shapes.value_info, *shapes.output]:
-        if value.type.HasField("tensor_type"):
-            tensors[value.name] = TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type)
-    for tensor in model.graph.initializer:
-        tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
     nodes, producer, readers = [], {}, dict[str, list[int]]()
     for index, (node, proto) in enumerate(zip(_import(model).nodes, model.graph.node, strict=True)):
@@ -158,10 +161,26 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
         for name in filter(None, dict.fromkeys(inputs)):
             readers.setdefault(name, []).append(index)
     return Graph(
-        tuple(nodes), MappingProxyType(tensors), tuple(v.name for v in model.graph.input),
+        tuple(nodes), _tensors(model, inferred or model), tuple(v.name for v in model.graph.input),
         tuple(v.name for v in model.graph.output), MappingProxyType(producer),
         MappingProxyType({name: tuple(at) for name, at in readers.items()}),
     )  # fmt: skip
+
+
+def reshaped(graph: Graph, model: ModelProto, inferred: ModelProto) -> Graph:
+    """The same view of `model`, a skeleton, with shapes from another inference."""
+    return replace(graph, tensors=_tensors(model, inferred))
+
+
+def _tensors(model: ModelProto, inferred: ModelProto) -> Mapping[str, TensorInfo]:
+    tensors = {}
+    shapes = inferred.graph
+    for value in [*shapes.input, *shapes.value_info, *shapes.output]:
+        if value.type.HasField("tensor_type"):
+            tensors[value.name] = TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type)
+    for tensor in model.graph.initializer:
+        tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
+    return MappingProxyType(tensors)
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -226,7 +245,7 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
         return None
     dims: list[Dim] = []
     for d in value.type.tensor_type.shape.dim:
-        if d.HasField("dim_value") and d.dim_value >= 0:
+        if d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST:
             dims.append(d.dim_value)
         else:
             dims.append(d.dim_param or None)

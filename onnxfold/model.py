@@ -19,7 +19,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, infer_shapes, read_graph, skeleton, subgraphs
+from .graph import Graph, Node, captures, infer_shapes, read_graph, reshaped, skeleton, subgraphs
+from .shapevalues import ShapeValues
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -27,6 +28,7 @@ FLOATS = frozenset(
 _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
 _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 _PROTOBUF_LIMIT = 2**31 - 1
+_ROUNDS = 16  # of shape inference: what a computed length settles may settle others behind it
 # Never evaluated as constants: random operators, and quantised storage (folding behind it would make the file grow).
 _NOT_CONSTANT = frozenset(
     (
@@ -85,18 +87,35 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
         path = Path(source)
         proto = _parse(path)
     what = str(path) if path else "the model given"
+    try:
+        return _read(proto, path, what, input_shapes or {})
+    except UnicodeDecodeError as error:  # protobuf decodes strings when they are asked for
+        raise ModelError(f"{what} holds a name that is no UTF-8 text: export or download it again") from error
+
+
+def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
     proto = _sorted(proto)
     folder = path.absolute().parent if path else None
+    for tensor in proto.graph.initializer:
+        check_tensor(tensor)
     for tensor in external_tensors(proto):
         if folder is None:
             raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
         external_file(tensor, folder)
     _check(proto, path, what)
-    _check_shapes(proto, input_shapes or {}, what)
+    _check_shapes(proto, input_shapes, what)
     bare = skeleton(proto, input_shapes)
     graph = read_graph(bare)
-    known = Constants(proto, graph, folder).small()
-    return Model(proto, read_graph(bare, infer_shapes(bare, known)), folder, path)
+    constants = Constants(proto, graph, folder)
+    known = constants.small()
+    graph = reshaped(graph, bare, infer_shapes(bare, known))
+    for _ in range(_ROUNDS):
+        more = ShapeValues(graph, constants).settled()
+        if more.keys() <= known.keys():
+            break
+        known.update(more)
+        graph = reshaped(graph, bare, infer_shapes(bare, known))
+    return Model(proto, graph, folder, path)
 
 
 def _parse(path: Path) -> ModelProto:
@@ -178,6 +197,23 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
                 raise RequestError(f"axis {axis} of input '{name}' has length {dim.dim_value} in the model, not {n}")
 
 
+def check_tensor(tensor: TensorProto) -> None:
+    """Raise ModelError unless the shape of a tensor is possible and its raw bytes, if it has them, fill it."""
+    if tensor.data_type not in TensorProto.DataType.values():
+        raise ModelError(
+            f"weight '{tensor.name}' has element type {tensor.data_type}, which onnx {onnx.__version__} does not know: "
+            "install a newer onnx"
+        )
+    if any(d < 0 for d in tensor.dims) or math.prod(tensor.dims) >= 2**48:
+        raise ModelError(f"weight '{tensor.name}' has the impossible shape {list(tensor.dims)}: export the model again")
+    needed = _bytes(tensor)
+    if needed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+        raise ModelError(
+            f"weight '{tensor.name}' of shape {list(tensor.dims)} needs {needed} bytes but has {len(tensor.raw_data)}: "
+            "export the model again"
+        )
+
+
 def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Every tensor stored outside the file: initializers, tensor attributes, those of bodies and of functions."""
 
@@ -240,7 +276,7 @@ def _bytes(tensor: TensorProto) -> int | None:
     name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else ""
     if name in ("", "UNDEFINED", "STRING") or name.startswith("FLOAT6"):
         return None
-    count = math.prod(tensor.dims)
+    count = int(math.prod(tensor.dims))
     if name in _PACKED:
         return -(-count // _PACKED[name])
     return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
@@ -259,7 +295,11 @@ def read_external(tensor: TensorProto, folder: Path) -> memoryview:
 def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
     """The values of a TensorProto in its own element type (bfloat16 and narrower through ml_dtypes)."""
     if not uses_external_data(tensor):
-        return np.asarray(numpy_helper.to_array(tensor))
+        check_tensor(tensor)
+        try:
+            return np.asarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ModelError(f"weight '{tensor.name}' cannot be read: {error}") from error
     if folder is None:
         raise ModelError(f"weight '{tensor.name}' is stored outside the model: load it from its path")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .analyse import Refusal
-from .validate import Check
+from .store import write_text
+from .validate import Check, short
 
 SCHEMA = 1
 HERE_SHOWN = 24  # groups in the table without -v
@@ -71,18 +74,19 @@ class FoldReport:
     def verdict(self) -> str:
         """One line that says what came out of it."""
         if self.check is None or self.after is None:
-            return f"{len(self.groups)} groups, {sum(g.before for g in self.groups)} channels can be folded"
+            channels = sum(g.before for g in self.groups)
+            return f"{len(self.groups)} groups, {channels} channels ({self.foldable_share:.0%} of all) can be folded"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
-        parts = [f"{_share(self.after.file, self.before.file)} file"]
+        parts = [f"file {_share(self.before.file, self.after.file)}"]
         if self.before.macs:
-            parts.append(f"{_share(self.after.macs, self.before.macs)} MACs")
+            parts.append(f"MACs {_share(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None:
-                parts.append(f"{done.speedup:.2f}x as fast on {_short(done.provider)}")
+                parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
         worst = self.check.worst
         if worst is not None:
-            parts.append(f"output error {worst.relative_l2:.2g}")
+            parts.append(f"output error {_percent(worst.relative_l2)}")
         return ", ".join(parts) + "".join(f"; {note}" for note in self.check.notes)
 
     def to_json(self) -> str:
@@ -97,92 +101,112 @@ class FoldReport:
 
     def render(self, verbose: bool = False) -> RenderableType:
         """The tables as one renderable."""
-        parts: list[RenderableType] = []
+        heading = Text(self.model, style="bold")
+        if self.output:
+            heading.append(f" → {self.output}")
+        parts: list[RenderableType] = [heading]
         if self.after is not None and self.check is not None:
-            parts.append(self._summary(self.after, self.check))
-        parts.append(self._groups(verbose))
+            parts += ["", self._sizes(self.after, self.check)]
+            if any(done.outputs for done in self.check.providers):
+                parts += ["", self._outputs(self.check), Text(f" measured on {self.check.inputs}", style="dim")]
+        else:
+            about = f"{_bytes(self.before.file)}, {_number(self.before.parameters)} parameters"
+            parts.append(Text(about + (f", {_number(self.before.macs)} MACs" if self.before.macs else ""), style="dim"))
+        if self.groups:
+            parts += ["", self._groups(verbose)]
         if self.refusals:
-            parts.append(self._refused(verbose))
-        mark = "" if self.check is None else ("[green]✔[/] " if self.check.passed else "[red]✘[/] ")
-        parts.append(Text.from_markup(mark).append(self.verdict))
+            parts += ["", self._refused(verbose)]
+        parts += ["", self._closing()]
         return Group(*parts)
 
-    def _summary(self, after: Size, check: Check) -> Table:
-        table = Table(title=f"{self.model} → {self.output}" if self.output else self.model, title_justify="left")
-        table.add_column("")
-        for name in ("before", "after", "change"):
-            table.add_column(name, justify="right")
-        table.add_row("file", _bytes(self.before.file), _bytes(after.file), _change(self.before.file, after.file))
+    def _closing(self) -> Text:
+        if self.check is None:
+            return Text(self.verdict, style="bold")
+        mark, style = ("✔ ", "green") if self.check.passed else ("✘ ", "red")
+        if self.check.passed and not any(done.status == "ok" for done in self.check.providers):
+            mark, style = "! ", "yellow"  # nothing speaks against it, but nothing was measured
+        return Text(mark, style=style).append(self.verdict, style="bold" if self.check.passed else "red")
+
+    def _sizes(self, after: Size, check: Check) -> Table:
+        table = _table("", right=("before", "after", "change"))
+        before = self.before
+        table.add_row("file", _bytes(before.file), _bytes(after.file), _change(before.file, after.file))
         table.add_row(
-            "parameters", _number(self.before.parameters), _number(after.parameters),
-            _change(self.before.parameters, after.parameters),
+            "parameters", _number(before.parameters), _number(after.parameters),
+            _change(before.parameters, after.parameters),
         )  # fmt: skip
-        if self.before.macs:
-            table.add_row(
-                "MACs", _number(self.before.macs), _number(after.macs), _change(self.before.macs, after.macs)
-            )
+        if before.macs:
+            table.add_row("MACs", _number(before.macs), _number(after.macs), _change(before.macs, after.macs))
         for done in check.providers:
-            name = f"latency {_short(done.provider)}"
+            name = f"latency {short(done.provider)}"
             if done.status != "ok":
-                table.add_row(name, Text(done.status, style="yellow"), Text(done.message, style="dim"), "")
+                table.add_row(name, Text(done.status, style="yellow"), "", "")
             elif done.latency_before_ms is not None and done.latency_after_ms is not None:
                 table.add_row(
-                    name, f"{done.latency_before_ms:.2f} ms", f"{done.latency_after_ms:.2f} ms",
-                    f"{done.speedup:.2f}x as fast",
+                    name, _milliseconds(done.latency_before_ms), _milliseconds(done.latency_after_ms),
+                    f"{done.speedup:.2f} x as fast",
                 )  # fmt: skip
+        return table
+
+    def _outputs(self, check: Check) -> Table:
+        """Errors of every output; the provider is named where there are several."""
+        several = sum(bool(done.outputs) for done in check.providers) > 1
+        classes = any(error.top1 is not None for done in check.providers for error in done.outputs)
+        names = ["error", "cosine", "SQNR", "max |Δ|", *(["top-1 agrees"] if classes else [])]
+        table = _table("output", right=names, more=["on"] if several else [])
         for done in check.providers:
             for error in done.outputs:
-                label = f"output {error.name}"
-                if len(check.providers) > 1:
-                    label += f" ({_short(done.provider)})"
-                agree = "" if error.top1 is None else f"top-1 agrees {error.top1:.1%}"
-                table.add_row(
-                    label, f"relative L2 {error.relative_l2:.3g}", f"cosine {error.cosine:.4f}", agree, style="dim"
-                )
-                table.add_row("", f"SQNR {error.sqnr_db:.1f} dB", f"max |Δ| {error.max_abs:.3g}", "", style="dim")
-        table.caption = f"measured on {check.inputs}"
-        table.caption_justify = "left"
+                sqnr = "exact" if error.sqnr_db == math.inf else f"{error.sqnr_db:.1f} dB"
+                row = [_percent(error.relative_l2), f"{error.cosine:.4f}", sqnr, f"{error.max_abs:.3g}"]
+                if classes:
+                    row.append("" if error.top1 is None else f"{100 * error.top1:.1f} %")
+                table.add_row(Text(error.name), *row, *([short(done.provider)] if several else []))
         return table
 
     def _groups(self, verbose: bool) -> Table:
-        table = Table(title="channel groups", title_justify="left")
-        table.add_column("group", overflow="fold")
-        for name in ("members", "width"):
-            table.add_column(name, justify="right")
         folded = self.after is not None
-        if folded:
-            for name in ("clusters", "merge error"):
-                table.add_column(name, justify="right")
-        table.add_column("note", style="dim")
         ordered = self.groups if verbose else sorted(self.groups, key=lambda g: g.after - g.before)[:HERE_SHOWN]
         names = {g.name for g in ordered}
-        for group in (g for g in self.groups if g.name in names):
-            width = f"{group.before} → {group.after}" if folded else str(group.before)
-            row = [group.name, str(len(group.makers) + len(group.readers)), width]
+        shown = [g for g in self.groups if g.name in names]
+        notes = [
+            "; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown
+        ]
+        right = ["channels", "weights", *(["merged into", "merge error"] if folded else [])]
+        table = _table("group", right=right, more=["note"] if any(notes) else [])
+        for group, note in zip(shown, notes, strict=True):
+            width = f"{group.before} → {group.after}" if folded and group.after < group.before else str(group.before)
+            row = [width, str(sum(map(len, (group.makers, group.readers))))]
             if folded:
-                row += [str(group.clusters) if group.clusters else "", f"{group.error:.3f}" if group.clusters else ""]
-            blocks = f"{group.blocks} equal blocks" if group.blocks > 1 else ""
-            table.add_row(*row, "; ".join(filter(None, [blocks, group.note])))
-        if len(self.groups) > len(ordered):
-            table.caption = f"and {len(self.groups) - len(ordered)} more (-v shows all)"
-            table.caption_justify = "left"
+                row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
+            table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
+        if len(self.groups) > len(shown):
+            table.caption = Text(f" and {len(self.groups) - len(shown)} more (-v shows all)", style="dim")
         return table
 
     def _refused(self, verbose: bool) -> Table:
-        table = Table(title="channels kept as they are", title_justify="left")
-        table.add_column("reason", overflow="fold")
-        table.add_column("channels", justify="right")
-        table.add_column("where", style="dim", overflow="fold")
+        table = _table("kept as it is because of", right=["channels"], more=["where"])
         for refusal in self.refusals:
             shown = refusal.where if verbose else refusal.where[:3]
             more = len(refusal.where) - len(shown)
-            table.add_row(refusal.kind, str(refusal.channels), ", ".join(shown) + (f" and {more} more" if more else ""))
+            where = ", ".join(shown) + (f" and {more} more" if more else "")
+            table.add_row(Text(refusal.kind), str(refusal.channels), Text(where, style="dim"))
         return table
 
 
 def save(report: FoldReport, path: Path) -> None:
-    """Write the JSON report."""
-    path.write_text(report.to_json() + "\n", encoding="utf-8")
+    """Write the JSON report, atomically. Raises OSError."""
+    write_text(path, report.to_json() + "\n")
+
+
+def _table(first: str, right: Sequence[str], more: Sequence[str] = ()) -> Table:
+    """A table of names, then figures aligned to the right, then remarks."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), caption_justify="left")
+    table.add_column(first, overflow="fold", min_width=10)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in more:
+        table.add_column(name, overflow="fold")
+    return table
 
 
 def _plain(value: Any) -> Any:
@@ -195,28 +219,34 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _short(provider: str) -> str:
-    name = provider.removesuffix("ExecutionProvider")
-    return name.upper() if name.lower() in ("cpu", "cuda") else name
-
-
 def _bytes(n: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n >= size:
-            return f"{n / size:.2f} {unit}"
-    return f"{n} B"
+    return f"{n} B" if n < 1000 else _scaled(n, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
 
 
 def _number(n: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= size:
-            return f"{n / size:.2f} {unit}"
-    return str(n)
+    return str(n) if n < 1000 else _scaled(n, (("G", 1e9), ("M", 1e6), ("k", 1e3)))
+
+
+def _scaled(n: int, units: Sequence[tuple[str, float]]) -> str:
+    """Three significant digits and a unit."""
+    unit, size = next((u, s) for u, s in units if n >= s)
+    value = n / size
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def _milliseconds(ms: float) -> str:
+    return f"{ms:.{3 if ms < 1 else 2 if ms < 10 else 1 if ms < 100 else 0}f} ms"
+
+
+def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return "not finite"
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
 def _change(before: int, after: int) -> str:
     return f"{100 * (after / before - 1):+.1f} %" if before else ""
 
 
-def _share(after: int, before: int) -> str:
-    return f"{100 * (after / before - 1):+.0f} %" if before else "0 %"
+def _share(before: int, after: int) -> str:
+    return f"{100 * (after / before - 1):+.0f} %" if before else "+0 %"

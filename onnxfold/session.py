@@ -40,6 +40,8 @@ class Session:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        # threads that wait for the next run would slow the model that runs in between
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = [provider] if provider == SHORT["cpu"] else [provider, SHORT["cpu"]]
         source = model if isinstance(model, bytes) else os.fspath(model)
         # without the fallback, which prints and then runs on another provider

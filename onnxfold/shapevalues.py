@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from .errors import ModelError
-from .graph import Node
-from .model import Model
+from .graph import Graph, Node
 
 LIMIT = 4096  # elements; shape arithmetic is never larger
 Lengths = Callable[[str, int], int | None]
@@ -26,13 +25,15 @@ Lengths = Callable[[str, int], int | None]
 class Value:
     """One integer: `number` where it is known now; `tensor`/`axis` where it is the length of an axis.
 
-    An integer with `sources` (the axes whose lengths it is computed from) follows a folded channel by itself.
+    An integer with `sources` (the axes whose lengths it is computed from) follows a folded channel by itself. `linear`:
+    it is a length, or a product or an exact quotient of lengths and plain numbers, each source once.
     """
 
     number: int | None
     sources: frozenset[tuple[str, int]] = frozenset()
     tensor: str | None = None
     axis: int | None = None
+    linear: bool = True
 
     @property
     def live(self) -> bool:
@@ -43,15 +44,23 @@ class Value:
 Values = NDArray[np.object_]
 
 
+class Fixed(Protocol):
+    """What is needed of a model's constants."""
+
+    def __contains__(self, name: str) -> bool: ...
+    def initializer(self, name: str) -> TensorProto | None: ...
+    def array(self, name: str) -> NDArray[Any]: ...
+
+
 class ShapeValues:
     """The known integers of small tensors, by name; None for a tensor that is not one."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, graph: Graph, constants: Fixed) -> None:
+        self._graph, self._constants = graph, constants
         self._known: dict[str, Values | None] = {}
-        for node in model.graph.nodes:
+        for node in graph.nodes:
             rule = _RULES.get(node.op) if node.domain == "" else None
-            if rule is None or not node.outputs or node.outputs[0] in model.constants:
+            if rule is None or not node.outputs or node.outputs[0] in constants:
                 continue
             try:
                 self._known[node.outputs[0]] = rule(self, node)
@@ -60,22 +69,67 @@ class ShapeValues:
 
     def escapes(self) -> Iterator[tuple[str, int, Node]]:
         """Axes (tensor, axis) whose length ends up where nothing follows it (a float, say), and the node there."""
-        graph = self._model.graph
+        graph = self._graph
         for node in graph.nodes:
             lost = node.domain != "" or (node.op in _RULES and self._known.get(node.outputs[0]) is None)
             for i, name in enumerate(node.inputs):
-                known = self._known.get(name) if name not in self._model.constants else None
-                if known is None or (i in _TAKES_LENGTHS.get(node.op, ()) and not lost):
+                followed = i in _TAKES_LENGTHS.get(node.op, ()) and self._known.get(node.inputs[0]) is None
+                if followed and node.domain == "":
                     continue
                 if lost or node.op not in _RULES:
-                    yield from ((tensor, axis, node) for v in known.ravel() for tensor, axis in sorted(v.sources))
+                    yield from self._sources(name, node)
+            for name in node.captures:
+                yield from self._sources(name, node)
             if node.op in ("Shape", "Size") and node.domain == "" and lost:
                 rank = len(graph.tensor(node.inputs[0]).shape or ())
                 yield from ((node.inputs[0], axis, node) for axis in range(rank))
+        for name in graph.outputs:
+            if name in graph.producer:
+                yield from self._sources(name, graph.nodes[graph.producer[name]])
+
+    def _sources(self, name: str, node: Node) -> Iterator[tuple[str, int, Node]]:
+        known = self._known.get(name) if name not in self._constants else None
+        if known is not None:
+            yield from ((tensor, axis, node) for v in known.ravel() for tensor, axis in sorted(v.sources))
+
+    def settled(self) -> dict[str, NDArray[Any]]:
+        """Computed lists by name, for shape inference: those of known integers, and targets of Reshape that copy.
+
+        Shape inference knows neither all the arithmetic that is known here, nor that the open batch of a target is the
+        batch of what it reshapes: there a 0 says so.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        for name, values in self._known.items():
+            if values is None or name in self._constants:
+                continue
+            numbers = [v.number for v in values.ravel()]
+            if None in numbers:
+                copied = [self._copying(values, self._graph.nodes[i]) for i in self._graph.consumers.get(name, ())]
+                if not copied or any(c is None or c != copied[0] for c in copied):
+                    continue
+                numbers = list(copied[0] or ())
+            kind = np.int32 if self._graph.tensor(name).dtype == TensorProto.INT32 else np.int64
+            found[name] = np.array(numbers, kind).reshape(values.shape)
+        return found
+
+    def _copying(self, target: Values, node: Node) -> list[int | None] | None:
+        """The target of a Reshape with 0 for open dimensions that are copied; None if it has others."""
+        shape = self._graph.tensor(node.inputs[0]).shape
+        if node.op != "Reshape" or node.domain or node.attrs.get("allowzero", 0) or shape is None:
+            return None
+        out = list[int | None]()
+        for i, value in enumerate(target.ravel()):
+            if value.number is None:
+                if value.tensor is None or value.axis is None or i >= len(shape) or shape[i] is None:
+                    return None
+                if (self._graph.tensor(value.tensor).shape or ())[value.axis] != shape[i]:
+                    return None
+            out.append(value.number or 0)
+        return out
 
     def get(self, name: str) -> Values | None:
         """The values of tensor `name` as an object array of `Value`, in its shape."""
-        if name not in self._known and name in self._model.constants:
+        if name not in self._known and name in self._constants:
             self._known[name] = self._constant(name)
         return self._known.get(name)
 
@@ -95,7 +149,7 @@ class ShapeValues:
 
     def shape(self, name: str) -> list[Value]:
         """The dimensions of tensor `name` as live values."""
-        shape = self._model.graph.tensor(name).shape
+        shape = self._graph.tensor(name).shape
         if shape is None:
             raise KeyError(name)
         return [
@@ -103,14 +157,14 @@ class ShapeValues:
         ]
 
     def _constant(self, name: str) -> Values | None:
-        info = self._model.graph.tensor(name)
+        info = self._graph.tensor(name)
         if info.shape is not None and (not all(isinstance(d, int) for d in info.shape) or _count(info.shape) > LIMIT):
             return None
-        initializer = self._model.constants.initializer(name)
+        initializer = self._constants.initializer(name)
         if initializer is not None and _count(tuple(initializer.dims)) > LIMIT:
             return None
         try:
-            array = self._model.constants.array(name)
+            array = self._constants.array(name)
         except ModelError:
             return None
         if array.size > LIMIT or array.dtype.kind not in "iub":
@@ -150,7 +204,7 @@ def _size(v: ShapeValues, n: Node) -> Values:
     out = np.empty((), object)
     total: Value = Value(1)
     for d in v.shape(n.inputs[0]):
-        total = _combine(total, d, lambda a, b: a * b)
+        total = _combine(total, d, _multiply)
     out[()] = total
     return out
 
@@ -213,7 +267,13 @@ def _same(v: ShapeValues, n: Node) -> Values:
 
 def _combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
     number = how(a.number, b.number) if a.number is not None and b.number is not None else None
-    return Value(number, a.sources | b.sources)
+    if how is _multiply:
+        exact = not a.sources & b.sources
+    elif how is _divide:
+        exact = not b.sources and None not in (a.number, b.number) and a.number == (number or 0) * (b.number or 0)
+    else:
+        exact = False
+    return Value(number, a.sources | b.sources, linear=exact and a.linear and b.linear)
 
 
 def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node], Values]:
@@ -229,6 +289,10 @@ def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node],
     return rule
 
 
+def _multiply(a: int, b: int) -> int:
+    return a * b
+
+
 def _divide(a: int, b: int) -> int:
     return int(a / b) if b else 0
 
@@ -239,5 +303,5 @@ _RULES: Mapping[str, Callable[[ShapeValues, Node], Values]] = {
     "Shape": _shape, "Size": _size, "Gather": _gather, "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
     "Concat": _concat, "Reshape": _reshape, "Cast": _cast, "Identity": _same,
     "Add": _arithmetic(lambda a, b: a + b), "Sub": _arithmetic(lambda a, b: a - b),
-    "Mul": _arithmetic(lambda a, b: a * b), "Div": _arithmetic(_divide),
+    "Mul": _arithmetic(_multiply), "Div": _arithmetic(_divide),
 }  # fmt: skip

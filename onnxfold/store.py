@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import ModelProto, StringStringEntryProto, TensorProto
+from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .model import _PROTOBUF_LIMIT, Model, external_tensors, read_external
+from .model import _PROTOBUF_LIMIT, FLOATS, Model, external_tensors, read_external
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
 _SMALL = 1024  # bytes; tensors below stay inside the model
@@ -22,14 +23,26 @@ _SMALL = 1024  # bytes; tensors below stay inside the model
 def check_target(target: Path, source: Path | None) -> None:
     """Raise RequestError unless `target` can be written and is not the input itself."""
     folder = target.absolute().parent
-    if target.is_dir():
-        raise RequestError(f"{target} is a folder: name the file to write")
-    if not folder.is_dir():
-        raise RequestError(f"the folder {folder} does not exist: create it first")
-    if source is not None and target.exists() and os.path.samefile(source, target):
-        raise RequestError(f"{target} is the input itself: name another output")
+    try:
+        if target.is_dir():
+            raise RequestError(f"{target} is a folder: name the file to write")
+        if not folder.is_dir():
+            raise RequestError(f"the folder {folder} does not exist: create it first")
+        if target.exists() and not target.is_file():
+            raise RequestError(f"{target} is no ordinary file: name another output")
+        if source is not None and target.exists() and _same(source, target):
+            raise RequestError(f"{target} is the input itself: name another output")
+    except OSError as error:
+        raise RequestError(f"cannot write {target}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise RequestError(f"the folder {folder} is not writable: choose another place for the output")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:  # one is not there, or cannot be looked at: loading it says so
+        return False
 
 
 @contextlib.contextmanager
@@ -39,8 +52,7 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
     Weights that were external stay external, in a new file named after the target and its contents; so do all of over
     1 KiB if `external` is set or the file would pass protobuf's 2 GiB.
     """
-    folder = target.absolute().parent
-    if target.exists() and any(os.path.samefile(target, file) for file in source.data_files()):
+    if any(_same(target, file) for file in source.data_files()):
         raise RequestError(f"{target} holds the weights of the input: name another output")
     everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
     outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
@@ -52,14 +64,9 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
             copy.CopyFrom(proto)
             proto = copy
             data = _move_out(proto, source, target, outside, everything, made)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".onnx", dir=folder)
-        made.append(Path(name))
-        with os.fdopen(handle, "wb") as file:
-            file.write(proto.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        _copy_mode(Path(name), target)
-        yield Staged(Path(name), target, data, made, source.data_files())
+        name = _temporary(target, ".onnx", made)
+        _write(name, proto.SerializeToString(), target)
+        yield Staged(name, target, data, made, source.data_files())
     except OSError as error:
         raise RequestError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
@@ -100,28 +107,25 @@ def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
     for tensor in list(external_tensors(copy)):
         raw = bytes(read_external(tensor, folder))
         tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
+        tensor.ClearField("data_location")
         tensor.raw_data = raw
     return copy
 
 
 def _move_out(
     proto: ModelProto, source: Model, target: Path, outside: set[str], everything: bool, made: list[Path]
-) -> Path:
+) -> Path | None:
+    """Move tensors of `proto` to a new data file and return that; None if there is nothing to move."""
+    tensors = _movable(proto, outside, everything)
+    if not tensors:
+        return None
     folder = target.absolute().parent
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".data", dir=folder)
-    made.append(Path(name))
+    name = _temporary(target, ".data", made)
     digest = hashlib.sha256()
     moved: list[tuple[TensorProto, int, int]] = []
-    with os.fdopen(handle, "wb") as file:
-        large = [t for t in proto.graph.initializer if everything and len(t.raw_data) >= _SMALL]
-        changed = [t for t in proto.graph.initializer if t.name in outside and t.HasField("raw_data")]
-        for tensor in (*external_tensors(proto), *{id(t): t for t in (*changed, *large)}.values()):
-            if uses_external_data(tensor):
-                assert source.folder is not None
-                raw: bytes | memoryview = read_external(tensor, source.folder)
-            else:
-                raw = tensor.raw_data
+    with name.open("wb") as file:
+        for tensor in tensors:
+            raw = _raw(tensor, source.folder)
             padding = b"\0" * (-file.tell() % _ALIGN)
             moved.append((tensor, file.tell() + len(padding), len(raw)))
             for piece in (padding, raw):
@@ -130,17 +134,48 @@ def _move_out(
         file.flush()
         os.fsync(file.fileno())
     data = folder / f"{target.name}.{digest.hexdigest()[:8]}.data"
-    _copy_mode(Path(name), target)
+    _copy_mode(name, target)
     fresh = not data.exists()
     os.replace(name, data)
     made[-1:] = [data] if fresh else []
     for tensor, offset, length in moved:
-        tensor.ClearField("raw_data")
+        for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data"):
+            tensor.ClearField(field)
         tensor.data_location = TensorProto.EXTERNAL
-        del tensor.external_data[:]
         entries = {"location": data.name, "offset": str(offset), "length": str(length)}
         tensor.external_data.extend(StringStringEntryProto(key=k, value=v) for k, v in entries.items())
     return data
+
+
+def _movable(proto: ModelProto, outside: set[str], everything: bool) -> list[TensorProto]:
+    """Tensors to store outside: what was outside (by name, for weights that were edited), or all large ones."""
+
+    def large(tensor: TensorProto) -> bool:
+        return len(tensor.raw_data) >= _SMALL or (tensor.data_type in FLOATS and math.prod(tensor.dims) * 4 >= _SMALL)
+
+    main = [
+        tensor for tensor in proto.graph.initializer
+        if tensor.name in outside or uses_external_data(tensor) or (everything and large(tensor))
+    ]  # fmt: skip
+    external = list(external_tensors(proto))
+    return main + external[sum(map(uses_external_data, proto.graph.initializer)) :]
+
+
+def _raw(tensor: TensorProto, folder: Path | None) -> bytes | memoryview:
+    if uses_external_data(tensor):
+        assert folder is not None
+        return read_external(tensor, folder)
+    if tensor.HasField("raw_data"):
+        return tensor.raw_data
+    return numpy_helper.to_array(tensor).tobytes()
+
+
+def _temporary(target: Path, suffix: str, made: list[Path]) -> Path:
+    """A new, empty, hidden file beside `target`, noted in `made`."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=suffix, dir=target.absolute().parent)
+    os.close(handle)
+    made.append(Path(name))
+    return made[-1]
 
 
 def _data_of(target: Path) -> set[Path]:
@@ -152,6 +187,27 @@ def _data_of(target: Path) -> set[Path]:
     names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
     mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}
     return {target.absolute().parent / n for n in mine if len(n) == len(target.name) + 14}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically. Raises OSError, and leaves nothing behind then."""
+    made: list[Path] = []
+    try:
+        name = _temporary(path, ".tmp", made)
+        _write(name, text.encode(), path)
+        os.replace(name, path)
+        made.clear()
+    finally:
+        for left in made:
+            left.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes, target: Path) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _copy_mode(path, target)
 
 
 def _copy_mode(path: Path, target: Path) -> None:
@@ -166,10 +222,9 @@ def _copy_mode(path: Path, target: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # some file systems cannot sync a folder; the rename has happened all the same
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):  # not all systems can sync a folder; the rename has happened all the same
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

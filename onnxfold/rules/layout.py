@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..facts import At, Count, Fact, Free, Refuse, Tie
+from ..facts import At, Axis, Count, Fact, Free, Refuse, Tie
+from ..shapevalues import Value
 from ..view import NodeView, TensorView
 from .lengths import follow
 from .table import Rule
@@ -73,10 +74,16 @@ def cut(n: NodeView) -> Iterator[Fact]:
         yield Tie(whole[begin:end], y.axis(axis))
         yield Free(whole[:begin])
         yield Free(whole[end:])
-        if begin:
-            yield from follow(whole[:begin], starts[i], n.at("starts", 1, i))
-        if last < size:  # beyond the end means "to the end", whatever the length becomes
-            yield from follow(whole[:end], ends[i], n.at("ends", 2, i))
+        yield from _bound(whole, begin, starts[i], n.at("starts", 1, i))
+        if last < size or ends[i].live:  # beyond the end means "to the end", whatever the length becomes
+            yield from _bound(whole, end, ends[i], n.at("ends", 2, i))
+
+
+def _bound(whole: Axis, position: int, value: Value, at: At) -> list[Count]:
+    """Bounds count what lies before them, negative ones what lies behind."""
+    if value.number is not None and value.number < 0:
+        return follow(whole[position:], value, at, -1) if value.number >= -len(whole) else []
+    return follow(whole[:position], value, at)
 
 
 def pad(n: NodeView) -> Iterator[Fact]:

@@ -6,8 +6,8 @@ from ..facts import At, Axis, Count, Live
 from ..shapevalues import Value
 
 
-def follow(axis: Axis, value: Value, at: At) -> list[Count]:
+def follow(axis: Axis, value: Value, at: At, sign: int = 1) -> list[Count]:
     """The integer `value`, found at `at`, is the length of `axis`: recount it unless the graph does so itself."""
     if not len(axis):
         return []
-    return [Count(axis, Live(value.tensor, value.axis) if value.live else at)]
+    return [Count(axis, Live(value.sources, value.linear) if value.live else at, sign)]

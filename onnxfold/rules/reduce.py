@@ -53,10 +53,12 @@ def softmax_old(n: NodeView) -> Iterator[Fact]:
 
 
 def layer_norm(n: NodeView) -> Iterator[Fact]:
-    """All axes from `axis` on are normalised together; those before it pass."""
+    """All axes from `axis` on are normalised together; those before it pass, also to the mean and the deviation."""
     rank = n.x().rank
     for axis in range(n.attr("axis", -1) % rank):
-        yield Tie(n.x().axis(axis), n.y().axis(axis))
+        for y in n.outputs:
+            if y is not None:
+                yield Tie(n.x().axis(axis), y.axis(axis))
 
 
 SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
