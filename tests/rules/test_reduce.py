@@ -1,0 +1,98 @@
+"""Reductions, Softmax and its like, LayerNormalization."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import Case, holds, newest_opset, oracles_hold
+
+CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (8, 5)}
+HEAD = {"w": (8, 3, 3, 3), "u": (8, 8, 1, 1), "v": (5, 8, 1, 1)}
+REDUCTIONS = (
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "ReduceSumSquare",
+)  # fmt: skip
+
+
+def between(name: str, body: str, opset: int = 17, **more: object) -> Case:
+    """A Conv of 8 channels, `body` from h [N,8,6,6] to a [N,8], and a Gemm that reads them."""
+    text = f"(float[N,3,8,8] x) => (float y) {{ h = Conv(x, w, b) {body} y = Gemm(a, v) }}"
+    return Case(name, text, CONV, (8,), opset=opset, **more)  # type: ignore[arg-type]
+
+
+def kept(name: str, body: str, reason: str, opset: int = 17, weights: object = None, groups: object = (8,)) -> Case:
+    """`body` from h to g keeps the 8 channels of h; the 8 that the next Conv makes are a group."""
+    text = f"""(float[N,3,8,8] x) => (float y) {{
+        h = Conv(x, w) {body} f = Conv(g, u) a = Relu(f) y = Conv(a, v) }}"""
+    return Case(name, text, {**HEAD, **(weights or {})}, groups, opset=opset, refused=(reason,))  # type: ignore
+
+
+CASES = [
+    *(between(f"{op}-attribute", f"k = Sigmoid(h) a = {op}<axes=[2,3], keepdims=0>(k)", 17 if op != "ReduceSum" else 12)
+      for op in REDUCTIONS),
+    *(between(f"{op}-input", f"k = Sigmoid(h) a = {op}<keepdims=0>(k, axes)", 18, values={"axes": [2, 3]})
+      for op in REDUCTIONS),
+    between("negative-axes", "a = ReduceMean<axes=[-1,-2], keepdims=0>(h)"),
+    between("one-by-one", "k = ReduceMax<axes=[3], keepdims=0>(h) a = ReduceMean<axes=[-1], keepdims=0>(k)"),
+    between("keepdims", "k = ReduceMean<axes=[2,3], keepdims=1>(h) a = Flatten(k)"),
+    between("keepdims-by-default", "k = ReduceMean<axes=[2,3]>(h) a = Squeeze(k, axes)", values={"axes": [2, 3]}),
+    between("no-axes-changes-nothing", """k = ReduceSum<noop_with_empty_axes=1>(h)
+        a = ReduceMean<axes=[2,3], keepdims=0>(k)""", 13),
+    between("newest", "a = ReduceMean<keepdims=0>(h, axes)", newest_opset(), values={"axes": [-1, 2]}),
+    between("ArgMax-of-space", "k = ArgMax<axis=3, keepdims=0>(h) j = Cast<to=1>(k) "
+            "a = ReduceMean<axes=[2], keepdims=0>(j)"),
+    between("ArgMin-of-space", "k = ArgMin<axis=-1>(h) j = Cast<to=1>(k) a = ReduceMean<axes=[2,3], keepdims=0>(j)"),
+    *(between(f"{op}-over-space", f"k = {op}(h) t = Reshape(m, s) j = Mul(k, t) "
+              "a = ReduceL2<axes=[2,3], keepdims=0>(j)", refused=(f"{op} mixes this axis",),
+              values={"m": [float(i) for i in range(36)], "s": [1, 1, 6, 6]}) for op in ("Softmax", "LogSoftmax")),
+    between("Hardmax-over-space", "k = Hardmax(h) j = Mul(k, m) a = ReduceMax<axes=[2,3], keepdims=0>(j)",
+            values={"m": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}),
+    between("softmax-axis-3-opset11", "k = Softmax<axis=3>(h) a = ReduceMax<axes=[2,3], keepdims=0>(k)", 11),
+    between("LayerNormalization-over-space", "k = LayerNormalization<axis=-1>(h, m, m) "
+            "a = ReduceMax<axes=[2,3], keepdims=0>(k)", values={"m": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}),
+    *([between("RMSNormalization-over-space", "k = RMSNormalization<axis=2>(h, m) "
+               "a = ReduceMax<keepdims=0>(k, axes)", 23,
+               values={"m": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]] * 6, "axes": [2, 3]})]
+      if newest_opset() >= 23 else []),
+    between("LayerNormalization-statistics", "k, m, s = LayerNormalization<axis=2>(h, one, nought) j = Mul(k, s) "
+            "i = Add(j, m) a = ReduceMax<axes=[2,3], keepdims=0>(i)",
+            values={"one": [[1.0] * 6] * 6, "nought": [[0.0] * 6] * 6}),
+    kept("mean-of-channels", "k = ReduceMean<axes=[1]>(h) g = Sub(h, k)", "ReduceMean mixes this axis"),
+    kept("mean-of-all", "k = ReduceMean(h) g = Sub(h, k)", "ReduceMean mixes this axis"),
+    kept("ArgMax-of-channels", "k = ArgMax<axis=1>(h) j = Cast<to=1>(k) g = Sub(h, j)", "ArgMax mixes this axis"),
+    *(kept(f"{op}-of-channels", f"g = {op}<axis=1>(h)", f"{op} mixes this axis")
+      for op in ("Softmax", "LogSoftmax", "Hardmax")),
+    kept("softmax-old-mixes-all-behind", "g = Softmax(h)", "Softmax mixes this axis", 12),
+    kept("LayerNormalization-of-channels", """t = Transpose<perm=[0,2,3,1]>(h) k = LayerNormalization(t, scale, shift)
+        g = Transpose<perm=[0,3,1,2]>(k)""", "LayerNormalization mixes this axis",
+         weights={"scale": (8,), "shift": (8,)}),
+    kept("LRN", "g = LRN<size=3>(h)", "no rule for LRN"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case(case: Case, batch: str | int) -> None:
+    holds(case, batch)
+
+
+def test_softmax_means_something_else_since_opset_13() -> None:
+    """The same text: over the last axis alone since opset 13, over the channels too before."""
+    body = "k = Softmax(h) a = ReduceMax<axes=[2,3], keepdims=0>(k)"
+    oracles_hold(between("", body, 13).model(), groups=[8])
+    oracles_hold(between("", body, 12).model(), groups=[])
+
+
+def test_statistics_of_layer_normalization_follow_the_channels(batch: str | int) -> None:
+    """The mean that LayerNormalization also outputs is read by itself."""
+    text = """(float[N,3,8,8] x) => (float y, float z) {
+        h = Conv(x, w, b) k, m, s = LayerNormalization<axis=2>(h, one, nought) j = ReduceMax<axes=[2,3], keepdims=0>(k)
+        y = Gemm(j, v) i = Squeeze(m, axes) z = Gemm(i, t) }"""
+    values = {"one": [[1.0] * 6] * 6, "nought": [[0.0] * 6] * 6, "axes": [2, 3]}
+    holds(Case("", text, {**CONV, "t": (8, 4)}, (8,), values), batch)
+
+
+def test_computed_axes_are_refused() -> None:
+    text = "k = ReduceMean<keepdims=1>(h, axes) g = Sub(h, k)"
+    case = kept("", text, "ReduceMean has computed axes", 18)
+    inner = "<float[N,A,B,C] k, float[N,8,6,6] g>"
+    with_input = case.text.replace("x) => (float y)", f"x, int64[1] axes) => (float[N,5,P,Q] y) {inner}")
+    holds(Case("", with_input, case.weights, (8,), opset=18, refused=("ReduceMean has computed axes",)), 2)
