@@ -376,6 +376,4 @@ def _connected(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> NDArra
     return np.asarray(connected_components(edges, directed=False)[1], np.int64)
 
 
-
-
 __all__ = ["Analysis", "ChannelGroup", "Place", "Reason", "Recount", "Refusal", "Role", "analyse"]

@@ -119,6 +119,3 @@ def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:
     """Some `keep` channels, equally many of every cell: which ones does not matter for lengths."""
     each = keep // group.blocks
     return np.sort(np.concatenate([np.flatnonzero(group.cells == c)[:each] for c in range(group.blocks)]))
-
-
-

@@ -88,9 +88,7 @@ def _merged(
     return array.astype(original.dtype)
 
 
-def _axis_matrix(
-    parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_]
-) -> csr_matrix:
+def _axis_matrix(parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_]) -> csr_matrix:
     """[new length, old length]: identity on positions that no merge touches, the merges' matrices elsewhere."""
     place_of = np.cumsum(kept) - 1
     free = kept.copy()

@@ -334,9 +334,7 @@ def _probes(
     """How to make probe inputs, once a session tells what the model takes."""
 
     def make(session: Session) -> Feeds:
-        return probe(
-            session.inputs, batch=_batch(prices), seed=seed, shapes=shapes, limits=index_limits(model.graph)
-        )
+        return probe(session.inputs, batch=_batch(prices), seed=seed, shapes=shapes, limits=index_limits(model.graph))
 
     return make
 
@@ -393,9 +391,7 @@ def _patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.P
     return compiled[0], compiled[1]
 
 
-def _notes(
-    analysis: Analysis, patterns: tuple[list[re.Pattern[str]], list[re.Pattern[str]]]
-) -> dict[str, str]:
+def _notes(analysis: Analysis, patterns: tuple[list[re.Pattern[str]], list[re.Pattern[str]]]) -> dict[str, str]:
     """Why groups are left out, by name."""
     include, exclude = patterns
     notes = {}
@@ -427,9 +423,7 @@ def _group_reports(
 
 
 def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, note: str) -> GroupReport:
-    return GroupReport(
-        group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note
-    )
+    return GroupReport(group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note)
 
 
 def _with_growth(verdict: Check, before: int, after: int) -> Check:

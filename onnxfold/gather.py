@@ -81,9 +81,7 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     normalised = {norm.producer for norm in norms}
     made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised]
     plain = tuple((tensor, _bias(model, tensor)) for tensor in made)
-    return GroupWeights(
-        group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain
-    )
+    return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
 
 
 def check_finite(model: Model, names: tuple[str, ...], read: Callable[[str], Floats] | None = None) -> None:

@@ -108,9 +108,7 @@ def skeleton(
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     for sparse in proto.graph.sparse_initializer:
-        graph.input.append(
-            onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims)
-        )
+        graph.input.append(onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims))
     return out
 
 

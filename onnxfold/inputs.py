@@ -24,9 +24,7 @@ def concrete_shape(
     if given is not None:
         return tuple(given)
     other = OPEN_SPATIAL if len(shape) >= 4 else OPEN_OTHER
-    return tuple(
-        d if isinstance(d, int) and d > 0 else (batch if axis == 0 else other) for axis, d in enumerate(shape)
-    )
+    return tuple(d if isinstance(d, int) and d > 0 else (batch if axis == 0 else other) for axis, d in enumerate(shape))
 
 
 def index_limits(graph: Graph) -> dict[str, int]:

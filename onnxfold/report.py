@@ -168,9 +168,7 @@ class FoldReport:
         ordered = self.groups if verbose else sorted(self.groups, key=lambda g: g.after - g.before)[:HERE_SHOWN]
         names = {g.name for g in ordered}
         shown = [g for g in self.groups if g.name in names]
-        notes = [
-            "; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown
-        ]
+        notes = ["; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown]
         right = ["channels", "weights", *(["merged into", "merge error"] if folded else [])]
         table = _table("group", right=right, more=["note"] if any(notes) else [])
         for group, note in zip(shown, notes, strict=True):

@@ -48,9 +48,7 @@ class Session:
         self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         if provider not in self._session.get_providers():
             raise RuntimeError(f"onnxruntime could not start {provider} and fell back to the CPU")
-        self.inputs = tuple(
-            InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs()
-        )
+        self.inputs = tuple(InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs())
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def run(self, feeds: Feeds) -> list[Any]:

@@ -152,9 +152,7 @@ class ShapeValues:
         shape = self._graph.tensor(name).shape
         if shape is None:
             raise KeyError(name)
-        return [
-            Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)
-        ]
+        return [Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)]
 
     def _constant(self, name: str) -> Values | None:
         info = self._graph.tensor(name)

@@ -106,9 +106,7 @@ def check(
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
-    checks += [
-        ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing
-    ]
+    checks += [ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing]
     if not any(c.status == "ok" for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
@@ -195,9 +193,7 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
         relative = noise / signal if signal > 0 else float("inf")
         cosine = float(a @ b) / norms if norms > 0 else 0.0
         sqnr = -20 * float(np.log10(relative)) if signal > 0 else -float("inf")
-    return OutputError(
-        name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1(expected, found)
-    )
+    return OutputError(name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1(expected, found))
 
 
 def top1(expected: NDArray[Any], found: NDArray[Any]) -> float | None:
@@ -285,5 +281,3 @@ def _checker(before: Path | bytes, after: Path | bytes) -> list[str]:
 
     reason = refused(after)
     return [f"the ONNX checker refuses the folded model: {reason}"] if reason and not refused(before) else []
-
-

@@ -178,9 +178,7 @@ def test_zero_size_input(tmp_path: Path, shape: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("\n") <= 1
 
 
-def with_input(
-    proto: ModelProto, kind: onnx.ValueInfoProto, node: onnx.NodeProto, shape: list[int]
-) -> ModelProto:
+def with_input(proto: ModelProto, kind: onnx.ValueInfoProto, node: onnx.NodeProto, shape: list[int]) -> ModelProto:
     proto.graph.input.append(kind)
     proto.graph.node.append(node)
     proto.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.INT64, shape))
@@ -631,6 +629,7 @@ def test_ctrl_c_in_a_process(tmp_path: Path) -> None:
 def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that silently became the CPU is an error, not a measurement."""
     with pytest.raises(RuntimeError, match="fell back"):
+
         class Fallen:
             def __init__(self, *_: object, **__: object) -> None: ...
             def get_providers(self) -> list[str]:

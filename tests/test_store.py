@@ -124,9 +124,7 @@ def test_external_data_in_constants_and_bodies(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     path = tmp_path / "a" / "in.onnx"
-    onnx.save(
-        proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0, convert_attribute=True
-    )
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0, convert_attribute=True)
     loose = onnx.load(path, load_external_data=False)
     values = next(a.t for n in loose.graph.node for a in n.attribute if n.output[0] == "k")
     assert values.data_location == TensorProto.EXTERNAL
