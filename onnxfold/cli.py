@@ -44,8 +44,9 @@ run or gives NaN; how large an error is good enough is for you to say.
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 130 interrupted
+3 unreadable model; 4 nothing to fold; 70 a bug in onnxfold; 130 interrupted
 """
+BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
     except KeyboardInterrupt:
         return _complain("interrupted, nothing was written", 130)
+    except Exception as error:  # a bug of ours; the model is not to blame, and nothing was written
+        if "ONNXFOLD_TRACEBACK" in os.environ:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        return _complain(f"internal error, nothing was written ({what}). {BUG}", 70)
 
 
 def _fold(given: Sequence[str]) -> int:

@@ -112,6 +112,36 @@ def skeleton(
     return out
 
 
+def consistent(bare: ModelProto) -> ModelProto:
+    """`bare` (a skeleton) without declared shapes that contradict what its operators give; the rest fill gaps."""
+    graph = bare.graph
+    free = ModelProto()
+    free.CopyFrom(bare)
+    del free.graph.value_info[:]
+    for value in free.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    found = infer_shapes(free).graph
+    inferred = {v.name: _shape(v) for v in [*found.value_info, *found.output]}
+    kept = [v for v in graph.value_info if _agree(_shape(v), inferred.get(v.name))]
+    if len(kept) < len(graph.value_info):
+        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    for value in graph.output:
+        if not _agree(_shape(value), inferred.get(value.name)):
+            value.type.tensor_type.ClearField("shape")
+    return bare
+
+
+def _agree(declared: tuple[Dim, ...] | None, inferred: tuple[Dim, ...] | None) -> bool:
+    if declared is None or inferred is None:
+        return True
+    fits = all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(declared, inferred, strict=False)
+    )
+    return fits and len(declared) == len(inferred)
+
+
 def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
     """Shape inference with data propagation; a model it cannot handle comes back as it was.
 
@@ -239,7 +269,7 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
-    if not value.type.tensor_type.HasField("shape"):
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         return None
     dims: list[Dim] = []
     for d in value.type.tensor_type.shape.dim:

@@ -19,7 +19,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, infer_shapes, read_graph, reshaped, skeleton, subgraphs
+from .graph import Graph, Node, captures, consistent, infer_shapes, read_graph, reshaped, skeleton, subgraphs
 from .shapevalues import ShapeValues
 
 FLOATS = frozenset(
@@ -104,7 +104,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         external_file(tensor, folder)
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
-    bare = skeleton(proto, input_shapes)
+    bare = consistent(skeleton(proto, input_shapes))
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
     known = constants.small()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from helpers import model, oracles_hold
+from onnx import ModelProto, numpy_helper, parser
 
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import Role
@@ -304,3 +305,42 @@ def test_the_rules_see_no_graph() -> None:
     for family in FAMILIES:
         names = {getattr(value, "__module__", "") for value in vars(family).values()}
         assert not names & {"onnxfold.graph", "onnxfold.model", "onnxfold.emit", "onnx"}
+
+
+def declaring(text: str, **weights: tuple[int, ...]) -> ModelProto:
+    """A model whose declared shapes stay exactly as the text has them."""
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17, "custom" : 1]> agraph {text}')
+    rng = np.random.default_rng(0)
+    for name, shape in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    return proto
+
+
+@pytest.mark.parametrize("declared", ["float", "float[N,16]", "float[N,99,6,6]", "float[N,16,1,1,6]"])
+def test_a_declared_shape_that_contradicts_the_operators_is_not_believed(declared: str) -> None:
+    text = f"""(float[N,3,8,8] x) => (float[N,10] y) <{declared} r, float z> {{
+        c = Conv <kernel_shape: ints = [3,3]> (x, w1)
+        r = Relu (c)
+        p = GlobalAveragePool (r)
+        f = Flatten (p)
+        y = Gemm (f, w2)
+    }}"""
+    assert [g.size for g in analyse(load(declaring(text, w1=(16, 3, 3, 3), w2=(16, 10)))).groups] == [16]
+
+
+def test_a_declared_output_shape_that_contradicts_the_operators_is_not_believed() -> None:
+    text = "(float[N,3,8,8] x) => (float y) { c = Conv <kernel_shape: ints = [3,3]> (x, w1) y = Conv (c, w2) }"
+    assert [g.size for g in analyse(load(declaring(text, w1=(16, 3, 3, 3), w2=(5, 16, 1, 1)))).groups] == [16]
+
+
+def test_a_declared_shape_fills_what_inference_cannot_know() -> None:
+    text = """(float[N,16] x) => (float[N,10] y) <float[N,16] u> {
+        h = MatMul (x, w1)
+        g = Relu (h)
+        v = custom.Mystery (g)
+        u = custom.Mystery (x)
+        k = MatMul (u, w2)
+        q = Relu (k)
+        y = MatMul (q, w3)
+    }"""
+    assert [g.size for g in analyse(load(declaring(text, w1=(16, 8), w2=(16, 12), w3=(12, 10)))).groups] == [12]

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from tiny import MODELS, ROOT, TEXT, net, snapshot, write
 
-from onnxfold import __version__, flow, progress, report
+from onnxfold import __version__, cli, flow, progress, report
 from onnxfold.cli import main
+from onnxfold.errors import RuleError
 from onnxfold.report import FoldReport
 
 Capture = pytest.CaptureFixture[str]
@@ -254,3 +255,20 @@ def test_real_models(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert run(source, tmp_path / "out.onnx", "--ratio", 0.3) == 0
     assert capsys.readouterr().err == ""
     onnx.checker.check_model(str(tmp_path / "out.onnx"))
+
+
+def test_a_bug_of_ours_is_one_line_with_its_own_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuleError("a rule\nbroke its contract")
+
+    monkeypatch.delenv("ONNXFOLD_TRACEBACK", raising=False)
+    monkeypatch.setattr(cli, "fold", broken)
+    out = tmp_path / "out.onnx"
+    assert cli.main([str(MODELS / "digits_mlp.onnx"), str(out)]) == 70
+    error = capsys.readouterr().err
+    assert "RuleError: a rule broke its contract" in error and error.count("\n") == 1 and not out.exists()
+    monkeypatch.setenv("ONNXFOLD_TRACEBACK", "1")
+    with pytest.raises(RuleError):
+        cli.main([str(MODELS / "digits_mlp.onnx"), str(out)])

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::size_t kMergeCandidates = 4;
 constexpr std::size_t kSplitCandidates = 4;
-constexpr std::size_t kPatience = 100;
+constexpr std::size_t kPatience = 40;
 constexpr std::size_t kRebuildEvery = 512;
 
 struct Pair {
