@@ -91,7 +91,7 @@ def gram(parts: Sequence[NDArray[Any]]) -> Floats:
 
     Each part is n x d_i, of any real dtype and layout (d_i may differ and may be 0); the result is float64, n x n,
     C-contiguous and exactly symmetric. float64 parts are multiplied and added in float64; narrower ones are multiplied
-    in float32, 1,024 columns at a time, and added in float64 (relative error under 1e-6). Beside the result it needs
+    in float32, 2,048 columns at a time, and added in float64 (relative error under 1e-6). Beside the result it needs
     the same again for one product, and 64 MiB or one column of a part.
 
     Raises ModelError for NaN and infinite values, naming part, row and column, and PlanError when the parts do not

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .facts import At, Axis
-from .graph import Dim
-from .shapevalues import Value
+from .graph import Dim as Dim  # rules take the types of what they see from here, and never see a graph
+from .shapevalues import Value as Value
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile."""
+"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile,
+DepthToSpace."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..facts import At, Axis, Count, Fact, Free, Refuse, Tie
-from ..shapevalues import Value
-from ..view import NodeView, TensorView
+from ..view import NodeView, TensorView, Value
 from .lengths import follow
 from .table import Rule
 
@@ -155,6 +155,16 @@ def tile(n: NodeView) -> Iterator[Fact]:
             yield Tie(n.x().axis(axis), n.y().axis(axis))
 
 
+def depth_to_space(n: NodeView) -> Iterator[Fact]:
+    """Every output channel is made of blocksize^2 channels: one of each part (DCR), or a run of them (CRD)."""
+    x, y, parts = n.x(), n.y(), n.attr("blocksize") ** 2
+    yield Tie(x.axis(0), y.axis(0))
+    if n.attr("mode", "DCR") == "DCR":
+        yield Tie(x.axis(1), y.axis(1).tile(parts))
+    elif n.attr("mode") == "CRD":
+        yield Tie(x.axis(1), y.axis(1).repeat(parts))
+
+
 RULES = (
     Rule(concat, ("Concat",), since=4),
     Rule(split, ("Split",), since=2),
@@ -164,4 +174,5 @@ RULES = (
     Rule(gather, ("Gather",)),
     Rule(expand, ("Expand",)),
     Rule(tile, ("Tile",), since=6),
+    Rule(depth_to_space, ("DepthToSpace",)),
 )

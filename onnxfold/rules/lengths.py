@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..facts import At, Axis, Count, Live
-from ..shapevalues import Value
+from ..view import Value
 
 
 def follow(axis: Axis, value: Value, at: At, sign: int = 1) -> list[Count]:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..facts import At, Count, Fact, Free, OneOf, Refuse, Tie
-from ..graph import Dim
-from ..shapevalues import Value
-from ..view import NodeView, TensorView
+from ..view import Dim, NodeView, TensorView, Value
 from .lengths import follow
 from .table import Rule
 

@@ -1,4 +1,4 @@
-"""Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile."""
+"""Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile, DepthToSpace."""
 
 from __future__ import annotations
 
@@ -163,6 +163,13 @@ CASES = [
     cutting("tile-channels-is-kept", "g = Tile(h, s) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
             values={"s": [1, 2, 1, 1]}, refused=("Tile mixes this axis",),
             weights={"v": (6, 16, 1, 1), "u": (5, 6, 1, 1)}),
+    *(cutting(f"depth-to-space-{mode}", f"""g = Conv(h, u, c) a = DepthToSpace<blocksize=2, mode="{mode}">(g)
+            y = Conv(a, v)""", (8, 6), weights={"u": (24, 8, 1, 1), "c": (24,), "v": (5, 6, 1, 1)})
+      for mode in ("DCR", "CRD")),
+    cutting("depth-to-space-opset7", "g = Conv(h, u, c) a = DepthToSpace<blocksize=2>(g) y = Conv(a, v)", (8, 6), 7,
+            weights={"u": (24, 8, 1, 1), "c": (24,), "v": (5, 6, 1, 1)}),
+    cutting("depth-to-space-one-channel", "g = Conv(h, u) a = DepthToSpace<blocksize=2>(g) y = Relu(a)", (8,),
+            weights={"u": (4, 8, 1, 1)}, refused=("tied to an axis of length 1",)),
     cutting("newest", """p, q = Split<axis=1, num_outputs=2>(h) g = Pad(p, pads, , axes) f = Concat<axis=1>(g, q)
             y = Conv(f, v)""", (4, 4), opset=newest_opset(), values={"pads": [1, 2], "axes": [1]},
             weights={"v": (5, 11, 1, 1)}),

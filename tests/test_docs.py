@@ -1,0 +1,123 @@
+"""What README.md and docs/ say is so: code blocks, options, files. (What --help says is tested in test_cli.py.)"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny import ROOT
+
+from onnxfold.cli import main
+
+README = ROOT / "README.md"
+ADDING = ROOT / "docs" / "adding-an-op.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+LONGEST_RULE = 20  # lines, its test included: what a rule may cost
+
+NAMED_BLOCK = re.compile(r"^In `([^`\n]+)`[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"(?<![\w./-])(?:models|docs|tests|benchmarks|onnxfold)/[\w./-]*\.(?:onnx|md|py)\b")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+FOREIGN = re.compile(  # the beginnings of commands whose options are not ours
+    r"pip3? |pytest |cmake |ctest |ruff |mypy |git |apt |apt-get |docker "
+    r"|python3? (-m (pip|pytest|venv|build|ruff|mypy) |(benchmarks|models)/)"
+)
+BEFORE_A_COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/(?=pip|pytest|python))?")
+HIDDEN = {"--clusterer"}  # for comparisons; docs/architecture.md tells of it, the help does not
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def test_named_blocks_are_all_the_python_of_the_page() -> None:
+    assert len(NAMED_BLOCK.findall(text(ADDING))) == text(ADDING).count("```python") > 0
+
+
+@pytest.mark.parametrize(("file", "code"), NAMED_BLOCK.findall(text(ADDING)))
+def test_code_of_adding_an_op_is_in_the_file_it_names(file: str, code: str) -> None:
+    assert code in text(ROOT / file), f"docs/adding-an-op.md shows other code than {file} holds:\n{code}"
+
+
+def test_a_rule_and_its_test_are_short() -> None:
+    lines = [line for _, code in NAMED_BLOCK.findall(text(ADDING)) for line in code.splitlines() if line]
+    assert len(lines) < LONGEST_RULE
+
+
+# commands -----------------------------------------------------------------------------------------------------------
+
+
+def block_after(marker: str, page: str) -> list[str]:
+    """The lines of the code block after ``<!-- marker -->``, which stands there once."""
+    mark = f"<!-- {marker} -->"
+    assert page.count(mark) == 1, f"{mark} stands {page.count(mark)} times"
+    block = re.match(r"\s*```\w*\n(.*?)^```$", page.partition(mark)[2], re.MULTILINE | re.DOTALL)
+    assert block, f"no code block after {mark}"
+    return block[1].splitlines()
+
+
+@pytest.mark.parametrize(("marker", "word"), [("main command", "onnxfold"), ("test command", "pytest")])
+def test_the_commands_of_the_readme(marker: str, word: str) -> None:
+    lines = block_after(marker, text(README))
+    assert len(lines) == 1 and word in lines[0], lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    missing = [name for name in NAMED_FILE.findall(text(page)) if not (ROOT / name).exists()]
+    assert not missing, f"{page.name} names {missing}"
+
+
+def options_in(page: str) -> set[str]:
+    """All options that a page mentions, but for those in commands of other programs."""
+    parts = re.split(r"\n|&&|[|;`]", page.replace("\\\n", " "))
+    commands = [BEFORE_A_COMMAND.sub("", part) for part in parts]
+    return {option for command in commands if not FOREIGN.match(f"{command} ") for option in OPTION.findall(command)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_options_that_a_page_mentions_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    main(["compare", "--help"])
+    ours = set(OPTION.findall(capsys.readouterr().out))
+    unknown = options_in(text(page)) - ours - HIDDEN
+    assert not unknown, f"{page.name} mentions {sorted(unknown)}"
+
+
+@pytest.mark.parametrize("option", sorted(HIDDEN))
+def test_hidden_options_exist(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["in.onnx", "out.onnx", option, "?"]) == 2
+    assert f"argument {option}" in capsys.readouterr().err
+
+
+# the checks see what they are for -----------------------------------------------------------------------------------
+
+
+def test_options_are_found_where_they_stand() -> None:
+    page = """Take `--one` or --two=3, not a--b or | --- |.
+    ```
+    $ onnxfold a.onnx b.onnx --three 3 && .venv/bin/pip install --upgrade . | cmake --build x
+    python3 -m venv --clear .venv && X=1 .venv/bin/python -m onnxfold a.onnx \\
+        --four && python -m pytest --lf
+    ```
+    `pytest --slow` and `python benchmarks/accuracy.py --net x`, but `python -m onnxfold --five`"""
+    assert options_in(page) == {"--one", "--two", "--three", "--four", "--five"}
+
+
+def test_files_are_found_where_they_stand() -> None:
+    page = "[a](docs/report.md), `models/no.onnx`. onnxfold/rules/conv.py; ../models/x.onnx rules/conv.py onnxfold/"
+    assert NAMED_FILE.findall(page) == ["docs/report.md", "models/no.onnx", "onnxfold/rules/conv.py"]
+
+
+def test_named_blocks_are_found_with_their_file() -> None:
+    page = "Text.\n\nIn `a/b.py`, at\nthe end:\n\n```python\nx = 1\n\n    y\n```\n\n```python\nz\n```\n"
+    assert NAMED_BLOCK.findall(page) == [("a/b.py", "x = 1\n\n    y\n")]
+
+
+@pytest.mark.parametrize(
+    "page", ["", "<!-- m -->\ntext\n```\nx\n```\n", "<!-- m -->\n```\nx\n```\n<!-- m -->\n```\ny\n```\n"]
+)
+def test_a_marker_without_its_block_is_caught(page: str) -> None:
+    with pytest.raises(AssertionError, match="<!-- m -->"):
+        block_after("m", page)
+    assert block_after("m", "<!-- m -->\n\n```sh\na\nb\n```\n") == ["a", "b"]
