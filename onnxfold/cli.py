@@ -19,9 +19,11 @@ from .cluster import Clusterer
 from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
 from .flow import DEFAULT_MAX_ERROR, compare, fold, inspect
+from .images import Preprocess
 from .progress import on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
+from .samples import Effort
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
@@ -105,6 +107,10 @@ def _fold(given: Sequence[str]) -> int:
     budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
     budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
     budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    budget.add_argument(
+        "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
+    )
+    budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
     what = parser.add_argument_group("which channels")
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
@@ -112,11 +118,18 @@ def _fold(given: Sequence[str]) -> int:
     what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
     how = parser.add_argument_group("how")
     methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
-    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="fold", help=methods)
+    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
     how.add_argument(
-        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="closed-form",
+        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
         help=f"how the merge is repaired: {repairs}",
     )  # fmt: skip
+    how.add_argument(
+        "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
+        help="fast (seconds, from weights alone), balanced, best",
+    )  # fmt: skip
+    how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
+    how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
+    how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
     how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
     how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
     how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
@@ -134,7 +147,10 @@ def _fold(given: Sequence[str]) -> int:
     try:
         result = fold(
             options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
-            target_params=options.target_params, target_macs=options.target_macs, round_to=options.round_to,
+            target_params=options.target_params, target_macs=options.target_macs, max_error=options.max_error,
+            min_agreement=options.min_agreement, effort=options.effort, calibration=options.calibration,
+            samples=options.samples, round_to=options.round_to,
+            preprocess=None if options.preprocess is None else Preprocess.parse(options.preprocess),
             include=options.include, exclude=options.exclude, clusterer=options.clusterer, input_shapes=shapes,
             providers=_providers(options.providers), seed=options.seed, threads=options.threads,
             external_data=options.save_as_external_data, progress=silent if options.quiet else on_terminal,

@@ -60,7 +60,7 @@ class Compressor:
         """The merge of group `name` to `keep` channels, before any recovery."""
         if (name, keep) not in self._made:
             group = self._groups[name]
-            if self.method is Method.FOLD:
+            if self.method not in (Method.PRUNE_L1, Method.PRUNE_L2):
                 self._made[name, keep] = self._fold(group, keep)
             else:
                 self._made[name, keep] = self._prune(group, keep)

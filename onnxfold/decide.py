@@ -1,21 +1,34 @@
-"""From a budget to merges: which widths, and whether a repair is kept where only measuring on probe inputs can tell."""
+"""From a budget to a folded model: which widths, measured where weights alone cannot tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from onnx import ModelProto
 
 from .compress import Compressor
 from .costs import Costs
 from .errors import RequestError
 from .merge import Merge
-from .plan import Aim, Budget, Plan, by_error, meet, uniform
+from .plan import Aim, Budget, Plan, Step, allocate, by_error, meet, path, uniform
 from .progress import Progress
 from .recover import Recovery
+from .sampled import Folded, Sampled
 from .trial import Trial
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
 BISECTIONS = 4  # between the first that passes and the last that does not
+_TRIALS = 5  # of folds along a path, to find the smallest that is good enough
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The folded model, and the uniform ratio behind it if there is one."""
+
+    folded: Folded
+    ratio: float | None
 
 
 def decide(
@@ -26,21 +39,72 @@ def decide(
     recovery: Recovery,
     trial: Trial,
     progress: Progress[Any],
-) -> tuple[dict[str, Merge], float | None]:
-    """(merges by group, the uniform ratio behind them if there is one) that meet `budget` on the groups `chosen`.
+) -> Decision:
+    """What meets `budget` on the groups `chosen`, from weights (and a few probe inputs) alone.
 
     Raises PlanError where a target cannot be met, and RequestError where the default budget has nothing to measure.
     """
     widths = work.widths(chosen)
-    if budget.aim is Aim.QUALITY:
-        return _boldest(work, budget, chosen, recovery, trial, progress), None
+    if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
+        merges, ratio = _boldest(work, budget, chosen, recovery, trial, progress), None
+    else:
+        if budget.aim is Aim.RATIO:
+            plan = uniform(widths, budget.value, budget.round_to)
+        else:
+            plan = meet(widths, budget, _price(work, prices, budget))
+        merges, ratio = _merges(work, plan, recovery, trial, progress), plan.ratio
+    return Decision(Folded(work.emit(merges), merges), ratio)
+
+
+def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, progress: Progress[Any]) -> Decision:
+    """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met."""
+    work = sampled.work
+    widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to)
-    else:
-        price = prices.params if budget.aim is Aim.PARAMS else prices.macs
-        whole = max(1, price({}))
-        plan = meet(widths, budget, lambda keep: price(work.lengths(keep)) / whole)
-    return _merges(work, plan, recovery, trial, progress), plan.ratio
+        return Decision(sampled.finish(plan.keep, more=True), plan.ratio)
+    if not sampled.trial.possible:
+        raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
+    curves = sampled.curves(widths, budget.round_to)
+    steps = path(widths, curves, _price(work, prices, budget), budget.round_to)
+    if budget.aim in (Aim.PARAMS, Aim.MACS):
+        return Decision(sampled.finish(allocate(steps, budget).keep, more=True), None)
+    return Decision(_smallest(sampled, list(steps), budget, progress), None)
+
+
+def good_enough(trial: Trial, proto: ModelProto, budget: Budget) -> bool:
+    """Whether a version of the model keeps a quality budget on the samples of `trial`."""
+    if budget.aim is Aim.AGREEMENT:
+        return trial.agreement(proto) >= budget.value
+    return trial.error(proto) <= budget.value
+
+
+def _smallest(sampled: Sampled, steps: Sequence[Step], budget: Budget, progress: Progress[Any]) -> Folded:
+    """The step furthest along that is good enough: measured on a few, the expected errors corrected by each."""
+    best = Folded(sampled.work.model.proto, {})
+    low, high, factor = 0, len(steps) - 1, 1.0
+    for _ in progress("trying budgets", list(range(_TRIALS))):
+        if low >= high:
+            break
+        middle = (low + high + 1) // 2
+        if budget.aim is Aim.QUALITY:  # where the corrected expectation meets the budget, inside the bracket
+            fitting = [i for i in range(low + 1, high + 1) if steps[i].error * factor <= budget.value**2]
+            middle = fitting[-1] if fitting else low + 1
+        folded = sampled.finish(steps[middle].keep)
+        if steps[middle].error > 0:
+            factor = sampled.trial.error(folded.proto) ** 2 / steps[middle].error
+        if good_enough(sampled.trial, folded.proto, budget):
+            best, low = folded, middle
+        else:
+            high = middle - 1
+    return best
+
+
+def _price(work: Compressor, prices: Costs, budget: Budget) -> Callable[[Mapping[str, int]], float]:
+    """The share of parameters, or of MACs, that remains under given widths."""
+    price = prices.params if budget.aim is Aim.PARAMS else prices.macs
+    whole = max(1, price({}))
+    return lambda keep: price(work.lengths(keep)) / whole
 
 
 def _boldest(
@@ -67,7 +131,7 @@ def _boldest(
         key = tuple(sorted(plan.keep.items()))
         if key not in known:
             merges = {name: _repaired(work, name, keep, recovery, True) for name, keep in plan.keep.items()}
-            known[key] = trial.error(work.emit(merges)) <= budget.value
+            known[key] = good_enough(trial, work.emit(merges), budget)
             if known[key]:
                 best = merges
         return known[key]

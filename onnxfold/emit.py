@@ -88,14 +88,16 @@ def _merged(
     return array.astype(original.dtype)
 
 
-def _axis_matrix(parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_]) -> csr_matrix:
+def _axis_matrix(
+    parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_], made: bool = False
+) -> csr_matrix:
     """[new length, old length]: identity on positions that no merge touches, the merges' matrices elsewhere."""
     place_of = np.cumsum(kept) - 1
     free = kept.copy()
     rows, columns, values = list[Any](), list[Any](), list[Any]()
     for place, merge in parts:
         free[place.positions.ravel()] = False
-        matrix = (merge.makes if place.role is Role.MAKES else merge.reads).tocoo()
+        matrix = (merge.makes if made or place.role is Role.MAKES else merge.reads).tocoo()
         factor = merge.scales.get(name)
         weights = matrix.data if factor is None or place.role is not Role.MAKES else matrix.data * factor[matrix.row]
         for r in range(place.positions.shape[1]):
@@ -109,6 +111,18 @@ def _axis_matrix(parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[
     return csr_matrix(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(int(kept.sum()), len(kept))
     )
+
+
+def axis_matrix(analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor: str) -> csr_matrix:
+    """[new, old]: what becomes of the channels of activation `tensor` under the merges of the places in it."""
+    (axis,) = {place.axis for place, _ in parts}
+    size = analysis.slots[tensor, axis, 1][1]
+    kept = np.ones(size, bool)
+    for place, merge in parts:
+        gone = np.ones(merge.before, bool)
+        gone[merge.keep] = False
+        kept[place.positions[gone].ravel()] = False
+    return _axis_matrix(parts, tensor, kept, made=True)
 
 
 def _apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:

@@ -23,6 +23,12 @@ VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matri
 class Method(Enum):
     """How channels are chosen."""
 
+    AUTO = "auto"
+    """Second-order where samples can be had and the group's readers are linear, else folding."""
+
+    SECOND_ORDER = "second-order"
+    """Those go whose readers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""
+
     FOLD = "fold"
     """k-means clusters are merged."""
 

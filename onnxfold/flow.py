@@ -20,10 +20,11 @@ from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
 from .costs import Costs, costs, count_parameters
-from .decide import decide
+from .decide import decide, decide_sampled
 from .errors import ModelError, NothingToFoldError, OnnxFoldError, RequestError, ValidationError
 from .features import Method
 from .graph import contradiction
+from .images import Preprocess
 from .inputs import DESCRIPTION, index_limits, probe
 from .merge import Merge
 from .model import FLOATS, Model, load
@@ -31,6 +32,8 @@ from .plan import Aim, Budget, round_width
 from .progress import Progress, silent
 from .recover import Recovery
 from .report import FoldReport, GroupReport, Size
+from .sampled import Sampled
+from .samples import Effort, Samples, calibration_samples, synthetic_samples
 from .session import Feeds, Session, resolve_providers
 from .store import check_target, staged
 from .trial import Trial
@@ -62,11 +65,17 @@ def fold(
     model: Source,
     output: str | os.PathLike[str] | None = None,
     *,
-    method: Method | str = Method.FOLD,
-    recovery: Recovery | str = Recovery.CLOSED_FORM,
+    method: Method | str = Method.AUTO,
+    recovery: Recovery | str = Recovery.AUTO,
     ratio: float | None = None,
     target_params: float | None = None,
     target_macs: float | None = None,
+    max_error: float | None = None,
+    min_agreement: float | None = None,
+    effort: Effort | str = Effort.BALANCED,
+    calibration: object = None,
+    samples: int = 128,
+    preprocess: Preprocess | None = None,
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -88,8 +97,15 @@ def fold(
         recovery: how the merge is repaired (`Recovery`).
         ratio: share of channels to remove in every group, 0..1.
         target_params: share of the parameters that may remain; the smallest uniform ratio that meets it.
-        target_macs: likewise for multiply-accumulates. At most one of the three; with none, every group shrinks as far
-            as its own merge error allows while the outputs on probe inputs stay within 10 % (relative L2).
+        target_macs: likewise for multiply-accumulates.
+        max_error: the relative L2 error of the outputs that may be made, measured on samples held back.
+        min_agreement: the share of these samples whose largest output must stay the same one.
+            At most one of the five; with none, `max_error` is 0.1.
+        effort: how much time may be spent (`Effort`); "fast" works from the weights alone.
+        calibration: the user's own inputs (`calibration.read_calibration` says in which forms); None makes synthetic
+            ones from the model.
+        samples: how many of the user's inputs are used at most.
+        preprocess: how pixels become numbers, where calibration inputs are images.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         clusterer: the compiled core, or scikit-learn's k-means.
@@ -107,8 +123,9 @@ def fold(
     """
     begin = time.perf_counter()
     method, recovery, clusterer = _one_of(Method, method), _one_of(Recovery, recovery), _one_of(Clusterer, clusterer)
+    effort = _one_of(Effort, effort)
     _check_seed(seed, threads)
-    budget = make_budget(ratio, target_params, target_macs, round_to)
+    budget = make_budget(ratio, target_params, target_macs, max_error, min_agreement, round_to)
     usable, missing = resolve_providers(providers)
     patterns = _patterns(include, exclude)
     if output is not None:
@@ -123,25 +140,40 @@ def fold(
     seconds = {"analyse": time.perf_counter() - begin}
     work = Compressor(loaded, analysis, method, clusterer, seed, threads)
     prices = costs(loaded, input_shapes)
-    feeds = _probes(loaded, prices, input_shapes, seed)
-    trial = Trial(loaded, feeds)
-    merges, ratio_used = decide(work, prices, budget, chosen, recovery, trial, progress)
+    evidence = _evidence(
+        loaded, calibration, samples, preprocess, effort, method, recovery, seed, input_shapes, progress
+    )
+    seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
+    if evidence is not None and evidence.trusted:
+        recovery = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
+        sampled = Sampled(work, evidence, chosen, method, recovery, progress)
+        decision = decide_sampled(sampled, prices, budget, progress)
+        feeds: Feeds | Callable[[Session], Feeds] = evidence.check[0]
+        described = evidence.described
+    else:
+        recovery = Recovery.CLOSED_FORM if recovery is Recovery.AUTO else recovery
+        feeds, described = _probes(loaded, prices, input_shapes, seed), DESCRIPTION
+        probes = feeds
+        trial = Trial(loaded, lambda session: [probes(session)])
+        decision = decide(work, prices, budget, chosen, recovery, trial, progress)
+    merges, proto = decision.folded.merges, decision.folded.proto
     if not merges:
         raise NothingToFoldError(_left(budget, work, chosen))
-    seconds["fold"] = time.perf_counter() - begin - seconds["analyse"]
-    proto = work.emit(merges)
+    seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
     after_costs = work.lengths({name: merge.after for name, merge in merges.items()})
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
         target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
         with staged(proto, loaded, target, external_data) as written:
             verdict = check(
                 loaded.path or _dump(loaded.proto, Path(scratch)), written.path, feeds, providers=usable,
-                missing=missing, protos=(loaded.proto, proto), inputs=DESCRIPTION, latency=latency,
+                missing=missing, protos=(loaded.proto, proto), inputs=described, latency=latency,
             )  # fmt: skip
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
             report = FoldReport(
                 _name(model), "" if output is None else os.fspath(output),
-                _settings(method, recovery, clusterer, budget, ratio_used, seed, include, exclude),
+                _settings(
+                    method, recovery, clusterer, budget, decision.ratio, seed, include, exclude, effort, evidence
+                ),
                 Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
                 Size(written.size, count_parameters(proto), prices.macs(after_costs)),
                 _group_reports(analysis, work, merges, notes, budget.round_to), analysis.refusals,
@@ -205,15 +237,22 @@ def compare(
     return FoldReport(_name(before), _name(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
 
 
-def make_budget(ratio: float | None, target_params: float | None, target_macs: float | None, round_to: int) -> Budget:
+def make_budget(
+    ratio: float | None,
+    target_params: float | None,
+    target_macs: float | None,
+    max_error: float | None,
+    min_agreement: float | None,
+    round_to: int,
+) -> Budget:
     """The one budget that was given, or the default. Raises RequestError for two."""
-    given = [
-        (aim, value)
-        for aim, value in ((Aim.RATIO, ratio), (Aim.PARAMS, target_params), (Aim.MACS, target_macs))
-        if value is not None
-    ]
+    asked = {
+        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.QUALITY: max_error,
+        Aim.AGREEMENT: min_agreement,
+    }  # fmt: skip
+    given = [(aim, value) for aim, value in asked.items() if value is not None]
     if len(given) > 1:
-        raise RequestError("give one of --ratio, --target-params and --target-macs, not several")
+        raise RequestError(f"give one of {', '.join(f'--{aim.value}' for aim in asked)}, not several")
     aim, value = given[0] if given else (Aim.QUALITY, DEFAULT_MAX_ERROR)
     return Budget(aim, value, round_to)
 
@@ -231,6 +270,31 @@ def _check_seed(seed: int, threads: int = 0) -> None:
         raise RequestError(f"--seed must be between 0 and {2**32 - 1}, not {seed}")
     if not 0 <= threads <= 1024:
         raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
+
+
+def _evidence(
+    model: Model,
+    calibration: object,
+    count: int,
+    preprocess: Preprocess | None,
+    effort: Effort,
+    method: Method,
+    recovery: Recovery,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None,
+    progress: Progress[Any],
+) -> Samples | None:
+    """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
+    needed = method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+    if calibration is not None:
+        return calibration_samples(model, calibration, count, preprocess, shapes)
+    wanted = needed or method is Method.AUTO or recovery is Recovery.AUTO
+    found = synthetic_samples(model, effort, seed, shapes, progress) if wanted and effort is not Effort.FAST else None
+    if needed and (found is None or not found.trusted):
+        what = f"--method {method.value}" if method is Method.SECOND_ORDER else f"--recovery {recovery.value}"
+        why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
+        raise RequestError(f"{what} needs samples ({why}): give --calibration")
+    return found
 
 
 def _probes(
@@ -258,8 +322,8 @@ def _dump(proto: ModelProto, folder: Path) -> Path:
 def _analyse(model: Model) -> Analysis:
     """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, the model is to blame."""
 
-    def feeds(session: Session) -> Feeds:
-        return probe(session.inputs, batch=2, limits=index_limits(model.graph))
+    def feeds(session: Session) -> list[Feeds]:
+        return [probe(session.inputs, batch=2, limits=index_limits(model.graph))]
 
     try:
         return analyse(model)
@@ -353,9 +417,9 @@ def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
 
 def _left(budget: Budget, work: Compressor, chosen: Sequence[str]) -> str:
     widest = max(width.size for width in work.widths(chosen))
-    if budget.aim is Aim.QUALITY:
+    if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
         return (
-            f"no group can shrink while outputs stay within {budget.value:.0%} on probe inputs: ask for more with "
+            f"no group can shrink while the outputs keep --{budget.aim.value} {budget.value:g}: ask for more with "
             "--ratio, for example --ratio 0.1"
         )
     return (
@@ -373,8 +437,13 @@ def _settings(
     seed: int,
     include: Sequence[str],
     exclude: Sequence[str],
+    effort: Effort,
+    evidence: Samples | None,
 ) -> dict[str, Any]:
     return {
+        "effort": effort.value, "samples": None if evidence is None else evidence.described,
+        "samples_match": None if evidence is None else evidence.match,
+        "samples_used": evidence is not None and evidence.trusted,
         "method": method.value, "recovery": recovery.value, "clusterer": clusterer.value,
         "budget": {budget.aim.value: budget.value}, "uniform_ratio": ratio, "round_to": budget.round_to, "seed": seed,
         "include": list(include), "exclude": list(exclude),

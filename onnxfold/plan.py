@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -27,8 +27,11 @@ class Aim(Enum):
     MACS = "target-macs"
     """The share of the multiply-accumulates that may remain."""
 
-    QUALITY = "quality"
-    """The error on probe inputs that may be made (the default)."""
+    QUALITY = "max-error"
+    """The relative L2 error of the outputs that may be made, on the samples or probe inputs (the default)."""
+
+    AGREEMENT = "min-agreement"
+    """The share of the samples whose largest output must stay the same one."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,72 @@ def by_error(
         if k < width.size:
             keep[width.name] = k
     return Plan(keep)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of a path: channels kept by group, the `price` of that, and the `error` expected."""
+
+    keep: Mapping[str, int]
+    price: float
+    error: float
+
+
+def path(
+    widths: Sequence[Width],
+    errors: Mapping[str, NDArray[np.float64]],
+    price: Callable[[Mapping[str, int]], float],
+    round_to: int,
+) -> Iterator[Step]:
+    """From the whole model to the smallest, each step a little narrower: greedy on error per price.
+
+    Args:
+        errors: by group, the error with k channels kept at index k, over all of them; NaN where k cannot be.
+        price: share of the original that remains under given widths.
+
+    Every step shrinks the group whose next stretch of its error curve (to any narrower width: curves need not be
+    convex) costs the least error per price saved.
+    """
+    keep = {w.name: w.size for w in widths}
+    allowed = {w.name: [k for k in _allowed(w, round_to) if np.isfinite(errors[w.name][k])] for w in widths}
+    sizes = {w.name: w.size for w in widths}
+    while True:
+        spent = price(keep)
+        total = sum(float(errors[name][k]) for name, k in keep.items() if k < sizes[name])
+        yield Step({name: k for name, k in keep.items() if k < sizes[name]}, spent, total)
+        best: tuple[float, str] | None = None
+        for name, now in keep.items():
+            lower = [k for k in allowed[name] if k < now]
+            if not lower:
+                continue
+            saved = (spent - price({**keep, name: lower[-1]})) / (now - lower[-1])  # near enough linear in k
+            if saved <= 0:
+                continue
+            here = float(errors[name][now]) if now < sizes[name] else 0.0
+            slope = min(max(float(errors[name][k]) - here, 0.0) / (saved * (now - k)) for k in lower)
+            if best is None or slope < best[0]:
+                best = (slope, name)
+        if best is None:
+            return
+        name = best[1]
+        keep[name] = max(k for k in allowed[name] if k < keep[name])
+
+
+def allocate(steps: Iterable[Step], budget: Budget) -> Plan:
+    """The first of `steps` whose price is at most the target. Raises PlanError if none is."""
+    spent = 1.0
+    for step in steps:
+        spent = step.price
+        if spent <= budget.value:
+            return Plan(step.keep)
+    raise PlanError(
+        f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {spent:.2f} at the least "
+        "(--inspect shows what is kept and why)"
+    )
+
+
+def _allowed(width: Width, round_to: int) -> list[int]:
+    """The widths narrower than it is that a group may have, ascending."""
+    least = round_width(width, 0, round_to)
+    step = math.lcm(round_to, width.cells)
+    return [k for k in range(least, width.size, step)]

@@ -21,16 +21,16 @@ _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip",
 
 
 class Trial:
-    """The original's outputs on the feeds that `feeds` makes, and the error of candidates (on the CPU).
+    """The original's outputs on the batches that `feeds` makes, and the error of candidates (on the CPU).
 
     Nothing runs before the first question."""
 
-    def __init__(self, model: Model, feeds: Callable[[Session], Feeds]) -> None:
+    def __init__(self, model: Model, feeds: Callable[[Session], Sequence[Feeds]]) -> None:
         self._model, self._make = model, feeds
         self._names = raw_outputs(model.graph)
 
     @cached_property
-    def _feeds(self) -> Feeds:
+    def _feeds(self) -> Sequence[Feeds]:
         return self._make(self._session(self._model.proto))
 
     @cached_property
@@ -48,8 +48,13 @@ class Trial:
             return False
 
     def outputs(self, proto: ModelProto) -> list[NDArray[Any]]:
-        """The raw outputs of a version of the model."""
-        return [np.asarray(x) for x in self._session(proto).run(self._feeds)]
+        """The raw outputs of a version of the model, those of all batches in one flat array each."""
+        return [np.concatenate([x.ravel() for x in one]) for one in zip(*self._runs(proto), strict=True)]
+
+    def _runs(self, proto: ModelProto) -> list[list[NDArray[Any]]]:
+        """The raw outputs of every batch."""
+        session = self._session(proto)
+        return [[np.asarray(x) for x in session.run(feeds)] for feeds in self._feeds]
 
     def error(self, proto: ModelProto) -> float:
         """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had."""
@@ -60,6 +65,19 @@ class Trial:
         errors = [relative_l2(a, b) for a, b in zip(self._expected, found, strict=True) if a.dtype.kind == "f"]
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
+
+    def agreement(self, proto: ModelProto) -> float:
+        """The share of the samples whose largest output stays the same one, for the worst output with classes; 0..1.
+
+        1 where no output has classes on its last axis.
+        """
+        before, after = (self._runs(version) for version in (self._model.proto, proto))
+        shares = [1.0]
+        for expected, found in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True):
+            if expected[0].ndim >= 2 and expected[0].shape[-1] > 1 and expected[0].dtype.kind == "f":
+                same = [(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in zip(expected, found, strict=True)]
+                shares.append(float(np.concatenate(same).mean()))
+        return min(shares)
 
     def collapse(self, proto: ModelProto) -> float:
         """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""

@@ -18,10 +18,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tiny import MODELS, ROOT, SHAPES, TEXT, arrays, net, snapshot, write, write_external
+from tiny import FAST, MODELS, ROOT, SHAPES, TEXT, arrays, fold, main, net, snapshot, write, write_external
 
-from onnxfold import OnnxFoldError, RequestError, fold, session
-from onnxfold.cli import main
+from onnxfold import OnnxFoldError, RequestError, session
 
 Refused = Callable[..., str]
 DONE, FAILED, REQUEST, MODEL, NOTHING = range(5)
@@ -484,7 +483,7 @@ def test_killed_while_writing(tmp_path: Path, external: bool) -> None:
     assert main([str(path), str(tmp_path / "other.onnx"), "--ratio", "0.5", "-q"]) == DONE
     new = arrays(tmp_path / "other.onnx")
     for step in range(1, 12):
-        command = [sys.executable, "-c", KILL_AT, str(step), str(path), str(out), "--ratio", "0.5", "-q"]
+        command = [sys.executable, "-c", KILL_AT, str(step), str(path), str(out), "--ratio", "0.5", "-q", *FAST]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             said = child.stdout.readline().strip()
@@ -600,7 +599,7 @@ def mutate(proto: ModelProto, chance: random.Random) -> None:
 def test_in_a_process(tmp_path: Path, arguments: list[str], code: int) -> None:
     write(tmp_path / "in.onnx")
     done = subprocess.run(
-        [sys.executable, "-m", "onnxfold", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "onnxfold", *arguments, *FAST], cwd=tmp_path, capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
     assert done.returncode == code and done.stdout == ""
@@ -613,8 +612,10 @@ def test_ctrl_c_in_a_process(tmp_path: Path) -> None:
 
     write(tmp_path / "in.onnx")
     code = KILL_AT.replace("\ncode = main(sys.argv[2:])", "\nsys.exit(main(sys.argv[2:]))")
+    # a shell starts what runs in its background with this signal ignored, and children inherit that
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
     with subprocess.Popen(
-        [sys.executable, "-c", code, "1", "in.onnx", "out.onnx", "--ratio", "0.5"], cwd=tmp_path, text=True,
+        [sys.executable, "-c", code, "1", "in.onnx", "out.onnx", "--ratio", "0.5", *FAST], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as child:  # fmt: skip
         assert child.stdout is not None

@@ -11,10 +11,9 @@ from typing import Any
 
 import onnx
 import pytest
-from tiny import MODELS, ROOT, TEXT, net, snapshot, write
+from tiny import FAST, MODELS, ROOT, TEXT, main, net, snapshot, write
 
 from onnxfold import __version__, cli, flow, progress, report
-from onnxfold.cli import main
 from onnxfold.errors import RuleError
 from onnxfold.report import FoldReport
 
@@ -26,8 +25,9 @@ def run(*arguments: object) -> int:
 
 
 def process(*arguments: object, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    how = () if "compare" in arguments else FAST
     return subprocess.run(
-        [sys.executable, "-m", "onnxfold", *map(str, arguments)], cwd=folder, capture_output=True, timeout=120,
+        [sys.executable, "-m", "onnxfold", *map(str, arguments), *how], cwd=folder, capture_output=True, timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT), **more}, check=False, encoding="utf-8",
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ def test_fold(tmp_path: Path, capsys: Capture) -> None:
 def test_default_budget(tmp_path: Path, capsys: Capture) -> None:
     assert run(MODELS / "digits_vgg.onnx", tmp_path / "out.onnx", "--report", tmp_path / "r.json") == 0
     data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert data["settings"]["budget"] == {"quality": flow.DEFAULT_MAX_ERROR}
+    assert data["settings"]["budget"] == {"max-error": flow.DEFAULT_MAX_ERROR}
     assert data["after"]["parameters"] < data["before"]["parameters"]
     assert capsys.readouterr().err == ""
 
@@ -220,7 +220,7 @@ def test_file_name_that_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_reader_that_stops_early(tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
-    command = f"{sys.executable} -m onnxfold in.onnx out.onnx --ratio 0.5 | true; echo ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m onnxfold in.onnx out.onnx --ratio 0.5 --effort fast | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

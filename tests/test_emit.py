@@ -11,9 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from tiny import MODELS, SHAPES, TEXT, net, weights
+from tiny import MODELS, SHAPES, TEXT, fold, net, weights
 
-from onnxfold import fold
 from onnxfold.session import Session
 
 WEIGHTS = ("w1", "b1", "w2", "b2", "w3", "b3")

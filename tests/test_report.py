@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import MODELS, ROOT, net
+from tiny import MODELS, ROOT, fold, net
 
-from onnxfold import FoldReport, compare, fold, inspect
+from onnxfold import FoldReport, compare, inspect
 from onnxfold.analyse import Refusal
 from onnxfold.report import GroupReport, Size, _bytes, _milliseconds, _number, _percent, save
 from onnxfold.validate import Check, OutputError, ProviderCheck
@@ -41,6 +41,7 @@ def reports() -> list[FoldReport]:
     budgets: list[dict[str, Any]] = [{"ratio": 0.5}, {"target_params": 0.7}, {"target_macs": 0.7}]
     made = [fold(proto, **budget, latency=False).report for budget in budgets]
     made.append(fold(MODELS / "digits_mlp.onnx", round_to=1, latency=False).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", min_agreement=0.1, latency=False).report)
     return [*made, inspect(proto), compare(proto, net(seed=1), latency=False)]
 
 

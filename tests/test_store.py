@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny import MODELS, SHAPES, TEXT, arrays, net, snapshot, write, write_external
+from tiny import MODELS, SHAPES, TEXT, arrays, fold, net, snapshot, write, write_external
 
-from onnxfold import ModelError, RequestError, fold, store
+from onnxfold import ModelError, RequestError, store
 from onnxfold.model import load
 from onnxfold.session import Session
 

@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from tiny import TEXT, net, write
+from tiny import TEXT, fold, main, net, write
 
-from onnxfold import RequestError, compare, fold, session, validate
-from onnxfold.cli import main
+from onnxfold import RequestError, compare, session, validate
 from onnxfold.session import Session, resolve_providers
 from onnxfold.validate import Check, check, interleaved, output_error, top1
 

@@ -1,0 +1,145 @@
+"""Choosing and repairing with samples: what every group costs, which channels go, and the refitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from .channels import Role
+from .compress import Compressor
+from .eliminate import Elimination
+from .features import Method
+from .merge import Merge, pruning
+from .plan import Width, round_width
+from .progress import Progress
+from .recover import Recovery
+from .refit import Refitted, refit_readers
+from .samples import Samples
+from .session import Feeds
+from .survey import survey
+from .trial import Trial
+
+_PROBES = 2  # batches that sensitivities are measured on
+_SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """A folded model with its merges, by group, and what was refitted."""
+
+    proto: ModelProto = field(repr=False)
+    merges: Mapping[str, Merge]
+    refitted: tuple[Refitted, ...] = ()
+
+
+class Sampled:
+    """One model, the groups `chosen`, and samples; the survey of the original happens when this is made."""
+
+    def __init__(
+        self,
+        work: Compressor,
+        samples: Samples,
+        chosen: Sequence[str],
+        method: Method,
+        recovery: Recovery,
+        progress: Progress[Any],
+    ) -> None:
+        self.work, self.samples, self.chosen = work, samples, list(chosen)
+        self.method, self.recovery, self._progress = method, recovery, progress
+        wanted = method in (Method.AUTO, Method.SECOND_ORDER)
+        self.found: Mapping[str, Elimination] = (
+            survey(work.model, work.analysis, chosen, samples.fit, progress=progress) if wanted else {}
+        )
+        self.trial = Trial(work.model, lambda _: samples.check)
+
+    def merge(self, name: str, keep: int) -> Merge:
+        """The merge of group `name` to `keep` channels by the method asked for, nothing refitted."""
+        if name not in self.found:
+            return self.work.merge(name, keep)
+        order = self.found[name].order
+        n = len(self.found[name].errors) - 1 + (self._size(name) - len(order))
+        kept = np.setdiff1d(np.arange(n), order[: n - keep])
+        return pruning(kept, n, float(self.found[name].errors[n - keep]))
+
+    def finish(self, keep: Mapping[str, int], more: bool = False) -> Folded:
+        """The model under the plan `keep`, repaired; `more` fits on the samples held back too."""
+        merges = {name: self._repaired(name, k) for name, k in keep.items()}
+        proto = self.work.emit(merges)
+        if self.recovery not in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            return Folded(proto, merges)
+        feeds = list(self.samples.fit)
+        if more:
+            known = {id(feed) for feed in feeds}
+            feeds += [feed for feed in self.samples.check if id(feed) not in known]
+        done = refit_readers(
+            self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery, progress=self._progress
+        )
+        return Folded(proto, merges, done)
+
+    def curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:
+        """By group, the squared relative error of the outputs that k channels are expected to leave, at index k.
+
+        The shape comes from the survey (or from Ward's clustering where a group was not surveyed), the height from
+        folds of the group alone with its readers refitted, measured on a few other samples, and interpolated.
+        """
+        fit = self.samples.fit
+        seen, unseen = (fit[:-_PROBES], fit[-_PROBES:]) if len(fit) > 2 * _PROBES else (fit, fit)
+        trial = Trial(self.work.model, lambda _: unseen)
+        out = {}
+        for width in self._progress("measuring groups", list(widths)):
+            shape = self._shape(width)
+            kept, factors = list[int](), list[float]()
+            for share in _SHARES:
+                keep = round_width(width, width.size * share, round_to)
+                if keep < width.size and keep not in kept and shape[keep] > 0:
+                    kept.append(keep)
+                    factors.append(self._measured(width.name, keep, seen[: 2 * _PROBES], trial) / shape[keep])
+            if kept:
+                gone = width.size - np.arange(width.size + 1)
+                at = [width.size - k for k in kept]
+                logs = np.log(np.maximum(factors, 1e-12))
+                shape = shape * np.exp(np.interp(np.log(np.maximum(gone, 1)), np.log(at), logs))
+            out[width.name] = shape
+        return out
+
+    def _measured(self, name: str, keep: int, feeds: Sequence[Feeds], trial: Trial) -> float:
+        """The squared relative error of the outputs when group `name` alone is folded."""
+        merges = {name: self._repaired(name, keep)}
+        proto = self.work.emit(merges)
+        if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            refit_readers(
+                self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
+                only=self._readers(name),
+            )  # fmt: skip
+        return float(min(trial.error(proto), 1e3) ** 2)
+
+    def _size(self, name: str) -> int:
+        return self.work.widths([name])[0].size
+
+    def _shape(self, width: Width) -> NDArray[np.float64]:
+        curve = np.full(width.size + 1, np.nan)
+        if width.name in self.found:
+            errors = self.found[width.name].errors
+            curve[width.size - np.arange(len(errors))] = errors
+        else:
+            ward = self.work.curve(width.name)
+            curve[:] = ward / max(float(ward[width.cells]), 1e-30)
+        return curve
+
+    def _repaired(self, name: str, keep: int) -> Merge:
+        merge = self.merge(name, keep)
+        if self.recovery is Recovery.NONE or name in self.found:
+            return merge
+        return self.work.recovered(name, keep)
+
+    def _readers(self, name: str) -> frozenset[str]:
+        group = next(g for g in self.work.analysis.groups if g.name == name)
+        nodes = self.work.model.graph.nodes
+        return frozenset(
+            output for p in group.parameters if p.role is Role.READS for i in p.nodes for output in nodes[i].outputs
+        )

@@ -1,0 +1,123 @@
+"""The inputs that decisions are measured on: the user's own, synthetic ones, or random ones, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from .batching import Batching, batches
+from .calibration import read_calibration
+from .images import Preprocess
+from .model import Model
+from .progress import Progress, silent
+from .session import Feeds, Session
+from .store import inline
+from .synthetic import Synthetic, cache, synthesize
+
+BATCH = 16
+CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
+
+
+class Effort(Enum):
+    """How much time may be spent."""
+
+    FAST = "fast"
+    """Seconds: weights only, no samples."""
+
+    BALANCED = "balanced"
+    """A few minutes at most: 64 synthetic samples, or the user's."""
+
+    BEST = "best"
+    """128 synthetic samples, longer refined."""
+
+
+SYNTHETIC = {Effort.BALANCED: (64, 120), Effort.BEST: (128, 300)}  # samples, steps
+SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent at most
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Feeds to fit on and feeds to measure on (held back where there are enough), each runnable as it is.
+
+    `described` is for the user; `trusted` whether the model behaves on them as on its own data; `match` how well their
+    statistics fit the model's own (None: unknown).
+    """
+
+    fit: tuple[Feeds, ...] = field(repr=False)
+    check: tuple[Feeds, ...] = field(repr=False)
+    described: str
+    trusted: bool
+    match: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def calibration_samples(
+    model: Model,
+    source: object,
+    count: int,
+    preprocess: Preprocess | None,
+    input_shapes: Mapping[str, Sequence[int]] | None,
+) -> Samples:
+    """The user's own data. Raises RequestError where it does not fit the model."""
+    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
+    fit, check = _split(list(batches(found.feeds, specs, BATCH)))
+    return Samples(fit, check, found.description, True, None, found.notes)
+
+
+def synthetic_samples(
+    model: Model,
+    effort: Effort,
+    seed: int,
+    input_shapes: Mapping[str, Sequence[int]] | None,
+    progress: Progress[Any] = silent,
+) -> Samples:
+    """Inputs made from the model alone; random ones where that cannot be."""
+    count, steps = SYNTHETIC[effort]
+    made = _made(model, count, steps, seed, input_shapes, SECONDS[effort], progress)
+    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    lengths = {len(x) for x in made.feeds.values() if x.ndim}
+    if lengths == {count}:
+        step = Batching.of(specs).size or BATCH
+        pieces: list[Feeds] = [
+            {name: np.ascontiguousarray(x[a : a + step]) for name, x in made.feeds.items()}
+            for a in range(0, count - step + 1, step)
+        ]
+    else:
+        pieces = [made.feeds]
+    fit, check = _split(pieces)
+    notes = (made.note,) if made.note else ()
+    return Samples(fit, check, made.kind, made.kind.startswith("deep inversion"), made.match, notes)
+
+
+def _made(
+    model: Model,
+    count: int,
+    steps: int,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None,
+    seconds: float,
+    progress: Progress[Any],
+) -> Synthetic:
+    """Synthetic inputs, from the cache where the same were made before."""
+    settings = {"count": count, "steps": steps, "seed": seed, "shapes": {k: list(v) for k, v in (shapes or {}).items()}}
+    name = cache.key(model, settings)
+    found = cache.load(name)
+    if found is None:
+        found = synthesize(
+            model, count=count, steps=steps, seed=seed, input_shapes=shapes, seconds=seconds, progress=progress
+        )
+        cache.save(name, found)
+    return found
+
+
+def _split(pieces: list[Feeds]) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
+    """The last pieces are held back; all serve for both where there are few."""
+    if len(pieces) < 4:
+        return tuple(pieces), tuple(pieces)
+    held = max(1, len(pieces) // CHECK_SHARE)
+    return tuple(pieces[:-held]), tuple(pieces[-held:])

@@ -1,0 +1,89 @@
+"""Gradients of ONNX graphs, as ONNX graphs. The only module that imports onnx_ad (pinned: it is young)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx_ad import reverse
+from onnx_ad.rules import REVERSE
+
+from .adjoints import MOMENTS, RULES, Adjoints
+from .prepare import prune
+
+PREFIX = "onnxfold_d_"  # the gradient with respect to input x is the output onnxfold_d_x
+_SEEDS = "onnxfold_seeds"
+
+
+def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto:
+    """`model` with one more output per name in `inputs`: d loss / d input, [*shape of the input, 1].
+
+    Args:
+        model: opset 18 or later, every shape static, initializers not listed as inputs.
+        loss: a float32 graph output of shape [1].
+
+    Raises:
+        Exception: whatever onnx-ad raises for what it cannot differentiate (its exceptions share no base class).
+    """
+    with _own_rules():
+        found = reverse(model, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+    result = ModelProto()
+    result.CopyFrom(found)
+    seed = PREFIX + loss
+    kept = [v for v in result.graph.input if v.name != seed]
+    del result.graph.input[:]
+    result.graph.input.extend(kept)
+    result.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1), np.float32), seed))
+    _spelled_out(result.graph)
+    prune(result.graph)
+    for value in result.graph.output:
+        for d in value.type.tensor_type.shape.dim:
+            if d.dim_param == _SEEDS:
+                d.dim_value = 1
+    return result
+
+
+def _missing(_: Any, node: NodeProto, __: Adjoints) -> Any:
+    raise NotImplementedError(f"{node.op_type} '{node.output[0]}' has no reverse rule here")
+
+
+def _spelled_out(graph: GraphProto) -> None:
+    """ReduceMean in place of MOMENTS, in place. Input [N, C, ...], outputs [C]; the second is of the squares."""
+    nodes: list[NodeProto] = []
+    for at, node in enumerate(graph.node):
+        if node.op_type != MOMENTS:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+            continue
+        rank = next(a.i for a in node.attribute if a.name == "rank")
+        axes = numpy_helper.from_array(np.array([a for a in range(rank) if a != 1]), f"{MOMENTS}_axes{at}")
+        graph.initializer.append(axes)
+        square = f"{MOMENTS}_square{at}"
+        nodes += [
+            helper.make_node("ReduceMean", [node.input[0], axes.name], [node.output[0]], keepdims=0),
+            helper.make_node("Mul", [node.input[0], node.input[0]], [square]),
+            helper.make_node("ReduceMean", [square, axes.name], [node.output[1]], keepdims=0),
+        ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+@contextlib.contextmanager
+def _own_rules() -> Iterator[None]:
+    """onnx-ad's table with the rules of adjoints.py in front of its own, for the length of one call."""
+    before = dict(REVERSE)
+    try:
+        for op, rule in RULES.items():
+            theirs = before.get(op, _missing)
+
+            def first(ctx: Any, node: NodeProto, grads: Adjoints, ours: Any = rule, theirs: Any = theirs) -> Any:
+                found = ours(ctx, node, grads)
+                return theirs(ctx, node, grads) if found is None else found
+
+            REVERSE[op] = first
+        yield
+    finally:
+        REVERSE.clear()
+        REVERSE.update(before)

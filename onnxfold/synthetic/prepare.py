@@ -1,0 +1,118 @@
+"""A copy of the model that can be differentiated: weights inside, float32, static shapes, opset 18 or later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from ..graph import DEFAULT_DOMAINS, subgraphs
+from ..model import Model
+from ..store import inline
+
+OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """The model with every input of fixed shape, initializers no inputs, opset >= 18 and inferred shapes.
+
+    Half precision becomes float32 (gradients underflow in it), and a QuantizeLinear-DequantizeLinear pair on
+    activations becomes the identity (the straight-through estimator; Bengio et al., arXiv 1308.3432).
+
+    Raises:
+        Exception: what onnx's version converter or shape inference raises (RuntimeError and others).
+    """
+    proto = ModelProto()
+    proto.CopyFrom(inline(model.proto, model.folder))
+    graph = proto.graph
+    initialised = {t.name for t in graph.initializer}
+    kept = [v for v in graph.input if v.name not in initialised]
+    for value in kept:
+        if value.name in shapes:
+            kind = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shapes[value.name])))
+    copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+    del graph.input[:]
+    graph.input.extend(copies)
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    _float32(graph)
+    _straight_through(graph, initialised)
+    version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    if version < OPSET:
+        proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
+        proto = onnx.version_converter.convert_version(proto, OPSET)
+        del proto.graph.value_info[:]
+    proto.ir_version = max(proto.ir_version, 8)
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def shapes_of(proto: ModelProto) -> dict[str, tuple[int, ...]]:
+    """Every static shape that `proto` declares."""
+    found = {}
+    for value in [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            found[value.name] = tuple(d.dim_value for d in dims)
+    return found
+
+
+def activation_bytes(proto: ModelProto) -> int:
+    """Bytes of all intermediate tensors of known shape, at 4 bytes each."""
+    constant = {t.name for t in proto.graph.initializer}
+    return 4 * sum(math.prod(s) for name, s in shapes_of(proto).items() if name not in constant)
+
+
+def prune(graph: GraphProto) -> None:
+    """Keep only what the outputs of `graph` need."""
+    needed = {v.name for v in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            for body in subgraphs(node):
+                needed.update(name for inner in body.node for name in inner.input)
+                needed.update(v.name for v in body.output)
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
+    tensors = [TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
+
+
+def _float32(graph: GraphProto) -> None:
+    """Half precision tensors, casts and declarations of `graph` and its bodies as float32, in place."""
+    tensors: list[TensorProto] = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _HALF:
+                attribute.i = TensorProto.FLOAT
+        for body in subgraphs(node):
+            _float32(body)
+    for tensor in tensors:
+        if tensor.data_type in _HALF and not uses_external_data(tensor):
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    values: Iterable[ValueInfoProto] = [*graph.input, *graph.output, *graph.value_info]
+    for value in values:
+        if value.type.tensor_type.elem_type in _HALF:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def _straight_through(graph: GraphProto, constants: set[str]) -> None:
+    """Identity in place of DequantizeLinear(QuantizeLinear(x)), in place."""
+    quantised = {
+        n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants
+    }
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
+            source, out, name = quantised[node.input[0]], node.output[0], node.name
+            node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))

@@ -1,0 +1,105 @@
+"""Inputs for a model whose data nobody gave: deep inversion where it applies, random inputs where it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import inputs
+from ..errors import RequestError
+from ..model import Model
+from ..progress import Progress, silent
+from ..session import SHORT, InputSpec, Session
+from ..store import inline
+from .inversion import invert
+from .problem import UnsuitableError, pose
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Inputs made for a model.
+
+    Attributes:
+        feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
+            inputs disagree on it, gets one set of random inputs in its own shapes instead.
+        kind: how they were made, to be shown to the user.
+        match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
+            (`objective.match`); None where nothing was matched.
+        seconds: time taken.
+        losses: the loss at every step, mean over the chunks; empty for random inputs.
+        note: why inputs are random, or why fewer steps were taken; '' otherwise.
+    """
+
+    feeds: dict[str, NDArray[Any]] = field(repr=False)
+    kind: str
+    match: float | None
+    seconds: float
+    losses: tuple[float, ...] = field(default=(), repr=False)
+    note: str = ""
+
+
+def synthesize(
+    model: Model,
+    *,
+    count: int = 128,
+    steps: int = 300,
+    seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: str = SHORT["cpu"],
+    progress: Progress[Any] = silent,
+    seconds: float | None = None,
+) -> Synthetic:
+    """Make inputs on which the model behaves as it does on its own data, from the model alone.
+
+    Args:
+        count: samples.
+        steps: of Adam per chunk of samples.
+        seed: the same model, settings and seed give the same inputs on the same machine (if `seconds` does not cut in).
+        input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
+        provider: an onnxruntime execution provider.
+        seconds: a limit on the wall time of the descent; preparing the gradient comes on top.
+
+    Raises:
+        RequestError: a count or a number of steps below 1, or an input that is no numeric tensor.
+        ModelError: external data cannot be read.
+        Exception: what onnxruntime raises for a model that it cannot load.
+    """
+    if count < 1 or steps < 1:
+        raise RequestError(f"synthetic inputs need at least one sample and one step, not {count} and {steps}")
+    begin = time.perf_counter()
+    shapes = input_shapes or {}
+    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    try:
+        problem = pose(model, specs, count, shapes, provider)
+        found = invert(problem, count, steps, seed, seconds, progress)
+        if not np.isfinite(found.x).all():
+            raise UnsuitableError("the descent left the range of numbers")
+    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+        feeds = _random(model, specs, count, seed, shapes)
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        return Synthetic(
+            feeds, inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
+        )
+    x = found.x.astype(specs[0].dtype)
+    return Synthetic(
+        {problem.name: x}, problem.terms.goal.kind, found.match, time.perf_counter() - begin, found.losses, found.note
+    )
+
+
+def _random(
+    model: Model, specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]]:
+    """`count` random samples; one set in the model's own shapes where its inputs share no batch axis."""
+    limits = inputs.index_limits(model.graph)
+    one = {s.name: inputs.concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
+    first = {shape[0] if shape else 0 for shape in one.values()}
+    if first != {1}:
+        return inputs.probe(specs, batch=1, seed=seed, shapes=shapes, limits=limits)
+    return inputs.probe(
+        specs, batch=count, seed=seed, shapes={name: (count, *shape[1:]) for name, shape in one.items()}, limits=limits
+    )

@@ -1,0 +1,86 @@
+"""What follows a linear node: a normalisation, a bias added later, and the sum that it joins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto
+
+from .linear import Linear
+
+Floats = NDArray[np.float64]
+Read = Callable[[str], "NDArray[Any] | None"]
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """After a linear node with outputs y: ``scale * y + shift`` is what the rest of the model sees of it.
+
+    `scale`, `shift` [channels]. `mean`: the running mean of the normalisation that does this, by name; `added`: the
+    constant that is added as a bias. `join`, `other`: the sum of that and another activation, and the other summand;
+    '' where there is none.
+    """
+
+    scale: Floats = field(repr=False)
+    shift: Floats = field(repr=False)
+    mean: str = ""
+    added: str = ""
+    join: str = ""
+    other: str = ""
+
+
+class Followers:
+    """Who reads what in a graph, to find tails; `read` gives the value of a constant, or None for an activation."""
+
+    def __init__(self, graph: GraphProto, read: Read) -> None:
+        self._read = read
+        self._consumers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in dict.fromkeys(filter(None, node.input)):
+                self._consumers.setdefault(name, []).append(node)
+        self._outputs = {v.name for v in graph.output}
+
+    def tail(self, node: Linear) -> Tail:
+        """What follows `node`."""
+        channels = node.groups * node.outputs
+        scale, shift, mean, added, at = np.ones(channels), np.zeros(channels), "", "", node.y
+        after = self._only(at)
+        if after is not None and after.op_type == "Add" and node.bias == "":
+            other = after.input[1] if after.input[0] == at else after.input[0]
+            value = self._read(other)
+            if value is not None and value.size == channels and len(self._consumers[other]) == 1:
+                added, shift, at = other, value.astype(np.float64).ravel(), after.output[0]
+                after = self._only(at)
+        if after is not None and after.op_type == "BatchNormalization" and node.op == "Conv":
+            values = [self._read(name) for name in after.input[1:5]]
+            if all(v is not None and v.size == channels for v in values):
+                gamma, beta, center, var = (np.asarray(v, np.float64).ravel() for v in values)
+                epsilon = next((a.f for a in after.attribute if a.name == "epsilon"), 1e-5)
+                scale = gamma / np.sqrt(var + epsilon)
+                shift = scale * (shift - center) + beta
+                mean = after.input[3] if len(self._consumers[after.input[3]]) == 1 else ""
+                at = after.output[0]
+                after = self._only(at)
+        join = other = ""
+        if after is not None and after.op_type in ("Add", "Sum") and len(after.input) == 2:
+            beside = after.input[1] if after.input[0] == at else after.input[0]
+            if beside != at and self._read(beside) is None:
+                join, other = after.output[0], beside
+        return Tail(scale, shift, mean, added, join, other)
+
+    def _only(self, name: str) -> NodeProto | None:
+        readers = self._consumers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self._outputs else None
+
+    def users(self, name: str) -> Sequence[NodeProto]:
+        """The nodes that read `name`."""
+        return self._consumers.get(name, [])
+
+
+def reader_of(arrays: Mapping[str, NDArray[Any]]) -> Read:
+    """`Followers`' reader for constants at hand."""
+    return arrays.get

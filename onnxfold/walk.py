@@ -1,0 +1,115 @@
+"""Running a model in segments, in graph order: activations are looked at, and later weights may still change.
+
+A segment is a slice of the nodes, run by onnxruntime as a model of its own on the activations that are alive where it
+begins. One walk from start to end costs one inference, however many stops it makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from .graph import captures
+from .session import Feeds, Session
+from .store import inline
+
+Live = dict[str, Any]
+
+
+class Walk:
+    """One pass over the nodes of `proto` with several batches of feeds; see `advance`.
+
+    `proto` is read segment by segment: initializers changed ahead of the walk take effect.
+    """
+
+    def __init__(self, proto: ModelProto, feeds: Sequence[Feeds], folder: Path | None = None) -> None:
+        self.proto, self.position = proto, 0
+        self._folder = folder
+        graph = proto.graph
+        self._weights = {t.name: i for i, t in enumerate(graph.initializer)}
+        self._fixed: dict[str, int] = {}  # constants made by nodes: each segment computes what it needs of them
+        for index, node in enumerate(graph.node):
+            needs = [*filter(None, node.input), *captures(node)]
+            if all(name in self._weights or name in self._fixed for name in needs) and node.op_type != "RandomNormal":
+                self._fixed.update(dict.fromkeys(filter(None, node.output), index))
+        self._last: dict[str, int] = {}
+        for index, node in enumerate(graph.node):
+            for name in (*node.input, *captures(node)):
+                if name and name not in self._weights and name not in self._fixed:
+                    self._last[name] = index
+        given = {v.name for v in graph.input}
+        self._live: list[Live] = [{k: v for k, v in feed.items() if k in given} for feed in feeds]
+
+    def advance(self, stop: int, wanted: Iterable[str] = ()) -> list[dict[str, NDArray[Any]]]:
+        """Run the nodes up to `stop` (exclusive) and hand back, per batch, those tensors of `wanted` that this makes,
+        or that are alive already. Raises what onnxruntime raises."""
+        nodes = self.proto.graph.node
+        start, self.position = self.position, max(stop, self.position)
+        made = {name for node in nodes[start:stop] for name in node.output if name and name not in self._fixed}
+        asked = set(wanted)
+        after = [name for name in made if self._last.get(name, -1) >= stop or name in asked]
+        found: list[dict[str, NDArray[Any]]] = [{} for _ in self._live]
+        if after:
+            session = self._session(start, stop, after)
+            for live in self._live:
+                feeds = {i.name: live[i.name] for i in session.inputs}
+                for name, value in zip(session.outputs, session.run(feeds), strict=True):
+                    live[name] = value
+        for number, live in enumerate(self._live):
+            found[number] = {name: live[name] for name in asked if name in live}
+            for name in [name for name in live if self._last.get(name, -1) < stop]:
+                del live[name]
+        return found
+
+    def _session(self, start: int, stop: int, after: Sequence[str]) -> Session:
+        graph = self.proto.graph
+        chosen: list[int] = [i for i in range(start, stop) if not self._is_fixed(i)]
+        nodes = [graph.node[i] for i in [*self._constants(chosen), *chosen]]
+        own = {name for node in nodes for name in node.output}
+        needed = dict.fromkeys(n for node in nodes for n in (*node.input, *captures(node)) if n and n not in own)
+        segment = ModelProto(ir_version=self.proto.ir_version)
+        segment.opset_import.extend(self.proto.opset_import)
+        segment.functions.extend(self.proto.functions)
+        segment.graph.name = graph.name or "segment"
+        segment.graph.node.extend(nodes)
+        for name in needed:
+            if name in self._weights:
+                segment.graph.initializer.append(graph.initializer[self._weights[name]])
+            else:
+                segment.graph.input.append(_typed(name, self._live[0][name]))
+        for name in after:
+            segment.graph.output.add(name=name)
+        if segment.ir_version < 4:
+            segment.ir_version = 4  # initializers need not be inputs
+        return Session(inline(segment, self._folder).SerializeToString())
+
+    def _is_fixed(self, index: int) -> bool:
+        outputs = [name for name in self.proto.graph.node[index].output if name]
+        return bool(outputs) and outputs[0] in self._fixed
+
+    def _constants(self, chosen: Sequence[int]) -> list[int]:
+        """The nodes that make the constants which these nodes need, in graph order."""
+        found: set[int] = set()
+        waiting: list[NodeProto] = [self.proto.graph.node[i] for i in chosen]
+        while waiting:
+            node = waiting.pop()
+            for name in (*node.input, *captures(node)):
+                index = self._fixed.get(name)
+                if index is not None and index not in found:
+                    found.add(index)
+                    waiting.append(self.proto.graph.node[index])
+        return sorted(found)
+
+
+def _typed(name: str, value: Any) -> onnx.ValueInfoProto:
+    """An input of the type of `value`, its shape left open."""
+    if isinstance(value, list):
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.asarray(value[0]).dtype) if value else TensorProto.FLOAT
+        return onnx.helper.make_tensor_sequence_value_info(name, kind, None)
+    return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype), None)
