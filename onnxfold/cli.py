@@ -128,6 +128,9 @@ def _fold(given: Sequence[str]) -> int:
         help="fast (seconds, from weights alone), balanced, best",
     )  # fmt: skip
     how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
+    how.add_argument(
+        "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
+    )
     how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
     how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
     how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
@@ -149,7 +152,7 @@ def _fold(given: Sequence[str]) -> int:
             options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
             target_params=options.target_params, target_macs=options.target_macs, max_error=options.max_error,
             min_agreement=options.min_agreement, effort=options.effort, calibration=options.calibration,
-            samples=options.samples, round_to=options.round_to,
+            samples=options.samples, synthetic=options.synthetic, round_to=options.round_to,
             preprocess=None if options.preprocess is None else Preprocess.parse(options.preprocess),
             include=options.include, exclude=options.exclude, clusterer=options.clusterer, input_shapes=shapes,
             providers=_providers(options.providers), seed=options.seed, threads=options.threads,

@@ -12,7 +12,7 @@ from .compress import Compressor
 from .costs import Costs
 from .errors import RequestError
 from .merge import Merge
-from .plan import Aim, Budget, Plan, Step, allocate, by_error, meet, path, uniform
+from .plan import Aim, Budget, Plan, Step, allocate, by_error, meet, path, refund, uniform
 from .progress import Progress
 from .recover import Recovery
 from .sampled import Folded, Sampled
@@ -66,9 +66,11 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, progress: Pr
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
     curves = sampled.curves(widths, budget.round_to)
-    steps = path(widths, curves, _price(work, prices, budget), budget.round_to)
+    price = _price(work, prices, budget)
+    steps = path(widths, curves, price, budget.round_to)
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        return Decision(sampled.finish(allocate(steps, budget).keep, more=True), None)
+        plan = refund(allocate(steps, budget), widths, curves, price, budget)
+        return Decision(sampled.finish(plan.keep, more=True), None)
     return Decision(_smallest(sampled, list(steps), budget, progress), None)
 
 

@@ -33,7 +33,7 @@ from .progress import Progress, silent
 from .recover import Recovery
 from .report import FoldReport, GroupReport, Size
 from .sampled import Sampled
-from .samples import Effort, Samples, calibration_samples, synthetic_samples
+from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
 from .session import Feeds, Session, resolve_providers
 from .store import check_target, staged
 from .trial import Trial
@@ -76,6 +76,7 @@ def fold(
     calibration: object = None,
     samples: int = 128,
     preprocess: Preprocess | None = None,
+    synthetic: str | os.PathLike[str] | None = None,
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -106,6 +107,7 @@ def fold(
             ones from the model.
         samples: how many of the user's inputs are used at most.
         preprocess: how pixels become numbers, where calibration inputs are images.
+        synthetic: an .npz file to write the synthetic inputs to, and a .png beside it where they are images.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         clusterer: the compiled core, or scikit-learn's k-means.
@@ -143,6 +145,8 @@ def fold(
     evidence = _evidence(
         loaded, calibration, samples, preprocess, effort, method, recovery, seed, input_shapes, progress
     )
+    if synthetic is not None:
+        _keep_samples(evidence, calibration, Path(synthetic))
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
     if evidence is not None and evidence.trusted:
         recovery = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
@@ -295,6 +299,16 @@ def _evidence(
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
         raise RequestError(f"{what} needs samples ({why}): give --calibration")
     return found
+
+
+def _keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:
+    """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
+    if evidence is None or calibration is not None:
+        raise RequestError("--synthetic has nothing to write: samples are only made without --calibration and not fast")
+    try:
+        save_samples(evidence, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the synthetic inputs {path}: {error.strerror or error}") from error
 
 
 def _probes(

@@ -70,8 +70,10 @@ class Moments:
         """Uncentred: xx' [d, d] and yx' [o, d]."""
         return self._xx[group] / self.count, self._yx[group] / self.count
 
-    def energies(self, group: int = 0) -> Floats:
-        """[o] variances of y."""
+    def energies(self, group: int = 0, centred: bool = True) -> Floats:
+        """[o] variances of y; or means of y^2."""
+        if not centred:
+            return np.asarray(self._yy[group] / self.count)
         _, y = self.means(group)
         return np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
 

@@ -185,17 +185,41 @@ def path(
         keep[name] = max(k for k in allowed[name] if k < keep[name])
 
 
-def allocate(steps: Iterable[Step], budget: Budget) -> Plan:
+def allocate(steps: Iterable[Step], budget: Budget) -> Step:
     """The first of `steps` whose price is at most the target. Raises PlanError if none is."""
     spent = 1.0
     for step in steps:
         spent = step.price
         if spent <= budget.value:
-            return Plan(step.keep)
+            return step
     raise PlanError(
         f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {spent:.2f} at the least "
         "(--inspect shows what is kept and why)"
     )
+
+
+def refund(
+    step: Step,
+    widths: Sequence[Width],
+    errors: Mapping[str, NDArray[np.float64]],
+    price: Callable[[Mapping[str, int]], float],
+    budget: Budget,
+) -> Plan:
+    """What `step` removed beyond the target, given back: the widenings that save most error and still fit."""
+    keep = dict(step.keep)
+    lattice = {w.name: [*_allowed(w, budget.round_to), w.size] for w in widths}
+    while True:
+        gains = []
+        for name, k in keep.items():
+            wider = next((n for n in lattice[name] if n > k), None)
+            if wider is not None and price({**keep, name: wider}) <= budget.value:
+                after = 0.0 if wider == lattice[name][-1] else float(errors[name][wider])
+                gains.append((float(errors[name][k]) - after, name, wider))
+        if not gains:
+            sizes = {w.name: w.size for w in widths}
+            return Plan({name: k for name, k in keep.items() if k < sizes[name]})
+        _, name, wider = max(gains)
+        keep[name] = wider
 
 
 def _allowed(width: Width, round_to: int) -> list[int]:

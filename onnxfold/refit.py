@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .emit import axis_matrix
+from .graph import captures
 from .linear import Linear, linear
 from .merge import Merge
 from .model import Model
@@ -93,19 +94,21 @@ def refit_readers(
     jobs = [job for job in jobs if only is None or job.node.y in only]
     before, now = Walk(model.proto, feeds, model.folder), Walk(folded, feeds, model.folder)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
-    targets = {name for job in jobs for name in (job.node.y, job.tail.join) if name}
+    last_use = {name: number for number, job in enumerate(jobs) for name in (job.node.y, job.tail.join) if name}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     rng = np.random.default_rng(seed)
     done = []
-    for job in progress("refitting", jobs):
+    for number, job in enumerate(progress("refitting", jobs)):
         last = max(made[job.node.y], made.get(job.tail.join, 0))
+        targets = {name for name, use in last_use.items() if use >= number}
         for kept, new in zip(waiting, before.advance(last + 1, targets), strict=True):
             kept.update({name: value for name, value in new.items() if name not in kept})
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
         done.append(_refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng))
         for kept in waiting:
-            kept.pop(job.node.y, None)
+            for name in [name for name in kept if last_use[name] <= number]:
+                del kept[name]
     return tuple(done)
 
 
@@ -120,17 +123,21 @@ class _Job:
 def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:
     """The linear nodes of `folded`, in order, whose input depends on something that changed."""
     jobs, used = list[_Job](), dict[str, int]()
+    for name in [v.name for v in folded.graph.output]:
+        used[name] = used.get(name, 0) + 1
     for node in folded.graph.node:
-        for name in node.input:
+        for name in (*node.input, *captures(node)):
             used[name] = used.get(name, 0) + 1
     known = {name for node in model.proto.graph.node for name in node.output}
     for index, node in enumerate(folded.graph.node):
         value = weights.read(node.input[1]) if len(node.input) > 1 else None
         found = linear(node, value.shape) if value is not None else None
-        alone = found is not None and used[found.weight] == 1 and (not found.bias or used[found.bias] == 1)
+        alone = found is not None and used[found.weight] == 1
+        if found is not None and found.bias:
+            alone = alone and used[found.bias] == 1 and weights.read(found.bias) is not None
         if found is not None and alone and found.x in touched and found.y in known and found.features <= MOST_FEATURES:
             jobs.append(_Job(index, node, found, followers.tail(found)))
-        if any(name in touched for name in node.input):
+        if any(name in touched for name in (*node.input, *captures(node))):
             touched.update(filter(None, node.output))
     return jobs
 
@@ -161,7 +168,10 @@ def _refit_one(
     axis = 1 if node.op == "Conv" else -1
     shape = [1] * have[0][node.x].ndim
     shape[axis] = -1
-    joined = tail.join and all(tail.other in h and tail.join in w for h, w in zip(have, wanted, strict=True))
+    joined = bool(tail.join) and all(
+        tail.other in h and tail.join in w and w[tail.join].shape == w[node.y].shape
+        for h, w in zip(have, wanted, strict=True)
+    )
     faint = np.abs(tail.scale) <= _FAINT * max(np.abs(tail.scale).max(initial=0), 1e-30)
     total = sum(node.positions(w[node.y]) for w in wanted)
     share = share_of_places(node, total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .model import Model
 from .progress import Progress, silent
 from .session import Feeds, Session
 from .store import inline
-from .synthetic import Synthetic, cache, synthesize
+from .synthetic import Synthetic, cache, contact_sheet, synthesize
 
 BATCH = 16
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
@@ -92,6 +93,20 @@ def synthetic_samples(
     fit, check = _split(pieces)
     notes = (made.note,) if made.note else ()
     return Samples(fit, check, made.kind, made.kind.startswith("deep inversion"), made.match, notes)
+
+
+def save_samples(samples: Samples, path: Path) -> None:
+    """Write all samples to `path` (.npz, by input name), and a contact sheet beside it (.png) if they are images.
+
+    Raises OSError."""
+    held = {id(feed) for feed in samples.fit}
+    feeds = [*samples.fit, *(feed for feed in samples.check if id(feed) not in held)]
+    arrays: dict[str, Any] = {name: np.concatenate([np.atleast_1d(feed[name]) for feed in feeds]) for name in feeds[0]}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    sheet = contact_sheet(arrays)
+    if sheet is not None:
+        path.with_suffix(".png").write_bytes(sheet)
 
 
 def _made(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
+from .graph import captures
 from .linear import Linear
 
 Floats = NDArray[np.float64]
@@ -40,7 +41,7 @@ class Followers:
         self._read = read
         self._consumers: dict[str, list[NodeProto]] = {}
         for node in graph.node:
-            for name in dict.fromkeys(filter(None, node.input)):
+            for name in dict.fromkeys(filter(None, (*node.input, *captures(node)))):
                 self._consumers.setdefault(name, []).append(node)
         self._outputs = {v.name for v in graph.output}
 
@@ -52,7 +53,7 @@ class Followers:
         if after is not None and after.op_type == "Add" and node.bias == "":
             other = after.input[1] if after.input[0] == at else after.input[0]
             value = self._read(other)
-            if value is not None and value.size == channels and len(self._consumers[other]) == 1:
+            if value is not None and _per_channel(value, node) and len(self._consumers[other]) == 1:
                 added, shift, at = other, value.astype(np.float64).ravel(), after.output[0]
                 after = self._only(at)
         if after is not None and after.op_type == "BatchNormalization" and node.op == "Conv":
@@ -79,6 +80,14 @@ class Followers:
     def users(self, name: str) -> Sequence[NodeProto]:
         """The nodes that read `name`."""
         return self._consumers.get(name, [])
+
+
+def _per_channel(value: NDArray[Any], node: Linear) -> bool:
+    """Whether a constant that is added to the node's output gives every channel one number."""
+    inner = len(node.kernel)  # axes behind the channels
+    shape = (1,) * (1 + inner - value.ndim) + value.shape
+    channel = len(shape) - 1 - inner
+    return shape[channel] == node.groups * node.outputs and value.size == shape[channel]
 
 
 def reader_of(arrays: Mapping[str, NDArray[Any]]) -> Read:

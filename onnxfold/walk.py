@@ -20,28 +20,29 @@ from .session import Feeds, Session
 from .store import inline
 
 Live = dict[str, Any]
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 class Walk:
     """One pass over the nodes of `proto` with several batches of feeds; see `advance`.
 
-    `proto` is read segment by segment: initializers changed ahead of the walk take effect.
+    `proto` is read segment by segment: initializers changed or added ahead of the walk take effect.
     """
 
     def __init__(self, proto: ModelProto, feeds: Sequence[Feeds], folder: Path | None = None) -> None:
         self.proto, self.position = proto, 0
         self._folder = folder
         graph = proto.graph
-        self._weights = {t.name: i for i, t in enumerate(graph.initializer)}
+        weights = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
         self._fixed: dict[str, int] = {}  # constants made by nodes: each segment computes what it needs of them
         for index, node in enumerate(graph.node):
             needs = [*filter(None, node.input), *captures(node)]
-            if all(name in self._weights or name in self._fixed for name in needs) and node.op_type != "RandomNormal":
+            if all(name in weights or name in self._fixed for name in needs) and node.op_type not in _RANDOM:
                 self._fixed.update(dict.fromkeys(filter(None, node.output), index))
         self._last: dict[str, int] = {}
         for index, node in enumerate(graph.node):
             for name in (*node.input, *captures(node)):
-                if name and name not in self._weights and name not in self._fixed:
+                if name and name not in weights and name not in self._fixed:
                     self._last[name] = index
         given = {v.name for v in graph.input}
         self._live: list[Live] = [{k: v for k, v in feed.items() if k in given} for feed in feeds]
@@ -78,9 +79,13 @@ class Walk:
         segment.functions.extend(self.proto.functions)
         segment.graph.name = graph.name or "segment"
         segment.graph.node.extend(nodes)
+        weights = {t.name: t for t in graph.initializer}
+        sparse = {t.values.name: t for t in graph.sparse_initializer}
         for name in needed:
-            if name in self._weights:
-                segment.graph.initializer.append(graph.initializer[self._weights[name]])
+            if name in weights:
+                segment.graph.initializer.append(weights[name])
+            elif name in sparse:
+                segment.graph.sparse_initializer.append(sparse[name])
             else:
                 segment.graph.input.append(_typed(name, self._live[0][name]))
         for name in after:

@@ -33,7 +33,7 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
         solved[g] = old + change
         x, y = moments.means(g)
         offsets.append(y - solved[g] @ x if bias else np.zeros(len(y)))
-        energy = float(moments.energies(g).sum())
+        energy = float(moments.energies(g, centred=bias).sum())
         error = energy - 2 * float(np.sum(c * old)) + float(np.sum((old @ h) * old))
         before += error
         after += error - 2 * float(np.sum(gap * change)) + float(np.sum((change @ h) * change))
@@ -51,7 +51,7 @@ def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Float
     before = after = total = 0.0
     for g in range(len(weights)):
         h, c = (moments.inputs(g), moments.cross(g)) if bias else moments.raw(g)
-        old, energies = weights[g], moments.energies(g)
+        old, energies = weights[g], moments.energies(g, centred=bias)
         spread = np.maximum(np.sum((old @ h) * old, axis=1), 0.0)
         both = np.sum(c * old, axis=1)
         factor = np.where(spread > 1e-12 * max(float(spread.max(initial=0)), 1e-30), 1.0, 0.0)
