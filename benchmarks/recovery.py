@@ -5,8 +5,9 @@
 First the inner groups of the residual blocks, the same share of channels kept in each: L1, L2, plain fold, closed form
 (Fold-AR, or variance correction where BatchNormalization was fused), a GRAIL-like channel ridge (k-means clusters,
 readers multiplied by a ridge map fitted on 128 images; arXiv 2602.23795, written from the formula), and ours with
-synthetic and with 128 real images. Then all groups with a target for the MACs, planned by us; for comparison uniform widths by the others.
-onnxsim's L2 pruning (fused models only, all channels, by sparsity) stands beside, with the share of MACs it leaves.
+synthetic and with 128 real images. Then all groups with a target for the MACs: planned by ours, uniform by the
+others. onnxsim's L2 pruning (fused models only, all channels, by sparsity) stands beside, with the share of MACs that
+it leaves.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def calibration(data: Path, name: str, count: int) -> NDArray[np.float32]:
 
 
 def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: float) -> onnx.ModelProto:
-    """GRAIL's map: readers times B = G R' (R G R' + 1e-3 mean(diag G) I)^-1, G the uncentred moments of their inputs."""
+    """GRAIL's map: readers times B = G R' (R G R' + 1e-3 mean(diag) I)^-1, G the uncentred moments of their input."""
     import re
 
     model = load(path)

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from .blas import one_thread
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
@@ -51,6 +53,11 @@ def eliminate(readers: Sequence[Reader], keep: int = 1, ridge: float = 1e-3, cel
     `ridge` is relative to the mean of the diagonal of the moments. With `cells` [n] the channels go in rounds: one of
     every cell before the next of any.
     """
+    with one_thread(all(len(reader.moments) <= _SINGLE for reader in readers)):
+        return _eliminate(readers, keep, ridge, cells)
+
+
+def _eliminate(readers: Sequence[Reader], keep: int, ridge: float, cells: Ints | None) -> Elimination:
     n = readers[0].columns.shape[0]
     states = [_State(reader, ridge) for reader in readers]
     left = np.arange(n)
@@ -60,9 +67,10 @@ def eliminate(readers: Sequence[Reader], keep: int = 1, ridge: float = 1e-3, cel
         scores = np.sum([state.scores(left) for state in states], axis=0)
         open_ = allowed.open(left)
         ranked = left[open_][np.argsort(scores[open_], kind="stable")]
-        ahead = ranked[: min(max(_LEAST, len(left) // _AHEAD), len(left) - keep)]
+        ahead = ranked[: max(_LEAST, len(left) // _AHEAD)]
         outside = np.sort(scores[open_])[len(ahead)] if len(ahead) < len(ranked) else np.inf
-        gone, costs = _exactly(states, ahead, outside, len(left) - keep, allowed)
+        with one_thread():
+            gone, costs = _exactly(states, ahead, outside, len(left) - keep, allowed)
         for state in states:
             state.drop(gone)
         order += gone
@@ -79,6 +87,11 @@ class _Rounds:
         self.count = int(self.cells.max()) + 1
         self.gone = np.zeros(self.count, np.int64)
 
+    @property
+    def even(self) -> bool:
+        """Whether no round has begun."""
+        return bool(self.gone.min() == self.gone.max())
+
     def open(self, left: Ints) -> NDArray[np.bool_]:
         return np.asarray(self.gone[self.cells[left]] == self.gone.min())
 
@@ -89,11 +102,15 @@ class _Rounds:
 def _exactly(
     states: Sequence[_State], ahead: Ints, outside: float, most: int, allowed: _Rounds
 ) -> tuple[list[int], list[float]]:
-    """Greedy among the channels `ahead`, as long as none outside could be cheaper (scores only grow)."""
+    """Greedy among the channels `ahead`, as long as none outside is likely to be cheaper: scores seldom fall.
+
+    Begun in the middle of a round of the cells, it ends with that: nothing is known of the other cells' channels.
+    """
+    until = None if allowed.even else int(allowed.gone.min())
     small = [state.part(ahead) for state in states]
     gone, costs = list[int](), list[float]()
     waiting = np.arange(len(ahead))
-    while len(waiting) and len(gone) < most:
+    while len(waiting) and len(gone) < most and until in (None, allowed.gone.min()):
         may = waiting[allowed.open(ahead[waiting])]
         if not len(may):
             break

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,16 +148,23 @@ def fold(
     if synthetic is not None:
         _keep_samples(evidence, calibration, Path(synthetic))
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
+    decision = None
+    feeds: Feeds | Callable[[Session], Feeds]
     if evidence is not None and evidence.trusted:
-        recovery = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
-        sampled = Sampled(work, evidence, chosen, method, recovery, progress)
-        decision = decide_sampled(sampled, prices, budget, progress)
-        feeds: Feeds | Callable[[Session], Feeds] = evidence.check[0]
-        described = evidence.described
-    else:
+        repair = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
+        try:
+            decision = decide_sampled(
+                Sampled(work, evidence, chosen, method, repair, progress), prices, budget, progress
+            )
+            recovery, feeds, described = repair, evidence.check[0], evidence.described
+        except OnnxFoldError:
+            raise
+        except Exception as error:  # onnxruntime's share no base class
+            evidence = _given_up(evidence, error, method, recovery)
+    if decision is None:
         recovery = Recovery.CLOSED_FORM if recovery is Recovery.AUTO else recovery
-        feeds, described = _probes(loaded, prices, input_shapes, seed), DESCRIPTION
-        probes = feeds
+        feeds = probes = _probes(loaded, prices, input_shapes, seed)
+        described = DESCRIPTION
         trial = Trial(loaded, lambda session: [probes(session)])
         decision = decide(work, prices, budget, chosen, recovery, trial, progress)
     merges, proto = decision.folded.merges, decision.folded.proto
@@ -181,7 +188,7 @@ def fold(
                 Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
                 Size(written.size, count_parameters(proto), prices.macs(after_costs)),
                 _group_reports(analysis, work, merges, notes, budget.round_to), analysis.refusals,
-                _with_growth(verdict, loaded.size, written.size), seconds,
+                _with_notes(verdict, loaded.size, written.size, evidence), seconds,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -301,6 +308,14 @@ def _evidence(
     return found
 
 
+def _given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
+    """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
+    reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
+    if method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+        raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
+    return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
+
+
 def _keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:
     """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
     if evidence is None or calibration is not None:
@@ -409,11 +424,12 @@ def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, 
     return GroupReport(group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note)
 
 
-def _with_growth(verdict: Check, before: int, after: int) -> Check:
-    if after <= before:
-        return verdict
-    grown = f"the file grew by {after - before} bytes"
-    return Check(verdict.problems, (*verdict.notes, grown), verdict.providers, verdict.inputs)
+def _with_notes(verdict: Check, before: int, after: int, evidence: Samples | None) -> Check:
+    """The verdict with what else the user should know."""
+    notes = [*verdict.notes, *(() if evidence is None else evidence.notes)]
+    if after > before:
+        notes.append(f"the file grew by {after - before} bytes")
+    return Check(verdict.problems, tuple(notes), verdict.providers, verdict.inputs)
 
 
 def _failed(report: FoldReport) -> ValidationError:

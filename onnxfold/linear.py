@@ -44,6 +44,11 @@ class Linear:
     transposed: bool = False
 
     @property
+    def axis(self) -> int:
+        """Where the channels are in its input and output."""
+        return 1 if self.op == "Conv" else -1
+
+    @property
     def features(self) -> int:
         """Length of a row of patches, per group."""
         return self.inputs * self.window

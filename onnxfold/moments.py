@@ -22,7 +22,8 @@ LEAST_ROWS = 16384
 class Moments:
     """Sums over rows x (inputs) and y (targets) per group of a linear node: 1, x, y, xx', yx', y^2.
 
-    Rows are multiplied in single precision, batch by batch, and added in double.
+    Rows are multiplied in single precision, batch by batch, and added in double; all less the means of the first batch,
+    so that inputs far from 0 keep their variance.
     """
 
     def __init__(self, node: Linear) -> None:
@@ -31,6 +32,7 @@ class Moments:
         self._x, self._y = np.zeros((g, d)), np.zeros((g, o))
         self._xx, self._yx = np.zeros((g, d, d)), np.zeros((g, o, d))
         self._yy = np.zeros((g, o))
+        self._at_x, self._at_y = np.zeros((g, d), np.float32), np.zeros((g, o), np.float32)
 
     def add(self, x: Array, y: Array, share: float, rng: np.random.Generator) -> None:
         """Take in a batch: the node's input and its target (of the shape of its output), at a `share` of the places."""
@@ -39,6 +41,10 @@ class Moments:
         patches = np.asarray(self.node.patches(x, y.shape, chosen), np.float32)
         targets = np.asarray(self.node.rows(y, chosen), np.float32)
         targets = targets.reshape(len(targets), self.node.groups, self.node.outputs)
+        if self.count == 0:
+            self._at_x = patches.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._at_y = targets.mean(axis=0, dtype=np.float64).astype(np.float32)
+        patches, targets = patches - self._at_x, targets - self._at_y
         self.count += len(patches)
         self._x += patches.sum(axis=0, dtype=np.float64)
         self._y += targets.sum(axis=0, dtype=np.float64)
@@ -54,28 +60,33 @@ class Moments:
 
     def means(self, group: int = 0) -> tuple[Floats, Floats]:
         """Means of x [d] and y [o]."""
+        x, y = self._offsets(group)
+        return self._at_x[group] + x, self._at_y[group] + y
+
+    def _offsets(self, group: int) -> tuple[Floats, Floats]:
+        """Means less those of the first batch."""
         return self._x[group] / self.count, self._y[group] / self.count
 
     def inputs(self, group: int = 0) -> Floats:
         """[d, d] covariance of x."""
-        x, _ = self.means(group)
+        x, _ = self._offsets(group)
         return np.asarray(self._xx[group] / self.count - np.outer(x, x))
 
     def cross(self, group: int = 0) -> Floats:
         """[o, d] covariance of y with x."""
-        x, y = self.means(group)
+        x, y = self._offsets(group)
         return np.asarray(self._yx[group] / self.count - np.outer(y, x))
 
     def raw(self, group: int = 0) -> tuple[Floats, Floats]:
         """Uncentred: xx' [d, d] and yx' [o, d]."""
-        return self._xx[group] / self.count, self._yx[group] / self.count
+        x, y = self.means(group)
+        return self.inputs(group) + np.outer(x, x), self.cross(group) + np.outer(y, x)
 
     def energies(self, group: int = 0, centred: bool = True) -> Floats:
         """[o] variances of y; or means of y^2."""
-        if not centred:
-            return np.asarray(self._yy[group] / self.count)
-        _, y = self.means(group)
-        return np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
+        _, y = self._offsets(group)
+        variances = np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
+        return variances if centred else variances + self.means(group)[1] ** 2
 
 
 def share_of_places(node: Linear, places: int) -> float:

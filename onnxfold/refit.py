@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
@@ -23,7 +23,7 @@ from .emit import axis_matrix
 from .graph import captures
 from .linear import Linear, linear
 from .merge import Merge
-from .model import Model
+from .model import Model, tensor_array
 from .moments import MOST_FEATURES, Moments, share_of_places
 from .progress import Progress, silent
 from .recover import Recovery
@@ -48,7 +48,8 @@ class Refitted:
 class _Weights:
     """The float constants of a proto that may be changed in place."""
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(self, proto: ModelProto, folder: Path | None) -> None:
+        self._folder = folder
         self.tensors = {t.name: t for t in proto.graph.initializer}
         for node in proto.graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
@@ -57,15 +58,13 @@ class _Weights:
 
     def read(self, name: str) -> NDArray[Any] | None:
         tensor = self.tensors.get(name)
-        if tensor is None or tensor.data_type not in (1, 10, 11) or tensor.data_location:
-            return None
-        return numpy_helper.to_array(tensor)
+        return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
     def write(self, name: str, value: NDArray[Any]) -> None:
         tensor = self.tensors[name]
-        old = numpy_helper.to_array(tensor)
+        old = tensor_array(tensor, self._folder)
         new = numpy_helper.from_array(np.ascontiguousarray(value.reshape(old.shape).astype(old.dtype)), tensor.name)
-        for field in ("float_data", "int32_data", "double_data", "raw_data"):
+        for field in ("float_data", "int32_data", "double_data", "raw_data", "external_data", "data_location"):
             tensor.ClearField(field)
         tensor.raw_data = new.raw_data
 
@@ -88,7 +87,7 @@ def refit_readers(
     With `only`, those of them that make these tensors. `level` STATISTICS restores means and variances of the outputs
     alone. Raises what onnxruntime raises for a model that does not run.
     """
-    weights = _Weights(folded)
+    weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
     jobs = _jobs(model, folded, weights, followers, set(_touched(analysis, merges)))
     jobs = [job for job in jobs if only is None or job.node.y in only]
@@ -165,7 +164,7 @@ def _refit_one(
 ) -> Refitted:
     node, tail = job.node, job.tail
     sums = Moments(node)
-    axis = 1 if node.op == "Conv" else -1
+    axis = node.axis
     shape = [1] * have[0][node.x].ndim
     shape[axis] = -1
     joined = bool(tail.join) and all(
@@ -214,11 +213,11 @@ def _set_bias(job: _Job, bias: NDArray[np.float64], weights: _Weights, folded: M
         while name in weights.names:
             name += "_"
         weights.names.add(name)
-        kind = numpy_helper.to_array(weights.tensors[node.weight]).dtype
+        kind = helper.tensor_dtype_to_np_dtype(weights.tensors[node.weight].data_type)
         folded.graph.initializer.append(numpy_helper.from_array(bias.astype(kind), name))
         if folded.ir_version < 4:
             tensor = folded.graph.initializer[-1]
-            folded.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+            folded.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
         while len(job.proto.input) < 3:
             job.proto.input.append("")
         job.proto.input[2] = name

@@ -51,7 +51,7 @@ class Sampled:
     ) -> None:
         self.work, self.samples, self.chosen = work, samples, list(chosen)
         self.method, self.recovery, self._progress = method, recovery, progress
-        wanted = method in (Method.AUTO, Method.SECOND_ORDER)
+        wanted = method is Method.SECOND_ORDER or (method is Method.AUTO and samples.faithful)
         self.found: Mapping[str, Elimination] = (
             survey(work.model, work.analysis, chosen, samples.fit, progress=progress) if wanted else {}
         )

@@ -13,11 +13,13 @@ import numpy as np
 from .batching import Batching, batches
 from .calibration import read_calibration
 from .images import Preprocess
+from .inputs import DESCRIPTION
 from .model import Model
 from .progress import Progress, silent
 from .session import Feeds, Session
 from .store import inline
 from .synthetic import Synthetic, cache, contact_sheet, synthesize
+from .synthetic.problem import CLASS_SPREAD
 
 BATCH = 16
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
@@ -30,13 +32,13 @@ class Effort(Enum):
     """Seconds: weights only, no samples."""
 
     BALANCED = "balanced"
-    """A few minutes at most: 64 synthetic samples, or the user's."""
+    """A few minutes at most: 128 synthetic samples, or the user's."""
 
     BEST = "best"
-    """128 synthetic samples, longer refined."""
+    """The same, descending four times as long."""
 
 
-SYNTHETIC = {Effort.BALANCED: (64, 120), Effort.BEST: (128, 300)}  # samples, steps
+SYNTHETIC = {Effort.BALANCED: (128, 80), Effort.BEST: (128, 300)}  # samples, steps
 SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent at most
 
 
@@ -44,14 +46,16 @@ SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent at most
 class Samples:
     """Feeds to fit on and feeds to measure on (held back where there are enough), each runnable as it is.
 
-    `described` is for the user; `trusted` whether the model behaves on them as on its own data; `match` how well their
-    statistics fit the model's own (None: unknown).
+    `described` is for the user; `trusted` whether readers may be refitted on them, `faithful` whether they also tell
+    which channels matter (inputs that only spread the classes do not: merging by weights did better, 98.6 against
+    93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown).
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
     check: tuple[Feeds, ...] = field(repr=False)
     described: str
     trusted: bool
+    faithful: bool
     match: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -67,7 +71,7 @@ def calibration_samples(
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
     fit, check = _split(list(batches(found.feeds, specs, BATCH)))
-    return Samples(fit, check, found.description, True, None, found.notes)
+    return Samples(fit, check, found.description, True, True, None, found.notes)
 
 
 def synthetic_samples(
@@ -92,7 +96,7 @@ def synthetic_samples(
         pieces = [made.feeds]
     fit, check = _split(pieces)
     notes = (made.note,) if made.note else ()
-    return Samples(fit, check, made.kind, made.kind.startswith("deep inversion"), made.match, notes)
+    return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
 
 
 def save_samples(samples: Samples, path: Path) -> None:

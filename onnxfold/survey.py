@@ -57,13 +57,19 @@ def survey(
         if found:
             at.setdefault(max((u.node.y for u in found), key=index.__getitem__), []).append(name)
     stops = sorted({u.node.y for found in uses.values() for u in found}, key=index.__getitem__)
-    joins = {u.tail.join for found in uses.values() for u in found if u.tail.join}
+    joins = {u.tail.join: u.node.axis for found in uses.values() for u in found if u.tail.join}
     walk, rng = Walk(model.proto, feeds, model.folder), np.random.default_rng(seed)
     nodes = {u.node.y: u.node for found in uses.values() for u in found}
     moments: dict[str, Moments] = {}
     energies = _Energies(joins)
     out: dict[str, Elimination] = {}
-    waiting: list[tuple[int, str]] = []
+    waiting: list[str] = []
+
+    def done(name: str) -> Elimination:
+        group = next(g for g in analysis.groups if g.name == name)
+        readers = [_reader(u, moments[u.node.y], energies, constants) for u in uses[name]]
+        return eliminate(readers, max(1, group.blocks), ridge, group.cells if group.blocks > 1 else None)
+
     for y in progress("surveying", stops):
         node = nodes[y]
         have = walk.advance(index[y], [node.x, *joins])
@@ -75,34 +81,34 @@ def survey(
         for h in have:
             sums.add(h[node.x], h[y], share, rng)
         moments[y] = sums
-        for name in at.get(y, ()):
-            last = max((index[t.join] for t in (u.tail for u in uses[name]) if t.join), default=0)
-            waiting.append((last, name))
+        waiting += at.get(y, ())
+        ready = [n for n in waiting if all(u.tail.join in energies.found for u in uses[n] if u.tail.join)]
+        waiting = [n for n in waiting if n not in ready]
+        for name in ready:
+            out[name] = done(name)
+        open_ = {u.node.y for name, found in uses.items() if name not in out for u in found}
+        moments = {kept: sums for kept, sums in moments.items() if kept in open_}
     energies.add(walk.advance(len(graph.node), joins))
-    for _, name in waiting:
-        group = next(g for g in analysis.groups if g.name == name)
-        readers = [_reader(u, moments[u.node.y], energies, model, constants) for u in uses[name]]
-        out[name] = eliminate(readers, max(1, group.blocks), ridge, group.cells if group.blocks > 1 else None)
+    out.update({name: done(name) for name in waiting})
     return out
 
 
 class _Energies:
-    """Variances of joins: summed over channels, as they pass by."""
+    """Variances of joins, summed over their channels (on the axes given by name), as they pass by."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, axes: Mapping[str, int]) -> None:
         self.found: dict[str, float] = {}
-        self._names = set(names)
+        self._axes = axes
 
     def add(self, have: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-        for name in self._names:
+        for name, axis in self._axes.items():
             if name in self.found or not all(name in h for h in have):
                 continue
-            self.found[name] = float(np.mean([_variance(h[name]) for h in have]))
+            self.found[name] = float(np.mean([_variance(h[name], axis) for h in have]))
 
 
-def _variance(value: NDArray[Any]) -> float:
-    """Summed over the channels (axis 1)."""
-    axes = tuple(a for a in range(value.ndim) if a != 1)
+def _variance(value: NDArray[Any], axis: int) -> float:
+    axes = tuple(a for a in range(value.ndim) if a != axis % value.ndim)
     return float(value.var(axis=axes, dtype=np.float64).sum())
 
 
@@ -136,7 +142,7 @@ def _uses(model: Model, group: ChannelGroup, constants: _Constants, followers: F
     return found
 
 
-def _reader(use: _Use, sums: Moments, energies: _Energies, model: Model, constants: _Constants) -> Reader:
+def _reader(use: _Use, sums: Moments, energies: _Energies, constants: _Constants) -> Reader:
     weight = constants.read(use.node.weight)
     assert weight is not None
     rows = use.node.matrix(weight.astype(np.float64))[0] * use.tail.scale[:, None]

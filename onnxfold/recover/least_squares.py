@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from ..blas import one_thread
 from ..moments import Moments
 
 Floats = NDArray[np.float64]
+
+_SMALL = 1024  # inputs; systems of so many are solved by one thread
 
 
 def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) -> tuple[Floats, Floats, float, float]:
@@ -29,7 +32,8 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
         old = weights[g]
         gap = c - old @ h
         damped = h + np.eye(len(h)) * max(ridge * float(np.trace(h)) / len(h), 1e-12)
-        change = cho_solve(cho_factor(damped, lower=True), gap.T).T
+        with one_thread(len(h) <= _SMALL):
+            change = cho_solve(cho_factor(damped, lower=True), gap.T).T
         solved[g] = old + change
         x, y = moments.means(g)
         offsets.append(y - solved[g] @ x if bias else np.zeros(len(y)))

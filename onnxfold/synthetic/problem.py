@@ -37,7 +37,8 @@ class Goal:
 # Tuned on CIFAR-10 ResNet-20. Beside statistics, cross-entropy of weight 0.1 spoils the fit, and none costs spread.
 STATISTICS = Goal("deep inversion from BatchNormalization statistics", 0.01, 0.2)
 PRIOR = Goal("deep inversion from convolution weights and biases", 0.001, 2.0)
-CLASSES = Goal("deep inversion from class spread", 1.0, 1.0)
+CLASS_SPREAD = "deep inversion from class spread"
+CLASSES = Goal(CLASS_SPREAD, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

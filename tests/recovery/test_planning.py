@@ -1,0 +1,122 @@
+"""Widths from error curves: the path, the target on it, and what is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnxfold.errors import PlanError
+from onnxfold.plan import Aim, Budget, Step, Width, allocate, path, refund
+
+Floats = NDArray[np.float64]
+WIDTHS = [Width("a", 64, 1), Width("b", 32, 4), Width("c", 48, 1), Width("narrow", 8, 1)]
+WEIGHT = {"a": 5.0, "b": 1.0, "c": 2.0, "narrow": 9.0}  # price of one channel
+WHOLE = 1.0 + sum(w.size * WEIGHT[w.name] for w in WIDTHS)
+
+
+def price(keep: Mapping[str, int]) -> float:
+    return (1.0 + sum(keep.get(w.name, w.size) * WEIGHT[w.name] for w in WIDTHS)) / WHOLE
+
+
+def curves(seed: int = 0, convex: bool = True) -> dict[str, Floats]:
+    """Errors by channels kept: falling to 0, NaN for the widths that cells do not allow."""
+    rng, out = np.random.default_rng(seed), {}
+    for width in WIDTHS:
+        steps = rng.uniform(0, 1, width.size) ** 3
+        steps = np.sort(steps) if convex else steps
+        curve = np.concatenate([np.cumsum(steps)[::-1], [0.0]]) / width.size
+        curve[np.arange(width.size + 1) % width.cells != 0] = np.nan
+        out[width.name] = curve
+    return out
+
+
+@pytest.mark.parametrize("convex", [True, False])
+@pytest.mark.parametrize("round_to", [1, 4, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_path_narrows_step_by_step(seed: int, round_to: int, convex: bool) -> None:
+    found = curves(seed, convex)
+    steps = list(path(WIDTHS, found, price, round_to))
+    assert steps[0] == Step({}, 1.0, 0.0)
+    prices = [s.price for s in steps]
+    assert all(b < a for a, b in pairwise(prices))
+    errors = [s.error for s in steps]
+    assert all(b >= a for a, b in pairwise(errors))
+    sizes = {w.name: w for w in WIDTHS}
+    for before, step in pairwise(steps):
+        changed = {n for n in sizes if before.keep.get(n) != step.keep.get(n)}
+        assert len(changed) == 1
+        assert step.price == price(step.keep)
+        assert step.error == pytest.approx(sum(found[n][k] for n, k in step.keep.items()))
+        for name, k in step.keep.items():
+            assert k % round_to == 0 and k % sizes[name].cells == 0 and 2 * sizes[name].cells <= k < sizes[name].size
+    least = {n: max(round_to, 2 * w.cells) for n, w in sizes.items() if max(round_to, 2 * w.cells) < w.size}
+    assert steps[-1].keep == least
+
+
+def test_the_cheapest_error_per_price_goes_first() -> None:
+    line = {w.name: np.linspace(1, 0, w.size + 1) * w.size for w in WIDTHS}  # the same error for every channel
+    steps = list(path(WIDTHS, line, price, 8))
+    widths = [(s.keep.get("a", 64), s.keep.get("c", 48), s.keep.get("b", 32)) for s in steps]
+    assert widths[1:8] == [(k, 48, 32) for k in range(56, 0, -8)]  # "narrow" saves most, but cannot shrink
+    assert widths[8:13] == [(8, k, 32) for k in range(40, 0, -8)]
+    assert widths[13:] == [(8, 8, k) for k in range(24, 0, -8)]
+
+
+def test_a_cliff_behind_a_plateau_is_seen_from_afar() -> None:
+    """A curve need not be convex: what is free after one dear step is worth that step."""
+    widths = [Width("bump", 32, 1), Width("steady", 32, 1)]
+    bump = np.zeros(33)
+    bump[:32], bump[32] = 1.0, 0.0  # the first channels cost 1, all others nothing more
+    steady = np.linspace(1.6, 0, 33)
+    steps = list(path(widths, {"bump": bump, "steady": steady}, lambda k: sum({**dict.fromkeys(
+        ("bump", "steady"), 32), **k}.values()) / 64, 8))  # fmt: skip
+    assert [set(s.keep) for s in steps[1:4]] == [{"bump"}] * 3
+    assert steps[3].keep == {"bump": 8}
+
+
+def test_groups_without_a_curve_stay() -> None:
+    found = {**curves(), "a": np.full(65, np.nan)}
+    steps = list(path(WIDTHS, found, price, 8))
+    assert steps[-1].keep == {"b": 8, "c": 8}
+
+
+def test_what_saves_nothing_stays() -> None:
+    steps = list(path(WIDTHS, curves(), lambda keep: price({n: k for n, k in keep.items() if n != "c"}), 8))
+    assert all("c" not in s.keep for s in steps)
+    assert len(steps) > 3
+
+
+@pytest.mark.parametrize("target", [0.95, 0.7, 0.4])
+def test_the_first_step_that_meets_the_target(target: float) -> None:
+    steps = list(path(WIDTHS, curves(), price, 4))
+    found = allocate(steps, Budget(Aim.MACS, target, 4))
+    assert found.price <= target
+    assert all(s.price > target for s in steps[: steps.index(found)])
+
+
+def test_a_target_that_no_step_meets() -> None:
+    steps = list(path(WIDTHS, curves(), price, 8))
+    with pytest.raises(PlanError, match=f"--target-params 0.1 cannot be reached.* allow {steps[-1].price:.2f}"):
+        allocate(steps, Budget(Aim.PARAMS, 0.1))
+    assert allocate(steps, Budget(Aim.PARAMS, steps[-1].price)) is steps[-1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("target", [0.9, 0.65, 0.45])
+def test_what_is_left_over_is_given_back(target: float, seed: int) -> None:
+    budget, found = Budget(Aim.MACS, target, 4), curves(seed, convex=False)
+    step = allocate(path(WIDTHS, found, price, 4), budget)
+    plan = refund(step, WIDTHS, found, price, budget)
+    assert price(plan.keep) <= target
+    sizes = {w.name: w.size for w in WIDTHS}
+    for name, size in sizes.items():
+        assert step.keep.get(name, size) <= plan.keep.get(name, size) <= size
+        if name in plan.keep:  # not one more step fits
+            wider = {**plan.keep, name: min(size, plan.keep[name] + 4)}
+            assert plan.keep[name] < size and price(wider) > target
+    error = sum(found[n][k] for n, k in plan.keep.items())
+    assert error <= step.error

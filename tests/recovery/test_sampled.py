@@ -1,0 +1,247 @@
+"""Folding with samples, end to end, on the small trained models: accuracy on data that nothing was fitted on."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from helpers import model
+from numpy.typing import NDArray
+from tiny import MODELS, ROOT, net
+
+import onnxfold
+from onnxfold.analyse import analyse
+from onnxfold.compress import Compressor
+from onnxfold.errors import PlanError, RequestError
+from onnxfold.features import Method
+from onnxfold.flow import FoldResult
+from onnxfold.model import load
+from onnxfold.progress import silent
+from onnxfold.recover import Recovery
+from onnxfold.sampled import Sampled
+from onnxfold.samples import Samples, calibration_samples
+from onnxfold.session import Session
+from onnxfold.trial import Trial
+
+sys.path.append(str(ROOT / "models"))
+import digits
+
+POINT = 1.0  # of top-1 accuracy: 5 of the 500 test images
+RESNET = MODELS / "digits_resnet_bn.onnx"
+SMALL = MODELS / "digits_mlp.onnx"
+NETS = ("digits_mlp", "digits_mobilenet", "digits_resnet_bn", "digits_resnet_fused", "digits_vgg")
+BALANCED: Mapping[str, Any] = {"effort": "balanced", "latency": False}
+
+
+@functools.cache
+def images(flat: bool = False) -> NDArray[np.float32]:
+    """Training images, without their labels."""
+    return digits.load_train(flat)[0][:256]
+
+
+def calibration(name: str) -> dict[str, NDArray[np.float32]]:
+    return {"image": images(flat=name.endswith("mlp"))}
+
+
+def lost(result: FoldResult, name: str) -> float:
+    """Points of top-1 accuracy on the test images."""
+    return round(digits.accuracy(MODELS / f"{name}.onnx") - digits.accuracy(result.model.SerializeToString()), 6)
+
+
+def samples_of(name: str, count: int = 128) -> Samples:
+    return calibration_samples(load(MODELS / f"{name}.onnx"), calibration(name), count, None, None)
+
+
+def measured(result: FoldResult, name: str) -> tuple[float, float]:
+    """Error and agreement on the samples that were held back."""
+    trial = Trial(load(MODELS / f"{name}.onnx"), lambda _: samples_of(name).check)
+    return trial.error(result.model), trial.agreement(result.model)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_real_samples_keep_the_accuracy(name: str) -> None:
+    result = onnxfold.fold(MODELS / f"{name}.onnx", calibration=calibration(name), target_macs=0.6, **BALANCED)
+    report = result.report
+    assert report.after is not None and report.check is not None and report.check.passed
+    assert report.after.macs <= 0.6 * report.before.macs
+    assert report.settings["samples_used"] and report.settings["recovery"] == "least-squares"
+    assert lost(result, name) <= POINT
+    onnx.checker.check_model(result.model, full_check=True)
+
+
+QUICK = ("digits_mlp", "digits_vgg")  # to invert
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NETS])
+def test_synthetic_samples_keep_the_accuracy(name: str) -> None:
+    result = onnxfold.fold(MODELS / f"{name}.onnx", target_macs=0.6, **BALANCED)
+    assert result.report.settings["samples"].startswith("deep inversion")
+    assert result.report.settings["samples_used"]
+    assert lost(result, name) <= POINT
+
+
+def test_samples_beat_weights_alone() -> None:
+    name = "digits_mobilenet"
+    fast = onnxfold.fold(MODELS / f"{name}.onnx", target_macs=0.6, effort="fast", latency=False)
+    assert not fast.report.settings["samples_used"]
+    assert lost(fast, name) > 10 * POINT  # the control: this target is no small thing
+
+
+@pytest.mark.parametrize("name", ["digits_vgg", "digits_mlp"])
+@pytest.mark.parametrize("allowed", [0.3, 0.1])
+def test_max_error_holds_on_the_samples(allowed: float, name: str) -> None:
+    result = onnxfold.fold(MODELS / f"{name}.onnx", calibration=calibration(name), max_error=allowed, **BALANCED)
+    error, _ = measured(result, name)
+    assert allowed / 20 < error <= allowed
+    assert result.report.after is not None
+    assert result.report.after.parameters < result.report.before.parameters
+
+
+@pytest.mark.parametrize("name", ["digits_vgg", "digits_mlp"])
+@pytest.mark.parametrize("wanted", [1.0, 0.9])
+def test_min_agreement_holds_on_the_samples(wanted: float, name: str) -> None:
+    result = onnxfold.fold(MODELS / f"{name}.onnx", calibration=calibration(name), min_agreement=wanted, **BALANCED)
+    _, agreement = measured(result, name)
+    assert agreement >= wanted
+    assert result.report.after is not None
+    assert result.report.after.macs < 0.9 * result.report.before.macs
+
+
+def test_more_error_buys_a_smaller_model() -> None:
+    sizes = []
+    for allowed in (0.05, 0.2, 0.6):
+        result = onnxfold.fold(SMALL, calibration=calibration("digits_mlp"), max_error=allowed, **BALANCED)
+        assert result.report.after is not None
+        sizes.append(result.report.after.macs)
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+
+
+def test_a_target_out_of_reach() -> None:
+    with pytest.raises(PlanError, match="cannot be reached"):
+        onnxfold.fold(SMALL, calibration=calibration("digits_mlp"), target_macs=0.01, **BALANCED)
+
+
+@pytest.mark.parametrize(
+    "option", [{"method": "second-order"}, {"recovery": "least-squares"}, {"recovery": "statistics"}]
+)
+def test_samples_that_effort_fast_does_not_make(option: dict[str, str]) -> None:
+    asked = {**option, "effort": "fast", "ratio": 0.5, "latency": False}
+    with pytest.raises(RequestError, match=r"needs samples \(--effort fast makes none\): give --calibration"):
+        onnxfold.fold(SMALL, **asked)
+    assert onnxfold.fold(SMALL, calibration=calibration("digits_mlp"), **asked).report.settings["samples_used"]
+
+
+TWO_INPUTS = """(float[N,6] x, float[N,6] z) => (float y) {
+    a = Add (x, z) h = Gemm <transB=1> (a, w, b) r = Relu (h) y = Gemm <transB=1> (r, v, c) }"""
+TWO_WEIGHTS = {"w": (16, 6), "b": (16,), "v": (5, 16), "c": (5,)}
+
+
+def test_models_that_cannot_be_inverted_are_folded_from_weights() -> None:
+    result = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED)
+    settings = result.report.settings
+    assert settings["samples_used"] is False
+    assert settings["recovery"] == "closed-form"
+    assert settings["samples"] == "random inputs" or "random" in settings["samples"]
+    fast = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, effort="fast", latency=False)
+    assert fast.model.SerializeToString() == result.model.SerializeToString()
+
+
+@pytest.mark.parametrize("option", [{"method": "second-order"}, {"recovery": "least-squares"}])
+def test_samples_that_cannot_be_made(option: dict[str, str]) -> None:
+    with pytest.raises(RequestError, match=r"needs samples \(none can be made for this model.*give --calibration"):
+        onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED, **option)
+
+
+def test_two_inputs_with_data() -> None:
+    rng = np.random.default_rng(0)
+    data = {name: rng.standard_normal((96, 6)).astype(np.float32) for name in ("x", "z")}
+    proto = model(TWO_INPUTS, TWO_WEIGHTS)
+    result, plain = (
+        onnxfold.fold(proto, ratio=0.5, calibration=data, recovery=r, method="second-order", **BALANCED)
+        for r in ("least-squares", "none")
+    )
+    new = {name: rng.standard_normal((200, 6)).astype(np.float32) for name in ("x", "z")}
+    y, fitted, dropped = (Session(p.SerializeToString()).run(new)[0] for p in (proto, result.model, plain.model))
+    assert np.linalg.norm(fitted - y) < 0.6 * np.linalg.norm(dropped - y)
+
+
+# the parts ----------------------------------------------------------------------------------------------------------
+
+
+def sampled(name: str, method: Method = Method.AUTO, recovery: Recovery = Recovery.LEAST_SQUARES) -> Sampled:
+    loaded = load(MODELS / f"{name}.onnx")
+    analysis = analyse(loaded)
+    work = Compressor(loaded, analysis, method)
+    return Sampled(work, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
+
+
+@pytest.mark.parametrize("method", [Method.AUTO, Method.FOLD, Method.PRUNE_L1])
+def test_curves_fall_to_what_whole_groups_cost(method: Method) -> None:
+    made = sampled("digits_mlp", method)
+    widths = made.work.widths(made.chosen)
+    for width, curve in zip(widths, made.curves(widths, 8).values(), strict=True):
+        assert curve.shape == (width.size + 1,)
+        assert abs(curve[width.size]) < 1e-9
+        assert (curve[width.cells : -1] >= 0).all()
+        assert curve[width.size // 4] > curve[3 * width.size // 4]
+
+
+def test_curves_are_measured() -> None:
+    """At half the channels a curve is the error that folding the group alone makes, on other samples of the same."""
+    made = sampled("digits_mlp")
+    widths = made.work.widths(made.chosen)
+    curves = made.curves(widths, 8)
+    for width in widths:
+        folded = made.finish({width.name: width.size // 2})
+        error = made.trial.error(folded.proto) ** 2
+        assert error / 3 < curves[width.name][width.size // 2] < error * 3
+
+
+def test_finishing_with_more_samples_fits_all_of_them() -> None:
+    made = sampled("digits_mlp")
+    keep = {name: 32 for name in made.chosen}
+    few, many = made.finish(keep), made.finish(keep, more=True)
+    assert made.trial.error(many.proto) < made.trial.error(few.proto)
+    assert all(one.after < one.before for one in (*few.refitted, *many.refitted))
+
+
+def test_cells_stay_equal() -> None:
+    text = """(float[N,3,6,6] x) => (float y) {
+        h = Conv (x, w, b) g = Conv <group=2> (h, u, d) r = Relu (g) p = GlobalAveragePool (r) f = Flatten (p)
+        y = Gemm <transB=1> (f, v, c) }"""
+    weights = {"w": (16, 3, 3, 3), "b": (16,), "u": (24, 8, 3, 3), "d": (24,), "v": (5, 24), "c": (5,)}
+    proto = model(text, weights)
+    data = {"x": np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)}
+    for budget in ({"target_macs": 0.5}, {"ratio": 0.4}, {"max_error": 0.5}):
+        result = onnxfold.fold(proto, calibration=data, round_to=2, **BALANCED, **budget)
+        onnx.checker.check_model(result.model, full_check=True)
+        assert result.report.check is not None and result.report.check.passed
+        widths = {g.blocks: g.after for g in result.report.groups}
+        assert widths[2] % 2 == 0
+        assert any(g.after < g.before for g in result.report.groups if g.blocks == 2)
+
+
+def test_statistics_beat_nothing_and_least_squares_beat_statistics() -> None:
+    data, errors = calibration("digits_resnet_bn"), []
+    for recovery in ("none", "statistics", "least-squares"):
+        result = onnxfold.fold(RESNET, calibration=data, ratio=0.5, method="fold", recovery=recovery, **BALANCED)
+        errors.append(measured(result, "digits_resnet_bn")[0])
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_random_weights_do_not_fail() -> None:
+    """A network that was never trained, with a domain of the user's own: whatever is made of it passes its checks."""
+    for budget in ({"ratio": 0.5}, {"target_macs": 0.5}):
+        report = onnxfold.fold(net(), **BALANCED, **budget).report
+        assert report.check is not None and report.check.passed
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    data = calibration("digits_mlp")
+    one, same = (onnxfold.fold(SMALL, calibration=data, target_macs=0.5, **BALANCED).model for _ in range(2))
+    assert one.SerializeToString(deterministic=True) == same.SerializeToString(deterministic=True)

@@ -1,0 +1,180 @@
+"""What follows a linear node, and that scale and shift are what the model computes there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from helpers import constant, model
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from onnxfold.linear import linear
+from onnxfold.session import Session
+from onnxfold.tails import Followers, Tail, reader_of
+
+TAIL_ATOL = 2e-6  # float32 outputs of size 1. Measured under 1e-6
+
+BN = "BatchNormalization"
+NORM = {"scale1": (4,), "bias1": (4,), "mean1": (4,), "var1": (4,)}
+
+
+def tail_of(proto: ModelProto, output: str) -> Tail:
+    arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    maker: NodeProto = next(n for n in proto.graph.node if output in n.output)
+    node = linear(maker, arrays[maker.input[1]].shape)
+    assert node is not None
+    return Followers(proto.graph, reader_of(arrays)).tail(node)
+
+
+def facts(tail: Tail) -> tuple[str, str, str, str]:
+    return tail.mean, tail.added, tail.join, tail.other
+
+
+# text, weights, the output looked at, (mean, added, join, other), the tensor that scale * output + shift is
+CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str, str, str], str]] = {
+    "nothing": (
+        "(float[N,3,6,6] x) => (float y) { h = Conv (x, w, b) y = Relu (h) }",
+        {"w": (4, 3, 3, 3), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "batch norm": (
+        f"(float[N,3,6,6] x) => (float y) {{ h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) y = Relu (n) }}",
+        {"w": (4, 3, 3, 3), **NORM}, "h", ("mean1", "", "", ""), "n",
+    ),
+    "batch norm with an epsilon": (
+        f"(float[N,3,6,6] x) => (float y) {{ h = Conv (x, w, b)"
+        f" n = {BN} <epsilon=0.3> (h, scale1, bias1, mean1, var1) y = Relu (n) }}",
+        {"w": (4, 3, 3, 3), "b": (4,), **NORM}, "h", ("mean1", "", "", ""), "n",
+    ),
+    "a mean that two share": (
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) g = Conv (x, v)
+            m = {BN} (g, scale1, bias1, mean1, var1) y = Mul (n, m) }}""",
+        {"w": (4, 3, 3, 3), "v": (4, 3, 3, 3), **NORM}, "h", ("", "", "", ""), "n",
+    ),
+    "batch norm of something else's statistics": (
+        f"""(float[N,3,6,6] x, float[4] seen) => (float y) {{
+            h = Conv (x, w) n = {BN} (h, scale1, bias1, seen, var1) y = Relu (n) }}""",
+        {"w": (4, 3, 3, 3), **NORM}, "h", ("", "", "", ""), "h",
+    ),
+    "bias after a MatMul": (
+        "(float[N,5,3] x) => (float y) { h = MatMul (x, w) s = Add (h, b) y = Relu (s) }",
+        {"w": (3, 4), "b": (4,)}, "h", ("", "b", "", ""), "s",
+    ),
+    "bias before a MatMul in the sum": (
+        "(float[N,5,3] x) => (float y) { h = MatMul (x, w) s = Add (b, h) y = Relu (s) }",
+        {"w": (3, 4), "b": (1, 1, 4)}, "h", ("", "b", "", ""), "s",
+    ),
+    "bias after a convolution, normalised": (
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w) s = Add (h, b) n = {BN} (s, scale1, bias1, mean1, var1) y = Relu (n) }}""",
+        {"w": (4, 3, 3, 3), "b": (4, 1, 1), **NORM}, "h", ("mean1", "b", "", ""), "n",
+    ),
+    "a bias that two share": (
+        "(float[N,5,3] x) => (float y) { h = MatMul (x, w) s = Add (h, b) t = Relu (s) y = Add (t, b) }",
+        {"w": (3, 4), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "a constant per place, as long as the channels": (
+        "(float[N,3,6,6] x) => (float y) { h = Conv (x, w) s = Add (h, b) y = Relu (s) }",
+        {"w": (4, 3, 3, 3), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "a constant per token, as long as the channels": (
+        "(float[N,4,3] x) => (float y) { h = MatMul (x, w) s = Add (h, b) y = Relu (s) }",
+        {"w": (3, 4), "b": (4, 1)}, "h", ("", "", "", ""), "h",
+    ),
+    "one number for all": (
+        "(float[N,5,3] x) => (float y) { h = MatMul (x, w) s = Add (h, b) y = Relu (s) }",
+        {"w": (3, 4), "b": (1,)}, "h", ("", "", "", ""), "h",
+    ),
+    "join": (
+        "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) s = Add (h, x) y = Relu (s) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "s", "x"), "h",
+    ),
+    "join the other way, as a Sum": (
+        "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) s = Sum (x, h) y = Relu (s) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "s", "x"), "h",
+    ),
+    "join of two branches, normalised": (
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) g = Conv (x, v) s = Add (n, g) y = Relu (s) }}""",
+        {"w": (4, 3, 3, 3), "v": (4, 3, 3, 3), **NORM}, "h", ("mean1", "", "s", "g"), "n",
+    ),
+    "join behind a bias": (
+        "(float[N,5,4] x) => (float y) { h = MatMul (x, w) a = Add (h, b) s = Add (x, a) y = Relu (s) }",
+        {"w": (4, 4), "b": (4,)}, "h", ("", "b", "s", "x"), "a",
+    ),
+    "a Gemm's join": (
+        "(float[N,4] x) => (float y) { h = Gemm (x, w, b) s = Add (x, h) y = Relu (s) }",
+        {"w": (4, 4), "b": (4,)}, "h", ("", "", "s", "x"), "h",
+    ),
+    "a sum with itself": (
+        "(float[N,3,6,6] x) => (float y) { h = Conv (x, w, b) s = Add (h, h) y = Relu (s) }",
+        {"w": (4, 3, 3, 3), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "a sum of three": (
+        "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) r = Relu (x) s = Sum (h, x, r) y = Relu (s) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "two readers": (
+        "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) s = Add (h, x) r = Relu (h) y = Mul (s, r) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "the output itself": (
+        "(float[N,4,6,6] x) => (float h, float y) { h = Conv (x, w, b) y = Add (h, x) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
+    ),
+    "an output behind the normalisation": (
+        f"""(float[N,4,6,6] x) => (float n, float y) {{
+            h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) y = Add (n, x) }}""",
+        {"w": (4, 4, 1, 1), **NORM}, "h", ("mean1", "", "", ""), "n",
+    ),
+    "the join is an output": (
+        "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) y = Add (h, x) }",
+        {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "y", "x"), "h",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tails(case: str) -> None:
+    text, weights, output, wanted, seen = CASES[case]
+    proto = model(text, weights)
+    tail = tail_of(proto, output)
+    assert facts(tail) == wanted
+    names = list(dict.fromkeys([output, seen, *([tail.join] if tail.join else [])]))
+    del proto.graph.output[:]
+    for name in names:
+        proto.graph.output.add(name=name)
+    rng = np.random.default_rng(0)
+    session = Session(proto.SerializeToString())
+    feeds = {
+        i.name: rng.standard_normal([d if isinstance(d, int) else 2 for d in i.shape]).astype(np.float32)
+        for i in session.inputs
+    }
+    found = dict(zip(names, session.run(feeds), strict=True))
+    shape = [1] * found[output].ndim
+    shape[1 if any(n.op_type == "Conv" for n in proto.graph.node) else -1] = -1
+    after = tail.scale.reshape(shape) * found[output] + tail.shift.reshape(shape)
+    np.testing.assert_allclose(after, found[seen], atol=TAIL_ATOL)
+
+
+def test_a_body_reads_too() -> None:
+    """Who captures a tensor, or a constant, is a reader like any other."""
+    text = """(float[N,4] x, bool q) => (float y) {
+        h = MatMul (x, w) s = Add (h, b) t = Add (s, x)
+        i = If (q) < then_branch = one () => (float[N,4] o) { o = Relu (CAPTURED) },
+                     else_branch = two () => (float[N,4] p) { p = Neg (x) } >
+        y = Add (t, i) }"""
+    weights = {"w": (4, 4), "b": (4,)}
+    assert facts(tail_of(model(text.replace("CAPTURED", "x"), weights), "h")) == ("", "b", "t", "x")
+    assert facts(tail_of(model(text.replace("CAPTURED", "h"), weights), "h")) == ("", "", "", "")
+    assert facts(tail_of(model(text.replace("CAPTURED", "s"), weights), "h")) == ("", "b", "", "")
+    assert facts(tail_of(model(text.replace("CAPTURED", "b"), weights), "h")) == ("", "", "", "")
+
+
+def test_users() -> None:
+    proto = model(CASES["two readers"][0], CASES["two readers"][1])
+    followers = Followers(proto.graph, reader_of({"w": constant(proto, "w")}))
+    assert [n.op_type for n in followers.users("h")] == ["Add", "Relu"]
+    assert followers.users("nothing") == []
+    assert linear(helper.make_node("Relu", ["h"], ["r"]), None) is None
