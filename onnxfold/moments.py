@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 MOST_FEATURES = 4608
 """Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider readers have no moments; they are merged only."""
-ROWS_PER_FEATURE = 24
+ROWS_PER_FEATURE = 8
 LEAST_ROWS = 16384
 """More rows of patches than these tell little more about so many features: a random share of the places is used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ from .survey import survey
 from .trial import Trial
 
 _PROBES = 2  # batches that sensitivities are measured on
+_PER_FEATURE = 20.0  # multiply-adds per cubed number of features: two refits of a reader
+_MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minute or two on two cores
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
 
 
@@ -90,22 +93,49 @@ class Sampled:
         fit = self.samples.fit
         seen, unseen = (fit[:-_PROBES], fit[-_PROBES:]) if len(fit) > 2 * _PROBES else (fit, fit)
         trial = Trial(self.work.model, lambda _: unseen)
+        shapes = {width.name: self._shape(width) for width in widths}
+        factors = dict[str, float]()
         out = {}
-        for width in self._progress("measuring groups", list(widths)):
-            shape = self._shape(width)
-            kept, factors = list[int](), list[float]()
+        affordable = self._affordable(widths)
+        for width in self._progress("measuring groups", [w for w in widths if w.name in affordable]):
+            shape = shapes[width.name]
+            kept, found = list[int](), list[float]()
             for share in _SHARES:
                 keep = round_width(width, width.size * share, round_to)
                 if keep < width.size and keep not in kept and shape[keep] > 0:
                     kept.append(keep)
-                    factors.append(self._measured(width.name, keep, seen[: 2 * _PROBES], trial) / shape[keep])
+                    found.append(self._measured(width.name, keep, seen[: 2 * _PROBES], trial) / shape[keep])
             if kept:
                 gone = width.size - np.arange(width.size + 1)
                 at = [width.size - k for k in kept]
-                logs = np.log(np.maximum(factors, 1e-12))
+                logs = np.log(np.maximum(found, 1e-12))
                 shape = shape * np.exp(np.interp(np.log(np.maximum(gone, 1)), np.log(at), logs))
+                factors[width.name] = float(np.exp(np.mean(logs)))
             out[width.name] = shape
-        return out
+        usual = float(np.median(list(factors.values()))) if factors else 1.0
+        return {width.name: out.get(width.name, shapes[width.name] * usual) for width in widths}
+
+    def _affordable(self, widths: Sequence[Width]) -> set[str]:
+        """The groups that are measured one by one, the cheapest first; the others are taken to be like them."""
+        prices = {w.name: sum(float(f) ** 3 for f in self._reader_features(w.name)) for w in widths}
+        spent, names = 0.0, set[str]()
+        for name in sorted(prices, key=lambda n: prices[n]):
+            spent += _PER_FEATURE * prices[name]
+            if spent > _MOST_WORK:
+                break
+            names.add(name)
+        return names
+
+    def _reader_features(self, name: str) -> list[int]:
+        """How many inputs the readers of a group have: all their channels, times the kernel."""
+        group = next(g for g in self.work.analysis.groups if g.name == name)
+        found = []
+        for place in (p for p in group.parameters if p.role is Role.READS):
+            shape = self.work.model.graph.tensor(place.tensor).shape or ()
+            found.append(
+                math.prod(d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2))
+            )
+        return found
 
     def _measured(self, name: str, keep: int, feeds: Sequence[Feeds], trial: Trial) -> float:
         """The squared relative error of the outputs when group `name` alone is folded."""

@@ -148,4 +148,9 @@ def _reader(use: _Use, sums: Moments, energies: _Energies, constants: _Constants
     rows = use.node.matrix(weight.astype(np.float64))[0] * use.tail.scale[:, None]
     covariance = sums.inputs()
     energy = energies.found.get(use.tail.join) or float(np.sum((rows @ covariance) * rows))
+    if 2 * use.columns.size <= len(covariance):  # others make up for little, and inverting them all costs the most
+        own = use.columns.ravel()
+        return Reader(
+            covariance[np.ix_(own, own)], rows[:, own], np.arange(len(own)).reshape(use.columns.shape), energy
+        )
     return Reader(covariance, rows, use.columns, energy)
