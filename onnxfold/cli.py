@@ -18,11 +18,12 @@ from . import __version__, session
 from .cluster import Clusterer
 from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
-from .flow import DEFAULT_MAX_ERROR, compare, fold, inspect
+from .flow import compare, fold, inspect
 from .images import Preprocess
 from .progress import on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
+from .request import DEFAULT_MAX_ERROR
 from .samples import Effort
 
 USAGE = """\

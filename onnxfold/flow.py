@@ -7,10 +7,9 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -21,7 +20,8 @@ from .cluster import Clusterer
 from .compress import Compressor
 from .costs import Costs, costs, count_parameters
 from .decide import decide, decide_sampled
-from .errors import ModelError, NothingToFoldError, OnnxFoldError, RequestError, ValidationError
+from .errors import ModelError, NothingToFoldError, OnnxFoldError, ValidationError
+from .evidence import gather_evidence, given_up, keep_samples
 from .features import Method
 from .graph import contradiction
 from .images import Preprocess
@@ -32,16 +32,15 @@ from .plan import Aim, Budget, round_width
 from .progress import Progress, silent
 from .recover import Recovery
 from .report import FoldReport, GroupReport, Size
+from .request import check_seed, make_budget, one_of, patterns
 from .sampled import Sampled
-from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
+from .samples import Effort, Samples
 from .session import Feeds, Session, resolve_providers
 from .store import check_target, staged
 from .trial import Trial
 from .validate import Check, brief, check
 
-C = TypeVar("C", bound=Enum)
 Source = str | os.PathLike[str] | ModelProto
-DEFAULT_MAX_ERROR = 0.1  # relative L2 on probe inputs that the default budget allows
 PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
 
 
@@ -124,29 +123,29 @@ def fold(
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     begin = time.perf_counter()
-    method, recovery, clusterer = _one_of(Method, method), _one_of(Recovery, recovery), _one_of(Clusterer, clusterer)
-    effort = _one_of(Effort, effort)
-    _check_seed(seed, threads)
+    method, recovery, clusterer = one_of(Method, method), one_of(Recovery, recovery), one_of(Clusterer, clusterer)
+    effort = one_of(Effort, effort)
+    check_seed(seed, threads)
     budget = make_budget(ratio, target_params, target_macs, max_error, min_agreement, round_to)
     usable, missing = resolve_providers(providers)
-    patterns = _patterns(include, exclude)
+    compiled = patterns(include, exclude)
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     loaded = load(model, input_shapes)
     _check_weights(loaded)
     analysis = _analyse(loaded)
-    notes = _notes(analysis, patterns)
+    notes = _notes(analysis, compiled)
     chosen = [g.name for g in analysis.groups if g.name not in notes]
     if not chosen:
         raise NothingToFoldError(_nothing(loaded, analysis, bool(include or exclude)))
     seconds = {"analyse": time.perf_counter() - begin}
     work = Compressor(loaded, analysis, method, clusterer, seed, threads)
     prices = costs(loaded, input_shapes)
-    evidence = _evidence(
+    evidence = gather_evidence(
         loaded, calibration, samples, preprocess, effort, method, recovery, seed, input_shapes, progress
     )
     if synthetic is not None:
-        _keep_samples(evidence, calibration, Path(synthetic))
+        keep_samples(evidence, calibration, Path(synthetic))
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
     decision = None
     feeds: Feeds | Callable[[Session], Feeds]
@@ -160,7 +159,7 @@ def fold(
         except OnnxFoldError:
             raise
         except Exception as error:  # onnxruntime's share no base class
-            evidence = _given_up(evidence, error, method, recovery)
+            evidence = given_up(evidence, error, method, recovery)
     if decision is None:
         recovery = Recovery.CLOSED_FORM if recovery is Recovery.AUTO else recovery
         feeds = probes = _probes(loaded, prices, input_shapes, seed)
@@ -205,10 +204,10 @@ def inspect(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> FoldReport:
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
-    patterns = _patterns(include, exclude)
+    compiled = patterns(include, exclude)
     loaded = load(model, input_shapes)
     analysis = _analyse(loaded)
-    notes = _notes(analysis, patterns)
+    notes = _notes(analysis, compiled)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
     size = Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({}))
     return FoldReport(_name(model), "", {}, size, None, groups, analysis.refusals, None)
@@ -232,7 +231,7 @@ def compare(
         input_shapes, providers, seed, latency: as in `fold`.
     """
     usable, missing = resolve_providers(providers)
-    _check_seed(seed)
+    check_seed(seed)
     old, new = load(before, input_shapes), load(after, input_shapes)
     prices = costs(old, input_shapes)
     feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed)
@@ -246,84 +245,6 @@ def compare(
         Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
     ]
     return FoldReport(_name(before), _name(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
-
-
-def make_budget(
-    ratio: float | None,
-    target_params: float | None,
-    target_macs: float | None,
-    max_error: float | None,
-    min_agreement: float | None,
-    round_to: int,
-) -> Budget:
-    """The one budget that was given, or the default. Raises RequestError for two."""
-    asked = {
-        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.QUALITY: max_error,
-        Aim.AGREEMENT: min_agreement,
-    }  # fmt: skip
-    given = [(aim, value) for aim, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise RequestError(f"give one of {', '.join(f'--{aim.value}' for aim in asked)}, not several")
-    aim, value = given[0] if given else (Aim.QUALITY, DEFAULT_MAX_ERROR)
-    return Budget(aim, value, round_to)
-
-
-def _one_of(choices: type[C], value: C | str) -> C:
-    try:
-        return choices(value)
-    except ValueError:
-        known = ", ".join(str(c.value) for c in choices)
-        raise RequestError(f"unknown {choices.__name__.lower()} '{value}': choose from {known}") from None
-
-
-def _check_seed(seed: int, threads: int = 0) -> None:
-    if not 0 <= seed < 2**32:
-        raise RequestError(f"--seed must be between 0 and {2**32 - 1}, not {seed}")
-    if not 0 <= threads <= 1024:
-        raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
-
-
-def _evidence(
-    model: Model,
-    calibration: object,
-    count: int,
-    preprocess: Preprocess | None,
-    effort: Effort,
-    method: Method,
-    recovery: Recovery,
-    seed: int,
-    shapes: Mapping[str, Sequence[int]] | None,
-    progress: Progress[Any],
-) -> Samples | None:
-    """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
-    needed = method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
-    if calibration is not None:
-        return calibration_samples(model, calibration, count, preprocess, shapes)
-    wanted = needed or method is Method.AUTO or recovery is Recovery.AUTO
-    found = synthetic_samples(model, effort, seed, shapes, progress) if wanted and effort is not Effort.FAST else None
-    if needed and (found is None or not found.trusted):
-        what = f"--method {method.value}" if method is Method.SECOND_ORDER else f"--recovery {recovery.value}"
-        why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
-        raise RequestError(f"{what} needs samples ({why}): give --calibration")
-    return found
-
-
-def _given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
-    """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
-    reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
-    if method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
-        raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
-    return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
-
-
-def _keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:
-    """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
-    if evidence is None or calibration is not None:
-        raise RequestError("--synthetic has nothing to write: samples are only made without --calibration and not fast")
-    try:
-        save_samples(evidence, path)
-    except OSError as error:
-        raise RequestError(f"cannot write the synthetic inputs {path}: {error.strerror or error}") from error
 
 
 def _probes(
@@ -377,16 +298,6 @@ def _check_weights(model: Model) -> None:
         if tensor.data_type in FLOATS and (bad := np.isnan(model.constants.array(tensor.name))).any():
             at = [int(i) for i in np.argwhere(bad)[0]]
             raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
-
-
-def _patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
-    compiled: list[list[re.Pattern[str]]] = []
-    for option, given in (("--include", include), ("--exclude", exclude)):
-        try:
-            compiled.append([re.compile(pattern) for pattern in ([given] if isinstance(given, str) else given)])
-        except re.error as error:
-            raise RequestError(f"{option} '{error.pattern!s}' is not a regular expression: {error}") from error
-    return compiled[0], compiled[1]
 
 
 def _notes(analysis: Analysis, patterns: tuple[list[re.Pattern[str]], list[re.Pattern[str]]]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from tiny import FAST, MODELS, ROOT, TEXT, main, net, snapshot, write
 
-from onnxfold import __version__, cli, flow, progress, report
+from onnxfold import __version__, cli, progress, report, request
 from onnxfold.errors import RuleError
 from onnxfold.report import FoldReport
 
@@ -85,7 +85,7 @@ def test_fold(tmp_path: Path, capsys: Capture) -> None:
 def test_default_budget(tmp_path: Path, capsys: Capture) -> None:
     assert run(MODELS / "digits_vgg.onnx", tmp_path / "out.onnx", "--report", tmp_path / "r.json") == 0
     data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert data["settings"]["budget"] == {"max-error": flow.DEFAULT_MAX_ERROR}
+    assert data["settings"]["budget"] == {"max-error": request.DEFAULT_MAX_ERROR}
     assert data["after"]["parameters"] < data["before"]["parameters"]
     assert capsys.readouterr().err == ""
 

@@ -1,0 +1,60 @@
+"""Which samples a fold is chosen and repaired with, if any, and what happens where they cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .errors import RequestError
+from .features import Method
+from .images import Preprocess
+from .model import Model
+from .progress import Progress
+from .recover import Recovery
+from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
+from .validate import brief
+
+
+def gather_evidence(
+    model: Model,
+    calibration: object,
+    count: int,
+    preprocess: Preprocess | None,
+    effort: Effort,
+    method: Method,
+    recovery: Recovery,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None,
+    progress: Progress[Any],
+) -> Samples | None:
+    """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
+    needed = method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+    if calibration is not None:
+        return calibration_samples(model, calibration, count, preprocess, shapes)
+    wanted = needed or method is Method.AUTO or recovery is Recovery.AUTO
+    found = synthetic_samples(model, effort, seed, shapes, progress) if wanted and effort is not Effort.FAST else None
+    if needed and (found is None or not found.trusted):
+        what = f"--method {method.value}" if method is Method.SECOND_ORDER else f"--recovery {recovery.value}"
+        why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
+        raise RequestError(f"{what} needs samples ({why}): give --calibration")
+    return found
+
+
+def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
+    """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
+    reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
+    if method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+        raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
+    return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
+
+
+def keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:
+    """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
+    if evidence is None or calibration is not None:
+        raise RequestError("--synthetic has nothing to write: samples are only made without --calibration and not fast")
+    try:
+        save_samples(evidence, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the synthetic inputs {path}: {error.strerror or error}") from error

@@ -1,0 +1,62 @@
+"""What was asked for, checked: budgets, choices by name, patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from typing import TypeVar
+
+from .errors import RequestError
+from .plan import Aim, Budget
+
+C = TypeVar("C", bound=Enum)
+DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
+
+
+def make_budget(
+    ratio: float | None,
+    target_params: float | None,
+    target_macs: float | None,
+    max_error: float | None,
+    min_agreement: float | None,
+    round_to: int,
+) -> Budget:
+    """The one budget that was given, or the default. Raises RequestError for two."""
+    asked = {
+        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.QUALITY: max_error,
+        Aim.AGREEMENT: min_agreement,
+    }  # fmt: skip
+    given = [(aim, value) for aim, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise RequestError(f"give one of {', '.join(f'--{aim.value}' for aim in asked)}, not several")
+    aim, value = given[0] if given else (Aim.QUALITY, DEFAULT_MAX_ERROR)
+    return Budget(aim, value, round_to)
+
+
+def one_of(choices: type[C], value: C | str) -> C:
+    """The member of `choices` with that value. Raises RequestError for one that there is not."""
+    try:
+        return choices(value)
+    except ValueError:
+        known = ", ".join(str(c.value) for c in choices)
+        raise RequestError(f"unknown {choices.__name__.lower()} '{value}': choose from {known}") from None
+
+
+def check_seed(seed: int, threads: int = 0) -> None:
+    """Raise RequestError for a seed or a number of threads out of range."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"--seed must be between 0 and {2**32 - 1}, not {seed}")
+    if not 0 <= threads <= 1024:
+        raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
+
+
+def patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+    """Both lists compiled. Raises RequestError for what is no regular expression."""
+    compiled: list[list[re.Pattern[str]]] = []
+    for option, given in (("--include", include), ("--exclude", exclude)):
+        try:
+            compiled.append([re.compile(pattern) for pattern in ([given] if isinstance(given, str) else given)])
+        except re.error as error:
+            raise RequestError(f"{option} '{error.pattern!s}' is not a regular expression: {error}") from error
+    return compiled[0], compiled[1]
