@@ -33,6 +33,7 @@ from .tails import Followers, Tail
 from .walk import Walk
 
 RIDGE = 0.1
+_FEW = 4.0  # the ridge grows by so much where there are as many features as rows
 _FAINT = 1e-4  # a normalisation's scale below this times the largest hides what it scales: nothing to aim at there
 
 
@@ -186,6 +187,7 @@ def _refit_one(
     assert old is not None
     old_matrix = node.matrix(old.astype(np.float64))
     can = bool(node.bias or tail.mean or tail.added or node.op != "MatMul")
+    ridge *= 1 + _FEW * node.features / max(1, sums.count)
     repair = rescale if level is Recovery.STATISTICS else partial(refit, ridge=ridge)
     solved, bias, before, after = repair(sums, old_matrix, bias=can)
     weights.write(node.weight, node.tensor(solved, old.shape))

@@ -25,7 +25,7 @@ from .session import Feeds
 from .survey import survey
 from .trial import Trial
 
-_PROBES = 2  # batches that sensitivities are measured on
+_UNSEEN = 4  # one in so many batches is not fitted on but measured, where groups are folded alone
 _PER_FEATURE = 20.0  # multiply-adds per cubed number of features: two refits of a reader
 _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minute or two on two cores
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
@@ -91,7 +91,8 @@ class Sampled:
         folds of the group alone with its readers refitted, measured on a few other samples, and interpolated.
         """
         fit = self.samples.fit
-        seen, unseen = (fit[:-_PROBES], fit[-_PROBES:]) if len(fit) > 2 * _PROBES else (fit, fit)
+        held = max(1, len(fit) // _UNSEEN)
+        seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
         trial = Trial(self.work.model, lambda _: unseen)
         shapes = {width.name: self._shape(width) for width in widths}
         factors = dict[str, float]()
@@ -104,7 +105,7 @@ class Sampled:
                 keep = round_width(width, width.size * share, round_to)
                 if keep < width.size and keep not in kept and shape[keep] > 0:
                     kept.append(keep)
-                    found.append(self._measured(width.name, keep, seen[: 2 * _PROBES], trial) / shape[keep])
+                    found.append(self._measured(width.name, keep, seen, trial) / shape[keep])
             if kept:
                 gone = width.size - np.arange(width.size + 1)
                 at = [width.size - k for k in kept]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,6 +13,7 @@ import numpy as np
 
 from .batching import Batching, batches
 from .calibration import read_calibration
+from .costs import costs
 from .images import Preprocess
 from .inputs import DESCRIPTION
 from .model import Model
@@ -38,7 +40,10 @@ class Effort(Enum):
     """The same, descending four times as long."""
 
 
-SYNTHETIC = {Effort.BALANCED: (128, 80), Effort.BEST: (128, 300)}  # samples, steps
+SYNTHETIC = {Effort.BALANCED: (512, 160), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
+_PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
+_LEAST = 16  # samples, and steps
+_PER_ELEMENT = 4e-9  # seconds per activation for a step forward and backward (two cores; a ResNet-56 takes half of it)
 SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent at most
 
 
@@ -70,7 +75,7 @@ def calibration_samples(
     """The user's own data. Raises RequestError where it does not fit the model."""
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
-    fit, check = _split(list(batches(found.feeds, specs, BATCH)))
+    fit, check = _split(list(batches(found.feeds, specs, _batch(found.samples))))
     return Samples(fit, check, found.description, True, True, None, found.notes)
 
 
@@ -82,12 +87,12 @@ def synthetic_samples(
     progress: Progress[Any] = silent,
 ) -> Samples:
     """Inputs made from the model alone; random ones where that cannot be."""
-    count, steps = SYNTHETIC[effort]
+    count, steps = _extent(model, effort, input_shapes)
     made = _made(model, count, steps, seed, input_shapes, SECONDS[effort], progress)
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if lengths == {count}:
-        step = Batching.of(specs).size or BATCH
+        step = Batching.of(specs).size or _batch(count)
         pieces: list[Feeds] = [
             {name: np.ascontiguousarray(x[a : a + step]) for name, x in made.feeds.items()}
             for a in range(0, count - step + 1, step)
@@ -97,6 +102,19 @@ def synthetic_samples(
     fit, check = _split(pieces)
     notes = (made.note,) if made.note else ()
     return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
+
+
+def _extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> tuple[int, int]:
+    """(samples, steps) that the time allows, by the size of the activations: fewer samples first, then fewer steps."""
+    count, steps = SYNTHETIC[effort]
+    if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
+        steps = min(steps, _PLAIN_STEPS)
+    sizes = costs(model, shapes).shapes
+    made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
+    each = _PER_ELEMENT * sum(math.prod(size) for name, size in sizes.items() if name in made)
+    share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
+    fitting = round(count * share**0.6)
+    return max(_LEAST, fitting - fitting % _LEAST), max(_LEAST, round(steps * share**0.4))
 
 
 def save_samples(samples: Samples, path: Path) -> None:
@@ -132,6 +150,11 @@ def _made(
         )
         cache.save(name, found)
     return found
+
+
+def _batch(count: int) -> int:
+    """Samples in a batch: few enough that some batches can be held back."""
+    return max(1, min(BATCH, count // CHECK_SHARE))
 
 
 def _split(pieces: list[Feeds]) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
