@@ -6,8 +6,8 @@
 Rows "inner": the same share of channels kept in the inner group of every residual block. Rows "MACs": all groups with a
 target for the MACs, planned by ours, uniform by the others. Columns: L1, L2, plain fold (k-means), closed form
 (Fold-AR, or variance correction where BatchNormalization was fused), onnxsim's L2 pruning (all channels, at the
-sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, readers multiplied by a ridge map fitted
-on 128 images; arXiv 2602.23795, written from the formula), and ours with synthetic inputs and with 128 real ones. All
+sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, readers multiplied by a ridge map
+fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthetic inputs and with 128 real ones. All
 figures of a network come from one run; `--store` keeps them by network.
 """
 
