@@ -108,6 +108,11 @@ def _fold(given: Sequence[str]) -> int:
     budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
     budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
     budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
+    budget.add_argument(
+        "--target-latency", metavar="F", type=float,
+        help="share of the latency to keep, measured here: it depends on the machine",
+    )  # fmt: skip
     budget.add_argument(
         "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
     )
@@ -152,6 +157,7 @@ def _fold(given: Sequence[str]) -> int:
         result = fold(
             options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
             target_params=options.target_params, target_macs=options.target_macs, max_error=options.max_error,
+            target_size=options.target_size, target_latency=options.target_latency,
             min_agreement=options.min_agreement, effort=options.effort, calibration=options.calibration,
             samples=options.samples, synthetic=options.synthetic, round_to=options.round_to,
             preprocess=None if options.preprocess is None else Preprocess.parse(options.preprocess),
