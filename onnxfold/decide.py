@@ -71,16 +71,13 @@ def decide(
     return Decision(finish(plan), plan.ratio)
 
 
-def decide_sampled(
-    sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge, progress: Progress[Any], more: bool = True
-) -> Decision:
-    """What meets `budget`, chosen and repaired with samples; `more`: on those held back too, where nothing is tried on
-    them. Raises PlanError where a target cannot be met."""
+def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge, progress: Progress[Any]) -> Decision:
+    """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met."""
     work = sampled.work
     widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to)
-        return Decision(sampled.finish(plan.keep, more), plan.ratio)
+        return Decision(sampled.finish(plan.keep), plan.ratio)
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
     curves = sampled.curves(widths, budget.round_to)
@@ -91,7 +88,7 @@ def decide_sampled(
         return refund(allocate(steps, budget), widths, curves, price, budget)
 
     def finish(plan: Plan) -> Folded:
-        return sampled.finish(plan.keep, more)
+        return sampled.finish(plan.keep)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
         return Decision(finish(choose(price)), None)

@@ -41,15 +41,11 @@ class Planner:
         providers: Sequence[str],
         target: Path,
         external_data: bool = False,
-        spare: bool = False,
     ) -> None:
-        """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`).
-
-        `spare`: nothing is fitted on the samples held back, so that they can judge every decision.
-        """
+        """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`)."""
         self.subject, self.manner, self.evidence = subject, manner, evidence
         self.work = subject.compressor(manner)
-        self._shapes, self._progress, self._spare = shapes, progress, spare
+        self._shapes, self._progress = shapes, progress
         self._gauge = Gauge(subject.model, target, external_data, next(iter(providers), None), self._single)
 
     @property
@@ -84,7 +80,7 @@ class Planner:
         prices, gauge, progress = self.subject.prices, self._gauge, self._progress
         if self.evidence is not None and self.sampled:
             try:
-                return decide_sampled(self._with_samples, prices, budget, gauge, progress, more=not self._spare)
+                return decide_sampled(self._with_samples, prices, budget, gauge, progress)
             except OnnxFoldError:
                 raise
             except Exception as error:  # onnxruntime's share no base class

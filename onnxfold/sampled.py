@@ -70,19 +70,16 @@ class Sampled:
         kept = np.setdiff1d(np.arange(n), order[: n - keep])
         return pruning(kept, n, float(self.found[name].errors[n - keep]))
 
-    def finish(self, keep: Mapping[str, int], more: bool = False) -> Folded:
-        """The model under the plan `keep`, repaired; `more` fits on the samples held back too."""
+    def finish(self, keep: Mapping[str, int]) -> Folded:
+        """The model under the plan `keep`, repaired; the samples held back stay unseen, to judge it."""
         merges = {name: self._repaired(name, k) for name, k in keep.items()}
         proto = self.work.emit(merges)
         if self.recovery not in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             return Folded(proto, merges)
-        feeds = list(self.samples.fit)
-        if more:
-            known = {id(feed) for feed in feeds}
-            feeds += [feed for feed in self.samples.check if id(feed) not in known]
         done = refit_readers(
-            self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery, progress=self._progress
-        )
+            self.work.model, self.work.analysis, merges, proto, self.samples.fit, level=self.recovery,
+            progress=self._progress,
+        )  # fmt: skip
         return Folded(proto, merges, done)
 
     def curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:

@@ -18,12 +18,13 @@ from .images import Preprocess
 from .inputs import DESCRIPTION
 from .model import Model
 from .progress import Progress, silent
-from .session import Feeds, Session
+from .session import Feeds, InputSpec, Session
 from .store import inline
 from .synthetic import Synthetic, cache, contact_sheet, synthesize
 from .synthetic.problem import CLASS_SPREAD
 
 BATCH = 16
+_HELD = 64  # samples of a batch that is held back: the verdict runs one
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
 
 
@@ -75,7 +76,7 @@ def calibration_samples(
     """The user's own data. Raises RequestError where it does not fit the model."""
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
-    fit, check = _split(list(batches(found.feeds, specs, _batch(found.samples))))
+    fit, check = _split(list(batches(found.feeds, specs, _batch(found.samples))), specs)
     return Samples(fit, check, found.description, True, True, None, found.notes)
 
 
@@ -99,7 +100,7 @@ def synthetic_samples(
         ]
     else:
         pieces = [made.feeds]
-    fit, check = _split(pieces)
+    fit, check = _split(pieces, specs)
     notes = (made.note,) if made.note else ()
     return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
 
@@ -157,9 +158,9 @@ def _batch(count: int) -> int:
     return max(1, min(BATCH, count // CHECK_SHARE))
 
 
-def _split(pieces: list[Feeds]) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
-    """The last pieces are held back; all serve for both where there are few."""
+def _split(pieces: list[Feeds], specs: Sequence[InputSpec]) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
+    """The last pieces are held back, in larger batches; all serve for both where there are few."""
     if len(pieces) < 4:
         return tuple(pieces), tuple(pieces)
     held = max(1, len(pieces) // CHECK_SHARE)
-    return tuple(pieces[:-held]), tuple(pieces[-held:])
+    return tuple(pieces[:-held]), tuple(batches(pieces[-held:], specs, _HELD))

@@ -79,7 +79,7 @@ def sweep(
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as folder:
         target = Path(folder) / "folded.onnx"
-        planner = Planner(found, manner, evidence, input_shapes, progress, providers=usable, target=target, spare=True)
+        planner = Planner(found, manner, evidence, input_shapes, progress, providers=usable, target=target)
         original = on_disk(found.model, Path(folder))
         way = None
         while way != planner.sampled:  # all rows the same way, also where the samples prove useless at a later one

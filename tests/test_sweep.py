@@ -138,19 +138,6 @@ def test_stages_happen_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(errors) == 3 and errors == sorted(errors) and errors[0] < 0.2
 
 
-def test_nothing_is_fitted_on_what_it_is_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
-    original = Sampled.finish
-
-    def finish(self: Sampled, keep: Any, more: bool = False) -> Any:
-        seen.append(more)
-        return original(self, keep, more)
-
-    monkeypatch.setattr(Sampled, "finish", finish)
-    sweep(MLP, at=[0.6], calibration=images(True), latency=False)
-    assert seen == [False]
-
-
 def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows are decided the same way, also where the samples prove useless at the second budget."""
     calls: list[float] = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tiny import MODELS, ROOT, net
 
 import onnxfold
+from onnxfold import sampled as sampled_module
 from onnxfold.analyse import analyse
 from onnxfold.compress import Compressor
 from onnxfold.errors import PlanError, RequestError
@@ -202,12 +203,20 @@ def test_curves_are_measured() -> None:
         assert error / 3 < curves[width.name][width.size // 2] < error * 3
 
 
-def test_finishing_with_more_samples_fits_all_of_them() -> None:
-    made = sampled("digits_mlp")
-    keep = {name: 32 for name in made.chosen}
-    few, many = made.finish(keep), made.finish(keep, more=True)
-    assert made.trial.error(many.proto) < made.trial.error(few.proto)
-    assert all(one.after < one.before for one in (*few.refitted, *many.refitted))
+def test_nothing_is_fitted_on_the_samples_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, fitted = sampled("digits_mlp"), list[Any]()
+    original = sampled_module.refit_readers
+
+    def watch(model: Any, analysis: Any, merges: Any, proto: Any, feeds: Any, **how: Any) -> Any:
+        fitted.extend(feeds)
+        return original(model, analysis, merges, proto, feeds, **how)
+
+    monkeypatch.setattr(sampled_module, "refit_readers", watch)
+    done = made.finish({name: 32 for name in made.chosen})
+    held = np.concatenate([feed["image"] for feed in made.samples.check])
+    used = np.concatenate([feed["image"] for feed in fitted])
+    assert len(held) and len(used) and not (used[:, None] == held).all(axis=-1).any()
+    assert all(one.after < one.before for one in done.refitted)
 
 
 def test_cells_stay_equal() -> None:
