@@ -13,7 +13,7 @@ from .costs import Costs
 from .errors import RequestError
 from .gauge import Gauge
 from .merge import Merge
-from .plan import Aim, Budget, Plan, Step, allocate, by_error, ladder, meet, path, refund, uniform
+from .plan import Aim, Budget, Plan, Step, Width, allocate, by_error, ladder, meet, path, refund, uniform
 from .progress import Progress
 from .recover import Recovery
 from .sampled import Folded, Sampled
@@ -22,6 +22,7 @@ from .trial import Trial
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
 BISECTIONS = 4  # between the first that passes and the last that does not
+_OVERSHOT = 0.02  # of the original: what a target may be missed by before channels are given back
 _TRIALS = 5  # of folds along a path, to find the smallest that is good enough
 
 
@@ -58,7 +59,7 @@ def decide(
         return Decision(Folded(work.emit(merges), merges), None)
     if budget.aim is Aim.SIZE:
         plan, folded = small_enough(
-            lambda corrected: meet(widths, budget, corrected), price, finish, _share_of_file(work, gauge), budget
+            lambda corrected: met(work, widths, budget, corrected), price, finish, _share_of_file(work, gauge), budget
         )
         return Decision(folded, plan.ratio)
     if budget.aim is Aim.LATENCY:
@@ -67,7 +68,7 @@ def decide(
     elif budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to)
     else:
-        plan = meet(widths, budget, price)
+        plan = met(work, widths, budget, price)
     return Decision(finish(plan), plan.ratio)
 
 
@@ -99,6 +100,16 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
         return Decision(finish(Plan(steps[at].keep)), None)
     return Decision(_smallest(sampled, steps, budget, progress), None)
+
+
+def met(work: Compressor, widths: Sequence[Width], budget: Budget, price: Price) -> Plan:
+    """The smallest uniform ratio that meets a target; where rounded widths remove far too much, some is given back."""
+    plan = meet(widths, budget, price)
+    if not plan.keep or price(plan.keep) >= budget.value - _OVERSHOT:
+        return plan
+    curves = {w.name: (work.curve(w.name), w.cells) for w in widths if w.name in plan.keep}
+    relative = {name: curve / max(float(curve[cells]), 1e-30) for name, (curve, cells) in curves.items()}
+    return refund(Step(plan.keep, 0.0, 0.0), widths, relative, price, budget)
 
 
 def good_enough(trial: Trial, proto: ModelProto, budget: Budget) -> bool:

@@ -9,9 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny import MODELS
 
+from onnxfold.analyse import analyse
+from onnxfold.compress import Compressor
+from onnxfold.costs import costs
+from onnxfold.decide import met
 from onnxfold.errors import PlanError
-from onnxfold.plan import Aim, Budget, Step, Width, allocate, path, refund
+from onnxfold.model import load
+from onnxfold.plan import Aim, Budget, Step, Width, allocate, meet, path, refund
 
 Floats = NDArray[np.float64]
 WIDTHS = [Width("a", 64, 1), Width("b", 32, 4), Width("c", 48, 1), Width("narrow", 8, 1)]
@@ -122,3 +128,18 @@ def test_what_is_left_over_is_given_back(target: float, seed: int) -> None:
             assert plan.keep[name] < size and price(wider) > target
     error = sum(found[n][k] for n, k in plan.keep.items())
     assert error <= step.error
+
+
+def test_rounded_widths_remove_no_more_than_asked_for() -> None:
+    """Uniform ratios in multiples of 8 jump from the whole model to a third of the arithmetic; what is left is had."""
+    model = load(MODELS / "digits_resnet_bn.onnx")
+    work = Compressor(model, analyse(model))
+    prices, names = costs(model), [g.name for g in work.analysis.groups]
+    whole, budget = prices.macs({}), Budget(Aim.MACS, 0.7, 8)
+
+    def left(keep: Mapping[str, int]) -> float:
+        return prices.macs(work.lengths(keep)) / whole
+
+    uniformly, plan = meet(work.widths(names), budget, left), met(work, work.widths(names), budget, left)
+    assert left(uniformly.keep) < left(plan.keep) <= 0.7
+    assert plan.keep and all(left({**plan.keep, name: k + 8}) > 0.7 for name, k in plan.keep.items())
