@@ -47,7 +47,8 @@ def test_the_file_is_as_small_as_asked(name: str, share: float, tmp_path: Path) 
     result = fold(source, out, target_size=share, **QUICK)
     assert out.stat().st_size <= share * source.stat().st_size
     assert result.report.settings["budget"] == {"target-size": share}
-    assert 0 < result.report.settings["uniform_ratio"] < 1
+    uniform = result.report.settings["uniform_ratio"]
+    assert uniform is None or 0 < uniform < 1
 
 
 @pytest.mark.parametrize("name", ["digits_mlp", "digits_vgg"])
