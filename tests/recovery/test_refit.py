@@ -126,6 +126,29 @@ CASES = {
         {"w": (8, 3, 3, 3), "b": (8,), "k": (8, 1, 3, 3), "l": (8,), "v": (5, 8, 1, 1), "c": (5,)},
         ("w", "b", "k", "l"), refits=2,
     ),
+    "up": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) r = Relu (h) g = ConvTranspose <strides=[2,2], pads=[1,0,1,0]> (r, v) y = Relu (g) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 3, 3)}, ("w", "b"),
+    ),
+    "up, a bias is needed": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) y = ConvTranspose (h, v) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 1, 1)}, ("w",),
+    ),
+    "up, batch norm": Case(
+        f"""(float[N,3,5,5] x) => (float y) {{
+            h = Conv (x, w, b) g = ConvTranspose <strides=[2,2]> (h, v) k = {BN} (g, scale2, bias2, mean2, var2)
+            y = Relu (k) }}""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 2, 2), **norm(2, 5)}, ("w", "b"),
+    ),
+    "up in groups": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) r = Relu (h) g = ConvTranspose <group=8, strides=[2,2]> (r, k, l) s = Relu (g)
+            y = Conv (s, v, c) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "k": (8, 1, 3, 3), "l": (8,), "v": (5, 8, 1, 1), "c": (5,)},
+        ("w", "b", "k", "l"), refits=2,
+    ),
     "a chain": Case(
         """(float[N,3,8,8] x) => (float y) {
             h = Conv (x, w, b) r = Relu (h) g = Conv (r, v, c) s = Relu (g) p = GlobalAveragePool (s)
