@@ -29,8 +29,10 @@ from .inputs import DESCRIPTION, index_limits, probe
 from .merge import Merge
 from .model import FLOATS, Model, load
 from .plan import Aim, Budget, round_width
+from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
+from .refit import Refitted
 from .report import FoldReport, GroupReport, Size
 from .request import check_seed, make_budget, one_of, patterns
 from .sampled import Sampled
@@ -187,7 +189,7 @@ def fold(
                 Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
                 Size(written.size, count_parameters(proto), prices.macs(after_costs)),
                 _group_reports(analysis, work, merges, notes, budget.round_to), analysis.refusals,
-                _with_notes(verdict, loaded.size, written.size, evidence), seconds,
+                _with_notes(verdict, loaded.size, written.size, evidence, decision.folded.refitted), seconds,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -335,9 +337,12 @@ def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, 
     return GroupReport(group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note)
 
 
-def _with_notes(verdict: Check, before: int, after: int, evidence: Samples | None) -> Check:
+def _with_notes(
+    verdict: Check, before: int, after: int, evidence: Samples | None, refitted: Sequence[Refitted]
+) -> Check:
     """The verdict with what else the user should know."""
     notes = [*verdict.notes, *(() if evidence is None else evidence.notes)]
+    notes += wide_notes({one.output: one.fit for one in refitted})
     if after > before:
         notes.append(f"the file grew by {after - before} bytes")
     return Check(verdict.problems, tuple(notes), verdict.providers, verdict.inputs)
