@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
@@ -53,27 +53,48 @@ class Refitted:
 
 
 class _Weights:
-    """The float constants of a proto that may be changed in place."""
+    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others."""
 
     def __init__(self, proto: ModelProto, folder: Path | None) -> None:
         self._folder = folder
         self.tensors = {t.name: t for t in proto.graph.initializer}
+        self._copies: dict[str, NodeProto] = {}
         for node in proto.graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.tensors[node.output[0]] = node.attribute[0].t
+            elif node.op_type == "Identity" and self._tensor(node.input[0]) is not None:
+                self._copies[node.output[0]] = node
         self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
 
     def read(self, name: str) -> NDArray[Any] | None:
-        tensor = self.tensors.get(name)
+        tensor = self._tensor(name)
         return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
+    def kind(self, name: str) -> int:
+        """The ONNX element type of constant `name`."""
+        tensor = self._tensor(name)
+        assert tensor is not None
+        return tensor.data_type
+
     def write(self, name: str, value: NDArray[Any]) -> None:
-        tensor = self.tensors[name]
+        """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
+        tensor = self._tensor(name)
+        assert tensor is not None
         old = tensor_array(tensor, self._folder)
         new = numpy_helper.from_array(np.ascontiguousarray(value.reshape(old.shape).astype(old.dtype)), tensor.name)
+        if name in self._copies:
+            node = self._copies.pop(name)
+            node.CopyFrom(helper.make_node("Constant", [], [name], name=node.name, value=new))
+            self.tensors[name] = node.attribute[0].t
+            return
         for field in ("float_data", "int32_data", "double_data", "raw_data", "external_data", "data_location"):
             tensor.ClearField(field)
         tensor.raw_data = new.raw_data
+
+    def _tensor(self, name: str) -> TensorProto | None:
+        while name in self._copies:
+            name = self._copies[name].input[0]
+        return self.tensors.get(name)
 
 
 def refit_readers(
@@ -299,7 +320,7 @@ def _set_bias(job: _Job, bias: NDArray[np.float64], weights: _Weights, folded: M
         while name in weights.names:
             name += "_"
         weights.names.add(name)
-        kind = helper.tensor_dtype_to_np_dtype(weights.tensors[node.weight].data_type)
+        kind = helper.tensor_dtype_to_np_dtype(weights.kind(node.weight))
         folded.graph.initializer.append(numpy_helper.from_array(bias.astype(kind), name))
         if folded.ir_version < 4:
             tensor = folded.graph.initializer[-1]
