@@ -33,7 +33,7 @@ class Windows:
     def slide(self, x: Array, out: Sequence[int], chosen: Ints | None) -> Array:
         """What a Conv sees of x [N, C, *space]: [rows, C, *kernel], a row per output place (`out` per sample)."""
         spatial = len(self.kernel)
-        padded = np.pad(x, [(0, 0), (0, 0), *self._padding(x.shape[2:], out)])
+        padded = np.pad(x, [(0, 0), (0, 0), *self.padding(x.shape[2:], out)])
         reach = tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
         windows = sliding_window_view(padded, reach, axis=tuple(range(2, 2 + spatial)))
         step = tuple(slice(None, n * s, s) for n, s in zip(out, self.strides, strict=True))
@@ -44,6 +44,18 @@ class Windows:
         sample, place = np.divmod(chosen, math.prod(out))
         at: tuple[Any, ...] = (sample, slice(None), *np.unravel_index(place, tuple(out)))
         return np.asarray(windows[at])
+
+    def padding(self, size: Sequence[int], out: Sequence[int]) -> list[tuple[int, int]]:
+        """Zeros before and behind each spatial axis of a Conv whose input and output are of these lengths."""
+        n = len(self.kernel)
+        if self.auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+            return [(self.pads[i], self.pads[n + i]) for i in range(n)]
+        result = []
+        for i in range(n):
+            total = max(0, (out[i] - 1) * self.strides[i] + (self.kernel[i] - 1) * self.dilations[i] + 1 - size[i])
+            small, large = total // 2, total - total // 2
+            result.append((small, large) if self.auto_pad == "SAME_UPPER" else (large, small))
+        return result
 
     def gather(self, x: Array, out: Sequence[int], chosen: Ints | None) -> Array:
         """What a ConvTranspose sees, as `slide`: 0 where a kernel position meets no input.
@@ -75,17 +87,6 @@ class Windows:
         scaled = np.arange(out)[:, None] + before - np.arange(kernel) * dilation
         meets = (scaled % stride == 0) & (scaled >= 0) & (scaled < size * stride)
         return np.where(meets, scaled // stride, size)
-
-    def _padding(self, size: Sequence[int], out: Sequence[int]) -> list[tuple[int, int]]:
-        n = len(self.kernel)
-        if self.auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
-            return [(self.pads[i], self.pads[n + i]) for i in range(n)]
-        result = []
-        for i in range(n):
-            total = max(0, (out[i] - 1) * self.strides[i] + (self.kernel[i] - 1) * self.dilations[i] + 1 - size[i])
-            small, large = total // 2, total - total // 2
-            result.append((small, large) if self.auto_pad == "SAME_UPPER" else (large, small))
-        return result
 
 
 def windows(kernel: Sequence[int], attributes: dict[str, Any]) -> Windows:
