@@ -10,6 +10,7 @@ import pytest
 from onnx import parser
 from tiny import MODELS, net
 
+import onnxfold
 from onnxfold import inputs, samples
 from onnxfold.errors import RequestError
 from onnxfold.model import load
@@ -238,3 +239,22 @@ def test_open_image_sizes_can_be_given() -> None:
 def test_nonsense_is_refused(count: int, steps: int) -> None:
     with pytest.raises(RequestError, match="at least one"):
         synthesize(load(BN), count=count, steps=steps)
+
+
+NOTHING_TO_AIM_AT = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,10,4,4] y) {
+    a = Conv (x, w1) r = Relu (a) y = Conv (r, w2) }"""
+
+
+@pytest.mark.usefixtures("few")
+def test_the_report_says_why_inputs_are_random() -> None:
+    blind = onnxfold.fold(
+        net(NOTHING_TO_AIM_AT, {"w1": (16, 3, 3, 3), "w2": (10, 16, 3, 3)}), ratio=0.5, latency=False
+    ).report
+    seeing = onnxfold.fold(net(), ratio=0.5, latency=False).report
+    reasons = []
+    for report in (blind, seeing):
+        assert report.check is not None
+        reasons.append([note for note in report.check.notes if note.startswith("no deep inversion: it has neither")])
+    assert len(reasons[0]) == 1 and not reasons[1]
+    assert blind.settings["samples"] == inputs.DESCRIPTION and not blind.settings["samples_used"]
+    assert seeing.settings["samples"] == SPREAD and seeing.settings["samples_used"]
