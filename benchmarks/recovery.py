@@ -1,29 +1,30 @@
-"""Top-1 on 2,000 CIFAR-10 test images of every method at the same widths or MACs, with and without data, in one run.
+"""Top-1 of every method at the same widths or MACs, with and without data, on real networks; the tables of docs/.
 
-    python benchmarks/recovery.py [--data ../shared/data] [--images 2000] [--models NAME ...] [--effort balanced]
+    python benchmarks/recovery.py [--models NAME ...] [--effort balanced] [--store docs/accuracy.json]
+    python benchmarks/recovery.py --render docs/accuracy.json     # the tables and the plot of docs/accuracy.md again
 
-First the inner groups of the residual blocks, the same share of channels kept in each: L1, L2, plain fold, closed form
-(Fold-AR, or variance correction where BatchNormalization was fused), a GRAIL-like channel ridge (k-means clusters,
-readers multiplied by a ridge map fitted on 128 images; arXiv 2602.23795, written from the formula), and ours with
-synthetic and with 128 real images. Then all groups with a target for the MACs: planned by ours, uniform by the
-others. onnxsim's L2 pruning (fused models only, all channels, by sparsity) stands beside, with the share of MACs that
-it leaves.
+Rows "inner": the same share of channels kept in the inner group of every residual block. Rows "MACs": all groups with a
+target for the MACs, planned by ours, uniform by the others. Columns: L1, L2, plain fold (k-means), closed form
+(Fold-AR, or variance correction where BatchNormalization was fused), onnxsim's L2 pruning (all channels, at the
+sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, readers multiplied by a ridge map
+fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthetic inputs and with 128 real ones. All
+figures of a network come from one run; `--store` keeps them by network.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from accuracy import INNER, test_images, top1
+from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from tables import render
 
 import onnxfold
 from onnxfold.analyse import analyse
@@ -34,29 +35,34 @@ from onnxfold.merge import Merge
 from onnxfold.model import load
 from onnxfold.walk import Walk
 
-MODELS = ("cifar10_resnet20_bn", "cifar10_resnet20_fused", "cifar10_resnet56_bn", "cifar10_resnet56_fused")
+HALF = ("inner .75", "inner .50", "inner .25", "MACs .90", "MACs .75", "MACs .60", "MACs .50", "MACs .35")
+FEW = ("inner .75", "inner .50", "inner .25", "MACs .75", "MACs .50")
+LIGHT = ("MACs .85", "MACs .70")
+ROWS = {
+    "cifar10_resnet20_bn": HALF,
+    "cifar10_resnet56_bn": HALF,
+    "cifar10_resnet20_fused": FEW,
+    "cifar10_resnet56_fused": FEW,
+    "cifar10_resnet32pool_bn": LIGHT,
+    "cifar10_simpnet300k_bn": LIGHT,
+    "cifar10_squeezenet_bn": LIGHT,
+    "cifar10_densenet40_12_bn": LIGHT,
+    "imagenet_mobilenetv1_0.5_160": LIGHT,
+    "imagenet_mobilenetv2_1.0_224": LIGHT,
+    "imagenet_squeezenet10_dc_fused": LIGHT,
+}
 RIVALS: dict[str, dict[str, Any]] = {
     "L1": {"method": "prune-l1", "recovery": "none"},
     "L2": {"method": "prune-l2", "recovery": "none"},
     "fold": {"method": "fold", "recovery": "none"},
     "closed form": {"method": "fold", "recovery": "closed-form"},
 }
-COLUMNS = (*RIVALS, "ridge 128", "no data", "128 images")
-
-
-def calibration(data: Path, name: str, count: int) -> NDArray[np.float32]:
-    """Training images without labels, as the model wants them."""
-    entry = json.loads((data / "models.json").read_text())[name]
-    with np.load(data / "cifar10" / "calib512.npz") as stored:
-        images = stored[stored.files[0]][:: 512 // count][:count].astype(np.float32)
-    images = (images - np.float32(entry["mean"])) / np.float32(entry["std"])
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+COLUMNS = (*RIVALS, "onnxsim", "ridge 128", "no data", "128 images")
+Cell = tuple[float, float]  # share of the MACs, top-1
 
 
 def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: float) -> onnx.ModelProto:
     """GRAIL's map: readers times B = G R' (R G R' + 1e-3 mean(diag) I)^-1, G the uncentred moments of their input."""
-    import re
-
     model = load(path)
     analysis = analyse(model)
     work = Compressor(model, analysis)
@@ -83,62 +89,74 @@ def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: 
     return work.emit(merges)
 
 
-def onnxsim_rows(path: Path, images: NDArray[np.float32], labels: NDArray[np.int64]) -> list[str]:
-    """onnxsim's structured L2 pruning at two sparsities: MACs left, top-1."""
+def by_onnxsim(path: Path, share: float) -> tuple[onnx.ModelProto, float] | None:
+    """onnxsim's L2 pruning, and its share of the MACs: of eight sparsities the one that comes nearest to `share`."""
     try:
         import onnxsim
     except ImportError:
-        return ["onnxsim is not installed (pip install '.[bench]')"]
-    rows = []
-    whole = costs(load(path)).macs({})
-    for sparsity in (0.1, 0.25, 0.5):
-        pruned = onnxsim.apply_structured_pruning(onnx.load(path), sparsity=sparsity)
-        share = costs(load(pruned)).macs({}) / whole
-        rows.append(
-            f"onnxsim sparsity {sparsity:.2f}: {share:.2f} of the MACs, top-1 {top1(pruned, images, labels):.2f}"
-        )
-    return rows
+        return None
+    whole, best = costs(load(path)).macs({}), None
+    low, high = 0.0, 0.95
+    for _ in range(8):
+        middle = (low + high) / 2
+        try:
+            pruned = onnxsim.apply_structured_pruning(onnx.load(path), sparsity=middle)
+            found = costs(load(pruned)).macs({}) / whole
+        except Exception:  # it refuses, or what it gives is no model
+            return None
+        if best is None or abs(found - share) < abs(best[1] - share):
+            best = pruned, found
+        low, high = (middle, high) if found > share else (low, middle)
+    return best if best is not None and best[1] < 1 else None
+
+
+def measured(real: Net, title: str, column: str, effort: str) -> Cell | None:
+    """One cell of the table; None where the method does not apply."""
+    kind, value = title.split()
+    how: dict[str, Any] = (
+        {"ratio": round(1 - float(value), 6), "include": INNER} if kind == "inner" else {"target_macs": float(value)}
+    )
+    if column == "ridge 128":
+        if "ratio" not in how:
+            return None
+        return 0.0, real.top1(channel_ridge(real.path, real.unlabelled, INNER, how["ratio"]))
+    if column == "onnxsim":
+        found = by_onnxsim(real.path, float(value)) if kind == "MACs" else None
+        return found and (found[1], real.top1(found[0]))
+    ours: dict[str, Any] = {"effort": effort} if column == "no data" else {"calibration": real.unlabelled}
+    result = onnxfold.fold(real.path, round_to=1, latency=False, **how, **RIVALS.get(column, ours))
+    assert result.report.after is not None
+    return result.report.after.macs / result.report.before.macs, real.top1(result.model)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser = options(__doc__ or "")
+    parser.add_argument("--models", nargs="+", default=list(ROWS))
     parser.add_argument("--effort", default="balanced")
-    options = parser.parse_args()
-    if not options.data.is_dir():
-        sys.exit(f"{options.data} does not exist: name the folder with the models and CIFAR-10 images with --data")
-    print(f"{'':24}{'':20}{'MACs':>6}" + "".join(f"{name:>13}" for name in COLUMNS))
-    for name in options.models:
-        path = options.data / "models" / f"{name}.onnx"
-        images, labels = test_images(options.data, name, options.images)
-        real = calibration(options.data, name, 128)
-        print(f"{name:24}dense{top1(onnx.load(path), images, labels):>34.2f}", flush=True)
-        ours: dict[str, dict[str, Any]] = {"no data": {"effort": options.effort}, "128 images": {"calibration": real}}
-
-        def row(
-            title: str, how: dict[str, Any], share: float, path: Path = path, images: Any = images,
-            labels: Any = labels, real: Any = real, ours: Any = ours, name: str = name,
-        ) -> None:  # fmt: skip
-            begin, cells, left = time.perf_counter(), "", 1.0
-            for column in COLUMNS:
-                if column == "ridge 128":
-                    model = channel_ridge(path, real, INNER, share) if "ratio" in how else None
-                else:
-                    more = RIVALS.get(column) or ours[column]
-                    result = onnxfold.fold(path, round_to=1, latency=False, **how, **more)
-                    assert result.report.after is not None
-                    model, left = result.model, result.report.after.macs / result.report.before.macs
-                cells += f"{'-' if model is None else format(top1(model, images, labels), '.2f'):>13}"
-            print(f"{name:24}{title:20}{left:>6.2f}{cells}   ({time.perf_counter() - begin:.0f} s)", flush=True)
-
-        for ratio in (0.25, 0.5, 0.75):
-            row(f"inner, keep {1 - ratio:.2f}", {"ratio": ratio, "include": INNER}, ratio)
-        for macs in (0.75, 0.5):
-            row(f"all, MACs {macs:.2f}", {"target_macs": macs}, 1 - macs)
-        if "fused" in name:
-            print("\n".join(f"{name:24}{line}" for line in onnxsim_rows(path, images, labels)), flush=True)
+    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures, by network; then rendered")
+    parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
+    asked = parsed(parser)
+    if asked.render:
+        return render(asked.render)
+    print(f"{'':24}{'':10}{'MACs':>6}" + "".join(f"{name:>13}" for name in COLUMNS))
+    for name in asked.models:
+        real = net(asked.data, name, asked.images)
+        dense = real.top1(onnx.load(real.path))
+        print(f"{name.split('_', 1)[1]:24}{'dense':10}{dense:>19.2f}", flush=True)
+        rows = []
+        for title in ROWS[name]:
+            begin = time.perf_counter()
+            cells = {column: measured(real, title, column, asked.effort) for column in COLUMNS}
+            left = next(cells[c][0] for c in ("128 images",))  # type: ignore[index]
+            text = "".join(f"{'-' if cell is None else format(cell[1], '.2f'):>13}" for cell in cells.values())
+            print(f"{'':24}{title:10}{left:>6.2f}{text}   ({time.perf_counter() - begin:.0f} s)", flush=True)
+            rows.append({"title": title, "cells": cells})
+        if asked.store:
+            kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
+            kept[name] = {"dense": dense, "images": len(real.images), "rows": rows}
+            asked.store.write_text(json.dumps(kept, indent=1) + "\n")
+    if asked.store:
+        render(asked.store)
 
 
 if __name__ == "__main__":

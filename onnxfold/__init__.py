@@ -21,6 +21,8 @@ from .features import Method
 from .flow import FoldResult, compare, fold, inspect
 from .recover import Recovery
 from .report import FoldReport
+from .sweeping import sweep
+from .sweepreport import SweepReport
 
 try:
     __version__ = version("onnxfold")
@@ -29,5 +31,6 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 __all__ = [
     "Clusterer", "FoldReport", "FoldResult", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "PlanError",
-    "Recovery", "RequestError", "RuleError", "ValidationError", "__version__", "compare", "fold", "inspect",
+    "Recovery", "RequestError", "RuleError", "SweepReport", "ValidationError", "__version__", "compare", "fold",
+    "inspect", "sweep",
 ]  # fmt: skip

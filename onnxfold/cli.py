@@ -1,4 +1,4 @@
-"""The command line: a thin layer over `onnxfold.fold`, `inspect` and `compare`."""
+"""The command line: a thin layer over `onnxfold.fold`, `inspect`, `sweep` and `compare`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -25,10 +25,13 @@ from .recover import Recovery
 from .report import FoldReport, save
 from .request import DEFAULT_MAX_ERROR
 from .samples import Effort
+from .sweeping import SHARES, sweep
+from .sweepreport import SweepReport
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
+       onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
@@ -44,6 +47,12 @@ COMPARE = """\
 Runs two models with the same inputs and outputs on the same random inputs, and shows sizes,
 latencies and how far the outputs differ. The exit code is 1 if B has another interface, does not
 run or gives NaN; how large an error is good enough is for you to say.
+"""
+SWEEP = """\
+Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
+model. Samples and error curves are had once for all of them. The errors are measured on samples
+that nothing was fitted on. Marked is the knee of the curve of errors over arithmetic removed: the
+point furthest below its chord (Kneedle, Satopaa et al. 2011). Latencies are those of this machine.
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
@@ -108,35 +117,21 @@ def _fold(given: Sequence[str]) -> int:
     budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
     budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
     budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
+    budget.add_argument(
+        "--target-latency", metavar="F", type=float,
+        help="share of the latency to keep, measured here: it depends on the machine",
+    )  # fmt: skip
     budget.add_argument(
         "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
     )
     budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
-    what = parser.add_argument_group("which channels")
+    what = _which(parser)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
-    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
-    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
-    what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
-    how = parser.add_argument_group("how")
-    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
-    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
-    how.add_argument(
-        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-        help=f"how the merge is repaired: {repairs}",
-    )  # fmt: skip
-    how.add_argument(
-        "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
-        help="fast (seconds, from weights alone), balanced, best",
-    )  # fmt: skip
-    how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
+    how = _how(parser)
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
-    how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
-    how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
-    how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
-    how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
-    how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
     _last(output)
@@ -150,14 +145,10 @@ def _fold(given: Sequence[str]) -> int:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
     try:
         result = fold(
-            options.input, options.output, method=options.method, recovery=options.recovery, ratio=options.ratio,
-            target_params=options.target_params, target_macs=options.target_macs, max_error=options.max_error,
-            min_agreement=options.min_agreement, effort=options.effort, calibration=options.calibration,
-            samples=options.samples, synthetic=options.synthetic, round_to=options.round_to,
-            preprocess=None if options.preprocess is None else Preprocess.parse(options.preprocess),
-            include=options.include, exclude=options.exclude, clusterer=options.clusterer, input_shapes=shapes,
-            providers=_providers(options.providers), seed=options.seed, threads=options.threads,
-            external_data=options.save_as_external_data, progress=silent if options.quiet else on_terminal,
+            options.input, options.output, ratio=options.ratio, target_params=options.target_params,
+            target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
+            max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
+            external_data=options.save_as_external_data, **_manner(options),
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
@@ -182,10 +173,69 @@ def _compare(given: Sequence[str]) -> int:
     return _show(report, options)
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare}
+def _sweep(given: Sequence[str]) -> int:
+    parser = _Parser("onnxfold sweep", "onnxfold sweep IN [options]", SWEEP)
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    default = ",".join(f"{share:g}".lstrip("0") for share in SHARES)
+    parser.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
+    _which(parser)
+    _how(parser)
+    _last(_common(parser, verbose=False))
+    options = parser.parse_args(given)
+    _check_report(options.report, options.input)
+    at = SHARES if options.at is None else _numbers("--at", options.at)
+    report = sweep(options.input, at=at, **_manner(options))
+    if not options.quiet:
+        report.print(_Console())
+    _keep_report(report, options.report)
+    return 0 if report.passed else 1
 
 
-def _common(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare, "sweep": _sweep}
+
+
+def _which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    what = parser.add_argument_group("which channels")
+    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
+    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
+    what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
+    return what
+
+
+def _how(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    how = parser.add_argument_group("how")
+    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
+    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
+    how.add_argument(
+        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
+        help=f"how the merge is repaired: {repairs}",
+    )  # fmt: skip
+    how.add_argument(
+        "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
+        help="fast (seconds, from weights alone), balanced, best",
+    )  # fmt: skip
+    how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
+    how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
+    how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
+    how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
+    how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
+    return how
+
+
+def _manner(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that `fold` and `sweep` share."""
+    return {
+        "method": options.method, "recovery": options.recovery, "effort": options.effort,
+        "calibration": options.calibration, "samples": options.samples, "round_to": options.round_to,
+        "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
+        "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
+        "input_shapes": _shapes(options.input_shape), "providers": _providers(options.providers),
+        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal,
+    }  # fmt: skip
+
+
+def _common(parser: argparse.ArgumentParser, verbose: bool = True) -> argparse._ArgumentGroup:
     measure = parser.add_argument_group("measuring")
     measure.add_argument(
         "--input-shape", metavar="NAME:D,D,...", action="append", default=[],
@@ -194,7 +244,8 @@ def _common(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     measure.add_argument("--providers", metavar="P,P", help="where to run: cpu,cuda (default: cpu, and cuda if there)")
     output = parser.add_argument_group("output")
     output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
-    output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
+    if verbose:
+        output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return output
 
@@ -207,13 +258,18 @@ def _last(output: argparse._ArgumentGroup) -> None:
 def _show(report: FoldReport, options: argparse.Namespace) -> int:
     if not options.quiet:
         report.print(_Console(), options.verbose)
-    if options.report is not None:
-        try:
-            save(report, options.report)
-        except OSError as error:
-            done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
-            raise RequestError(f"cannot write the report {options.report}: {error.strerror or error}{done}") from error
+    done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
+    _keep_report(report, options.report, done)
     return 0 if report.check is None or report.check.passed else 1
+
+
+def _keep_report(report: FoldReport | SweepReport, path: Path | None, done: str = "") -> None:
+    if path is None:
+        return
+    try:
+        save(report, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the report {path}: {error.strerror or error}{done}") from error
 
 
 def _complain(message: str, code: int) -> int:
@@ -243,6 +299,13 @@ def _check_report(path: Path | None, *models: Path | None) -> None:
 
 def _providers(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
 
 
 def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx import AttributeProto, ModelProto, TensorProto
+from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from .graph import Graph, infer_shapes, read_graph, skeleton
 from .inputs import concrete_shape
@@ -21,6 +21,7 @@ class Costs:
 
     macs_terms: tuple[Dims, ...] = field(repr=False)
     params_terms: tuple[Dims, ...] = field(repr=False)
+    item_bytes: tuple[int, ...] = field(repr=False)  # of one parameter, for every term of the parameters
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     def macs(self, lengths: Mapping[tuple[str, int], int]) -> int:
@@ -30,6 +31,11 @@ class Costs:
     def params(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """Parameters with the changed axis `lengths`."""
         return self._total(self.params_terms, lengths)
+
+    def stored(self, lengths: Mapping[tuple[str, int], int]) -> int:
+        """Bytes of the parameters with the changed axis `lengths`, each in its own element type."""
+        pairs = zip(self.params_terms, self.item_bytes, strict=True)
+        return sum(size * self._total([term], lengths) for term, size in pairs)
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
         return sum(math.prod(lengths.get(dim, self.shapes[dim[0]][dim[1]]) for dim in term) for term in terms)
@@ -45,12 +51,11 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
         for name in node.inputs
     }  # fmt: skip
-    params = [
-        tuple((name, axis) for axis in range(len(shapes[name])))
-        for name in sorted(used - computed)
-        if name in shapes and graph.tensor(name).dtype in FLOATS
-    ]
-    return Costs(tuple(macs), tuple(params), shapes)
+    kinds = {name: graph.tensor(name).dtype for name in sorted(used - computed) if name in shapes}
+    kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
+    params = [tuple((name, axis) for axis in range(len(shapes[name]))) for name in kinds]
+    sizes = [int(helper.tensor_dtype_to_np_dtype(kind).itemsize) for kind in kinds.values()]
+    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes)
 
 
 def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:

@@ -11,11 +11,13 @@ from onnx import ModelProto
 from .compress import Compressor
 from .costs import Costs
 from .errors import RequestError
+from .gauge import Gauge
 from .merge import Merge
-from .plan import Aim, Budget, Plan, Step, allocate, by_error, meet, path, refund, uniform
+from .plan import Aim, Budget, Plan, Step, allocate, by_error, ladder, meet, path, refund, uniform
 from .progress import Progress
 from .recover import Recovery
 from .sampled import Folded, Sampled
+from .targets import Price, fast_enough, small_enough
 from .trial import Trial
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -38,40 +40,68 @@ def decide(
     chosen: Sequence[str],
     recovery: Recovery,
     trial: Trial,
+    gauge: Gauge,
     progress: Progress[Any],
 ) -> Decision:
     """What meets `budget` on the groups `chosen`, from weights (and a few probe inputs) alone.
 
     Raises PlanError where a target cannot be met, and RequestError where the default budget has nothing to measure.
     """
-    widths = work.widths(chosen)
+    widths, price = work.widths(chosen), _price(work, prices, budget, gauge)
+
+    def finish(plan: Plan) -> Folded:
+        merges = _merges(work, plan, recovery, trial, progress)
+        return Folded(work.emit(merges), merges)
+
     if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
-        merges, ratio = _boldest(work, budget, chosen, recovery, trial, progress), None
+        merges = _boldest(work, budget, chosen, recovery, trial, progress)
+        return Decision(Folded(work.emit(merges), merges), None)
+    if budget.aim is Aim.SIZE:
+        plan, folded = small_enough(
+            lambda corrected: meet(widths, budget, corrected), price, finish, _share_of_file(work, gauge), budget
+        )
+        return Decision(folded, plan.ratio)
+    if budget.aim is Aim.LATENCY:
+        plans = ladder(widths, budget.round_to)
+        plan = plans[_fastest([p.keep for p in plans], work.merge, work, price, budget, gauge, progress)]
+    elif budget.aim is Aim.RATIO:
+        plan = uniform(widths, budget.value, budget.round_to)
     else:
-        if budget.aim is Aim.RATIO:
-            plan = uniform(widths, budget.value, budget.round_to)
-        else:
-            plan = meet(widths, budget, _price(work, prices, budget))
-        merges, ratio = _merges(work, plan, recovery, trial, progress), plan.ratio
-    return Decision(Folded(work.emit(merges), merges), ratio)
+        plan = meet(widths, budget, price)
+    return Decision(finish(plan), plan.ratio)
 
 
-def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, progress: Progress[Any]) -> Decision:
-    """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met."""
+def decide_sampled(
+    sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge, progress: Progress[Any], more: bool = True
+) -> Decision:
+    """What meets `budget`, chosen and repaired with samples; `more`: on those held back too, where nothing is tried on
+    them. Raises PlanError where a target cannot be met."""
     work = sampled.work
     widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to)
-        return Decision(sampled.finish(plan.keep, more=True), plan.ratio)
+        return Decision(sampled.finish(plan.keep, more), plan.ratio)
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
     curves = sampled.curves(widths, budget.round_to)
-    price = _price(work, prices, budget)
-    steps = path(widths, curves, price, budget.round_to)
+    price = _price(work, prices, budget, gauge)
+
+    def choose(price: Price) -> Plan:
+        steps = path(widths, curves, price, budget.round_to)
+        return refund(allocate(steps, budget), widths, curves, price, budget)
+
+    def finish(plan: Plan) -> Folded:
+        return sampled.finish(plan.keep, more)
+
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        plan = refund(allocate(steps, budget), widths, curves, price, budget)
-        return Decision(sampled.finish(plan.keep, more=True), None)
-    return Decision(_smallest(sampled, list(steps), budget, progress), None)
+        return Decision(finish(choose(price)), None)
+    if budget.aim is Aim.SIZE:
+        return Decision(small_enough(choose, price, finish, _share_of_file(work, gauge), budget)[1], None)
+    steps = list(path(widths, curves, price, budget.round_to))
+    if budget.aim is Aim.LATENCY:
+        at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
+        return Decision(finish(Plan(steps[at].keep)), None)
+    return Decision(_smallest(sampled, steps, budget, progress), None)
 
 
 def good_enough(trial: Trial, proto: ModelProto, budget: Budget) -> bool:
@@ -102,11 +132,38 @@ def _smallest(sampled: Sampled, steps: Sequence[Step], budget: Budget, progress:
     return best
 
 
-def _price(work: Compressor, prices: Costs, budget: Budget) -> Callable[[Mapping[str, int]], float]:
-    """The share of parameters, or of MACs, that remains under given widths."""
+def _price(work: Compressor, prices: Costs, budget: Budget, gauge: Gauge) -> Price:
+    """The share of what the budget limits that remains under given widths; of the MACs, where nothing can be computed.
+
+    The share of a file is what its parameters take and all that is stored beside them, which stays.
+    """
+    if budget.aim is Aim.SIZE:
+        rest = gauge.size(work.model.proto) - prices.stored({})
+        return lambda keep: (rest + prices.stored(work.lengths(keep))) / work.model.size
     price = prices.params if budget.aim is Aim.PARAMS else prices.macs
     whole = max(1, price({}))
     return lambda keep: price(work.lengths(keep)) / whole
+
+
+def _share_of_file(work: Compressor, gauge: Gauge) -> Callable[[Folded], float]:
+    return lambda folded: gauge.size(folded.proto) / work.model.size
+
+
+def _fastest(
+    plans: Sequence[Mapping[str, int]],
+    merge: Callable[[str, int], Merge],
+    work: Compressor,
+    price: Price,
+    budget: Budget,
+    gauge: Gauge,
+    progress: Progress[Any],
+) -> int:
+    """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
+
+    def latency(at: int) -> float:
+        return gauge.latency(work.emit({name: merge(name, k) for name, k in plans[at].items()}))
+
+    return fast_enough([price(keep) for keep in plans], latency, budget, progress)
 
 
 def _boldest(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,36 +13,30 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from .analyse import Analysis, analyse
 from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
-from .costs import Costs, costs, count_parameters
-from .decide import decide, decide_sampled
-from .errors import ModelError, NothingToFoldError, OnnxFoldError, ValidationError
-from .evidence import gather_evidence, given_up, keep_samples
+from .costs import costs, count_parameters
+from .errors import NothingToFoldError, ValidationError
+from .evidence import gather_evidence, keep_samples
 from .features import Method
-from .graph import contradiction
 from .images import Preprocess
-from .inputs import DESCRIPTION, index_limits, probe
+from .inputs import DESCRIPTION
 from .merge import Merge
-from .model import FLOATS, Model, load
+from .model import Model, load
 from .plan import Aim, Budget, round_width
+from .planner import Planner
 from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
 from .refit import Refitted
 from .report import FoldReport, GroupReport, Size
-from .request import check_seed, make_budget, one_of, patterns
-from .sampled import Sampled
+from .request import Manner, check_seed, make_budget, patterns
 from .samples import Effort, Samples
-from .session import Feeds, Session, resolve_providers
+from .session import Feeds, resolve_providers
+from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
 from .store import check_target, staged
-from .trial import Trial
-from .validate import Check, brief, check
-
-Source = str | os.PathLike[str] | ModelProto
-PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
+from .validate import SLOWER, Check, check
 
 
 @dataclass(frozen=True)
@@ -71,6 +64,8 @@ def fold(
     ratio: float | None = None,
     target_params: float | None = None,
     target_macs: float | None = None,
+    target_size: float | None = None,
+    target_latency: float | None = None,
     max_error: float | None = None,
     min_agreement: float | None = None,
     effort: Effort | str = Effort.BALANCED,
@@ -100,9 +95,13 @@ def fold(
         ratio: share of channels to remove in every group, 0..1.
         target_params: share of the parameters that may remain; the smallest uniform ratio that meets it.
         target_macs: likewise for multiply-accumulates.
+        target_size: share of the bytes of the file, external data included, that may remain in what is written to
+            `output` (saved otherwise, it may take a few bytes more).
+        target_latency: share of the median latency that may remain on the first of `providers`, measured on this
+            machine: another one, or another run, may choose otherwise.
         max_error: the relative L2 error of the outputs that may be made, measured on samples held back.
         min_agreement: the share of these samples whose largest output must stay the same one.
-            At most one of the five; with none, `max_error` is 0.1.
+            At most one of the seven; with none, `max_error` is 0.1.
         effort: how much time may be spent (`Effort`); "fast" works from the weights alone.
         calibration: the user's own inputs (`calibration.read_calibration` says in which forms); None makes synthetic
             ones from the model.
@@ -125,71 +124,52 @@ def fold(
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     begin = time.perf_counter()
-    method, recovery, clusterer = one_of(Method, method), one_of(Recovery, recovery), one_of(Clusterer, clusterer)
-    effort = one_of(Effort, effort)
-    check_seed(seed, threads)
-    budget = make_budget(ratio, target_params, target_macs, max_error, min_agreement, round_to)
+    manner = Manner.of(method, recovery, clusterer, effort, seed, threads, include, exclude)
+    budget = make_budget(
+        ratio, target_params, target_macs, max_error, min_agreement, target_size, target_latency, round_to
+    )
     usable, missing = resolve_providers(providers)
-    compiled = patterns(include, exclude)
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
-    loaded = load(model, input_shapes)
-    _check_weights(loaded)
-    analysis = _analyse(loaded)
-    notes = _notes(analysis, compiled)
-    chosen = [g.name for g in analysis.groups if g.name not in notes]
-    if not chosen:
-        raise NothingToFoldError(_nothing(loaded, analysis, bool(include or exclude)))
+    found = subject(model, input_shapes, manner.patterns)
+    loaded, prices = found.model, found.prices
     seconds = {"analyse": time.perf_counter() - begin}
-    work = Compressor(loaded, analysis, method, clusterer, seed, threads)
-    prices = costs(loaded, input_shapes)
     evidence = gather_evidence(
-        loaded, calibration, samples, preprocess, effort, method, recovery, seed, input_shapes, progress
-    )
+        loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
+        progress,
+    )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
-    decision = None
-    feeds: Feeds | Callable[[Session], Feeds]
-    if evidence is not None and evidence.trusted:
-        repair = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
-        try:
-            decision = decide_sampled(
-                Sampled(work, evidence, chosen, method, repair, progress), prices, budget, progress
-            )
-            recovery, feeds, described = repair, evidence.check[0], evidence.described
-        except OnnxFoldError:
-            raise
-        except Exception as error:  # onnxruntime's share no base class
-            evidence = given_up(evidence, error, method, recovery)
-    if decision is None:
-        recovery = Recovery.CLOSED_FORM if recovery is Recovery.AUTO else recovery
-        feeds = probes = _probes(loaded, prices, input_shapes, seed)
-        described = DESCRIPTION
-        trial = Trial(loaded, lambda session: [probes(session)])
-        decision = decide(work, prices, budget, chosen, recovery, trial, progress)
-    merges, proto = decision.folded.merges, decision.folded.proto
-    if not merges:
-        raise NothingToFoldError(_left(budget, work, chosen))
-    seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
-    after_costs = work.lengths({name: merge.after for name, merge in merges.items()})
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
         target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
+        planner = Planner(
+            found, manner, evidence, input_shapes, progress, providers=usable, target=target,
+            external_data=external_data,
+        )  # fmt: skip
+        decision = planner.decide(budget)
+        merges, proto = decision.folded.merges, decision.folded.proto
+        if not merges:
+            raise NothingToFoldError(planner.nothing_left(budget))
+        seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
         with staged(proto, loaded, target, external_data) as written:
             verdict = check(
-                loaded.path or _dump(loaded.proto, Path(scratch)), written.path, feeds, providers=usable,
-                missing=missing, protos=(loaded.proto, proto), inputs=described, latency=latency,
+                on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
+                protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
             )  # fmt: skip
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
+            lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
             report = FoldReport(
-                _name(model), "" if output is None else os.fspath(output),
-                _settings(
-                    method, recovery, clusterer, budget, decision.ratio, seed, include, exclude, effort, evidence
-                ),
+                found.name, "" if output is None else os.fspath(output),
+                {
+                    **planner.settings(round_to), "budget": {budget.aim.value: budget.value},
+                    "uniform_ratio": decision.ratio,
+                },
                 Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
-                Size(written.size, count_parameters(proto), prices.macs(after_costs)),
-                _group_reports(analysis, work, merges, notes, budget.round_to), analysis.refusals,
-                _with_notes(verdict, loaded.size, written.size, evidence, decision.folded.refitted), seconds,
+                Size(written.size, count_parameters(proto), prices.macs(lengths)),
+                _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
+                _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
+                seconds,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -208,11 +188,11 @@ def inspect(
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     compiled = patterns(include, exclude)
     loaded = load(model, input_shapes)
-    analysis = _analyse(loaded)
-    notes = _notes(analysis, compiled)
+    analysis = analysed(loaded)
+    notes = notes_on(analysis, compiled)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
     size = Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({}))
-    return FoldReport(_name(model), "", {}, size, None, groups, analysis.refusals, None)
+    return FoldReport(named(model), "", {}, size, None, groups, analysis.refusals, None)
 
 
 def compare(
@@ -236,9 +216,9 @@ def compare(
     check_seed(seed)
     old, new = load(before, input_shapes), load(after, input_shapes)
     prices = costs(old, input_shapes)
-    feeds = inputs if inputs is not None else _probes(old, prices, input_shapes, seed)
+    feeds = inputs if inputs is not None else probes(old, prices, input_shapes, seed)
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
-        paths = [m.path or _dump(m.proto, Path(scratch)) for m in (old, new)]
+        paths = [on_disk(m, Path(scratch)) for m in (old, new)]
         verdict = check(
             paths[0], paths[1], feeds, providers=usable, missing=missing, protos=(old.proto, new.proto),
             inputs=DESCRIPTION if inputs is None else "the inputs given", latency=latency,
@@ -246,85 +226,19 @@ def compare(
     sizes = [
         Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
     ]
-    return FoldReport(_name(before), _name(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
-
-
-def _probes(
-    model: Model, prices: Costs, shapes: Mapping[str, Sequence[int]] | None, seed: int
-) -> Callable[[Session], Feeds]:
-    """How to make probe inputs, once a session tells what the model takes."""
-
-    def make(session: Session) -> Feeds:
-        return probe(session.inputs, batch=_batch(prices), seed=seed, shapes=shapes, limits=index_limits(model.graph))
-
-    return make
-
-
-def _batch(prices: Costs) -> int:
-    return int(min(8, max(2, PROBE_WORK // max(1, prices.macs({})))))
-
-
-def _dump(proto: ModelProto, folder: Path) -> Path:
-    handle, name = tempfile.mkstemp(suffix=".onnx", dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(proto.SerializeToString())
-    return Path(name)
-
-
-def _analyse(model: Model) -> Analysis:
-    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, the model is to blame."""
-
-    def feeds(session: Session) -> list[Feeds]:
-        return [probe(session.inputs, batch=2, limits=index_limits(model.graph))]
-
-    try:
-        return analyse(model)
-    except OnnxFoldError:
-        raise
-    except Exception as error:
-        reason = contradiction(model.proto)
-        if not reason:
-            try:
-                Trial(model, feeds).outputs(model.proto)
-            except Exception as second:  # onnxruntime's exceptions share no base class
-                reason = brief(second)
-        if not reason:
-            raise  # a bug of ours
-        what = model.path or "the model given"
-        raise ModelError(f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again") from error
-
-
-def _check_weights(model: Model) -> None:
-    """Refuse NaN in any weight. Infinity is refused only where it would be merged: masks and bounds may hold it."""
-    for tensor in model.proto.graph.initializer:
-        if tensor.data_type in FLOATS and (bad := np.isnan(model.constants.array(tensor.name))).any():
-            at = [int(i) for i in np.argwhere(bad)[0]]
-            raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
-
-
-def _notes(analysis: Analysis, patterns: tuple[list[re.Pattern[str]], list[re.Pattern[str]]]) -> dict[str, str]:
-    """Why groups are left out, by name."""
-    include, exclude = patterns
-    notes = {}
-    for group in analysis.groups:
-        names = (group.name, *group.makers)
-        if include and not any(p.search(name) for p in include for name in names):
-            notes[group.name] = "not included"
-        elif any(p.search(name) for p in exclude for name in names):
-            notes[group.name] = "excluded"
-    return notes
+    return FoldReport(named(before), named(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
 
 
 def _group_reports(
-    analysis: Analysis, work: Compressor, merges: Mapping[str, Merge], notes: Mapping[str, str], round_to: int
+    found: Subject, work: Compressor, merges: Mapping[str, Merge], round_to: int
 ) -> tuple[GroupReport, ...]:
     out = []
-    for group in analysis.groups:
+    for group in found.analysis.groups:
         merge = merges.get(group.name)
         if merge is None:
-            note = notes.get(group.name, "kept by the budget")
+            note = found.notes.get(group.name, "kept by the budget")
             width = work.widths([group.name])[0]
-            if group.name not in notes and round_width(width, 0, round_to) == group.size:
+            if group.name not in found.notes and round_width(width, 0, round_to) == group.size:
                 note = f"too narrow for --round-to {round_to}"
             out.append(_group_report(group, group.size, 0, 0.0, note))
         else:
@@ -338,13 +252,19 @@ def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, 
 
 
 def _with_notes(
-    verdict: Check, before: int, after: int, evidence: Samples | None, refitted: Sequence[Refitted]
+    verdict: Check, before: int, after: int, evidence: Samples | None, budget: Budget, refitted: Sequence[Refitted]
 ) -> Check:
     """The verdict with what else the user should know."""
     notes = [*verdict.notes, *(() if evidence is None else evidence.notes)]
     notes += wide_notes({one.output: one.fit for one in refitted})
     if after > before:
         notes.append(f"the file grew by {after - before} bytes")
+    speedup = verdict.providers[0].speedup if verdict.providers else None
+    if budget.aim is Aim.LATENCY and speedup is not None and 1 / speedup > SLOWER * budget.value:
+        notes.append(
+            f"{1 / speedup:.2f} of the latency in this check, though --{budget.aim.value} {budget.value:g} was met "
+            "before: timings on this machine vary"
+        )
     return Check(verdict.problems, tuple(notes), verdict.providers, verdict.inputs)
 
 
@@ -352,49 +272,3 @@ def _failed(report: FoldReport) -> ValidationError:
     error = ValidationError(f"{report.model}: the folded model was not written: {report.verdict}")
     error.report = report
     return error
-
-
-def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
-    if analysis.groups and filtered:
-        return "no group matches --include and --exclude: --inspect lists their names"
-    reasons = "; ".join(f"{r.kind} ({r.channels} channels)" for r in analysis.refusals[:3])
-    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"
-
-
-def _left(budget: Budget, work: Compressor, chosen: Sequence[str]) -> str:
-    widest = max(width.size for width in work.widths(chosen))
-    if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
-        return (
-            f"no group can shrink while the outputs keep --{budget.aim.value} {budget.value:g}: ask for more with "
-            "--ratio, for example --ratio 0.1"
-        )
-    return (
-        f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
-        f"{budget.round_to} (--round-to)"
-    )
-
-
-def _settings(
-    method: Method,
-    recovery: Recovery,
-    clusterer: Clusterer,
-    budget: Budget,
-    ratio: float | None,
-    seed: int,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    effort: Effort,
-    evidence: Samples | None,
-) -> dict[str, Any]:
-    return {
-        "effort": effort.value, "samples": None if evidence is None else evidence.described,
-        "samples_match": None if evidence is None else evidence.match,
-        "samples_used": evidence is not None and evidence.trusted,
-        "method": method.value, "recovery": recovery.value, "clusterer": clusterer.value,
-        "budget": {budget.aim.value: budget.value}, "uniform_ratio": ratio, "round_to": budget.round_to, "seed": seed,
-        "include": list(include), "exclude": list(exclude),
-    }  # fmt: skip
-
-
-def _name(model: Source) -> str:
-    return "model" if isinstance(model, ModelProto) else os.fspath(model)

@@ -27,11 +27,20 @@ class Aim(Enum):
     MACS = "target-macs"
     """The share of the multiply-accumulates that may remain."""
 
+    SIZE = "target-size"
+    """The share of the bytes of the file, external data included, that may remain."""
+
+    LATENCY = "target-latency"
+    """The share of the median latency that may remain, on the first provider, measured."""
+
     QUALITY = "max-error"
     """The relative L2 error of the outputs that may be made, on the samples or probe inputs (the default)."""
 
     AGREEMENT = "min-agreement"
     """The share of the samples whose largest output must stay the same one."""
+
+
+_REMAINING = (Aim.PARAMS, Aim.MACS, Aim.SIZE, Aim.LATENCY)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Budget:
             raise RequestError(f"--{self.aim.value} must be between 0 and 1, not {self.value}")
         if self.aim is Aim.RATIO and self.value >= 1:
             raise RequestError("--ratio must be below 1: at 1 no channel would be left")
-        if self.aim in (Aim.PARAMS, Aim.MACS) and self.value <= 0:
+        if self.aim in _REMAINING and self.value <= 0:
             raise RequestError(f"--{self.aim.value} must be above 0: nothing would be left")
         if self.round_to < 1:
             raise RequestError(f"--round-to must be at least 1, not {self.round_to}")
@@ -100,10 +109,7 @@ def meet(widths: Sequence[Width], budget: Budget, price: Callable[[Mapping[str, 
     best = uniform(widths, high, budget.round_to)
     reached = price(best.keep)
     if reached > budget.value:
-        raise PlanError(
-            f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {reached:.2f} at the "
-            "least (--inspect shows what is kept and why)"
-        )
+        raise out_of_reach(budget, reached)
     if price({}) <= budget.value:
         return Plan({}, 0.0)
     for _ in range(20):
@@ -114,6 +120,21 @@ def meet(widths: Sequence[Width], budget: Budget, price: Callable[[Mapping[str, 
         else:
             low = middle
     return best
+
+
+def ladder(widths: Sequence[Width], round_to: int) -> list[Plan]:
+    """All different plans of a uniform ratio, from the whole model to `HIGHEST_RATIO`, in steps of one percent."""
+    plans = [uniform(widths, percent / 100, round_to) for percent in range(round(100 * HIGHEST_RATIO) + 1)]
+    return [plan for i, plan in enumerate(plans) if not i or plan.keep != plans[i - 1].keep]
+
+
+def out_of_reach(budget: Budget, least: float) -> PlanError:
+    """The error for a target below the `least` share that folding all groups as far as they go leaves."""
+    shown = math.ceil(least * 100) / 100
+    return PlanError(
+        f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {shown:.2f} at the least "
+        "(--inspect shows what is kept and why)"
+    )
 
 
 def by_error(
@@ -192,10 +213,7 @@ def allocate(steps: Iterable[Step], budget: Budget) -> Step:
         spent = step.price
         if spent <= budget.value:
             return step
-    raise PlanError(
-        f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {spent:.2f} at the least "
-        "(--inspect shows what is kept and why)"
-    )
+    raise out_of_reach(budget, spent)
 
 
 def refund(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .analyse import Refusal
 from .store import write_text
+from .tables import change, in_bytes, in_ms, in_percent, in_units, less, new_table, plain
 from .validate import Check, short
 
 SCHEMA = 1
@@ -78,26 +77,26 @@ class FoldReport:
             return f"{len(self.groups)} groups, {channels} channels ({self.foldable_share:.0%} of all) can be folded"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
-        parts = [f"file {_share(self.before.file, self.after.file)}"]
+        parts = [f"file {less(self.before.file, self.after.file)}"]
         if self.before.macs:
-            parts.append(f"MACs {_share(self.before.macs, self.after.macs)}")
+            parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None:
                 parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
         worst = self.check.worst
         if worst is not None:
-            parts.append(f"output error {_percent(worst.relative_l2)}")
+            parts.append(f"output error {in_percent(worst.relative_l2)}")
         return ", ".join(parts) + "".join(f"; {note}" for note in self.check.notes)
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
         data = {"schema": SCHEMA, **asdict(self), "foldable_share": self.foldable_share, "verdict": self.verdict}
         data["passed"] = None if self.check is None else self.check.passed
-        return json.dumps(_plain(data), indent=2, allow_nan=False)
+        return json.dumps(plain(data), indent=2, allow_nan=False)
 
-    def print(self, console: Console, verbose: bool = False) -> None:
-        """Show the tables."""
-        console.print(self.render(verbose))
+    def print(self, console: Console | None = None, verbose: bool = False) -> None:
+        """Show the tables; None: on standard output."""
+        (console or Console()).print(self.render(verbose))
 
     def render(self, verbose: bool = False) -> RenderableType:
         """The tables as one renderable."""
@@ -110,8 +109,9 @@ class FoldReport:
             if any(done.outputs for done in self.check.providers):
                 parts += ["", self._outputs(self.check), Text(f" measured on {self.check.inputs}", style="dim")]
         else:
-            about = f"{_bytes(self.before.file)}, {_number(self.before.parameters)} parameters"
-            parts.append(Text(about + (f", {_number(self.before.macs)} MACs" if self.before.macs else ""), style="dim"))
+            about = f"{in_bytes(self.before.file)}, {in_units(self.before.parameters)} parameters"
+            about += f", {in_units(self.before.macs)} MACs" if self.before.macs else ""
+            parts.append(Text(about, style="dim"))
         if self.groups:
             parts += ["", self._groups(verbose)]
         if self.refusals:
@@ -128,22 +128,22 @@ class FoldReport:
         return Text(mark, style=style).append(self.verdict, style="bold" if self.check.passed else "red")
 
     def _sizes(self, after: Size, check: Check) -> Table:
-        table = _table("", right=("before", "after", "change"))
+        table = new_table("", right=("before", "after", "change"))
         before = self.before
-        table.add_row("file", _bytes(before.file), _bytes(after.file), _change(before.file, after.file))
+        table.add_row("file", in_bytes(before.file), in_bytes(after.file), change(before.file, after.file))
         table.add_row(
-            "parameters", _number(before.parameters), _number(after.parameters),
-            _change(before.parameters, after.parameters),
+            "parameters", in_units(before.parameters), in_units(after.parameters),
+            change(before.parameters, after.parameters),
         )  # fmt: skip
         if before.macs:
-            table.add_row("MACs", _number(before.macs), _number(after.macs), _change(before.macs, after.macs))
+            table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
         for done in check.providers:
             name = f"latency {short(done.provider)}"
             if done.status != "ok":
                 table.add_row(name, Text(done.status, style="yellow"), "", "")
             elif done.latency_before_ms is not None and done.latency_after_ms is not None:
                 table.add_row(
-                    name, _milliseconds(done.latency_before_ms), _milliseconds(done.latency_after_ms),
+                    name, in_ms(done.latency_before_ms), in_ms(done.latency_after_ms),
                     f"{done.speedup:.2f} x as fast",
                 )  # fmt: skip
         return table
@@ -153,11 +153,11 @@ class FoldReport:
         several = sum(bool(done.outputs) for done in check.providers) > 1
         classes = any(error.top1 is not None for done in check.providers for error in done.outputs)
         names = ["error", "cosine", "SQNR", "max |Δ|", *(["top-1 agrees"] if classes else [])]
-        table = _table("output", right=names, more=["on"] if several else [])
+        table = new_table("output", right=names, more=["on"] if several else [])
         for done in check.providers:
             for error in done.outputs:
                 sqnr = "exact" if error.sqnr_db == math.inf else f"{error.sqnr_db:.1f} dB"
-                row = [_percent(error.relative_l2), f"{error.cosine:.4f}", sqnr, f"{error.max_abs:.3g}"]
+                row = [in_percent(error.relative_l2), f"{error.cosine:.4f}", sqnr, f"{error.max_abs:.3g}"]
                 if classes:
                     row.append("" if error.top1 is None else f"{100 * error.top1:.1f} %")
                 table.add_row(Text(error.name), *row, *([short(done.provider)] if several else []))
@@ -170,7 +170,7 @@ class FoldReport:
         shown = [g for g in self.groups if g.name in names]
         notes = ["; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown]
         right = ["channels", "weights", *(["merged into", "merge error"] if folded else [])]
-        table = _table("group", right=right, more=["note"] if any(notes) else [])
+        table = new_table("group", right=right, more=["note"] if any(notes) else [])
         for group, note in zip(shown, notes, strict=True):
             width = f"{group.before} → {group.after}" if folded and group.after < group.before else str(group.before)
             row = [width, str(sum(map(len, (group.makers, group.readers))))]
@@ -182,7 +182,7 @@ class FoldReport:
         return table
 
     def _refused(self, verbose: bool) -> Table:
-        table = _table("kept as it is because of", right=["channels"], more=["where"])
+        table = new_table("kept as it is because of", right=["channels"], more=["where"])
         for refusal in self.refusals:
             shown = refusal.where if verbose else refusal.where[:3]
             more = len(refusal.where) - len(shown)
@@ -191,60 +191,12 @@ class FoldReport:
         return table
 
 
-def save(report: FoldReport, path: Path) -> None:
+class Written(Protocol):
+    """A report that can be kept as JSON."""
+
+    def to_json(self) -> str: ...
+
+
+def save(report: Written, path: Path) -> None:
     """Write the JSON report, atomically. Raises OSError."""
     write_text(path, report.to_json() + "\n")
-
-
-def _table(first: str, right: Sequence[str], more: Sequence[str] = ()) -> Table:
-    """A table of names, then figures aligned to the right, then remarks."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), caption_justify="left")
-    table.add_column(first, overflow="fold", min_width=10)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in more:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _bytes(n: int) -> str:
-    return f"{n} B" if n < 1000 else _scaled(n, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
-
-
-def _number(n: int) -> str:
-    return str(n) if n < 1000 else _scaled(n, (("G", 1e9), ("M", 1e6), ("k", 1e3)))
-
-
-def _scaled(n: int, units: Sequence[tuple[str, float]]) -> str:
-    """Three significant digits and a unit."""
-    unit, size = next((u, s) for u, s in units if n >= s)
-    value = n / size
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
-
-
-def _milliseconds(ms: float) -> str:
-    return f"{ms:.{3 if ms < 1 else 2 if ms < 10 else 1 if ms < 100 else 0}f} ms"
-
-
-def _percent(share: float) -> str:
-    if not math.isfinite(share):
-        return "not finite"
-    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
-
-
-def _change(before: int, after: int) -> str:
-    return f"{100 * (after / before - 1):+.1f} %" if before else ""
-
-
-def _share(before: int, after: int) -> str:
-    return f"{100 * (after / before - 1):+.0f} %" if before else "+0 %"

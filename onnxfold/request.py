@@ -4,14 +4,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+from .cluster import Clusterer
 from .errors import RequestError
+from .features import Method
 from .plan import Aim, Budget
+from .recover import Recovery
+from .samples import Effort
 
 C = TypeVar("C", bound=Enum)
 DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
+
+
+Patterns = tuple[list[re.Pattern[str]], list[re.Pattern[str]]]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How channels are chosen and merged, and which of them may be; all of it checked by `of`."""
+
+    method: Method
+    recovery: Recovery
+    clusterer: Clusterer
+    effort: Effort
+    seed: int
+    threads: int
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    patterns: Patterns
+
+    @classmethod
+    def of(
+        cls,
+        method: Method | str,
+        recovery: Recovery | str,
+        clusterer: Clusterer | str,
+        effort: Effort | str,
+        seed: int,
+        threads: int,
+        include: Sequence[str],
+        exclude: Sequence[str],
+    ) -> Manner:
+        """From what a user may give. Raises RequestError."""
+        check_seed(seed, threads)
+        include, exclude = ([given] if isinstance(given, str) else given for given in (include, exclude))
+        return cls(
+            one_of(Method, method), one_of(Recovery, recovery), one_of(Clusterer, clusterer), one_of(Effort, effort),
+            seed, threads, tuple(include), tuple(exclude), patterns(include, exclude),
+        )  # fmt: skip
 
 
 def make_budget(
@@ -20,12 +63,14 @@ def make_budget(
     target_macs: float | None,
     max_error: float | None,
     min_agreement: float | None,
+    target_size: float | None,
+    target_latency: float | None,
     round_to: int,
 ) -> Budget:
     """The one budget that was given, or the default. Raises RequestError for two."""
     asked = {
-        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.QUALITY: max_error,
-        Aim.AGREEMENT: min_agreement,
+        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.SIZE: target_size,
+        Aim.LATENCY: target_latency, Aim.QUALITY: max_error, Aim.AGREEMENT: min_agreement,
     }  # fmt: skip
     given = [(aim, value) for aim, value in asked.items() if value is not None]
     if len(given) > 1:
@@ -51,7 +96,7 @@ def check_seed(seed: int, threads: int = 0) -> None:
         raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
 
 
-def patterns(include: Sequence[str], exclude: Sequence[str]) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+def patterns(include: Sequence[str], exclude: Sequence[str]) -> Patterns:
     """Both lists compiled. Raises RequestError for what is no regular expression."""
     compiled: list[list[re.Pattern[str]]] = []
     for option, given in (("--include", include), ("--exclude", exclude)):

@@ -59,6 +59,7 @@ class Sampled:
             survey(work.model, work.analysis, chosen, samples.fit, progress=progress) if wanted else {}
         )
         self.trial = Trial(work.model, lambda _: samples.check)
+        self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()
 
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels by the method asked for, nothing refitted."""
@@ -88,8 +89,15 @@ class Sampled:
         """By group, the squared relative error of the outputs that k channels are expected to leave, at index k.
 
         The shape comes from the survey (or from Ward's clustering where a group was not surveyed), the height from
-        folds of the group alone with its readers refitted, measured on a few other samples, and interpolated.
+        folds of the group alone with its readers refitted, measured on a few other samples, and interpolated. Once
+        measured they are kept, for other budgets.
         """
+        key = (tuple(widths), round_to)
+        if key not in self._curves:
+            self._curves[key] = self._measured_curves(widths, round_to)
+        return self._curves[key]
+
+    def _measured_curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:
         fit = self.samples.fit
         held = max(1, len(fit) // _UNSEEN)
         seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)

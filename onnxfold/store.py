@@ -17,6 +17,7 @@ from .errors import ModelError, RequestError
 from .model import _PROTOBUF_LIMIT, FLOATS, Model, external_tensors, read_external
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
+_DIGITS = 8  # of the digest in the name of a data file
 _SMALL = 1024  # bytes; tensors below stay inside the model
 
 
@@ -54,16 +55,10 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
     """
     if any(_same(target, file) for file in source.data_files()):
         raise RequestError(f"{target} holds the weights of the input: name another output")
-    everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
-    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
     made: list[Path] = []
     try:
-        data = None
-        if everything or outside or next(external_tensors(proto), None) is not None:
-            copy = ModelProto()
-            copy.CopyFrom(proto)
-            proto = copy
-            data = _move_out(proto, source, target, outside, everything, made)
+        proto, tensors = _divided(proto, source, external)
+        data = _move_out(tensors, source, target, made)
         name = _temporary(target, ".onnx", made)
         _write(name, proto.SerializeToString(), target)
         yield Staged(name, target, data, made, source.data_files())
@@ -72,6 +67,17 @@ def staged(proto: ModelProto, source: Model, target: Path, external: bool = Fals
     finally:
         for path in made:
             path.unlink(missing_ok=True)
+
+
+def size_written(proto: ModelProto, source: Model, target: Path, external: bool = False) -> int:
+    """The bytes that `staged` would write for the same arguments, external data included. Writes nothing."""
+    proto, tensors = _divided(proto, source, external)
+    end, name = 0, _data_name(target, "0" * _DIGITS)
+    for tensor in tensors:
+        start = end + -end % _ALIGN
+        end = start + len(_raw(tensor, source.folder))
+        _refer(tensor, name, start, end - start)
+    return int(proto.ByteSize()) + end
 
 
 class Staged:
@@ -112,11 +118,19 @@ def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
     return copy
 
 
-def _move_out(
-    proto: ModelProto, source: Model, target: Path, outside: set[str], everything: bool, made: list[Path]
-) -> Path | None:
-    """Move tensors of `proto` to a new data file and return that; None if there is nothing to move."""
-    tensors = _movable(proto, outside, everything)
+def _divided(proto: ModelProto, source: Model, external: bool) -> tuple[ModelProto, list[TensorProto]]:
+    """(what to write, which of its tensors go to a data file); a copy where there are any."""
+    everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
+    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
+    if not everything and not outside and next(external_tensors(proto), None) is None:
+        return proto, []
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    return copy, _movable(copy, outside, everything)
+
+
+def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: list[Path]) -> Path | None:
+    """Move `tensors` to a new data file and return that; None if there is nothing to move."""
     if not tensors:
         return None
     folder = target.absolute().parent
@@ -133,18 +147,27 @@ def _move_out(
                 digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
-    data = folder / f"{target.name}.{digest.hexdigest()[:8]}.data"
+    data = folder / _data_name(target, digest.hexdigest()[:_DIGITS])
     _copy_mode(name, target)
     fresh = not data.exists()
     os.replace(name, data)
     made[-1:] = [data] if fresh else []
     for tensor, offset, length in moved:
-        for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data"):
-            tensor.ClearField(field)
-        tensor.data_location = TensorProto.EXTERNAL
-        entries = {"location": data.name, "offset": str(offset), "length": str(length)}
-        tensor.external_data.extend(StringStringEntryProto(key=k, value=v) for k, v in entries.items())
+        _refer(tensor, data.name, offset, length)
     return data
+
+
+def _data_name(target: Path, digest: str) -> str:
+    return f"{target.name}.{digest}.data"
+
+
+def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    """Replace the values of `tensor` by where they are."""
+    for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    entries = {"location": location, "offset": str(offset), "length": str(length)}
+    tensor.external_data.extend(StringStringEntryProto(key=k, value=v) for k, v in entries.items())
 
 
 def _movable(proto: ModelProto, outside: set[str], everything: bool) -> list[TensorProto]:
@@ -186,7 +209,7 @@ def _data_of(target: Path) -> set[Path]:
         return set()
     names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
     mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}
-    return {target.absolute().parent / n for n in mine if len(n) == len(target.name) + 14}
+    return {target.absolute().parent / n for n in mine if len(n) == len(_data_name(target, "0" * _DIGITS))}
 
 
 def write_text(path: Path, text: str) -> None:

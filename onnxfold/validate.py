@@ -132,7 +132,7 @@ def _one(
     try:
         new = loader(after, provider)
         found = dict(zip(new.outputs, new.run(given), strict=True))
-        timing = _timing_feeds(old, new, given) if latency else None
+        timing = timing_feeds(old, new, given) if latency else None
     except Exception as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
         return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
@@ -162,7 +162,7 @@ def _failed(provider: str, reason: str) -> ProviderCheck:
     return ProviderCheck(provider, "failed", reason, None, None, ())
 
 
-def _timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
+def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
     """One sample where the original takes a batch of one, else all of `given`. Runs both, so they are warm after it."""
     single = first(given, 1)
     try:

@@ -35,7 +35,7 @@ def process(*arguments: object, folder: Path, **more: str) -> subprocess.Complet
 # help ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["compare"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"]])
 def test_help(capsys: Capture, command: list[str]) -> None:
     assert run(*command, "--help") == 0
     shown = capsys.readouterr()
@@ -48,7 +48,8 @@ def test_help(capsys: Capture, command: list[str]) -> None:
 def test_help_tells_the_main_job_first(capsys: Capture) -> None:
     run("-h")
     text = capsys.readouterr().out
-    order = ["onnxfold IN OUT", "--inspect", "compare A B", "out.onnx --ratio 0.3", "the file to write", "--ratio R"]
+    order = ["onnxfold IN OUT", "--inspect", "sweep IN", "compare A B", "out.onnx --ratio 0.3", "the file to write"]
+    order.append("--ratio R")
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     assert "10 % at most" in text
 

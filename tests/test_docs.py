@@ -79,6 +79,7 @@ def options_in(page: str) -> set[str]:
 def test_options_that_a_page_mentions_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     main(["compare", "--help"])
+    main(["sweep", "--help"])
     ours = set(OPTION.findall(capsys.readouterr().out))
     unknown = options_in(text(page)) - ours - HIDDEN
     assert not unknown, f"{page.name} mentions {sorted(unknown)}"

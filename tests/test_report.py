@@ -15,12 +15,15 @@ import pytest
 from rich.console import Console
 from tiny import MODELS, ROOT, fold, net
 
-from onnxfold import FoldReport, compare, inspect
+from onnxfold import FoldReport, compare, inspect, sweep
 from onnxfold.analyse import Refusal
-from onnxfold.report import GroupReport, Size, _bytes, _milliseconds, _number, _percent, save
+from onnxfold.gauge import Gauge
+from onnxfold.report import GroupReport, Size, save
+from onnxfold.tables import in_bytes, in_ms, in_percent, in_units
 from onnxfold.validate import Check, OutputError, ProviderCheck
 
-DOCUMENTED = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"), re.M))
+PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")
+DOCUMENTED, SWEPT = (set(re.findall(r"^\| `([^`]+)` \|", part, re.M)) for part in PAGE[::2])
 
 
 def keys(value: Any, path: str = "") -> Iterator[str]:
@@ -38,10 +41,13 @@ def keys(value: Any, path: str = "") -> Iterator[str]:
 def reports() -> list[FoldReport]:
     """Actual reports of every kind."""
     proto = net()
-    budgets: list[dict[str, Any]] = [{"ratio": 0.5}, {"target_params": 0.7}, {"target_macs": 0.7}]
+    budgets: list[dict[str, Any]] = [{"ratio": 0.5}, {"target_params": 0.7}, {"target_macs": 0.7}, {"target_size": 0.7}]
     made = [fold(proto, **budget, latency=False).report for budget in budgets]
     made.append(fold(MODELS / "digits_mlp.onnx", round_to=1, latency=False).report)
     made.append(fold(MODELS / "digits_mlp.onnx", min_agreement=0.1, latency=False).report)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gauge, "latency", lambda *_: 0.5)
+        made.append(fold(proto, target_latency=0.7, latency=False).report)
     return [*made, inspect(proto), compare(proto, net(seed=1), latency=False)]
 
 
@@ -49,6 +55,13 @@ def test_every_field_is_documented(reports: list[FoldReport]) -> None:
     found = {key for report in reports for key in keys(json.loads(report.to_json()))}
     assert found - DOCUMENTED == set(), "fields that docs/report.md does not mention"
     assert DOCUMENTED - found == set(), "fields in docs/report.md that no report has"
+
+
+def test_every_field_of_a_sweep_is_documented() -> None:
+    report = sweep(net(), at=[0.8, 0.5, 0.01], effort="fast")
+    found = set(keys(json.loads(report.to_json())))
+    assert found - SWEPT == set(), "fields that docs/report.md does not mention"
+    assert SWEPT - found == set(), "fields in docs/report.md that no sweep has"
 
 
 def example(name: str = "conv", **check: Any) -> FoldReport:
@@ -151,13 +164,13 @@ def test_inspection_shows_no_empty_tables() -> None:
      (999_999, "1000 k"), (25_600_000, "25.6 M"), (7_000_000_000, "7.00 G")],
 )  # fmt: skip
 def test_numbers(value: int, text: str) -> None:
-    assert _number(value) == text
+    assert in_units(value) == text
 
 
 def test_other_figures() -> None:
-    assert (_bytes(12), _bytes(690_139), _bytes(2_250_000_000)) == ("12 B", "690 kB", "2.25 GB")
-    assert [_milliseconds(x) for x in (0.0931, 3.456, 45.67, 1234.5)] == ["0.093 ms", "3.46 ms", "45.7 ms", "1234 ms"]
-    assert [_percent(x) for x in (0, 0.00123, 0.05, 0.5, 2.0, math.inf)] == [
+    assert (in_bytes(12), in_bytes(690_139), in_bytes(2_250_000_000)) == ("12 B", "690 kB", "2.25 GB")
+    assert [in_ms(x) for x in (0.0931, 3.456, 45.67, 1234.5)] == ["0.093 ms", "3.46 ms", "45.7 ms", "1234 ms"]
+    assert [in_percent(x) for x in (0, 0.00123, 0.05, 0.5, 2.0, math.inf)] == [
         "0 %", "0.12 %", "5 %", "50 %", "200 %", "not finite",
     ]  # fmt: skip
 

@@ -78,4 +78,7 @@ fold = partial(onnxfold.fold, effort="fast")
 
 def main(arguments: Sequence[str]) -> int:
     """The command line with the same; `compare`, and what says otherwise, as they are."""
-    return cli.main([*arguments] if {"compare", "--effort"} & set(arguments) else [*FAST, *arguments])
+    if {"compare", "--effort"} & set(arguments):
+        return cli.main([*arguments])
+    command = 1 if [*arguments][:1] == ["sweep"] else 0
+    return cli.main([*arguments[:command], *FAST, *arguments[command:]])

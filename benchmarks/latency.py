@@ -1,0 +1,84 @@
+"""How much faster folded models run: folded / original latency at -30 % MACs, with one thread and with two.
+
+    python benchmarks/latency.py [--models NAME ...] [--macs 0.7] [--effort fast] [--rounds 60]
+
+Medians of interleaved runs (turn by turn in one process, threads of the other model stopped), one sample a run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+from nets import options, parsed
+
+import onnxfold
+from onnxfold.errors import OnnxFoldError
+from onnxfold.inputs import index_limits, probe
+from onnxfold.model import load
+from onnxfold.session import Feeds, Session
+from onnxfold.store import inline
+
+CIFAR = (
+    "cifar10_resnet20_bn", "cifar10_resnet20_fused", "cifar10_resnet56_bn", "cifar10_resnet56_fused",
+    "cifar10_resnet32pool_bn", "cifar10_resnet18w32_bn", "cifar10_simpnet300k_bn", "cifar10_squeezenet_bn",
+    "cifar10_densenet40_12_bn", "cifar10_resnet_6blk_mlperftiny",
+)  # fmt: skip
+CORPUS = (
+    "imagenet_mobilenetv1_0.5_160", "imagenet_mobilenetv2_1.0_224", "imagenet_squeezenet10_dc_fused",
+    "ultraface_RFB320", "nanodet_m", "fastestdet", "ppocr_mobile_v1.1_det", "retinaface_mbnet0.25",
+    "kws_dscnn_mlperftiny", "oww_embedding", "super_resolution_zoo",
+)  # fmt: skip
+SHAPES = {"ppocr_mobile_v1.1_det": {"image": (1, 3, 320, 320)}, "retinaface_mbnet0.25": {"input": (1, 3, 320, 320)}}
+
+
+def ratio(old: Session, new: Session, feeds: Feeds, rounds: int) -> float:
+    """Median latency of `new` over that of `old`."""
+    old.run(feeds)
+    new.run(feeds)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for session, taken in zip((old, new), times, strict=True):
+            session.run(feeds)  # the first of a turn pays for caches that the other had
+            begin = time.perf_counter()
+            session.run(feeds)
+            taken.append(time.perf_counter() - begin)
+    return statistics.median(times[1]) / statistics.median(times[0])
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--models", nargs="+", default=[*CIFAR, *CORPUS])
+    parser.add_argument("--macs", type=float, default=0.7)
+    parser.add_argument("--effort", default="fast")
+    parser.add_argument("--rounds", type=int, default=60)
+    asked = parsed(parser)
+    print(f"{'':34}{'MACs':>6}{'1 thread':>10}{'2 threads':>11}")
+    found: list[list[float]] = []
+    for name in asked.models:
+        path, shapes = asked.data / "models" / f"{name}.onnx", SHAPES.get(name)
+        how: dict[str, Any] = {"target_macs": asked.macs, "effort": asked.effort, "input_shapes": shapes}
+        try:
+            result = onnxfold.fold(path, latency=False, **how)
+        except OnnxFoldError as error:
+            print(f"{name:34}{error}")
+            continue
+        assert result.report.after is not None
+        original = load(path)
+        limits, row = index_limits(original.graph), list[float]()
+        for threads in (1, 2):
+            old = Session(inline(original.proto, path.parent).SerializeToString(), threads=threads)
+            new = Session(result.model.SerializeToString(), threads=threads)
+            feeds = probe(old.inputs, batch=1, shapes=shapes, limits=limits)
+            row.append(ratio(old, new, feeds, asked.rounds))
+        left = result.report.after.macs / result.report.before.macs
+        print(f"{name:34}{left:>6.2f}{row[0]:>10.2f}{row[1]:>11.2f}", flush=True)
+        found.append(row)
+    for threads, values in zip((1, 2), np.array(found).T, strict=True):
+        print(f"{threads} thread(s): median {np.median(values):.2f}, worst {values.max():.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The first stages, which all commands share: load, analyse, say which groups may shrink; and probe inputs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from .analyse import Analysis, analyse
+from .compress import Compressor
+from .costs import Costs, costs
+from .errors import ModelError, NothingToFoldError, OnnxFoldError
+from .graph import contradiction
+from .inputs import index_limits, probe
+from .model import FLOATS, Model, load
+from .request import Manner, Patterns
+from .session import Feeds, Session
+from .trial import Trial
+from .validate import brief
+
+Source = str | os.PathLike[str] | ModelProto
+Shapes = Mapping[str, Sequence[int]] | None
+PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name)."""
+
+    name: str
+    model: Model
+    analysis: Analysis = field(repr=False)
+    prices: Costs
+    chosen: tuple[str, ...]
+    notes: Mapping[str, str]
+
+    def compressor(self, manner: Manner) -> Compressor:
+        """What merges its groups in this manner."""
+        return Compressor(self.model, self.analysis, manner.method, manner.clusterer, manner.seed, manner.threads)
+
+
+def subject(source: Source, shapes: Shapes, patterns: Patterns) -> Subject:
+    """Load and analyse a model that is to be folded. Raises ModelError, RequestError, NothingToFoldError."""
+    model = load(source, shapes)
+    _check_weights(model)
+    analysis = analysed(model)
+    notes = notes_on(analysis, patterns)
+    chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
+    if not chosen:
+        raise NothingToFoldError(_nothing(model, analysis, any(patterns)))
+    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes)
+
+
+def analysed(model: Model) -> Analysis:
+    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, the model is to blame."""
+
+    def feeds(session: Session) -> list[Feeds]:
+        return [probe(session.inputs, batch=2, limits=index_limits(model.graph))]
+
+    try:
+        return analyse(model)
+    except OnnxFoldError:
+        raise
+    except Exception as error:
+        reason = contradiction(model.proto)
+        if not reason:
+            try:
+                Trial(model, feeds).outputs(model.proto)
+            except Exception as second:  # onnxruntime's exceptions share no base class
+                reason = brief(second)
+        if not reason:
+            raise  # a bug of ours
+        what = model.path or "the model given"
+        raise ModelError(f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again") from error
+
+
+def notes_on(analysis: Analysis, patterns: Patterns) -> dict[str, str]:
+    """Why groups are left out, by name."""
+    include, exclude = patterns
+    notes = {}
+    for group in analysis.groups:
+        names = (group.name, *group.makers)
+        if include and not any(p.search(name) for p in include for name in names):
+            notes[group.name] = "not included"
+        elif any(p.search(name) for p in exclude for name in names):
+            notes[group.name] = "excluded"
+    return notes
+
+
+def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:
+    """How to make probe inputs, once a session tells what the model takes."""
+    batch = int(min(8, max(2, PROBE_WORK // max(1, prices.macs({})))))
+
+    def make(session: Session) -> Feeds:
+        return probe(session.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
+
+    return make
+
+
+def on_disk(model: Model, folder: Path) -> Path:
+    """The model's file, or one written to `folder`."""
+    if model.path is not None:
+        return model.path
+    handle, name = tempfile.mkstemp(suffix=".onnx", dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        file.write(model.proto.SerializeToString())
+    return Path(name)
+
+
+def named(source: Source) -> str:
+    """What reports call a model."""
+    return "model" if isinstance(source, ModelProto) else os.fspath(source)
+
+
+def _check_weights(model: Model) -> None:
+    """Refuse NaN in any weight. Infinity is refused only where it would be merged: masks and bounds may hold it."""
+    for tensor in model.proto.graph.initializer:
+        if tensor.data_type in FLOATS and (bad := np.isnan(model.constants.array(tensor.name))).any():
+            at = [int(i) for i in np.argwhere(bad)[0]]
+            raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
+
+
+def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
+    if analysis.groups and filtered:
+        return "no group matches --include and --exclude: --inspect lists their names"
+    reasons = "; ".join(f"{r.kind} ({r.channels} channels)" for r in analysis.refusals[:3])
+    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"
