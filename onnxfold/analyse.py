@@ -161,6 +161,9 @@ class _Analyser:
             said += [tie.a, tie.b]
         for fact in facts:
             if isinstance(fact, Blocks):
+                if fact.count < 1 or len(fact.axis) % fact.count:
+                    cut = f"cuts {len(fact.axis)} positions into {fact.count} blocks"
+                    raise RuleError(f"the rule for {node.op} {cut} at '{node.label}'")
                 self.blocks.append(Blocked(fact.axis.atoms, fact.count, node.label))
             elif isinstance(fact, Count):
                 self._count(node, fact)
@@ -210,6 +213,8 @@ class _Analyser:
             if len(a) != len(b):
                 raise RuleError(f"the rule for {node.op} ties {len(a)} to {len(b)} positions at '{node.label}'")
             self.ties.append((a.atoms, b.atoms))
+        elif 0 in (a.size, b.size) and max(a.size, b.size) > 1:  # length 1 broadcasts, length 0 does not
+            raise RuleError(f"the rule for {node.op} ties {a.size} to {b.size} positions at '{node.label}'")
 
     def _count(self, node: Node, count: Count) -> None:
         at = count.at

@@ -26,8 +26,10 @@ from .merge import Merge
 from .model import Model, load
 from .plan import Aim, Budget, round_width
 from .planner import Planner
+from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
+from .refit import Refitted
 from .report import FoldReport, GroupReport, Size
 from .request import Manner, check_seed, make_budget, patterns
 from .samples import Effort, Samples
@@ -166,7 +168,8 @@ def fold(
                 Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
                 Size(written.size, count_parameters(proto), prices.macs(lengths)),
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
-                _with_notes(verdict, loaded.size, written.size, planner.evidence, budget), seconds,
+                _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
+                seconds,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -248,9 +251,12 @@ def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, 
     return GroupReport(group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note)
 
 
-def _with_notes(verdict: Check, before: int, after: int, evidence: Samples | None, budget: Budget) -> Check:
+def _with_notes(
+    verdict: Check, before: int, after: int, evidence: Samples | None, budget: Budget, refitted: Sequence[Refitted]
+) -> Check:
     """The verdict with what else the user should know."""
     notes = [*verdict.notes, *(() if evidence is None else evidence.notes)]
+    notes += wide_notes({one.output: one.fit for one in refitted})
     if after > before:
         notes.append(f"the file grew by {after - before} bytes")
     speedup = verdict.providers[0].speedup if verdict.providers else None

@@ -15,6 +15,9 @@ from .session import Feeds, InputSpec
 OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
 OPEN_OTHER = 16
 DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
+TOKENS = "random token ids (every word of the vocabulary as likely as any other)"
+VOCABULARY = 8  # rows that make a table one of words; smaller ones are of segments and the like
+_SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
 
 
 def concrete_shape(
@@ -28,15 +31,42 @@ def concrete_shape(
 
 
 def index_limits(graph: Graph) -> dict[str, int]:
-    """Integer inputs that number the rows of a table (embeddings): the number of rows."""
+    """Inputs that number the rows of a table (embeddings), or the classes of a one-hot code: how many there are."""
     limits: dict[str, int] = {}
+    source = {name: name for name in graph.inputs}
     for node in graph.nodes:
-        if node.op == "Gather" and node.inputs[1] in graph.inputs:
+        if node.op in _SAME_NUMBERS and node.inputs[0] in source:
+            source[node.outputs[0]] = source[node.inputs[0]]
+        rows: object = None
+        if node.op == "Gather" and node.inputs[1] in source:
             shape = graph.tensor(node.inputs[0]).shape
-            rows = shape[node.attrs.get("axis", 0)] if shape else None
-            if isinstance(rows, int):
-                limits[node.inputs[1]] = min(rows, limits.get(node.inputs[1], rows))
+            rows, name = (shape[node.attrs.get("axis", 0)] if shape else None), source[node.inputs[1]]
+        elif node.op == "OneHot" and node.inputs[0] in source:
+            shape = graph.tensor(node.outputs[0]).shape
+            rows, name = (shape[node.attrs.get("axis", -1)] if shape else None), source[node.inputs[0]]
+        if isinstance(rows, int) and rows > 0:
+            limits[name] = min(rows, limits.get(name, rows))
     return limits
+
+
+def tokens(
+    specs: Sequence[InputSpec],
+    limits: Mapping[str, int],
+    *,
+    batch: int,
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Feeds for a language model: words drawn below `limits`, all of one segment (0), all other inputs 1 (masks)."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        shape = concrete_shape(spec.shape, 1, (shapes or {}).get(spec.name))
+        shape = (batch, *shape[1:]) if shape else ()
+        limit = limits.get(spec.name, 0)
+        drawn = rng.integers(0, limit, shape) if limit >= VOCABULARY else np.full(shape, 0 if limit else 1)
+        feeds[spec.name] = np.asarray(drawn).astype(np.dtype(spec.dtype))
+    return feeds
 
 
 def probe(
@@ -50,7 +80,8 @@ def probe(
     """Feeds for all inputs of a model.
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
-    are white. Integers are drawn below `limits`, or are 0 and 1. Raises RequestError for inputs that are no tensors.
+    are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1. Raises RequestError for
+    inputs that are no tensors.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
@@ -59,7 +90,7 @@ def probe(
             raise RequestError(f"input '{spec.name}' is not a numeric tensor: onnxfold cannot make probe inputs for it")
         shape = concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name))
         dtype = np.dtype(spec.dtype)
-        if dtype.kind == "f":
+        if dtype.kind == "f" and spec.name not in (limits or {}):
             feeds[spec.name] = _smooth(rng, shape).astype(dtype)
         else:
             feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)

@@ -7,15 +7,15 @@ original's sum less the other summand as it is now: errors of the stream do not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
@@ -25,9 +25,10 @@ from .linear import Linear, linear
 from .merge import Merge
 from .model import Model, tensor_array
 from .moments import MOST_FEATURES, Moments, share_of_places
+from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
 from .progress import Progress, silent
 from .recover import Recovery
-from .recover.least_squares import refit, rescale
+from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
 from .tails import Followers, Tail
 from .walk import Walk
@@ -39,35 +40,61 @@ _FAINT = 1e-4  # a normalisation's scale below this times the largest hides what
 
 @dataclass(frozen=True)
 class Refitted:
-    """One node: its output, and the relative squared error of that before and after, on the samples used."""
+    """One node: its output, and the relative squared error of that before and after, on the samples used.
+
+    Readers too wide for the moments of all their inputs are refitted by channel-level maps (`Fit.CHANNELS`; the errors
+    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN).
+    """
 
     output: str
     before: float
     after: float
+    fit: Fit = Fit.FULL
 
 
 class _Weights:
-    """The float constants of a proto that may be changed in place."""
+    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others."""
 
     def __init__(self, proto: ModelProto, folder: Path | None) -> None:
         self._folder = folder
         self.tensors = {t.name: t for t in proto.graph.initializer}
+        self._copies: dict[str, NodeProto] = {}
         for node in proto.graph.node:
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 self.tensors[node.output[0]] = node.attribute[0].t
+            elif node.op_type == "Identity" and self._tensor(node.input[0]) is not None:
+                self._copies[node.output[0]] = node
         self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
 
     def read(self, name: str) -> NDArray[Any] | None:
-        tensor = self.tensors.get(name)
+        tensor = self._tensor(name)
         return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
+    def kind(self, name: str) -> int:
+        """The ONNX element type of constant `name`."""
+        tensor = self._tensor(name)
+        assert tensor is not None
+        return tensor.data_type
+
     def write(self, name: str, value: NDArray[Any]) -> None:
-        tensor = self.tensors[name]
+        """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
+        tensor = self._tensor(name)
+        assert tensor is not None
         old = tensor_array(tensor, self._folder)
         new = numpy_helper.from_array(np.ascontiguousarray(value.reshape(old.shape).astype(old.dtype)), tensor.name)
+        if name in self._copies:
+            node = self._copies.pop(name)
+            node.CopyFrom(helper.make_node("Constant", [], [name], name=node.name, value=new))
+            self.tensors[name] = node.attribute[0].t
+            return
         for field in ("float_data", "int32_data", "double_data", "raw_data", "external_data", "data_location"):
             tensor.ClearField(field)
         tensor.raw_data = new.raw_data
+
+    def _tensor(self, name: str) -> TensorProto | None:
+        while name in self._copies:
+            name = self._copies[name].input[0]
+        return self.tensors.get(name)
 
 
 def refit_readers(
@@ -86,15 +113,19 @@ def refit_readers(
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
     With `only`, those of them that make these tensors. `level` STATISTICS restores means and variances of the outputs
-    alone. Raises what onnxruntime raises for a model that does not run.
+    alone, and leaves readers alone that are too wide. Raises what onnxruntime raises for a model that does not run.
     """
     weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
     jobs = _jobs(model, folded, weights, followers, set(_touched(analysis, merges)))
     jobs = [job for job in jobs if only is None or job.node.y in only]
+    wide = [job.node.y for job in jobs if job.node.features > MOST_FEATURES]
+    found = pools(analysis, _originals(model, wide)) if level is Recovery.LEAST_SQUARES else {}
+    left = [y for y in wide if y not in found]
+    jobs = [replace(job, pool=found.get(job.node.y)) for job in jobs if job.node.y not in left]
     before, now = Walk(model.proto, feeds, model.folder), Walk(folded, feeds, model.folder)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
-    last_use = {name: number for number, job in enumerate(jobs) for name in (job.node.y, job.tail.join) if name}
+    last_use = {name: number for number, job in enumerate(jobs) for name in job.targets}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     rng = np.random.default_rng(seed)
     done = []
@@ -105,11 +136,14 @@ def refit_readers(
             kept.update({name: value for name, value in new.items() if name not in kept})
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
-        done.append(_refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng))
+        if job.pool is None:
+            done.append(_refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng))
+        else:
+            done.append(_remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rng))
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
-    return tuple(done)
+    return (*done, *(Refitted(y, np.nan, np.nan, Fit.NONE) for y in left))
 
 
 @dataclass(frozen=True)
@@ -118,6 +152,18 @@ class _Job:
     proto: NodeProto
     node: Linear
     tail: Tail
+    pool: Pool | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The tensors of the original that this looks at."""
+        seen = (self.node.y, self.tail.join, self.node.x if self.pool is not None else "")
+        return tuple(filter(None, seen))
+
+    @property
+    def can(self) -> bool:
+        """Whether there is, or can be, a bias."""
+        return bool(self.node.bias or self.tail.mean or self.tail.added or self.node.op != "MatMul")
 
 
 def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:
@@ -135,11 +181,22 @@ def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Follow
         alone = found is not None and used[found.weight] == 1
         if found is not None and found.bias:
             alone = alone and used[found.bias] == 1 and weights.read(found.bias) is not None
-        if found is not None and alone and found.x in touched and found.y in known and found.features <= MOST_FEATURES:
+        if found is not None and alone and found.x in touched and found.y in known:
             jobs.append(_Job(index, node, found, followers.tail(found)))
         if any(name in touched for name in (*node.input, *captures(node))):
             touched.update(filter(None, node.output))
     return jobs
+
+
+def _originals(model: Model, outputs: Sequence[str]) -> dict[str, Linear]:
+    """The linear nodes of the original that make `outputs`, as they were."""
+    wanted, found = set(outputs), dict[str, Linear]()
+    for node in model.proto.graph.node:
+        if wanted.intersection(node.output):
+            shape = model.graph.tensor(node.input[1]).shape or ()
+            one = linear(node, [d for d in shape if isinstance(d, int)])
+            found.update({} if one is None else {one.y: one})
+    return found
 
 
 def _touched(analysis: Analysis, merges: Mapping[str, Merge]) -> list[str]:
@@ -163,8 +220,69 @@ def _refit_one(
     ridge: float,
     rng: np.random.Generator,
 ) -> Refitted:
-    node, tail = job.node, job.tail
+    node = job.node
     sums = Moments(node)
+    share = share_of_places(node, sum(node.positions(w[node.y]) for w in wanted))
+    for h, target in zip(have, _targets(job, have, wanted, matrix), strict=True):
+        sums.add(h[node.x], target, share, rng)
+    old = weights.read(node.weight)
+    assert old is not None
+    can = job.can
+    ridge *= 1 + _FEW * node.features / max(1, sums.count)
+    repair = rescale if level is Recovery.STATISTICS else partial(refit, ridge=ridge)
+    solved, bias, before, after = repair(sums, node.matrix(old.astype(np.float64)), bias=can)
+    weights.write(node.weight, node.tensor(solved, old.shape))
+    if can:
+        _set_bias(job, bias, weights, folded)
+    return Refitted(node.y, before, after)
+
+
+def _remap_one(
+    job: _Job,
+    pool: Pool,
+    model: Model,
+    have: Sequence[Mapping[str, NDArray[Any]]],
+    wanted: Sequence[Mapping[str, NDArray[Any]]],
+    matrix: csr_matrix | None,
+    weights: _Weights,
+    folded: ModelProto,
+    ridge: float,
+    rng: np.random.Generator,
+) -> Refitted:
+    """Refit a reader that is too wide by a map from the channels it has to those the original had."""
+    node = job.node
+    original = _originals(model, [node.y])[node.y]
+    whole = original.matrix(model.constants.array(node.weight).astype(np.float64))[0]
+    target_rows = pool.apart(whole if matrix is None else matrix @ whole)
+    old = weights.read(node.weight)
+    assert old is not None
+    merged = pool.apart(node.matrix(old.astype(np.float64))[0])
+    width = merged.shape[1] + target_rows.shape[1]
+    sums = channel_moments(width)
+    places = sum(node.positions(w[node.y]) for w in wanted)
+    x, y, count = np.zeros(node.features), np.zeros(node.outputs), 0
+    for h, w, target in zip(have, wanted, _targets(job, have, wanted, matrix), strict=True):
+        rows = np.concatenate([pool.rows(node, h[node.x]), pool.rows(original, w[node.x])], axis=1)
+        add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
+        more = mean_inputs(node, h[node.x], target, share_of_rows(places), rng)
+        x, y, count = x + more[0], y + more[1], count + more[2]
+    ridge *= 1 + _FEW * merged.shape[1] / max(1, sums.count)
+    parts, before, after = remap(sums, merged, target_rows, ridge, job.can)
+    solved = pool.together(parts)
+    weights.write(node.weight, node.tensor(solved[None], old.shape))
+    if job.can:
+        _set_bias(job, (y - solved @ x) / count, weights, folded)
+    return Refitted(node.y, before, after, Fit.CHANNELS)
+
+
+def _targets(
+    job: _Job,
+    have: Sequence[Mapping[str, NDArray[Any]]],
+    wanted: Sequence[Mapping[str, NDArray[Any]]],
+    matrix: csr_matrix | None,
+) -> Iterator[NDArray[Any]]:
+    """Per batch, what the node should give: the original's output, or what is missing in the sum that it joins."""
+    node, tail = job.node, job.tail
     axis = node.axis
     shape = [1] * have[0][node.x].ndim
     shape[axis] = -1
@@ -173,8 +291,6 @@ def _refit_one(
         for h, w in zip(have, wanted, strict=True)
     )
     faint = np.abs(tail.scale) <= _FAINT * max(np.abs(tail.scale).max(initial=0), 1e-30)
-    total = sum(node.positions(w[node.y]) for w in wanted)
-    share = share_of_places(node, total)
     for h, w in zip(have, wanted, strict=True):
         target = _channels(matrix, w[node.y], axis)
         if joined:
@@ -182,18 +298,7 @@ def _refit_one(
             safe = np.where(faint, 1.0, tail.scale)
             aimed = (summed - tail.shift.reshape(shape)) / safe.reshape(shape)
             target = np.where(faint.reshape(shape), target, aimed)
-        sums.add(h[node.x], target, share, rng)
-    old = weights.read(node.weight)
-    assert old is not None
-    old_matrix = node.matrix(old.astype(np.float64))
-    can = bool(node.bias or tail.mean or tail.added or node.op != "MatMul")
-    ridge *= 1 + _FEW * node.features / max(1, sums.count)
-    repair = rescale if level is Recovery.STATISTICS else partial(refit, ridge=ridge)
-    solved, bias, before, after = repair(sums, old_matrix, bias=can)
-    weights.write(node.weight, node.tensor(solved, old.shape))
-    if can:
-        _set_bias(job, bias, weights, folded)
-    return Refitted(node.y, before, after)
+        yield target
 
 
 def _set_bias(job: _Job, bias: NDArray[np.float64], weights: _Weights, folded: ModelProto) -> None:
@@ -215,7 +320,7 @@ def _set_bias(job: _Job, bias: NDArray[np.float64], weights: _Weights, folded: M
         while name in weights.names:
             name += "_"
         weights.names.add(name)
-        kind = helper.tensor_dtype_to_np_dtype(weights.tensors[node.weight].data_type)
+        kind = helper.tensor_dtype_to_np_dtype(weights.kind(node.weight))
         folded.graph.initializer.append(numpy_helper.from_array(bias.astype(kind), name))
         if folded.ir_version < 4:
             tensor = folded.graph.initializer[-1]

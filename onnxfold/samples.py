@@ -92,10 +92,12 @@ def synthetic_samples(
     made = _made(model, count, steps, seed, input_shapes, SECONDS[effort], progress)
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
-    if lengths == {count}:
+    if made.apart:
+        pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(count)]
+    elif lengths == {count}:
         step = Batching.of(specs).size or _batch(count)
-        pieces: list[Feeds] = [
-            {name: np.ascontiguousarray(x[a : a + step]) for name, x in made.feeds.items()}
+        pieces = [
+            {name: np.ascontiguousarray(x[a : a + step]) if x.ndim else x for name, x in made.feeds.items()}
             for a in range(0, count - step + 1, step)
         ]
     else:

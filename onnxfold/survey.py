@@ -18,6 +18,7 @@ from .eliminate import Elimination, Reader, eliminate
 from .linear import Linear, linear
 from .model import Model
 from .moments import MOST_FEATURES, Moments, share_of_places
+from .pooled import Pool, add_rows, channel_moments, pool
 from .progress import Progress, silent
 from .session import Feeds
 from .tails import Followers, Tail
@@ -28,11 +29,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class _Use:
-    """One reader of one group: its node, what follows, and the columns [n, b] of every channel."""
+    """One reader of one group: its node, what follows, and the columns [n, b] of every channel.
+
+    With a `pool`, the node is too wide: its inputs are channels, each of their kernel positions an output of its own.
+    """
 
     node: Linear
     tail: Tail
     columns: Ints
+    pool: Pool | None = None
 
 
 def survey(
@@ -60,6 +65,7 @@ def survey(
     joins = {u.tail.join: u.node.axis for found in uses.values() for u in found if u.tail.join}
     walk, rng = Walk(model.proto, feeds, model.folder), np.random.default_rng(seed)
     nodes = {u.node.y: u.node for found in uses.values() for u in found}
+    wide = {u.node.y: u.pool for found in uses.values() for u in found if u.pool is not None}
     moments: dict[str, Moments] = {}
     energies = _Energies(joins)
     out: dict[str, Elimination] = {}
@@ -76,11 +82,7 @@ def survey(
         energies.add(have)
         have = [{**h, **more} for h, more in zip(have, walk.advance(index[y] + 1, [y, *joins]), strict=True)]
         energies.add(have)
-        sums = Moments(node)
-        share = share_of_places(node, sum(node.positions(h[y]) for h in have))
-        for h in have:
-            sums.add(h[node.x], h[y], share, rng)
-        moments[y] = sums
+        moments[y] = _pooled(node, wide[y], have, rng) if y in wide else _moments(node, have, rng)
         waiting += at.get(y, ())
         ready = [n for n in waiting if all(u.tail.join in energies.found for u in uses[n] if u.tail.join)]
         waiting = [n for n in waiting if n not in ready]
@@ -91,6 +93,23 @@ def survey(
     energies.add(walk.advance(len(graph.node), joins))
     out.update({name: done(name) for name in waiting})
     return out
+
+
+def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
+    sums = Moments(node)
+    share = share_of_places(node, sum(node.positions(h[node.y]) for h in have))
+    for h in have:
+        sums.add(h[node.x], h[node.y], share, rng)
+    return sums
+
+
+def _pooled(node: Linear, how: Pool, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
+    """Moments of the channels alone."""
+    sums = channel_moments(node.features // how.taps)
+    for h in have:
+        rows = how.rows(node, h[node.x])
+        add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
+    return sums
 
 
 class _Energies:
@@ -135,8 +154,15 @@ def _uses(model: Model, group: ChannelGroup, constants: _Constants, followers: F
         for i in place.nodes:
             proto = model.proto.graph.node[i]
             node = linear(proto, [int(d) for d in shape if isinstance(d, int)]) if shape else None
-            if node is None or node.weight != place.tensor or node.groups != 1 or node.features > MOST_FEATURES:
+            if node is None or node.weight != place.tensor or node.groups != 1:
                 return []
+            if node.features > MOST_FEATURES:
+                how = pool(node, place)
+                if how is None or node.features // how.taps > MOST_FEATURES:
+                    return []
+                own = place.positions if node.windows is not None else np.arange(group.size)[:, None]
+                found.append(_Use(node, followers.tail(node), own, how))
+                continue
             columns = place.positions[:, :, None] * node.window + np.arange(node.window)
             found.append(_Use(node, followers.tail(node), columns.reshape(group.size, -1)))
     return found
@@ -146,6 +172,8 @@ def _reader(use: _Use, sums: Moments, energies: _Energies, constants: _Constants
     weight = constants.read(use.node.weight)
     assert weight is not None
     rows = use.node.matrix(weight.astype(np.float64))[0] * use.tail.scale[:, None]
+    if use.pool is not None:
+        rows = use.pool.apart(rows)
     covariance = sums.inputs()
     energy = energies.found.get(use.tail.join) or float(np.sum((rows @ covariance) * rows))
     if 2 * use.columns.size <= len(covariance):  # others make up for little, and inverting them all costs the most

@@ -56,7 +56,7 @@ class Followers:
             if value is not None and _per_channel(value, node) and len(self._consumers[other]) == 1:
                 added, shift, at = other, value.astype(np.float64).ravel(), after.output[0]
                 after = self._only(at)
-        if after is not None and after.op_type == "BatchNormalization" and node.op == "Conv":
+        if after is not None and after.op_type == "BatchNormalization" and node.windows is not None:
             values = [self._read(name) for name in after.input[1:5]]
             if all(v is not None and v.size == channels for v in values):
                 gamma, beta, center, var = (np.asarray(v, np.float64).ravel() for v in values)
@@ -84,7 +84,7 @@ class Followers:
 
 def _per_channel(value: NDArray[Any], node: Linear) -> bool:
     """Whether a constant that is added to the node's output gives every channel one number."""
-    inner = len(node.kernel)  # axes behind the channels
+    inner = 0 if node.windows is None else len(node.windows.kernel)  # axes behind the channels
     shape = (1,) * (1 + inner - value.ndim) + value.shape
     channel = len(shape) - 1 - inner
     return shape[channel] == node.groups * node.outputs and value.size == shape[channel]

@@ -126,6 +126,27 @@ def test_ties_of_unequal_length_are_a_bug_of_ours() -> None:
     assert not isinstance(caught.value, OnnxFoldError)
 
 
+@pytest.mark.parametrize(("size", "says"), [(0, "ties 8 to 0 positions"), (1, ""), (8, "")])
+def test_an_axis_of_length_zero_ties_with_none_that_is_longer(size: int, says: str) -> None:
+    """Length 1 broadcasts, length 0 does not."""
+    nothing = Axis(np.arange(0), size)
+
+    def rule(n: NodeView) -> Tie:
+        return Tie(n.x().axis(1), n.y().axis(1) if size == 8 else nothing)
+
+    if says:
+        with pytest.raises(RuleError, match=says):
+            found(rule)
+    else:
+        found(rule)
+
+
+@pytest.mark.parametrize("count", [3, 0, -1])
+def test_blocks_that_do_not_come_out_even_are_a_bug_of_ours(count: int) -> None:
+    with pytest.raises(RuleError, match=f"cuts 8 positions into {count} blocks"):
+        found(lambda n: Blocks(n.y().axis(1), count))
+
+
 def test_two_rules_for_one_operator_are_a_bug_of_ours() -> None:
     with pytest.raises(RuleError, match=r"two rules for ai\.onnx::Conv since 1"):
         RuleTable([*conv.RULES, *conv.RULES])

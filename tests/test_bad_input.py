@@ -115,10 +115,42 @@ BROKEN: dict[str, Callable[[ModelProto], Any]] = {
 }
 
 
+def regrouped(groups: int, operator: str = "Conv", **shapes: tuple[int, ...]) -> Callable[[ModelProto], Any]:
+    """The second convolution in `groups`, and weights of other shapes."""
+
+    def change(proto: ModelProto) -> None:
+        proto.graph.node[2].op_type = operator
+        proto.graph.node[2].attribute.append(helper.make_attribute("group", groups))
+        for tensor in proto.graph.initializer:
+            if tensor.name in shapes:
+                tensor.CopyFrom(numpy_helper.from_array(np.ones(shapes[tensor.name], np.float32), tensor.name))
+
+    return change
+
+
+BROKEN |= {
+    "outputs that are no groups": regrouped(2, w2=(15, 8, 3, 3), b2=(15,), w3=(10, 15)),
+    "inputs that are no groups": regrouped(3, w2=(15, 5, 3, 3), b2=(15,), w3=(10, 15)),
+    "no groups": regrouped(0),
+    "fewer than no groups": regrouped(-2),
+    "a grouped weight of all inputs": regrouped(2),
+    "an empty bias": regrouped(1, b2=(0,)),
+    "an empty weight": regrouped(1, w3=(10, 0)),
+    "a transposed weight that does not fit": regrouped(1, "ConvTranspose", w2=(8, 16, 3, 3)),
+    "a transposed weight of more outputs": regrouped(2, "ConvTranspose"),
+}
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_model(refused: Refused, tmp_path: Path, what: str) -> None:
     write(tmp_path / "in.onnx", broken(BROKEN[what]))
     refused(MODEL, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5")
+
+
+def test_depthwise_weight_that_does_not_fit(refused: Refused, tmp_path: Path) -> None:
+    """Nothing makes it run, but nothing was asked of it either: its channels are kept."""
+    write(tmp_path / "in.onnx", broken(regrouped(16, w2=(16, 2, 3, 3))))
+    refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5", says="weight that does not fit")
 
 
 def test_name_that_is_no_text(refused: Refused, tmp_path: Path) -> None:

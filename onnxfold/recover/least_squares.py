@@ -31,9 +31,7 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
         h, c = (moments.inputs(g), moments.cross(g)) if bias else moments.raw(g)
         old = weights[g]
         gap = c - old @ h
-        damped = h + np.eye(len(h)) * max(ridge * float(np.trace(h)) / len(h), 1e-12)
-        with one_thread(len(h) <= _SMALL):
-            change = cho_solve(cho_factor(damped, lower=True), gap.T).T
+        change = _change(h, gap, ridge)
         solved[g] = old + change
         x, y = moments.means(g)
         offsets.append(y - solved[g] @ x if bias else np.zeros(len(y)))
@@ -44,6 +42,45 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
         total += energy
     scale = max(total, 1e-30)
     return solved, np.concatenate(offsets), before / scale, after / scale
+
+
+def remap(
+    moments: Moments, weights: Floats, wanted: Floats, ridge: float, centred: bool = True
+) -> tuple[Floats, float, float]:
+    """Channel-level maps: every original channel from those that are left, the same way for all who read it.
+
+    Minimise |wanted x - W z|^2 + ridge mean(diag H) |W - weights|^2 over W, where z are the channels now and x the
+    original's at the same positions: W = wanted B but for the ridge, with B the least-squares map from z to x.
+
+    Args:
+        moments: of rows [z, x], k + n inputs.
+        weights: [m, k] the merged weights; every kernel position of every output is a row of its own.
+        wanted: [m, n] the original's.
+        ridge: relative to the mean of the diagonal of the moments H of z.
+        centred: whether means are taken off (a bias restores them).
+
+    Returns W [m, k] and the relative squared errors before and after, kernel positions taken one by one.
+
+    Source: GRAIL (arXiv 2602.23795), whose map B = G R' (R G R' + ridge I)^-1 is pulled to zero instead, and assumes
+    that what is left of x is R x; here z is seen as it is.
+    """
+    h = moments.inputs() if centred else moments.raw()[0]
+    k = weights.shape[1]
+    mine, both, theirs = h[:k, :k], h[k:, :k], h[k:, k:]
+    c = wanted @ both
+    gap = c - weights @ mine
+    change = _change(mine, gap, ridge)
+    energy = float(np.sum((wanted @ theirs) * wanted))
+    before = energy - 2 * float(np.sum(c * weights)) + float(np.sum((weights @ mine) * weights))
+    after = before - 2 * float(np.sum(gap * change)) + float(np.sum((change @ mine) * change))
+    return weights + change, before / max(energy, 1e-30), after / max(energy, 1e-30)
+
+
+def _change(h: Floats, gap: Floats, ridge: float) -> Floats:
+    """gap (h + ridge mean(diag h) I)^-1."""
+    damped = h + np.eye(len(h)) * max(ridge * float(np.trace(h)) / len(h), 1e-12)
+    with one_thread(len(h) <= _SMALL):
+        return np.asarray(cho_solve(cho_factor(damped, lower=True), gap.T).T, np.float64)
 
 
 def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Floats, Floats, float, float]:

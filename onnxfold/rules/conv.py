@@ -17,6 +17,9 @@ def conv(n: NodeView) -> Iterator[Fact]:
     if channels is None or made is None:
         yield Refuse("has an open number of channels")
         return
+    if group == channels and w.size(1) != 1:
+        yield Refuse("has a weight that does not fit its input")
+        return
     yield Tie(x.axis(0), y.axis(0))
     yield Tie(w.axis(0), y.axis(1))
     if n.has(2):

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from ..windows import windows
+
 MOMENTS = "OnnxfoldMoments"  # an operator of ours: gone again when the gradient is written (gradients.py)
 Adjoints = Sequence[str | None]
 Rule = Callable[[Any, NodeProto, Adjoints], list[str | None] | None]
@@ -64,17 +66,16 @@ def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
     if grads[0] is None or into is None or out is None or weight is None or any(map(ctx.asked_for, node.input[1:])):
         return None
     attrs, rank = _attributes(node), len(into) - 2
-    if attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        return None
     group, strides = int(attrs.get("group", 1)), list(attrs.get("strides", [1] * rank))
-    dilations, pads = list(attrs.get("dilations", [1] * rank)), list(attrs.get("pads", [0] * (2 * rank)))
     kernel = weight.shape[2:]
+    geometry = windows(kernel, attrs)
+    dilations, before = list(geometry.dilations), [b for b, _ in geometry.padding(into[2:], out[2:])]
     makes, reads = weight.shape[0] // group, weight.shape[1]
     turned = weight.reshape(group, makes, reads, *kernel).swapaxes(1, 2).reshape(group * reads, makes, *kernel)
     turned = np.flip(turned, tuple(range(2, 2 + rank)))
     value, shape = _spread(ctx, _plain(ctx, grads[0], y, out), out, strides)
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-    before = [r - p for r, p in zip(reach, pads[:rank], strict=True)]
+    before = [r - p for r, p in zip(reach, before, strict=True)]
     after = [into[2 + i] - shape[2 + i] - before[i] + reach[i] for i in range(rank)]
     value, before, after = _crop(ctx, value, before, after)
     found = ctx.b.op(

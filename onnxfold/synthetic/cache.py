@@ -21,7 +21,7 @@ from google.protobuf.message import EncodeError
 from ..model import Model, external_tensors, read_external
 from .synthesize import Synthetic
 
-VERSION = 1  # raise it when the same settings give other inputs
+VERSION = 3  # raise it when the same settings give other inputs
 _FACTS = "__onnxfold__"
 
 
@@ -59,7 +59,7 @@ def load(name: str) -> Synthetic | None:
             feeds = {n: entry[f"x{i}"] for i, n in enumerate(facts["inputs"])}
         return Synthetic(
             feeds, str(facts["kind"]), None if facts["match"] is None else float(facts["match"]),
-            float(facts["seconds"]), tuple(float(v) for v in facts["losses"]), str(facts["note"]),
+            float(facts["seconds"]), tuple(float(v) for v in facts["losses"]), str(facts["note"]), bool(facts["apart"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
@@ -69,7 +69,7 @@ def save(name: str, made: Synthetic) -> None:
     """Keep `made` under `name`, atomically. A cache that cannot be written is no error: nothing is kept then."""
     facts = {
         "inputs": list(made.feeds), "kind": made.kind, "match": made.match, "seconds": made.seconds,
-        "losses": made.losses, "note": made.note,
+        "losses": made.losses, "note": made.note, "apart": made.apart,
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f"x{i}": x for i, x in enumerate(made.feeds.values())}

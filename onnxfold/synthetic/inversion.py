@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,10 @@ _CONVENTIONS = ((1.0, 0.0), (0.5, 0.0), (0.25, 2.0), (64.0, 2.0), (64.0, 0.0))
 
 @dataclass(frozen=True)
 class Inverted:
-    """`x` [count, ...]; `losses`: the loss at every step, mean over the chunks; `match`: see objective.match."""
+    """`x` by input, [count, ...], or [count] stacked where the model takes one sample at a time; `losses`: the loss at
+    every step, mean over the chunks; `match`: see objective.match."""
 
-    x: Floats
+    x: Mapping[str, Floats]
     losses: tuple[float, ...]
     match: float | None
     note: str
@@ -40,7 +42,7 @@ def invert(
     problem: Problem, count: int, steps: int, seed: int, seconds: float | None, progress: Progress[Any]
 ) -> Inverted:
     """`count` inputs, made in independent chunks. `seconds` is a limit for all of them: fewer steps are taken then."""
-    chunk = problem.shape[0]
+    chunk = problem.chunk
     chunks = -(-count // chunk)
     begin = time.perf_counter()
     deadline = None if seconds is None else begin + seconds * _SEARCH
@@ -59,7 +61,8 @@ def invert(
         made.append(x)
         curves.append(walk.losses)
         values.append(value)
-    x = np.concatenate(made)[:count]
+    join = np.stack if problem.apart else np.concatenate
+    x = {name: join([one[name] for one in made])[:count] for name in problem.shapes}
     shortest = min(map(len, curves))
     losses = tuple(float(v) for v in np.mean([c[:shortest] for c in curves], axis=0)) if shortest else ()
     fit = None
@@ -75,14 +78,14 @@ class _Walk:
 
     def __init__(self, problem: Problem, rng: np.random.Generator, scale: float, offset: float) -> None:
         self._problem, self._rng, self._scale, self._offset = problem, rng, np.float32(scale), np.float32(offset)
-        self._axes = images.spatial_axes(problem.shape)
-        sides = [problem.shape[a] for a in self._axes]
+        self._axes = {name: images.spatial_axes(shape) for name, shape in problem.shapes.items()}
+        sides = [problem.shapes[name][a] for name, axes in self._axes.items() for a in axes]
         self._coarseness = min(
             1.0, (min(sides, default=_TUNED) / _TUNED) ** 2
         )  # neighbours differ more in small images
-        self._z = images.noise(rng, problem.shape)
-        self._target = _targets(rng, problem.shape[0], problem.terms.classes)
-        self._adam = Adam(self._z, RATE)
+        self._z = {name: images.noise(rng, shape) for name, shape in problem.shapes.items()}
+        self._target = _targets(rng, problem.chunk, problem.terms.classes)
+        self._adam = {name: Adam(z, RATE) for name, z in self._z.items()}
         self._allowed: int | None = None
         self._begin = time.perf_counter()
         self.losses: list[float] = []
@@ -92,25 +95,33 @@ class _Walk:
         if deadline is not None and done == 3:
             each = (time.perf_counter() - self._begin) / done
             self._allowed = max(4, int((deadline - self._begin) / each))
-        shift = [int(self._rng.integers(-n, n + 1)) for n in self._reach()]
-        flip = bool(self._axes) and bool(self._rng.integers(2))
-        value = self._value(images.moved(self._z, self._axes, shift, flip))
-        gradient = images.moved_back(value.gradient, self._axes, shift, flip) * self._scale
-        rough, slope = images.roughness(self._z, self._axes)
+        moves = {name: self._move(name) for name in self._z}
+        value = self._value({name: images.moved(z, self._axes[name], *moves[name]) for name, z in self._z.items()})
         weight = self._problem.terms.goal.smoothness * self._coarseness
-        self.losses.append(value.loss + weight * rough)
-        self._adam.step(gradient + np.float32(weight) * slope, done / min(steps, self._allowed or steps))
+        total = value.loss
+        for name, z in self._z.items():
+            gradient = images.moved_back(value.gradients[name], self._axes[name], *moves[name]) * self._scale
+            rough, slope = images.roughness(z, self._axes[name])
+            total += weight * rough
+            self._adam[name].step(gradient + np.float32(weight) * slope, done / min(steps, self._allowed or steps))
+        self.losses.append(total)
 
-    def result(self) -> tuple[Floats, Value]:
+    def result(self) -> tuple[dict[str, Floats], Value]:
         """The inputs, finite, and what the problem says of them."""
-        self._z[...] = np.nan_to_num(self._z, nan=0.0, posinf=0.0, neginf=0.0)
-        return self._scale * (self._z + self._offset), self._value(self._z)
+        for z in self._z.values():
+            z[...] = np.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
+        return {name: self._scale * (z + self._offset) for name, z in self._z.items()}, self._value(self._z)
 
-    def _value(self, z: Floats) -> Value:
-        return self._problem.evaluate(self._scale * (z + self._offset), self._target)
+    def _value(self, z: Mapping[str, Floats]) -> Value:
+        x = {name: self._scale * (one + self._offset) for name, one in z.items()}
+        return self._problem.evaluate(x, self._target)
 
-    def _reach(self) -> list[int]:
-        return [self._problem.shape[a] // _SHIFT for a in self._axes]
+    def _move(self, name: str) -> tuple[list[int], bool]:
+        """How far to roll an input along its spatial axes, and whether to mirror it."""
+        axes = self._axes[name]
+        reach = [self._problem.shapes[name][a] // _SHIFT for a in axes]
+        shift = [int(self._rng.integers(-n, n + 1)) for n in reach]
+        return shift, bool(axes) and bool(self._rng.integers(2))
 
 
 def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | None:
@@ -129,12 +140,15 @@ def _range_of(problem: Problem, rng: np.random.Generator, deadline: float | None
     """
     if not problem.terms.layers and not problem.terms.priors:
         return 1.0, 0.0
-    noise, target = images.noise(rng, problem.shape), _targets(rng, problem.shape[0], problem.terms.classes)
+    noise = {name: images.noise(rng, shape) for name, shape in problem.shapes.items()}
+    target = _targets(rng, problem.chunk, problem.terms.classes)
 
     def misfit(at: tuple[float, float]) -> float:
         if deadline is not None and time.perf_counter() > deadline:
             return float("inf")
-        found = problem.evaluate(np.float32(at[0]) * (noise + np.float32(at[1])), target).fit
+        x = {name: np.float32(at[0]) * (one + np.float32(at[1])) for name, one in noise.items()}
+        found = problem.evaluate(x, target).fit
         return found * (_RARE if at[0] > 1 else 1) if np.isfinite(found) else float("inf")
 
-    return min(_CONVENTIONS if images.spatial_axes(problem.shape) else _SCALES, key=misfit)
+    pictures = any(images.spatial_axes(shape) for shape in problem.shapes.values())
+    return min(_CONVENTIONS if pictures else _SCALES, key=misfit)

@@ -8,14 +8,16 @@ is folded into the convolution before it, or becomes a product and a sum: one pa
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
 from ..model import Constants, Model
 from .objective import Layer
+from .prepare import shapes_of
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +28,7 @@ def take_out(graph: GraphProto, model: Model) -> list[Layer]:
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(v.name for v in graph.output)
     makers = {name: node for node in graph.node for name in node.output}
+    shapes = shapes_of(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
         affine = _affine(node, model.constants)
@@ -38,7 +41,7 @@ def take_out(graph: GraphProto, model: Model) -> list[Layer]:
         if maker is not None and readers[node.input[0]] == 1 and _fold(graph, maker, scale, shift, model.constants):
             maker.output[0] = node.output[0]
         else:
-            nodes += _spelled_out(graph, node, scale, shift, len(model.graph.tensor(node.input[0]).shape or ()))
+            nodes += _spelled_out(graph, node, scale, shift, shapes.get(node.output[0], ()))
     copies = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
     del graph.node[:]
     graph.node.extend(copies)
@@ -76,10 +79,13 @@ def _fold(graph: GraphProto, maker: NodeProto, scale: Floats, shift: Floats, con
     return True
 
 
-def _spelled_out(graph: GraphProto, node: NodeProto, scale: Floats, shift: Floats, rank: int) -> list[NodeProto]:
-    across = (1, -1) + (1,) * (max(rank, 2) - 2)
+def _spelled_out(
+    graph: GraphProto, node: NodeProto, scale: Floats, shift: Floats, shape: Sequence[int]
+) -> list[NodeProto]:
+    across = (1, -1) + (1,) * (len(shape) - 2)
     times, plus = (_added(graph, node.output[0], a.reshape(across)) for a in (scale, shift))
     product = f"{node.output[0]}_scaled"
+    graph.value_info.append(helper.make_tensor_value_info(product, TensorProto.FLOAT, shape or None))
     return [
         helper.make_node("Mul", [node.input[0], times], [product]),
         helper.make_node("Add", [product, plus], [node.output[0]]),

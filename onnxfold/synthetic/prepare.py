@@ -10,8 +10,9 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from ..errors import OnnxFoldError
 from ..graph import DEFAULT_DOMAINS, subgraphs
-from ..model import Model
+from ..model import Model, load
 from ..store import inline
 
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
@@ -50,13 +51,36 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
         proto = onnx.version_converter.convert_version(proto, OPSET)
         del proto.graph.value_info[:]
     proto.ir_version = max(proto.ir_version, 8)
-    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    _declare_more(proto)
+    return proto
 
 
-def shapes_of(proto: ModelProto) -> dict[str, tuple[int, ...]]:
-    """Every static shape that `proto` declares."""
+def _declare_more(proto: ModelProto) -> None:
+    """Shapes that onnx's inference left open and our own finds (through computed Reshape targets), in place."""
+    known = shapes_of(proto.graph)
+    names = [name for node in proto.graph.node for name in node.output if name and name not in known]
+    if not names:
+        return
+    try:
+        graph = load(proto).graph
+    except OnnxFoldError:  # a model that the checker refuses: it goes on with what there is
+        return
     found = {}
-    for value in [*proto.graph.input, *proto.graph.value_info, *proto.graph.output]:
+    for name in names:
+        info = graph.tensor(name)
+        if info.dtype and info.shape is not None and all(isinstance(d, int) for d in info.shape):
+            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(info.shape))
+    kept = [v for v in proto.graph.value_info if v.name not in found]
+    copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in (*kept, *found.values())]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(copies)
+
+
+def shapes_of(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Every static shape that `graph` declares."""
+    found = {}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             found[value.name] = tuple(d.dim_value for d in dims)
@@ -66,7 +90,7 @@ def shapes_of(proto: ModelProto) -> dict[str, tuple[int, ...]]:
 def activation_bytes(proto: ModelProto) -> int:
     """Bytes of all intermediate tensors of known shape, at 4 bytes each."""
     constant = {t.name for t in proto.graph.initializer}
-    return 4 * sum(math.prod(s) for name, s in shapes_of(proto).items() if name not in constant)
+    return 4 * sum(math.prod(s) for name, s in shapes_of(proto.graph).items() if name not in constant)
 
 
 def prune(graph: GraphProto) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, ValueInfoProto
 
-from ..inputs import concrete_shape
+from ..batching import Batching
+from ..graph import captures
+from ..inputs import concrete_shape, index_limits, probe
 from ..model import Model
 from ..session import InputSpec, Session
 from . import objective
@@ -43,11 +45,12 @@ CLASSES = Goal(CLASS_SPREAD, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Value:
-    """Losses and gradient at one point; `means` and `squares` [channels of all layers] where statistics are fitted."""
+    """Losses and gradients (by input) at one point; `means` and `squares` [channels of all layers] where statistics are
+    fitted."""
 
     loss: float
     fit: float
-    gradient: Floats
+    gradients: Mapping[str, Floats]
     means: NDArray[np.float64]
     squares: NDArray[np.float64]
 
@@ -69,23 +72,31 @@ class Terms:
 
 @dataclass(frozen=True)
 class Problem:
-    """`session` computes LOSS and its gradient with respect to input `name` of `shape` (first axis: the chunk)."""
+    """`session` computes LOSS and its gradients with respect to the inputs in `shapes`; those in `fixed` stay.
+
+    `chunk` samples lie along the first axis of every input. `apart`: the model takes one sample at a time, and its
+    inputs need not have a batch axis at all (chunk is 1).
+    """
 
     session: Session
-    name: str
-    shape: tuple[int, ...]
+    shapes: Mapping[str, tuple[int, ...]]
     terms: Terms
+    chunk: int
+    apart: bool = False
+    fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
-    def evaluate(self, x: Floats, target: Floats | None) -> Value:
-        """The loss and its gradient at `x`; `target` [chunk, classes] one-hot where there are classes."""
-        feeds: dict[str, Any] = {self.name: x}
+    def evaluate(self, x: Mapping[str, Floats], target: Floats | None) -> Value:
+        """The loss and its gradients at `x`; `target` [chunk, classes] one-hot where there are classes."""
+        known = {i.name for i in self.session.inputs}
+        feeds: dict[str, Any] = {name: value for name, value in {**x, **self.fixed}.items() if name in known}
         if target is not None:
             feeds[TARGET] = target
         found = dict(zip(self.session.outputs, self.session.run(feeds), strict=True))
         nothing = np.zeros(0)
         loss = float(found[LOSS][0])
+        gradients = {name: found[PREFIX + name].reshape(shape) for name, shape in self.shapes.items()}
         return Value(
-            loss, float(found[FIT][0]) if FIT in found else loss, found[PREFIX + self.name].reshape(self.shape),
+            loss, float(found[FIT][0]) if FIT in found else loss, gradients,
             np.asarray(found.get(MEANS, nothing), np.float64), np.asarray(found.get(SQUARES, nothing), np.float64),
         )  # fmt: skip
 
@@ -95,32 +106,59 @@ class UnsuitableError(Exception):
 
 
 def pose(
-    model: Model, specs: Sequence[InputSpec], count: int, shapes: Mapping[str, Sequence[int]], provider: str
+    model: Model,
+    specs: Sequence[InputSpec],
+    count: int,
+    shapes: Mapping[str, Sequence[int]],
+    provider: str,
+    apart: bool = False,
+    seed: int = 0,
 ) -> Problem:
-    """The problem of a model.
+    """The problem of a model: its floating-point inputs are to be found, the others are drawn once and stay.
+
+    With `apart`, one sample at a time, in the shapes that the model declares.
 
     Raises:
         UnsuitableError: with the reason.
         Exception: what onnx, onnx-ad or onnxruntime raise on the way.
     """
-    if len(specs) != 1:
-        raise UnsuitableError(f"it has {len(specs)} inputs")
-    spec = specs[0]
-    if spec.dtype is None or np.dtype(spec.dtype).kind != "f":
-        raise UnsuitableError("its input is no floating-point tensor")
-    shape = concrete_shape(spec.shape, 1, shapes.get(spec.name))
-    if len(shape) < 2:
-        raise UnsuitableError("its input has no batch axis")
-    proto, shape = _chunked(model, spec.name, shape, count)
-    terms = _terms(proto, model, shape[0], len(shape))
-    graph = with_gradient(_with_loss(proto, terms, shape[0]), LOSS, [spec.name])
-    return Problem(Session(graph.SerializeToString(), provider), spec.name, shape, terms)
+    floats = [s for s in specs if s.dtype is not None and np.dtype(s.dtype).kind == "f"]
+    if not floats:
+        raise UnsuitableError("it has no floating-point input")
+    own = {s.name: concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
+    form = Batching.of(specs)
+    apart = apart or (len(specs) > 1 and any(own[s.name] and s.name not in form.names for s in specs))
+    if not apart and any(len(own[s.name]) < 2 for s in floats):
+        raise UnsuitableError("an input has no batch axis")
+    drawn = probe(
+        [s for s in specs if s not in floats], batch=1, seed=seed, shapes=shapes, limits=index_limits(model.graph)
+    )
+    proto, full = _chunked(model, own, 1 if apart else count)
+    chunk = 1 if apart else next(iter(full.values()))[0]
+    fixed = {n: np.array(np.broadcast_to(x, full[n])) for n, x in drawn.items()}
+    rank = max(len(full[s.name]) for s in floats)
+    terms = _terms(proto, model, chunk, rank)
+    proto = _with_loss(proto, terms, chunk)
+    used = {name for node in proto.graph.node for name in (*node.input, *captures(node))}
+    found = {s.name: full[s.name] for s in floats if s.name in used}
+    if not found:
+        raise UnsuitableError("what could be matched depends on no floating-point input")
+    _keep_inputs(proto, used)
+    graph = with_gradient(proto, LOSS, list(found))
+    return Problem(Session(graph.SerializeToString(), provider), found, terms, chunk, apart, fixed)
+
+
+def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:
+    """Only these inputs, in place."""
+    kept = [ValueInfoProto.FromString(v.SerializeToString()) for v in proto.graph.input if v.name in used]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
 
 
 def _terms(proto: ModelProto, model: Model, batch: int, rank: int) -> Terms:
     """What `proto`, the static copy of `model`, gives to make a loss of. Takes its BatchNormalization out."""
     layers = take_out(proto.graph, model)
-    known = shapes_of(proto)
+    known = shapes_of(proto.graph)
     layers = [layer for layer in layers if layer.tensor in known and layer.alive.any()]
     scores = objective.class_scores(model)
     if scores is not None and (scores not in known or known[scores][0] != batch):
@@ -134,11 +172,14 @@ def _terms(proto: ModelProto, model: Model, batch: int, rank: int) -> Terms:
     return Terms(tuple(layers), tuple(priors), scores, known[scores][1] if scores else 0)
 
 
-def _chunked(model: Model, name: str, shape: Sequence[int], count: int) -> tuple[ModelProto, tuple[int, ...]]:
-    """The static copy of the largest chunk whose activations fit into memory."""
-    for batch in _BATCHES:
-        full = (min(batch, count), *shape[1:])
-        proto = static_copy(model, {name: full})
+def _chunked(
+    model: Model, own: Mapping[str, Sequence[int]], count: int
+) -> tuple[ModelProto, dict[str, tuple[int, ...]]]:
+    """The static copy of the largest chunk whose activations fit into memory, and the shapes of its inputs."""
+    for batch in _BATCHES if count > 1 else (1,):
+        full = {name: (min(batch, count), *shape[1:]) if count > 1 else tuple(shape) for name, shape in own.items()}
+        full = {name: shape if own[name] else () for name, shape in full.items()}
+        proto = static_copy(model, full)
         if activation_bytes(proto) <= _BUDGET or batch == _BATCHES[-1]:
             break
     return proto, full
@@ -146,7 +187,7 @@ def _chunked(model: Model, name: str, shape: Sequence[int], count: int) -> tuple
 
 def _with_loss(proto: ModelProto, terms: Terms, batch: int) -> ModelProto:
     """`proto` with the outputs LOSS and, where something is fitted, FIT; changed in place."""
-    known = shapes_of(proto)
+    known = shapes_of(proto.graph)
     del proto.graph.output[:]
     emit = objective.Emitter(proto.graph)
     summands = []

@@ -17,7 +17,8 @@ from ..progress import Progress, silent
 from ..session import SHORT, InputSpec, Session
 from ..store import inline
 from .inversion import invert
-from .problem import UnsuitableError, pose
+from .problem import Problem, UnsuitableError, pose
+from .words import words
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,14 @@ class Synthetic:
 
     Attributes:
         feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
-            inputs disagree on it, gets one set of random inputs in its own shapes instead.
+            inputs disagree on it, gets one set of random inputs in its own shapes instead, or `count` sets `apart`.
         kind: how they were made, to be shown to the user.
         match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
             (`objective.match`); None where nothing was matched.
         seconds: time taken.
         losses: the loss at every step, mean over the chunks; empty for random inputs.
         note: why inputs are random, or why fewer steps were taken; '' otherwise.
+        apart: the first axis of `feeds` numbers sets of inputs that are run one by one, each in the model's own shapes.
     """
 
     feeds: dict[str, NDArray[Any]] = field(repr=False)
@@ -41,6 +43,7 @@ class Synthetic:
     seconds: float
     losses: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
+    apart: bool = False
 
 
 def synthesize(
@@ -74,21 +77,50 @@ def synthesize(
     begin = time.perf_counter()
     shapes = input_shapes or {}
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
-    try:
-        problem = pose(model, specs, count, shapes, provider)
-        found = invert(problem, count, steps, seed, seconds, progress)
-        if not np.isfinite(found.x).all():
-            raise UnsuitableError("the descent left the range of numbers")
-    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-        feeds = _random(model, specs, count, seed, shapes)
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        return Synthetic(
-            feeds, inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
-        )
-    x = found.x.astype(specs[0].dtype)
-    return Synthetic(
-        {problem.name: x}, problem.terms.goal.kind, found.match, time.perf_counter() - begin, found.losses, found.note
-    )
+    written = words(model, specs, count, seed, shapes, provider, seconds)
+    if written is not None:
+        feeds, kind, note = written
+        return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
+    reason = ""
+    for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
+        try:
+            problem = pose(model, specs, count, shapes, provider, apart, seed)
+            found = invert(problem, count, steps, seed, seconds, progress)
+            if not all(np.isfinite(x).all() for x in found.x.values()):
+                raise UnsuitableError("the descent left the range of numbers")
+            feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
+        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+            continue
+        kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
+        return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
+    feeds = _random(model, specs, count, seed, shapes)
+    return Synthetic(feeds, inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
+
+
+def _complete(
+    model: Model,
+    specs: Sequence[InputSpec],
+    problem: Problem,
+    found: Mapping[str, NDArray[Any]],
+    count: int,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[str, NDArray[Any]]:
+    """What was found with all other inputs beside it, for `count` samples, each input in its own type."""
+    own = {s.name: inputs.concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
+    others = [s for s in specs if s.name not in found]
+    beside = inputs.probe(others, batch=1, seed=seed, shapes=shapes, limits=inputs.index_limits(model.graph))
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        if spec.name in found:
+            feeds[spec.name] = found[spec.name].astype(spec.dtype)
+        elif problem.apart:
+            feeds[spec.name] = np.stack([beside[spec.name]] * count)
+        else:
+            shape = (count, *own[spec.name][1:]) if own[spec.name] else ()
+            feeds[spec.name] = np.array(np.broadcast_to(beside[spec.name], shape))
+    return feeds
 
 
 def _random(

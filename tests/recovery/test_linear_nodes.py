@@ -45,6 +45,37 @@ CONVS: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], bool]] = {
     ),
     "3-D groups": ("Conv <group=2>", (1, 4, 4, 4, 4), (4, 2, 2, 3, 3), False),
     "single place": ("Conv", (3, 4, 3, 3), (5, 4, 3, 3), True),
+    "up": ("ConvTranspose", (2, 3, 4, 5), (3, 5, 3, 3), True),
+    "up, no bias": ("ConvTranspose", (2, 3, 4, 5), (3, 5, 3, 3), False),
+    "up, strides": ("ConvTranspose <strides=[2,3]>", (2, 3, 4, 5), (3, 5, 3, 2), True),
+    "up, kernel as long as its stride": ("ConvTranspose <strides=[2,2]>", (2, 3, 4, 5), (3, 5, 2, 2), True),
+    "up, stride longer than the kernel": ("ConvTranspose <strides=[3,4]>", (2, 3, 4, 5), (3, 5, 2, 2), True),
+    "up, pads": ("ConvTranspose <strides=[2,2], pads=[1,0,2,1]>", (2, 3, 5, 6), (3, 5, 4, 4), True),
+    "up, output padding": (
+        "ConvTranspose <strides=[2,3], pads=[1,1,1,1], output_padding=[1,2]>", (2, 3, 4, 5), (3, 5, 3, 3), True,
+    ),
+    "up, output padding out of reach": (
+        "ConvTranspose <strides=[3,3], output_padding=[2,2]>", (2, 3, 4, 5), (3, 5, 2, 2), True,
+    ),
+    "up, dilations": (
+        "ConvTranspose <strides=[2,1], dilations=[3,2], pads=[1,2,0,1]>", (2, 3, 4, 5), (3, 5, 2, 3), True,
+    ),
+    "up, pads over the kernel": ("ConvTranspose <pads=[3,3,3,3]>", (2, 3, 9, 9), (3, 5, 3, 3), True),
+    "up, same upper": ("ConvTranspose <auto_pad=\"SAME_UPPER\", strides=[2,2]>", (2, 3, 4, 5), (3, 5, 3, 4), True),
+    "up, same lower": ("ConvTranspose <auto_pad=\"SAME_LOWER\", strides=[2,2]>", (2, 3, 4, 5), (3, 5, 3, 4), True),
+    "up, valid": ("ConvTranspose <auto_pad=\"VALID\", strides=[2,2]>", (2, 3, 4, 5), (3, 5, 3, 4), True),
+    "up to a shape": ("ConvTranspose <output_shape=[8,11], strides=[2,2]>", (2, 3, 4, 5), (3, 5, 3, 4), True),
+    "up to a shape, same upper": (
+        "ConvTranspose <output_shape=[8,11], auto_pad=\"SAME_UPPER\", strides=[2,2]>",
+        (2, 3, 4, 5), (3, 5, 3, 4), True,
+    ),
+    "up, groups": ("ConvTranspose <group=2, strides=[2,2]>", (2, 4, 4, 5), (4, 3, 3, 3), True),
+    "up, depthwise": ("ConvTranspose <group=4, strides=[2,2], pads=[1,1,1,1]>", (2, 4, 4, 5), (4, 1, 4, 4), True),
+    "up, 1-D": ("ConvTranspose <strides=[2], pads=[1,2], dilations=[2]>", (2, 3, 8), (3, 5, 3), True),
+    "up, 1-D groups": ("ConvTranspose <group=3, output_padding=[1], strides=[4]>", (2, 6, 5), (6, 2, 4), False),
+    "up, 3-D": (
+        "ConvTranspose <strides=[1,2,2], pads=[1,0,1,0,1,1]>", (1, 3, 3, 3, 4), (3, 4, 3, 2, 3), True,
+    ),
     "Gemm": ("Gemm", (6, 4), (4, 5), True),
     "Gemm no bias": ("Gemm", (6, 4), (4, 5), False),
     "Gemm transB": ("Gemm <transB=1>", (6, 4), (5, 4), True),
@@ -59,6 +90,8 @@ def built(case: str) -> tuple[ModelProto, Linear, NDArray[Any], NDArray[Any]]:
     op, x_shape, w_shape, bias = CONVS[case]
     text = f"(float[{','.join(map(str, x_shape))}] x) => (float y) {{ y = {op} (x, w{', b' if bias else ''}) }}"
     outputs = w_shape[0] if op.startswith("Conv") or "transB" in op else w_shape[1]
+    if op.startswith("ConvTranspose"):
+        outputs = w_shape[1] * int(op.partition("group=")[2][:1] or 1)
     proto = model(text, {"w": w_shape, **({"b": (outputs,)} if bias else {})})
     node = linear(proto.graph.node[0], w_shape)
     assert node is not None
@@ -130,7 +163,7 @@ NONE: Mapping[str, tuple[str, Sequence[str], Sequence[int] | None, Mapping[str, 
     "MatMul of a vector": ("MatMul", ["x", "w"], (4,), {}),
     "Conv of activations": ("Conv", ["x", "z"], None, {}),
     "scalar weight": ("MatMul", ["x", "w"], (), {}),
-    "transposed convolution": ("ConvTranspose", ["x", "w"], (3, 5, 3, 3), {}),
+    "transposed convolution of activations": ("ConvTranspose", ["x", "z"], None, {}),
     "Mul": ("Mul", ["x", "w"], (4, 5), {}),
     "Relu": ("Relu", ["x"], (4, 5), {}),
     "another domain": ("Conv", ["x", "w"], (5, 3, 3, 3), {"domain": "com.example"}),

@@ -120,10 +120,58 @@ CASES = {
             s = GlobalAveragePool (j) t = Mul (q, s) y = Relu (t) }}""",
         {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "u": (5, 3, 3, 3), **norm(2, 5)}, ("w",),
     ),
+    "batch norm of an Identity": Case(
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w, b) s = Identity (scale2) i = Identity (mean2) j = Identity (i) g = Conv (h, v)
+            k = {BN} (g, s, bias2, j, var2) y = Relu (k) }}""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), **norm(2, 5)}, ("w",),
+    ),
+    "a running mean and an Identity of it": Case(
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w, b) o = Identity (mean2) l = Conv (x, u) j = {BN} (l, scale2, bias2, mean2, var2)
+            g = Conv (h, v) k = {BN} (g, scale2, bias2, o, var2)
+            q = GlobalAveragePool (k) s = GlobalAveragePool (j) t = Mul (q, s) y = Relu (t) }}""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "u": (5, 3, 3, 3), **norm(2, 5)}, ("w",),
+    ),
+    "an Identity of a running mean that another reads too": Case(
+        f"""(float[N,3,6,6] x) => (float y) {{
+            h = Conv (x, w, b) o = Identity (mean2) l = Conv (x, u) j = {BN} (l, scale2, bias2, o, var2)
+            g = Conv (h, v) k = {BN} (g, scale2, bias2, mean2, var2)
+            q = GlobalAveragePool (k) s = GlobalAveragePool (j) t = Mul (q, s) y = Relu (t) }}""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "u": (5, 3, 3, 3), **norm(2, 5)}, ("w",),
+    ),
+    "an Identity of a weight and of a bias": Case(
+        """(float[N,3,6,6] x) => (float y) {
+            h = Conv (x, w, b) z = Identity (v) d = Identity (c) g = Conv (h, z, d) y = Relu (g) }""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "c": (5,)}, ("w",),
+    ),
     "depthwise": Case(
         """(float[N,3,6,6] x) => (float y) {
             h = Conv (x, w, b) r = Relu (h) d = Conv <group=8> (r, k, l) s = Relu (d) y = Conv (s, v, c) }""",
         {"w": (8, 3, 3, 3), "b": (8,), "k": (8, 1, 3, 3), "l": (8,), "v": (5, 8, 1, 1), "c": (5,)},
+        ("w", "b", "k", "l"), refits=2,
+    ),
+    "up": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) r = Relu (h) g = ConvTranspose <strides=[2,2], pads=[1,0,1,0]> (r, v) y = Relu (g) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 3, 3)}, ("w", "b"),
+    ),
+    "up, a bias is needed": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) y = ConvTranspose (h, v) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 1, 1)}, ("w",),
+    ),
+    "up, batch norm": Case(
+        f"""(float[N,3,5,5] x) => (float y) {{
+            h = Conv (x, w, b) g = ConvTranspose <strides=[2,2]> (h, v) k = {BN} (g, scale2, bias2, mean2, var2)
+            y = Relu (k) }}""",
+        {"w": (8, 3, 2, 2), "b": (8,), "v": (8, 5, 2, 2), **norm(2, 5)}, ("w", "b"),
+    ),
+    "up in groups": Case(
+        """(float[N,3,5,5] x) => (float y) {
+            h = Conv (x, w, b) r = Relu (h) g = ConvTranspose <group=8, strides=[2,2]> (r, k, l) s = Relu (g)
+            y = Conv (s, v, c) }""",
+        {"w": (8, 3, 2, 2), "b": (8,), "k": (8, 1, 3, 3), "l": (8,), "v": (5, 8, 1, 1), "c": (5,)},
         ("w", "b", "k", "l"), refits=2,
     ),
     "a chain": Case(
@@ -305,6 +353,17 @@ def test_merged_groups(case: str) -> None:
     twins = {g.name: folding(np.arange(g.size) % (g.size // 2)) for g in analysis.groups}
     exact = refitted(proto, twins)
     assert exact.plain < 1e-5 and exact.refitted < REFIT_RTOL  # what was right stays right
+
+
+def test_an_identity_gives_way_to_a_constant_of_its_own() -> None:
+    """The source is another's too, and stays."""
+    found = refitted(CASES["a running mean and an Identity of it"].model())
+    assert [n.op_type for n in found.before.graph.node].count("Identity") == 1
+    changed = next(n for n in found.proto.graph.node if n.output[0] == "o")
+    assert changed.op_type == "Constant"
+    np.testing.assert_array_equal(constant(found.proto, "mean2"), constant(found.before, "mean2"))
+    assert np.abs(numpy_helper.to_array(changed.attribute[0].t) - constant(found.proto, "mean2")).max() > 0.1
+    assert len(node(found.proto, "Conv", 2).input) == 2  # no bias was added
 
 
 def test_several_merges_of_one_stream() -> None:

@@ -49,6 +49,11 @@ def refitted_error(proto: ModelProto, name: str, gone: Sequence[int], shape: Seq
 
 ONE_READER = {
     "Conv": (CONV, CONV_WEIGHTS, (8, 3, 6, 6)),
+    "ConvTranspose": (
+        """(float[N,3,6,6] x) => (float y) {
+            h = Conv (x, w, b) r = Relu (h) y = ConvTranspose <strides=[2,2], pads=[1,1,0,0]> (r, v, c) }""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (8, 5, 3, 3), "c": (5,)}, (8, 3, 6, 6),
+    ),
     "Gemm": (
         "(float[N,6] x) => (float y) { h = Gemm (x, w, b) r = Relu (h) y = Gemm <transB=1> (r, v, c) }",
         {"w": (6, 8), "b": (8,), "v": (5, 8), "c": (5,)}, (40, 6),

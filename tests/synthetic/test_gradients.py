@@ -72,6 +72,14 @@ def test_conv(group: int, stride: int, kernel: tuple[int, int], pads: tuple[int,
     check(graph(body, [2, 4, 9, 10], w=weight), [2, 4, 9, 10], LINEAR_RTOL, 1.0)
 
 
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_conv_that_pads_by_itself(auto: str, stride: int) -> None:
+    weight = np.random.default_rng(1).standard_normal((8, 4, 3, 4)).astype(np.float32)
+    body = f'y = Conv <auto_pad: string = "{auto}", strides: ints = [{stride},{stride}]> (x, w)'
+    check(graph(body, [2, 4, 9, 10], w=weight), [2, 4, 9, 10], LINEAR_RTOL, 1.0)
+
+
 def test_conv_along_one_axis() -> None:
     weight = np.random.default_rng(1).standard_normal((6, 3, 5)).astype(np.float32)
     check(

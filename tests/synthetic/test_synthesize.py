@@ -10,9 +10,12 @@ import pytest
 from onnx import parser
 from tiny import MODELS, net
 
-from onnxfold import inputs
+import onnxfold
+from onnxfold import inputs, samples
 from onnxfold.errors import RequestError
 from onnxfold.model import load
+from onnxfold.samples import Effort, synthetic_samples
+from onnxfold.session import Session
 from onnxfold.synthetic import synthesize
 
 BN = MODELS / "digits_resnet_bn.onnx"
@@ -89,21 +92,22 @@ def test_time_limit() -> None:
 
 
 SHORT_NETS = {
-    "two inputs": (
-        "(float[N,4] x, float[N,4] z) => (float[N,4] y) { y = Add (x, z) }",
-        {"x": (5, 4), "z": (5, 4)}, "2 inputs",
+    "two inputs, nothing to match": (
+        "(float[N,4] x, float[N,4] z) => (float[N,1] y) { a = Add (x, z) y = ReduceMean <axes: ints = [1]> (a) }",
+        {"x": (5, 4), "z": (5, 4)}, "neither",
     ),
-    "token ids": (
-        "(int64[N,6] ids) => (float[N,6,4] y) <float[3,4] w = {1,2,3,4,5,6,7,8,9,10,11,12}> { y = Gather (w, ids) }",
-        {"ids": (5, 6)}, "no floating-point",
+    "flags": (
+        "(int64[N,6] x) => (float[N,6] y) { y = Cast <to: int = 1> (x) }",
+        {"x": (5, 6)}, "no floating-point",
     ),
     "regression": (
         "(float[N,4] x) => (float[N,1] y) { y = ReduceMean <axes: ints = [1]> (x) }",
         {"x": (5, 4)}, "neither",
     ),
-    "no batch axis": (
-        "(float[2,4] x, float s) => (float[2,4] y) { y = Mul (x, s) }",
-        {"x": (2, 4), "s": ()}, "2 inputs",
+    "what is matched depends on no input": (
+        "(float[N,4] x) => (float[2,4] y) <float[2,4] w = {1,2,3,4,5,6,7,8}> "
+        "{ s = Size (x) z = Sub (s, s) f = Cast <to: int = 1> (z) y = Add (w, f) }",
+        {"x": (5, 4)}, "",
     ),
     "cannot be differentiated": (
         "(float[N,3,8,8] x) => (float[N,4] y) <float[1,5] r = {0,0,0,4,4}> "
@@ -115,17 +119,109 @@ SHORT_NETS = {
 }  # fmt: skip
 
 
+def parsed(text: str) -> onnx.ModelProto:
+    return parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> agraph {text}')
+
+
 @pytest.mark.parametrize("name", SHORT_NETS)
 def test_random_inputs_where_inversion_does_not_apply(name: str) -> None:
     text, shapes, reason = SHORT_NETS[name]
-    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> agraph {text}')
-    made = synthesize(load(proto), count=5, steps=2)
+    made = synthesize(load(parsed(text)), count=5, steps=2)
     assert made.kind == inputs.DESCRIPTION
     assert reason in made.note and made.note.startswith("no deep inversion")
     assert {n: x.shape for n, x in made.feeds.items()} == shapes
-    assert made.match is None and made.losses == ()
-    if name == "token ids":
-        assert made.feeds["ids"].min() >= 0 and made.feeds["ids"].max() <= 2
+    assert made.match is None and made.losses == () and not made.apart
+
+
+# several inputs, and models that take one sample at a time -----------------------------------------------------------
+
+SPREAD = "deep inversion from class spread"
+
+
+def test_all_floating_point_inputs_are_found_together() -> None:
+    """y = x - z spreads over its classes by what both do."""
+    text = """(float[N,4] x, int64 k, float[N,4] z, float s) => (float[N,4] y) {
+        d = Sub (x, z) f = Cast <to: int = 1> (k) h = Mul (f, zero) g = Add (d, h) y = Mul (g, s) }"""
+    proto = parsed(text.replace("float s", "float[N,1] s"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    made = synthesize(load(proto), count=16, steps=40)
+    assert made.kind == SPREAD, made.note
+    assert {n: x.shape for n, x in made.feeds.items()} == {"x": (16, 4), "k": (), "z": (16, 4), "s": (16, 1)}
+    assert made.losses[-1] < made.losses[0] / 2
+    wide = np.argmax((made.feeds["x"] - made.feeds["z"]) * made.feeds["s"], axis=1)
+    assert len(set(wide.tolist())) == 4  # every class has its samples
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples that decisions are measured on take no minutes."""
+    monkeypatch.setitem(samples.SYNTHETIC, Effort.BALANCED, (16, 2))
+
+
+@pytest.mark.usefixtures("few")
+def test_states_without_a_batch_axis() -> None:
+    """Statistics of a model that runs step by step: every sample is a set of inputs of its own."""
+    text = """(float[1,3,8,8] x, float[2,5] state) => (float[1,8,8,8] y, float[2,5] next) {
+        c = Conv <pads: ints = [1,1,1,1]> (x, w) n = BatchNormalization (c, g, b, m, v)
+        t = ReduceMean <keepdims: int = 0> (state) y = Mul (n, t) next = Relu (state) }"""
+    proto = parsed(text)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "w": rng.standard_normal((8, 3, 3, 3)), "g": np.ones(8), "b": rng.standard_normal(8),
+        "m": np.zeros(8), "v": np.ones(8),
+    }  # fmt: skip
+    for name, value in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
+    model = load(proto)
+    made = synthesize(model, count=6, steps=4)
+    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.apart
+    assert {n: x.shape for n, x in made.feeds.items()} == {"x": (6, 1, 3, 8, 8), "state": (6, 2, 5)}
+    found = synthetic_samples(model, Effort.BALANCED, 0, None)
+    assert found.trusted and found.fit and found.check
+    for feed in (*found.fit, *found.check):
+        assert {n: x.shape for n, x in feed.items()} == {"x": (1, 3, 8, 8), "state": (2, 5)}
+        Session(proto.SerializeToString()).run(feed)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_batch_of_one_inside() -> None:
+    """A channel shuffle exported for one image: its Reshape takes no second one."""
+    proto = onnx.load(BN)
+    first = next(n for n in proto.graph.node if n.op_type == "Relu")
+    out = first.output[0]
+    first.output[0] = "before"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, -1, 8, 8]), "shape_of_one"))
+    at = list(proto.graph.node).index(first)
+    proto.graph.node.insert(at + 1, onnx.helper.make_node("Reshape", ["before", "shape_of_one"], [out]))
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    dims[0].Clear()
+    dims[0].dim_value = 1
+    model = load(proto)
+    made = synthesize(model, count=4, steps=3)
+    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.apart and made.feeds["image"].shape == (4, 1, 1, 8, 8)
+    assert {f["image"].shape for f in synthetic_samples(model, Effort.BALANCED, 0, None).fit} == {(1, 1, 8, 8)}
+
+
+def test_normalisation_of_sequences_behind_computed_shapes() -> None:
+    """[N, C, L] whose shape onnx's own inference does not find."""
+    text = """(float[N,6,5] x) => (float[N,4] y) {
+        s = Shape (x) b = Gather (s, zero) u = Unsqueeze (b, first) t = Concat <axis: int = 0> (u, six, five)
+        r = Reshape (x, t) n = BatchNormalization (r, g, o, m, v) k = Relu (n)
+        f = Flatten (k) y = MatMul (f, w) }"""
+    proto = parsed(text)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "g": np.ones(6, np.float32), "o": rng.standard_normal(6).astype(np.float32), "m": np.zeros(6, np.float32),
+        "v": np.full(6, 4, np.float32), "w": rng.standard_normal((30, 4)).astype(np.float32),
+        "zero": np.array(0), "first": np.array([0]), "six": np.array([6]), "five": np.array([-1]),
+    }  # fmt: skip
+    for name, value in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    made = synthesize(load(proto), count=16, steps=30)
+    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.losses[-1] < made.losses[0] / 2
 
 
 def test_a_network_without_statistics_is_spread_over_its_classes() -> None:
@@ -143,3 +239,22 @@ def test_open_image_sizes_can_be_given() -> None:
 def test_nonsense_is_refused(count: int, steps: int) -> None:
     with pytest.raises(RequestError, match="at least one"):
         synthesize(load(BN), count=count, steps=steps)
+
+
+NOTHING_TO_AIM_AT = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,10,4,4] y) {
+    a = Conv (x, w1) r = Relu (a) y = Conv (r, w2) }"""
+
+
+@pytest.mark.usefixtures("few")
+def test_the_report_says_why_inputs_are_random() -> None:
+    blind = onnxfold.fold(
+        net(NOTHING_TO_AIM_AT, {"w1": (16, 3, 3, 3), "w2": (10, 16, 3, 3)}), ratio=0.5, latency=False
+    ).report
+    seeing = onnxfold.fold(net(), ratio=0.5, latency=False).report
+    reasons = []
+    for report in (blind, seeing):
+        assert report.check is not None
+        reasons.append([note for note in report.check.notes if note.startswith("no deep inversion: it has neither")])
+    assert len(reasons[0]) == 1 and not reasons[1]
+    assert blind.settings["samples"] == inputs.DESCRIPTION and not blind.settings["samples_used"]
+    assert seeing.settings["samples"] == SPREAD and seeing.settings["samples_used"]
