@@ -16,23 +16,30 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from figures import render
 from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from tables import render
 
-import onnxfold
 from onnxfold.analyse import analyse
 from onnxfold.channels import Role
+from onnxfold.cluster import Clusterer
 from onnxfold.compress import Compressor
 from onnxfold.costs import costs
+from onnxfold.evidence import gather_evidence
 from onnxfold.merge import Merge
 from onnxfold.model import load
+from onnxfold.plan import Aim, Budget
+from onnxfold.planner import Planner
+from onnxfold.progress import silent
+from onnxfold.request import Manner
+from onnxfold.stages import subject
 from onnxfold.walk import Walk
 
 HALF = ("inner .75", "inner .50", "inner .25", "MACs .90", "MACs .75", "MACs .60", "MACs .50", "MACs .35")
@@ -110,23 +117,41 @@ def by_onnxsim(path: Path, share: float) -> tuple[onnx.ModelProto, float] | None
     return best if best is not None and best[1] < 1 else None
 
 
-def measured(real: Net, title: str, column: str, effort: str) -> Cell | None:
-    """One cell of the table; None where the method does not apply."""
-    kind, value = title.split()
-    how: dict[str, Any] = (
-        {"ratio": round(1 - float(value), 6), "include": INNER} if kind == "inner" else {"target_macs": float(value)}
+def column(real: Net, title: str, rows: Sequence[str], effort: str) -> dict[str, Cell | None]:
+    """One column of the table, by row; None where the method does not apply."""
+    shares = {row: float(row.split()[1]) for row in rows}
+    inner = [row for row in rows if row.startswith("inner")]
+    found: dict[str, Cell | None] = dict.fromkeys(rows)
+    if title == "ridge 128":
+        for row in inner:
+            found[row] = (0.0, real.top1(channel_ridge(real.path, real.unlabelled, INNER, 1 - shares[row])))
+    elif title == "onnxsim":
+        for row in (row for row in rows if row not in inner):
+            pruned = by_onnxsim(real.path, shares[row])
+            found[row] = pruned and (pruned[1], real.top1(pruned[0]))
+    else:
+        for some, aim, include in ((inner, Aim.RATIO, [INNER]), ([r for r in rows if r not in inner], Aim.MACS, [])):
+            budgets = {r: Budget(aim, 1 - shares[r] if aim is Aim.RATIO else shares[r], round_to=1) for r in some}
+            found.update(folded(real, title, budgets, include, effort) if budgets else {})
+    return found
+
+
+def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[str], effort: str) -> dict[str, Cell]:
+    """Several budgets decided as `onnxfold.fold` decides one, on one survey."""
+    calibration = real.unlabelled if title == "128 images" else None
+    how = {"method": "auto", "recovery": "auto", "effort": effort, **RIVALS.get(title, {})}
+    manner = Manner.of(how["method"], how["recovery"], Clusterer.NATIVE, how["effort"], 0, 0, include, [])
+    found = subject(real.path, None, manner.patterns)
+    evidence = gather_evidence(
+        found.model, calibration, 128, None, manner.effort, manner.method, manner.recovery, 0, None, silent
     )
-    if column == "ridge 128":
-        if "ratio" not in how:
-            return None
-        return 0.0, real.top1(channel_ridge(real.path, real.unlabelled, INNER, how["ratio"]))
-    if column == "onnxsim":
-        found = by_onnxsim(real.path, float(value)) if kind == "MACs" else None
-        return found and (found[1], real.top1(found[0]))
-    ours: dict[str, Any] = {"effort": effort} if column == "no data" else {"calibration": real.unlabelled}
-    result = onnxfold.fold(real.path, round_to=1, latency=False, **how, **RIVALS.get(column, ours))
-    assert result.report.after is not None
-    return result.report.after.macs / result.report.before.macs, real.top1(result.model)
+    planner = Planner(found, manner, evidence, None, silent, providers=[], target=real.path)
+    cells = {}
+    for row, budget in budgets.items():
+        done = planner.decide(budget).folded
+        lengths = planner.work.lengths({name: merge.after for name, merge in done.merges.items()})
+        cells[row] = found.prices.macs(lengths) / found.prices.macs({}), real.top1(done.proto)
+    return cells
 
 
 def main() -> None:
@@ -143,14 +168,18 @@ def main() -> None:
         real = net(asked.data, name, asked.images)
         dense = real.top1(onnx.load(real.path))
         print(f"{name.split('_', 1)[1]:24}{'dense':10}{dense:>19.2f}", flush=True)
-        rows = []
-        for title in ROWS[name]:
+        columns, seconds = {}, {}
+        for title in COLUMNS:
             begin = time.perf_counter()
-            cells = {column: measured(real, title, column, asked.effort) for column in COLUMNS}
-            left = next(cells[c][0] for c in ("128 images",))  # type: ignore[index]
-            text = "".join(f"{'-' if cell is None else format(cell[1], '.2f'):>13}" for cell in cells.values())
-            print(f"{'':24}{title:10}{left:>6.2f}{text}   ({time.perf_counter() - begin:.0f} s)", flush=True)
-            rows.append({"title": title, "cells": cells})
+            columns[title] = column(real, title, ROWS[name], asked.effort)
+            seconds[title] = time.perf_counter() - begin
+        rows = [{"title": row, "cells": {title: columns[title][row] for title in COLUMNS}} for row in ROWS[name]]
+        for row in ROWS[name]:
+            cells = [columns[title][row] for title in COLUMNS]
+            left = next(cell[0] for cell in reversed(cells) if cell)
+            text = "".join(f"{'-' if cell is None else format(cell[1], '.2f'):>13}" for cell in cells)
+            print(f"{'':24}{row:10}{left:>6.2f}{text}", flush=True)
+        print(f"{'':24}{'seconds':16}" + "".join(f"{seconds[title]:>13.0f}" for title in COLUMNS), flush=True)
         if asked.store:
             kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
             kept[name] = {"dense": dense, "images": len(real.images), "rows": rows}
