@@ -142,20 +142,29 @@ TWO_INPUTS = """(float[N,6] x, float[N,6] z) => (float y) {
 TWO_WEIGHTS = {"w": (16, 6), "b": (16,), "v": (5, 16), "c": (5,)}
 
 
+NO_CLASSES = {**TWO_WEIGHTS, "v": (1, 16), "c": (1,)}  # one number comes out: nothing to aim at
+
+
 def test_models_that_cannot_be_inverted_are_folded_from_weights() -> None:
-    result = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED)
+    result = onnxfold.fold(model(TWO_INPUTS, NO_CLASSES), ratio=0.5, **BALANCED)
     settings = result.report.settings
     assert settings["samples_used"] is False
     assert settings["recovery"] == "closed-form"
     assert settings["samples"] == "random inputs" or "random" in settings["samples"]
-    fast = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, effort="fast", latency=False)
+    fast = onnxfold.fold(model(TWO_INPUTS, NO_CLASSES), ratio=0.5, effort="fast", latency=False)
     assert fast.model.SerializeToString() == result.model.SerializeToString()
 
 
 @pytest.mark.parametrize("option", [{"method": "second-order"}, {"recovery": "least-squares"}])
 def test_samples_that_cannot_be_made(option: dict[str, str]) -> None:
     with pytest.raises(RequestError, match=r"needs samples \(none can be made for this model.*give --calibration"):
-        onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED, **option)
+        onnxfold.fold(model(TWO_INPUTS, NO_CLASSES), ratio=0.5, **BALANCED, **option)
+
+
+def test_two_inputs_are_inverted_together() -> None:
+    result = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED)
+    assert result.report.settings["samples"] == "deep inversion from class spread"
+    assert result.report.settings["recovery"] == "least-squares"
 
 
 def test_two_inputs_with_data() -> None:
