@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +152,9 @@ def fold(
     if evidence is not None and evidence.trusted:
         repair = Recovery.LEAST_SQUARES if recovery is Recovery.AUTO else recovery
         try:
-            decision = decide_sampled(
-                Sampled(work, evidence, chosen, method, repair, progress), prices, budget, progress
-            )
+            sampled = Sampled(work, evidence, chosen, method, repair, progress)
+            decision = decide_sampled(sampled, prices, budget, progress)
+            evidence = replace(evidence, notes=(*evidence.notes, *sampled.notes))
             recovery, feeds, described = repair, evidence.check[0], evidence.described
         except OnnxFoldError:
             raise

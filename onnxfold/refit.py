@@ -70,6 +70,7 @@ class _Weights:
         tensor.raw_data = new.raw_data
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
 def refit_readers(
     model: Model,
     analysis: Analysis,
@@ -85,8 +86,9 @@ def refit_readers(
 ) -> tuple[Refitted, ...]:
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
-    With `only`, those of them that make these tensors. `level` STATISTICS restores means and variances of the outputs
-    alone. Raises what onnxruntime raises for a model that does not run.
+    With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `level`
+    STATISTICS restores means and variances of the outputs alone. Raises what onnxruntime raises for a model that does
+    not run.
     """
     weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
@@ -97,7 +99,7 @@ def refit_readers(
     last_use = {name: number for number, job in enumerate(jobs) for name in (job.node.y, job.tail.join) if name}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     rng = np.random.default_rng(seed)
-    done = []
+    done = list[Refitted]()
     for number, job in enumerate(progress("refitting", jobs)):
         last = max(made[job.node.y], made.get(job.tail.join, 0))
         targets = {name for name, use in last_use.items() if use >= number}
@@ -105,7 +107,8 @@ def refit_readers(
             kept.update({name: value for name, value in new.items() if name not in kept})
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
-        done.append(_refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng))
+        one = _refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng)
+        done += [one] if one is not None else []
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
@@ -162,7 +165,7 @@ def _refit_one(
     level: Recovery,
     ridge: float,
     rng: np.random.Generator,
-) -> Refitted:
+) -> Refitted | None:
     node, tail = job.node, job.tail
     sums = Moments(node)
     axis = node.axis
@@ -183,6 +186,8 @@ def _refit_one(
             aimed = (summed - tail.shift.reshape(shape)) / safe.reshape(shape)
             target = np.where(faint.reshape(shape), target, aimed)
         sums.add(h[node.x], target, share, rng)
+    if not sums.finite:
+        return None
     old = weights.read(node.weight)
     assert old is not None
     old_matrix = node.matrix(old.astype(np.float64))
