@@ -21,6 +21,7 @@ from .progress import Progress
 from .recover import Recovery
 from .refit import Refitted, refit_readers
 from .samples import Samples
+from .session import Feeds
 from .survey import RIDGE, Survey, survey
 from .trial import Trial
 
@@ -30,6 +31,7 @@ _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minut
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
 _CLOSE = 0.99  # a merge whose linearised error is this share of what dropping costs, or less, is worth measuring
 _CLEAR = 0.97  # and is taken where its measured error is
+_ENOUGH = 8  # batches that readers are refitted on for that: the same few for all
 _RIVALS = 4  # dropping, and three ways to merge
 
 
@@ -123,7 +125,7 @@ class Sampled:
                 keep = round_width(width, width.size * share, round_to)
                 if keep < width.size and keep not in kept and shape[keep] > 0:
                     kept.append(keep)
-                    found.append(self._measured(width.name, self._repaired(width.name, keep)) / shape[keep])
+                    found.append(self._measured(width.name, self._repaired(width.name, keep), self._seen) / shape[keep])
             if kept:
                 gone = width.size - np.arange(width.size + 1)
                 at = [width.size - k for k in kept]
@@ -150,9 +152,10 @@ class Sampled:
         close = [merge for merge in rivals if linear_error(found.readers, merge, RIDGE) < bound]
         if not close:
             return drop
-        errors = [self._measured(name, merge) for merge in close]
+        feeds = self._seen[:_ENOUGH]
+        errors = [self._measured(name, merge, feeds) for merge in close]
         best = int(np.argmin(errors))
-        return close[best] if errors[best] < _CLEAR * self._measured(name, drop) else drop
+        return close[best] if errors[best] < _CLEAR * self._measured(name, drop, feeds) else drop
 
     def _functional(self, name: str, keep: int) -> Merge:
         found = self.found.functions[name]
@@ -182,13 +185,14 @@ class Sampled:
             )
         return found
 
-    def _measured(self, name: str, merge: Merge) -> float:
-        """The squared relative error of the outputs when group `name` alone is folded, on samples not fitted on."""
+    def _measured(self, name: str, merge: Merge, feeds: Sequence[Feeds]) -> float:
+        """The squared relative error of the outputs when group `name` alone is folded and its readers are refitted on
+        `feeds`; measured on other samples."""
         merges = {name: merge}
         proto = self.work.emit(merges)
         if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             refit_readers(
-                self.work.model, self.work.analysis, merges, proto, self._seen, level=self.recovery,
+                self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
                 only=self._readers(name),
             )  # fmt: skip
         return float(min(self._alone.error(proto), 1e3) ** 2)

@@ -229,11 +229,11 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
     keep = made.work.widths([name])[0].size // 2
     asked: list[Merge] = []
 
-    def measured(prefers: str) -> Callable[[Sampled, str, Merge], float]:
-        def error(_: Sampled, name: str, merge: Merge) -> float:
+    def measured(prefers: str) -> Callable[[Sampled, str, Merge, object], float]:
+        def error(_: Sampled, name: str, merge: Merge, feeds: object) -> float:
             asked.append(merge)
             dropped = merge.labels.min() < 0 and np.bincount(merge.labels[merge.labels >= 0]).max() == 1
-            return 0.1 if {"drop": dropped, "merge": not dropped, "nearly": not dropped}[prefers] else 0.2
+            return 0.1 if (dropped == (prefers == "drop")) else 0.2
 
         return error
 
