@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from .analyse import Analysis
 from .channels import ChannelGroup
-from .cluster import Clusterer, cluster, ward_curve
+from .cluster import Assignment, Clusterer, cluster, ward_curve
 from .emit import edits, emit, removed_atoms
 from .features import Method, feature_gram, magnitudes
 from .gather import gather
@@ -46,9 +46,11 @@ class Compressor:
             self._grams[name] = feature_gram(gather(self.model, self.analysis, self._groups[name]))
         return self._grams[name]
 
-    def curve(self, name: str) -> NDArray[np.float64]:
-        """[k] the merge error with k clusters, equal cells respected; NaN where k is not a multiple of the cells."""
-        group, whole = self._groups[name], self.gram(name)
+    def curve(self, name: str, gram: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """[k] the merge error with k clusters, equal cells respected; NaN where k is not a multiple of the cells.
+
+        By the features of the weights, or by another `gram` [n, n]."""
+        group, whole = self._groups[name], self.gram(name) if gram is None else gram
         if group.blocks == 1:
             return ward_curve(whole)
         cells = [np.flatnonzero(group.cells == c) for c in range(group.blocks)]
@@ -66,10 +68,25 @@ class Compressor:
                 self._made[name, keep] = self._prune(group, keep)
         return self._made[name, keep]
 
+    def clusters(self, name: str, gram: NDArray[np.float64], keep: int) -> Assignment:
+        """The channels of group `name` in `keep` clusters by a Gram matrix, none across cells."""
+        return cluster(
+            gram, keep, blocks=self.cells(name), seed=self._seed, clusterer=self._clusterer, threads=self._threads
+        )
+
+    def cells(self, name: str) -> NDArray[np.int64] | None:
+        """[n] the block of every channel of group `name`, None where there is only one."""
+        group = self._groups[name]
+        return group.cells if group.blocks > 1 else None
+
     def recovered(self, name: str, keep: int, fused: bool = True) -> Merge:
-        """The merge with closed-form recovery: Fold-AR, and the correction of fused normalisation if `fused`."""
+        """The merge by weights with closed-form recovery, see `repair`."""
+        return self.repair(name, self.merge(name, keep), fused)
+
+    def repair(self, name: str, merge: Merge, fused: bool = True) -> Merge:
+        """A merge of group `name` with Fold-AR, and with the correction of fused normalisation if `fused`."""
         weights = gather(self.model, self.analysis, self._groups[name])
-        merge = fold_ar(weights, self.merge(name, keep))
+        merge = fold_ar(weights, merge)
         return variance_correction(weights, merge) if fused else merge
 
     def has_fused(self, name: str) -> bool:
@@ -96,10 +113,7 @@ class Compressor:
         return [Width(n, self._groups[n].size, self._groups[n].blocks) for n in names]
 
     def _fold(self, group: ChannelGroup, keep: int) -> Merge:
-        cells = group.cells if group.blocks > 1 else None
-        found = cluster(
-            self.gram(group.name), keep, blocks=cells, seed=self._seed, clusterer=self._clusterer, threads=self._threads
-        )
+        found = self.clusters(group.name, self.gram(group.name), keep)
         return folding(found.labels, found.inertia)
 
     def _prune(self, group: ChannelGroup, keep: int) -> Merge:

@@ -78,7 +78,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
     widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to)
-        return Decision(sampled.finish(plan.keep), plan.ratio)
+        return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
     curves = sampled.curves(widths, budget.round_to)
@@ -89,7 +89,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         return refund(allocate(steps, budget), widths, curves, price, budget)
 
     def finish(plan: Plan) -> Folded:
-        return sampled.finish(plan.keep)
+        return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
         return Decision(finish(choose(price)), None)

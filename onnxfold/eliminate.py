@@ -30,12 +30,18 @@ _SLACK = 0.05  # a round goes on while the cheapest it sees costs at most this m
 @dataclass(frozen=True, eq=False)
 class Reader:
     """One reader of the channels: `moments` [d, d] of its centred inputs, `weights` [outputs, d], `columns` [n, b] the
-    inputs that belong to every channel, and the `energy` that its squared error is divided by."""
+    inputs that belong to every channel (-1 for one that it does not read: each part of a grouped convolution is a
+    reader of its own), and the `energy` that its squared error is divided by."""
 
     moments: Floats
     weights: Floats
     columns: Ints
     energy: float
+
+    @property
+    def read(self) -> Ints:
+        """The channels that it reads."""
+        return np.flatnonzero(self.columns[:, 0] >= 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,24 +147,35 @@ class _State:
 
     def scores(self, channels: Ints) -> NDArray[np.float64]:
         """What dropping each of `channels` costs, relative to the energy."""
-        at = self.columns[channels]
+        mine = self.columns[channels, 0] >= 0
+        out = np.zeros(len(channels))
+        if not mine.any():
+            return out
+        at = self.columns[channels[mine]]
         own = self.inverse[at[:, :, None], at[:, None, :]]
         weights = self.weights[:, at].transpose(1, 2, 0)  # [channels, b, outputs]
         solved: Floats = np.linalg.solve(own, weights)
-        return np.asarray(np.maximum(np.einsum("cbo,cbo->c", weights, solved), 0.0) / self.energy, np.float64)
+        out[mine] = np.maximum(np.einsum("cbo,cbo->c", weights, solved), 0.0) / self.energy
+        return out
 
     def part(self, channels: Ints) -> _State:
         """The same for these channels alone, numbered from 0; good as long as no other one goes."""
-        at = self.columns[channels].ravel()
+        columns = self.columns[channels]
+        mine = columns[:, 0] >= 0
+        at = columns[mine].ravel()
         part = object.__new__(_State)
         part.inverse, part.weights = self.inverse[np.ix_(at, at)], self.weights[:, at]
-        part.columns = np.arange(len(at)).reshape(len(channels), -1)
+        part.columns = np.full(columns.shape, -1)
+        part.columns[mine] = np.arange(len(at)).reshape(-1, columns.shape[1])
         part.energy = self.energy
         return part
 
     def drop(self, channels: Sequence[int]) -> None:
         """Refit the weights without these channels."""
         at = self.columns[list(channels)].ravel()
+        at = at[at >= 0]
+        if not len(at):
+            return
         rows = self.inverse[at]
         factor = np.linalg.solve(self.inverse[np.ix_(at, at)], rows)
         self.weights = self.weights - self.weights[:, at] @ factor
@@ -166,7 +183,8 @@ class _State:
         alive = np.ones(len(self.inverse), bool)
         alive[at] = False
         self.inverse, self.weights = self.inverse[np.ix_(alive, alive)], self.weights[:, alive]
-        self.columns = (np.cumsum(alive) - 1)[self.columns]  # those of dropped channels are never read again
+        renumbered = (np.cumsum(alive) - 1)[self.columns]  # those of dropped channels are never read again
+        self.columns = np.where(self.columns >= 0, renumbered, -1)
 
 
 def _inverse(moments: Floats, ridge: float, kind: type[np.floating[Any]]) -> Floats:

@@ -16,6 +16,8 @@ from .recover import Recovery
 from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
 from .validate import brief
 
+_SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
+
 
 def gather_evidence(
     model: Model,
@@ -30,13 +32,13 @@ def gather_evidence(
     progress: Progress[Any],
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
-    needed = method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+    needed = method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
     if calibration is not None:
         return calibration_samples(model, calibration, count, preprocess, shapes)
     wanted = needed or method is Method.AUTO or recovery is Recovery.AUTO
     found = synthetic_samples(model, effort, seed, shapes, progress) if wanted and effort is not Effort.FAST else None
     if needed and (found is None or not found.trusted):
-        what = f"--method {method.value}" if method is Method.SECOND_ORDER else f"--recovery {recovery.value}"
+        what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
         raise RequestError(f"{what} needs samples ({why}): give --calibration")
     return found
@@ -45,7 +47,7 @@ def gather_evidence(
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
     """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
     reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
-    if method is Method.SECOND_ORDER or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+    if method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
         raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
     return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
 

@@ -24,13 +24,17 @@ class Method(Enum):
     """How channels are chosen."""
 
     AUTO = "auto"
-    """Second-order where samples can be had and the group's readers are linear, else folding."""
+    """With samples, for groups whose readers are linear, what leaves the least error: second-order selection alone, or
+    with what goes merged into what stays, or clusters. Else folding."""
 
     SECOND_ORDER = "second-order"
     """Those go whose readers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""
 
+    FUNCTIONAL_FOLD = "functional-fold"
+    """k-means clusters of what channels do for their readers on samples are merged."""
+
     FOLD = "fold"
-    """k-means clusters are merged."""
+    """k-means clusters of weights are merged."""
 
     PRUNE_L1 = "prune-l1"
     """Channels with the smallest sum of absolute producing weights are dropped."""

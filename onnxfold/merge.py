@@ -87,6 +87,16 @@ def pruning(keep: NDArray[np.integer], channels: int, error: float = 0.0) -> Mer
     return Merge(kept, labels, select, select, error=error)
 
 
+def weighted(merge: Merge, weights: Floats) -> Merge:
+    """The same merge with the mean of what makes weighted by `weights` [n] (positive where a channel is merged)."""
+    kept = merge.labels >= 0
+    share = np.where(kept, weights, 0.0)
+    share = share / np.bincount(merge.labels[kept], share[kept], merge.after)[merge.labels]
+    members = np.flatnonzero(kept)
+    makes = csr_matrix((share[kept], (merge.labels[kept], members)), shape=merge.makes.shape)
+    return replace(merge, makes=makes)
+
+
 def rearranging(makes: csr_matrix, reads: csr_matrix) -> Merge:
     """A merge that keeps every channel's place and recombines the parameters (permutation, duplication oracles)."""
     n = makes.shape[0]

@@ -58,6 +58,11 @@ class Moments:
             self._xx += p.transpose(0, 2, 1) @ p
             self._yx += targets.transpose(1, 2, 0) @ p
 
+    @property
+    def finite(self) -> bool:
+        """Whether all that was taken in was finite, and small enough to be squared in single precision."""
+        return all(bool(np.isfinite(part).all()) for part in (self._xx, self._yx, self._yy))
+
     def means(self, group: int = 0) -> tuple[Floats, Floats]:
         """Means of x [d] and y [o]."""
         x, y = self._offsets(group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,11 @@ class Planner:
 
     @cached_property
     def _with_samples(self) -> Sampled:
-        assert self.evidence is not None
-        return Sampled(self.work, self.evidence, self.subject.chosen, self.manner.method, self.recovery, self._progress)
+        found = self.evidence
+        assert found is not None
+        made = Sampled(self.work, found, self.subject.chosen, self.manner.method, self.recovery, self._progress)
+        self.evidence = replace(found, notes=(*found.notes, *made.notes))
+        return made
 
     @cached_property
     def _from_weights(self) -> Trial:

@@ -97,6 +97,7 @@ class _Weights:
         return self.tensors.get(name)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
 def refit_readers(
     model: Model,
     analysis: Analysis,
@@ -112,8 +113,9 @@ def refit_readers(
 ) -> tuple[Refitted, ...]:
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
-    With `only`, those of them that make these tensors. `level` STATISTICS restores means and variances of the outputs
-    alone, and leaves readers alone that are too wide. Raises what onnxruntime raises for a model that does not run.
+    With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `level`
+    STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. Raises
+    what onnxruntime raises for a model that does not run.
     """
     weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
@@ -128,7 +130,7 @@ def refit_readers(
     last_use = {name: number for number, job in enumerate(jobs) for name in job.targets}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     rng = np.random.default_rng(seed)
-    done = []
+    done = list[Refitted]()
     for number, job in enumerate(progress("refitting", jobs)):
         last = max(made[job.node.y], made.get(job.tail.join, 0))
         targets = {name for name, use in last_use.items() if use >= number}
@@ -137,9 +139,10 @@ def refit_readers(
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
         if job.pool is None:
-            done.append(_refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng))
+            one = _refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng)
         else:
-            done.append(_remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rng))
+            one = _remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rng)
+        done += [one] if one is not None else []
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
@@ -219,12 +222,15 @@ def _refit_one(
     level: Recovery,
     ridge: float,
     rng: np.random.Generator,
-) -> Refitted:
+) -> Refitted | None:
+    """None where the node sees values that are not finite: it stays as it was merged."""
     node = job.node
     sums = Moments(node)
     share = share_of_places(node, sum(node.positions(w[node.y]) for w in wanted))
     for h, target in zip(have, _targets(job, have, wanted, matrix), strict=True):
         sums.add(h[node.x], target, share, rng)
+    if not sums.finite:
+        return None
     old = weights.read(node.weight)
     assert old is not None
     can = job.can
@@ -248,7 +254,7 @@ def _remap_one(
     folded: ModelProto,
     ridge: float,
     rng: np.random.Generator,
-) -> Refitted:
+) -> Refitted | None:
     """Refit a reader that is too wide by a map from the channels it has to those the original had."""
     node = job.node
     original = _originals(model, [node.y])[node.y]
@@ -266,6 +272,8 @@ def _remap_one(
         add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
         more = mean_inputs(node, h[node.x], target, share_of_rows(places), rng)
         x, y, count = x + more[0], y + more[1], count + more[2]
+    if not (sums.finite and np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
     ridge *= 1 + _FEW * merged.shape[1] / max(1, sums.count)
     parts, before, after = remap(sums, merged, target_rows, ridge, job.can)
     solved = pool.together(parts)

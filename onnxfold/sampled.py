@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from .channels import Role
 from .compress import Compressor
-from .eliminate import Elimination
 from .features import Method
+from .functional import absorb, functional_merge, linear_error
 from .merge import Merge, pruning
 from .plan import Width, round_width
 from .progress import Progress
@@ -22,13 +22,17 @@ from .recover import Recovery
 from .refit import Refitted, refit_readers
 from .samples import Samples
 from .session import Feeds
-from .survey import survey
+from .survey import RIDGE, Survey, survey
 from .trial import Trial
 
 _UNSEEN = 4  # one in so many batches is not fitted on but measured, where groups are folded alone
-_PER_FEATURE = 20.0  # multiply-adds per cubed number of features: two refits of a reader
+_PER_FEATURE = 10.0  # multiply-adds per cubed number of features: a refit of a reader
 _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minute or two on two cores
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
+_CLOSE = 0.99  # a merge whose linearised error is this share of what dropping costs, or less, is worth measuring
+_CLEAR = 0.97  # and is taken where its measured error is
+_ENOUGH = 8  # batches that readers are refitted on for that: the same few for all
+_RIVALS = 4  # dropping, and three ways to merge
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +58,45 @@ class Sampled:
     ) -> None:
         self.work, self.samples, self.chosen = work, samples, list(chosen)
         self.method, self.recovery, self._progress = method, recovery, progress
-        wanted = method is Method.SECOND_ORDER or (method is Method.AUTO and samples.faithful)
-        self.found: Mapping[str, Elimination] = (
-            survey(work.model, work.analysis, chosen, samples.fit, progress=progress) if wanted else {}
-        )
+        by_choice = method is Method.AUTO and samples.faithful
+        self._choosing = by_choice and recovery is Recovery.LEAST_SQUARES
+        self.found = Survey({}, {})
+        if by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD):
+            self.found = survey(
+                work.model, work.analysis, chosen, samples.fit, remember=self._choosing, progress=progress
+            )
         self.trial = Trial(work.model, lambda _: samples.check)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()
+        fit = samples.fit
+        held = max(1, round(len(fit) / _UNSEEN))
+        self._seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
+        self._alone = Trial(work.model, lambda _: unseen)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about groups that samples said nothing of."""
+        why = "was decided by its weights: what reads it sees NaN or infinity on the samples"
+        return tuple(f"group '{name}' {why}" for name in self.found.broken)
 
     def merge(self, name: str, keep: int) -> Merge:
-        """The merge of group `name` to `keep` channels by the method asked for, nothing refitted."""
-        if name not in self.found:
+        """The merge of group `name` to `keep` channels by the method asked for, nothing refitted, nothing measured."""
+        if name not in self.found.eliminations:
             return self.work.merge(name, keep)
-        order = self.found[name].order
-        n = len(self.found[name].errors) - 1 + (self._size(name) - len(order))
-        kept = np.setdiff1d(np.arange(n), order[: n - keep])
-        return pruning(kept, n, float(self.found[name].errors[n - keep]))
+        if self.method is Method.FUNCTIONAL_FOLD:
+            return self._functional(name, keep)
+        order, errors = self.found.eliminations[name].order, self.found.eliminations[name].errors
+        n = self._size(name)
+        return pruning(np.setdiff1d(np.arange(n), order[: n - keep]), n, float(errors[n - keep]))
 
-    def finish(self, keep: Mapping[str, int]) -> Folded:
-        """The model under the plan `keep`, repaired; the samples held back stay unseen, to judge it."""
+    def finish(self, keep: Mapping[str, int], choose: bool = False) -> Folded:
+        """The model under the plan `keep`, repaired; `choose` takes time to measure choices. The samples held back stay
+        unseen, to judge it."""
         merges = {name: self._repaired(name, k) for name, k in keep.items()}
+        if choose and self._choosing:
+            affordable = self._affordable(self.work.widths(keep), _RIVALS)
+            open_ = [n for n in keep if n in affordable and n in self.found.functions]
+            open_ = [n for n in open_ if self.found.functions[n].readers]
+            merges |= {name: self._chosen(name, keep[name]) for name in self._progress("choosing merges", open_)}
         proto = self.work.emit(merges)
         if self.recovery not in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             return Folded(proto, merges)
@@ -95,14 +119,10 @@ class Sampled:
         return self._curves[key]
 
     def _measured_curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:
-        fit = self.samples.fit
-        held = max(1, len(fit) // _UNSEEN)
-        seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
-        trial = Trial(self.work.model, lambda _: unseen)
         shapes = {width.name: self._shape(width) for width in widths}
         factors = dict[str, float]()
         out = {}
-        affordable = self._affordable(widths)
+        affordable = self._affordable(widths, len(_SHARES))
         for width in self._progress("measuring groups", [w for w in widths if w.name in affordable]):
             shape = shapes[width.name]
             kept, found = list[int](), list[float]()
@@ -110,7 +130,7 @@ class Sampled:
                 keep = round_width(width, width.size * share, round_to)
                 if keep < width.size and keep not in kept and shape[keep] > 0:
                     kept.append(keep)
-                    found.append(self._measured(width.name, keep, seen, trial) / shape[keep])
+                    found.append(self._measured(width.name, self._repaired(width.name, keep), self._seen) / shape[keep])
             if kept:
                 gone = width.size - np.arange(width.size + 1)
                 at = [width.size - k for k in kept]
@@ -121,12 +141,39 @@ class Sampled:
         usual = float(np.median(list(factors.values()))) if factors else 1.0
         return {width.name: out.get(width.name, shapes[width.name] * usual) for width in widths}
 
-    def _affordable(self, widths: Sequence[Width]) -> set[str]:
-        """The groups that are measured one by one, the cheapest first; the others are taken to be like them."""
+    def _chosen(self, name: str, keep: int) -> Merge:
+        """The merge of group `name` that leaves the least error when the group alone is folded.
+
+        Moments know exactly what dropping costs, and take merging to be better than it is: only what could win is
+        measured, and nothing is merged unmeasured (streams that many branches join lose far more than moments say).
+        """
+        drop, found = self.merge(name, keep), self.found.functions[name]
+        rivals = [
+            absorb(found, drop.keep, RIDGE, self.work.cells(name)),
+            self._functional(name, keep),
+            self.work.merge(name, keep),
+        ]
+        bound = _CLOSE * linear_error(found.readers, drop, RIDGE)
+        close = [merge for merge in rivals if linear_error(found.readers, merge, RIDGE) < bound]
+        if not close:
+            return drop
+        feeds = self._seen[:_ENOUGH]
+        errors = [self._measured(name, merge, feeds) for merge in close]
+        best = int(np.argmin(errors))
+        return close[best] if errors[best] < _CLEAR * self._measured(name, drop, feeds) else drop
+
+    def _functional(self, name: str, keep: int) -> Merge:
+        found = self.found.functions[name]
+        clusters = self.work.clusters(name, found.gram, keep)
+        return functional_merge(found, clusters.labels, clusters.inertia)
+
+    def _affordable(self, widths: Sequence[Width], times: int) -> set[str]:
+        """The groups that are measured one by one, so many `times`, the cheapest first; the others are taken to be like
+        them."""
         prices = {w.name: sum(float(f) ** 3 for f in self._reader_features(w.name)) for w in widths}
         spent, names = 0.0, set[str]()
         for name in sorted(prices, key=lambda n: prices[n]):
-            spent += _PER_FEATURE * prices[name]
+            spent += _PER_FEATURE * times * prices[name]
             if spent > _MOST_WORK:
                 break
             names.add(name)
@@ -143,35 +190,36 @@ class Sampled:
             )
         return found
 
-    def _measured(self, name: str, keep: int, feeds: Sequence[Feeds], trial: Trial) -> float:
-        """The squared relative error of the outputs when group `name` alone is folded."""
-        merges = {name: self._repaired(name, keep)}
+    def _measured(self, name: str, merge: Merge, feeds: Sequence[Feeds]) -> float:
+        """The squared relative error of the outputs when group `name` alone is folded and its readers are refitted on
+        `feeds`; measured on other samples."""
+        merges = {name: merge}
         proto = self.work.emit(merges)
         if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             refit_readers(
                 self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
                 only=self._readers(name),
             )  # fmt: skip
-        return float(min(trial.error(proto), 1e3) ** 2)
+        return float(min(self._alone.error(proto), 1e3) ** 2)
 
     def _size(self, name: str) -> int:
         return self.work.widths([name])[0].size
 
     def _shape(self, width: Width) -> NDArray[np.float64]:
         curve = np.full(width.size + 1, np.nan)
-        if width.name in self.found:
-            errors = self.found[width.name].errors
+        surveyed, merging = width.name in self.found.eliminations, self.method is Method.FUNCTIONAL_FOLD
+        if surveyed and not merging:
+            errors = self.found.eliminations[width.name].errors
             curve[width.size - np.arange(len(errors))] = errors
         else:
-            ward = self.work.curve(width.name)
+            ward = self.work.curve(width.name, self.found.functions[width.name].gram if surveyed else None)
             curve[:] = ward / max(float(ward[width.cells]), 1e-30)
         return curve
 
     def _repaired(self, name: str, keep: int) -> Merge:
         merge = self.merge(name, keep)
-        if self.recovery is Recovery.NONE or name in self.found:
-            return merge
-        return self.work.recovered(name, keep)
+        dropped = name in self.found.eliminations and self.method is not Method.FUNCTIONAL_FOLD
+        return merge if self.recovery is Recovery.NONE or dropped else self.work.repair(name, merge)
 
     def _readers(self, name: str) -> frozenset[str]:
         group = next(g for g in self.work.analysis.groups if g.name == name)

@@ -1,6 +1,7 @@
 """One pass over the original with data: for every group, in which order its channels can go and what that costs.
 
-Moments of the readers' inputs are held until all have been seen; then only orders and error curves stay.
+Moments of the readers' inputs are held until all have been seen; then only orders, error curves and what the channels
+do for their readers stay, with the moments themselves where that is asked for and they are small enough.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .analyse import Analysis
-from .channels import ChannelGroup, Role
+from .channels import ChannelGroup, Place, Role
 from .eliminate import Elimination, Reader, eliminate
+from .functional import Functions, functions
 from .linear import Linear, linear
 from .model import Model
 from .moments import MOST_FEATURES, Moments, share_of_places
@@ -24,33 +26,58 @@ from .session import Feeds
 from .tails import Followers, Tail
 from .walk import Walk
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+RIDGE = 1e-2
+"""Of the mean of the diagonal of the moments: what selection takes samples to be wrong by."""
+
+_REMEMBERED = 2**29  # bytes of moments that are kept for choosing merges, those of narrow readers first come
 
 
 @dataclass(frozen=True, eq=False)
 class _Use:
-    """One reader of one group: its node, what follows, and the columns [n, b] of every channel.
+    """One reader of one group: its node, what follows, and by part of the node (a grouped convolution has several) the
+    columns [n, b] of every channel, -1 where it reads none of this part.
 
     With a `pool`, the node is too wide: its inputs are channels, each of their kernel positions an output of its own.
     """
 
     node: Linear
     tail: Tail
-    columns: Ints
+    parts: Mapping[int, Ints]
     pool: Pool | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """By group: `eliminations`, and what the channels do for their readers (`functions`).
+
+    `broken`: groups that have neither, because a reader's inputs or outputs are NaN or infinite on the samples.
+    """
+
+    eliminations: Mapping[str, Elimination]
+    functions: Mapping[str, Functions]
+    broken: tuple[str, ...] = ()
+
+
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
 def survey(
     model: Model,
     analysis: Analysis,
     names: Iterable[str],
     feeds: Sequence[Feeds],
     *,
-    ridge: float = 1e-2,
+    ridge: float = RIDGE,
+    remember: bool = False,
     seed: int = 0,
     progress: Progress[Any] = silent,
-) -> Mapping[str, Elimination]:
-    """The elimination of every group of `names` whose readers are all linear nodes narrow enough to be measured."""
+) -> Survey:
+    """What samples say about every group of `names` whose readers are all linear nodes narrow enough to be measured.
+
+    With `remember`, moments stay at hand (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
+    for a model that does not run.
+    """
     graph = model.proto.graph
     constants = _Constants(model)
     followers = Followers(graph, constants.read)
@@ -69,12 +96,21 @@ def survey(
     moments: dict[str, Moments] = {}
     energies = _Energies(joins)
     out: dict[str, Elimination] = {}
-    waiting: list[str] = []
+    seen: dict[str, Functions] = {}
+    broken, waiting, room = list[str](), list[str](), float(_REMEMBERED)
 
-    def done(name: str) -> Elimination:
+    def done(name: str) -> None:
+        nonlocal room
         group = next(g for g in analysis.groups if g.name == name)
-        readers = [_reader(u, moments[u.node.y], energies, constants) for u in uses[name]]
-        return eliminate(readers, max(1, group.blocks), ridge, group.cells if group.blocks > 1 else None)
+        readers = [r for u in uses[name] for r in _readers(u, moments[u.node.y], energies, constants)]
+        if not all(np.isfinite(r.moments).all() and np.isfinite(r.energy) for r in readers):
+            broken.append(name)
+            return
+        size = sum(4.0 * (r.moments.size + r.weights.size) for r in readers)
+        kept = remember and size <= room
+        room -= size if kept else 0.0
+        seen[name] = functions(readers, kept)
+        out[name] = eliminate(readers, max(1, group.blocks), ridge, group.cells if group.blocks > 1 else None)
 
     for y in progress("surveying", stops):
         node = nodes[y]
@@ -87,12 +123,14 @@ def survey(
         ready = [n for n in waiting if all(u.tail.join in energies.found for u in uses[n] if u.tail.join)]
         waiting = [n for n in waiting if n not in ready]
         for name in ready:
-            out[name] = done(name)
-        open_ = {u.node.y for name, found in uses.items() if name not in out for u in found}
+            done(name)
+        closed = {*out, *broken}
+        open_ = {u.node.y for name, found in uses.items() if name not in closed for u in found}
         moments = {kept: sums for kept, sums in moments.items() if kept in open_}
     energies.add(walk.advance(len(graph.node), joins))
-    out.update({name: done(name) for name in waiting})
-    return out
+    for name in waiting:
+        done(name)
+    return Survey(out, seen, tuple(broken))
 
 
 def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
@@ -154,31 +192,61 @@ def _uses(model: Model, group: ChannelGroup, constants: _Constants, followers: F
         for i in place.nodes:
             proto = model.proto.graph.node[i]
             node = linear(proto, [int(d) for d in shape if isinstance(d, int)]) if shape else None
-            if node is None or node.weight != place.tensor or node.groups != 1:
+            if node is None or node.weight != place.tensor:
                 return []
             if node.features > MOST_FEATURES:
-                how = pool(node, place)
+                how = pool(node, place) if node.groups == 1 else None
                 if how is None or node.features // how.taps > MOST_FEATURES:
                     return []
                 own = place.positions if node.windows is not None else np.arange(group.size)[:, None]
-                found.append(_Use(node, followers.tail(node), own, how))
+                found.append(_Use(node, followers.tail(node), {0: own}, how))
                 continue
-            columns = place.positions[:, :, None] * node.window + np.arange(node.window)
-            found.append(_Use(node, followers.tail(node), columns.reshape(group.size, -1)))
+            parts = _parts(node, place)
+            if parts is None:
+                return []
+            found.append(_Use(node, followers.tail(node), parts))
     return found
 
 
-def _reader(use: _Use, sums: Moments, energies: _Energies, constants: _Constants) -> Reader:
-    weight = constants.read(use.node.weight)
+def _parts(node: Linear, place: Place) -> dict[int, Ints] | None:
+    """By part of the node, the columns of the channels there; None where one part reads channels unequally often."""
+    if place.blocks != node.groups:
+        return None
+    part, inside = (
+        np.divmod(place.positions, node.inputs) if node.groups > 1 else (0 * place.positions, place.positions)
+    )
+    found = {}
+    for number in np.unique(part):
+        here = part == number
+        counts = here.sum(axis=1)
+        if len(np.unique(counts[counts > 0])) > 1:
+            return None
+        columns = inside[here].reshape(-1, counts.max())[:, :, None] * node.window + np.arange(node.window)
+        found[int(number)] = np.full((len(counts), counts.max() * node.window), -1, np.int64)
+        found[int(number)][counts > 0] = columns.reshape(len(columns), -1)
+    return found
+
+
+def _readers(use: _Use, sums: Moments, energies: _Energies, constants: _Constants) -> list[Reader]:
+    """One for every part of the node; their errors are relative to the energy of the whole."""
+    node = use.node
+    weight = constants.read(node.weight)
     assert weight is not None
-    rows = use.node.matrix(weight.astype(np.float64))[0] * use.tail.scale[:, None]
+    rows = node.matrix(weight.astype(np.float64)) * use.tail.scale.reshape(node.groups, node.outputs, 1)
     if use.pool is not None:
-        rows = use.pool.apart(rows)
-    covariance = sums.inputs()
-    energy = energies.found.get(use.tail.join) or float(np.sum((rows @ covariance) * rows))
-    if 2 * use.columns.size <= len(covariance):  # others make up for little, and inverting them all costs the most
-        own = use.columns.ravel()
-        return Reader(
-            covariance[np.ix_(own, own)], rows[:, own], np.arange(len(own)).reshape(use.columns.shape), energy
-        )
-    return Reader(covariance, rows, use.columns, energy)
+        rows = use.pool.apart(rows[0])[None]
+    covariances = [sums.inputs(g) for g in range(node.groups)]
+    energy = energies.found.get(use.tail.join) or sum(
+        float(np.sum((r @ c) * r)) for r, c in zip(rows, covariances, strict=True)
+    )
+    return [_reader(covariances[g], rows[g], columns, energy) for g, columns in use.parts.items()]
+
+
+def _reader(covariance: Floats, rows: Floats, columns: Ints, energy: float) -> Reader:
+    mine = columns >= 0
+    if 2 * mine.sum() <= len(covariance):  # others make up for little, and inverting them all costs the most
+        own = columns[mine]
+        numbered = np.full(columns.shape, -1, np.int64)
+        numbered[mine] = np.arange(len(own))
+        return Reader(covariance[np.ix_(own, own)], rows[:, own], numbered, energy)
+    return Reader(covariance, rows, columns, energy)

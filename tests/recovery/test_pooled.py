@@ -146,7 +146,7 @@ def test_no_channels_to_pool() -> None:
     assert [(one.output, one.fit) for one in done] == [("y", Fit.NONE)]
     assert np.isnan(done[0].after)
     assert folded.SerializeToString() == before
-    assert survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0, (8, 48))) == {}
+    assert survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0, (8, 48))).eliminations == {}
 
 
 @pytest.mark.parametrize("centred", [True, False])
@@ -230,7 +230,7 @@ def test_the_survey_sees_channels(case: str) -> None:
     """Half of the channels cost nothing, the others do."""
     loaded = load(mixed(case))
     analysis = analyse(loaded)
-    (found,) = survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0), ridge=1e-7).values()
+    (found,) = survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0), ridge=1e-7).eliminations.values()
     assert found.errors[4] < 1e-4 < 1e-2 < found.errors[5]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx
 import pytest
 from helpers import model
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from tiny import MODELS, ROOT, net
 
 import onnxfold
@@ -21,6 +22,7 @@ from onnxfold.compress import Compressor
 from onnxfold.errors import PlanError, RequestError
 from onnxfold.features import Method
 from onnxfold.flow import FoldResult
+from onnxfold.merge import Merge
 from onnxfold.model import load
 from onnxfold.progress import silent
 from onnxfold.recover import Recovery
@@ -128,7 +130,13 @@ def test_a_target_out_of_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"method": "second-order"}, {"recovery": "least-squares"}, {"recovery": "statistics"}]
+    "option",
+    [
+        {"method": "second-order"},
+        {"method": "functional-fold"},
+        {"recovery": "least-squares"},
+        {"recovery": "statistics"},
+    ],
 )
 def test_samples_that_effort_fast_does_not_make(option: dict[str, str]) -> None:
     asked = {**option, "effort": "fast", "ratio": 0.5, "latency": False}
@@ -155,7 +163,9 @@ def test_models_that_cannot_be_inverted_are_folded_from_weights() -> None:
     assert fast.model.SerializeToString() == result.model.SerializeToString()
 
 
-@pytest.mark.parametrize("option", [{"method": "second-order"}, {"recovery": "least-squares"}])
+@pytest.mark.parametrize(
+    "option", [{"method": "second-order"}, {"method": "functional-fold"}, {"recovery": "least-squares"}]
+)
 def test_samples_that_cannot_be_made(option: dict[str, str]) -> None:
     with pytest.raises(RequestError, match=r"needs samples \(none can be made for this model.*give --calibration"):
         onnxfold.fold(model(TWO_INPUTS, NO_CLASSES), ratio=0.5, **BALANCED, **option)
@@ -190,7 +200,7 @@ def sampled(name: str, method: Method = Method.AUTO, recovery: Recovery = Recove
     return Sampled(work, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
 
 
-@pytest.mark.parametrize("method", [Method.AUTO, Method.FOLD, Method.PRUNE_L1])
+@pytest.mark.parametrize("method", [Method.AUTO, Method.FUNCTIONAL_FOLD, Method.FOLD, Method.PRUNE_L1])
 def test_curves_fall_to_what_whole_groups_cost(method: Method) -> None:
     made = sampled("digits_mlp", method)
     widths = made.work.widths(made.chosen)
@@ -226,6 +236,91 @@ def test_nothing_is_fitted_on_the_samples_held_back(monkeypatch: pytest.MonkeyPa
     used = np.concatenate([feed["image"] for feed in fitted])
     assert len(held) and len(used) and not (used[:, None] == held).all(axis=-1).any()
     assert all(one.after < one.before for one in done.refitted)
+
+
+# choosing among merges ----------------------------------------------------------------------------------------------
+
+
+def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sampled("digits_vgg")
+    name = made.chosen[1]
+    keep = made.work.widths([name])[0].size // 2
+    asked: list[Merge] = []
+
+    def measured(prefers: str) -> Callable[[Sampled, str, Merge, object], float]:
+        def error(_: Sampled, name: str, merge: Merge, feeds: object) -> float:
+            asked.append(merge)
+            dropped = merge.labels.min() < 0 and np.bincount(merge.labels[merge.labels >= 0]).max() == 1
+            return 0.1 if (dropped == (prefers == "drop")) else 0.2
+
+        return error
+
+    monkeypatch.setattr("onnxfold.sampled._CLOSE", np.inf)  # all are measured
+    drop = made.merge(name, keep)
+    taken = {}
+    for prefers in ("drop", "merge"):
+        asked.clear()
+        monkeypatch.setattr(Sampled, "_measured", measured(prefers))
+        taken[prefers] = made.finish({name: keep}, choose=True).merges[name]
+        assert len(asked) == 4
+    np.testing.assert_array_equal(taken["drop"].labels, drop.labels)
+    assert taken["merge"].after == keep and np.bincount(taken["merge"].labels[taken["merge"].labels >= 0]).max() > 1
+    asked.clear()
+    monkeypatch.setattr(Sampled, "_measured", measured("merge"))
+    monkeypatch.setattr("onnxfold.sampled._CLOSE", 0.0)  # nothing can win
+    np.testing.assert_array_equal(made.finish({name: keep}, choose=True).merges[name].labels, drop.labels)
+    assert not asked
+    np.testing.assert_array_equal(made.finish({name: keep}).merges[name].labels, drop.labels)  # nor unmeasured
+
+
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_vgg"])
+def test_choosing_does_no_worse_than_second_order_alone(name: str) -> None:
+    errors = []
+    for method in ("auto", "second-order"):
+        result = onnxfold.fold(
+            MODELS / f"{name}.onnx", calibration=calibration(name), method=method, ratio=0.5, **BALANCED
+        )
+        errors.append(measured(result, name)[0])
+    assert errors[0] <= 1.05 * errors[1]
+
+
+def test_clusters_of_functions_beat_those_of_weights() -> None:
+    data, errors = calibration("digits_resnet_fused"), []
+    for method in ("functional-fold", "fold"):
+        result = onnxfold.fold(
+            MODELS / "digits_resnet_fused.onnx",
+            calibration=data,
+            method=method,
+            ratio=0.5,
+            **BALANCED,
+        )
+        assert result.report.settings["method"] == method
+        assert any(g.clusters for g in result.report.groups)
+        errors.append(measured(result, "digits_resnet_fused")[0])
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("method", ["auto", "second-order", "functional-fold", "fold"])
+def test_groups_that_samples_break_are_decided_by_weights(method: str) -> None:
+    """The square root of what is negative is NaN; the other output is as good as ever."""
+    text = """(float[N,3,6,6] x) => (float[N,5,2,2] y, float[N,5,2,2] z) {
+        h = Conv (x, w, b) s = Sqrt (h) y = Conv (s, v, c) i = Conv (x, u) r = Relu (i) z = Conv (r, t, c) }"""
+    weights = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "c": (5,), "u": (6, 3, 3, 3), "t": (5, 6, 3, 3)}
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((64, 3, 6, 6)).astype(np.float32)}
+    result = onnxfold.fold(model(text, weights), calibration=data, ratio=0.5, method=method, round_to=1, **BALANCED)
+    report = result.report
+    assert [g.after for g in report.groups] == [4, 3]
+    assert report.check is not None
+    said = [note for note in report.check.notes if "was decided by its weights" in note]
+    assert len(said) == (method != "fold")
+    assert all(f"'{report.groups[0].name}'" in note and "NaN or infinity" in note for note in said)
+    new = {"x": rng.standard_normal((50, 3, 6, 6)).astype(np.float32)}
+    z, folded = (Session(p.SerializeToString()).run(new)[1] for p in (model(text, weights), result.model))
+    assert np.isfinite(folded).all() and np.linalg.norm(folded - z) < 0.8 * np.linalg.norm(z)
+    again = onnxfold.fold(model(text, weights), ratio=0.5, method="fold", effort="fast", round_to=1, latency=False)
+    tensors = [{t.name: numpy_helper.to_array(t) for t in r.model.graph.initializer} for r in (result, again)]
+    np.testing.assert_allclose(tensors[0]["v"], tensors[1]["v"], rtol=1e-6)  # not refitted to NaN either
 
 
 def test_cells_stay_equal() -> None:

@@ -33,7 +33,7 @@ def feeds(shape: Sequence[int], batches: int = 4) -> list[dict[str, NDArray[np.f
 def surveyed(proto: ModelProto, shape: Sequence[int], ridge: float = 1e-6) -> Mapping[str, Elimination]:
     loaded = load(proto)
     analysis = analyse(loaded)
-    return survey(loaded, analysis, [g.name for g in analysis.groups], feeds(shape), ridge=ridge)
+    return survey(loaded, analysis, [g.name for g in analysis.groups], feeds(shape), ridge=ridge).eliminations
 
 
 def refitted_error(proto: ModelProto, name: str, gone: Sequence[int], shape: Sequence[int]) -> float:
@@ -143,7 +143,7 @@ def test_cells_shrink_alike() -> None:
     found = surveyed(proto, (8, 3, 6, 6))
     groups = {g.name: g for g in analyse(loaded).groups}
     with_cells = [g for g in groups.values() if g.blocks > 1 and g.name in found]
-    assert [g.size for g in with_cells] == [12]
+    assert [g.size for g in with_cells] == [8, 12]
     for group in with_cells:
         rounds = group.cells[found[group.name].order].reshape(-1, group.blocks)
         np.testing.assert_array_equal(np.sort(rounds, axis=1), np.tile(np.arange(group.blocks), (len(rounds), 1)))
@@ -151,13 +151,54 @@ def test_cells_shrink_alike() -> None:
 
 def test_groups_whose_readers_are_not_linear_are_left_out() -> None:
     text = """(float[N,3,6,6] x) => (float y) {
-        h = Conv (x, w, b) g = Conv <group=2> (h, u, d) r = Relu (g) y = Conv (r, v, c) }"""
-    proto = model(text, {"w": (8, 3, 3, 3), "b": (8,), "u": (12, 4, 3, 3), "d": (12,), "v": (5, 12, 1, 1), "c": (5,)})
+        h = Conv (x, w, b) g = Conv (h, u, d) p = GlobalAveragePool (g) f = Flatten (p)
+        y = Gemm <alpha=0.5> (f, v, c) }"""
+    proto = model(text, {"w": (8, 3, 3, 3), "b": (8,), "u": (12, 8, 3, 3), "d": (12,), "v": (12, 5), "c": (5,)})
     loaded = load(proto)
     analysis = analyse(loaded)
     assert [g.size for g in analysis.groups] == [8, 12]
-    assert set(surveyed(proto, (8, 3, 6, 6))) == {analysis.groups[1].name}
-    assert survey(loaded, analysis, [], feeds((8, 3, 6, 6))) == {}
+    assert set(surveyed(proto, (8, 3, 6, 6))) == {analysis.groups[0].name}
+    assert survey(loaded, analysis, [], feeds((8, 3, 6, 6))).eliminations == {}
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_grouped_readers_cost_what_refitting_them_leaves(groups: int) -> None:
+    text = f"(float[N,3,6,6] x) => (float y) {{ h = Conv (x, w, b) r = Relu (h) y = Conv <group={groups}> (r, v, c) }}"
+    proto = model(text, {"w": (16, 3, 3, 3), "b": (16,), "v": (8, 16 // groups, 3, 3), "c": (8,)})
+    shape = (32, 3, 6, 6)
+    ((name, found),) = surveyed(proto, shape).items()
+    assert len(found.order) == 16 - groups
+    for gone in range(groups, len(found.order) + 1, groups):
+        after = refitted_error(proto, name, [int(c) for c in found.order[:gone]], shape)
+        assert after == pytest.approx(found.errors[gone], rel=TRUE_RTOL)
+        assert after > 1e-3
+
+
+def test_the_parts_of_a_grouped_reader_are_readers_of_their_own_channels() -> None:
+    text = "(float[N,3,6,6] x) => (float y) { h = Conv (x, w, b) r = Relu (h) y = Conv <group=2> (r, v) }"
+    loaded = load(model(text, {"w": (8, 3, 3, 3), "b": (8,), "v": (6, 4, 3, 3)}))
+    analysis = analyse(loaded)
+    (group,) = analysis.groups
+    found = survey(loaded, analysis, [group.name], feeds((16, 3, 6, 6)), remember=True)
+    functions = found.functions[group.name]
+    assert [list(part.read) for part in functions.readers] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (functions.gram[:4, 4:] == 0).all() and (functions.worth > 0).all()
+
+
+def test_a_group_whose_samples_break_is_left_out_by_name() -> None:
+    """The square root of what is negative: one reader sees NaN, the other does not."""
+    text = """(float[N,3,6,6] x) => (float y, float z) {
+        h = Conv (x, w, b) s = Sqrt (h) y = Conv (s, v, c) i = Conv (x, u) r = Relu (i) z = Conv (r, t, c) }"""
+    proto = model(
+        text,
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "c": (5,), "u": (6, 3, 3, 3), "t": (5, 6, 3, 3)},
+    )
+    loaded = load(proto)
+    analysis = analyse(loaded)
+    assert [g.size for g in analysis.groups] == [8, 6]
+    found = survey(loaded, analysis, [g.name for g in analysis.groups], feeds((8, 3, 6, 6)))
+    assert found.broken == (analysis.groups[0].name,)
+    assert set(found.eliminations) == set(found.functions) == {analysis.groups[1].name}
 
 
 def test_one_pass_finds_what_single_ones_find() -> None:
@@ -166,9 +207,9 @@ def test_one_pass_finds_what_single_ones_find() -> None:
     rng = np.random.default_rng(0)
     data = [{"image": rng.uniform(-1, 1, (16, 1, 8, 8)).astype(np.float32)} for _ in range(2)]
     names = [g.name for g in analysis.groups]
-    whole = survey(loaded, analysis, names, data)
+    whole = survey(loaded, analysis, names, data).eliminations
     assert set(whole) == set(names)
     for name in names[:2]:
-        alone = survey(loaded, analysis, [name], data)[name]
+        alone = survey(loaded, analysis, [name], data).eliminations[name]
         np.testing.assert_array_equal(alone.order, whole[name].order)
         np.testing.assert_allclose(alone.errors, whole[name].errors, rtol=1e-6)
