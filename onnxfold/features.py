@@ -24,8 +24,8 @@ class Method(Enum):
     """How channels are chosen."""
 
     AUTO = "auto"
-    """With samples, for groups whose readers are linear, what leaves the least error: second-order selection alone, or
-    with what goes merged into what stays, or clusters. Else folding."""
+    """With samples, for groups whose readers are linear, second-order selection; with the user's own, merging where
+    that leaves less measured error. Else folding."""
 
     SECOND_ORDER = "second-order"
     """Those go whose readers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""

@@ -175,10 +175,12 @@ def _gains(reader: Reader, kept: Ints, gone: Ints, ridge: float, both: Floats, s
     place[others] = np.arange(len(others))
     instead = stands_in[place[reader.columns[kept[here]]]].reshape(len(here), width, len(out), width)
     own = lost.T.reshape(len(out), width, -1)  # W_j' [gone, b, outputs]
-    for j in range(len(out)):  # V_i less W_j F, what x_i took over of x_j
-        taken = instead[:, :, j] @ own[j]  # [k, b, outputs]
-        both[here, out[j]] -= taken.reshape(len(here), -1) @ residual[j].ravel() / energy
-        spread[here, out[j]] += np.einsum("kbo,bc,kco->k", taken - 2 * used, blocks[j], taken, optimize=True) / energy
+    crossed = (own.reshape(-1, own.shape[-1]) @ used.reshape(-1, used.shape[-1]).T).reshape(len(out), width, -1, width)
+    for j in range(len(out)):  # V_i less F W_j, what x_i took over of x_j: products of both with outputs summed out
+        taken = instead[:, :, j]  # F [k, b, b]
+        both[here, out[j]] -= np.einsum("kbc,cb->k", taken, own[j] @ residual[j].T) / energy
+        square = taken @ (own[j] @ own[j].T) @ taken.transpose(0, 2, 1) - 2 * taken @ crossed[j].transpose(1, 0, 2)
+        spread[here, out[j]] += np.einsum("kbc,bc->k", square, blocks[j]) / energy
 
 
 def _damped(reader: Reader, ridge: float) -> Floats:

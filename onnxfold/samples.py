@@ -54,7 +54,8 @@ class Samples:
 
     `described` is for the user; `trusted` whether readers may be refitted on them, `faithful` whether they also tell
     which channels matter (inputs that only spread the classes do not: merging by weights did better, 98.6 against
-    93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown).
+    93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown); `own` whether they are the
+    user's, and not made.
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
@@ -64,6 +65,7 @@ class Samples:
     faithful: bool
     match: float | None = None
     notes: tuple[str, ...] = ()
+    own: bool = False
 
 
 def calibration_samples(
@@ -77,7 +79,7 @@ def calibration_samples(
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
     fit, check = _split(list(batches(found.feeds, specs, _batch(found.samples))), specs)
-    return Samples(fit, check, found.description, True, True, None, found.notes)
+    return Samples(fit, check, found.description, True, True, None, found.notes, True)
 
 
 def synthetic_samples(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,6 +272,21 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
     np.testing.assert_array_equal(made.finish({name: keep}, choose=True).merges[name].labels, drop.labels)
     assert not asked
     np.testing.assert_array_equal(made.finish({name: keep}).merges[name].labels, drop.labels)  # nor unmeasured
+
+
+def test_samples_that_were_made_do_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They gained nothing that way, and it takes time."""
+    monkeypatch.setattr("onnxfold.sampled._CLOSE", np.inf)
+    monkeypatch.setattr(Sampled, "_measured", lambda *_: pytest.fail("measured"))
+    loaded = load(SMALL)
+    analysis = analyse(loaded)
+    names = [g.name for g in analysis.groups]
+    made = Sampled(
+        Compressor(loaded, analysis, Method.AUTO), replace(samples_of("digits_mlp"), own=False), names, Method.AUTO,
+        Recovery.LEAST_SQUARES, silent,
+    )  # fmt: skip
+    merges = made.finish({name: 32 for name in names}, choose=True).merges
+    assert all(np.bincount(m.labels[m.labels >= 0]).max() == 1 for m in merges.values())
 
 
 @pytest.mark.parametrize("name", ["digits_mlp", "digits_vgg"])
