@@ -20,7 +20,7 @@ from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
 from .flow import compare, fold, inspect
 from .images import Preprocess
-from .progress import on_terminal, silent
+from .progress import announced, on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
 from .request import DEFAULT_MAX_ERROR
@@ -231,7 +231,7 @@ def _manner(options: argparse.Namespace) -> dict[str, Any]:
         "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
         "input_shapes": _shapes(options.input_shape), "providers": _providers(options.providers),
-        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal,
+        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal, "announce": None if options.quiet else announced,
     }  # fmt: skip
 
 

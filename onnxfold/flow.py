@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .cluster import Clusterer
 from .compress import Compressor
 from .costs import costs, count_parameters
 from .errors import NothingToFoldError, ValidationError
+from .estimate import estimate
 from .evidence import gather_evidence, keep_samples
 from .features import Method
 from .images import Preprocess
@@ -84,6 +85,7 @@ def fold(
     latency: bool = True,
     external_data: bool = False,
     progress: Progress[Any] = silent,
+    announce: Callable[[str], None] | None = None,
 ) -> FoldResult:
     """Make a model smaller by merging similar channels, and measure what that did.
 
@@ -118,6 +120,7 @@ def fold(
         latency: measure latencies too.
         external_data: store weights of over 1 KiB beside the output file.
         progress: called with a title and a list, yields its items; `onnxfold.progress.on_terminal` shows a bar.
+        announce: told before anything that takes long how long that may be.
 
     Raises:
         RequestError, ModelError, NothingToFoldError, PlanError: see `onnxfold.errors`.
@@ -134,6 +137,9 @@ def fold(
     found = subject(model, input_shapes, manner.patterns)
     loaded, prices = found.model, found.prices
     seconds = {"analyse": time.perf_counter() - begin}
+    expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes)
+    if announce is not None and expected is not None and expected.worth_saying:
+        announce(str(expected))
     evidence = gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
         progress,
@@ -169,7 +175,7 @@ def fold(
                 Size(written.size, count_parameters(proto), prices.macs(lengths)),
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
-                seconds,
+                seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)

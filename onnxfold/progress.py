@@ -16,6 +16,12 @@ Progress = Callable[[str, Iterable[T]], Iterator[T]]
 DELAY = 1.0  # seconds before anything shows
 
 
+def announced(text: str) -> None:
+    """Say `text` on standard error, only on a terminal."""
+    if sys.stderr.isatty():
+        Console(stderr=True).print(text, style="dim")
+
+
 def silent(_: str, items: Iterable[T]) -> Iterator[T]:
     """Show nothing."""
     yield from items

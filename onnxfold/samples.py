@@ -45,7 +45,7 @@ SYNTHETIC = {Effort.BALANCED: (512, 160), Effort.BEST: (512, 300)}  # samples an
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
 _PER_ELEMENT = 4e-9  # seconds per activation for a step forward and backward (two cores; a ResNet-56 takes half of it)
-SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent at most
+SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,8 @@ def synthetic_samples(
     progress: Progress[Any] = silent,
 ) -> Samples:
     """Inputs made from the model alone; random ones where that cannot be."""
-    count, steps = _extent(model, effort, input_shapes)
-    made = _made(model, count, steps, seed, input_shapes, SECONDS[effort], progress)
+    count, steps, most = synthetic_extent(model, effort, input_shapes)
+    made = _made(model, count, steps, seed, input_shapes, most, progress)
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
@@ -109,8 +109,11 @@ def synthetic_samples(
     return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
 
 
-def _extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> tuple[int, int]:
-    """(samples, steps) that the time allows, by the size of the activations: fewer samples first, then fewer steps."""
+def synthetic_extent(
+    model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None
+) -> tuple[int, int, float]:
+    """(samples, steps) that the time allows by the size of the activations: fewer samples first, then fewer steps. And
+    the seconds after which no more steps are taken, twice the time meant: a busy machine changes the result seldom."""
     count, steps = SYNTHETIC[effort]
     if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
         steps = min(steps, _PLAIN_STEPS)
@@ -119,7 +122,7 @@ def _extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | 
     each = _PER_ELEMENT * sum(math.prod(size) for name, size in sizes.items() if name in made)
     share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
     fitting = round(count * share**0.6)
-    return max(_LEAST, fitting - fitting % _LEAST), max(_LEAST, round(steps * share**0.4))
+    return max(_LEAST, fitting - fitting % _LEAST), max(_LEAST, round(steps * share**0.4)), 2 * SECONDS[effort]
 
 
 def save_samples(samples: Samples, path: Path) -> None:
@@ -136,6 +139,17 @@ def save_samples(samples: Samples, path: Path) -> None:
         path.with_suffix(".png").write_bytes(sheet)
 
 
+def are_made(model: Model, effort: Effort, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> bool:
+    """Whether the synthetic samples are there from another run."""
+    count, steps, _ = synthetic_extent(model, effort, shapes)
+    return cache.load(_key(model, count, steps, seed, shapes)) is not None
+
+
+def _key(model: Model, count: int, steps: int, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> str:
+    settings = {"count": count, "steps": steps, "seed": seed, "shapes": {k: list(v) for k, v in (shapes or {}).items()}}
+    return cache.key(model, settings)
+
+
 def _made(
     model: Model,
     count: int,
@@ -146,8 +160,7 @@ def _made(
     progress: Progress[Any],
 ) -> Synthetic:
     """Synthetic inputs, from the cache where the same were made before."""
-    settings = {"count": count, "steps": steps, "seed": seed, "shapes": {k: list(v) for k, v in (shapes or {}).items()}}
-    name = cache.key(model, settings)
+    name = _key(model, count, steps, seed, shapes)
     found = cache.load(name)
     if found is None:
         found = synthesize(

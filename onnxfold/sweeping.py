@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .cluster import Clusterer
 from .costs import count_parameters
 from .errors import NothingToFoldError, PlanError, RequestError
+from .estimate import estimate
 from .evidence import gather_evidence
 from .features import Method
 from .images import Preprocess
@@ -52,6 +53,7 @@ def sweep(
     threads: int = 0,
     latency: bool = True,
     progress: Progress[Any] = silent,
+    announce: Callable[[str], None] | None = None,
 ) -> SweepReport:
     """Fold a model to several shares of its MACs, measure each, and recommend the one at the knee. Writes no model.
 
@@ -72,6 +74,9 @@ def sweep(
     usable, missing = resolve_providers(providers)
     found = subject(model, input_shapes, manner.patterns)
     seconds = {"analyse": time.perf_counter() - begin}
+    expected = estimate(found, manner, 0 if calibration is None else samples, True, input_shapes)
+    if announce is not None and expected is not None and expected.worth_saying:
+        announce(f"{expected}, and the time to fold and measure {len(budgets)} models")
     evidence = gather_evidence(
         found.model, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed,
         input_shapes, progress,

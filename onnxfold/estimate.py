@@ -1,0 +1,106 @@
+"""How long a fold is going to take, before it begins: two short measurements and counts of what is to be done."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from .channels import Role
+from .moments import MOST_FEATURES, ROWS_PER_FEATURE
+from .request import Manner
+from .samples import Effort, are_made, synthetic_extent
+from .session import Session
+from .stages import Shapes, Subject, probes
+from .store import inline
+
+_DESCENT = 6.0  # forward passes that a step of deep inversion takes
+_NODE = 0.03  # seconds to prepare the gradient of a node
+_PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
+_MEASURED = 1.6  # for every group that is folded alone, at every share
+_CHOSEN = 2.0  # times a group is folded alone where ways to merge are compared
+_START = 0.04  # seconds to start the sessions for that
+_LONG = 10.0  # seconds: what takes less begins without a word
+_SIDE = 512  # of the matrices whose product is timed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`)."""
+
+    samples: float
+    fold: float
+
+    @property
+    def worth_saying(self) -> bool:
+        """Whether it is long enough to be told."""
+        return self.samples + self.fold > _LONG
+
+    def __str__(self) -> str:
+        """In words: 'about 2 minutes (1 minute of them to make inputs)'."""
+        made = f" ({_spoken(self.samples)} of them to make inputs)" if self.samples >= 1 else ""
+        return f"about {_spoken(self.samples + self.fold)}{made}"
+
+
+def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes: Shapes) -> Estimate | None:
+    """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
+
+    Args:
+        own: calibration samples of the user, 0 where inputs are to be made.
+        measured: whether error curves are (a ratio needs none).
+    """
+    if manner.effort is Effort.FAST and not own:
+        return None
+    try:
+        forward = _forward(subject, shapes)
+    except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
+        return None
+    count, steps, most = synthetic_extent(subject.model, manner.effort, shapes)
+    made = 0.0
+    if not own and not are_made(subject.model, manner.effort, manner.seed, shapes):
+        made = min(most, _DESCENT * forward * count * steps) + _NODE * len(subject.model.graph.nodes)
+    count = own or count
+    alone = (2 if measured else 0) + (_CHOSEN if own else 0)
+    rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
+    work = (2 + alone) * sum(rows * float(f) ** 3 for f in _features(subject))
+    each = forward * count * _MEASURED + _START
+    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + work)
+
+
+def _forward(subject: Subject, shapes: Shapes) -> float:
+    """Seconds per sample of one run of the original."""
+    model = subject.model
+    session = Session(inline(model.proto, model.folder).SerializeToString())
+    feeds = probes(model, subject.prices, shapes, 0)(session)
+    session.run(feeds)
+    begin = time.perf_counter()
+    session.run(feeds)
+    return (time.perf_counter() - begin) / max(1, max((len(x) for x in feeds.values() if x.ndim), default=1))
+
+
+def _rate() -> float:
+    """Multiply-adds per second, times two."""
+    x = np.ones((_SIDE, _SIDE), np.float32)
+    x @ x
+    begin = time.perf_counter()
+    x @ x
+    return 2 * _SIDE**3 / max(1e-6, time.perf_counter() - begin)
+
+
+def _features(subject: Subject) -> list[int]:
+    """Inputs of every reader of the groups chosen: their channels times the kernel, as many as are held at most."""
+    found, chosen = list[int](), set(subject.chosen)
+    for group in subject.analysis.groups:
+        for place in (p for p in group.parameters if p.role is Role.READS and group.name in chosen):
+            shape = subject.model.graph.tensor(place.tensor).shape or ()
+            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
+            found.append(min(MOST_FEATURES, math.prod(sizes)))
+    return found
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} seconds"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
