@@ -231,7 +231,8 @@ def _manner(options: argparse.Namespace) -> dict[str, Any]:
         "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
         "input_shapes": _shapes(options.input_shape), "providers": _providers(options.providers),
-        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal, "announce": None if options.quiet else announced,
+        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal,
+        "announce": None if options.quiet else announced,
     }  # fmt: skip
 
 

@@ -57,11 +57,11 @@ def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes:
         forward = _forward(subject, shapes)
     except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
         return None
-    count, steps, most = synthetic_extent(subject.model, manner.effort, shapes)
-    made = 0.0
-    if not own and not are_made(subject.model, manner.effort, manner.seed, shapes):
-        made = min(most, _DESCENT * forward * count * steps) + _NODE * len(subject.model.graph.nodes)
-    count = own or count
+    made, count = 0.0, own
+    if not own:
+        count, steps, most = synthetic_extent(subject.model, manner.effort, shapes)
+        if not are_made(subject.model, manner.effort, manner.seed, shapes):
+            made = min(most, _DESCENT * forward * count * steps) + _NODE * len(subject.model.graph.nodes)
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = (2 + alone) * sum(rows * float(f) ** 3 for f in _features(subject))

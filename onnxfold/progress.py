@@ -19,7 +19,7 @@ DELAY = 1.0  # seconds before anything shows
 def announced(text: str) -> None:
     """Say `text` on standard error, only on a terminal."""
     if sys.stderr.isatty():
-        Console(stderr=True).print(text, style="dim")
+        Console(stderr=True).print(text, style="dim", highlight=False)
 
 
 def silent(_: str, items: Iterable[T]) -> Iterator[T]:
