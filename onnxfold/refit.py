@@ -26,12 +26,12 @@ from .merge import Merge
 from .model import Model, tensor_array
 from .moments import MOST_FEATURES, Moments, share_of_places
 from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
+from .prefix import Prefix
 from .progress import Progress, silent
 from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
 from .tails import Followers, Tail
-from .walk import Walk
 
 RIDGE = 0.1
 _FEW = 4.0  # the ridge grows by so much where there are as many features as rows
@@ -109,23 +109,25 @@ def refit_readers(
     only: frozenset[str] | None = None,
     ridge: float = RIDGE,
     seed: int = 0,
+    prefix: Prefix | None = None,
     progress: Progress[Any] = silent,
 ) -> tuple[Refitted, ...]:
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
     With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `level`
-    STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. Raises
-    what onnxruntime raises for a model that does not run.
+    STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. `prefix`
+    is of the same feeds, kept from one call to the next. Raises what onnxruntime raises for a model that does not run.
     """
     weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
-    jobs = _jobs(model, folded, weights, followers, set(_touched(analysis, merges)))
+    changed = touched(analysis, merges)
+    jobs = _jobs(model, folded, weights, followers, set(changed))
     jobs = [job for job in jobs if only is None or job.node.y in only]
     wide = [job.node.y for job in jobs if job.node.features > MOST_FEATURES]
     found = pools(analysis, _originals(model, wide)) if level is Recovery.LEAST_SQUARES else {}
     left = [y for y in wide if y not in found]
     jobs = [replace(job, pool=found.get(job.node.y)) for job in jobs if job.node.y not in left]
-    before, now = Walk(model.proto, feeds, model.folder), Walk(folded, feeds, model.folder)
+    before, now = (prefix or Prefix(model, feeds)).begin(folded, changed)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
     last_use = {name: number for number, job in enumerate(jobs) for name in job.targets}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
@@ -202,8 +204,9 @@ def _originals(model: Model, outputs: Sequence[str]) -> dict[str, Linear]:
     return found
 
 
-def _touched(analysis: Analysis, merges: Mapping[str, Merge]) -> list[str]:
-    return [p.tensor for g in analysis.groups if g.name in merges for p in g.places]
+def touched(analysis: Analysis, merges: Mapping[str, Merge]) -> frozenset[str]:
+    """The tensors, weights and activations, that merges make narrower."""
+    return frozenset(p.tensor for g in analysis.groups if g.name in merges for p in g.places)
 
 
 def _output_matrix(analysis: Analysis, merges: Mapping[str, Merge], node: Linear) -> csr_matrix | None:

@@ -17,9 +17,10 @@ from .features import Method
 from .functional import absorb, functional_merge, linear_error
 from .merge import Merge, pruning
 from .plan import Width, round_width
+from .prefix import Prefix
 from .progress import Progress
 from .recover import Recovery
-from .refit import Refitted, refit_readers
+from .refit import Refitted, refit_readers, touched
 from .samples import Samples
 from .session import Feeds
 from .survey import RIDGE, Survey, survey
@@ -72,6 +73,7 @@ class Sampled:
         held = max(1, round(len(fit) / _UNSEEN))
         self._seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
         self._alone = Trial(work.model, lambda _: unseen)
+        self._prefixes = dict[int, Prefix]()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -197,11 +199,12 @@ class Sampled:
         merges = {name: merge}
         proto = self.work.emit(merges)
         if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            prefix = self._prefixes.setdefault(len(feeds), Prefix(self.work.model, feeds))
             refit_readers(
                 self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
-                only=self._readers(name),
+                only=self._readers(name), prefix=prefix,
             )  # fmt: skip
-        return float(min(self._alone.error(proto), 1e3) ** 2)
+        return float(min(self._alone.error(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
 
     def _size(self, name: str) -> int:
         return self.work.widths([name])[0].size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from onnx import ModelProto
 from .errors import ModelError
 from .graph import Graph
 from .model import Model
+from .prefix import Prefix
 from .session import Feeds, Session
 from .store import inline
 
@@ -47,19 +48,31 @@ class Trial:
         except Exception:  # onnxruntime's exceptions share no base class; the verdict will give the reason
             return False
 
-    def outputs(self, proto: ModelProto) -> list[NDArray[Any]]:
-        """The raw outputs of a version of the model, those of all batches in one flat array each."""
-        return [np.concatenate([x.ravel() for x in one]) for one in zip(*self._runs(proto), strict=True)]
+    @cached_property
+    def _prefix(self) -> Prefix:
+        return Prefix(self._model, self._feeds)
 
-    def _runs(self, proto: ModelProto) -> list[list[NDArray[Any]]]:
+    def outputs(self, proto: ModelProto, changed: Container[str] | None = None) -> list[NDArray[Any]]:
+        """The raw outputs of a version of the model, those of all batches in one flat array each."""
+        return [np.concatenate([x.ravel() for x in one]) for one in zip(*self._runs(proto, changed), strict=True)]
+
+    def _runs(self, proto: ModelProto, changed: Container[str] | None = None) -> list[list[NDArray[Any]]]:
         """The raw outputs of every batch."""
+        if changed is not None:
+            _, walk = self._prefix.begin(proto, changed)
+            found = walk.advance(len(proto.graph.node), self._names)
+            if all(name in one for one in found for name in self._names):
+                return [[np.asarray(one[name]) for name in self._names] for one in found]
         session = self._session(proto)
         return [[np.asarray(x) for x in session.run(feeds)] for feeds in self._feeds]
 
-    def error(self, proto: ModelProto) -> float:
-        """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had."""
+    def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
+        """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had.
+
+        With `changed`, tensors that differ from the original, only what comes after them is run: for many versions.
+        """
         try:
-            found = self.outputs(proto)
+            found = self.outputs(proto, changed)
         except Exception:  # onnxruntime's exceptions share no base class; the verdict will say what is wrong
             return float("inf")
         errors = [relative_l2(a, b) for a, b in zip(self._expected, found, strict=True) if a.dtype.kind == "f"]

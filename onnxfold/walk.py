@@ -68,6 +68,12 @@ class Walk:
                 del live[name]
         return found
 
+    def fork(self, proto: ModelProto) -> Walk:
+        """Another walk from here, over a version of the model whose nodes and weights are the same up to here."""
+        other = Walk(proto, [], self._folder)
+        other.position, other._live = self.position, [dict(live) for live in self._live]
+        return other
+
     def _session(self, start: int, stop: int, after: Sequence[str]) -> Session:
         graph = self.proto.graph
         chosen: list[int] = [i for i in range(start, stop) if not self._is_fixed(i)]

@@ -1,0 +1,37 @@
+"""The original up to where a version of it begins to differ, run once for many versions."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from onnx import ModelProto
+
+from .graph import captures
+from .model import Model
+from .session import Feeds
+from .walk import Walk
+
+
+class Prefix:
+    """A walk over the original on `feeds` that goes on only where versions differ ever later; else it starts anew."""
+
+    def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
+        self._model, self._feeds = model, feeds
+        self._walk = Walk(model.proto, feeds, model.folder)
+
+    def begin(self, version: ModelProto, changed: Container[str]) -> tuple[Walk, Walk]:
+        """Walks over the original and over `version`, both at the first node where one of the tensors `changed` is
+        read or made, or whose text differs. Raises what onnxruntime raises."""
+        stop = self._same(version, changed)
+        if stop < self._walk.position:
+            self._walk = Walk(self._model.proto, self._feeds, self._model.folder)
+        self._walk.advance(stop)
+        return self._walk.fork(self._model.proto), self._walk.fork(version)
+
+    def _same(self, version: ModelProto, changed: Container[str]) -> int:
+        """How many nodes at the beginning are the same."""
+        pairs = zip(self._model.proto.graph.node, version.graph.node, strict=False)
+        for index, (old, new) in enumerate(pairs):
+            if any(name in changed for name in (*old.input, *captures(old), *old.output)) or old != new:
+                return index
+        return min(len(self._model.proto.graph.node), len(version.graph.node))

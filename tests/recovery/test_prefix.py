@@ -1,0 +1,81 @@
+"""Versions of a model from where they differ: the same figures as from the beginning, with less run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+from tiny import MODELS, TEXT, net
+
+from onnxfold.analyse import analyse
+from onnxfold.compress import Compressor
+from onnxfold.merge import Merge
+from onnxfold.model import load
+from onnxfold.prefix import Prefix
+from onnxfold.refit import refit_readers, touched
+from onnxfold.session import Feeds
+from onnxfold.trial import Trial
+from onnxfold.walk import Walk
+
+NETS = ("digits_mlp", "digits_mobilenet", "digits_resnet_bn", "digits_resnet_fused", "digits_vgg")
+
+
+def feeds(name: str) -> list[Feeds]:
+    rng = np.random.default_rng(0)
+    shape = (8, 64) if name.endswith("mlp") else (8, 1, 8, 8)
+    return [{"image": rng.standard_normal(shape).astype(np.float32)} for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_begins_late_ends_the_same(name: str) -> None:
+    model, data = load(MODELS / f"{name}.onnx"), feeds(name)
+    work = Compressor(model, analyse(model))
+    prefix, trial = Prefix(model, data), Trial(model, lambda _: data)
+    for group in [*work.analysis.groups, work.analysis.groups[0]]:  # at last backwards
+        merges = {group.name: work.merge(group.name, group.size // 2)}
+        changed, results = touched(work.analysis, merges), list[ModelProto]()
+        for given in (None, prefix):
+            proto = work.emit(merges)
+            refit_readers(model, work.analysis, merges, proto, data, prefix=given)
+            results.append(proto)
+        for a, b in zip(results[0].graph.initializer, results[1].graph.initializer, strict=True):
+            one, other = (np.frombuffer(t.raw_data, np.uint8) for t in (a, b))
+            assert a.name == b.name and np.array_equal(one, other)
+        whole, late = trial.error(results[0]), trial.error(results[1], changed)
+        assert 0 < whole == pytest.approx(late, rel=1e-4)
+
+
+def test_nothing_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three versions that differ from the second convolution on: the first is run once."""
+    model = load(net())
+    data = [{"x": np.zeros((2, 3, 8, 8), np.float32)}]
+    ran, original = list[tuple[int, int]](), Walk._session
+
+    def watch(self: Walk, start: int, stop: int, after: Any) -> Any:
+        ran.append((start, stop))
+        return original(self, start, stop, after)
+
+    monkeypatch.setattr(Walk, "_session", watch)
+    prefix = Prefix(model, data)
+    for _ in range(3):
+        before, now = prefix.begin(model.proto, {"w2"})
+        assert before.position == now.position == 2
+        now.advance(3)
+    assert ran == [(0, 2), (2, 3), (2, 3), (2, 3)]
+
+
+def test_nodes_that_differ_are_not_skipped() -> None:
+    model = load(net())
+    version = net(TEXT.replace("r = Relu (a)", "r = LeakyRelu (a)"))
+    _, now = Prefix(model, [{"x": np.ones((1, 3, 8, 8), np.float32)}]).begin(version, set())
+    assert now.position == 1
+
+
+def test_a_merge_touches_weights_and_activations() -> None:
+    model = load(net())
+    work = Compressor(model, analyse(model))
+    merges: dict[str, Merge] = {work.analysis.groups[0].name: work.merge(work.analysis.groups[0].name, 8)}
+    assert {"w1", "b1", "a", "r", "w2"} <= touched(work.analysis, merges)
+    assert not {"x", "w3", "y"} & touched(work.analysis, merges)
