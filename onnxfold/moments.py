@@ -94,6 +94,6 @@ class Moments:
         return variances if centred else variances + self.means(group)[1] ** 2
 
 
-def share_of_places(node: Linear, places: int) -> float:
+def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:
     """The share of `places` rows worth looking at."""
-    return min(1.0, max(LEAST_ROWS, ROWS_PER_FEATURE * node.features) / max(1, places))
+    return min(1.0, max(least, ROWS_PER_FEATURE * node.features) / max(1, places))

@@ -24,7 +24,7 @@ from .graph import captures
 from .linear import Linear, linear
 from .merge import Merge
 from .model import Model, tensor_array
-from .moments import MOST_FEATURES, Moments, share_of_places
+from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
 from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
 from .prefix import Prefix
 from .progress import Progress, silent
@@ -110,13 +110,15 @@ def refit_readers(
     ridge: float = RIDGE,
     seed: int = 0,
     prefix: Prefix | None = None,
+    rows: int = LEAST_ROWS,
     progress: Progress[Any] = silent,
 ) -> tuple[Refitted, ...]:
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
     With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `level`
     STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. `prefix`
-    is of the same feeds, kept from one call to the next. Raises what onnxruntime raises for a model that does not run.
+    is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
+    Raises what onnxruntime raises for a model that does not run.
     """
     weights = _Weights(folded, model.folder)
     followers = Followers(folded.graph, weights.read)
@@ -141,9 +143,9 @@ def refit_readers(
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
         if job.pool is None:
-            one = _refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rng)
+            one = _refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rows, rng)
         else:
-            one = _remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rng)
+            one = _remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rows, rng)
         done += [one] if one is not None else []
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
@@ -224,12 +226,13 @@ def _refit_one(
     folded: ModelProto,
     level: Recovery,
     ridge: float,
+    least_rows: int,
     rng: np.random.Generator,
 ) -> Refitted | None:
     """None where the node sees values that are not finite: it stays as it was merged."""
     node = job.node
     sums = Moments(node)
-    share = share_of_places(node, sum(node.positions(w[node.y]) for w in wanted))
+    share = share_of_places(node, sum(node.positions(w[node.y]) for w in wanted), least_rows)
     for h, target in zip(have, _targets(job, have, wanted, matrix), strict=True):
         sums.add(h[node.x], target, share, rng)
     if not sums.finite:
@@ -256,6 +259,7 @@ def _remap_one(
     weights: _Weights,
     folded: ModelProto,
     ridge: float,
+    least_rows: int,
     rng: np.random.Generator,
 ) -> Refitted | None:
     """Refit a reader that is too wide by a map from the channels it has to those the original had."""
@@ -272,7 +276,7 @@ def _remap_one(
     x, y, count = np.zeros(node.features), np.zeros(node.outputs), 0
     for h, w, target in zip(have, wanted, _targets(job, have, wanted, matrix), strict=True):
         rows = np.concatenate([pool.rows(node, h[node.x]), pool.rows(original, w[node.x])], axis=1)
-        add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
+        add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have), least_rows), rng)
         more = mean_inputs(node, h[node.x], target, share_of_rows(places), rng)
         x, y, count = x + more[0], y + more[1], count + more[2]
     if not (sums.finite and np.isfinite(x).all() and np.isfinite(y).all()):

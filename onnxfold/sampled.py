@@ -32,6 +32,7 @@ _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minut
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
 _CLOSE = 0.99  # a merge whose linearised error is this share of what dropping costs, or less, is worth measuring
 _CLEAR = 0.97  # and is taken where its measured error is
+_ROWS = 4096  # of patches, where a group is folded alone
 _ENOUGH = 8  # batches that readers are refitted on for that: the same few for all
 _RIVALS = 4  # dropping, and three ways to merge
 
@@ -202,7 +203,7 @@ class Sampled:
             prefix = self._prefixes.setdefault(len(feeds), Prefix(self.work.model, feeds))
             refit_readers(
                 self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
-                only=self._readers(name), prefix=prefix,
+                only=self._readers(name), prefix=prefix, rows=_ROWS,
             )  # fmt: skip
         return float(min(self._alone.error(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
 
