@@ -24,7 +24,7 @@ from .fused import Prior
 
 PREFIX = "onnxfold_"
 LOSS, FIT, TARGET = PREFIX + "loss", PREFIX + "fit", PREFIX + "target"
-MEANS, SQUARES = PREFIX + "means", PREFIX + "squares"
+MEANS, SQUARES, CONTRAST = PREFIX + "means", PREFIX + "squares", PREFIX + "contrast"
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,16 @@ def class_loss(emit: Emitter, scores: str, batch: int, classes: int) -> str:
     logs = emit.op("LogSoftmax", [flat], axis=1)
     picked = emit.op("ReduceSum", [emit.op("Mul", [logs, TARGET]), emit.constant([0, 1], np.int64)], keepdims=0)
     return emit.op("Mul", [picked, emit.constant([-1 / batch])])
+
+
+def contrast(emit: Emitter, scores: str, batch: int, classes: int) -> None:
+    """Make CONTRAST [1] an output: the standard deviation of `scores` over the classes, mean over the samples."""
+    flat = emit.op("Reshape", [scores, emit.constant([batch, classes], np.int64)])
+    across = emit.constant([1], np.int64)
+    centred = emit.op("Sub", [flat, emit.op("ReduceMean", [flat, across], keepdims=1)])
+    variance = emit.op("ReduceMean", [emit.op("Mul", [centred, centred]), across], keepdims=0)
+    everything = emit.constant([0], np.int64)
+    emit.output(emit.op("ReduceMean", [emit.op("Sqrt", [variance]), everything], CONTRAST, keepdims=1), [1])
 
 
 def match(layers: Sequence[Layer], mean: NDArray[np.float64], square: NDArray[np.float64]) -> float:

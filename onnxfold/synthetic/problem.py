@@ -19,7 +19,7 @@ from . import objective
 from .fused import FEWEST, Prior, convolutions
 from .gradients import PREFIX, with_gradient
 from .norms import take_out
-from .objective import FIT, LOSS, MEANS, SQUARES, TARGET, Layer
+from .objective import CONTRAST, FIT, LOSS, MEANS, SQUARES, TARGET, Layer
 from .prepare import activation_bytes, prune, shapes_of, static_copy
 
 Floats = NDArray[np.float32]
@@ -46,13 +46,14 @@ CLASSES = Goal(CLASS_SPREAD, 1.0, 1.0)
 @dataclass(frozen=True)
 class Value:
     """Losses and gradients (by input) at one point; `means` and `squares` [channels of all layers] where statistics are
-    fitted."""
+    fitted; `contrast`, the deviation of class scores, where there are only priors to fit (else nan)."""
 
     loss: float
     fit: float
     gradients: Mapping[str, Floats]
     means: NDArray[np.float64]
     squares: NDArray[np.float64]
+    contrast: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Problem:
         return Value(
             loss, float(found[FIT][0]) if FIT in found else loss, gradients,
             np.asarray(found.get(MEANS, nothing), np.float64), np.asarray(found.get(SQUARES, nothing), np.float64),
+            float(found[CONTRAST][0]) if CONTRAST in found else float("nan"),
         )  # fmt: skip
 
 
@@ -203,6 +205,8 @@ def _with_loss(proto: ModelProto, terms: Terms, batch: int) -> ModelProto:
     if terms.scores is not None:
         entropy = objective.class_loss(emit, terms.scores, batch, terms.classes)
         summands.append(emit.op("Mul", [entropy, emit.constant([terms.goal.entropy])]))
+        if terms.goal is PRIOR:
+            objective.contrast(emit, terms.scores, batch, terms.classes)
     emit.output(emit.op("Sum", summands, LOSS), [1])
     prune(proto.graph)
     return proto

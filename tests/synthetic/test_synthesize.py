@@ -7,7 +7,7 @@ import time
 import numpy as np
 import onnx
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 from tiny import MODELS, net
 
 import onnxfold
@@ -66,6 +66,24 @@ def test_input_range_is_found() -> None:
     made = synthesize(load(proto), count=32, steps=10)
     assert 20 < made.feeds["image"].std() < 200
     assert made.feeds["image"].mean() > 20
+
+
+def test_class_scores_tell_the_scale_where_biases_do_not() -> None:
+    """Never normalised, for pixels of 0..255 less their mean: its small biases would have the inputs small as well."""
+    text = """(float[N,3,16,16] x) => (float y) {
+        a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu (a) c = Conv <pads=[1,1,1,1]> (r, w2, b2) s = Relu (c)
+        d = Conv <pads=[1,1,1,1]> (s, w3, b3) t = Relu (d) p = GlobalAveragePool (t) f = Flatten (p)
+        y = Gemm <transB=1> (f, w4, b4) }"""
+    shapes = {"w1": (16, 3, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 16, 3, 3), "w4": (10, 16)}
+    rng = np.random.default_rng(0)
+    values = {n: rng.standard_normal(s) * np.sqrt(2 / np.prod(s[1:])) for n, s in shapes.items()}
+    values["w1"] = values["w1"] / 64
+    values["w4"] = values["w4"] * 8
+    values |= {f"b{n}": rng.standard_normal(len(values[f"w{n}"])) * 0.01 for n in range(1, 5)}
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]> g ' + text)
+    proto.graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), n) for n, a in values.items())
+    x = synthesize(load(proto), count=16, steps=2).feeds["x"]
+    assert 32 < x.std() < 128
 
 
 def test_half_precision_is_computed_in_float32() -> None:
