@@ -29,7 +29,8 @@ def manner(effort: str = "balanced") -> Manner:
 
 @pytest.fixture
 def mlp(monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """With a machine on which a sample takes 10 ms."""
+    """With a machine on which a sample takes 10 ms, and where nothing was made before."""
+    monkeypatch.setattr(module, "are_made", lambda *_: False)
     monkeypatch.setattr(module, "_forward", lambda *_: 0.01)
     monkeypatch.setattr(module, "_rate", lambda: 1e9)
     return subject(MLP, None, manner().patterns)
