@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from .analyse import Analysis
-from .channels import ChannelGroup
+from .channels import ChannelGroup, Role
 from .cluster import Assignment, Clusterer, cluster, ward_curve
 from .emit import edits, emit, removed_atoms
 from .features import Method, feature_gram, magnitudes
@@ -45,6 +46,15 @@ class Compressor:
         if name not in self._grams:
             self._grams[name] = feature_gram(gather(self.model, self.analysis, self._groups[name]))
         return self._grams[name]
+
+    def reader_features(self, name: str) -> list[int]:
+        """How many inputs the readers of a group have: all their channels, times the kernel."""
+        found = []
+        for place in (p for p in self._groups[name].parameters if p.role is Role.READS):
+            shape = self.model.graph.tensor(place.tensor).shape or ()
+            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
+            found.append(math.prod(sizes))
+        return found
 
     def curve(self, name: str, gram: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """[k] the merge error with k clusters, equal cells respected; NaN where k is not a multiple of the cells.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from .channels import Role
+from .evidence import wanted
 from .moments import MOST_FEATURES, ROWS_PER_FEATURE
 from .request import Manner
-from .samples import Effort, are_made, synthetic_extent
+from .samples import are_made, synthetic_extent
 from .session import Session
 from .stages import Shapes, Subject, probes
 from .store import inline
@@ -51,7 +50,7 @@ def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes:
         own: calibration samples of the user, 0 where inputs are to be made.
         measured: whether error curves are (a ratio needs none).
     """
-    if manner.effort is Effort.FAST and not own:
+    if not own and not wanted(manner.effort, manner.method, manner.recovery):
         return None
     try:
         forward = _forward(subject, shapes)
@@ -64,9 +63,11 @@ def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes:
             made = min(most, _DESCENT * forward * count * steps) + _NODE * len(subject.model.graph.nodes)
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
-    work = (2 + alone) * sum(rows * float(f) ** 3 for f in _features(subject))
+    work = subject.compressor(manner)
+    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.reader_features(name)]
+    solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
-    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + work)
+    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving)
 
 
 def _forward(subject: Subject, shapes: Shapes) -> float:
@@ -87,17 +88,6 @@ def _rate() -> float:
     begin = time.perf_counter()
     x @ x
     return 2 * _SIDE**3 / max(1e-6, time.perf_counter() - begin)
-
-
-def _features(subject: Subject) -> list[int]:
-    """Inputs of every reader of the groups chosen: their channels times the kernel, as many as are held at most."""
-    found, chosen = list[int](), set(subject.chosen)
-    for group in subject.analysis.groups:
-        for place in (p for p in group.parameters if p.role is Role.READS and group.name in chosen):
-            shape = subject.model.graph.tensor(place.tensor).shape or ()
-            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
-            found.append(min(MOST_FEATURES, math.prod(sizes)))
-    return found
 
 
 def _spoken(seconds: float) -> str:

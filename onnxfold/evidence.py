@@ -19,6 +19,16 @@ from .validate import brief
 _SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
 
 
+def wanted(effort: Effort, method: Method, recovery: Recovery) -> bool:
+    """Whether inputs are made where the user gives none."""
+    open_ = method is Method.AUTO or recovery is Recovery.AUTO
+    return effort is not Effort.FAST and (open_ or _needed(method, recovery))
+
+
+def _needed(method: Method, recovery: Recovery) -> bool:
+    return method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+
+
 def gather_evidence(
     model: Model,
     calibration: object,
@@ -32,11 +42,11 @@ def gather_evidence(
     progress: Progress[Any],
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
-    needed = method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+    needed = _needed(method, recovery)
     if calibration is not None:
         return calibration_samples(model, calibration, count, preprocess, shapes)
-    wanted = needed or method is Method.AUTO or recovery is Recovery.AUTO
-    found = synthetic_samples(model, effort, seed, shapes, progress) if wanted and effort is not Effort.FAST else None
+    asked = wanted(effort, method, recovery)
+    found = synthetic_samples(model, effort, seed, shapes, progress) if asked else None
     if needed and (found is None or not found.trusted):
         what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
@@ -47,7 +57,7 @@ def gather_evidence(
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
     """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
     reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
-    if method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+    if _needed(method, recovery):
         raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
     return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
 

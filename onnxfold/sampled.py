@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,7 +173,7 @@ class Sampled:
     def _affordable(self, widths: Sequence[Width], times: int) -> set[str]:
         """The groups that are measured one by one, so many `times`, the cheapest first; the others are taken to be like
         them."""
-        prices = {w.name: sum(float(f) ** 3 for f in self._reader_features(w.name)) for w in widths}
+        prices = {w.name: sum(float(f) ** 3 for f in self.work.reader_features(w.name)) for w in widths}
         spent, names = 0.0, set[str]()
         for name in sorted(prices, key=lambda n: prices[n]):
             spent += _PER_FEATURE * times * prices[name]
@@ -182,17 +181,6 @@ class Sampled:
                 break
             names.add(name)
         return names
-
-    def _reader_features(self, name: str) -> list[int]:
-        """How many inputs the readers of a group have: all their channels, times the kernel."""
-        group = next(g for g in self.work.analysis.groups if g.name == name)
-        found = []
-        for place in (p for p in group.parameters if p.role is Role.READS):
-            shape = self.work.model.graph.tensor(place.tensor).shape or ()
-            found.append(
-                math.prod(d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2))
-            )
-        return found
 
     def _measured(self, name: str, merge: Merge, feeds: Sequence[Feeds]) -> float:
         """The squared relative error of the outputs when group `name` alone is folded and its readers are refitted on

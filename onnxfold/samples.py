@@ -142,7 +142,7 @@ def save_samples(samples: Samples, path: Path) -> None:
 def are_made(model: Model, effort: Effort, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> bool:
     """Whether the synthetic samples are there from another run."""
     count, steps, _ = synthetic_extent(model, effort, shapes)
-    return cache.load(_key(model, count, steps, seed, shapes)) is not None
+    return cache.holds(_key(model, count, steps, seed, shapes))
 
 
 def _key(model: Model, count: int, steps: int, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> str:

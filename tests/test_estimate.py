@@ -69,6 +69,12 @@ def test_nothing_is_expected_of_weights_alone(mlp: Subject) -> None:
     assert estimate(mlp, manner("fast"), 64, True, None) is not None
 
 
+def test_nothing_is_expected_where_no_inputs_are_made(mlp: Subject) -> None:
+    by_weights = Manner.of("fold", "closed-form", Clusterer.NATIVE, "balanced", 0, 0, [], [])
+    assert estimate(mlp, by_weights, 0, True, None) is None
+    assert estimate(mlp, by_weights, 64, True, None) is not None
+
+
 def test_a_model_that_does_not_run_has_none(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> float:
         raise RuntimeError("no kernel")

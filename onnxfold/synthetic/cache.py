@@ -50,6 +50,11 @@ def key(model: Model, settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def holds(name: str) -> bool:
+    """Whether there is an entry called `name`, good or not."""
+    return (folder() / f"{name}.npz").is_file()
+
+
 def load(name: str) -> Synthetic | None:
     """The entry called `name`; None where there is none, or one that cannot be read."""
     try:
