@@ -85,7 +85,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
     price = _price(work, prices, budget, gauge)
 
     def choose(price: Price) -> Plan:
-        steps = path(widths, curves, price, budget.round_to)
+        steps = path(widths, curves, price, budget)
         return refund(allocate(steps, budget), widths, curves, price, budget)
 
     def finish(plan: Plan) -> Folded:
@@ -95,7 +95,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         return Decision(finish(choose(price)), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, _share_of_file(work, gauge), budget)[1], None)
-    steps = list(path(widths, curves, price, budget.round_to))
+    steps = list(path(widths, curves, price, budget))
     if budget.aim is Aim.LATENCY:
         at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
         return Decision(finish(Plan(steps[at].keep)), None)

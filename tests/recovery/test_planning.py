@@ -29,6 +29,10 @@ def price(keep: Mapping[str, int]) -> float:
     return (1.0 + sum(keep.get(w.name, w.size) * WEIGHT[w.name] for w in WIDTHS)) / WHOLE
 
 
+def macs(round_to: int, value: float = 0.5) -> Budget:
+    return Budget(Aim.MACS, value, round_to)
+
+
 def curves(seed: int = 0, convex: bool = True) -> dict[str, Floats]:
     """Errors by channels kept: falling to 0, NaN for the widths that cells do not allow."""
     rng, out = np.random.default_rng(seed), {}
@@ -46,7 +50,7 @@ def curves(seed: int = 0, convex: bool = True) -> dict[str, Floats]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_path_narrows_step_by_step(seed: int, round_to: int, convex: bool) -> None:
     found = curves(seed, convex)
-    steps = list(path(WIDTHS, found, price, round_to))
+    steps = list(path(WIDTHS, found, price, macs(round_to)))
     assert steps[0] == Step({}, 1.0, 0.0)
     prices = [s.price for s in steps]
     assert all(b < a for a, b in pairwise(prices))
@@ -66,11 +70,30 @@ def test_the_path_narrows_step_by_step(seed: int, round_to: int, convex: bool) -
 
 def test_the_cheapest_error_per_price_goes_first() -> None:
     line = {w.name: np.linspace(1, 0, w.size + 1) * w.size for w in WIDTHS}  # the same error for every channel
-    steps = list(path(WIDTHS, line, price, 8))
+    steps = list(path(WIDTHS, line, price, macs(1)))
     widths = [(s.keep.get("a", 64), s.keep.get("c", 48), s.keep.get("b", 32)) for s in steps]
-    assert widths[1:8] == [(k, 48, 32) for k in range(56, 0, -8)]  # "narrow" saves most, but cannot shrink
-    assert widths[8:13] == [(8, k, 32) for k in range(40, 0, -8)]
-    assert widths[13:] == [(8, 8, k) for k in range(24, 0, -8)]
+    assert widths[1:7] == [(64, 48, 32)] * 6  # "narrow" saves most
+    assert widths[7:69] == [(k, 48, 32) for k in range(63, 1, -1)]
+    assert widths[69:115] == [(2, k, 32) for k in range(47, 1, -1)]
+    assert widths[115:] == [(2, 2, k) for k in range(28, 4, -4)]
+
+
+def test_half_of_what_counts_is_what_kernels_save() -> None:
+    """Kernels compute 16 channels at once: of two groups alike but for that, the one that loses a block goes first."""
+    widths = [Width("within", 32, 1), Width("whole", 16, 1)]
+    line = {w.name: np.linspace(1, 0, w.size + 1) * w.size for w in widths}
+
+    def total(keep: Mapping[str, int]) -> float:
+        return (keep.get("within", 32) + 1.2 * keep.get("whole", 16)) / (32 + 1.2 * 16)
+
+    def order(budget: Budget) -> list[dict[str, int]]:
+        return [dict(s.keep) for s in path(widths, line, total, budget)]
+
+    assert order(macs(8))[1:] == [{"within": 24}, {"within": 16}, {"within": 16, "whole": 8}, {"within": 8, "whole": 8}]
+    assert order(macs(1))[:15] == [{}, *({"whole": k} for k in range(15, 1, -1))]
+    dear = {**line, "within": 2.5 * line["within"]}
+    assert list(path(widths, dear, total, macs(8)))[1].keep == {"whole": 8}
+    assert list(path(widths, dear, total, Budget(Aim.LATENCY, 0.5)))[1].keep == {"within": 24}
 
 
 def test_a_cliff_behind_a_plateau_is_seen_from_afar() -> None:
@@ -80,33 +103,33 @@ def test_a_cliff_behind_a_plateau_is_seen_from_afar() -> None:
     bump[:32], bump[32] = 1.0, 0.0  # the first channels cost 1, all others nothing more
     steady = np.linspace(1.6, 0, 33)
     steps = list(path(widths, {"bump": bump, "steady": steady}, lambda k: sum({**dict.fromkeys(
-        ("bump", "steady"), 32), **k}.values()) / 64, 8))  # fmt: skip
+        ("bump", "steady"), 32), **k}.values()) / 64, macs(8)))  # fmt: skip
     assert [set(s.keep) for s in steps[1:4]] == [{"bump"}] * 3
     assert steps[3].keep == {"bump": 8}
 
 
 def test_groups_without_a_curve_stay() -> None:
     found = {**curves(), "a": np.full(65, np.nan)}
-    steps = list(path(WIDTHS, found, price, 8))
+    steps = list(path(WIDTHS, found, price, macs(8)))
     assert steps[-1].keep == {"b": 8, "c": 8}
 
 
 def test_what_saves_nothing_stays() -> None:
-    steps = list(path(WIDTHS, curves(), lambda keep: price({n: k for n, k in keep.items() if n != "c"}), 8))
+    steps = list(path(WIDTHS, curves(), lambda keep: price({n: k for n, k in keep.items() if n != "c"}), macs(8)))
     assert all("c" not in s.keep for s in steps)
     assert len(steps) > 3
 
 
 @pytest.mark.parametrize("target", [0.95, 0.7, 0.4])
 def test_the_first_step_that_meets_the_target(target: float) -> None:
-    steps = list(path(WIDTHS, curves(), price, 4))
+    steps = list(path(WIDTHS, curves(), price, macs(4)))
     found = allocate(steps, Budget(Aim.MACS, target, 4))
     assert found.price <= target
     assert all(s.price > target for s in steps[: steps.index(found)])
 
 
 def test_a_target_that_no_step_meets() -> None:
-    steps = list(path(WIDTHS, curves(), price, 8))
+    steps = list(path(WIDTHS, curves(), price, macs(8)))
     least = math.ceil(100 * steps[-1].price) / 100  # rounded up: what the message names can be asked for
     with pytest.raises(PlanError, match=f"--target-params 0.1 cannot be reached.* allow {least:.2f}"):
         allocate(steps, Budget(Aim.PARAMS, 0.1))
@@ -117,7 +140,7 @@ def test_a_target_that_no_step_meets() -> None:
 @pytest.mark.parametrize("target", [0.9, 0.65, 0.45])
 def test_what_is_left_over_is_given_back(target: float, seed: int) -> None:
     budget, found = Budget(Aim.MACS, target, 4), curves(seed, convex=False)
-    step = allocate(path(WIDTHS, found, price, 4), budget)
+    step = allocate(path(WIDTHS, found, price, macs(4)), budget)
     plan = refund(step, WIDTHS, found, price, budget)
     assert price(plan.keep) <= target
     sizes = {w.name: w.size for w in WIDTHS}
