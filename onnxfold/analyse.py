@@ -19,7 +19,7 @@ from .atoms import AtomTable, SlotKey
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
-from .graph import Node
+from .graph import SAME_LIST, Node
 from .model import FLOATS, Model
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
@@ -226,9 +226,14 @@ class _Analyser:
         self.counts.append((node, count))
 
     def _editable(self, name: str) -> bool:
-        """Whether integers of the computed list `name` can be edited: a Concat of lists."""
+        """Whether integers of the computed list `name` can be edited: a Concat of lists, perhaps of other type."""
         maker = self.model.graph.producer.get(name)
-        return maker is not None and self.model.graph.nodes[maker].op == "Concat"
+        if maker is None:
+            return False
+        node = self.model.graph.nodes[maker]
+        if node.op in SAME_LIST:
+            return node.inputs[0] in self.model.constants or self._editable(node.inputs[0])
+        return node.op == "Concat"
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
         """A constant's axis that this node ties to its output is made; one that only meets inputs is read."""

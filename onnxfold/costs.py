@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
-from .graph import Graph, infer_shapes, read_graph, skeleton
+from .graph import Graph, skeleton
 from .inputs import concrete_shape
 from .model import FLOATS, Model
+from .shapes import shaped
 
 Dims = tuple[tuple[str, int], ...]  # (tensor, axis) pairs whose lengths are multiplied
 
@@ -66,7 +67,7 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
         if name not in model.constants and shape is not None:
             given[name] = concrete_shape(shape, 1, (input_shapes or {}).get(name))
     bare = skeleton(model.proto, given)
-    return read_graph(bare, infer_shapes(bare, model.constants.small()))
+    return shaped(model.graph, bare, model.constants)
 
 
 def count_parameters(proto: ModelProto) -> int:

@@ -17,7 +17,7 @@ from .atoms import SlotKey
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
-from .graph import captures, subgraphs
+from .graph import SAME_LIST, captures, subgraphs
 from .merge import Merge
 from .model import Model
 
@@ -267,6 +267,8 @@ class _Patch:
         if name in self.model.constants:
             return index, at
         maker, before = self.model.graph.producer[name], 0
+        if self.graph.node[maker].op_type in SAME_LIST:
+            return self._trace(maker, At(input=0, index=at.index))
         for i, piece in enumerate(self.graph.node[maker].input):
             shape = self.model.graph.tensor(piece).shape or (1,)
             size = int(shape[0] or 1)

@@ -24,6 +24,7 @@ gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
 DEFAULT_DOMAINS = ("", "ai.onnx")
+SAME_LIST = ("Cast", "Identity")  # operators that leave the numbers of a list as they are
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
 

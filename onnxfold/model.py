@@ -19,8 +19,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, consistent, infer_shapes, read_graph, reshaped, skeleton, subgraphs
-from .shapevalues import ShapeValues
+from .graph import Graph, Node, captures, consistent, read_graph, skeleton, subgraphs
+from .shapes import probed, shaped
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -28,7 +28,6 @@ FLOATS = frozenset(
 _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
 _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 _PROTOBUF_LIMIT = 2**31 - 1
-_ROUNDS = 16  # of shape inference: what a computed length settles may settle others behind it
 # Never evaluated as constants: random operators, and quantised storage (folding behind it would make the file grow).
 _NOT_CONSTANT = frozenset(
     (
@@ -107,15 +106,8 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     bare = consistent(skeleton(proto, input_shapes))
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
-    known = constants.small()
-    graph = reshaped(graph, bare, infer_shapes(bare, known))
-    for _ in range(_ROUNDS):
-        more = ShapeValues(graph, constants).settled()
-        if more.keys() <= known.keys():
-            break
-        known.update(more)
-        graph = reshaped(graph, bare, infer_shapes(bare, known))
-    return Model(proto, graph, folder, path)
+    graph = shaped(graph, bare, constants)
+    return Model(proto, probed(graph, proto, constants, input_shapes), folder, path)
 
 
 def _parse(path: Path) -> ModelProto:

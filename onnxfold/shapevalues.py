@@ -12,12 +12,17 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from .errors import ModelError
 from .graph import Graph, Node
 
 LIMIT = 4096  # elements; shape arithmetic is never larger
+_SHORT = 8  # floats: old exporters compute shapes in float where operators took nothing else
+_EXACT = (TensorProto.FLOAT, TensorProto.DOUBLE)
+_KINDS: Mapping[int, type] = {
+    TensorProto.INT32: np.int32, TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64
+}  # fmt: skip
 Lengths = Callable[[str, int], int | None]
 
 
@@ -108,7 +113,7 @@ class ShapeValues:
                 if not copied or any(c is None or c != copied[0] for c in copied):
                     continue
                 numbers = list(copied[0] or ())
-            kind = np.int32 if self._graph.tensor(name).dtype == TensorProto.INT32 else np.int64
+            kind = _KINDS.get(self.dtype(name), np.int64)
             found[name] = np.array(numbers, kind).reshape(values.shape)
         return found
 
@@ -154,6 +159,10 @@ class ShapeValues:
             raise KeyError(name)
         return [Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)]
 
+    def dtype(self, name: str) -> int:
+        """The onnx element type of a tensor."""
+        return self._graph.tensor(name).dtype
+
     def _constant(self, name: str) -> Values | None:
         info = self._graph.tensor(name)
         if info.shape is not None and (not all(isinstance(d, int) for d in info.shape) or _count(info.shape) > LIMIT):
@@ -165,12 +174,17 @@ class ShapeValues:
             array = self._constants.array(name)
         except ModelError:
             return None
-        if array.size > LIMIT or array.dtype.kind not in "iub":
+        if array.size > LIMIT or array.dtype.kind not in "iubf" or (array.dtype.kind == "f" and not _whole(array)):
             return None
         out = np.empty(array.shape, object)
         for at, number in np.ndenumerate(array):
             out[at] = Value(int(number))
         return out
+
+
+def _whole(array: NDArray[Any]) -> bool:
+    """Whether all numbers are integers that float32 holds exactly; long lists are weights."""
+    return array.size <= _SHORT and bool(np.all(array == np.round(array)) and np.all(np.abs(array) < 2**24))
 
 
 def _count(shape: tuple[Any, ...]) -> int:
@@ -186,6 +200,19 @@ def _list(values: list[Value]) -> Values:
     return out
 
 
+def _scalar(value: Value) -> Values:
+    out = np.empty((), object)
+    out[()] = value
+    return out
+
+
+def _each(shape: tuple[int, ...], value: Callable[[tuple[int, ...]], Value]) -> Values:
+    out = np.empty(shape, object)
+    for at in np.ndindex(shape):
+        out[at] = value(at)
+    return out
+
+
 def _shape(v: ShapeValues, n: Node) -> Values:
     dims = v.shape(n.inputs[0])
     end = n.attrs.get("end")
@@ -193,28 +220,67 @@ def _shape(v: ShapeValues, n: Node) -> Values:
 
 
 def _cast(v: ShapeValues, n: Node) -> Values:
-    if n.attrs["to"] not in (TensorProto.INT64, TensorProto.INT32):
+    if n.attrs["to"] not in (TensorProto.INT64, TensorProto.INT32, *_EXACT):
         raise TypeError("a length became something else than an integer")
     return v.need(n.inputs[0])
 
 
+def _product(v: ShapeValues, n: Node) -> Values:
+    x = v.need(n.inputs[0])
+    if x.ndim > 1 or ("axes" in n.attrs and len(n.attrs["axes"]) != x.ndim):
+        raise ValueError("only lists are multiplied")
+    total = Value(1)
+    for value in x.ravel():
+        total = _combine(total, value, _multiply)
+    return _list([total]) if n.attrs.get("keepdims", 1) and x.ndim else _scalar(total)
+
+
+def _filled(v: ShapeValues, n: Node) -> Values:
+    """ConstantOfShape: a short list, or a number."""
+    lengths = v.ints(n.inputs[0])
+    if _count(tuple(lengths)) > LIMIT:
+        raise ValueError("too long to be shape arithmetic")
+    value = n.attrs.get("value")
+    number = 0 if value is None else numpy_helper.to_array(value).ravel()[0]
+    if number != int(number):
+        raise TypeError("not an integer")
+    out = np.empty(lengths, object)
+    out[...] = Value(int(number))
+    return out
+
+
+def _equal(v: ShapeValues, n: Node) -> Values:
+    """0 or 1. A length that is not known now equals no negative number (-1 stands for "as it is" in Expand)."""
+    a, b = np.broadcast_arrays(v.need(n.inputs[0]), v.need(n.inputs[1]))
+    return _each(a.shape, lambda at: Value(_same_number(a[at], b[at])))
+
+
+def _same_number(a: Value, b: Value) -> int:
+    if not a.live and not b.live and a.number is not None and b.number is not None:
+        return int(a.number == b.number)
+    if (a.live and not b.live and (b.number or 0) < 0) or (b.live and not a.live and (a.number or 0) < 0):
+        return 0
+    raise ValueError("depends on a length")
+
+
+def _where(v: ShapeValues, n: Node) -> Values:
+    c, a, b = np.broadcast_arrays(*(v.need(name) for name in n.inputs))
+    if any(x.live or x.number is None for x in c.ravel()):
+        raise ValueError("depends on a length")
+    return _each(c.shape, lambda at: a[at] if c[at].number else b[at])
+
+
 def _size(v: ShapeValues, n: Node) -> Values:
-    out = np.empty((), object)
-    total: Value = Value(1)
+    total = Value(1)
     for d in v.shape(n.inputs[0]):
         total = _combine(total, d, _multiply)
-    out[()] = total
-    return out
+    return _scalar(total)
 
 
 def _gather(v: ShapeValues, n: Node) -> Values:
     index = np.array([x.number for x in v.need(n.inputs[1]).ravel()], np.int64)
     taken = np.take(v.need(n.inputs[0]), index.reshape(v.need(n.inputs[1]).shape), axis=n.attrs.get("axis", 0))
-    if isinstance(taken, Value):  # numpy unwraps a single object
-        out = np.empty((), object)
-        out[()] = taken
-        return out
-    return taken
+    return _scalar(taken) if isinstance(taken, Value) else taken  # numpy unwraps a single object
 
 
 def _slice(v: ShapeValues, n: Node) -> Values:
@@ -243,12 +309,8 @@ def _unsqueeze(v: ShapeValues, n: Node) -> Values:
 
 def _squeeze(v: ShapeValues, n: Node) -> Values:
     given = "axes" in n.attrs or (len(n.inputs) > 1 and n.inputs[1])
-    out = np.empty((), object)
     squeezed: Any = np.squeeze(v.need(n.inputs[0]), axis=tuple(_axes(v, n)) if given else None)
-    if isinstance(squeezed, np.ndarray):
-        return squeezed
-    out[()] = squeezed
-    return out
+    return squeezed if isinstance(squeezed, np.ndarray) else _scalar(squeezed)
 
 
 def _concat(v: ShapeValues, n: Node) -> Values:
@@ -276,13 +338,10 @@ def _combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
 
 def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node], Values]:
     def rule(v: ShapeValues, n: Node) -> Values:
+        if how is _divide and v.dtype(n.outputs[0]) in _EXACT:
+            raise TypeError("a length became something else than an integer")
         a, b = np.broadcast_arrays(v.need(n.inputs[0]), v.need(n.inputs[1]))
-        out = np.empty(a.shape, object)
-        for at in np.ndindex(a.shape):
-            left: Any = a[at]
-            right: Any = b[at]
-            out[at] = _combine(left, right, how)
-        return out
+        return _each(a.shape, lambda at: _combine(a[at], b[at], how))
 
     return rule
 
@@ -300,6 +359,7 @@ _TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {"Reshape": (1,), "Expand": (1,)
 _RULES: Mapping[str, Callable[[ShapeValues, Node], Values]] = {
     "Shape": _shape, "Size": _size, "Gather": _gather, "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
     "Concat": _concat, "Reshape": _reshape, "Cast": _cast, "Identity": _same,
+    "ReduceProd": _product, "ConstantOfShape": _filled, "Equal": _equal, "Where": _where,
     "Add": _arithmetic(lambda a, b: a + b), "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(_multiply), "Div": _arithmetic(_divide),
 }  # fmt: skip

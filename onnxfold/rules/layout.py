@@ -68,6 +68,8 @@ def cut(n: NodeView) -> Iterator[Fact]:
         first, last = starts[i].number, ends[i].number
         if steps[i] != 1 or size is None or first is None or last is None:
             continue
+        if x.constant and (starts[i].live or ends[i].live):
+            continue  # a table, cut to the length of an input: at other lengths other rows are used
         begin, end, _ = slice(first, last).indices(size)
         end = max(begin, end)
         whole = x.axis(axis)

@@ -113,15 +113,35 @@ CASES = [
     between("length-becomes-a-float", """s = Shape(h) o = Gather(s, one) q = Cast<to=1>(o) r = Sqrt(q) e = Div(h, r)
             f = Conv(e, u) g = Relu(f) y = Conv(g, v)""", values={"one": 1},
             weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(6,),
-            refused=("Cast uses this length as a number",)),
+            refused=("Sqrt uses this length as a number",)),
     between("size-becomes-a-float", """s = Size(h) q = Cast<to=1>(s) e = Div(h, q) f = Conv(e, u) g = Relu(f)
             y = Conv(g, v)""", weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(6,),
-            refused=("Cast uses this length as a number",)),
+            refused=("Div uses this length as a number",)),
     between("length-without-a-rule", """s = Shape(h) o = Gather(s, one) z = Constant<value_int=0>()
             d = Constant<value_int=1>() r = Range(z, o, d) q = Cast<to=1>(r) i = Reshape(q, t) e = Mul(h, i)
             f = Conv(e, u) g = Relu(f) y = Conv(g, v)""", values={"one": 1, "t": [1, -1, 1, 1]},
             weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(6,),
             refused=("tied to an axis of open length",)),
+    between("tensordot", """k = Transpose<perm=[0,2,3,1]>(h) s = Shape(k) n = Cast<to=6>(s) d = Gather(n, front)
+            e = Gather(n, last) p = ReduceProd<keepdims=0>(d) q = ReduceProd<keepdims=0>(e) pp = Unsqueeze(p, zeros)
+            qq = Unsqueeze(q, zeros) t = Concat<axis=0>(pp, qq) tt = Cast<to=7>(t) a = Reshape(k, tt) m = MatMul(a, u)
+            r = Cast<to=6>(c)
+            j = Concat<axis=0>(d, r) jj = Cast<to=7>(j) g = Reshape(m, jj) f = Relu(g) y = MatMul(f, v)""", (8, 6),
+            values={"zeros": [0], "front": [0, 1, 2], "last": [3], "c": [6]},
+            weights={"u": (8, 6), "v": (6, 5)}),
+    between("lengths-in-float", """s = Shape(h) n = Cast<to=1>(s) d = Slice(n, zeros, ones) t = Concat<axis=0>(d, c)
+            i = Cast<to=7>(t) a = Reshape(h, i) y = Gemm(a, v)""", weights=HEAD,
+            values={"zeros": [0], "ones": [1], "c": np.array([32], np.float32)}),
+    between("expand-as-pytorch-writes-it", """g = GlobalAveragePool(h) s = Shape(h) e = Shape(s)
+            f = ConstantOfShape<value=int64[1] {1}>(e) i = Mul(f, negative) j = Equal(s, i) k = Where(j, f, s)
+            a = Expand(g, k) m = Mul(a, h) y = Conv(m, v)""", weights={"v": (5, 8, 1, 1)}, values={"negative": -1}),
+    between("expand-by-what-is-asked-for", """g = GlobalAveragePool(h) s = Shape(h) o = Gather(s, ones)
+            t = Concat<axis=0>(c, o, two, two) j = Equal(t, c) f = ConstantOfShape<value=int64[1] {1}>(four)
+            k = Where(j, f, t) a = Expand(g, k) m = Mul(a, h) y = Conv(m, v)""", weights={"v": (5, 8, 1, 1)},
+            values={"c": [-1], "ones": [1], "two": [2], "four": [4]}),
+    between("a-length-that-is-compared", """s = Shape(h) o = Gather(s, one) j = Equal(o, eight) k = Where(j, h, twice)
+            y = Conv(k, v)""", (), weights={"v": (5, 8, 1, 1), "twice": (1, 8, 2, 2)}, values={"one": 1, "eight": 8},
+            refused=("Equal uses this length as a number",)),
     between("batch-becomes-a-float", """s = Shape(h) o = Gather(s, zero) q = Cast<to=1>(o) e = Div(h, q)
             y = Conv(e, v)""", values={"zero": 0}, weights={"v": (5, 8, 1, 1)}),
 ]  # fmt: skip

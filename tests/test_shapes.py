@@ -1,0 +1,79 @@
+"""Shapes that inference alone does not find: open inputs are probed at two lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import model, oracles_hold
+from onnx import ModelProto
+
+import onnxfold
+from onnxfold.model import load
+
+MLP = "m = MatMul(b, u) g = Relu(m) y = MatMul(g, v)"
+WEIGHTS = {"u": (8, 12), "v": (12, 8)}
+
+
+def net(inputs: str, body: str, **values: object) -> ModelProto:
+    return model(f"({inputs}) => (float y) {{ {body} }}", WEIGHTS, values, batch="N")
+
+
+def shape(proto: ModelProto, name: str) -> tuple[object, ...] | None:
+    return load(proto).graph.tensor(name).shape
+
+
+FOLDED = "s = Shape(x) d = Slice(s, o, w) p = ReduceProd<keepdims=1>(d) t = Concat<axis=0>(p, c) b = Reshape(x, t)"
+LISTS = {"o": [0], "w": [2], "c": [8]}
+
+
+def test_a_product_of_open_lengths_gets_a_name_of_its_own() -> None:
+    proto = net("float[N,T,8] x", f"{FOLDED} {MLP}", **LISTS)
+    joined, inner = shape(proto, "b") or ()
+    assert inner == 8 and isinstance(joined, str) and joined not in ("N", "T")
+    assert shape(proto, "m") == (joined, 12)
+    oracles_hold(proto, groups=[12])
+
+
+def test_lengths_that_come_back_get_their_name_again() -> None:
+    back = "q = Concat<axis=0>(d, c) r = Reshape(g, q)"
+    body = f"{FOLDED} m = MatMul(b, k) g = Relu(m) {back} n = MatMul(r, u) e = Relu(n) y = MatMul(e, v)"
+    proto = model(f"(float[N,T,8] x) => (float y) {{ {body} }}", {**WEIGHTS, "k": (8, 8)}, LISTS, batch="N")
+    assert shape(proto, "r") == ("N", "T", 8)
+    oracles_hold(proto, groups=[8, 12])
+
+
+@pytest.mark.parametrize("inputs", ["float[N,T,8] x", "float[1,T,8] x", "float[N,5,8] x", "float[N,N,8] x"])
+def test_the_fold_runs_whatever_is_open(inputs: str) -> None:
+    result = onnxfold.fold(net(inputs, f"{FOLDED} {MLP}", **LISTS), ratio=0.5, round_to=1, effort="fast", latency=False)
+    assert [g.after for g in result.report.groups] == [6]
+
+
+def test_a_dimension_that_nothing_tells_stays_open() -> None:
+    proto = net(
+        "float[N,T,8] x", f"z = NonZero(x) k = Transpose(z) b = GatherND(x, k) e = Unsqueeze(b, o) {MLP}", o=[1]
+    )
+    assert (shape(proto, "b") or (0,))[0] not in ("N", "T") and shape(proto, "x") == ("N", "T", 8)
+
+
+def test_given_shapes_are_not_varied() -> None:
+    proto = net("float[N,T,8] x", f"{FOLDED} {MLP}", **LISTS)
+    assert load(proto, {"x": (2, 3, 8)}).graph.tensor("m").shape == (6, 12)
+
+
+def test_lengths_that_only_some_models_take() -> None:
+    """A table of 32 positions: the trial of more fails, and what is known without it stays."""
+    body = f"n = Shape<start=1, end=2>(x) e = Slice(table, o, n, one) a = Add(x, e) {FOLDED.replace('(x', '(a')} {MLP}"
+    proto = model(
+        f"(float[N,T,8] x) => (float[A,B] y) {{ {body} }}", {**WEIGHTS, "table": (1, 32, 8)}, {**LISTS, "one": [1]},
+        batch="N",
+    )  # fmt: skip
+    found = load(proto).graph
+    assert found.tensor("x").shape == ("N", "T", 8) and (found.tensor("m").shape or ())[-1] == 12
+    oracles_hold(proto, {"x": (2, 5, 8)}, groups=[12])
+
+
+def test_a_list_of_numbers_is_no_shape() -> None:
+    """Short integral floats count as lengths where they meet lengths, and as data elsewhere."""
+    proto = model("(float[N,8] b) => (float y) { d = Mul(b, two) m = MatMul(d, u) g = Relu(m) y = MatMul(g, v) }",
+                  WEIGHTS, {"two": np.array([2.0], np.float32)}, batch="N")  # fmt: skip
+    oracles_hold(proto, groups=[12])
