@@ -21,29 +21,10 @@ from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
 from .graph import SAME_LIST, Node
 from .model import FLOATS, Model
+from .refusals import INTERFACE, Kept, Reason, Refusal, refusals
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
 from .view import NodeView, TensorView
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why channels are kept: `kind` is the sentence that refusals are grouped by, `where` the node or tensor."""
-
-    kind: str
-    where: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} ('{self.where}')"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Channels that are kept for one reason: how many, and the nodes or tensors that keep them."""
-
-    kind: str
-    channels: int
-    where: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,8 @@ class Recount:
 class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
-    `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis.
+    `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
+    atom whether it is in a group.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -68,7 +50,21 @@ class Analysis:
     recounts: tuple[Recount, ...]
     norms: tuple[Normalize, ...]
     slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
-    atoms: int
+    reached: NDArray[np.bool_] = field(repr=False)
+
+    @property
+    def atoms(self) -> int:
+        """How many atoms there are."""
+        return len(self.reached)
+
+    def share(self, tensor: str, axis: int) -> float:
+        """The share of an axis that is in groups, 0..1."""
+        found = [
+            self.reached[at : at + size].mean()
+            for (t, a, _), (at, size) in self.slots.items()
+            if (t, a) == (tensor, axis)
+        ]
+        return float(max(found, default=0.0))
 
     def lengths(self, removed: Iterable[Atoms]) -> Mapping[tuple[str, int], int]:
         """New lengths of all axes that get shorter when the atoms in `removed` go."""
@@ -108,12 +104,12 @@ class _Analyser:
         graph, constants = self.model.graph, self.model.constants
         for name in graph.inputs:
             if name not in constants:
-                self._pin_tensor(name, Reason("a graph input", name))
+                self._pin_tensor(name, Reason(INTERFACE[0], name))
         for node in graph.nodes:
             if not (node.outputs and all(name in constants for name in node.outputs if name)):
                 self._node(node)
         for name in graph.outputs:
-            self._pin_tensor(name, Reason("a graph output", name))
+            self._pin_tensor(name, Reason(INTERFACE[1], name))
         for tensor, axis, node in self.values.escapes():
             self._pin(self.table.axis(tensor, axis, 1), Reason(f"{node.op} uses this length as a number", node.label))
         self._choose()
@@ -122,14 +118,22 @@ class _Analyser:
         self._check_counts(labels)
         labels, pinned, reasons = self._kept(labels)
         groups, more = find_groups(self.table, labels, pinned, self.ties, self.roles, self.blocks, graph)
-        refusals = self._refusals(labels, pinned, reasons, more)
+        reached = np.zeros(self.table.count, bool)
+        for group in groups:
+            reached[group.atoms] = True
+        kept = Kept(self.table.slots, self.roles, labels, pinned, reasons, self.pins, more, reached)
         recounts = tuple(
             Recount(node.index, c.at, c.of.atoms, c.sign)
             for node, c in self.counts
             if isinstance(c.at, At) and len(c.of)
         )
         return Analysis(
-            groups, refusals, recounts, tuple(self.norms), MappingProxyType(dict(self.table.slots)), self.table.count
+            groups,
+            refusals(self.model, kept),
+            recounts,
+            tuple(self.norms),
+            MappingProxyType(dict(self.table.slots)),
+            reached,
         )
 
     # one node ---------------------------------------------------------------------------------------------------
@@ -337,34 +341,6 @@ class _Analyser:
         for i, (atoms, _) in enumerate(self.pins):
             np.minimum.at(reasons, labels[atoms], i)
         return labels, reasons < len(self.pins), reasons
-
-    def _refusals(
-        self,
-        labels: NDArray[np.int64],
-        pinned: NDArray[np.bool_],
-        reasons: NDArray[np.int64],
-        more: Mapping[tuple[str, str], int],
-    ) -> tuple[Refusal, ...]:
-        costs: dict[str, tuple[int, dict[str, None]]] = {}
-
-        def add(kind: str, where: str, channels: int) -> None:
-            total, places = costs.get(kind, (0, {}))
-            places[where] = None
-            costs[kind] = (total + channels, places)
-
-        counted = np.zeros(len(pinned), bool)
-        for key, roles in self.roles.items():
-            shape = self.model.graph.tensor(key[0]).shape or ()
-            if Role.MAKES in roles and len(shape) > 1:
-                start, size = self.table.slots[key]
-                counted[labels[start : start + size]] = True
-        for channel in np.flatnonzero(counted & pinned):
-            reason = self.pins[reasons[channel]][1]
-            add(reason.kind, reason.where, 1)
-        for (kind, where), channels in more.items():
-            add(kind, where, channels)
-        ordered = sorted(costs.items(), key=lambda item: (-item[1][0], item[0]))
-        return tuple(Refusal(kind, total, tuple(places)) for kind, (total, places) in ordered)
 
     # pins -------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
 from .costs import costs, count_parameters
+from .coverage import coverage
 from .errors import NothingToFoldError, ValidationError
 from .estimate import estimate
 from .evidence import gather_evidence, keep_samples
@@ -176,6 +177,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
+                coverage(found.analysis, prices),
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -197,8 +199,11 @@ def inspect(
     analysis = analysed(loaded)
     notes = notes_on(analysis, compiled)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
-    size = Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({}))
-    return FoldReport(named(model), "", {}, size, None, groups, analysis.refusals, None)
+    prices = costs(loaded, input_shapes)
+    size = Size(loaded.size, count_parameters(loaded.proto), prices.macs({}))
+    return FoldReport(
+        named(model), "", {}, size, None, groups, analysis.refusals, None, coverage=coverage(analysis, prices)
+    )
 
 
 def compare(

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .analyse import Refusal
+from .coverage import Coverage
 from .store import write_text
 from .tables import change, in_bytes, in_ms, in_percent, in_units, less, new_table, plain
 from .validate import Check, short
@@ -51,7 +52,9 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """All of a run. `after` and `check` are None where nothing was folded (inspect)."""
+    """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
+    analysed (compare).
+    """
 
     model: str
     output: str
@@ -62,19 +65,18 @@ class FoldReport:
     refusals: tuple[Refusal, ...]
     check: Check | None
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def foldable_share(self) -> float:
-        """Channels in groups over all channels that some weight makes."""
-        inside = sum(g.before for g in self.groups)
-        return inside / max(1, inside + sum(r.channels for r in self.refusals))
+    coverage: Coverage | None = None
 
     @property
     def verdict(self) -> str:
         """One line that says what came out of it."""
         if self.check is None or self.after is None:
             channels = sum(g.before for g in self.groups)
-            return f"{len(self.groups)} groups, {channels} channels ({self.foldable_share:.0%} of all) can be folded"
+            text = f"{len(self.groups)} groups, {channels} channels can be folded"
+            if self.coverage is None:
+                return text
+            macs = f" and {self.coverage.macs:.0%} of the MACs" if self.before.macs else ""
+            return f"{text}: {self.coverage.parameters:.0%} of the parameters{macs} are in reach"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
         parts = [f"file {less(self.before.file, self.after.file)}"]
@@ -90,7 +92,7 @@ class FoldReport:
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
-        data = {"schema": SCHEMA, **asdict(self), "foldable_share": self.foldable_share, "verdict": self.verdict}
+        data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict}
         data["passed"] = None if self.check is None else self.check.passed
         return json.dumps(plain(data), indent=2, allow_nan=False)
 
@@ -182,12 +184,13 @@ class FoldReport:
         return table
 
     def _refused(self, verbose: bool) -> Table:
-        table = new_table("kept as it is because of", right=["channels"], more=["where"])
+        table = new_table("kept as it is because of", right=["channels", "parameters"], more=["where"])
         for refusal in self.refusals:
             shown = refusal.where if verbose else refusal.where[:3]
             more = len(refusal.where) - len(shown)
             where = ", ".join(shown) + (f" and {more} more" if more else "")
-            table.add_row(Text(refusal.kind), str(refusal.channels), Text(where, style="dim"))
+            cost = in_units(refusal.parameters) if refusal.parameters else ""
+            table.add_row(Text(refusal.kind), str(refusal.channels or ""), cost, Text(where, style="dim"))
         return table
 
 

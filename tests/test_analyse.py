@@ -96,7 +96,7 @@ def test_an_axis_that_a_rule_leaves_out_is_kept() -> None:
 def test_a_part_that_a_rule_leaves_out_is_kept() -> None:
     analysis = found(tie(0), lambda n: Tie(n.x().axis(1)[:6], n.y().axis(1)[:6]), tie(2), tie(3))
     assert [g.size for g in analysis.groups] == [6]
-    assert [(r.kind, r.channels) for r in analysis.refusals][1] == ("Relu mixes this axis", 2)
+    assert ("Relu mixes this axis", 2) in [(r.kind, r.channels) for r in analysis.refusals]
 
 
 def test_free_positions_are_not_kept() -> None:

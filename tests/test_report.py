@@ -18,6 +18,7 @@ from tiny import MODELS, ROOT, fold, net
 
 from onnxfold import FoldReport, compare, inspect, sweep
 from onnxfold.analyse import Refusal
+from onnxfold.coverage import Coverage
 from onnxfold.gauge import Gauge
 from onnxfold.report import GroupReport, Size, save
 from onnxfold.tables import in_bytes, in_ms, in_percent, in_units
@@ -80,7 +81,7 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
         GroupReport("features/block_with_a_very_long_name/that_exporters_like/conv2d_17/Conv2D", 1024, 1024, 32, 0, 0.0,
                     ("a",), ("b",), "too narrow for --round-to 64"),
     )  # fmt: skip
-    refusals = (Refusal("Softmax mixes this axis", 80, ("n1", "n2", "n3", "n4", "n5")),)
+    refusals = (Refusal("Softmax mixes this axis", 80, ("n1", "n2", "n3", "n4", "n5"), 12_800),)
     return FoldReport("in.onnx", "out.onnx", {"seed": 0}, Size(2_500_000, 170_730, 4_475_520),
                       Size(1_250_000, 96_610, 2_521_056), groups, refusals, replace(verdict, **check))  # fmt: skip
 
@@ -114,7 +115,7 @@ def test_tables_fit_narrow_terminals() -> None:
         r"MACs +4\.48 M +2\.52 M +-43\.7 %",
         r"latency CPU +12\.5 ms +10\.0 ms +1\.25 x as fast", r"latency CUDA +failed",
         r"logits +25 % +0\.9700 +12\.0 dB +1\.5 +87\.5 %", r"boxes +0 % +1\.0000 +exact +0",
-        r"conv +64 → 48 +3 +12 clusters +0\.125", r"Softmax mixes this axis +80 +n1, n2, n3 and 2 more",
+        r"conv +64 → 48 +3 +12 clusters +0\.125", r"Softmax mixes this axis +80 +12\.8 k +n1, n2, n3 and 2 more",
         r"1024 +2 ", "32 equal", "measured on random inputs",
     ):  # fmt: skip
         assert re.search(words, text), words + "\n" + text
@@ -178,5 +179,11 @@ def test_other_figures() -> None:
     ]  # fmt: skip
 
 
-def test_foldable_share() -> None:
-    assert example().foldable_share == pytest.approx((64 + 1024) / (64 + 1024 + 80))
+def test_what_is_in_reach_is_said() -> None:
+    inside = replace(example(), after=None, check=None, coverage=Coverage(0.75, 0.5))
+    assert (
+        inside.verdict
+        == "2 groups, 1088 channels can be folded: 75% of the parameters and 50% of the MACs are in reach"
+    )
+    assert replace(inside, before=Size(1, 1, 0)).verdict.endswith("75% of the parameters are in reach")
+    assert replace(inside, coverage=None).verdict == "2 groups, 1088 channels can be folded"

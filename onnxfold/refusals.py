@@ -1,0 +1,149 @@
+"""What is kept and why: channels and parameters by reason, the dearest first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto
+
+from .atoms import SlotKey
+from .channels import Role
+from .facts import Atoms
+from .graph import subgraphs
+from .model import FLOATS, Model
+
+INTERFACE = ("a graph input", "a graph output")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why channels are kept: `kind` is the sentence that refusals are grouped by, `where` the node or tensor."""
+
+    kind: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} ('{self.where}')"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Channels that are kept for one reason: how many, the nodes or tensors that keep them, and what that costs.
+
+    `parameters` counts the numbers of weights that no group reaches along any axis, by the reason why the channels that
+    they make are kept (or those that they read, where they make an output of the model).
+    """
+
+    kind: str
+    channels: int
+    where: tuple[str, ...]
+    parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the analysis knows when all is settled, by channel and by atom.
+
+    `labels` [atoms] are channels; `pinned` [channels] with the index of the first of `pins` in `reasons` [channels];
+    `more` counts channels that are kept for other reasons, (kind, where); `reached` [atoms] tells what is in a group.
+    """
+
+    slots: Mapping[SlotKey, tuple[int, int]]
+    roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]]
+    labels: NDArray[np.int64]
+    pinned: NDArray[np.bool_]
+    reasons: NDArray[np.int64]
+    pins: Sequence[tuple[Atoms, Reason]]
+    more: Mapping[tuple[str, str], int]
+    reached: NDArray[np.bool_]
+
+    def at(self, key: SlotKey) -> NDArray[np.int64]:
+        """The channels of an axis."""
+        start, size = self.slots[key]
+        return self.labels[start : start + size]
+
+
+def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
+    """All reasons, those that cost most parameters first."""
+    channels, parameters = Counter[Reason](), Counter[Reason]()
+    counted = np.zeros(len(kept.pinned), bool)
+    for key, roles in kept.roles.items():
+        if Role.MAKES in roles and len(model.graph.tensor(key[0]).shape or ()) > 1:
+            counted[kept.at(key)] = True
+    for channel in np.flatnonzero(counted & kept.pinned):
+        channels[kept.pins[kept.reasons[channel]][1]] += 1
+    for (kind, where), count in kept.more.items():
+        channels[Reason(kind, where)] += count
+    for name, user in _weights(model):
+        parameters.update(_unreached(model, kept, name, user))
+    for node in model.graph.nodes:
+        inside = _inside(model.proto.graph.node[node.index])
+        if inside:
+            parameters[Reason(f"a weight inside the body of {node.op}", node.label)] += inside
+    kinds: dict[str, list[Reason]] = {}
+    for reason in dict.fromkeys([*channels, *parameters]):
+        kinds.setdefault(reason.kind, []).append(reason)
+    found = [
+        Refusal(
+            kind, sum(channels[r] for r in of), tuple(dict.fromkeys(r.where for r in of)),
+            round(sum(parameters[r] for r in of)),
+        ) for kind, of in kinds.items()
+    ]  # fmt: skip
+    return tuple(
+        sorted((r for r in found if r.channels or r.parameters), key=lambda r: (-r.parameters, -r.channels, r.kind))
+    )
+
+
+def _weights(model: Model) -> Iterator[tuple[str, str]]:
+    """The constants that hold several floating-point numbers and meet data, each with the first node that uses it."""
+    graph, seen = model.graph, set[str]()
+    for node in graph.nodes:
+        if node.outputs and all(name in model.constants for name in node.outputs if name):
+            continue
+        for name in node.inputs:
+            info = graph.tensor(name)
+            if name in model.constants and name not in seen and info.dtype in FLOATS:
+                seen.add(name)
+                if math.prod(d if isinstance(d, int) else 1 for d in info.shape or ()) > 1:
+                    yield name, node.label
+
+
+def _unreached(model: Model, kept: Kept, name: str, user: str) -> Mapping[Reason, int]:
+    """Numbers of weight `name` that lie in no group along any axis, by the reason why what it makes is kept.
+
+    What it reads is blamed where it makes an output of the model, which nothing can change.
+    """
+    shape = model.graph.tensor(name).shape or ()
+    keys = [key for key in kept.slots if key[0] == name]
+    left = float(math.prod(int(d or 0) for d in shape))
+    for axis in range(len(shape)):
+        shares = [
+            kept.reached[start : start + size].mean() for start, size in (kept.slots[k] for k in keys if k[1] == axis)
+        ]
+        left *= 1 - float(max(shares, default=0.0))
+    if left < 0.5:
+        return {}
+    used = [key for key in keys if key in kept.roles] or keys
+    used.sort(key=lambda key: Role.MAKES not in kept.roles.get(key, {}))
+    blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
+    blamed.sort(key=lambda causes: all(reason.kind in INTERFACE for reason in causes))
+    if not blamed or not blamed[0]:
+        return {Reason("no rule speaks of this weight", user): round(left)}
+    return {reason: round(left * times / blamed[0].total()) for reason, times in blamed[0].items()}
+
+
+def _inside(node: NodeProto) -> int:
+    """Floating-point numbers stored in the bodies of a node."""
+    total = 0
+    for body in subgraphs(node):
+        tensors: list[TensorProto] = list(body.initializer)
+        for inner in body.node:
+            total += _inside(inner)
+            tensors += [a.t for a in inner.attribute if a.type == AttributeProto.TENSOR]
+        total += sum(math.prod(t.dims) for t in tensors if t.data_type in FLOATS)
+    return total
