@@ -151,7 +151,7 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
     if known:
         nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
         named = {name for n in nodes for name in n.output}
-        values = [(name, numpy_helper.from_array(np.ascontiguousarray(value))) for name, value in known.items()]
+        values = [(name, numpy_helper.from_array(np.asarray(value, order="C"))) for name, value in known.items()]
         front = [onnx.helper.make_node("Constant", [], [name], value=v) for name, v in values if name not in named]
         copy = ModelProto()
         copy.CopyFrom(model)
@@ -162,6 +162,29 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
     except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
         return model
+
+
+def infer_node(
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]
+) -> dict[str, tuple[tuple[Dim, ...] | None, int]]:
+    """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
+
+    Empty where there is no schema for it, or inference fails.
+    """
+    types = {}
+    for name in filter(None, node.inputs):
+        info = graph.tensor(name)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+    try:
+        schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
+    except Exception:  # SchemaError, InferenceError, bare RuntimeErrors
+        return {}
+    return {
+        name: (_dims(kind.tensor_type), kind.tensor_type.elem_type)
+        for name, kind in found.items()
+        if kind.HasField("tensor_type")
+    }
 
 
 def contradiction(proto: ModelProto) -> str:
@@ -270,10 +293,14 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+    return _dims(value.type.tensor_type) if value.type.HasField("tensor_type") else None
+
+
+def _dims(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
+    if not kind.HasField("shape"):
         return None
     dims: list[Dim] = []
-    for d in value.type.tensor_type.shape.dim:
+    for d in kind.shape.dim:
         if d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST:
             dims.append(d.dim_value)
         else:

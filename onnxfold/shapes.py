@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, numpy_helper
 
-from .graph import Dim, Graph, TensorInfo, consistent, infer_shapes, reshaped, skeleton
+from .graph import Dim, Graph, TensorInfo, consistent, infer_node, infer_shapes, reshaped, skeleton
 from .shapevalues import Fixed, ShapeValues
 
-_ROUNDS = 16  # of shape inference: what a computed length settles may settle others behind it
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 _SPATIAL, _OTHER = 64, 16  # strides divide these; times a prime, no two open dimensions are taken for each other
 Shapes = Mapping[str, Sequence[int]]
@@ -26,16 +26,49 @@ class Known(Fixed, Protocol):
 
 
 def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
-    """`graph`, a view of the skeleton `bare`, with all shapes that inference finds."""
-    known = constants.small()
-    graph = reshaped(graph, bare, infer_shapes(bare, known))
-    for _ in range(_ROUNDS):
-        more = ShapeValues(graph, constants).settled()
-        if more.keys() <= known.keys():
-            break
-        known.update(more)
-        graph = reshaped(graph, bare, infer_shapes(bare, known))
+    """`graph`, a view of the skeleton `bare`, with all shapes that inference finds.
+
+    onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
+    known by then: it does not follow all that exporters compute of shapes, and gives up for good where it stops.
+    """
+    small = constants.small()
+    graph = reshaped(graph, bare, infer_shapes(bare, small))
+    tensors = dict(graph.tensors)
+    graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
+    data = {t.name: t for t in bare.graph.initializer}
+    data.update((name, _tensor(value)) for name, value in small.items())
+    declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
+    values = ShapeValues(graph, constants, ())
+    for node, proto in zip(graph.nodes, bare.graph.node, strict=True):
+        missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
+        if missing and not node.captures:
+            given = {name: data[name] for name in node.inputs if name in data}
+            for name in node.inputs:
+                found = values.list_for(name, node) if name else None
+                if found is not None:
+                    given[name] = _tensor(found)
+            for name, (shape, kind) in infer_node(graph, node, proto, given).items():
+                if name in missing:
+                    tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
+        values.learn(node)
     return graph
+
+
+def _tensor(value: NDArray[Any]) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(value, order="C"))
+
+
+def _dims(graph: Graph, name: str) -> tuple[Dim, ...]:
+    return graph.tensor(name).shape or (None,)
+
+
+def _filled(
+    found: tuple[Dim, ...] | None, more: tuple[Dim, ...] | None, declared: Collection[str]
+) -> tuple[Dim, ...] | None:
+    """`found`, with what `more` knows where it does not; `found` where they contradict each other."""
+    if found is None or more is None or len(found) != len(more):
+        return found if found is not None else more
+    return tuple(b if _unknown(a, declared) and b is not None else a for a, b in zip(found, more, strict=True))
 
 
 def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> Graph:
@@ -54,9 +87,9 @@ def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> 
     tensors = dict(graph.tensors)
     for info in _used(graph):
         if info.name in one and info.name in two:
-            shape = _joined(info.shape, one[info.name].shape, two[info.name].shape, names)
+            shape = _joined(one[info.name].shape, two[info.name].shape, names)
             kind = info.dtype or one[info.name].dtype
-            tensors[info.name] = TensorInfo(info.name, shape, kind)
+            tensors[info.name] = TensorInfo(info.name, _filled(info.shape, shape, declared), kind)
     return replace(graph, tensors=MappingProxyType(tensors))
 
 
@@ -65,7 +98,7 @@ def _used(graph: Graph) -> Iterator[TensorInfo]:
     return (graph.tensor(name) for name in names)
 
 
-def _unknown(dim: Dim, declared: set[str]) -> bool:
+def _unknown(dim: Dim, declared: Collection[str]) -> bool:
     """Whether a dimension may be more than is known: open, and not called as one of the inputs'."""
     return not isinstance(dim, int) and dim not in declared
 
@@ -94,19 +127,15 @@ def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[
 
 
 def _joined(
-    found: tuple[Dim, ...] | None,
-    one: tuple[Dim, ...] | None,
-    two: tuple[Dim, ...] | None,
-    names: Mapping[tuple[int, int], str],
+    one: tuple[Dim, ...] | None, two: tuple[Dim, ...] | None, names: Mapping[tuple[int, int], str]
 ) -> tuple[Dim, ...] | None:
-    """What two trials say of a shape, where nothing was found; `found` where they contradict it or know nothing."""
-    if one is None or two is None or len(one) != len(two) or (found is not None and len(found) != len(one)):
-        return found
+    """What two trials together say of a shape; None where they disagree on the rank."""
+    if one is None or two is None or len(one) != len(two):
+        return None
     dims = list[Dim]()
-    declared = set(names.values())
-    for known, a, b in zip(found or (None,) * len(one), one, two, strict=True):
-        if _unknown(known, declared) and isinstance(a, int) and isinstance(b, int):
+    for a, b in zip(one, two, strict=True):
+        if isinstance(a, int) and isinstance(b, int):
             dims.append(a if a == b else names.get((a, b), f"{a}|{b}"))
         else:
-            dims.append(known)
+            dims.append(None)
     return tuple(dims)

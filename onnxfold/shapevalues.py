@@ -6,7 +6,7 @@ the batch is open, and the emitter knows which integers follow a folded channel 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,17 +60,22 @@ class Fixed(Protocol):
 class ShapeValues:
     """The known integers of small tensors, by name; None for a tensor that is not one."""
 
-    def __init__(self, graph: Graph, constants: Fixed) -> None:
+    def __init__(self, graph: Graph, constants: Fixed, nodes: Iterable[Node] | None = None) -> None:
+        """What `nodes` compute (None: all of the graph's, which stand in order)."""
         self._graph, self._constants = graph, constants
         self._known: dict[str, Values | None] = {}
-        for node in graph.nodes:
-            rule = _RULES.get(node.op) if node.domain == "" else None
-            if rule is None or not node.outputs or node.outputs[0] in constants:
-                continue
-            try:
-                self._known[node.outputs[0]] = rule(self, node)
-            except (ValueError, IndexError, TypeError, KeyError):
-                self._known[node.outputs[0]] = None
+        for node in graph.nodes if nodes is None else nodes:
+            self.learn(node)
+
+    def learn(self, node: Node) -> None:
+        """Find the integers that one more node computes."""
+        rule = _RULES.get(node.op) if node.domain == "" else None
+        if rule is None or not node.outputs or node.outputs[0] in self._constants:
+            return
+        try:
+            self._known[node.outputs[0]] = rule(self, node)
+        except (ValueError, IndexError, TypeError, KeyError):
+            self._known[node.outputs[0]] = None
 
     def escapes(self) -> Iterator[tuple[str, int, Node]]:
         """Axes (tensor, axis) whose length ends up where nothing follows it (a float, say), and the node there."""
@@ -97,25 +102,22 @@ class ShapeValues:
         if known is not None:
             yield from ((tensor, axis, node) for v in known.ravel() for tensor, axis in sorted(v.sources))
 
-    def settled(self) -> dict[str, NDArray[Any]]:
-        """Computed lists by name, for shape inference: those of known integers, and targets of Reshape that copy.
+    def list_for(self, name: str, node: Node) -> NDArray[Any] | None:
+        """Computed list `name` as shape inference of `node` should see it; None if it is not known.
 
-        Shape inference knows neither all the arithmetic that is known here, nor that the open batch of a target is the
-        batch of what it reshapes: there a 0 says so.
+        Shape inference does not see that the open batch of a Reshape's target is the batch of what it reshapes: there a
+        0 says so.
         """
-        found: dict[str, NDArray[Any]] = {}
-        for name, values in self._known.items():
-            if values is None or name in self._constants:
-                continue
-            numbers = [v.number for v in values.ravel()]
-            if None in numbers:
-                copied = [self._copying(values, self._graph.nodes[i]) for i in self._graph.consumers.get(name, ())]
-                if not copied or any(c is None or c != copied[0] for c in copied):
-                    continue
-                numbers = list(copied[0] or ())
-            kind = _KINDS.get(self.dtype(name), np.int64)
-            found[name] = np.array(numbers, kind).reshape(values.shape)
-        return found
+        values = self._known.get(name)
+        if values is None or name in self._constants:
+            return None
+        numbers = [v.number for v in values.ravel()]
+        if None in numbers:
+            copied = self._copying(values, node)
+            if copied is None:
+                return None
+            numbers = copied
+        return np.array(numbers, _KINDS.get(self.dtype(name), np.int64)).reshape(values.shape)
 
     def _copying(self, target: Values, node: Node) -> list[int | None] | None:
         """The target of a Reshape with 0 for open dimensions that are copied; None if it has others."""
