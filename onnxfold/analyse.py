@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +22,7 @@ from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
 from .graph import SAME_LIST, Node
 from .model import FLOATS, Model
-from .refusals import INTERFACE, Kept, Reason, Refusal, refusals
+from .refusals import INTERFACE, Kept, Reason, Refusal, parameters, refusals
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
 from .view import NodeView, TensorView
@@ -42,7 +43,7 @@ class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
     `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
-    atom whether it is in a group.
+    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -51,20 +52,21 @@ class Analysis:
     norms: tuple[Normalize, ...]
     slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
     reached: NDArray[np.bool_] = field(repr=False)
+    parameters: int
 
     @property
     def atoms(self) -> int:
         """How many atoms there are."""
         return len(self.reached)
 
-    def share(self, tensor: str, axis: int) -> float:
-        """The share of an axis that is in groups, 0..1."""
-        found = [
-            self.reached[at : at + size].mean()
-            for (t, a, _), (at, size) in self.slots.items()
-            if (t, a) == (tensor, axis)
-        ]
-        return float(max(found, default=0.0))
+    @cached_property
+    def shares(self) -> Mapping[tuple[str, int], float]:
+        """The share of every axis (tensor, axis) that is in groups, 0..1; axes that are not there are in none."""
+        out = dict[tuple[str, int], float]()
+        for (tensor, axis, _), (at, size) in self.slots.items():
+            inside = float(self.reached[at : at + size].sum()) / max(1, size)
+            out[tensor, axis] = max(inside, out.get((tensor, axis), 0.0))
+        return out
 
     def lengths(self, removed: Iterable[Atoms]) -> Mapping[tuple[str, int], int]:
         """New lengths of all axes that get shorter when the atoms in `removed` go."""
@@ -134,6 +136,7 @@ class _Analyser:
             tuple(self.norms),
             MappingProxyType(dict(self.table.slots)),
             reached,
+            parameters(self.model),
         )
 
     # one node ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .analyse import Analysis
-from .costs import Costs, Dims
+from .costs import Costs
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,8 @@ class Coverage:
 
 def coverage(analysis: Analysis, prices: Costs) -> Coverage:
     """What `analysis` reaches of a model that costs `prices`."""
-
-    def share(terms: tuple[Dims, ...]) -> float:
-        sizes = [math.prod(prices.shapes[tensor][axis] for tensor, axis in term) for term in terms]
-        left = [math.prod(1 - analysis.share(*dim) for dim in term) for term in terms]
-        return 1 - sum(size * out for size, out in zip(sizes, left, strict=True)) / max(1, sum(sizes))
-
-    return Coverage(share(prices.params_terms), share(prices.macs_terms))
+    sizes = [math.prod(prices.shapes[tensor][axis] for tensor, axis in term) for term in prices.macs_terms]
+    left = [math.prod(1 - analysis.shares.get(dim, 0.0) for dim in term) for term in prices.macs_terms]
+    inside = sum(size * (1 - out) for size, out in zip(sizes, left, strict=True))
+    kept = sum(refusal.parameters for refusal in analysis.refusals)
+    return Coverage(max(0.0, 1 - kept / max(1, analysis.parameters)), inside / max(1, sum(sizes)))

@@ -71,7 +71,7 @@ def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how
     def error(skip: frozenset[SlotKey]) -> float:
         return _error(model, model.proto, emit(model, edits(model, analysis, merges, skip)), seed, **how)
 
-    return OracleResult(error(frozenset()), error(_control(analysis)))
+    return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
@@ -86,7 +86,7 @@ def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **h
         merges = {group.name: folding(pairs(group)) for group in again.groups}
         return _error(model, twice.proto, emit(twice, edits(twice, again, merges)), seed, **how)
 
-    return OracleResult(error(frozenset()), error(_control(analysis)))
+    return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
 def _error(
@@ -96,8 +96,9 @@ def _error(
     seed: int,
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int = 2,
+    scale: float = 1.0,
 ) -> float:
-    """The largest relative L2 error over the raw outputs of two versions of `model`."""
+    """The largest relative L2 error over the raw outputs of two versions of `model`; floats are fed times `scale`."""
     outputs = raw_outputs(model.graph)
 
     def session(proto: ModelProto) -> Session:
@@ -105,13 +106,14 @@ def _error(
 
     first = session(before)
     feeds = probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
+    feeds = {n: np.asarray(x * scale, x.dtype) if x.dtype.kind == "f" and scale != 1 else x for n, x in feeds.items()}
     return max(relative_l2(a, b) for a, b in zip(first.run(feeds), session(after).run(feeds), strict=True))
 
 
-def _control(analysis: Analysis) -> frozenset[SlotKey]:
-    """The last making parameter: without it the others of its group no longer agree with it."""
+def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:
+    """A making parameter of the last group, a weight rather than a bias: without it the others disagree with it."""
     for group in reversed(analysis.groups):
         slots = [(p.tensor, p.axis, p.blocks) for p in group.parameters if p.role is Role.MAKES]
         if slots:
-            return frozenset(slots[:1])
+            return frozenset([max(slots, key=lambda slot: len(model.graph.tensor(slot[0]).shape or ()))])
     return frozenset()

@@ -70,7 +70,7 @@ class Kept:
 
 def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
     """All reasons, those that cost most parameters first."""
-    channels, parameters = Counter[Reason](), Counter[Reason]()
+    channels, cost = Counter[Reason](), Counter[Reason]()
     counted = np.zeros(len(kept.pinned), bool)
     for key, roles in kept.roles.items():
         if Role.MAKES in roles and len(model.graph.tensor(key[0]).shape or ()) > 1:
@@ -79,24 +79,37 @@ def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
         channels[kept.pins[kept.reasons[channel]][1]] += 1
     for (kind, where), count in kept.more.items():
         channels[Reason(kind, where)] += count
+    axes: dict[str, list[SlotKey]] = {}
+    for key in kept.slots:
+        axes.setdefault(key[0], []).append(key)
     for name, user in _weights(model):
-        parameters.update(_unreached(model, kept, name, user))
+        cost.update(_unreached(model, kept, name, axes.get(name, []), user))
     for node in model.graph.nodes:
         inside = _inside(model.proto.graph.node[node.index])
         if inside:
-            parameters[Reason(f"a weight inside the body of {node.op}", node.label)] += inside
+            cost[Reason(f"a weight inside the body of {node.op}", node.label)] += inside
     kinds: dict[str, list[Reason]] = {}
-    for reason in dict.fromkeys([*channels, *parameters]):
+    for reason in dict.fromkeys([*channels, *cost]):
         kinds.setdefault(reason.kind, []).append(reason)
     found = [
         Refusal(
             kind, sum(channels[r] for r in of), tuple(dict.fromkeys(r.where for r in of)),
-            round(sum(parameters[r] for r in of)),
+            round(sum(cost[r] for r in of)),
         ) for kind, of in kinds.items()
     ]  # fmt: skip
     return tuple(
         sorted((r for r in found if r.channels or r.parameters), key=lambda r: (-r.parameters, -r.channels, r.kind))
     )
+
+
+def parameters(model: Model) -> int:
+    """The floating-point numbers in all weights that meet data, those inside bodies included."""
+    outside = sum(_count(model, name) for name, _ in _weights(model))
+    return outside + sum(_inside(node) for node in model.proto.graph.node)
+
+
+def _count(model: Model, name: str) -> int:
+    return math.prod(d if isinstance(d, int) else 1 for d in model.graph.tensor(name).shape or ())
 
 
 def _weights(model: Model) -> Iterator[tuple[str, str]]:
@@ -109,27 +122,22 @@ def _weights(model: Model) -> Iterator[tuple[str, str]]:
             info = graph.tensor(name)
             if name in model.constants and name not in seen and info.dtype in FLOATS:
                 seen.add(name)
-                if math.prod(d if isinstance(d, int) else 1 for d in info.shape or ()) > 1:
+                if _count(model, name) > 1:
                     yield name, node.label
 
 
-def _unreached(model: Model, kept: Kept, name: str, user: str) -> Mapping[Reason, int]:
-    """Numbers of weight `name` that lie in no group along any axis, by the reason why what it makes is kept.
+def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], user: str) -> Mapping[Reason, int]:
+    """Numbers of weight `name`, of axes `keys`, that lie in no group at all, by the reason why what it makes is kept.
 
     What it reads is blamed where it makes an output of the model, which nothing can change.
     """
-    shape = model.graph.tensor(name).shape or ()
-    keys = [key for key in kept.slots if key[0] == name]
-    left = float(math.prod(int(d or 0) for d in shape))
-    for axis in range(len(shape)):
-        shares = [
-            kept.reached[start : start + size].mean() for start, size in (kept.slots[k] for k in keys if k[1] == axis)
-        ]
-        left *= 1 - float(max(shares, default=0.0))
+    left = float(_count(model, name))
+    for axis in {key[1] for key in keys}:
+        spans = [kept.slots[key] for key in keys if key[1] == axis]
+        left *= 1 - max(float(kept.reached[at : at + size].sum()) / max(1, size) for at, size in spans)
     if left < 0.5:
         return {}
-    used = [key for key in keys if key in kept.roles] or keys
-    used.sort(key=lambda key: Role.MAKES not in kept.roles.get(key, {}))
+    used = sorted([k for k in keys if k in kept.roles] or keys, key=lambda k: Role.MAKES not in kept.roles.get(k, {}))
     blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
     blamed.sort(key=lambda causes: all(reason.kind in INTERFACE for reason in causes))
     if not blamed or not blamed[0]:
