@@ -19,7 +19,19 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, consistent, infer_shapes, read_graph, reshaped, skeleton, subgraphs
+from .graph import (
+    DEFAULT_DOMAINS,
+    Graph,
+    Node,
+    captures,
+    consistent,
+    infer_shapes,
+    plain_domains,
+    read_graph,
+    reshaped,
+    skeleton,
+    subgraphs,
+)
 from .shapevalues import ShapeValues
 
 FLOATS = frozenset(
@@ -174,7 +186,7 @@ def _check(proto: ModelProto, path: Path | None, what: str) -> None:
         if path is not None and (outside or proto.ByteSize() >= _PROTOBUF_LIMIT):
             onnx.checker.check_model(str(path))
         else:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(plain_domains(proto))
     except Exception as error:  # the checker raises ValidationError, but also bare ValueError and RuntimeError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
@@ -318,7 +330,8 @@ class Constants:
         self._initializers = {t.name: t for t in proto.graph.initializer}
         self._nodes: dict[str, Node] = {}
         self._protos = proto.graph.node
-        self._opsets = list(proto.opset_import)
+        default = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
+        self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}
         names = set(self._initializers)
         for node in graph.nodes:
@@ -386,8 +399,11 @@ class Constants:
 
         feeds = {i: np.array(self.array(i)) for i in dict.fromkeys(node.inputs) if i}
         untyped = onnx.TypeProto()
+        maker = NodeProto()
+        maker.CopyFrom(self._protos[node.index])
+        maker.ClearField("domain")  # the default one, however it is spelled
         graph = onnx.helper.make_graph(
-            [self._protos[node.index]], "constant",
+            [maker], "constant",
             [onnx.helper.make_value_info(i, untyped) for i in feeds],
             [onnx.helper.make_value_info(name, untyped)],
         )  # fmt: skip
