@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
@@ -227,22 +227,30 @@ def check_tensor(tensor: TensorProto) -> None:
 
 
 def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies and of functions."""
+    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies, functions, training."""
 
     def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
         for node in nodes:
             for attribute in node.attribute:
                 yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+                yield from of_sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
             for body in subgraphs(node):
                 yield from of_graph(body)
 
+    def of_sparse(tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:
+        yield from (t for sparse in tensors for t in (sparse.values, sparse.indices) if uses_external_data(t))
+
     def of_graph(graph: GraphProto) -> Iterator[TensorProto]:
         yield from (t for t in graph.initializer if uses_external_data(t))
+        yield from of_sparse(graph.sparse_initializer)
         yield from inside(graph.node)
 
     yield from of_graph(proto.graph)
     for function in proto.functions:
         yield from inside(function.node)
+    for step in proto.training_info:
+        yield from of_graph(step.initialization)
+        yield from of_graph(step.algorithm)
 
 
 def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
