@@ -13,8 +13,8 @@ from onnx import ModelProto, TensorProto, helper
 from onnxfold.model import external_length
 
 KINDS = [name for name, _ in TensorProto.DataType.items() if name not in ("UNDEFINED", "STRING")]
-NOT_RUN = {"COMPLEX64", "COMPLEX128", "FLOAT8E8M0", "FLOAT6E2M3", "FLOAT6E3M2"}  # by onnxruntime 1.31
-NOT_READ = {*NOT_RUN, "FLOAT4E2M1", "INT2", "UINT2"}  # by its Cast
+NOT_LOADED = {"FLOAT6E2M3", "FLOAT6E3M2"}  # by onnxruntime 1.31
+NOT_READ = {*NOT_LOADED, "COMPLEX64", "COMPLEX128", "FLOAT8E8M0", "FLOAT4E2M1", "INT2", "UINT2"}  # by its Cast
 
 
 def bystander(p: ModelProto, kind: str, read: bool) -> None:
@@ -29,7 +29,7 @@ def bystander(p: ModelProto, kind: str, read: bool) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unused(tmp_path: Path, kind: str) -> None:
-    stays(tmp_path, partial(bystander, kind=kind, read=False), runs=kind not in NOT_RUN)
+    stays(tmp_path, partial(bystander, kind=kind, read=False), runs=kind not in NOT_LOADED)
 
 
 @pytest.mark.parametrize("kind", KINDS)
