@@ -36,7 +36,7 @@ SHAPES = {"w1": (8, 6), "b1": (8,), "w2": (4, 8), "b2": (4,)}
 FOLDED: Mapping[str, Sequence[int]] = {"w1": (4, 6), "b1": (4,), "w2": (4, 4)}
 DECLARED = {"h": 1, "r": 1}  # tensors whose declared shapes change, and the axis
 OPTIONS: Mapping[str, Any] = {"ratio": 0.5, "round_to": 1, "effort": "fast", "latency": False}
-VALUES = ("raw_data", "float_data", "int32_data", "double_data")
+VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data")
 WHERE = ("location", "offset", "length", "checksum")  # of external data; it is in another file afterwards
 
 
@@ -198,6 +198,9 @@ def difference(folded: Folded, explain: bool = True) -> str:
             trouble = _blank(tensor, found.get(tensor.name), folded.weights[tensor.name])
             if trouble:
                 return trouble
+    for one, other in zip(before.graph.node, after.graph.node, strict=False):
+        if one.op_type == other.op_type == "Constant" and one.output[0] in folded.weights:
+            _blank_list(one, other, folded.weights[one.output[0]])
     for proto, kept in ((before, 1), (after, 2)):
         for value in (*proto.graph.value_info, *proto.graph.input):
             if value.name in folded.declared:
@@ -253,6 +256,15 @@ def _blank(before: TensorProto, after: TensorProto | None, shape: Sequence[int])
         for field in ("dims", *VALUES):
             tensor.ClearField(field)
     return ""
+
+
+def _blank_list(before: NodeProto, after: NodeProto, shape: Sequence[int]) -> None:
+    """Empty the lists that both versions of a Constant node hold, if the second has the length it should have."""
+    for one, other in zip(before.attribute, after.attribute, strict=False):
+        if one.type == other.type and [len(other.floats or other.ints)] == list(shape):
+            for attribute in (one, other):
+                attribute.ClearField("floats")
+                attribute.ClearField("ints")
 
 
 def _bring_inside(tensor: TensorProto, folder: Path) -> str:

@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bystanders import Feature, add_weight, beside, declare, note, stays, unknown
+from bystanders import (
+    Feature,
+    add_weight,
+    base,
+    beside,
+    declare,
+    difference,
+    fold_files,
+    note,
+    plain,
+    stays,
+    unknown,
+)
 from onnx import ModelProto, TensorProto, helper
 
 AXES = {"w1": 0, "b1": 0, "w2": 1}  # which the fold shortens
@@ -189,6 +201,11 @@ def dimensions_without_anything(p: ModelProto) -> None:
         value.type.tensor_type.shape.dim[0].Clear()
 
 
+def open_channels(p: ModelProto) -> None:
+    """A length that was not declared is not declared afterwards."""
+    p.graph.value_info[0].type.tensor_type.shape.dim[1].Clear()
+
+
 def training_info(p: ModelProto) -> None:
     kind = helper.make_tensor_value_info
     for number in (1, 2):
@@ -231,6 +248,22 @@ FEATURES: list[Feature] = [
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda f: f.__name__)
 def test_annotation(tmp_path: Path, feature: Feature) -> None:
     stays(tmp_path, feature)
+
+
+def test_open_channels(tmp_path: Path) -> None:
+    stays(tmp_path, open_channels, declared={"r": 1})
+
+
+@pytest.mark.parametrize("field", [2, 6, 10], ids=["producer", "node", "graph"])
+def test_text_that_is_none(tmp_path: Path, field: int) -> None:
+    """Bytes that are no UTF-8, where nobody needs to read them."""
+    proto = base()
+    thing: Any = {2: proto, 6: proto.graph.node[0], 10: proto.graph}[field]
+    unknown(thing, field, b"\xff\xfe")
+    folded = fold_files(tmp_path, proto)
+    assert difference(folded, explain=False) == ""
+    assert folded.after.SerializeToString().count(b"\xff\xfe") == 1
+    assert difference(folded.like(plain()), explain=False)
 
 
 @pytest.mark.parametrize("place", PLACES)

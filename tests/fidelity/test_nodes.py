@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bystanders import Feature, add_nodes, add_weight, behind, beside, declare, initializer, stays
+from bystanders import FOLDED, Feature, add_nodes, add_weight, behind, beside, declare, initializer, stays
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 node = helper.make_node
@@ -297,3 +297,52 @@ def test_what_onnxruntime_does_not_run(tmp_path: Path, feature: Feature) -> None
 @pytest.mark.parametrize("kind", CONSTANTS)
 def test_constant(tmp_path: Path, kind: str) -> None:
     stays(tmp_path, lambda p: constant(p, kind, CONSTANTS[kind]))
+
+
+# integers and lists that the fold changes -----------------------------------------------------------------------------
+
+
+def reshaped(p: ModelProto) -> TensorProto:
+    """A Reshape on the folded chain; the lengths it is told."""
+    p.graph.node[2].input[0] = "r3"
+    p.graph.node.insert(2, node("Reshape", ["r", "target"], ["r3"], name="reshape", doc_string="as it is"))
+    return add_weight(p, "target", np.int64([0, 8]))
+
+
+def in_a_constant(p: ModelProto, name: str, **value: Any) -> None:
+    """The initializer `name` in a Constant node instead; `value`: how it is given, if not as tensor."""
+    given = value or {"value": initializer(p, name)}
+    p.graph.node.insert(0, node("Constant", [], [name], name=f"constant/{name}", doc_string="a constant", **given))
+    p.graph.node[0].attribute[0].doc_string = "a list"
+    p.graph.initializer.remove(initializer(p, name))
+
+
+def counted_raw(p: ModelProto) -> None:
+    reshaped(p).doc_string = "batch, channels"
+
+
+def counted_typed(p: ModelProto) -> None:
+    reshaped(p).CopyFrom(helper.make_tensor("target", TensorProto.INT64, [2], [0, 8]))
+    initializer(p, "target").doc_string = "batch, channels"
+
+
+def counted_in_a_constant(p: ModelProto) -> None:
+    reshaped(p).doc_string = "batch, channels"
+    in_a_constant(p, "target")
+
+
+def counted_in_a_list(p: ModelProto) -> None:
+    reshaped(p)
+    in_a_constant(p, "target", value_ints=[0, 8])
+
+
+def folded_list(p: ModelProto) -> None:
+    in_a_constant(p, "b1", value_floats=numpy_helper.to_array(initializer(p, "b1")).tolist())
+
+
+CHANGED: list[Feature] = [counted_raw, counted_typed, counted_in_a_constant, counted_in_a_list, folded_list]
+
+
+@pytest.mark.parametrize("feature", CHANGED, ids=lambda f: f.__name__)
+def test_values_change_where_they_stand(tmp_path: Path, feature: Feature) -> None:
+    stays(tmp_path, feature, weights={**FOLDED, "target": (2,)})

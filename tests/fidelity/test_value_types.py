@@ -130,6 +130,11 @@ def declared_sparse(p: ModelProto) -> None:
     p.graph.value_info.append(helper.make_value_info("nobody", kind))
 
 
+def declared_opaque(p: ModelProto) -> None:
+    opaque = p.graph.value_info.add(name="nobody").type.opaque_type
+    opaque.domain, opaque.name = "org.example", "Thing"
+
+
 def declared_without_shape(p: ModelProto) -> None:
     beside(p, node("Neg", ["s"], ["minus"]), node("Neg", ["minus"], ["t"]))
     declare(p, "minus", TensorProto.FLOAT, None)
