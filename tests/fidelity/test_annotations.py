@@ -161,6 +161,17 @@ def spelled_out_domain_of_nodes(p: ModelProto) -> None:
         node.domain = "ai.onnx"
 
 
+def spelled_out_domain_of_constants(p: ModelProto) -> None:
+    """Where a constant is computed, too."""
+    p.opset_import[0].domain = "ai.onnx"
+    add_weight(p, "shift", np.float32([1, 2, 3]))
+    add_weight(p, "end", np.int64([3]))
+    beside(
+        p, helper.make_node("Reshape", ["shift", "end"], ["k"], domain="ai.onnx"),
+        helper.make_node("Add", ["s", "k"], ["t"], domain="ai.onnx"),
+    )  # fmt: skip
+
+
 def domain_absent(p: ModelProto) -> None:
     """Not the same bytes as present and empty."""
     for node in p.graph.node:
@@ -239,7 +250,8 @@ def device_configurations(p: ModelProto) -> None:
 
 FEATURES: list[Feature] = [
     documented_attribute, empty_documentation, producer, negative_model_version, graph_name, unused_opsets,
-    opset_order, spelled_out_domain, spelled_out_domain_of_nodes, domain_absent, quantization_annotation,
+    opset_order, spelled_out_domain, spelled_out_domain_of_nodes, spelled_out_domain_of_constants, domain_absent,
+    quantization_annotation,
     type_denotation, dimension_denotation, names_of_dimensions, dimensions_without_anything, training_info,
     device_configurations,
 ]  # fmt: skip

@@ -152,6 +152,7 @@ def integers_beside(p: ModelProto) -> None:
 RUN: list[Feature] = [
     sequence_inside, sequence_output, sequence_of_the_folded_chain, empty_sequence, split_to_sequence, optional_inside,
     optional_nothing, map_output, string_output, string_weight, string_weight_read, declared_sparse,
+    declared_opaque,
     declared_without_shape, declared_without_type, integers_beside,
     string_input,
 ]  # fmt: skip
