@@ -177,21 +177,20 @@ class _Patch:
             if self._feeds_constants(name, arrays):
                 self._beside(name, array)
                 continue
-            if name in self.initializers:
-                _replace(self.initializers[name], array)
-                continue
-            index = self.model.graph.producer[name]
-            node = self.graph.node[index]
-            if node.op_type == "Constant":
-                held = next((a.t for a in node.attribute if a.name == "value"), None)
-                if held is not None:
-                    _replace(held, array)
-                else:  # value_float, value_floats: a number or a list
-                    del node.attribute[:]
-                    node.attribute.append(onnx.helper.make_attribute("value", _proto(array, "", 0)))
-            else:
-                self._release(index)
+            if not self._in_place(name, array):
+                self._release(self.model.graph.producer[name])
                 self._add(_proto(array, name, 0))
+
+    def _in_place(self, name: str, array: NDArray[Any]) -> bool:
+        """New values for constant `name` where they are stored; False if another node computes them."""
+        if name in self.initializers:
+            _replace(self.initializers[name], array)
+            return True
+        node = self.graph.node[self.model.graph.producer[name]]
+        if node.op_type != "Constant":
+            return False
+        _replace_constant(node, array)
+        return True
 
     def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
         """Whether a constant that stays as it is (the other half of a shared weight, say) is computed from `name`."""
@@ -229,7 +228,7 @@ class _Patch:
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         for value in [*self.graph.value_info, *self.graph.input, *self.graph.output]:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if (value.name, axis) in lengths:
+                if (value.name, axis) in lengths and dim.WhichOneof("value"):  # what was open stays so
                     dim.dim_value = lengths[value.name, axis]
 
     def sweep(self) -> None:
@@ -304,8 +303,7 @@ class _Patch:
                 node.attribute.remove(attribute)
         for i, value in values.items():
             array.reshape(-1)[i or 0] = value
-        if old in self.initializers and self.uses[old] == 1:
-            _replace(self.initializers[old], array)
+        if old and self.uses[old] == 1 and self._in_place(old, array):
             return
         name = self._fresh(old or f"{node.name or node.op_type}_sizes")
         self._add(_proto(array, name, 0))
@@ -359,3 +357,16 @@ def _replace(tensor: TensorProto, array: NDArray[Any]) -> None:
     if external:  # the bytes are here now; the writer moves them out again
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
+
+
+def _replace_constant(node: NodeProto, array: NDArray[Any]) -> None:
+    """New values for a Constant node, in the attribute that holds them where that can."""
+    held = node.attribute[0]
+    if held.name == "value":
+        _replace(held.t, array)
+    elif held.name == "value_floats" and array.ndim == 1 and array.dtype == np.float32:
+        held.floats[:] = array.tolist()
+    elif held.name == "value_ints" and array.ndim == 1 and array.dtype == np.int64:
+        held.ints[:] = array.tolist()
+    else:
+        held.CopyFrom(onnx.helper.make_attribute("value", _proto(array, "", 0)))

@@ -110,7 +110,27 @@ def skeleton(
             graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     for sparse in proto.graph.sparse_initializer:
         graph.input.append(onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims))
-    return out
+    return plain_domains(out)
+
+
+def plain_domains(proto: ModelProto) -> ModelProto:
+    """`proto`, or a copy without "ai.onnx" spelled out in nodes: onnxruntime takes it, checker and inference do not."""
+    if not any(node.domain == "ai.onnx" for node in _all_nodes(proto)):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for node in _all_nodes(copy):
+        if node.domain == "ai.onnx":
+            node.ClearField("domain")
+    return copy
+
+
+def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    """Nodes of the graph and of functions, and those of bodies at any depth."""
+    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while waiting:
+        yield (node := waiting.pop())
+        waiting.extend(inner for body in subgraphs(node) for inner in body.node)
 
 
 def consistent(bare: ModelProto) -> ModelProto:

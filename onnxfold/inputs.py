@@ -80,14 +80,14 @@ def probe(
     """Feeds for all inputs of a model.
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
-    are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1. Raises RequestError for
-    inputs that are no tensors.
+    are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
+    out. Raises RequestError for inputs that are no tensors.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
-        if spec.dtype is None or spec.dtype is np.str_:
-            raise RequestError(f"input '{spec.name}' is not a numeric tensor: onnxfold cannot make probe inputs for it")
+        if spec.dtype is None:
+            raise RequestError(f"input '{spec.name}' is not a tensor: onnxfold cannot make probe inputs for it")
         shape = concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name))
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f" and spec.name not in (limits or {}):

@@ -15,11 +15,21 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
-from .graph import Graph, Node, captures, consistent, read_graph, skeleton, subgraphs
+from .graph import (
+    DEFAULT_DOMAINS,
+    Graph,
+    Node,
+    captures,
+    consistent,
+    plain_domains,
+    read_graph,
+    skeleton,
+    subgraphs,
+)
 from .shapes import probed, shaped
 
 FLOATS = frozenset(
@@ -166,7 +176,7 @@ def _check(proto: ModelProto, path: Path | None, what: str) -> None:
         if path is not None and (outside or proto.ByteSize() >= _PROTOBUF_LIMIT):
             onnx.checker.check_model(str(path))
         else:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(plain_domains(proto))
     except Exception as error:  # the checker raises ValidationError, but also bare ValueError and RuntimeError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
@@ -207,22 +217,30 @@ def check_tensor(tensor: TensorProto) -> None:
 
 
 def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies and of functions."""
+    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies, functions, training."""
 
     def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
         for node in nodes:
             for attribute in node.attribute:
                 yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+                yield from of_sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
             for body in subgraphs(node):
                 yield from of_graph(body)
 
+    def of_sparse(tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:
+        yield from (t for sparse in tensors for t in (sparse.values, sparse.indices) if uses_external_data(t))
+
     def of_graph(graph: GraphProto) -> Iterator[TensorProto]:
         yield from (t for t in graph.initializer if uses_external_data(t))
+        yield from of_sparse(graph.sparse_initializer)
         yield from inside(graph.node)
 
     yield from of_graph(proto.graph)
     for function in proto.functions:
         yield from inside(function.node)
+    for step in proto.training_info:
+        yield from of_graph(step.initialization)
+        yield from of_graph(step.algorithm)
 
 
 def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
@@ -310,7 +328,8 @@ class Constants:
         self._initializers = {t.name: t for t in proto.graph.initializer}
         self._nodes: dict[str, Node] = {}
         self._protos = proto.graph.node
-        self._opsets = list(proto.opset_import)
+        default = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
+        self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}
         names = set(self._initializers)
         for node in graph.nodes:
@@ -378,8 +397,11 @@ class Constants:
 
         feeds = {i: np.array(self.array(i)) for i in dict.fromkeys(node.inputs) if i}
         untyped = onnx.TypeProto()
+        maker = NodeProto()
+        maker.CopyFrom(self._protos[node.index])
+        maker.ClearField("domain")  # the default one, however it is spelled
         graph = onnx.helper.make_graph(
-            [self._protos[node.index]], "constant",
+            [maker], "constant",
             [onnx.helper.make_value_info(i, untyped) for i in feeds],
             [onnx.helper.make_value_info(name, untyped)],
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -118,9 +119,13 @@ def named(source: Source) -> str:
 
 
 def _check_weights(model: Model) -> None:
-    """Refuse NaN in any weight. Infinity is refused only where it would be merged: masks and bounds may hold it."""
+    """Refuse NaN in weights, though not one alone: that is what a Where fills in, say.
+
+    Infinity is refused only where it would be merged: masks and bounds may hold it."""
     for tensor in model.proto.graph.initializer:
-        if tensor.data_type in FLOATS and (bad := np.isnan(model.constants.array(tensor.name))).any():
+        if tensor.data_type not in FLOATS or math.prod(tensor.dims) == 1:
+            continue
+        if (bad := np.isnan(model.constants.array(tensor.name))).any():
             at = [int(i) for i in np.argwhere(bad)[0]]
             raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
 

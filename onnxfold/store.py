@@ -7,16 +7,17 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from onnx import ModelProto, StringStringEntryProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from .errors import ModelError, RequestError
 from .model import _PROTOBUF_LIMIT, FLOATS, Model, external_tensors, read_external
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
+_CHECKSUM = 40  # hexadecimal digits of a SHA1
 _DIGITS = 8  # of the digest in the name of a data file
 _SMALL = 1024  # bytes; tensors below stay inside the model
 
@@ -76,7 +77,7 @@ def size_written(proto: ModelProto, source: Model, target: Path, external: bool 
     for tensor in tensors:
         start = end + -end % _ALIGN
         end = start + len(_raw(tensor, source.folder))
-        _refer(tensor, name, start, end - start)
+        _refer(tensor, name, start, end - start, "0" * _CHECKSUM)
     return int(proto.ByteSize()) + end
 
 
@@ -121,12 +122,16 @@ def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
 def _divided(proto: ModelProto, source: Model, external: bool) -> tuple[ModelProto, list[TensorProto]]:
     """(what to write, which of its tensors go to a data file); a copy where there are any."""
     everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
-    outside = {t.name for t in source.proto.graph.initializer if uses_external_data(t)}
+    outside = {t.name: t for t in source.proto.graph.initializer if uses_external_data(t)}
     if not everything and not outside and next(external_tensors(proto), None) is None:
         return proto, []
     copy = ModelProto()
     copy.CopyFrom(proto)
-    return copy, _movable(copy, outside, everything)
+    movable = _movable(copy, outside, everything)
+    for tensor in movable:
+        if tensor.name in outside and not tensor.external_data:  # edited: its other entries are still those of the user
+            tensor.external_data.extend(outside[tensor.name].external_data)
+    return copy, movable
 
 
 def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: list[Path]) -> Path | None:
@@ -135,7 +140,7 @@ def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: lis
         return None
     folder = target.absolute().parent
     name = _temporary(target, ".data", made)
-    digest = hashlib.sha256()
+    digest, checksum = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     moved: list[tuple[TensorProto, int, int]] = []
     with name.open("wb") as file:
         for tensor in tensors:
@@ -145,6 +150,7 @@ def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: lis
             for piece in (padding, raw):
                 file.write(piece)
                 digest.update(piece)
+                checksum.update(piece)
         file.flush()
         os.fsync(file.fileno())
     data = folder / _data_name(target, digest.hexdigest()[:_DIGITS])
@@ -153,7 +159,7 @@ def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: lis
     os.replace(name, data)
     made[-1:] = [data] if fresh else []
     for tensor, offset, length in moved:
-        _refer(tensor, data.name, offset, length)
+        _refer(tensor, data.name, offset, length, checksum.hexdigest())
     return data
 
 
@@ -161,16 +167,19 @@ def _data_name(target: Path, digest: str) -> str:
     return f"{target.name}.{digest}.data"
 
 
-def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
-    """Replace the values of `tensor` by where they are."""
-    for field in ("raw_data", "float_data", "double_data", "int32_data", "external_data"):
+def _refer(tensor: TensorProto, location: str, offset: int, length: int, checksum: str) -> None:
+    """Replace the values of `tensor` by where they are; a checksum (of the whole file) only where there was one."""
+    for field in ("raw_data", "float_data", "double_data", "int32_data"):
         tensor.ClearField(field)
     tensor.data_location = TensorProto.EXTERNAL
-    entries = {"location": location, "offset": str(offset), "length": str(length)}
-    tensor.external_data.extend(StringStringEntryProto(key=k, value=v) for k, v in entries.items())
+    found = {entry.key: entry for entry in tensor.external_data}
+    for key, value in {"location": location, "offset": str(offset), "length": str(length)}.items():
+        (found.get(key) or tensor.external_data.add(key=key)).value = value
+    if "checksum" in found:
+        found["checksum"].value = checksum
 
 
-def _movable(proto: ModelProto, outside: set[str], everything: bool) -> list[TensorProto]:
+def _movable(proto: ModelProto, outside: Container[str], everything: bool) -> list[TensorProto]:
     """Tensors to store outside: what was outside (by name, for weights that were edited), or all large ones."""
 
     def large(tensor: TensorProto) -> bool:

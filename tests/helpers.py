@@ -256,7 +256,8 @@ def constant(proto: ModelProto, name: str) -> Array:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)
     maker = next(n for n in proto.graph.node if name in n.output)
-    return numpy_helper.to_array(next(a.t for a in maker.attribute if a.name == "value"))
+    value = helper.get_attribute_value(maker.attribute[0])
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
 
 
 def given(proto: ModelProto, op: str, number: int, which: int = 0) -> list[int]:

@@ -217,8 +217,9 @@ def with_input(proto: ModelProto, kind: onnx.ValueInfoProto, node: onnx.NodeProt
 
 
 STRANGE = {
-    "string": (
-        helper.make_tensor_value_info("t", TensorProto.STRING, [4]), helper.make_node("Shape", ["t"], ["z"]), [1],
+    "sequence_of_strings": (
+        helper.make_tensor_sequence_value_info("t", TensorProto.STRING, [2]),
+        helper.make_node("SequenceLength", ["t"], ["z"]), [],
     ),
     "sequence": (
         helper.make_tensor_sequence_value_info("t", TensorProto.FLOAT, [2]),
