@@ -18,8 +18,8 @@ from .store import inline
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
 _PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
-_MEASURED = 1.6  # for every group that is folded alone, at every share
-_CHOSEN = 2.0  # times a group is folded alone where ways to merge are compared
+_MEASURED = 1.1  # for every group that is folded alone, at every share
+_CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _START = 0.04  # seconds to start the sessions for that
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
