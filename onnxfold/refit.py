@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from .progress import Progress, silent
 from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
+from .shelf import Shelf
 from .tails import Followers, Tail
 
 RIDGE = 0.1
@@ -53,10 +53,12 @@ class Refitted:
 
 
 class _Weights:
-    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others."""
+    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others, and
+    those stored as integers."""
 
-    def __init__(self, proto: ModelProto, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, proto: ModelProto, model: Model) -> None:
+        self._folder = model.folder
+        self.shelf = Shelf(proto, model.constants, model.folder)
         self.tensors = {t.name: t for t in proto.graph.initializer}
         self._copies: dict[str, NodeProto] = {}
         for node in proto.graph.node:
@@ -67,6 +69,8 @@ class _Weights:
         self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
 
     def read(self, name: str) -> NDArray[Any] | None:
+        if name in self.shelf.stored:
+            return self.shelf.read(name)
         tensor = self._tensor(name)
         return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
@@ -78,6 +82,9 @@ class _Weights:
 
     def write(self, name: str, value: NDArray[Any]) -> None:
         """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
+        if name in self.shelf.stored:
+            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)})
+            return
         tensor = self._tensor(name)
         assert tensor is not None
         old = tensor_array(tensor, self._folder)
@@ -120,7 +127,7 @@ def refit_readers(
     is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
     Raises what onnxruntime raises for a model that does not run.
     """
-    weights = _Weights(folded, model.folder)
+    weights = _Weights(folded, model)
     followers = Followers(folded.graph, weights.read)
     changed = touched(analysis, merges)
     jobs = _jobs(model, folded, weights, followers, set(changed))
@@ -160,6 +167,7 @@ class _Job:
     node: Linear
     tail: Tail
     pool: Pool | None = None
+    integers: bool = False  # a kernel that takes such weights takes no bias of floats
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -170,7 +178,8 @@ class _Job:
     @property
     def can(self) -> bool:
         """Whether there is, or can be, a bias."""
-        return bool(self.node.bias or self.tail.mean or self.tail.added or self.node.op != "MatMul")
+        has = self.node.bias or self.tail.mean or self.tail.added
+        return bool(has or not (self.node.op == "MatMul" or self.integers))
 
 
 def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:
@@ -189,7 +198,8 @@ def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Follow
         if found is not None and found.bias:
             alone = alone and used[found.bias] == 1 and weights.read(found.bias) is not None
         if found is not None and alone and found.x in touched and found.y in known:
-            jobs.append(_Job(index, node, found, followers.tail(found)))
+            stored = found.weight in weights.shelf.stored
+            jobs.append(_Job(index, node, found, followers.tail(found), integers=stored))
         if any(name in touched for name in (*node.input, *captures(node))):
             touched.update(filter(None, node.output))
     return jobs
