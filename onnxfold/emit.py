@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
 
 from .analyse import Analysis
 from .atoms import SlotKey
@@ -100,7 +100,7 @@ def _scheme(
     parts: Sequence[tuple[Place, ChannelGroup, Merge]],
     kept: NDArray[np.bool_],
 ) -> Scheme:
-    """The scheme of stored constant `name` after all merges that touch it: a scale goes where its channel goes."""
+    """The scheme of stored constant `name` after all merges that touch it: the scales of channels are averaged."""
     scheme = model.constants.scheme(name)
     here = [(p, b, m) for p, b, m in parts if p.axis == scheme.axis]
     if not here:
@@ -111,9 +111,10 @@ def _scheme(
         left = int(kept[start : start + size].sum()) // place.blocks
         return replace(scheme, scale=scheme.scale[:left], zero=scheme.zero[:left])
     matrix = abs(_axis_matrix([(p, m) for p, _, m in here], name, kept[start : start + size]))
-    scale = np.maximum(matrix @ scheme.scale, np.finfo(np.float32).tiny)
-    share = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), np.finfo(np.float32).tiny)
-    return replace(scheme, scale=scale, zero=np.rint(matrix @ scheme.zero / share))
+    whole = np.asarray(matrix.sum(axis=1)).ravel()
+    mean = diags(1 / np.where(whole > 0, whole, 1)) @ matrix
+    scale = np.maximum(mean @ scheme.scale, np.finfo(np.float32).tiny)
+    return replace(scheme, scale=scale, zero=np.rint(mean @ scheme.zero))
 
 
 def _axis_matrix(

@@ -66,6 +66,8 @@ class Followers:
                 mean = after.input[3] if len(self._consumers[after.input[3]]) == 1 else ""
                 at = after.output[0]
                 after = self._only(at)
+        at = self._past_rounding(at)
+        after = self._only(at)
         join = other = ""
         if after is not None and after.op_type in ("Add", "Sum") and len(after.input) == 2:
             beside = after.input[1] if after.input[0] == at else after.input[0]
@@ -76,6 +78,15 @@ class Followers:
     def _only(self, name: str) -> NodeProto | None:
         readers = self._consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._outputs else None
+
+    def _past_rounding(self, at: str) -> str:
+        """`at`, or what pairs of QuantizeLinear and DequantizeLinear make of it, which is nearly the same."""
+        while True:
+            down = self._only(at)
+            up = self._only(down.output[0]) if down is not None and down.op_type == "QuantizeLinear" else None
+            if up is None or up.op_type != "DequantizeLinear":
+                return at
+            at = up.output[0]
 
     def users(self, name: str) -> Sequence[NodeProto]:
         """The nodes that read `name`."""
