@@ -439,7 +439,7 @@ class Constants:
             return unpacked(node, self.stored_array)
         from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it
 
-        feeds = {i: np.array(self.array(i)) for i in dict.fromkeys(node.inputs) if i}
+        feeds = {i: np.array(self.stored_array(i)) for i in dict.fromkeys(node.inputs) if i}
         untyped = onnx.TypeProto()
         graph = onnx.helper.make_graph(
             [self._protos[node.index]], "constant",

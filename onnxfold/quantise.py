@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-_ROUNDING = 1e-6  # of the largest integer: what float32 sums of products are off by
+_ROUNDING = 1e-6  # of the largest integer that goes by a scale: what float32 sums of products are off by
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def requantise(values: Array, scheme: Scheme, least: Floats | float = 0.0) -> tu
     axes = tuple(axis for axis in range(values.ndim) if axis != scheme.axis)
     fits = (whole >= scheme.low) & (whole <= scheme.high)
     if scheme.axis is not None:
-        fits &= np.abs(exact - whole) <= _ROUNDING * (1 + np.abs(whole))
+        fits &= np.abs(exact - whole) <= _ROUNDING * np.abs(exact).max(axis=axes, initial=0, keepdims=True)
     kept = fits.all(axis=axes) & (scheme.scale >= least)
     if not kept.all():
         new_scale, new_zero = _finest(values.max(axis=axes, initial=0), values.min(axis=axes, initial=0), scheme)

@@ -31,6 +31,7 @@ from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
 from .shelf import Shelf
+from .stored import HOLDERS
 from .tails import Followers, Tail
 
 RIDGE = 0.1
@@ -43,7 +44,8 @@ class Refitted:
     """One node: its output, and the relative squared error of that before and after, on the samples used.
 
     Readers too wide for the moments of all their inputs are refitted by channel-level maps (`Fit.CHANNELS`; the errors
-    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN).
+    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN); nor are those that
+    compute on integers (`Fit.INTEGERS`).
     """
 
     output: str
@@ -157,7 +159,15 @@ def refit_readers(
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
-    return (*done, *(Refitted(y, np.nan, np.nan, Fit.NONE) for y in left))
+    integers = [y for y in _on_integers(folded, set(changed)) if only is None or y in only]
+    unfitted = {**dict.fromkeys(left, Fit.NONE), **dict.fromkeys(integers, Fit.INTEGERS)}
+    return (*done, *(Refitted(y, np.nan, np.nan, how) for y, how in unfitted.items()))
+
+
+def _on_integers(folded: ModelProto, changed: set[str]) -> list[str]:
+    """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
+    holders = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
+    return [y for y, (node, one) in holders.items() if one is not None and changed.intersection(node.input)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 def made(array: NDArray[Any], name: str, kind: int = 0) -> TensorProto:
     """A tensor called `name`, of element type `kind` (0: that of the array)."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+    tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
     if kind:
         tensor.data_type = kind
     return tensor

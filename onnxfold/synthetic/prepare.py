@@ -19,6 +19,7 @@ from ..stored import dequantises
 
 Floats = NDArray[np.float32]
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
+_CLIP = 11  # the opset from which Clip takes its bounds as inputs
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -49,8 +50,8 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
         value.type.tensor_type.ClearField("shape")
     _unpacked(graph, model)
     _float32(graph)
-    _straight_through(graph, model, initialised)
     version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    _straight_through(graph, model, initialised, version)
     if version < OPSET:
         proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
         proto = onnx.version_converter.convert_version(proto, OPSET)
@@ -150,14 +151,14 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
         graph.node.extend(nodes)
 
 
-def _straight_through(graph: GraphProto, model: Model, constants: set[str]) -> None:
+def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
     """Clip, or Identity where the range is not known, in place of DequantizeLinear(QuantizeLinear(x)), in place."""
     quantised = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
             source, out, name = quantised[node.input[0]].input[0], node.output[0], node.name
             bounds = _range(list(quantised[node.input[0]].input[1:3]), model)
-            if bounds is None:
+            if bounds is None or version < _CLIP:
                 node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))
                 continue
             names = [f"{out}_onnxfold_{end}" for end in ("low", "high")]
