@@ -20,7 +20,7 @@ from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
 from .graph import Node
-from .model import FLOATS, Model
+from .model import FLOATS, WEIGHT_TYPES, Model
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
 from .view import NodeView, TensorView
@@ -102,6 +102,7 @@ class _Analyser:
         self.counts: list[tuple[Node, Count]] = []
         self.norms: list[Normalize] = []
         self.choices: list[tuple[Node, OneOf]] = []
+        self.mute: dict[str, Reason] = {}
         self.chosen_for: dict[int, list[Tie]] = {}
 
     def run(self) -> Analysis:
@@ -145,16 +146,16 @@ class _Analyser:
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
             if tracked is None or node.domain:
-                self._pin_all(names, Reason(f"no rule for {op}", node.label))
+                self._give_up(node, names, f"no rule for {op}")
             return
         if any(self.model.graph.tensor(name).shape is None for name in names):
-            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (--input-shape may tell)", node.label))
+            self._give_up(node, names, f"{op} has tensors of unknown shape (--input-shape may tell)")
             return
         self.table.begin()
         facts = list(rule(self._view(node)))
         for fact in facts:
             if isinstance(fact, Refuse):
-                self._pin_all(names, Reason(f"{op} {fact.why}", node.label))
+                self._give_up(node, names, f"{op} {fact.why}")
                 return
         ties = [fact for fact in facts if isinstance(fact, Tie)]
         said: list[Axis] = [fact.axis for fact in facts if isinstance(fact, Free | Blocks)]
@@ -178,6 +179,15 @@ class _Analyser:
         reason = Reason(f"{op} mixes this axis", node.label)
         for key in self.table.touched(names):
             self._pin(Axis(self.table.unsaid(key, said), None), reason)
+
+    def _give_up(self, node: Node, names: Iterable[str], why: str) -> None:
+        """Keep all channels of a node that cannot be followed, and note its weights: they may cost what no role tells."""
+        reason = Reason(why, node.label)
+        self._pin_all(names, reason)
+        for name in node.inputs:
+            info = self.model.graph.tensor(name)
+            if name in self.model.constants and len(info.shape or ()) > 1 and info.dtype in WEIGHT_TYPES:
+                self.mute.setdefault(name, reason)
 
     def _view(self, node: Node) -> NodeView:
         constants = self.model.constants
@@ -367,6 +377,14 @@ class _Analyser:
             add(reason.kind, reason.where, 1)
         for (kind, where), channels in more.items():
             add(kind, where, channels)
+        told = {key[0] for key in self.roles}
+        for name, reason in self.mute.items():  # no rule says which of its axes makes channels: the longest may
+            if name not in told:
+                add(
+                    reason.kind,
+                    reason.where,
+                    max(d for d in self.model.graph.tensor(name).shape or () if isinstance(d, int)),
+                )
         ordered = sorted(costs.items(), key=lambda item: (-item[1][0], item[0]))
         return tuple(Refusal(kind, total, tuple(places)) for kind, (total, places) in ordered)
 

@@ -117,7 +117,7 @@ def _values(model: Model, place: Place) -> Floats:
 def _contracts(model: Model, place: Place) -> bool:
     """Whether the making weight reads other channels (a depthwise filter or a spread constant does not)."""
     for node in (model.graph.nodes[i] for i in place.nodes):
-        if node.op in ("Gemm", "MatMul", "QGemm", "QLinearMatMul"):
+        if node.op in ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
         if node.op in ("Conv", "ConvTranspose", "QLinearConv") and shape[1 - place.axis] != 1:

@@ -27,6 +27,7 @@ from .stored import DEQUANTIZE, Stored, Unwritable, dequantises, find, scheme_of
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 )  # element types whose channels can be averaged
+WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
 _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 _PROTOBUF_LIMIT = 2**31 - 1

@@ -35,17 +35,19 @@ class Slots:
 
 @dataclass(frozen=True)
 class Holder:
-    """An operator that takes a weight and perhaps a bias as integers, and where it has the scale of its input x."""
+    """An operator that takes a weight and perhaps a bias as integers, and where the scale of its input is."""
 
     weight: Slots
     bias: Slots | None
-    x_scale: int
+    x_scale: int | None = None
 
 
 HOLDERS: Mapping[tuple[str, str], Holder] = {
     ("", "QLinearConv"): Holder(Slots(3, 4, 5), Slots(8), 1),
     ("", "QLinearMatMul"): Holder(Slots(3, 4, 5), None, 1),
     (MICROSOFT, "QGemm"): Holder(Slots(3, 4, 5), Slots(6), 1),
+    (MICROSOFT, "DynamicQuantizeMatMul"): Holder(Slots(1, 2, 3), None),
+    (MICROSOFT, "MatMulIntegerToFloat"): Holder(Slots(1, 3, 5), None, 2),
 }
 SCALELESS = ("ConvInteger", "MatMulInteger")  # their scale is applied later, by other operators
 _DEQUANTIZED = Slots(0, 1, 2)
@@ -219,9 +221,9 @@ def _axis(node: Node, rank: int, scales: int) -> int | None:
         return None
     if node.op == DEQUANTIZE:
         return int(node.attrs.get("axis", 1)) % rank
-    if node.op == "QLinearMatMul":
-        return rank - 1
-    return 0 if node.op == "QLinearConv" or node.attrs.get("transB", 0) else 1
+    if node.op == "QLinearConv" or node.attrs.get("transB", 0):
+        return 0
+    return rank - 1
 
 
 def _kind(values: Array) -> str:

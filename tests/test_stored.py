@@ -343,8 +343,18 @@ def test_a_bias_that_several_nodes_share_keeps_the_weights() -> None:
     assert not found.groups
 
 
+def test_a_node_without_a_rule_says_why() -> None:
+    """Its weights are counted, although nothing tells which of their axes makes channels."""
+    text = (
+        "(float[N,32] x) => (float[N,8] y) { y = com.microsoft.MatMulNBits<K=32, N=8, bits=4, block_size=32>(x, w, f) }"
+    )
+    proto = model(text, values={"w": np.zeros((8, 1, 16), np.uint8), "f": np.ones(8, np.float32)})
+    (refusal,) = [r for r in analyse(load(proto)).refusals if "MatMulNBits" in r.kind]
+    assert refusal.kind == "no rule for com.microsoft.MatMulNBits" and refusal.channels == 16
+
+
 def test_computed_scales_of_integer_weights() -> None:
-    proto = net(with_biases(0), INTEGER)
+    proto = net({**with_biases(0), **both(0, spare=True)}, INTEGER)
     proto.graph.node.insert(0, helper.make_node("Mul", ["w_s", "one"], ["scaled"]))
     add(proto, {"one": np.ones(1, np.float32)})
     next(n for n in proto.graph.node if n.output[0] == "h").input[4] = "scaled"

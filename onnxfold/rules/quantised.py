@@ -76,6 +76,17 @@ def matmul_integer(n: NodeView) -> Iterator[Fact]:
     yield from product(n, n.x(0), n.x(1))
 
 
+def matmul_to_float(n: NodeView) -> Iterator[Fact]:
+    """Inputs a, b are numbers 0, 1; a bias of floats is the last of all."""
+    bias, scales = (4, (2,)) if n.op == "DynamicQuantizeMatMul" else (6, (3,))
+    if (n.op == "MatMulIntegerToFloat" and _several(n, (2, 4))) or any(n.x(i).rank > 1 for i in scales):
+        yield Refuse("has several scales for its activations")
+        return
+    yield from product(n, n.x(0), n.x(1))
+    if n.has(bias):
+        yield from same_axes(n.x(bias), n.y())
+
+
 def qlinear_unary(n: NodeView) -> Iterator[Fact]:
     """Every element of input 0 alone; the others are its scale and zero point and the output's."""
     yield from same_axes(n.x(), n.y())
@@ -119,6 +130,7 @@ RULES = (
     Rule(conv_integer, ("ConvInteger",)),
     Rule(matmul_integer, ("MatMulInteger",)),
     Rule(qgemm, ("QGemm",), domain=MICROSOFT),
+    Rule(matmul_to_float, ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), domain=MICROSOFT),
     Rule(qlinear_unary, ("QLinearSigmoid", "QLinearLeakyRelu"), domain=MICROSOFT),
     Rule(qlinear_binary, ("QLinearAdd", "QLinearMul"), domain=MICROSOFT),
     Rule(qlinear_pool, ("QLinearAveragePool", "QLinearGlobalAveragePool"), domain=MICROSOFT),

@@ -130,6 +130,13 @@ CASES = [
         o = com.microsoft.QGemm<transB=1>(h, s, z, v_q, v_s, v_z, , s, z) {OUT} }}""",
         {"w": (8, 3), "b": (8,), "v": (5, 8)}, (8,),
         packs={"w": Pack(axis), "b": Pack(axis, of="w"), "v": Pack(axis)}) for axis in (0, None)),
+    *(Packed(f"DynamicQuantizeMatMul-{axis}", """(float[N,3] x) => (float[N,5] y) <float[N,8] h> {
+        h = com.microsoft.DynamicQuantizeMatMul(x, w_q, w_s, w_z, b)
+        y = com.microsoft.DynamicQuantizeMatMul(h, v_q, v_s, v_z) }""",
+        {"w": (3, 8), "b": (8,), "v": (8, 5)}, (8,), packs={"w": Pack(axis), "v": Pack(axis)}) for axis in (1, None)),
+    Packed("MatMulIntegerToFloat", f"""(float[N,3] x) => (float[N,5] y) <float[N,8] h> {{ {IN}
+        h = com.microsoft.MatMulIntegerToFloat(q, w_q, s, w_s, z, w_z, b) y = MatMul(h, v) }}""",
+        {"w": (3, 8), "b": (8,), "v": (8, 5)}, (8,), packs={"w": Pack(1)}),
     Packed("ConvInteger", f"""(float[N,3,6,6] x) => (float y) {{ {IN} h = ConvInteger(q, w_q, z) g = Cast<to=1>(h)
         f = Mul(g, s) y = Conv(f, v) }}""", {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, (), packs={"w": Pack()},
         refused=("ConvInteger holds integer weights, but not their scale",)),
