@@ -181,7 +181,7 @@ class _Analyser:
             self._pin(Axis(self.table.unsaid(key, said), None), reason)
 
     def _give_up(self, node: Node, names: Iterable[str], why: str) -> None:
-        """Keep all channels of a node that cannot be followed, and note its weights: they may cost what no role tells."""
+        """Keep all channels of a node that cannot be followed, and note its weights, which no role may tell of."""
         reason = Reason(why, node.label)
         self._pin_all(names, reason)
         for name in node.inputs:
