@@ -342,7 +342,7 @@ class Constants:
                 for name in filter(None, node.outputs):
                     names.add(name)
                     self._nodes[name] = node
-        self.names = frozenset(names)
+        self.names, self._dequantising = frozenset(names), frozenset(quantised)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -352,6 +352,8 @@ class Constants:
         found: dict[str, NDArray[Any]] = {}
         sizes: dict[str, int] = {name: math.prod(t.dims) for name, t in self._initializers.items()}
         for name, node in self._nodes.items():
+            if name in self._dequantising:
+                continue  # a weight: its numbers give no shape
             if node.op in _GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
                 continue  # large, or unknown before it is computed
             value = node.attrs.get("value") if node.op == "Constant" else None

@@ -77,7 +77,9 @@ class _Weights:
         return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
     def kind(self, name: str) -> int:
-        """The ONNX element type of constant `name`."""
+        """The ONNX element type of constant `name`: that of its scale where it is stored as integers."""
+        if name in self.shelf.stored:
+            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.shelf.scheme(name).dtype)))
         tensor = self._tensor(name)
         assert tensor is not None
         return tensor.data_type

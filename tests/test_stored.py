@@ -18,8 +18,10 @@ from onnxfold.analyse import analyse
 from onnxfold.costs import costs, count_parameters
 from onnxfold.model import load
 from onnxfold.oracles import duplicate, permute
+from onnxfold.prefix import Prefix
 from onnxfold.quantise import Scheme, dequantise, requantise, used
 from onnxfold.session import Session
+from onnxfold.synthetic.prepare import static_copy
 
 STEP_RTOL = 2e-2  # half a step of 1/127 of the largest weight on every sum that left the range; measured up to 7e-3
 
@@ -395,3 +397,38 @@ def test_a_float_model_and_its_quantised_version_fold_alike() -> None:
     x = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
     expected, found = reference(fold_by(labels, plain), x), reference(fold_by(renamed, quantised), x)
     assert np.linalg.norm(found - expected) <= STEP_RTOL * np.linalg.norm(expected)
+
+
+def test_weights_are_unpacked_and_ranges_kept_for_gradients() -> None:
+    """The copy that inputs are searched with computes the same up to rounding, also where a range is the only ReLU."""
+    proto = net(with_biases(0), PAIRS)
+    add(proto, {"low": np.array(0, np.uint8)})
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and {"h", "k"} & {*node.input}:
+            node.input[2] = "low"
+    copy = static_copy(load(proto), {"x": (4, 3, 6, 6)})
+    assert "DequantizeLinear" not in {n.op_type for n in copy.graph.node}
+    x = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
+    expected = reference(proto, x)
+    assert np.linalg.norm(reference(copy, x) - expected) <= 0.1 * np.linalg.norm(expected)
+
+
+def test_what_comes_before_is_run_once() -> None:
+    """The nodes that make weights stand in front; a version differs only where they are read."""
+    proto = net(with_biases(0), PAIRS)
+    loaded = load(proto)
+    changed = {p.tensor for g in analyse(loaded).groups for p in g.places}
+    group = analyse(loaded).groups[0]
+    x = np.zeros((1, 3, 6, 6), np.float32)
+    walks = Prefix(loaded, [{"x": x}]).begin(fold_by({group.name: np.arange(16) // 2}, proto), changed)
+    first = next(i for i, n in enumerate(proto.graph.node) if n.op_type == "Conv")
+    assert [walk.position for walk in walks] == [first, first]
+
+
+def test_a_bias_too_short_for_its_node_is_replaced_by_one_of_floats() -> None:
+    text = "(float[N,6] x) => (float[N,5] y) { h = Gemm(x, w, b) a = Relu(h) y = Gemm(a, v, c) }"
+    weights = {"w": (6, 16), "b": (16,), "v": (16, 5), "c": (1,)}
+    proto = Packed("short", text, weights, packs={"w": Pack(1), "v": Pack(1)}).model()
+    x = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
+    result = fold(proto, ratio=0.5, latency=False, calibration={"x": x}, recovery="least-squares")
+    assert result.report.check is not None and result.report.check.passed
