@@ -222,13 +222,13 @@ def listed_as_inputs(proto: ModelProto) -> None:
         proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
 
-@pytest.mark.parametrize("axis", [0, None])
+ELSEWHERE = (constant_nodes, no_zero_points, identity_scale, listed_as_inputs)
+
+
 @pytest.mark.parametrize(
-    "change", [shared_scale, constant_nodes, no_zero_points, identity_scale, listed_as_inputs], ids=lambda f: f.__name__
+    "change, axis", [(shared_scale, None), *((change, axis) for change in ELSEWHERE for axis in (0, None))]
 )
 def test_wherever_the_parts_are(change: Callable[[ModelProto], None], axis: int | None) -> None:
-    if change is shared_scale and axis is not None:
-        pytest.skip("scales of two weights with another number of channels")
     proto = net(both(axis))
     change(proto)
     result = fold(proto, ratio=0.5, latency=False)
@@ -278,9 +278,6 @@ def test_numbers_stored_are_counted(text: str, axis: int | None) -> None:
 
 
 def test_a_target_size_is_met() -> None:
-    proto = Packed(
-        "wide", TEXT, {"w": (256, 3, 3, 3), "b": (256,), "v": (64, 256, 1, 1)}, packs=with_biases(0) | {"b": Pack(None)}
-    )
     packs = both(0)
     proto = Packed("wide", TEXT, {"w": (256, 3, 3, 3), "b": (256,), "v": (64, 256, 1, 1)}, packs=packs).model()
     result = fold(proto, target_size=0.6, latency=False)
@@ -308,11 +305,6 @@ def two_readers(proto: ModelProto) -> None:
 
 def shown(proto: ModelProto) -> None:
     proto.graph.output.append(helper.make_tensor_value_info("w_q", TensorProto.INT8, [16, 3, 3, 3]))
-
-
-def computed_scale(proto: ModelProto) -> None:
-    proto.graph.input.append(helper.make_tensor_value_info("w_s", TensorProto.FLOAT, [16]))
-    proto.graph.initializer.remove(next(t for t in proto.graph.initializer if t.name == "w_s"))
 
 
 def zero_scale(proto: ModelProto) -> None:
