@@ -36,7 +36,9 @@ SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
     "yolo5face_500m": {"input": (1, 3, 320, 320)},
     "silero_vad_half": {"input": (1, 576), "state": (2, 1, 128)},
 }  # inputs that leave dimensions open which the model does not take at any length
-RTOL = 1e-4  # of both oracles, before a softmax; float16 models: 2e-2
+RTOL = 1e-4  # of both oracles, before a softmax
+HALVES = 2e-2  # where numbers are float16
+INTEGERS = 0.1  # where merged weights are rounded to integers again
 CONTROL = 1e-3  # what a negative control must exceed
 DEAREST = 10
 
@@ -61,11 +63,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def oracle(found: OracleResult | str, halves: bool, discrete: bool, wrong: list[str], name: str) -> str:
+def oracle(found: OracleResult | str, rtol: float, discrete: bool, wrong: list[str], name: str) -> str:
     """An oracle's errors as text; noted in `wrong` where it fails, or is blind to outputs that are not `discrete`."""
     if isinstance(found, str):
         return found
-    if not found.error <= (2e-2 if halves else RTOL):
+    if not found.error <= rtol:
         wrong.append(f"{name}: error {found.error:.1e}")
     if not found.control > CONTROL and not discrete:
         wrong.append(f"{name}: blind ({found.control:.1e})")
@@ -97,11 +99,13 @@ def line(path: Path, ratio: float, latency: bool) -> Line:
     cells = [str(len(seen.groups)), str(channels), percent(seen.coverage.parameters), percent(seen.coverage.macs)]
     if not seen.groups:
         return Line(path.stem, (*cells, *("",) * 5, "nothing to fold"), (), seen.refusals)
-    graph = load(path, shapes).graph
+    model = load(path, shapes)
+    graph = model.graph
     discrete = all(graph.tensor(name).dtype not in FLOATS for name in graph.outputs)
     halves = any(info.dtype == TensorProto.FLOAT16 for info in graph.tensors.values())
+    rtol = INTEGERS if model.constants.stored else HALVES if halves else RTOL
     oracles = [
-        oracle(tried(which, path, shapes), halves, discrete, wrong, which.__name__) for which in (permute, duplicate)
+        oracle(tried(which, path, shapes), rtol, discrete, wrong, which.__name__) for which in (permute, duplicate)
     ]
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -104,6 +104,8 @@ class _Analyser:
 
     def run(self) -> Analysis:
         graph, constants = self.model.graph, self.model.constants
+        for name, stored in constants.unwritable.items():
+            self._pin_tensor(name, Reason(stored.why, stored.where))
         for name in graph.inputs:
             if name not in constants:
                 self._pin_tensor(name, Reason(INTERFACE[0], name))
@@ -308,8 +310,15 @@ class _Analyser:
             where = nodes[next(iter(roles.values()))[0]].label
             if len(roles) > 1 or len(seen[key[:2]]) > 1:
                 self._pin(self.table.axis(*key), Reason("a weight that makes and reads the same axis", where))
-            if self.model.graph.tensor(key[0]).dtype not in FLOATS:
+            if not self._averaged(key[0]):
                 self._pin(self.table.axis(*key), Reason("a constant that is not floating point", where))
+
+    def _averaged(self, name: str) -> bool:
+        """Whether a constant's positions can be averaged: floats, also those stored as integers, and equal numbers."""
+        if self.model.graph.tensor(name).dtype in FLOATS or name in self.model.constants.stored:
+            return True
+        array = self.model.constants.array(name)
+        return array.dtype.kind in "iu" and array.size > 0 and bool((array == array.flat[0]).all())
 
     def _check_counts(self, labels: NDArray[np.int64]) -> None:
         """A length that the graph computes from other axes must be the number of these very channels, or a fraction.

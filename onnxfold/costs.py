@@ -10,8 +10,10 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from .graph import Graph, skeleton
 from .inputs import concrete_shape
+from .linear import WEIGHTS
 from .model import FLOATS, Model
 from .shapes import shaped
+from .stored import integer_weights
 
 Dims = tuple[tuple[str, int], ...]  # (tensor, axis) pairs whose lengths are multiplied
 
@@ -22,7 +24,7 @@ class Costs:
 
     macs_terms: tuple[Dims, ...] = field(repr=False)
     params_terms: tuple[Dims, ...] = field(repr=False)
-    item_bytes: tuple[int, ...] = field(repr=False)  # of one parameter, for every term of the parameters
+    item_bytes: tuple[float, ...] = field(repr=False)  # of one parameter, for every term of the parameters
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     def macs(self, lengths: Mapping[tuple[str, int], int]) -> int:
@@ -36,7 +38,7 @@ class Costs:
     def stored(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """Bytes of the parameters with the changed axis `lengths`, each in its own element type."""
         pairs = zip(self.params_terms, self.item_bytes, strict=True)
-        return sum(size * self._total([term], lengths) for term, size in pairs)
+        return round(sum(size * self._total([term], lengths) for term, size in pairs))
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
         return sum(math.prod(lengths.get(dim, self.shapes[dim[0]][dim[1]]) for dim in term) for term in terms)
@@ -52,10 +54,18 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
         for name in node.inputs
     }  # fmt: skip
-    kinds = {name: graph.tensor(name).dtype for name in sorted(used - computed) if name in shapes}
-    kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
+    stored = model.constants.stored
+    scales = {model.constants.part_name(one, one.slots.scale) for one in stored.values() if one.slots.scale is not None}
+    kinds = {name: graph.tensor(name).dtype for name in sorted(used - computed - scales) if name in shapes}
+    kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS and name not in stored}
     params = [tuple((name, axis) for axis in range(len(shapes[name]))) for name in kinds]
-    sizes = [int(helper.tensor_dtype_to_np_dtype(kind).itemsize) for kind in kinds.values()]
+    sizes: list[float] = [helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in kinds.values()]
+    for one in stored.values():
+        weights = tuple((one.name, axis) for axis in range(len(shapes.get(one.name, ()))))
+        params, sizes = [*params, weights], [*sizes, one.bits / 8]
+        if one.slots.scale is not None:  # with a zero point beside every scale
+            params = [*params, () if one.axis is None else (weights[one.axis],)]
+            sizes.append(4 + one.bits / 8)
     return Costs(tuple(macs), tuple(params), tuple(sizes), shapes)
 
 
@@ -71,13 +81,15 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
 
 
 def count_parameters(proto: ModelProto) -> int:
-    """Floating-point numbers stored in the main graph: initializers and Constant nodes."""
-    tensors = list(proto.graph.initializer)
+    """Numbers stored in initializers and Constant nodes of the main graph: floats, and integers that stand for such."""
+    tensors = {t.name: t for t in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant":
-            tensors += [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
+            held = [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
+            tensors.update(dict.fromkeys(node.output, held[0]) if held else {})
     floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
-    return sum(math.prod(t.dims) for t in tensors if t.data_type in floats)
+    quantised = {name for node in proto.graph.node for name in integer_weights(node)}
+    return sum(math.prod(t.dims) for name, t in tensors.items() if t.data_type in floats or name in quantised)
 
 
 def _ints(shape: Sequence[object]) -> tuple[int, ...]:
@@ -91,14 +103,14 @@ def _macs(
     shapes: Mapping[str, tuple[int, ...]],
     attrs: Mapping[str, object],
 ) -> list[Dims]:
-    if op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or any(n not in shapes for n in (*inputs[:2], outputs[0])):
+    if op not in WEIGHTS or any(n not in shapes for n in (inputs[0], inputs[WEIGHTS[op][0]], outputs[0])):
         return []
-    x, w, y = inputs[0], inputs[1], outputs[0]
+    x, w, y = inputs[0], inputs[WEIGHTS[op][0]], outputs[0]
     out = tuple((y, axis) for axis in range(len(shapes[y])))
-    if op == "Conv":
+    if op in ("Conv", "ConvInteger", "QLinearConv"):
         return [(*out, *((w, axis) for axis in range(1, len(shapes[w]))))]
     if op == "ConvTranspose":
         moved = tuple((x, axis) for axis in range(len(shapes[x])))
         return [(*moved, *((w, axis) for axis in range(1, len(shapes[w]))))]
-    inner = 0 if op == "Gemm" and attrs.get("transA") else len(shapes[x]) - 1
+    inner = 0 if op in ("Gemm", "QGemm") and attrs.get("transA") else len(shapes[x]) - 1
     return [(*out, (x, inner))]

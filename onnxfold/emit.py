@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
-from scipy.sparse import csr_matrix
+from onnx import ModelProto, NodeProto, TensorProto
+from scipy.sparse import csr_matrix, diags
 
 from .analyse import Analysis
 from .atoms import SlotKey
@@ -20,16 +20,20 @@ from .facts import At
 from .graph import SAME_LIST, captures, subgraphs
 from .merge import Merge
 from .model import Model
+from .quantise import Scheme
+from .shelf import Shelf
+from .tensors import made, replaced
 
 
 @dataclass(frozen=True)
 class Edits:
     """All that changes: new `arrays` by constant name, `integers` (node, place, all new values of that list), `lengths`
-    of axes by (tensor, axis)."""
+    of axes by (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding."""
 
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
     integers: Sequence[tuple[int, At, int]]
     lengths: Mapping[tuple[str, int], int]
+    schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
 
 
 def edits(
@@ -59,6 +63,7 @@ def edits(
         arrays,
         [(node, at, value) for node, at, value in integers if (node, at.attr, at.input) in changed],
         analysis.lengths(removed),
+        {n: _scheme(model, analysis, n, parts, kept) for n, parts in changes.items() if n in model.constants.stored},
     )
 
 
@@ -85,7 +90,31 @@ def _merged(
         start, size = analysis.slots[name, axis, blocks]
         matrix = _axis_matrix(here, name, kept[start : start + size])
         array = _apply(matrix, array, axis, blocks)
-    return array.astype(original.dtype)
+    return (array if original.dtype.kind not in "iu" else np.rint(array)).astype(original.dtype)
+
+
+def _scheme(
+    model: Model,
+    analysis: Analysis,
+    name: str,
+    parts: Sequence[tuple[Place, ChannelGroup, Merge]],
+    kept: NDArray[np.bool_],
+) -> Scheme:
+    """The scheme of stored constant `name` after all merges that touch it: the scales of channels are averaged."""
+    scheme = model.constants.scheme(name)
+    here = [(p, b, m) for p, b, m in parts if p.axis == scheme.axis]
+    if not here:
+        return scheme
+    place, _, _ = here[0]
+    start, size = analysis.slots[name, place.axis, place.blocks]
+    if place.blocks > 1:  # one scale for a position in every part, whose channels differ: any will do to begin with
+        left = int(kept[start : start + size].sum()) // place.blocks
+        return replace(scheme, scale=scheme.scale[:left], zero=scheme.zero[:left])
+    matrix = abs(_axis_matrix([(p, m) for p, _, m in here], name, kept[start : start + size]))
+    whole = np.asarray(matrix.sum(axis=1)).ravel()
+    mean = diags(1 / np.where(whole > 0, whole, 1)) @ matrix
+    scale = np.maximum(mean @ scheme.scale, np.finfo(np.float32).tiny)
+    return replace(scheme, scale=scale, zero=np.rint(mean @ scheme.zero))
 
 
 def _axis_matrix(
@@ -148,8 +177,11 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
+    shelf, stored = Shelf(proto, model.constants, model.folder), model.constants.stored
+    shelf.write({name: array for name, array in changes.arrays.items() if name in stored}, changes.schemes)
     writer = _Patch(proto, model)
-    writer.arrays(changes.arrays)
+    writer.suspects |= shelf.left
+    writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
     writer.integers(changes.integers)
     writer.lengths(changes.lengths)
     writer.sweep()
@@ -179,12 +211,12 @@ class _Patch:
                 continue
             if not self._in_place(name, array):
                 self._release(self.model.graph.producer[name])
-                self._add(_proto(array, name, 0))
+                self._add(made(array, name, 0))
 
     def _in_place(self, name: str, array: NDArray[Any]) -> bool:
         """New values for constant `name` where they are stored; False if another node computes them."""
         if name in self.initializers:
-            _replace(self.initializers[name], array)
+            replaced(self.initializers[name], array)
             return True
         node = self.graph.node[self.model.graph.producer[name]]
         if node.op_type != "Constant":
@@ -200,7 +232,7 @@ class _Patch:
     def _beside(self, name: str, array: NDArray[Any]) -> None:
         """New values under a name of their own, for all readers that do not compute constants."""
         fresh = self._fresh(name)
-        self._add(_proto(array, fresh, self.initializers[name].data_type if name in self.initializers else 0))
+        self._add(made(array, fresh, self.initializers[name].data_type if name in self.initializers else 0))
         self.uses[fresh] = 0
         for index in self.model.graph.consumers[name]:
             if all(o in self.model.constants for o in self.model.graph.nodes[index].outputs if o):
@@ -306,7 +338,7 @@ class _Patch:
         if old and self.uses[old] == 1 and self._in_place(old, array):
             return
         name = self._fresh(old or f"{node.name or node.op_type}_sizes")
-        self._add(_proto(array, name, 0))
+        self._add(made(array, name, 0))
         while len(node.input) <= number:
             node.input.append("")
         node.input[number] = name
@@ -339,34 +371,14 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
-def _proto(array: NDArray[Any], name: str, kind: int) -> TensorProto:
-    tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
-    if kind:
-        tensor.data_type = kind
-    return tensor
-
-
-def _replace(tensor: TensorProto, array: NDArray[Any]) -> None:
-    """New values for `tensor`, whose name, documentation, metadata and kind of storage stay."""
-    new = _proto(array, tensor.name, tensor.data_type)
-    external = tensor.data_location == TensorProto.EXTERNAL
-    for data in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "raw_data", "dims"):
-        tensor.ClearField(data)
-    tensor.dims.extend(new.dims)
-    tensor.raw_data = new.raw_data
-    if external:  # the bytes are here now; the writer moves them out again
-        tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
-
-
 def _replace_constant(node: NodeProto, array: NDArray[Any]) -> None:
     """New values for a Constant node, in the attribute that holds them where that can."""
     held = node.attribute[0]
     if held.name == "value":
-        _replace(held.t, array)
+        replaced(held.t, array)
     elif held.name == "value_floats" and array.ndim == 1 and array.dtype == np.float32:
         held.floats[:] = array.tolist()
     elif held.name == "value_ints" and array.ndim == 1 and array.dtype == np.int64:
         held.ints[:] = array.tolist()
     else:
-        held.CopyFrom(onnx.helper.make_attribute("value", _proto(array, "", 0)))
+        held.CopyFrom(onnx.helper.make_attribute("value", made(array, "", 0)))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .analyse import Analysis
 from .channels import ChannelGroup, Place, Role
 from .errors import ModelError
+from .linear import WEIGHTS
 from .model import Model
 
 Floats = NDArray[np.floating[Any]]
@@ -116,10 +117,10 @@ def _values(model: Model, place: Place) -> Floats:
 def _contracts(model: Model, place: Place) -> bool:
     """Whether the making weight reads other channels (a depthwise filter or a spread constant does not)."""
     for node in (model.graph.nodes[i] for i in place.nodes):
-        if node.op in ("Gemm", "MatMul"):
+        if node.op in ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
-        if node.op in ("Conv", "ConvTranspose") and shape[1 - place.axis] != 1:
+        if node.op in ("Conv", "ConvTranspose", "QLinearConv") and shape[1 - place.axis] != 1:
             return True
     return False
 
@@ -148,5 +149,6 @@ def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Par
 
 def _bias(model: Model, weight: str) -> str:
     node = model.graph.nodes[model.graph.consumers[weight][0]]
-    has = node.op in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 and node.inputs[2] in model.constants
-    return node.inputs[2] if has else ""
+    slot = WEIGHTS.get(node.op, (0, None))[1]
+    bias = node.inputs[slot] if slot is not None and slot < len(node.inputs) else ""
+    return bias if bias in model.constants else ""

@@ -7,7 +7,7 @@ the row y of outputs. Convolutions with groups are several such products side by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,12 @@ from onnx import NodeProto, helper
 from .windows import Windows, windows
 
 Array = NDArray[Any]
+WEIGHTS: Mapping[str, tuple[int, int | None]] = {
+    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1, None), "ConvInteger": (1, None),
+    "MatMulInteger": (1, None), "QLinearConv": (3, 8), "QLinearMatMul": (3, None), "QGemm": (3, 6),
+    "DynamicQuantizeMatMul": (1, 4), "MatMulIntegerToFloat": (1, 6),
+}  # fmt: skip
+"""Which inputs of an operator are the weight, and the bias if it has one; input 0 is what they are applied to."""
 
 
 @dataclass(frozen=True)

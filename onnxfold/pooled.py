@@ -120,18 +120,20 @@ class Fit(Enum):
     FULL = "full"
     CHANNELS = "channels"
     NONE = "none"
+    INTEGERS = "integers"
 
 
 def wide_notes(fits: Mapping[str, Fit]) -> tuple[str, ...]:
     """What the user should know of readers (by output) that were not refitted in full."""
     notes = []
-    for fit, what in (
-        (Fit.CHANNELS, "refitted by channel-level maps, their kernel positions pooled"),
-        (Fit.NONE, "merged and not refitted"),
+    wide = f"of over {MOST_FEATURES} inputs (too wide for a full moment matrix)"
+    for fit, kind, what in (
+        (Fit.CHANNELS, wide, "refitted by channel-level maps, their kernel positions pooled"),
+        (Fit.NONE, wide, "merged and not refitted"),
+        (Fit.INTEGERS, "that compute on integers (QLinearConv and the like)", "merged and not refitted"),
     ):
         names = [name for name, how in fits.items() if how is fit]
         if names:
             some = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-            count = f"{len(names)} reader{'s' if len(names) > 1 else ''} of over {MOST_FEATURES} inputs"
-            notes.append(f"{count} (too wide for a full moment matrix): {what} ({some})")
+            notes.append(f"{len(names)} reader{'s' if len(names) > 1 else ''} {kind}: {what} ({some})")
     return tuple(notes)

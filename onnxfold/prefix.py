@@ -31,7 +31,10 @@ class Prefix:
     def _same(self, version: ModelProto, changed: Container[str]) -> int:
         """How many nodes at the beginning are the same."""
         pairs = zip(self._model.proto.graph.node, version.graph.node, strict=False)
+        stored = self._model.constants.stored
         for index, (old, new) in enumerate(pairs):
+            if any(name in stored for name in old.output):
+                continue  # makes a weight, often far ahead of what reads it; walks compute it where they need it
             if any(name in changed for name in (*old.input, *captures(old), *old.output)) or old != new:
                 return index
         return min(len(self._model.proto.graph.node), len(version.graph.node))

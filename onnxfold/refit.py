@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ from .progress import Progress, silent
 from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
+from .shelf import Shelf
+from .stored import HOLDERS
 from .tails import Followers, Tail
 
 RIDGE = 0.1
@@ -43,7 +44,8 @@ class Refitted:
     """One node: its output, and the relative squared error of that before and after, on the samples used.
 
     Readers too wide for the moments of all their inputs are refitted by channel-level maps (`Fit.CHANNELS`; the errors
-    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN).
+    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN); nor are those that
+    compute on integers (`Fit.INTEGERS`).
     """
 
     output: str
@@ -53,10 +55,12 @@ class Refitted:
 
 
 class _Weights:
-    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others."""
+    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others, and
+    those stored as integers."""
 
-    def __init__(self, proto: ModelProto, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, proto: ModelProto, model: Model) -> None:
+        self._folder = model.folder
+        self.shelf = Shelf(proto, model.constants, model.folder)
         self.tensors = {t.name: t for t in proto.graph.initializer}
         self._copies: dict[str, NodeProto] = {}
         for node in proto.graph.node:
@@ -67,17 +71,24 @@ class _Weights:
         self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
 
     def read(self, name: str) -> NDArray[Any] | None:
+        if name in self.shelf.stored:
+            return self.shelf.read(name)
         tensor = self._tensor(name)
         return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
 
     def kind(self, name: str) -> int:
-        """The ONNX element type of constant `name`."""
+        """The ONNX element type of constant `name`: that of its scale where it is stored as integers."""
+        if name in self.shelf.stored:
+            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.shelf.scheme(name).dtype)))
         tensor = self._tensor(name)
         assert tensor is not None
         return tensor.data_type
 
     def write(self, name: str, value: NDArray[Any]) -> None:
         """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
+        if name in self.shelf.stored:
+            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)})
+            return
         tensor = self._tensor(name)
         assert tensor is not None
         old = tensor_array(tensor, self._folder)
@@ -120,7 +131,7 @@ def refit_readers(
     is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
     Raises what onnxruntime raises for a model that does not run.
     """
-    weights = _Weights(folded, model.folder)
+    weights = _Weights(folded, model)
     followers = Followers(folded.graph, weights.read)
     changed = touched(analysis, merges)
     jobs = _jobs(model, folded, weights, followers, set(changed))
@@ -150,7 +161,15 @@ def refit_readers(
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
-    return (*done, *(Refitted(y, np.nan, np.nan, Fit.NONE) for y in left))
+    integers = [y for y in _on_integers(folded, set(changed)) if only is None or y in only]
+    unfitted = {**dict.fromkeys(left, Fit.NONE), **dict.fromkeys(integers, Fit.INTEGERS)}
+    return (*done, *(Refitted(y, np.nan, np.nan, how) for y, how in unfitted.items()))
+
+
+def _on_integers(folded: ModelProto, changed: set[str]) -> list[str]:
+    """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
+    holders = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
+    return [y for y, (node, one) in holders.items() if one is not None and changed.intersection(node.input)]
 
 
 @dataclass(frozen=True)
@@ -160,6 +179,7 @@ class _Job:
     node: Linear
     tail: Tail
     pool: Pool | None = None
+    integers: bool = False  # a kernel that takes such weights takes no bias of floats
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -170,7 +190,8 @@ class _Job:
     @property
     def can(self) -> bool:
         """Whether there is, or can be, a bias."""
-        return bool(self.node.bias or self.tail.mean or self.tail.added or self.node.op != "MatMul")
+        has = self.node.bias or self.tail.mean or self.tail.added
+        return bool(has or not (self.node.op == "MatMul" or self.integers))
 
 
 def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:
@@ -189,7 +210,8 @@ def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Follow
         if found is not None and found.bias:
             alone = alone and used[found.bias] == 1 and weights.read(found.bias) is not None
         if found is not None and alone and found.x in touched and found.y in known:
-            jobs.append(_Job(index, node, found, followers.tail(found)))
+            stored = found.weight in weights.shelf.stored
+            jobs.append(_Job(index, node, found, followers.tail(found), integers=stored))
         if any(name in touched for name in (*node.input, *captures(node))):
             touched.update(filter(None, node.output))
     return jobs

@@ -15,7 +15,7 @@ from .atoms import SlotKey
 from .channels import Role
 from .facts import Atoms
 from .graph import subgraphs
-from .model import FLOATS, Model
+from .model import FLOATS, WEIGHT_TYPES, Model
 
 INTERFACE = ("a graph input", "a graph output")
 
@@ -113,16 +113,18 @@ def _count(model: Model, name: str) -> int:
 
 
 def _weights(model: Model) -> Iterator[tuple[str, str]]:
-    """The constants that hold several floating-point numbers and meet data, each with the first node that uses it."""
-    graph, seen = model.graph, set[str]()
+    """Constants of several numbers that meet data, with the first node that uses each: floats and 8-bit weights."""
+    graph, constants = model.graph, model.constants
+    parts = ((one, slot) for one in constants.stored.values() for slot in (one.slots.scale, one.slots.zero))
+    seen = {constants.part_name(one, slot) for one, slot in parts if slot is not None}  # how others are stored
     for node in graph.nodes:
         if node.outputs and all(name in model.constants for name in node.outputs if name):
             continue
         for name in node.inputs:
             info = graph.tensor(name)
-            if name in model.constants and name not in seen and info.dtype in FLOATS:
+            if name in model.constants and name not in seen and info.dtype in WEIGHT_TYPES:
                 seen.add(name)
-                if _count(model, name) > 1:
+                if _count(model, name) > 1 and (info.dtype in FLOATS or len(info.shape or ()) > 1):
                     yield name, node.label
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto, NodeProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from .graph import captures
 from .linear import Linear
 
 Floats = NDArray[np.float64]
 Read = Callable[[str], "NDArray[Any] | None"]
+_ROOM = 8  # the share of its integers that a pair which only rounds has on either side of zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Followers:
         for node in graph.node:
             for name in dict.fromkeys(filter(None, (*node.input, *captures(node)))):
                 self._consumers.setdefault(name, []).append(node)
+        self._tensors = {t.name: t for t in graph.initializer}
         self._outputs = {v.name for v in graph.output}
 
     def tail(self, node: Linear) -> Tail:
@@ -66,6 +70,8 @@ class Followers:
                 mean = after.input[3] if len(self._consumers[after.input[3]]) == 1 else ""
                 at = after.output[0]
                 after = self._only(at)
+        at = self._past_rounding(at)
+        after = self._only(at)
         join = other = ""
         if after is not None and after.op_type in ("Add", "Sum") and len(after.input) == 2:
             beside = after.input[1] if after.input[0] == at else after.input[0]
@@ -76,6 +82,26 @@ class Followers:
     def _only(self, name: str) -> NodeProto | None:
         readers = self._consumers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._outputs else None
+
+    def _past_rounding(self, at: str) -> str:
+        """`at`, or what pairs of QuantizeLinear and DequantizeLinear make of it where they only round."""
+        while True:
+            down = self._only(at)
+            up = self._only(down.output[0]) if down is not None and down.op_type == "QuantizeLinear" else None
+            if down is None or up is None or up.op_type != "DequantizeLinear" or not self._two_sided(down):
+                return at
+            at = up.output[0]
+
+    def _two_sided(self, node: NodeProto) -> bool:
+        """Whether a QuantizeLinear has room on both sides of zero: else it does the work of a ReLU."""
+        zero = self._tensors.get(node.input[2]) if len(node.input) > 2 else None
+        if zero is None or uses_external_data(zero) or math.prod(zero.dims) != 1:
+            return False
+        value = numpy_helper.to_array(zero).reshape(())
+        if value.dtype not in (np.int8, np.uint8, np.int16, np.uint16):
+            return False
+        low, high = np.iinfo(value.dtype).min, np.iinfo(value.dtype).max
+        return min(int(value) - low, high - int(value)) >= (high - low) / _ROOM
 
     def users(self, name: str) -> Sequence[NodeProto]:
         """The nodes that read `name`."""

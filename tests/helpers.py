@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parse
 
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import ChannelGroup
+from onnxfold.costs import count_parameters
 from onnxfold.emit import edits, emit
 from onnxfold.inputs import index_limits, probe
 from onnxfold.merge import Merge, folding, pruning
@@ -220,7 +221,7 @@ def folds(proto: ModelProto, seed: int = 0, alone: bool = True) -> None:
         shapes = [x.shape for x in run(loaded, after)]
         assert shapes == [x.shape for x in before]
         shrunk = any(m.after < m.before for m in merges.values())
-        assert not shrunk or may_grow or parameters(after) < parameters(proto)
+        assert not shrunk or may_grow or count_parameters(after) < count_parameters(proto)
 
 
 def run(loaded: Model, proto: ModelProto) -> list[Array]:
@@ -228,12 +229,6 @@ def run(loaded: Model, proto: ModelProto) -> list[Array]:
     session = Session(proto.SerializeToString())
     inputs = [i for i in session.inputs if i.name not in {t.name for t in proto.graph.initializer}]
     return [np.asarray(x) for x in session.run(probe(inputs, batch=2, limits=index_limits(loaded.graph)))]
-
-
-def parameters(proto: ModelProto) -> int:
-    """The number of elements in initializers and Constant nodes."""
-    inside = [a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")]
-    return sum(int(np.prod(t.dims)) for t in [*proto.graph.initializer, *inside] if t.data_type == TensorProto.FLOAT)
 
 
 # looking into models ----------------------------------------------------------------------------------------------

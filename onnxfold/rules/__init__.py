@@ -3,10 +3,10 @@
 The table is put together here, explicitly; importing a family has no effect of its own.
 """
 
-from . import conv, layout, linear, norm, pointwise, pool, reduce, reshape
+from . import conv, layout, linear, norm, pointwise, pool, quantised, reduce, reshape
 from .table import Rule, RuleTable
 
-FAMILIES = (pointwise, conv, linear, norm, pool, reduce, layout, reshape)
+FAMILIES = (pointwise, conv, linear, norm, pool, quantised, reduce, layout, reshape)
 
 
 def default_rules() -> RuleTable:

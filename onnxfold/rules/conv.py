@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..facts import At, Blocks, Count, Fact, Refuse, Tie
-from ..view import NodeView
+from ..view import NodeView, TensorView
 from .table import Rule
 
 
 def conv(n: NodeView) -> Iterator[Fact]:
     """Weight [M, C/group, ...]; the bias is per output channel."""
-    x, w, y = n.x(0), n.x(1), n.y()
+    yield from convolution(n, n.x(0), n.x(1), n.x(2) if n.has(2) else None)
+
+
+def convolution(n: NodeView, x: TensorView, w: TensorView, bias: TensorView | None) -> Iterator[Fact]:
+    """Conv and its quantised kin. Channels are read where the weight is constant: nothing else can take their sum."""
+    y = n.y()
     group = n.attr("group", 1)
     channels, made = x.size(1), w.size(0)
     if channels is None or made is None:
@@ -22,14 +27,15 @@ def conv(n: NodeView) -> Iterator[Fact]:
         return
     yield Tie(x.axis(0), y.axis(0))
     yield Tie(w.axis(0), y.axis(1))
-    if n.has(2):
-        yield Tie(n.x(2).axis(0), y.axis(1))
+    if bias is not None:
+        yield Tie(bias.axis(0), y.axis(1))
     if group == 1:
-        yield Tie(x.axis(1), w.axis(1))
+        if w.constant:
+            yield Tie(x.axis(1), w.axis(1))
     elif group == channels:
         yield Tie(x.axis(1).repeat(made // channels), y.axis(1))
         yield Count(x.axis(1), At(attr="group"))
-    else:
+    elif w.constant:
         yield Tie(x.axis(1), w.blocked(1, group))
         yield Blocks(x.axis(1), group)
         yield Blocks(y.axis(1), group)
@@ -47,13 +53,14 @@ def conv_transpose(n: NodeView) -> Iterator[Fact]:
     if n.has(2):
         yield Tie(n.x(2).axis(0), y.axis(1))
     if group == 1:
-        yield Tie(x.axis(1), w.axis(0))
+        if w.constant:
+            yield Tie(x.axis(1), w.axis(0))
         yield Tie(w.axis(1), y.axis(1))
     elif group == channels and per_group == 1:
         yield Tie(w.axis(0), y.axis(1))
         yield Tie(x.axis(1), y.axis(1))
         yield Count(x.axis(1), At(attr="group"))
-    else:
+    elif w.constant:
         yield Tie(x.axis(1), w.axis(0))
         yield Tie(w.blocked(1, group), y.axis(1))
         yield Blocks(x.axis(1), group)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
@@ -14,16 +15,20 @@ from ..errors import OnnxFoldError
 from ..graph import DEFAULT_DOMAINS, subgraphs
 from ..model import Model, load
 from ..store import inline
+from ..stored import dequantises
 
+Floats = NDArray[np.float32]
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
+_CLIP = 11  # the opset from which Clip takes its bounds as inputs
 _HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
     """The model with every input of fixed shape, initializers no inputs, opset >= 18 and inferred shapes.
 
-    Half precision becomes float32 (gradients underflow in it), and a QuantizeLinear-DequantizeLinear pair on
-    activations becomes the identity (the straight-through estimator; Bengio et al., arXiv 1308.3432).
+    Half precision becomes float32 (gradients underflow in it), and so do weights stored as integers. A pair of
+    QuantizeLinear and DequantizeLinear on activations becomes the range that it clips to, often the only ReLU there is
+    (the straight-through estimator; Bengio et al., arXiv 1308.3432).
 
     Raises:
         Exception: what onnx's version converter or shape inference raises (RuntimeError and others).
@@ -43,9 +48,10 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+    _unpacked(graph, model)
     _float32(graph)
-    _straight_through(graph, initialised)
     version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    _straight_through(graph, model, initialised, version)
     if version < OPSET:
         proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
         proto = onnx.version_converter.convert_version(proto, OPSET)
@@ -131,12 +137,42 @@ def _float32(graph: GraphProto) -> None:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
-def _straight_through(graph: GraphProto, constants: set[str]) -> None:
-    """Identity in place of DequantizeLinear(QuantizeLinear(x)), in place."""
-    quantised = {
-        n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants
-    }
+def _unpacked(graph: GraphProto, model: Model) -> None:
+    """Weights that DequantizeLinear makes, as float32 initializers, in place."""
+    nodes = list[NodeProto]()
+    for node, seen in zip(graph.node, model.graph.nodes, strict=True):
+        if dequantises(seen) and seen.outputs[0] in model.constants:
+            array = model.constants.array(seen.outputs[0]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), seen.outputs[0]))
+        else:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+    if len(nodes) < len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
+    """Clip, or Identity where the range is not known, in place of DequantizeLinear(QuantizeLinear(x)), in place."""
+    quantised = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
-            source, out, name = quantised[node.input[0]], node.output[0], node.name
-            node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))
+            source, out, name = quantised[node.input[0]].input[0], node.output[0], node.name
+            bounds = _range(list(quantised[node.input[0]].input[1:3]), model)
+            if bounds is None or version < _CLIP:
+                node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))
+                continue
+            names = [f"{out}_onnxfold_{end}" for end in ("low", "high")]
+            graph.initializer.extend(numpy_helper.from_array(b, n) for b, n in zip(bounds, names, strict=True))
+            node.CopyFrom(onnx.helper.make_node("Clip", [source, *names], [out], name=name))
+
+
+def _range(settings: Sequence[str], model: Model) -> tuple[Floats, Floats] | None:
+    """The least and the largest number that a pair with this scale and zero point, constants of one number, gives."""
+    if len(settings) < 2 or not all(name in model.constants for name in settings):
+        return None
+    scale, zero = (model.constants.array(name) for name in settings)
+    if scale.size != 1 or zero.size != 1 or zero.dtype not in (np.int8, np.uint8, np.int16, np.uint16):
+        return None
+    ends = np.iinfo(zero.dtype)
+    shift, step = float(zero.reshape(())), float(scale.reshape(()))
+    return np.array((ends.min - shift) * step, np.float32), np.array((ends.max - shift) * step, np.float32)

@@ -178,3 +178,12 @@ def test_users() -> None:
     assert [n.op_type for n in followers.users("h")] == ["Add", "Relu"]
     assert followers.users("nothing") == []
     assert linear(helper.make_node("Relu", ["h"], ["r"]), None) is None
+
+
+@pytest.mark.parametrize("zero, join", [(128, "o"), (100, "o"), (0, ""), (255, ""), (3, "")])
+def test_sums_behind_rounding(zero: int, join: str) -> None:
+    """A pair that only rounds is passed; one whose zero is at the end of its range is a ReLU."""
+    text = """(float[N,3,6,6] x) => (float y) { h = Conv (x, w) g = Conv (x, v) q = QuantizeLinear (h, s, z)
+        d = DequantizeLinear (q, s, z) o = Add (d, g) y = Relu (o) }"""
+    proto = model(text, {"w": (4, 3, 3, 3), "v": (4, 3, 3, 3)}, {"s": np.float32(0.1), "z": np.uint8(zero)})
+    assert facts(tail_of(proto, "h")) == ("", "", join, "g" if join else "")

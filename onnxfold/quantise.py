@@ -1,0 +1,103 @@
+"""Numbers stored as integers: value = (integer - zero) * scale, and the way back after the values have changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+_ROUNDING = 1e-6  # of the largest integer that goes by a scale: what float32 sums of products are off by
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How values become integers.
+
+    `scale` and `zero` are numbers [], or [n] one for each position along `axis`. Integers lie in `low`..`high`: the
+    part of their type that the model uses. `dtype`: the type that scales are stored in.
+    """
+
+    scale: Floats = field(repr=False)
+    zero: Floats = field(repr=False)
+    axis: int | None
+    low: int
+    high: int
+    dtype: Any
+
+    def across(self, numbers: Floats, rank: int) -> Floats:
+        """`scale` or `zero` in a shape that broadcasts against values of that many axes."""
+        if self.axis is None:
+            return numbers.reshape([1] * rank)
+        return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+
+
+def used(integers: Array, bits: int, signed: bool) -> tuple[int, int]:
+    """The range (low, high) that integers of this type may use, given those that a model holds.
+
+    Weights that keep to 7 of 8 bits were made for processors whose sums of 8-bit products overflow; signed ones that
+    leave out the lowest number, for kernels that want them symmetric. Both stay so.
+    """
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if not integers.size:
+        return low, high
+    least, most = int(integers.min()), int(integers.max())
+    if bits == 8 and low // 2 <= least and most <= (high + 1) // 2:
+        return low // 2, (high + 1) // 2
+    return low + (signed and least > low), high
+
+
+def dequantise(integers: Array, scheme: Scheme, dtype: Any) -> Array:
+    """The values of `integers`, in `dtype`."""
+    zero, scale = (scheme.across(numbers, integers.ndim) for numbers in (scheme.zero, scheme.scale))
+    return np.asarray(((integers.astype(np.float64) - zero) * scale).astype(dtype))
+
+
+def requantise(values: Array, scheme: Scheme, least: Floats | float = 0.0) -> tuple[Array, Scheme]:
+    """Integers (as int64) for `values`, and the scheme to read them with: `scheme`, with new scales where they must be.
+
+    A scale for all stays if nothing leaves the range. One of several stays where all its values are whole numbers of
+    it (moved, copied, added up within the range); else it becomes the finest that holds them. Zero points stay if they
+    are all equal and can; else they are chosen with the scale. `least` ([] or [n]): no scale falls below it.
+    """
+    values = np.asarray(values, np.float64)
+    scale, zero = (scheme.across(numbers, values.ndim) for numbers in (scheme.scale, scheme.zero))
+    exact = values / scale + zero
+    whole = np.rint(exact)
+    axes = tuple(axis for axis in range(values.ndim) if axis != scheme.axis)
+    fits = (whole >= scheme.low) & (whole <= scheme.high)
+    if scheme.axis is not None:
+        fits &= np.abs(exact - whole) <= _ROUNDING * np.abs(exact).max(axis=axes, initial=0, keepdims=True)
+    kept = fits.all(axis=axes) & (scheme.scale >= least)
+    if not kept.all():
+        new_scale, new_zero = _finest(values.max(axis=axes, initial=0), values.min(axis=axes, initial=0), scheme)
+        new_scale = np.maximum(np.where(new_scale > 0, new_scale, scheme.scale), least).astype(scheme.dtype)
+        scheme = replace(
+            scheme,
+            scale=np.where(kept, scheme.scale, new_scale.astype(np.float64)),
+            zero=np.where(kept, scheme.zero, new_zero),
+        )
+        scale, zero = (scheme.across(numbers, values.ndim) for numbers in (scheme.scale, scheme.zero))
+        whole = np.rint(values / scale + zero)
+    return np.clip(whole, scheme.low, scheme.high).astype(np.int64), scheme
+
+
+def _finest(top: Floats, bottom: Floats, scheme: Scheme) -> tuple[Floats, Floats]:
+    """The smallest scales that hold values from `bottom` (at most 0) to `top` (at least 0), and their zero points."""
+    low, high = float(scheme.low), float(scheme.high)
+    spread = (top - bottom) / (high - low)
+    moved = np.clip(np.rint(low - bottom / np.where(spread > 0, spread, 1.0)), low, high)
+    # rounding the zero point takes up to half a step from one side
+    above, below = np.maximum(high - moved, 0.5), np.maximum(moved - low, 0.5)
+    spread = np.maximum(spread, np.maximum(top / above, -bottom / below))
+    if (scheme.zero != scheme.zero.flat[0]).any():
+        return spread, moved
+    with np.errstate(divide="ignore", invalid="ignore"):
+        around = np.maximum(
+            np.where(top > 0, top / (high - scheme.zero), 0.0), np.where(bottom < 0, -bottom / (scheme.zero - low), 0.0)
+        )
+    able = np.isfinite(around)
+    return np.where(able, around, spread), np.where(able, scheme.zero, moved)

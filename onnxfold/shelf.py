@@ -1,0 +1,179 @@
+"""Constants of one proto that are stored as integers, read and written as floats: the one place that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from .graph import captures
+from .model import Constants, constant_attribute, tensor_array
+from .quantise import Floats, Scheme, dequantise, requantise
+from .stored import Stored, following, scheme_of
+from .tensors import made, replaced
+
+Array = NDArray[Any]
+
+
+class Shelf:
+    """The stored constants of `proto`, a version of the model that `constants` are of; written in place."""
+
+    def __init__(self, proto: ModelProto, constants: Constants, folder: Path | None) -> None:
+        self._proto, self._constants, self._folder = proto, constants, folder
+        self.stored = constants.stored
+        self.left = set[str]()  # what nothing reads any longer
+        self._nodes: dict[str, NodeProto] = {name: node for node in proto.graph.node for name in node.output if name}
+        self._tensors: dict[str, TensorProto] = {}
+        self._uses: dict[str, int] = {}
+        if self.stored:
+            self._look()
+
+    def read(self, name: str) -> Array:
+        """The values of constant `name`, as floats."""
+        return dequantise(self._array(name, 0), self.scheme(name), self._constants.float_type(name))
+
+    def scheme(self, name: str) -> Scheme:
+        """How `name` is stored now."""
+        return scheme_of(self.stored, name, self._part)
+
+    def write(self, values: Mapping[str, Array], schemes: Mapping[str, Scheme] | None = None) -> None:
+        """Store new `values`. `schemes`: those that they had before they were rounded, where these changed too.
+
+        Where the scale of a weight changes, so do the integers of the biases that go by it.
+        """
+        todo = dict(values)
+        for name in values:
+            factor = self.stored[name].factor
+            if factor is not None and factor.weight not in todo and not self._holds(name, values[name]):
+                todo[factor.weight] = self.read(factor.weight)
+        for bias, weight in self._biases().items():
+            if weight in todo and bias not in todo:
+                todo[bias] = self.read(bias)
+        for name in [name for name in todo if self.stored[name].factor is None]:
+            least = self._least(name, todo)
+            integers, scheme = requantise(todo[name], (schemes or {}).get(name) or self.scheme(name), least)
+            self._put(name, integers, scheme)
+        for name in [name for name in todo if self.stored[name].factor is not None]:
+            scheme = self._following(name)
+            whole = np.rint(np.asarray(todo[name], np.float64) / scheme.scale)
+            self._put(name, np.clip(whole, scheme.low, scheme.high).astype(np.int64), scheme)
+
+    def _following(self, bias: str) -> Scheme:
+        one = self.stored[bias]
+        assert one.factor is not None
+        return following(one, self.scheme(one.factor.weight))
+
+    def _biases(self) -> dict[str, str]:
+        """The weight that each bias goes by, where there is one."""
+        return {name: one.factor.weight for name, one in self.stored.items() if one.factor is not None}
+
+    def _holds(self, bias: str, values: Array) -> bool:
+        """Whether a bias fits its integers as its weight is scaled now."""
+        scheme = self._following(bias)
+        return bool((np.abs(np.asarray(values, np.float64)) <= scheme.scale * scheme.high).all())
+
+    def _least(self, weight: str, todo: Mapping[str, Array]) -> Floats | float:
+        """The scales below which the biases of `weight` (all in `todo`) would leave the range of their integers."""
+        least: Floats | float = 0.0
+        for name, of in self._biases().items():
+            one = self.stored[name]
+            if of == weight and one.factor is not None:
+                size = np.abs(np.asarray(todo[name], np.float64)) / (one.high * one.factor.x_scale)
+                least = np.maximum(least, size.max(initial=0.0) if self.stored[weight].axis is None else size)
+        return least * (1 + 1e-6)  # the scale is rounded to float32
+
+    def _put(self, name: str, integers: Array, scheme: Scheme) -> None:
+        stored = self.stored[name]
+        old = self._array(name, 0)
+        self._replace(name, 0, integers.astype(old.dtype))
+        if stored.slots.scale is None or not self._name(name, 1):
+            return
+        before = self._array(name, 1)
+        shape = before.shape if stored.axis is None else (integers.shape[stored.axis],)
+        scale, zero = (np.broadcast_to(x.ravel(), shape or (1,)).reshape(shape) for x in (scheme.scale, scheme.zero))
+        self._replace(name, 1, scale.astype(before.dtype))
+        zero = zero.astype(old.dtype)
+        if self._name(name, 2) or zero.astype(np.int64).any():
+            self._replace(name, 2, zero)
+
+    # single tensors ---------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        graph = self._proto.graph
+        self._tensors = {t.name: t for t in graph.initializer}
+        for node in graph.node:
+            held = constant_attribute(node) if node.op_type == "Constant" else None
+            if held is not None:
+                self._tensors[node.output[0]] = held.t
+            for name in (*node.input, *captures(node)):
+                self._uses[name] = self._uses.get(name, 0) + 1
+        for value in graph.output:
+            self._uses[value.name] = self._uses.get(value.name, 0) + 1
+
+    def _holder(self, name: str) -> NodeProto:
+        return self._nodes[self.stored[name].holder]
+
+    def _slot(self, name: str, part: int) -> int | None:
+        slots = self.stored[name].slots
+        return (slots.integers, slots.scale, slots.zero)[part]
+
+    def _name(self, name: str, part: int) -> str:
+        """The tensor that is integers (0), scale (1) or zero point (2) of `name`; '' if there is none."""
+        slot, inputs = self._slot(name, part), self._holder(name).input
+        return inputs[slot] if slot is not None and slot < len(inputs) else ""
+
+    def _part(self, stored: Stored, slot: int) -> Array | None:
+        inputs = self._nodes[stored.holder].input
+        return self._of(inputs[slot]) if slot < len(inputs) and inputs[slot] else None
+
+    def _array(self, name: str, part: int) -> Array:
+        return self._of(self._name(name, part))
+
+    def _of(self, tensor: str) -> Array:
+        if tensor in self._tensors:
+            return tensor_array(self._tensors[tensor], self._folder)
+        return self._constants.stored_array(tensor)
+
+    def _replace(self, name: str, part: int, array: Array) -> None:
+        """New values for a part of `name`: where they were, or beside that if others need what was there."""
+        old = self._name(name, part)
+        if old in self._tensors and self._uses[old] == 1:
+            replaced(self._tensors[old], array)
+            self._declare(old, array)
+            return
+        if old and np.array_equal(self._array(name, part), array):
+            return
+        slot, inputs = self._slot(name, part), self._holder(name).input
+        assert slot is not None
+        fresh = self._fresh(old or f"{name}_zero_point")
+        graph = self._proto.graph
+        graph.initializer.append(made(array, fresh))
+        self._tensors[fresh], self._uses[fresh] = graph.initializer[-1], 1
+        if self._proto.ir_version < 4:  # then every initializer must be listed as an input too
+            kind = graph.initializer[-1].data_type
+            graph.input.append(helper.make_tensor_value_info(fresh, kind, array.shape))
+        while len(inputs) <= slot:
+            inputs.append("")
+        inputs[slot] = fresh
+        if old:
+            self._uses[old] -= 1
+            if not self._uses[old]:
+                self.left.add(old)
+
+    def _declare(self, name: str, array: Array) -> None:
+        graph = self._proto.graph
+        for value in [v for v in (*graph.input, *graph.value_info) if v.name == name]:
+            for dim, size in zip(value.type.tensor_type.shape.dim, array.shape, strict=False):
+                dim.dim_value = size
+
+    def _fresh(self, base: str) -> str:
+        taken = {*self._uses, *self._tensors, *self._nodes}
+        number, name = 0, f"{base}_folded"
+        while name in taken:
+            number += 1
+            name = f"{base}_folded{number}"
+        return name
