@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from .atoms import AtomTable, SlotKey
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .errors import RuleError
-from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
+from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .graph import Node
 from .model import FLOATS, Model
 from .rules import RuleTable, default_rules
@@ -226,12 +226,14 @@ class _Analyser:
         self.counts.append((node, count))
 
     def _editable(self, name: str) -> bool:
-        """Whether integers of the computed list `name` can be edited: a Concat of lists."""
+        """Whether integers of the computed list `name` can be edited: a Concat of lists, or a Cast of one."""
         maker = self.model.graph.producer.get(name)
+        if maker is not None and self.model.graph.nodes[maker].op == "Cast":
+            return self._editable(self.model.graph.nodes[maker].inputs[0])
         return maker is not None and self.model.graph.nodes[maker].op == "Concat"
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
-        """A constant's axis that this node ties to its output is made; one that only meets inputs is read."""
+        """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
         options = [o for f in facts if isinstance(f, OneOf) for o in f.options]
         edges = [(t.a.atoms, t.b.atoms) for t in [*ties, *(f for o in options for f in o if isinstance(f, Tie))]]
         edges = [(a, b) for a, b in edges if len(a) and len(a) == len(b)]
@@ -251,10 +253,11 @@ class _Analyser:
         for start, size in (self.table.slots[key] for key in outputs):
             low, high = np.searchsorted(atoms, (start, start + size))
             made[labels[low:high]] = True
+        reading = np.concatenate([np.empty(0, np.int64), *(f.axis.atoms for f in facts if isinstance(f, Reads))])
         for key in self.table.touched(inputs):
             start, size = self.table.slots[key]
             low, high = np.searchsorted(atoms, (start, start + size))
-            for how in set(made[labels[low:high]].tolist()):
+            for how in set((made[labels[low:high]] & ~np.isin(atoms[low:high], reading)).tolist()):
                 at_nodes = self.roles.setdefault(key, {}).setdefault(Role.MAKES if how else Role.READS, [])
                 at_nodes.append(node.index)
 

@@ -259,7 +259,9 @@ class _Patch:
             self.suspects.add(name)
 
     def _trace(self, index: int, at: At) -> tuple[int, At]:
-        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins."""
+        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins.
+
+        A Cast (of a list to another kind of integer) stands in between at times."""
         node = self.graph.node[index]
         if at.input is None or at.input >= len(node.input) or not node.input[at.input] or at.index is None:
             return index, at
@@ -267,6 +269,8 @@ class _Patch:
         if name in self.model.constants:
             return index, at
         maker, before = self.model.graph.producer[name], 0
+        if self.graph.node[maker].op_type == "Cast":
+            return self._trace(maker, At(input=0, index=at.index))
         for i, piece in enumerate(self.graph.node[maker].input):
             shape = self.model.graph.tensor(piece).shape or (1,)
             size = int(shape[0] or 1)

@@ -15,6 +15,9 @@ from .errors import ModelError
 from .model import Model
 
 Floats = NDArray[np.floating[Any]]
+_PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum")
+_BIASED = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class GroupWeights:
     """All parameters of a group of `size` channels.
 
     `rows`: weights that make channels by contracting others. `filters`: depthwise weights. `vectors`: one number per
-    channel (bias, gamma, ...). `columns`: weights that read the channels. `plain`: names in `rows` whose output no
-    BatchNormalization normalises, with the name of their bias ('' if none).
+    channel (bias, gamma, ...), per gate for recurrent layers. `columns`: weights that read the channels. `plain`: names
+    in `rows` whose output no BatchNormalization normalises, with the name of their bias ('' if none). Recurrent layers
+    have none: their gates saturate, so what averaging takes from the inputs is not what the outputs lose.
     """
 
     size: int
@@ -67,19 +71,21 @@ class GroupWeights:
 def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeights:
     """Read the parameters of `group`. Raises ModelError for NaN or infinite weights, naming the tensor and channel."""
     rows, filters, vectors, columns = list[Part](), list[Part](), list[Part](), list[Part]()
+    gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
     for place in group.parameters:
         part = Part(place.tensor, _values(model, place))
+        contracts = _contracts(model, place)
         if place.role is Role.READS:
             columns.append(part)
-        elif part.values.shape[1] == place.positions.shape[1]:
+        elif part.values.shape[1] == place.positions.shape[1] or (place.tensor in gates and not contracts):
             vectors.append(part)
-        elif _contracts(model, place):
+        elif contracts:
             rows.append(part)
         else:
             filters.append(part)
     norms = tuple(_norms(model, analysis, [*rows, *filters], vectors))
     normalised = {norm.producer for norm in norms}
-    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised]
+    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised and p.tensor not in gates]
     plain = tuple((tensor, _bias(model, tensor)) for tensor in made)
     return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
 
@@ -116,12 +122,17 @@ def _values(model: Model, place: Place) -> Floats:
 def _contracts(model: Model, place: Place) -> bool:
     """Whether the making weight reads other channels (a depthwise filter or a spread constant does not)."""
     for node in (model.graph.nodes[i] for i in place.nodes):
-        if node.op in ("Gemm", "MatMul"):
+        if node.op in _PRODUCTS or (node.op in _RECURRENT and place.tensor in node.inputs[1:3]):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
-        if node.op in ("Conv", "ConvTranspose") and shape[1 - place.axis] != 1:
+        if node.op in ("Conv", "ConvTranspose", "FusedConv") and shape[1 - place.axis] != 1:
             return True
     return False
+
+
+def _recurrent(model: Model, place: Place) -> bool:
+    """Whether a recurrent layer uses the parameter."""
+    return any(model.graph.nodes[i].op in _RECURRENT for i in place.nodes)
 
 
 def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Part]) -> list[Norm]:
@@ -148,5 +159,5 @@ def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Par
 
 def _bias(model: Model, weight: str) -> str:
     node = model.graph.nodes[model.graph.consumers[weight][0]]
-    has = node.op in ("Conv", "ConvTranspose", "Gemm") and len(node.inputs) > 2 and node.inputs[2] in model.constants
+    has = node.op in _BIASED and len(node.inputs) > 2 and node.inputs[2] in model.constants
     return node.inputs[2] if has else ""
