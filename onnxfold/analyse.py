@@ -100,6 +100,7 @@ class _Analyser:
         self.roles: dict[SlotKey, dict[Role, list[int]]] = {}
         self.blocks: list[Blocked] = []
         self.counts: list[tuple[Node, Count]] = []
+        self.shared: dict[tuple[str, int | None], Axis] = {}
         self.norms: list[Normalize] = []
         self.choices: list[tuple[Node, OneOf]] = []
         self.chosen_for: dict[int, list[Tie]] = {}
@@ -220,17 +221,30 @@ class _Analyser:
         at = count.at
         if isinstance(at, At) and at.input is not None and at.input < len(node.inputs) and node.inputs[at.input]:
             name = node.inputs[at.input]
-            if name not in self.model.constants and not self._editable(name):
-                self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
-                return
+            if name not in self.model.constants:
+                written = self._written(name)
+                if written is None:
+                    self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
+                    return
+                self._share(node, count.of, self.shared.setdefault((written, at.index), count.of))
         self.counts.append((node, count))
 
-    def _editable(self, name: str) -> bool:
-        """Whether integers of the computed list `name` can be edited: a Concat of lists, or a Cast of one."""
+    def _written(self, name: str) -> str | None:
+        """The list whose integers must be edited to change those of the computed list `name`: what a Concat makes,
+        perhaps behind a Cast. None where there is none."""
         maker = self.model.graph.producer.get(name)
-        if maker is not None and self.model.graph.nodes[maker].op == "Cast":
-            return self._editable(self.model.graph.nodes[maker].inputs[0])
-        return maker is not None and self.model.graph.nodes[maker].op == "Concat"
+        node = None if maker is None else self.model.graph.nodes[maker]
+        if node is not None and node.op == "Cast":
+            return self._written(node.inputs[0])
+        return name if node is not None and node.op == "Concat" else None
+
+    def _share(self, node: Node, a: Axis, b: Axis) -> None:
+        """Two axes whose length is one and the same integer of a computed list keep the same positions."""
+        if a is not b and len(a) == len(b):
+            self.ties.append((a.atoms, b.atoms))
+        elif a is not b:
+            for axis in (a, b):
+                self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
         """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
+from .gather import RECURRENT
 from .graph import Graph, infer_shapes, read_graph, skeleton
 from .inputs import concrete_shape
 from .model import FLOATS, Model
 from .rules.linear import subscripts
 
 Dims = tuple[tuple[str, int], ...]  # (tensor, axis) pairs whose lengths are multiplied
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _COUNTED = (
-    "Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", *_RECURRENT,
+    "Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", *RECURRENT,
 )  # fmt: skip
 
 
@@ -95,10 +95,10 @@ def _macs(
     shapes: Mapping[str, tuple[int, ...]],
     attrs: Mapping[str, object],
 ) -> list[Dims]:
-    if op not in _COUNTED or any(n not in shapes for n in (*inputs[:2], outputs[0]) if n):
+    if op not in _COUNTED or any(n not in shapes for n in (*inputs[:2], outputs[0])):
         return []
     x, w, y = inputs[0], inputs[1] if len(inputs) > 1 else "", outputs[0]
-    if op in _RECURRENT:
+    if op in RECURRENT:
         return _recurrent(x, w, inputs[2], shapes)
     if op == "Einsum":
         return _einsum(str(attrs.get("equation", "")), inputs, y, shapes)

@@ -17,7 +17,7 @@ from .model import Model
 Floats = NDArray[np.floating[Any]]
 _PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum")
 _BIASED = ("Conv", "ConvTranspose", "FusedConv", "Gemm", "FusedGemm")
-_RECURRENT = ("LSTM", "GRU", "RNN")
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _values(model: Model, place: Place) -> Floats:
 def _contracts(model: Model, place: Place) -> bool:
     """Whether the making weight reads other channels (a depthwise filter or a spread constant does not)."""
     for node in (model.graph.nodes[i] for i in place.nodes):
-        if node.op in _PRODUCTS or (node.op in _RECURRENT and place.tensor in node.inputs[1:3]):
+        if node.op in _PRODUCTS or (node.op in RECURRENT and place.tensor in node.inputs[1:3]):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
         if node.op in ("Conv", "ConvTranspose", "FusedConv") and shape[1 - place.axis] != 1:
@@ -132,7 +132,7 @@ def _contracts(model: Model, place: Place) -> bool:
 
 def _recurrent(model: Model, place: Place) -> bool:
     """Whether a recurrent layer uses the parameter."""
-    return any(model.graph.nodes[i].op in _RECURRENT for i in place.nodes)
+    return any(model.graph.nodes[i].op in RECURRENT for i in place.nodes)
 
 
 def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Part]) -> list[Norm]:

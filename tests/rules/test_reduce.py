@@ -71,8 +71,8 @@ CASES = [
             "a = ReduceMax<axes=[2,3], keepdims=0>(k)"),
     kept("LpNormalization-of-channels", "g = LpNormalization<axis=1>(h)", "LpNormalization mixes this axis"),
     Case("MeanVarianceNormalization-of-every-channel", """(float[N,3,8,8] x) => (float y) <float[N,8,6,6] k> {
-        h = Conv(x, w, b) k = MeanVarianceNormalization<axes=[0,2,3]>(h) a = ReduceMax<axes=[2,3], keepdims=0>(k) y = Gemm(a, v) }""",
-         CONV, (8,)),
+        h = Conv(x, w, b) k = MeanVarianceNormalization<axes=[0,2,3]>(h) a = ReduceMax<axes=[2,3], keepdims=0>(k)
+        y = Gemm(a, v) }""", CONV, (8,)),
     Case("MeanVarianceNormalization-of-channels", """(float[N,3,8,8] x) => (float y) <float[N,8,6,6] g> {
         h = Conv(x, w) g = MeanVarianceNormalization<axes=[1,2,3]>(h) f = Conv(g, u) a = Relu(f) y = Conv(a, v) }""",
          HEAD, (8,), refused=("MeanVarianceNormalization mixes this axis",)),
