@@ -74,12 +74,11 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
     for place in group.parameters:
         part = Part(place.tensor, _values(model, place))
-        contracts = _contracts(model, place)
         if place.role is Role.READS:
             columns.append(part)
-        elif part.values.shape[1] == place.positions.shape[1] or (place.tensor in gates and not contracts):
+        elif part.values.shape[1] == place.positions.shape[1] or _per_gate(model, place):
             vectors.append(part)
-        elif contracts:
+        elif _contracts(model, place):
             rows.append(part)
         else:
             filters.append(part)
@@ -128,6 +127,11 @@ def _contracts(model: Model, place: Place) -> bool:
         if node.op in ("Conv", "ConvTranspose", "FusedConv") and shape[1 - place.axis] != 1:
             return True
     return False
+
+
+def _per_gate(model: Model, place: Place) -> bool:
+    """Whether the parameter has one number for every unit, gate and direction: biases, peepholes and first states."""
+    return _recurrent(model, place) and not _contracts(model, place)
 
 
 def _recurrent(model: Model, place: Place) -> bool:
