@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from .atoms import AtomTable, SlotKey
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .errors import RuleError
-from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Refuse, Tie
+from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .graph import SAME_LIST, Node
 from .model import FLOATS, Model
 from .refusals import INTERFACE, Kept, Reason, Refusal, parameters, refusals
@@ -98,6 +98,7 @@ class _Analyser:
         self.roles: dict[SlotKey, dict[Role, list[int]]] = {}
         self.blocks: list[Blocked] = []
         self.counts: list[tuple[Node, Count]] = []
+        self.shared: dict[tuple[str, int | None], Axis] = {}
         self.norms: list[Normalize] = []
         self.choices: list[tuple[Node, OneOf]] = []
         self.chosen_for: dict[int, list[Tie]] = {}
@@ -229,23 +230,33 @@ class _Analyser:
         at = count.at
         if isinstance(at, At) and at.input is not None and at.input < len(node.inputs) and node.inputs[at.input]:
             name = node.inputs[at.input]
-            if name not in self.model.constants and not self._editable(name):
-                self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
-                return
+            if name not in self.model.constants:
+                written = self._written(name)
+                if written is None:
+                    self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
+                    return
+                self._share(node, count.of, self.shared.setdefault((written, at.index), count.of))
         self.counts.append((node, count))
 
-    def _editable(self, name: str) -> bool:
-        """Whether integers of the computed list `name` can be edited: a Concat of lists, perhaps of other type."""
+    def _written(self, name: str) -> str | None:
+        """The list whose integers must be edited to change those of the computed list `name`: what a Concat makes,
+        perhaps behind a Cast. None where there is none."""
         maker = self.model.graph.producer.get(name)
-        if maker is None:
-            return False
-        node = self.model.graph.nodes[maker]
-        if node.op in SAME_LIST:
-            return node.inputs[0] in self.model.constants or self._editable(node.inputs[0])
-        return node.op == "Concat"
+        node = None if maker is None else self.model.graph.nodes[maker]
+        if node is not None and node.op in SAME_LIST:
+            return self._written(node.inputs[0])
+        return name if node is not None and node.op == "Concat" else None
+
+    def _share(self, node: Node, a: Axis, b: Axis) -> None:
+        """Two axes whose length is one and the same integer of a computed list keep the same positions."""
+        if a is not b and len(a) == len(b):
+            self.ties.append((a.atoms, b.atoms))
+        elif a is not b:
+            for axis in (a, b):
+                self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
-        """A constant's axis that this node ties to its output is made; one that only meets inputs is read."""
+        """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
         options = [o for f in facts if isinstance(f, OneOf) for o in f.options]
         edges = [(t.a.atoms, t.b.atoms) for t in [*ties, *(f for o in options for f in o if isinstance(f, Tie))]]
         edges = [(a, b) for a, b in edges if len(a) and len(a) == len(b)]
@@ -265,10 +276,11 @@ class _Analyser:
         for start, size in (self.table.slots[key] for key in outputs):
             low, high = np.searchsorted(atoms, (start, start + size))
             made[labels[low:high]] = True
+        reading = np.concatenate([np.empty(0, np.int64), *(f.axis.atoms for f in facts if isinstance(f, Reads))])
         for key in self.table.touched(inputs):
             start, size = self.table.slots[key]
             low, high = np.searchsorted(atoms, (start, start + size))
-            for how in set(made[labels[low:high]].tolist()):
+            for how in set((made[labels[low:high]] & ~np.isin(atoms[low:high], reading)).tolist()):
                 at_nodes = self.roles.setdefault(key, {}).setdefault(Role.MAKES if how else Role.READS, [])
                 at_nodes.append(node.index)
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
+from .gather import RECURRENT
 from .graph import Graph, skeleton
 from .inputs import concrete_shape
 from .linear import WEIGHTS
 from .model import FLOATS, Model
+from .rules.linear import subscripts
 from .shapes import shaped
 from .stored import integer_weights
 
 Dims = tuple[tuple[str, int], ...]  # (tensor, axis) pairs whose lengths are multiplied
+_COUNTED = (*WEIGHTS, "Einsum", *RECURRENT)
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,43 @@ def _macs(
     shapes: Mapping[str, tuple[int, ...]],
     attrs: Mapping[str, object],
 ) -> list[Dims]:
-    if op not in WEIGHTS or any(n not in shapes for n in (inputs[0], inputs[WEIGHTS[op][0]], outputs[0])):
+    w_at = WEIGHTS.get(op, (1, None))[0]
+    if op not in _COUNTED or any(n not in shapes for n in (inputs[0], *inputs[w_at : w_at + 1], outputs[0])):
         return []
-    x, w, y = inputs[0], inputs[WEIGHTS[op][0]], outputs[0]
-    out = tuple((y, axis) for axis in range(len(shapes[y])))
-    if op in ("Conv", "ConvInteger", "QLinearConv"):
-        return [(*out, *((w, axis) for axis in range(1, len(shapes[w]))))]
+    x, w, y = inputs[0], inputs[w_at] if len(inputs) > w_at else "", outputs[0]
+    if op in RECURRENT:
+        return _recurrent(x, w, inputs[2], shapes)
+    if op == "Einsum":
+        return _einsum(str(attrs.get("equation", "")), inputs, y, shapes)
+    out = _dims(y, shapes)
+    if "Conv" in op and op != "ConvTranspose":
+        return [(*out, *_dims(w, shapes)[1:])]
     if op == "ConvTranspose":
-        moved = tuple((x, axis) for axis in range(len(shapes[x])))
-        return [(*moved, *((w, axis) for axis in range(1, len(shapes[w]))))]
-    inner = 0 if op in ("Gemm", "QGemm") and attrs.get("transA") else len(shapes[x]) - 1
-    return [(*out, (x, inner))]
+        return [(*_dims(x, shapes), *_dims(w, shapes)[1:])]
+    turned = op != "MatMul" and attrs.get("transA") and len(shapes[x]) > 1
+    return [(*out, (x, len(shapes[x]) - (2 if turned else 1)))]
+
+
+def _dims(name: str, shapes: Mapping[str, tuple[int, ...]]) -> Dims:
+    return tuple((name, axis) for axis in range(len(shapes[name])))
+
+
+def _recurrent(x: str, w: str, r: str, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:
+    """W and R once for every step of every sequence."""
+    steps = ((x, 0), (x, 1))
+    return [(*steps, *_dims(name, shapes)) for name in (w, r) if name in shapes]
+
+
+def _einsum(equation: str, inputs: Sequence[str], y: str, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:
+    """Every combination of the indices of two operands, once."""
+    if len(inputs) != 2:
+        return []
+    terms, _ = subscripts(equation, [len(shapes[name]) for name in inputs], len(shapes[y]))
+    if [len(term) for term in terms] != [len(shapes[name]) for name in inputs]:
+        return []
+    found: dict[str, tuple[str, int]] = {}
+    for term, name in zip(terms, inputs, strict=True):
+        for axis, label in enumerate(term):
+            if label not in found or shapes[name][axis] > 1:
+                found[label] = (name, axis)
+    return [tuple(found.values())]

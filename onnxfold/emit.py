@@ -290,7 +290,9 @@ class _Patch:
             self.suspects.add(name)
 
     def _trace(self, index: int, at: At) -> tuple[int, At]:
-        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins."""
+        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins.
+
+        A Cast (of a list to another kind of integer) stands in between at times."""
         node = self.graph.node[index]
         if at.input is None or at.input >= len(node.input) or not node.input[at.input] or at.index is None:
             return index, at

@@ -80,6 +80,16 @@ class Free:
 
 
 @dataclass(frozen=True, eq=False)
+class Reads:
+    """This axis of a parameter reads the channels it is tied to, although the node itself makes these.
+
+    The recurrent weight of an LSTM contracts the hidden state: its columns are summed up, not averaged.
+    """
+
+    axis: Axis
+
+
+@dataclass(frozen=True, eq=False)
 class Count:
     """The integer at `at` equals the number of positions in `of` times `sign` (-1 for bounds counted from the end).
 
@@ -128,4 +138,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Reads | Free | Count | Blocks | Normalize | Refuse

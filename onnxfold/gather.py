@@ -16,6 +16,11 @@ from .linear import WEIGHTS
 from .model import Model
 
 Floats = NDArray[np.floating[Any]]
+_PRODUCTS = (
+    "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+)  # fmt: skip
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,9 @@ class GroupWeights:
     """All parameters of a group of `size` channels.
 
     `rows`: weights that make channels by contracting others. `filters`: depthwise weights. `vectors`: one number per
-    channel (bias, gamma, ...). `columns`: weights that read the channels. `plain`: names in `rows` whose output no
-    BatchNormalization normalises, with the name of their bias ('' if none).
+    channel (bias, gamma, ...), per gate for recurrent layers. `columns`: weights that read the channels. `plain`: names
+    in `rows` whose output no BatchNormalization normalises, with the name of their bias ('' if none). Recurrent layers
+    have none: their gates saturate, so what averaging takes from the inputs is not what the outputs lose.
     """
 
     size: int
@@ -68,11 +74,12 @@ class GroupWeights:
 def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeights:
     """Read the parameters of `group`. Raises ModelError for NaN or infinite weights, naming the tensor and channel."""
     rows, filters, vectors, columns = list[Part](), list[Part](), list[Part](), list[Part]()
+    gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
     for place in group.parameters:
         part = Part(place.tensor, _values(model, place))
         if place.role is Role.READS:
             columns.append(part)
-        elif part.values.shape[1] == place.positions.shape[1]:
+        elif part.values.shape[1] == place.positions.shape[1] or _per_gate(model, place):
             vectors.append(part)
         elif _contracts(model, place):
             rows.append(part)
@@ -80,7 +87,7 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
             filters.append(part)
     norms = tuple(_norms(model, analysis, [*rows, *filters], vectors))
     normalised = {norm.producer for norm in norms}
-    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised]
+    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised and p.tensor not in gates]
     plain = tuple((tensor, _bias(model, tensor)) for tensor in made)
     return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
 
@@ -117,12 +124,22 @@ def _values(model: Model, place: Place) -> Floats:
 def _contracts(model: Model, place: Place) -> bool:
     """Whether the making weight reads other channels (a depthwise filter or a spread constant does not)."""
     for node in (model.graph.nodes[i] for i in place.nodes):
-        if node.op in ("Gemm", "MatMul", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"):
+        if node.op in _PRODUCTS or (node.op in RECURRENT and place.tensor in node.inputs[1:3]):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
-        if node.op in ("Conv", "ConvTranspose", "QLinearConv") and shape[1 - place.axis] != 1:
+        if node.op in ("Conv", "ConvTranspose", "FusedConv", "QLinearConv") and shape[1 - place.axis] != 1:
             return True
     return False
+
+
+def _per_gate(model: Model, place: Place) -> bool:
+    """Whether the parameter has one number for every unit, gate and direction: biases, peepholes and first states."""
+    return _recurrent(model, place) and not _contracts(model, place)
+
+
+def _recurrent(model: Model, place: Place) -> bool:
+    """Whether a recurrent layer uses the parameter."""
+    return any(model.graph.nodes[i].op in RECURRENT for i in place.nodes)
 
 
 def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Part]) -> list[Norm]:

@@ -137,7 +137,8 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     for axis in {key[1] for key in keys}:
         spans = [kept.slots[key] for key in keys if key[1] == axis]
         left *= 1 - max(float(kept.reached[at : at + size].sum()) / max(1, size) for at, size in spans)
-    if left < 0.5:
+    setting = len(model.graph.tensor(name).shape or ()) < 2 and not any(key in kept.roles for key in keys)
+    if left < 0.5 or setting:  # scales of a Resize, say
         return {}
     used = sorted([k for k in keys if k in kept.roles] or keys, key=lambda k: Role.MAKES not in kept.roles.get(k, {}))
     blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]

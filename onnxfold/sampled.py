@@ -14,6 +14,7 @@ from .channels import Role
 from .compress import Compressor
 from .features import Method
 from .functional import absorb, functional_merge, linear_error
+from .gather import RECURRENT
 from .merge import Merge, pruning
 from .plan import Width, round_width
 from .prefix import Prefix
@@ -63,7 +64,8 @@ class Sampled:
         # on synthetic inputs it gains nothing (ResNet-20, see docs/architecture.md) and takes four times as long
         self._choosing = by_choice and samples.own and recovery is Recovery.LEAST_SQUARES
         self.found = Survey({}, {})
-        if by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD):
+        self._surveyed = by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
+        if self._surveyed:
             self.found = survey(
                 work.model, work.analysis, chosen, samples.fit, remember=self._choosing, progress=progress
             )
@@ -79,7 +81,24 @@ class Sampled:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about groups that samples said nothing of."""
         why = "was decided by its weights: what reads it sees NaN or infinity on the samples"
-        return tuple(f"group '{name}' {why}" for name in self.found.broken)
+        blind = "was decided by its weights: a recurrent layer reads it"
+        return (
+            *(f"group '{name}' {why}" for name in self.found.broken),
+            *(f"group '{name}' {blind}" for name in self._recurrent),
+        )
+
+    @property
+    def _recurrent(self) -> list[str]:
+        """Groups that a survey says nothing of because an LSTM, GRU or RNN reads them."""
+        if not self._surveyed:
+            return []
+        nodes = self.work.model.graph.nodes
+        read = {
+            g.name for g in self.work.analysis.groups
+            if any(nodes[i].op in RECURRENT for p in g.parameters if p.role is Role.READS for i in p.nodes)
+        }  # fmt: skip
+        known = {*self.found.eliminations, *self.found.broken}
+        return [name for name in self.chosen if name in read and name not in known]
 
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels by the method asked for, nothing refitted, nothing measured."""

@@ -83,7 +83,7 @@ class ShapeValues:
         for node in graph.nodes:
             lost = node.domain != "" or (node.op in _RULES and self._known.get(node.outputs[0]) is None)
             for i, name in enumerate(node.inputs):
-                followed = i in _TAKES_LENGTHS.get(node.op, ()) and self._known.get(node.inputs[0]) is None
+                followed = i in _TAKES_LENGTHS.get(node.op, ()) and (i == 0 or self._known.get(node.inputs[0]) is None)
                 if followed and node.domain == "":
                     continue
                 if lost or node.op not in _RULES:
@@ -357,7 +357,9 @@ def _divide(a: int, b: int) -> int:
 
 
 # Inputs that operators use as lengths only; their rules follow them.
-_TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {"Reshape": (1,), "Expand": (1,), "Slice": (1, 2), "Resize": (3,)}
+_TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {
+    "Reshape": (1,), "Expand": (1,), "Slice": (1, 2), "Resize": (3,), "ConstantOfShape": (0,),
+}  # fmt: skip
 _RULES: Mapping[str, Callable[[ShapeValues, Node], Values]] = {
     "Shape": _shape, "Size": _size, "Gather": _gather, "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
     "Concat": _concat, "Reshape": _reshape, "Cast": _cast, "Identity": _same,

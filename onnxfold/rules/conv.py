@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..facts import At, Blocks, Count, Fact, Refuse, Tie
+from ..facts import At, Blocks, Count, Fact, Reads, Refuse, Tie
 from ..view import NodeView, TensorView
 from .table import Rule
 
@@ -67,7 +67,19 @@ def conv_transpose(n: NodeView) -> Iterator[Fact]:
         yield Blocks(y.axis(1), group)
 
 
+def fused_conv(n: NodeView) -> Iterator[Fact]:
+    """Conv, plus input 3 if there is one (its own input, perhaps), then a function of every element."""
+    group, w = n.attr("group", 1), n.x(1)
+    yield from conv(n)
+    if n.has(3):
+        for axis in (0, 1):
+            yield Tie(n.x(3).axis(axis), n.y().axis(axis))
+        if w.size(1) != 1:
+            yield Reads(w.axis(1) if group == 1 else w.blocked(1, group))
+
+
 RULES = (
     Rule(conv, ("Conv",)),
     Rule(conv_transpose, ("ConvTranspose",)),
+    Rule(fused_conv, ("FusedConv",), domain="com.microsoft"),
 )

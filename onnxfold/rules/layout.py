@@ -1,21 +1,14 @@
-"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile,
-DepthToSpace."""
+"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Expand, DepthToSpace..."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..facts import At, Axis, Count, Fact, Free, Refuse, Tie
-from ..view import NodeView, TensorView, Value
+from ..view import NodeView, Value
 from .lengths import follow
+from .pointwise import others
 from .table import Rule
-
-
-def others(x: TensorView, y: TensorView, skip: int) -> Iterator[Fact]:
-    """All axes but `skip` pass unchanged."""
-    for axis in range(x.rank):
-        if axis != skip:
-            yield Tie(x.axis(axis), y.axis(axis))
 
 
 def concat(n: NodeView) -> Iterator[Fact]:
@@ -121,19 +114,8 @@ def transpose(n: NodeView) -> Iterator[Fact]:
         yield Tie(x.axis(axis), n.y().axis(k))
 
 
-def gather(n: NodeView) -> Iterator[Fact]:
-    """The gathered axis is kept; the axes around it pass, and so do those of the indices."""
-    x, index, y = n.x(0), n.x(1), n.y()
-    axis = n.attr("axis", 0) % x.rank
-    for k in range(x.rank):
-        if k != axis:
-            yield Tie(x.axis(k), y.axis(k if k < axis else k + index.rank - 1))
-    for k in range(index.rank):
-        yield Tie(index.axis(k), y.axis(axis + k))
-
-
 def expand(n: NodeView) -> Iterator[Fact]:
-    """Broadcast to a given shape; a 1 there leaves the axis as it is."""
+    """Broadcast to a given shape; a 1 there leaves the axis as it is. New axes hold copies only."""
     x, y = n.x(), n.y()
     shape = n.values("", 1)
     if shape is None:
@@ -142,8 +124,21 @@ def expand(n: NodeView) -> Iterator[Fact]:
     for k in range(1, y.rank + 1):
         if k <= x.rank:
             yield Tie(x.axis(-k), y.axis(-k))
+        else:
+            yield Free(y.axis(-k))
         if k <= len(shape) and shape[-k].number != 1:
             yield from follow(y.axis(-k), shape[-k], At(input=1, index=len(shape) - k))
+
+
+def constant_of_shape(n: NodeView) -> Iterator[Fact]:
+    """One number everywhere: no position differs from another."""
+    y, shape = n.y(), n.values("", 0)
+    if shape is None:
+        yield Refuse("has a computed shape")
+        return
+    for k, value in enumerate(shape):
+        yield Free(y.axis(k))
+        yield from follow(y.axis(k), value, At(input=0, index=k))
 
 
 def tile(n: NodeView) -> Iterator[Fact]:
@@ -167,14 +162,29 @@ def depth_to_space(n: NodeView) -> Iterator[Fact]:
         yield Tie(x.axis(1), y.axis(1).repeat(parts))
 
 
+def space_to_depth(n: NodeView) -> Iterator[Fact]:
+    """The channels once for every position of a block, one whole copy after the other."""
+    x, y = n.x(), n.y()
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(x.axis(1).tile(n.attr("blocksize") ** 2), y.axis(1))
+
+
+def reverse_sequence(n: NodeView) -> Iterator[Fact]:
+    """Positions in time are turned around, as many as input 1 says for every sample; other axes pass."""
+    yield from others(n.x(), n.y(), n.attr("time_axis", 0))
+    yield Tie(n.x(1).axis(0), n.y().axis(n.attr("batch_axis", 1)))
+
+
 RULES = (
     Rule(concat, ("Concat",), since=4),
     Rule(split, ("Split",), since=2),
     Rule(cut, ("Slice",)),
     Rule(pad, ("Pad",), since=2),
     Rule(transpose, ("Transpose",)),
-    Rule(gather, ("Gather",)),
     Rule(expand, ("Expand",)),
+    Rule(constant_of_shape, ("ConstantOfShape",), since=9),
     Rule(tile, ("Tile",), since=6),
     Rule(depth_to_space, ("DepthToSpace",)),
+    Rule(space_to_depth, ("SpaceToDepth",)),
+    Rule(reverse_sequence, ("ReverseSequence",)),
 )

@@ -1,12 +1,12 @@
-"""Normalisation with one scale and shift per channel."""
+"""Normalisation with one scale and shift per channel, and normalisation over neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..facts import Fact, Normalize, Refuse, Tie
+from ..facts import At, Count, Fact, Normalize, Refuse, Tie
 from ..view import NodeView
-from .pointwise import same_axes
+from .pointwise import others, same_axes
 from .table import Rule
 
 
@@ -37,7 +37,27 @@ def instance_normalization(n: NodeView) -> Iterator[Fact]:
         yield Tie(channel, y.axis(1))
 
 
+def group_normalization(n: NodeView) -> Iterator[Fact]:
+    """Channels of a block are normalised together: one twice as often changes the others, so they are kept.
+
+    Blocks of one channel are InstanceNormalization.
+    """
+    x, y = n.x(), n.y()
+    yield Tie(x.axis(0), y.axis(0))
+    if x.size(1) == n.attr("num_groups"):
+        for channel in (x.axis(1), n.x(1).axis(0), n.x(2).axis(0)):
+            yield Tie(channel, y.axis(1))
+        yield Count(y.axis(1), At(attr="num_groups"))
+
+
+def local_response(n: NodeView) -> Iterator[Fact]:
+    """LRN divides a channel by its neighbours: channels are kept, all other axes pass."""
+    yield from others(n.x(), n.y(), 1)
+
+
 RULES = (
     Rule(batch_normalization, ("BatchNormalization",), since=7),
     Rule(instance_normalization, ("InstanceNormalization",), since=6),
+    Rule(group_normalization, ("GroupNormalization",), since=21),
+    Rule(local_response, ("LRN",)),
 )

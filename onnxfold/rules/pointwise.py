@@ -27,6 +27,13 @@ def same_axes(x: TensorView, y: TensorView) -> Iterator[Fact]:
         yield Tie(x.axis(-k), y.axis(-k))
 
 
+def others(x: TensorView, y: TensorView, *skip: int) -> Iterator[Fact]:
+    """All axes but those in `skip` pass unchanged."""
+    for axis in range(x.rank):
+        if axis not in skip:
+            yield Tie(x.axis(axis), y.axis(axis))
+
+
 def unary(n: NodeView) -> Iterator[Fact]:
     """One tensor in, one of the same shape out."""
     yield from same_axes(n.x(), n.y())

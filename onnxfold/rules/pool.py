@@ -1,7 +1,8 @@
-"""Pooling and resizing: batch and channel pass, positions are mixed."""
+"""Pooling, resizing and sampling: batch and channel pass, positions are mixed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ..facts import Fact, Refuse, Tie
@@ -44,7 +45,35 @@ def resize(n: NodeView) -> Iterator[Fact]:
             yield from follow(y.axis(axis), target[named[axis]], n.at("", sizes, named[axis]))
 
 
+def grid_sample(n: NodeView) -> Iterator[Fact]:
+    """Batch and channel pass; where to look is the same for all channels."""
+    x, y = n.x(), n.y()
+    yield from (Tie(x.axis(0), y.axis(0)), Tie(n.x(1).axis(0), y.axis(0)), Tie(x.axis(1), y.axis(1)))
+
+
+def pooled_regions(n: NodeView) -> Iterator[Fact]:
+    """RoiAlign and MaxRoiPool: the channel passes, and so do the regions, which become the batch."""
+    y = n.y()
+    yield Tie(n.x().axis(1), y.axis(1))
+    for regions in n.inputs[1:]:
+        if regions is not None:
+            yield Tie(regions.axis(0), y.axis(0))
+
+
+def col2im(n: NodeView) -> Iterator[Fact]:
+    """Axis 1 of the input holds all positions of the block for every channel in a row."""
+    x, y, block = n.x(), n.y(), n.ints("", 2)
+    if block is None:
+        yield Refuse("has a computed block")
+        return
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(x.axis(1), y.axis(1).repeat(math.prod(block)))
+
+
 RULES = (
     Rule(pool, POOLS),
     Rule(resize, ("Resize", "Upsample")),
+    Rule(grid_sample, ("GridSample",), since=16),
+    Rule(pooled_regions, ("RoiAlign", "MaxRoiPool")),
+    Rule(col2im, ("Col2Im",), since=18),
 )

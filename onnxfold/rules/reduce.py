@@ -1,4 +1,4 @@
-"""Reductions and Softmax: the axes they work along are mixed, the others pass."""
+"""Reductions, Softmax and others that work along some axes: these are mixed, the others pass."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..facts import Fact, Refuse, Tie
 from ..view import NodeView
+from .pointwise import others
 from .table import Rule
 
 REDUCTIONS = (
@@ -61,11 +62,60 @@ def layer_norm(n: NodeView) -> Iterator[Fact]:
                 yield Tie(n.x().axis(axis), y.axis(axis))
 
 
+def skip_layer_norm(n: NodeView) -> Iterator[Fact]:
+    """The sum of two inputs, normalised over the last axis: that is kept, those before it pass, also to the sum."""
+    x = n.x()
+    for other in (n.x(1), *n.outputs):
+        if other is not None:
+            for k in range(2, min(x.rank, other.rank) + 1):
+                yield Tie(x.axis(-k), other.axis(-k))
+
+
+def mean_variance(n: NodeView) -> Iterator[Fact]:
+    """MeanVarianceNormalization over the axes named, by default all but the channels."""
+    rank = n.x().rank
+    yield from _passing(n, [a % rank for a in n.attr("axes", [0, 2, 3])], keepdims=True)
+
+
+def cumulative_sum(n: NodeView) -> Iterator[Fact]:
+    """CumSum adds up along the axis that input 1 gives."""
+    axis = n.ints("", 1)
+    if axis is None:
+        yield Refuse("has a computed axis")
+        return
+    yield from _passing(n, [axis[0] % n.x().rank], keepdims=True)
+
+
+def top_k(n: NodeView) -> Iterator[Fact]:
+    """Values and indices along one axis."""
+    for y in n.outputs:
+        if y is not None:
+            yield from others(n.x(), y, n.attr("axis", -1) % n.x().rank)
+
+
+def trilu(n: NodeView) -> Iterator[Fact]:
+    """The last two axes form triangles: their positions are numbered."""
+    yield from others(n.x(), n.y(), n.x().rank - 2, n.x().rank - 1)
+
+
+def compress(n: NodeView) -> Iterator[Fact]:
+    """Some positions of one axis, or of all elements in a row."""
+    if "axis" in n.attrs:
+        yield from others(n.x(), n.y(), n.attr("axis") % n.x().rank)
+
+
 SOFTMAX = ("Softmax", "LogSoftmax", "Hardmax")
 RULES = (
     Rule(reduction, REDUCTIONS),
     Rule(arg_reduction, ("ArgMax", "ArgMin")),
     Rule(softmax_old, SOFTMAX),
     Rule(softmax, SOFTMAX, since=13),
+    Rule(softmax, ("LpNormalization",)),
+    Rule(mean_variance, ("MeanVarianceNormalization",), since=9),
+    Rule(cumulative_sum, ("CumSum",), since=11),
+    Rule(top_k, ("TopK",)),
+    Rule(trilu, ("Trilu",), since=14),
+    Rule(compress, ("Compress",)),
     Rule(layer_norm, ("LayerNormalization", "RMSNormalization"), since=17),
+    Rule(skip_layer_norm, ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), domain="com.microsoft"),
 )

@@ -120,6 +120,22 @@ CASES = [
     Case("two-branches", """(float[N,3,6,6] x) => (float y, float z) {
         h = Conv(x, w) a = Relu(h) y = Conv(a, v) z = Conv(a, u) }""",
         {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1), "u": (4, 8, 3, 3)}, (8,)),
+    *(Case(f"fused-{activation}", f"""(float[N,3,6,6] x) => (float[N,5,4,4] y) <float[N,8,4,4] a> {{
+        a = com.microsoft.FusedConv<activation="{activation}"{more}>(x, w, b) y = Conv(a, v) }}""",
+        {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}, (8,))
+      for activation, more in (("Relu", ""), ("LeakyRelu", ", activation_params=[0.2]"))),
+    Case("fused-sum", """(float[N,3,6,6] x) => (float[N,5,6,6] y) <float[N,6,6,6] h, float[N,8,6,6] a> {
+        h = com.microsoft.FusedConv<activation="Relu", pads=[1,1,1,1]>(x, w) z = Conv<pads=[1,1,1,1]>(x, k)
+        a = com.microsoft.FusedConv<activation="Relu", pads=[1,1,1,1]>(h, u, b, z) y = Conv(a, v) }""",
+        {"w": (6, 3, 3, 3), "k": (8, 3, 3, 3), "u": (8, 6, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}, (6, 8)),
+    *(Case(f"fused-sum-of-its-input-{g}", f"""(float[N,3,6,6] x) => (float[N,5,6,6] y) <float[N,8,6,6] a> {{
+        h = Conv<pads=[1,1,1,1]>(x, w)
+        a = com.microsoft.FusedConv<activation="Relu", pads=[1,1,1,1], group={g}>(h, u, b, h) y = Conv(a, v) }}""",
+        {"w": (8, 3, 3, 3), "u": (8, 8 // g, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}, (8,)) for g in (1, 2, 8)),
+    Case("fused-depthwise", """(float[N,3,6,6] x) => (float[N,5,4,4] y) <float[N,8,4,4] a> {
+        h = Conv(x, w) a = com.microsoft.FusedConv<group=8, activation="Relu", pads=[1,1,1,1]>(h, d, b)
+        y = Conv(a, v) }""",
+        {"w": (8, 3, 3, 3), "d": (8, 1, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}, (8,)),
 ]  # fmt: skip
 
 

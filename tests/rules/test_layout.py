@@ -1,4 +1,4 @@
-"""Concat, Split, Slice, Pad, Transpose, Gather, Expand, Tile, DepthToSpace."""
+"""Concat, Split, Slice, Pad, Transpose, Expand, ConstantOfShape, Tile, DepthToSpace and back, ReverseSequence."""
 
 from __future__ import annotations
 
@@ -141,13 +141,6 @@ CASES = [
     cutting("transpose", """t = Transpose<perm=[0,2,3,1]>(h) m = MatMul(t, k) a = Relu(m)
             r = Transpose<perm=[0,3,1,2]>(a) y = Conv(r, v)""", (8, 6), weights={"k": (8, 6), "v": (5, 6, 1, 1)}),
     cutting("transpose-default", "t = Transpose(h) r = Transpose(t) y = Conv(r, v)", (8,), weights={"v": (5, 8, 1, 1)}),
-    cutting("gather-positions", "g = Gather<axis=2>(h, index) y = Conv(g, v)", (8,), values={"index": [0, 2, 3]},
-            weights={"v": (5, 8, 1, 1)}),
-    cutting("gather-one-position", "g = Gather<axis=-1>(h, index) y = Conv(g, v)", (8,), values={"index": 2},
-            weights={"v": (5, 8, 1)}),
-    cutting("gather-channels-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
-            values={"index": [0, 2, 3]}, refused=("Gather mixes this axis",),
-            weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)}),
     cutting("expand-like", """p = GlobalAveragePool(h) e = Expand(p, s) f = Mul(e, h) y = Conv(f, v)""", (8,),
             values={"s": [1, 1, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
     cutting("expand-shorter", "p = GlobalAveragePool(h) e = Expand(p, s) f = Mul(e, h) y = Conv(f, v)", (8,),
@@ -158,6 +151,16 @@ CASES = [
             values={"s": [1, 8, 1, 1]}, weights={"s1": (1, 3, 3, 3), "v": (5, 8, 1, 1)}),
     cutting("expand-by-shape", "p = GlobalAveragePool(h) s = Shape(h) e = Expand(p, s) f = Mul(e, h) y = Conv(f, v)",
             (8,), weights={"v": (5, 8, 1, 1)}),
+    cutting("expand-a-number", "k = ReduceMean<keepdims=0>(x) e = Expand(k, s) f = Add(e, h) y = Conv(f, v)", (8,),
+            values={"s": [8, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("constant-of-shape", """s = Shape<end=1>(h) t = Concat<axis=0>(s, rest) e = ConstantOfShape(t) f = Cos(e)
+            g = Add(f, h) y = Conv(g, v)""", (8,), values={"rest": [8, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("constant-of-the-shape", "s = Shape(h) e = ConstantOfShape(s) f = Cos(e) g = Add(f, h) y = Conv(g, v)",
+            (8,), weights={"v": (5, 8, 1, 1)}),
+    cutting("constant-of-a-strangers-shape", """f = Conv(x, u) s = Shape(f) e = ConstantOfShape(s) g = Add(h, e)
+            d = Conv(g, v) i = Conv(f, t) y = Mul(d, i)""", (),
+            weights={"u": (8, 3, 3, 3), "v": (5, 8, 1, 1), "t": (5, 8, 1, 1)},
+            refused=("ConstantOfShape takes this length from another axis",)),
     cutting("tile-space", "p = GlobalAveragePool(h) e = Tile(p, s) f = Mul(e, h) y = Conv(f, v)", (8,),
             values={"s": [1, 1, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
     cutting("tile-channels-is-kept", "g = Tile(h, s) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
@@ -170,6 +173,16 @@ CASES = [
             weights={"u": (24, 8, 1, 1), "c": (24,), "v": (5, 6, 1, 1)}),
     cutting("depth-to-space-one-channel", "g = Conv(h, u) a = DepthToSpace<blocksize=2>(g) y = Relu(a)", (8,),
             weights={"u": (4, 8, 1, 1)}, refused=("tied to an axis of length 1",)),
+    cutting("space-to-depth", "a = SpaceToDepth<blocksize=2>(h) y = Conv(a, v)", (8,), weights={"v": (5, 32, 1, 1)}),
+    cutting("space-to-depth-and-back", """a = SpaceToDepth<blocksize=3>(h) f = Relu(a)
+            d = DepthToSpace<blocksize=3>(f) y = Conv(d, v)""", (8,), weights={"v": (5, 8, 1, 1)}),
+    Case("reverse-sequence", """(float[7,2,3] x) => (float y) {
+        h = MatMul(x, w) a = ReverseSequence<time_axis=0, batch_axis=1>(h, lengths) y = MatMul(a, v) }""",
+         {"w": (3, 8), "v": (8, 5)}, (8,), {"lengths": [4, 7]}),
+    Case("reverse-sequence-of-channels-is-kept", """(float[2,3,2] x) => (float y) {
+        h = Conv(x, w) a = ReverseSequence<time_axis=1, batch_axis=0>(h, lengths) f = Conv(a, u) e = Relu(f)
+        y = Conv(e, v) }""", {"w": (8, 3, 1), "u": (6, 8, 1), "v": (5, 6, 1)}, (6,), {"lengths": [3, 8]},
+         refused=("ReverseSequence mixes this axis",)),
     cutting("newest", """p, q = Split<axis=1, num_outputs=2>(h) g = Pad(p, pads, , axes) f = Concat<axis=1>(g, q)
             y = Conv(f, v)""", (4, 4), opset=newest_opset(), values={"pads": [1, 2], "axes": [1]},
             weights={"v": (5, 11, 1, 1)}),

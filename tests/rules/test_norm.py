@@ -1,4 +1,4 @@
-"""BatchNormalization and InstanceNormalization."""
+"""BatchNormalization, InstanceNormalization, GroupNormalization, LRN."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ CASES = [
     Case("instance-opset7", """(float[N,3,6,6] x) => (float y) {
         h = Conv(x, w) g = InstanceNormalization(h, scale, shift) a = Relu(g) y = Conv(a, v) }""",
          {**CONV, "scale": (8,), "shift": (8,)}, (8,), opset=7),
+    Case("group-of-one-channel", """(float[N,3,6,6] x) => (float y) <float[N,8,4,4] g> {
+        h = Conv(x, w) g = GroupNormalization<num_groups=8>(h, scale, shift) a = Relu(g) y = Conv(a, v) }""",
+         {**CONV, "scale": (8,), "shift": (8,)}, (8,), opset=21),
+    Case("group-is-kept", """(float[N,3,6,6] x) => (float y) <float[N,8,4,4] g> {
+        h = Conv(x, w) g = GroupNormalization<num_groups=2>(h, scale, shift) f = Conv(g, u) a = Relu(f)
+        y = Conv(a, v) }""", {**CONV, "u": (8, 8, 1, 1), "scale": (8,), "shift": (8,)}, (8,), opset=21,
+         refused=("GroupNormalization mixes this axis",)),
+    Case("LRN-of-channels", """(float[N,3,6,6] x) => (float y) {
+        h = Conv(x, w) g = LRN<size=3, alpha=0.5>(h) f = Conv(g, u) a = Relu(f) y = Conv(a, v) }""",
+         {**CONV, "u": (8, 8, 1, 1)}, (8,), refused=("LRN mixes this axis",)),
+    Case("LRN-beside-channels", """(float[N,3,6,6] x) => (float y) {
+        h = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(h) g = LRN<size=3, alpha=0.5>(t) s = Transpose<perm=[0,3,1,2]>(g)
+        y = Conv(s, v) }""", CONV, (8,)),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Pooling and resizing."""
+"""Pooling, resizing and sampling."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ CASES = [
     between("Resize-crops", "a = Resize<coordinate_transformation_mode=\"tf_crop_and_resize\">(h, roi, scales) ",
             values={"roi": [0.0, 0.0, 0.1, 0.1, 1.0, 1.0, 0.9, 0.9], "scales": [1.0, 1.0, 2.0, 2.0]}, groups=(),
             refused=("Resize crops while resizing",)),
+    Case("GridSample", """(float[2,3,6,6] x) => (float y) {
+        h = Conv(x, w, b) a = GridSample(h, grid) y = Conv(a, v) }""",
+         {**CONV, "grid": (2, 3, 5, 2)}, (8,), opset=20),
+    Case("GridSample-opset16", """(float[2,3,6,6] x) => (float y) {
+        h = Conv(x, w, b) a = GridSample<mode="bilinear">(h, grid) y = Conv(a, v) }""",
+         {**CONV, "grid": (2, 3, 5, 2)}, (8,), opset=16),
+    between("RoiAlign", "a = RoiAlign<output_height=2, output_width=3>(h, rois, at)",
+            values={"rois": [[0.0, 0.0, 4.0, 5.0], [1.0, 2.0, 6.0, 6.0], [0.0, 3.0, 5.0, 6.0]], "at": [0, 1, 0]}),
+    between("MaxRoiPool", "a = MaxRoiPool<pooled_shape=[2,2]>(h, rois)",
+            values={"rois": [[0.0, 0.0, 0.0, 4.0, 5.0], [1.0, 1.0, 2.0, 6.0, 6.0]]}),
+    between("Col2Im", """f = Conv(h, u) e = Reshape(f, flat) a = Col2Im(e, image, block)""", 18, (8, 6),
+            weights={"u": (24, 8, 1, 1), "v": (5, 6, 1, 1)},
+            values={"flat": [0, 24, 64], "image": [9, 9], "block": [2, 2]}),
 ]  # fmt: skip
 SIZES = Case("Resize-sizes", """(float[2,3,10,10] x) => (float y) {
     h = Conv(x, w, b) a = Resize(h, , , sizes) y = Conv(a, v) }""", CONV, (8,), {"sizes": [2, 8, 12, 12]})  # fmt: skip

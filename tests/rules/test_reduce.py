@@ -12,6 +12,8 @@ REDUCTIONS = (
     "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
 
+SKIP = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
+
 
 def between(name: str, body: str, opset: int = 17, **more: object) -> Case:
     """A Conv of 8 channels, `body` from h [N,8,6,6] to a [N,8], and a Gemm that reads them."""
@@ -19,11 +21,11 @@ def between(name: str, body: str, opset: int = 17, **more: object) -> Case:
     return Case(name, text, CONV, (8,), opset=opset, **more)  # type: ignore[arg-type]
 
 
-def kept(name: str, body: str, reason: str, opset: int = 17, weights: object = None, groups: object = (8,)) -> Case:
+def kept(name: str, body: str, reason: str, opset: int = 17, weights: object = None, **more: object) -> Case:
     """`body` from h to g keeps the 8 channels of h; the 8 that the next Conv makes are a group."""
     text = f"""(float[N,3,8,8] x) => (float y) {{
         h = Conv(x, w) {body} f = Conv(g, u) a = Relu(f) y = Conv(a, v) }}"""
-    return Case(name, text, {**HEAD, **(weights or {})}, groups, opset=opset, refused=(reason,))  # type: ignore
+    return Case(name, text, {**HEAD, **(weights or {})}, (8,), opset=opset, refused=(reason,), **more)  # type: ignore
 
 
 CASES = [
@@ -65,7 +67,37 @@ CASES = [
     kept("LayerNormalization-of-channels", """t = Transpose<perm=[0,2,3,1]>(h) k = LayerNormalization(t, scale, shift)
         g = Transpose<perm=[0,3,1,2]>(k)""", "LayerNormalization mixes this axis",
          weights={"scale": (8,), "shift": (8,)}),
-    kept("LRN", "g = LRN<size=3>(h)", "no rule for LRN"),
+    between("LpNormalization-over-space", "k = LpNormalization<axis=3, p=1>(h) "
+            "a = ReduceMax<axes=[2,3], keepdims=0>(k)"),
+    kept("LpNormalization-of-channels", "g = LpNormalization<axis=1>(h)", "LpNormalization mixes this axis"),
+    Case("MeanVarianceNormalization-of-every-channel", """(float[N,3,8,8] x) => (float y) <float[N,8,6,6] k> {
+        h = Conv(x, w, b) k = MeanVarianceNormalization<axes=[0,2,3]>(h) a = ReduceMax<axes=[2,3], keepdims=0>(k)
+        y = Gemm(a, v) }""", CONV, (8,)),
+    Case("MeanVarianceNormalization-of-channels", """(float[N,3,8,8] x) => (float y) <float[N,8,6,6] g> {
+        h = Conv(x, w) g = MeanVarianceNormalization<axes=[1,2,3]>(h) f = Conv(g, u) a = Relu(f) y = Conv(a, v) }""",
+         HEAD, (8,), refused=("MeanVarianceNormalization mixes this axis",)),
+    between("CumSum-over-space", "k = CumSum<reverse=1>(h, axis) a = ReduceMax<axes=[2,3], keepdims=0>(k)",
+            values={"axis": -1}),
+    kept("CumSum-of-channels", "g = CumSum(h, axis)", "CumSum mixes this axis", values={"axis": 1}),
+    between("TopK-over-space", "k, i = TopK<axis=2>(h, two) j = Cast<to=1>(i) e = Mul(k, j) "
+            "a = ReduceMax<axes=[2,3], keepdims=0>(e)", values={"two": [2]}),
+    kept("TopK-of-channels", "g, i = TopK<axis=1>(h, eight)", "TopK mixes this axis", values={"eight": [8]}),
+    between("Trilu-over-space", "k = Trilu(h) a = ReduceMax<axes=[2,3], keepdims=0>(k)"),
+    kept("Trilu-of-channels", """t = Transpose<perm=[0,2,3,1]>(h) k = Trilu<upper=0>(t)
+         g = Transpose<perm=[0,3,1,2]>(k)""", "Trilu mixes this axis"),
+    between("Compress-space", "k = Compress<axis=-1>(h, chosen) a = ReduceMax<axes=[2,3], keepdims=0>(k)",
+            values={"chosen": [True, False, True]}),
+    kept("Compress-all", "k = Compress(h, chosen) m = ReduceMax(k) g = Mul(h, m)", "Compress mixes this axis",
+         values={"chosen": [False, True]}),
+    *(Case(f"{op}-over-positions", f"""(float[N,7,3] x) => (float y) <float[N,8,7] k, float[N,8,7] sum> {{
+        h = MatMul(x, w) t = Transpose<perm=[0,2,1]>(h) m = MatMul(x, u) r = Transpose<perm=[0,2,1]>(m)
+        k, , , sum = com.microsoft.{op}(t, r, scale) e = Add(k, sum) f = Transpose<perm=[0,2,1]>(e)
+        y = MatMul(f, v) }}""", {"w": (3, 8), "u": (3, 8), "v": (8, 5), "scale": (7,)}, (8,)) for op in SKIP),
+    *(Case(f"{op}-of-channels", f"""(float[N,7,3] x) => (float y) <float[N,7,8] k> {{
+        h = MatMul(x, w) m = MatMul(x, u) k = com.microsoft.{op}(h, m, scale) e = MatMul(k, s) a = Relu(e)
+        y = MatMul(a, v) }}""", {"w": (3, 8), "u": (3, 8), "s": (8, 6), "v": (6, 5), "scale": (8,)}, (6,),
+           refused=(f"com.microsoft.{op} mixes this axis",)) for op in SKIP),
+    kept("Det", "k = Det(h) m = Unsqueeze(k, axes) g = Mul(h, m)", "no rule for Det", values={"axes": [2, 3]}),
 ]  # fmt: skip
 
 

@@ -1,0 +1,105 @@
+"""Gather and scatter in all forms, OneHot, and operators that number, compare or draw."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import Case, holds
+from test_layout import cutting
+
+NEXT = {"v": (6, 8, 1, 1), "u": (5, 6, 1, 1)}
+KEPT = "f = Conv(g, v) a = Relu(f) y = Conv(a, u)"
+ROWS = [[[[5, 0, 1]]]]
+
+CASES = [
+    cutting("gather-positions", "g = Gather<axis=2>(h, index) y = Conv(g, v)", (8,), values={"index": [0, 2, 3]},
+            weights={"v": (5, 8, 1, 1)}),
+    cutting("gather-one-position", "g = Gather<axis=-1>(h, index) y = Conv(g, v)", (8,), values={"index": 2},
+            weights={"v": (5, 8, 1)}),
+    cutting("gather-channels-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
+            values={"index": [0, 2, 3]}, refused=("Gather mixes this axis",),
+            weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)}),
+    Case("gather-rows-of-a-table", "(int64[N,7] x) => (float y) { h = Gather(table, x) y = MatMul(h, v) }",
+         {"table": (11, 8), "v": (8, 5)}, (8,)),
+    cutting("GatherElements", """e = Shape(h) z = Slice(e, zero, three) t = Concat<axis=0>(z, two) i = Expand(rows, t)
+            g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
+            values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
+            refused=("GatherElements mixes this axis",)),
+    cutting("GatherElements-shorter-index-is-kept", f"""e = Shape<end=1>(h) t = Concat<axis=0>(e, rest)
+            i = Expand(rows, t) g = GatherElements<axis=3>(h, i) {KEPT}""", (6,),
+            weights={"v": (6, 4, 1, 1), "u": (5, 6, 1, 1)}, values={"rows": [[[[5, 0]]]], "rest": [4, 6, 2]},
+            refused=("GatherElements mixes this axis",)),
+    cutting("ScatterElements", """e = Shape(h) z = Slice(e, zero, three) t = Concat<axis=0>(z, two) i = Expand(rows, t)
+            k = Expand(c, t) g = ScatterElements<axis=-1>(h, i, k) y = Conv(g, v)""", (8,),
+            weights={"v": (5, 8, 1, 1), "c": (8, 1, 1)},
+            values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
+            refused=("ScatterElements mixes this axis",)),
+    cutting("ScatterElements-of-channels-is-kept", f"""e = Shape<end=1>(h) t = Concat<axis=0>(e, rest)
+            i = Expand(rows, t) c = Expand(half, t) g = ScatterElements<axis=1>(h, i, c) {KEPT}""", (6,), weights=NEXT,
+            values={"rows": [[[[5]], [[0]]]], "rest": [2, 6, 6], "half": 0.5},
+            refused=("ScatterElements mixes this axis",)),
+    Case("Scatter-opset10", """(float[2,3,8,8] x) => (float y) {
+        h = Conv(x, w) s = Slice(h, nought, two, last) q = Mul(s, four) k = Cast<to=7>(q) i = Sign(k)
+        g = Scatter<axis=3>(h, i, s) y = Conv(g, v) }""", {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, (8,),
+         {"nought": [0], "two": [2], "last": [3], "four": 4.0}, opset=10),
+    cutting("GatherND", """t = Transpose<perm=[2,3,0,1]>(h) g = GatherND(t, rows) k = Transpose<perm=[1,2,0]>(g)
+            y = Conv(k, v)""", (8,), weights={"v": (5, 8, 1)}, values={"rows": [[5, 0], [2, 3], [4, 4]]},
+            refused=("Conv mixes this axis",)),
+    cutting("GatherND-some-axes", """t = Transpose<perm=[2,3,0,1]>(h) g = GatherND(t, rows)
+            k = Transpose<perm=[2,3,0,1]>(g) y = Conv(k, v)""", (8,), weights={"v": (5, 8, 1, 1)},
+            values={"rows": [[5], [2], [4]]},
+            refused=("Conv mixes this axis",)),
+    Case("GatherND-batch", """(float[2,3,6,6] x) => (float y) {
+        h = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(h) g = GatherND<batch_dims=1>(t, rows) y = MatMul(g, v) }""",
+         {"w": (8, 3, 3, 3), "v": (8, 5)}, (8,), {"rows": [[[1, 0], [2, 3]], [[0, 0], [3, 3]]]}),
+    cutting("GatherND-of-channels-is-kept", f"""t = Transpose<perm=[1,0,2,3]>(h) k = GatherND(t, rows)
+            g = Transpose<perm=[1,0,2,3]>(k) {KEPT}""", (6,), weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)},
+            values={"rows": [[5], [0], [1]]}, refused=("GatherND mixes this axis",)),
+    Case("ScatterND", """(float[2,3,6,6] x) => (float y) {
+        h = Conv(x, w) t = Transpose<perm=[2,3,0,1]>(h) k = ScatterND(t, rows, c) g = Transpose<perm=[2,3,0,1]>(k)
+        y = Conv(g, v) }""",
+         {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1), "c": (2, 4, 2, 8)}, (8,), {"rows": [[3], [1]]},
+         refused=("Conv mixes this axis",)),
+    cutting("ScatterND-of-channels-is-kept", f"""t = Transpose(h) s = Shape(t) d = Slice(s, one, end)
+            n = Concat<axis=0>(two, d) c = Expand(half, n) q = Transpose<perm=[1,0,2,3]>(h) p = Shape(q)
+            o = Slice(p, one, end) m = Concat<axis=0>(two, o) j = Expand(half, m) k = ScatterND(q, rows, j)
+            g = Transpose<perm=[1,0,2,3]>(k) {KEPT}""", (6,), weights=NEXT,
+            values={"rows": [[3], [1]], "one": [1], "end": [9], "two": [2], "half": 0.5},
+            refused=("ScatterND mixes this axis",)),
+    Case("OneHot", """(float[N,3] x) => (float y) {
+        h = MatMul(x, w) s = Mul(h, four) i = Cast<to=7>(s) o = OneHot<axis=1>(i, depth, offon) y = MatMul(o, v) }""",
+         {"w": (3, 8), "v": (8, 5)}, (8,), {"four": 4.0, "depth": 6, "offon": [0.0, 1.0]}),
+    Case("Range-numbers", """(float[N,3] x) => (float y) <int64[8] r> {
+        h = MatMul(x, w) e = Shape(h) n = Gather(e, one) r = Range(nought, n, one) i = Cast<to=1>(r) g = Mul(i, h)
+        f = MatMul(g, k) a = Relu(f) y = MatMul(a, v) }""",
+         {"w": (3, 8), "k": (8, 6), "v": (6, 5)}, (6,), {"one": 1, "nought": 0},
+         refused=("Range numbers the positions of its axes",)),
+    Case("EyeLike-numbers", """(float[8,3] x) => (float y) {
+        h = MatMul(x, w) e = EyeLike(h) g = Add(h, e) f = MatMul(g, k) a = Relu(f) y = MatMul(a, v) }""",
+         {"w": (3, 8), "k": (8, 6), "v": (6, 5)}, (6,), refused=("EyeLike numbers the positions of its axes",)),
+    cutting("NonZero-compares", f"""p = NonZero(h) i = Cast<to=1>(p) s = ReduceMean<keepdims=0>(i) g = Mul(h, s)
+            {KEPT}""",
+            (6,), weights=NEXT, refused=("NonZero picks elements by comparing them",)),
+    cutting("Unique-compares", f"""p = Unique<sorted=1>(h) s = ReduceMean<keepdims=0>(p) g = Mul(h, s) {KEPT}""",
+            (6,), weights=NEXT, refused=("Unique picks elements by comparing them",)),
+    Case("NonMaxSuppression-compares", """(float[1,6,3] x) => (float y) {
+        b = MatMul(x, w) s = MatMul(x, k) t = Transpose<perm=[0,2,1]>(s) n = NonMaxSuppression(b, t, most)
+        i = Cast<to=1>(n) m = ReduceMean<keepdims=0>(i) g = Mul(s, m) f = MatMul(g, u) a = Relu(f)
+        y = MatMul(a, v) }""",
+         {"w": (3, 4), "k": (3, 8), "u": (8, 6), "v": (6, 5)}, (6,), {"most": [3]},
+         refused=("NonMaxSuppression picks elements by comparing them",)),
+    *(cutting(f"{op}-draws", f"r = {op}<seed=1.0>(h) g = Add(h, r) {KEPT}", (6,), weights=NEXT,
+              refused=(f"{op} draws random numbers",)) for op in ("RandomNormalLike", "RandomUniformLike")),
+    *(cutting(f"{op}-draws", f"r = {op}<seed=1.0, shape=[1,8,1,1]>() g = Add(h, r) {KEPT}", (6,), weights=NEXT,
+              refused=(f"{op} draws random numbers",)) for op in ("RandomNormal", "RandomUniform")),
+    cutting("Bernoulli-draws", f"s = Sigmoid(h) g = Bernoulli<seed=1.0>(s) {KEPT}", (6,), weights=NEXT,
+            refused=("Bernoulli draws random numbers",)),
+    Case("Multinomial-draws", """(float[N,3] x) => (float y) {
+        h = MatMul(x, w) d = Multinomial<seed=1.0, sample_size=4>(h) i = Cast<to=1>(d) f = MatMul(i, k) a = Relu(f)
+        y = MatMul(a, v) }""", {"w": (3, 8), "k": (4, 6), "v": (6, 5)}, (6,),
+         refused=("Multinomial draws random numbers",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case(case: Case, batch: str | int) -> None:
+    holds(case, batch)
