@@ -17,7 +17,7 @@ from .features import Method, feature_gram, magnitudes
 from .gather import gather
 from .merge import Merge, folding, pruning
 from .model import Model
-from .plan import Width
+from .plan import BLOCK, Width
 from .recover import fold_ar, variance_correction
 
 Fix = Callable[[Merge], Merge]
@@ -120,7 +120,12 @@ class Compressor:
 
     def widths(self, names: Iterable[str]) -> list[Width]:
         """What planning needs of these groups."""
-        return [Width(n, self._groups[n].size, self._groups[n].blocks) for n in names]
+        return [Width(n, self._groups[n].size, self._groups[n].blocks, self._block(n)) for n in names]
+
+    def _block(self, name: str) -> int:
+        """How many channels the kernels that make a group compute at once."""
+        nodes = (self.model.graph.nodes[i] for p in self._groups[name].parameters for i in p.nodes)
+        return BLOCK if any("Conv" in node.op for node in nodes) else 1
 
     def _fold(self, group: ChannelGroup, keep: int) -> Merge:
         found = self.clusters(group.name, self.gram(group.name), keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnxfold.costs import costs
 from onnxfold.decide import met
 from onnxfold.errors import PlanError
 from onnxfold.model import load
-from onnxfold.plan import Aim, Budget, Step, Width, allocate, meet, path, refund
+from onnxfold.plan import BLOCK, Aim, Budget, Step, Width, allocate, meet, path, refund
 
 Floats = NDArray[np.float64]
 WIDTHS = [Width("a", 64, 1), Width("b", 32, 4), Width("c", 48, 1), Width("narrow", 8, 1)]
@@ -80,7 +81,7 @@ def test_the_cheapest_error_per_price_goes_first() -> None:
 
 def test_half_of_what_counts_is_what_kernels_save() -> None:
     """Kernels compute 16 channels at once: of two groups alike but for that, the one that loses a block goes first."""
-    widths = [Width("within", 32, 1), Width("whole", 16, 1)]
+    widths = [Width("within", 32, 1, BLOCK), Width("whole", 16, 1, BLOCK)]
     line = {w.name: np.linspace(1, 0, w.size + 1) * w.size for w in widths}
 
     def total(keep: Mapping[str, int]) -> float:
@@ -91,6 +92,8 @@ def test_half_of_what_counts_is_what_kernels_save() -> None:
 
     assert order(macs(8))[1:] == [{"within": 24}, {"within": 16}, {"within": 16, "whole": 8}, {"within": 8, "whole": 8}]
     assert order(macs(1))[:15] == [{}, *({"whole": k} for k in range(15, 1, -1))]
+    free = [replace(w, block=1) for w in widths]
+    assert list(path(free, line, total, macs(8)))[1].keep == {"whole": 8}
     dear = {**line, "within": 2.5 * line["within"]}
     assert list(path(widths, dear, total, macs(8)))[1].keep == {"whole": 8}
     assert list(path(widths, dear, total, Budget(Aim.LATENCY, 0.5)))[1].keep == {"within": 24}
