@@ -8,10 +8,10 @@ that is why failures shrink well, and why a line of text (`corpus.txt`) replays 
 from .build import build
 from .builder import Builder, Tensor, Unfit
 from .properties import Outcome, judge
-from .recipe import OPSETS, SOURCES, Recipe, Step, draw, shrink
+from .recipe import FLAGS, OPSETS, SOURCES, Recipe, Step, draw, shrink
 from .steps import NAMES, STEPS
 
 __all__ = [
-    "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "Outcome", "Recipe", "Step", "Tensor", "Unfit", "build", "draw",
+    "FLAGS", "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "Outcome", "Recipe", "Step", "Tensor", "Unfit", "build", "draw",
     "judge", "shrink",
 ]  # fmt: skip

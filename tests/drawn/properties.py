@@ -33,7 +33,7 @@ from .recipe import Recipe
 ORACLE_RTOL = 2e-5  # float32, sums in another order, up to 12 steps of them; measured 5e-6
 NOISE = 1e-6  # relative, on every weight: what a graph makes of it says how well it is conditioned
 ILL = 30.0  # an oracle may err by this many times what NOISE does: then the graph is skipped, not failed
-MATTERS = 0.05  # a making weight matters where noise as large as itself changes the outputs by this much
+MATTERS = 0.05  # channels matter where noise as large as the weight that makes them changes the outputs this much
 CONTROL = 1e-4  # what an oracle must then show when this weight is left out; measured 2e-3 and more
 RATIOS = (0.25, 0.5)
 OPEN_BATCH = 3
@@ -135,7 +135,7 @@ class Judge:
         order = _rolled(group)
         if place is None or (order == np.arange(group.size)).all():
             return
-        if self.error(expected, _noisy(self.proto, 1.0, self.rng, place.tensor)) < MATTERS:
+        if self.error(expected, _noisy(self.proto, 1.0, self.rng, place)) < MATTERS:
             return
         matrix = csr_matrix((np.ones(group.size), (np.arange(group.size), order)))
         broken = edits(
@@ -229,20 +229,20 @@ def _labels(group: ChannelGroup, rng: np.random.Generator) -> NDArray[np.int64]:
     return labels
 
 
-def _noisy(proto: ModelProto, share: float, rng: np.random.Generator, only: str = "") -> ModelProto:
-    """A copy with noise on its weights, as large as `share` of their root mean square."""
+def _noisy(proto: ModelProto, share: float, rng: np.random.Generator, only: Place | None = None) -> ModelProto:
+    """A copy with noise on its weights, as large as `share` of their root mean square; or on one place alone."""
     copy = ModelProto()
     copy.CopyFrom(proto)
-    held = [a.t for node in copy.graph.node for a in node.attribute if node.op_type == "Constant" and a.HasField("t")]
-    named = {o: a.t for n in copy.graph.node if n.op_type == "Constant" for o in n.output for a in n.attribute}
-    chosen = [*copy.graph.initializer, *held]
-    if only:
-        chosen = [t for t in copy.graph.initializer if t.name == only] + [t for o, t in named.items() if o == only]
-    for tensor in chosen:
-        if tensor.data_type == TensorProto.FLOAT:
+    held = {o: a.t for n in copy.graph.node if n.op_type == "Constant" for o in n.output for a in n.attribute}
+    for name, tensor in [*held.items(), *((t.name, t) for t in copy.graph.initializer)]:
+        if tensor.data_type == TensorProto.FLOAT and (only is None or name == only.tensor):
             array = numpy_helper.to_array(tensor)
-            noise = rng.standard_normal(array.shape) * np.sqrt(np.mean(array**2))
-            tensor.CopyFrom(numpy_helper.from_array((array + share * noise).astype(np.float32), tensor.name))
+            noise = share * rng.standard_normal(array.shape) * np.sqrt(np.mean(array**2))
+            if only is not None and only.blocks == 1:
+                here = np.zeros(array.shape[only.axis], bool)
+                here[only.positions] = True
+                noise *= np.moveaxis(here[(...,) + (None,) * (array.ndim - 1)], 0, only.axis)
+            tensor.CopyFrom(numpy_helper.from_array((array + noise).astype(np.float32), tensor.name))
     return copy
 
 

@@ -62,7 +62,7 @@ def draw(names: Sequence[str], seed: int) -> Recipe:
 
 def _number(chance: random.Random) -> int:
     """Often 0, which means the simplest choice and the newest tensor."""
-    return 0 if chance.random() < 0.4 else chance.randint(0, HIGHEST)
+    return 0 if chance.random() < 0.3 else chance.randint(0, HIGHEST)
 
 
 def shrink(recipe: Recipe, fails: Callable[[Recipe], bool]) -> Recipe:

@@ -14,6 +14,9 @@ FAMILIES = (conv, linear, norm, pointwise, pool, reduce, join, layout, reshape, 
 STEPS: dict[str, Callable[[Builder, Numbers], None]] = {
     step.__name__: step for family in FAMILIES for step in family.STEPS
 }
-OFTEN = ("conv", "conv", "matmul", "matmul", "gemm", "grouped_conv", "depthwise_conv", "relu", "batch_norm", "residual", "concat")
-NAMES = (*STEPS, *OFTEN)
-"""What is drawn from: steps that make channels come more often."""
+MAKERS = (conv.conv, linear.matmul, linear.gemm, conv.grouped_conv, conv.depthwise_conv)
+NAMES = (
+    *STEPS, *(step.__name__ for step in 3 * MAKERS), *(step.__name__ for step in layout.STEPS + reshape.STEPS),
+    "relu", "batch_norm", "residual", "concat", "expand", "shuffle", "gather",
+)  # fmt: skip
+"""What is drawn from: steps that make channels, and those that move them, come more often."""

@@ -93,8 +93,8 @@ def place(g: Builder, n: Numbers) -> None:
 
 def expand(g: Builder, n: Numbers) -> None:
     """Places of length 1 become more; the channels are named in the shape, or left at 1."""
-    x, named = g.take(n, lambda t: t.rank == 4 and t.spatial == (1, 1)), n.flag()
-    shape = [3] * 4
+    x, named, more = g.take(n, any_tensor), not n.flag(), n.pick((3, 1))
+    shape = [more if d == 1 else n.pick((1, d)) for d in x.shape]
     shape[0], shape[x.channel] = 1, x.channels if named else 1
     g.put(g.op("Expand", x, g.constant(shape)), x.channel)
 
