@@ -153,6 +153,16 @@ def test_depthwise_weight_that_does_not_fit(refused: Refused, tmp_path: Path) ->
     refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5", says="weight that does not fit")
 
 
+def test_declared_shape_that_is_false(refused: Refused, tmp_path: Path) -> None:
+    """Where inference does not see through (Abs of a constant), it believes what the model says."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[1,8] x) => (float[1,4,4] y) {
+        h = MatMul (x, w) t = Abs (a) r = Reshape (h, t) s = Relu (r) y = Concat <axis: int = 1> (r, s) }"""
+    proto = net(text, {"w": (8, 8)})
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 4, 2]), "a"))
+    write(tmp_path / "in.onnx", proto)
+    refused(MODEL, tmp_path / "in.onnx", tmp_path / "out.onnx", says=("'y'", "[1, 8, 2]", "[1, 4, 4]"))
+
+
 def test_name_that_is_no_text(refused: Refused, tmp_path: Path) -> None:
     content = net().SerializeToString()
     (tmp_path / "in.onnx").write_bytes(content.replace(b"GlobalAveragePool", b"GlobalAverage\xff\xfePo"))
