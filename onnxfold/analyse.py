@@ -58,11 +58,11 @@ class Analysis:
         return len(self.reached)
 
     def share(self, tensor: str, axis: int) -> float:
-        """The share of an axis that is in groups, 0..1."""
+        """The share of an axis that is in groups, 0..1; of an empty one, 0."""
         found = [
             self.reached[at : at + size].mean()
             for (t, a, _), (at, size) in self.slots.items()
-            if (t, a) == (tensor, axis)
+            if size and (t, a) == (tensor, axis)
         ]
         return float(max(found, default=0.0))
 
