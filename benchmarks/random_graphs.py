@@ -13,6 +13,7 @@ import argparse
 import resource
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replay", metavar="LINE", help="one recipe instead")
     asked = parser.parse_args()
+    warnings.simplefilter("error")
     if asked.replay:
         found = problems(Recipe.parse(asked.replay))
         print("\n".join(found) or "nothing failed")

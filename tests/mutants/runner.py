@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -50,12 +51,18 @@ class Runner:
         self._stop()
         self._errors.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the child that runs now."""
+        return None if self._child is None else self._child.pid
+
     def read(self, path: Path, fold: bool) -> Result:
         """What onnxfold makes of the file at `path`; with `fold`, folded too."""
         child = self._child or self._start()
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(f"{path}\t{'fold' if fold else 'inspect'}\n")
-        child.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it died since: reading will tell
+            child.stdin.write(f"{path}\t{'fold' if fold else 'inspect'}\n")
+            child.stdin.flush()
         with selectors.DefaultSelector() as wait:
             wait.register(child.stdout, selectors.EVENT_READ)
             ready = wait.select(self.seconds)
@@ -86,7 +93,9 @@ class Runner:
     def _stop(self) -> None:
         if self._child is not None:
             self._child.kill()
-            self._child.communicate()
+            with contextlib.suppress(BrokenPipeError):  # what was written to a child that died
+                self._child.communicate()
+            self._child.wait()
             self._child = None
 
     def _said(self) -> str:

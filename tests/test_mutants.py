@@ -1,0 +1,69 @@
+"""Broken model files of all kinds, read in a child process (mutants/): refused in plain words, or folded, nothing else.
+`benchmarks/mutations.py` does the same with thousands, of more models."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mutants import DATA, Runner, mutant
+from tiny import MODELS, net, write
+
+COUNT = 150
+SMALL = ("digits_mobilenet", "digits_resnet_fused", "digits_mlp")
+
+
+def test_mutants_end_well(tmp_path: Path) -> None:
+    ends: Counter[str] = Counter()
+    contents = [net().SerializeToString(), *((MODELS / f"{name}.onnx").read_bytes() for name in SMALL)]
+    (tmp_path / DATA).write_bytes(bytes(4096))
+    path = tmp_path / "in.onnx"
+    with Runner() as runner:
+        for seed in range(COUNT):
+            content, what = mutant(contents[seed % len(contents)], seed)
+            path.write_bytes(content)
+            result = runner.read(path, fold=seed % 5 == 0)
+            assert result.clean, f"seed {seed}, {what}: {result}"
+            ends[result.end] += 1
+    assert ends["refused"] > COUNT / 4 and ends["inspected"] + ends["folded"] > COUNT / 8, ends
+
+
+def test_mutants_are_the_same_every_time() -> None:
+    content = net().SerializeToString()
+    assert all(mutant(content, seed) == mutant(content, seed) for seed in range(40))
+    assert len({mutant(content, seed)[1] for seed in range(200)}) > 15
+
+
+def test_a_dead_child_is_noticed(tmp_path: Path) -> None:
+    """And the next file is read by a new one."""
+    path = write(tmp_path / "in.onnx")
+    with Runner() as runner:
+        assert runner.read(path, fold=False).end == "inspected"
+        assert runner.pid is not None
+        os.kill(runner.pid, signal.SIGSEGV)
+        found = runner.read(path, fold=False)
+        assert (found.end, found.error) == ("crashed", str(-signal.SIGSEGV))
+        assert runner.read(path, fold=False).end == "inspected"
+
+
+def test_a_slow_child_and_a_large_one_are_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.onnx")
+    with Runner(seconds=0.05) as runner:
+        assert runner.read(path, fold=False).end == "slow"
+    with Runner(megabytes=10) as runner:
+        assert runner.read(path, fold=False).end == "large"
+
+
+@pytest.mark.parametrize("how", ["raise KeyError('x')", "raise SystemExit(0)"])
+def test_an_exception_that_is_ours_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """By the worker itself: nothing but a result or an OnnxFoldError is clean."""
+    from mutants import worker
+
+    def broken(*_: object, **__: object) -> None:
+        exec(how)
+
+    monkeypatch.setattr("onnxfold.inspect", broken)
+    assert worker.read(str(write(tmp_path / "in.onnx")), fold=False)["end"] == "raised"
