@@ -4,6 +4,7 @@ for. `benchmarks/random_graphs.py` does the same on thousands."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from drawn import FLAGS, NAMES, OPSETS, SOURCES, STEPS, Recipe, Step, draw, judg
 from drawn.recipe import HIGHEST, NUMBERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from onnxfold.facts import Blocks, Count, Fact, Tie
+from onnxfold.rules import FAMILIES, Rule, RuleTable, conv, layout
+from onnxfold.rules.pointwise import same_axes
+from onnxfold.rules.table import RuleFunction
+from onnxfold.view import NodeView
 
 CORPUS = Path(__file__).parent / "drawn" / "corpus.txt"
 GRAPHS = 60
@@ -56,6 +63,47 @@ def test_the_random_graphs_said_something() -> None:
         pytest.skip("no graphs were drawn in this run")
     assert seen["skipped"] <= MOST_SKIPPED * seen["graphs"]
     assert seen["groups"] >= seen["graphs"] / 2 and seen["controls"] >= seen["groups"] / 2
+
+
+# they see what they are for -------------------------------------------------------------------------------------------
+
+
+def without(kind: type, rule: RuleFunction) -> RuleFunction:
+    """The rule, but for its facts of one kind."""
+    return lambda n: iter([fact for fact in rule(n) if not isinstance(fact, kind)])
+
+
+def passing(n: NodeView) -> Iterator[Fact]:
+    """What is wrong of every operator that mixes."""
+    return same_axes(n.x(), n.y())
+
+
+def turned(n: NodeView) -> Iterator[Fact]:
+    """Parts where there are runs, and runs where there are parts."""
+    yield Tie(n.x().axis(0), n.y().axis(0))
+    parts = n.attr("blocksize") ** 2
+    crd = n.attr("mode", "DCR") == "CRD"
+    yield Tie(n.x().axis(1), n.y().axis(1).tile(parts) if crd else n.y().axis(1).repeat(parts))
+
+
+WRONG: dict[str, tuple[str, RuleFunction, str]] = {
+    "a length that stays": ("Slice", without(Count, layout.cut), "17 image 8 | cut 0 0 1 | conv"),
+    "a group that stays": ("Conv", without(Count, conv.conv), "17 image 8 | depthwise_conv | conv"),
+    "unequal blocks": ("Conv", without(Blocks, conv.conv), "17 image 8 | grouped_conv 0 0 0 | conv"),
+    "another order": ("DepthToSpace", turned, "17 image 8 | conv 0 3 | depth_to_space | conv"),
+    "a sum of channels": ("Softmax", passing, "17 image 8 | softmax 0 0 0 | conv"),
+    "a sum over positions": ("LayerNormalization", passing, "17 sequence 8 | matmul | layer_norm | matmul"),
+    "an order of channels": ("CumSum", passing, "17 sequence 8 | matmul | running_sum 0 1 | matmul"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_rule_is_seen(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, rule, line = WRONG[what]
+    assert not judge(Recipe.parse(line)).problems
+    right = [Rule(e.function, tuple(o for o in e.ops if o != op), e.since, e.domain) for f in FAMILIES for e in f.RULES]
+    monkeypatch.setattr("onnxfold.analyse.default_rules", lambda: RuleTable([*right, Rule(rule, (op,))]))
+    assert judge(Recipe.parse(line)).problems
 
 
 # the generator ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,16 @@ def projected_residual(g: Builder, n: Numbers) -> None:
     g.put(g.op("Add", shortcut, x))
 
 
+def padded_residual(g: Builder, n: Numbers) -> None:
+    """A sum with a narrower image, filled up with zeros behind its channels, or on both sides (CIFAR ResNets)."""
+    x = g.take(n, image)
+    other = g.take(n, lambda t: image(t) and t.spatial == x.spatial and t.channels < x.channels)
+    missing = x.channels - other.channels
+    before = missing // 2 if n.flag() else 0
+    filled = g.op("Pad", other, g.constant([0, before, 0, 0, 0, missing - before, 0, 0]))
+    g.put(g.op("Add", x, filled))
+
+
 def gate(g: Builder, n: Numbers) -> None:
     """A product with the sigmoid of another tensor, or of the same."""
     x = g.take(n, any_tensor)
@@ -69,4 +79,4 @@ def concat_places(g: Builder, n: Numbers) -> None:
     g.put(g.op("Concat", x, other, axis=axis), x.channel)
 
 
-STEPS = (residual, projected_residual, gate, gate_of_fewer, concat, concat_with_negative, concat_places)
+STEPS = (residual, projected_residual, padded_residual, gate, gate_of_fewer, concat, concat_with_negative, concat_places)
