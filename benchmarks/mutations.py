@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mutants import DATA, Result, Runner, mutant
-from nets import HERE
+from mutants import DATA, Result, Runner, mutant  # noqa: E402
+from nets import HERE  # noqa: E402
 
 LARGEST = 2_000_000  # bytes
 FOLDED = 4  # one in so many is folded too

@@ -58,8 +58,8 @@ def subject(source: Source, shapes: Shapes, patterns: Patterns) -> Subject:
 
 
 def analysed(model: Model) -> Analysis:
-    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, or that declares shapes which
-    its tensors do not have, the model is to blame."""
+    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, or that declares shapes
+    which its tensors do not have, the model is to blame."""
 
     try:
         return analyse(model)

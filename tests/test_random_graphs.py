@@ -1,5 +1,5 @@
-"""Random whole graphs hold what every graph must (drawn/): those that once failed, and as many new ones as there is time
-for. `benchmarks/random_graphs.py` does the same on thousands."""
+"""Random whole graphs hold what every graph must (drawn/): those that once failed, and as many new ones as there is
+time for. `benchmarks/random_graphs.py` does the same on thousands."""
 
 from __future__ import annotations
 

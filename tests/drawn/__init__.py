@@ -6,12 +6,12 @@ that is why failures shrink well, and why a line of text (`corpus.txt`) replays 
 """
 
 from .build import build
-from .builder import Builder, Tensor, Unfit
+from .builder import Builder, Tensor, UnfitError
 from .properties import Outcome, judge
 from .recipe import FLAGS, OPSETS, SOURCES, Recipe, Step, draw, shrink
 from .steps import NAMES, STEPS
 
 __all__ = [
-    "FLAGS", "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "Outcome", "Recipe", "Step", "Tensor", "Unfit", "build", "draw",
-    "judge", "shrink",
+    "FLAGS", "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "Outcome", "Recipe", "Step", "Tensor", "UnfitError",
+    "build", "draw", "judge", "shrink",
 ]  # fmt: skip

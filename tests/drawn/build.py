@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from helpers import as_constant_nodes, as_inputs
 from onnx import ModelProto, TensorProto
 
-from helpers import as_constant_nodes, as_inputs
-
-from .builder import Builder, Numbers, Tensor, Unfit
+from .builder import Builder, Numbers, Tensor, UnfitError
 from .recipe import Recipe
 from .steps import STEPS
 from .steps.heads import head
@@ -26,8 +25,8 @@ def build(recipe: Recipe) -> tuple[ModelProto, list[str]]:
         try:
             STEPS[step.name](g, Numbers(step.numbers))
             if any(_size(tensor) > MOST_ELEMENTS for tensor in g.pool):
-                raise Unfit("too large")
-        except Unfit:
+                raise UnfitError("too large")
+        except UnfitError:
             g.restore(before)
         else:
             done.append(step.name)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, defs, helper, numpy_helper
 from onnx.shape_inference import infer_node_outputs
 
 BATCH = 2  # what shapes say for the batch while a graph is made, also where it stays open
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """No tensor in the pool is what a step takes, or the numbers ask for what cannot be: the step is left out."""
 
 
@@ -123,7 +122,7 @@ class Builder:
         found = self._infer(node) if shape is None else dict.fromkeys(made, self._like(names[0], shape))
         for name in made:
             if name not in found or any(not d.dim_value for d in found[name].tensor_type.shape.dim):
-                raise Unfit(f"{kind} has no certain shape")
+                raise UnfitError(f"{kind} has no certain shape")
             self._types[name] = found[name]
         self.nodes.append(node)
         return made
@@ -135,7 +134,7 @@ class Builder:
         """A tensor into the pool."""
         shape = self.shape(name)
         if len(shape) < 2 or shape[0] != BATCH or 0 in shape:
-            raise Unfit(f"{shape} is of no use to other steps")
+            raise UnfitError(f"{shape} is of no use to other steps")
         tensor = Tensor(name, shape, channel)
         self.pool.append(tensor)
         return tensor
@@ -144,7 +143,7 @@ class Builder:
         """One of the tensors that fit; 0 is the newest."""
         found = [tensor for tensor in reversed(self.pool) if fits(tensor)]
         if not found:
-            raise Unfit("no such tensor")
+            raise UnfitError("no such tensor")
         return found[n.below(len(found))]
 
     def axes(self, kind: str, x: Tensor | str, axes: Sequence[int], since: int, **attributes: Any) -> str:
@@ -188,7 +187,7 @@ class Builder:
             sets = [helper.make_opsetid("", self.opset)]
             return dict(infer_node_outputs(schema, node, given, data, opset_imports=sets))
         except (defs.SchemaError, RuntimeError) as error:  # shape inference raises its own RuntimeErrors
-            raise Unfit(str(error)) from error
+            raise UnfitError(str(error)) from error
 
     def _like(self, name: str, shape: Sequence[int]) -> TypeProto:
         return helper.make_tensor_type_proto(self._types[name].tensor_type.elem_type, shape)
@@ -196,6 +195,3 @@ class Builder:
     def _fresh(self, base: str) -> str:
         self._count += 1
         return f"{base}_{self._count}"
-
-
-Array = NDArray[Any]

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from helpers import parameters
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 from scipy.sparse import csr_matrix
 
 import onnxfold
-from helpers import parameters
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import ChannelGroup, Place, Role
 from onnxfold.emit import edits, emit
@@ -56,11 +56,11 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """A property that does not hold."""
 
 
-class Skip(Exception):
+class SkipError(Exception):
     """A graph that says nothing: outputs of zeros or infinities, or a bad condition."""
 
 
@@ -79,7 +79,7 @@ class Judge:
         for check in checks:
             try:
                 check()
-            except Skip as reason:
+            except SkipError as reason:
                 self.outcome.skipped = str(reason)
             except Exception as error:  # whatever it is, it is the finding
                 self.outcome.problems.append(f"{check.__name__}: {type(error).__name__}: {error}")
@@ -102,14 +102,14 @@ class Judge:
         self.outcome.groups = [group.size for group in self.found.groups]
 
     def oracles(self) -> None:
-        """Permuted, nothing changes; made redundant and folded, nothing changes; one weight left out, something does."""
+        """Permuted, nothing changes; made redundant and folded, nothing; without one weight, something does."""
         if not self.found.groups:
             return
         expected = self.outputs(self.proto)
         if not all(np.isfinite(x).all() for x in expected):
-            raise Skip("not finite")
+            raise SkipError("not finite")
         if not any(np.abs(x).max() > 1e-6 for x in expected):
-            raise Skip("all zero")
+            raise SkipError("all zero")
         self.permute(expected)
         self.duplicate()
         for group in self.found.groups:
@@ -125,7 +125,7 @@ class Judge:
         twice = load(copies)
         again = analyse(twice)
         if [group.size for group in again.groups] != self.outcome.groups:
-            raise Problem(f"duplicate: other groups in the copy: {[g.size for g in again.groups]}")
+            raise ProblemError(f"duplicate: other groups in the copy: {[g.size for g in again.groups]}")
         merges = {group.name: folding(pairs(group)) for group in again.groups}
         self.same("duplicate", copies, self.outputs(copies), emit(twice, edits(twice, again, merges)))
 
@@ -145,7 +145,7 @@ class Judge:
         seen = self.error(expected, emit(self.model, broken))
         self.outcome.controls += 1
         if not seen > CONTROL:
-            raise Problem(f"control: {seen:.2g} without '{place.tensor}' in group {group.name} of {group.size}")
+            raise ProblemError(f"control: {seen:.2g} without '{place.tensor}' in group {group.name} of {group.size}")
 
     def alone(self) -> None:
         """Every group pruned alone, and all folded at random: valid models that run, with fewer parameters."""
@@ -173,12 +173,12 @@ class Judge:
     def valid(self, after: ModelProto) -> None:
         onnx.checker.check_model(after, full_check=True)
         if _interface(after) != _interface(self.proto):
-            raise Problem("another interface")
+            raise ProblemError("another interface")
         found = [np.asarray(x) for x in Session(after.SerializeToString()).run(self.feeds)]
         if [x.shape for x in found] != [x.shape for x in self.plain]:
-            raise Problem(f"shapes {[x.shape for x in found]}, not {[x.shape for x in self.plain]}")
+            raise ProblemError(f"shapes {[x.shape for x in found]}, not {[x.shape for x in self.plain]}")
         if not _may_part(self.model) and parameters(after) >= parameters(self.proto):
-            raise Problem(f"{parameters(after)} parameters, not fewer than {parameters(self.proto)}")
+            raise ProblemError(f"{parameters(after)} parameters, not fewer than {parameters(self.proto)}")
 
     def same(self, what: str, before: ModelProto, expected: Sequence[Array], after: ModelProto) -> None:
         error = self.error(expected, after)
@@ -186,8 +186,8 @@ class Judge:
             return
         noise = max(self.error(expected, _noisy(before, NOISE, self.rng)) for _ in range(4))
         if error <= ILL * noise:
-            raise Skip("ill-conditioned")
-        raise Problem(f"{what}: error {error:.3g} ({NOISE:g} of noise makes {noise:.2g})")
+            raise SkipError("ill-conditioned")
+        raise ProblemError(f"{what}: error {error:.3g} ({NOISE:g} of noise makes {noise:.2g})")
 
     def error(self, expected: Sequence[Array], after: ModelProto) -> float:
         """The largest over all outputs; infinite where they are not finite."""

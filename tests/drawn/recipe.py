@@ -17,7 +17,7 @@ HIGHEST = 15
 
 @dataclass(frozen=True)
 class Step:
-    """The name of a step, and the numbers that its choices are taken from (the first ones say which tensors it takes)."""
+    """The name of a step, and the numbers that its choices are taken from, first those of the tensors that it takes."""
 
     name: str
     numbers: tuple[int, ...] = ()
@@ -54,8 +54,7 @@ def draw(names: Sequence[str], seed: int) -> Recipe:
     flags = tuple(flag for flag in FLAGS if chance.random() < (0.4 if flag == "static" else 0.1))
     source = chance.choices(SOURCES, (10, 4, 4, 2, 3))[0]
     steps = tuple(
-        Step(chance.choice(names), tuple(_number(chance) for _ in range(NUMBERS)))
-        for _ in range(chance.randint(4, 16))
+        Step(chance.choice(names), tuple(_number(chance) for _ in range(NUMBERS))) for _ in range(chance.randint(4, 16))
     )
     return Recipe(chance.choice(OPSETS), source, flags, chance.randrange(1000), steps)
 

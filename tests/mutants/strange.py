@@ -148,7 +148,7 @@ def attribute(proto: ModelProto, chance: random.Random) -> None:
 
 
 def wiring(proto: ModelProto, chance: random.Random) -> None:
-    """An input of a node: another tensor (of a later node too: a cycle), none, one more, one less; a name made twice."""
+    """An input of a node: another tensor (a later one: a cycle), none, one more, one less; a name made twice."""
     node = chance.choice(proto.graph.node)
     names = [name for one in proto.graph.node for name in (*one.input, *one.output)]
     kind = chance.randrange(6)

@@ -1,5 +1,5 @@
-"""A child process that reads models, one after the other: `path`, `fold` or `inspect` on a line of standard input, a line
-of JSON on standard output for each. It may die of any of them: the parent (runner.py) notices."""
+"""A child process that reads models, one after the other: a path, and fold or inspect, on a line of standard input, a
+line of JSON on standard output for each. It may die of any of them: the parent (runner.py) notices."""
 
 from __future__ import annotations
 

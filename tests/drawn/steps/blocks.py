@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..builder import Builder, Numbers, Tensor, Unfit
+from ..builder import Builder, Numbers, Tensor, UnfitError
 from .kinds import image, last, long
 from .pointwise import activation
 from .reshape import length
@@ -79,7 +79,7 @@ def bottleneck(g: Builder, n: Numbers) -> None:
     """Narrow, depthwise, wide, and the sum with what went in (MobileNet, ResNet)."""
     x, hidden, normed = g.take(n, image), n.width(), n.flag()
     if min(x.spatial) < 2:
-        raise Unfit("too small")
+        raise UnfitError("too small")
     y = g.op("Conv", x, g.weight(hidden, x.channels, 1, 1), *([] if normed else [g.bias(hidden)]))
     y = g.op("Relu", _normed(g, y, hidden) if normed else y)
     y = g.op("Conv", y, g.weight(hidden, 1, 3, 3), group=hidden, pads=[1, 1, 1, 1])

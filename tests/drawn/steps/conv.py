@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..builder import Builder, Numbers, Tensor, Unfit
+from ..builder import Builder, Numbers, Tensor, UnfitError
 from .kinds import first, image, large_image
 
 
@@ -22,7 +22,7 @@ def grouped_conv(g: Builder, n: Numbers) -> None:
     x = g.take(n, image)
     groups = [d for d in (2, 3, 4) if x.channels % d == 0 and x.channels > d]
     if not groups:
-        raise Unfit("no groups")
+        raise UnfitError("no groups")
     count, each, bias = n.pick(groups), n.pick((2, 3, 1, 4)), n.flag()
     w = g.weight(count * each, x.channels // count, 1, 1)
     g.put(g.op("Conv", x, w, *([g.bias(count * each)] if bias else []), group=count))
@@ -42,7 +42,7 @@ def conv_transpose(g: Builder, n: Numbers) -> None:
     group = (1, 2, x.channels)[kind]
     each = 1 if kind == 2 else n.pick((4, 6, 3))
     if x.channels % group:
-        raise Unfit("no groups")
+        raise UnfitError("no groups")
     w = g.weight(x.channels, each, 2, 2, reads=4 * x.channels // group // stride)
     more = [g.bias(each * group)] if bias else []
     g.put(g.op("ConvTranspose", x, w, *more, group=group, strides=[stride, stride]))

@@ -6,14 +6,10 @@ from ..builder import Builder, Numbers, Tensor
 from .kinds import any_tensor, image
 
 
-def alike(x: Tensor) -> object:
-    return lambda other: other != x and (other.shape, other.channel) == (x.shape, x.channel)
-
-
 def residual(g: Builder, n: Numbers) -> None:
     """A sum with another tensor of the same shape."""
     x = g.take(n, any_tensor)
-    other = g.take(n, alike(x))  # type: ignore[arg-type]
+    other = g.take(n, lambda t: t != x and (t.shape, t.channel) == (x.shape, x.channel))
     g.put(g.op(n.pick(("Add", "Sub", "Sum", "Max")), x, other), x.channel)
 
 
@@ -79,4 +75,6 @@ def concat_places(g: Builder, n: Numbers) -> None:
     g.put(g.op("Concat", x, other, axis=axis), x.channel)
 
 
-STEPS = (residual, projected_residual, padded_residual, gate, gate_of_fewer, concat, concat_with_negative, concat_places)
+STEPS = (
+    residual, projected_residual, padded_residual, gate, gate_of_fewer, concat, concat_with_negative, concat_places,
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..builder import Builder, Numbers, Unfit
+from ..builder import Builder, Numbers, UnfitError
 from .kinds import any_tensor, image
 
 END = 2**63 - 1
@@ -13,7 +13,7 @@ def split(g: Builder, n: Numbers) -> None:
     x, kind, one = g.take(n, lambda t: t.channels >= 4), n.below(3), n.flag()
     sizes = {0: [x.channels // 2] * 2, 1: [3, x.channels - 3], 2: [1, 1, x.channels - 2]}[kind]
     if sum(sizes) != x.channels:
-        raise Unfit("an odd number of channels")
+        raise UnfitError("an odd number of channels")
     axis = x.channel - x.rank if n.flag() else x.channel
     if kind == 0:
         count = {"num_outputs": 2} if g.opset >= 18 else {}
@@ -32,7 +32,7 @@ def cut(g: Builder, n: Numbers) -> None:
     axis = n.pick([x.channel, *(a for a in range(1, x.rank) if a != x.channel)])
     size = x.shape[axis]
     if size < 3:
-        raise Unfit("too short")
+        raise UnfitError("too short")
     start, end, step = n.pick(((1, END, 1), (0, size - 1, 1), (0, -1, 1), (-2, size, 1), (0, END, 2), (2, 1000, 1)))
     values = [g.constant([v]) for v in (start, end, axis - x.rank if n.flag() else axis, step)]
     g.put(g.op("Slice", x, *(values if step > 1 or n.flag() else values[:3])), x.channel)
@@ -55,7 +55,7 @@ def pad(g: Builder, n: Numbers) -> None:
     pads = [0] * 2 * x.rank
     axis = x.channel if channels else n.pick([a for a in range(1, x.rank) if a != x.channel])
     if x.shape[axis] < 3:
-        raise Unfit("too short")
+        raise UnfitError("too short")
     pads[axis], pads[axis + x.rank] = n.pick(((1, 1), (0, 2), (1, 0)))
     g.put(g.op("Pad", x, g.constant(pads), mode=mode), x.channel)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..builder import Builder, Numbers, Tensor, Unfit
+from ..builder import Builder, Numbers, Tensor, UnfitError
 from .kinds import any_tensor, first, last
 
 
@@ -28,7 +28,7 @@ def group_norm(g: Builder, n: Numbers) -> None:
     """As PyTorch exports it: groups as channels of an InstanceNormalization, then a scale and a shift."""
     x, count = g.take(n, many), n.pick((2, 3, 1))
     if x.channels % count:
-        raise Unfit("no groups")
+        raise UnfitError("no groups")
     apart = g.op("Reshape", x, g.constant([0, count, -1]))
     even = g.op("InstanceNormalization", apart, g.constant([1.0] * count), g.constant([0.0] * count))
     back = g.op("Reshape", even, g.constant([0, x.channels, *x.spatial]))

@@ -6,9 +6,10 @@ from ..builder import Builder, Numbers, Tensor
 from .kinds import any_tensor
 
 UNARY = {
-    "Relu": 6, "LeakyRelu": 6, "Sigmoid": 6, "Tanh": 6, "Elu": 6, "Selu": 6, "Celu": 12, "HardSigmoid": 6, "Softplus": 1,
-    "Softsign": 1, "Erf": 9, "Sin": 7, "Cos": 7, "Atan": 7, "Asinh": 9, "Abs": 6, "Neg": 6, "Identity": 1,
-    "ThresholdedRelu": 10, "Shrink": 9, "HardSwish": 14, "Mish": 18, "Gelu": 20, "Floor": 6, "Ceil": 6, "Sign": 9,
+    "Relu": 6, "LeakyRelu": 6, "Sigmoid": 6, "Tanh": 6, "Elu": 6, "Selu": 6, "Celu": 12, "HardSigmoid": 6,
+    "Softplus": 1, "Softsign": 1, "Erf": 9, "Sin": 7, "Cos": 7, "Atan": 7, "Asinh": 9, "Abs": 6, "Neg": 6,
+    "Identity": 1, "ThresholdedRelu": 10, "Shrink": 9, "HardSwish": 14, "Mish": 18, "Gelu": 20, "Floor": 6,
+    "Ceil": 6, "Sign": 9,
 }  # fmt: skip
 """Operators of one input that keep numbers small, and the opset that they came with."""
 
@@ -27,11 +28,8 @@ def relu(g: Builder, n: Numbers) -> None:
 def guarded(g: Builder, n: Numbers) -> None:
     """Operators that want positive numbers, or small ones."""
     x, op = g.take(n, any_tensor), n.pick(("Sqrt", "Log", "Reciprocal", "Exp", "Sinh", "Acosh"))
-    if op in ("Exp", "Sinh"):
-        y = g.op("Tanh", x)
-    else:
-        y = g.op("Add", g.op("Abs", x), g.constant(1.1))
-    g.put(g.op(op, y), x.channel)
+    small = op in ("Exp", "Sinh")
+    g.put(g.op(op, g.op("Tanh", x) if small else g.op("Add", g.op("Abs", x), g.constant(1.1))), x.channel)
 
 
 def clip(g: Builder, n: Numbers) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..builder import Builder, Numbers, Tensor, Unfit
+from ..builder import Builder, Numbers, Tensor, UnfitError
 from .kinds import any_tensor, first, long
 
 REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
@@ -54,7 +54,7 @@ def places_attention(g: Builder, n: Numbers) -> None:
     places = 3 - x.channel
     score = reduced(g, "ReduceMean", x, [x.channel])
     if g.opset < 13 and places == 1:
-        raise Unfit("softmax over one axis alone came with opset 13")
+        raise UnfitError("softmax over one axis alone came with opset 13")
     y = g.op("Mul", x, g.op("Softmax", score, axis=places))
     g.put(reduced(g, "ReduceSum", y, [places], 0))
 

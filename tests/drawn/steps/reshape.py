@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..builder import Builder, Numbers, Tensor, Unfit
+from ..builder import Builder, Numbers, Tensor, UnfitError
 from .kinds import image
 
 
@@ -24,7 +24,7 @@ def flatten(g: Builder, n: Numbers) -> None:
     x, kind = g.take(n, lambda t: t.rank > 2), n.below(5)
     whole = math.prod(x.shape[1:])
     if whole > 300:
-        raise Unfit("too wide")
+        raise UnfitError("too wide")
     if kind == 0:
         y = g.op("Flatten", x)
     elif kind == 1:
@@ -63,7 +63,7 @@ def shuffle(g: Builder, n: Numbers) -> None:
     x, kind = g.take(n, image), n.below(3)
     groups = [d for d in (2, 3, 4) if x.channels % d == 0 and x.channels > d]
     if not groups:
-        raise Unfit("no groups")
+        raise UnfitError("no groups")
     count = n.pick(groups)
     apart, back = [0, count, x.channels // count, *x.spatial], [0, -1, *x.spatial]
     if kind == 1:
