@@ -3,9 +3,9 @@
     python benchmarks/mutations.py [--count 20000] [--seed 0] [--data ../shared/data] [--keep build/mutations]
 
 Takes the models of models/ and, where they are, those of DATA under 2 MB; damages bytes or writes strange messages
-(tests/mutants), and reads every result in a child process that may take 2 GB and a minute: inspect, and for one in four
-fold. Files that end in anything but a result or an OnnxFoldError are kept in KEEP; a fold that does not run though the
-original does, or that fails its own checks, is such an end. Ends with 1 if there were any.
+(tests/mutants), and reads every result in a child process that may take 2 GB and three minutes: inspect, and for one
+in four fold. Files that end in anything but a result or an OnnxFoldError are kept in KEEP; a fold that does not run
+though the original does, or that fails its own checks, is such an end. Ends with 1 if there were any.
 """
 
 from __future__ import annotations
