@@ -99,6 +99,8 @@ def skeleton(
             _set_shape(graph.input[-1], input_shapes[value.name])
             # declared intermediate shapes may contradict the given one: let inference find them again
             del graph.value_info[:]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        open_negative(value)
     for tensor in proto.graph.initializer:
         size = 1
         for d in tensor.dims:
@@ -111,6 +113,16 @@ def skeleton(
     for sparse in proto.graph.sparse_initializer:
         graph.input.append(onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims))
     return out
+
+
+def open_negative(value: onnx.ValueInfoProto) -> None:
+    """Lengths of -1, which some exporters write for open ones, become open.
+
+    onnx's own inference ends the whole process where a Slice meets one.
+    """
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.dim_value < 0:
+            dim.ClearField("dim_value")
 
 
 def consistent(bare: ModelProto) -> ModelProto:

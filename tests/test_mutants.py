@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers import model
 from mutants import DATA, Runner, mutant
 from tiny import MODELS, net, write
 
@@ -67,3 +68,14 @@ def test_an_exception_that_is_ours_is_noticed(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("onnxfold.inspect", broken)
     assert worker.read(str(write(tmp_path / "in.onnx")), fold=False)["end"] == "raised"
+
+
+def test_a_length_of_minus_one_ends_no_process(tmp_path: Path) -> None:
+    """onnx aborts at a Slice of such an axis; exporters write -1 for open lengths, and onnxruntime runs it."""
+    text = """(float[N,3,D,8] x) => (float[N,5,E,F] y) {
+        c = Slice(x, start, end, axis) h = Conv(c, w) r = Relu(h) y = Conv(r, v) }"""
+    values = {"start": [0], "end": [4], "axis": [2]}
+    proto = model(text, {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, values)
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = -1
+    with Runner() as runner:
+        assert runner.read(write(tmp_path / "in.onnx", proto), fold=True).end == "folded"
