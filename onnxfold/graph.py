@@ -100,7 +100,8 @@ def skeleton(
             # declared intermediate shapes may contradict the given one: let inference find them again
             del graph.value_info[:]
     for value in [*graph.input, *graph.output, *graph.value_info]:
-        open_negative(value)
+        for dim in impossible(value):
+            dim.ClearField("dim_value")
     for tensor in proto.graph.initializer:
         size = 1
         for d in tensor.dims:
@@ -115,14 +116,12 @@ def skeleton(
     return out
 
 
-def open_negative(value: onnx.ValueInfoProto) -> None:
-    """Lengths of -1, which some exporters write for open ones, become open.
+def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    """Declared lengths that no tensor has: -1, which some exporters write for open ones, and absurdly large ones.
 
-    onnx's own inference ends the whole process where a Slice meets one.
+    onnx's own inference ends the whole process where a Slice meets the former, and may count up to the latter.
     """
-    for dim in value.type.tensor_type.shape.dim:
-        if dim.dim_value < 0:
-            dim.ClearField("dim_value")
+    return [d for d in value.type.tensor_type.shape.dim if not 0 <= d.dim_value <= LONGEST]
 
 
 def consistent(bare: ModelProto) -> ModelProto:

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from .graph import impossible
 from .inputs import first
 from .session import Feeds, Session
 
@@ -99,7 +100,7 @@ def check(
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem
     is: a changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
-    problems = [*_interface(*protos), *_checker(before, after, full=not _negative(protos[0]))]
+    problems = [*_interface(*protos), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
@@ -269,10 +270,9 @@ def _type(value: ValueInfoProto) -> object:
     return declared.elem_type, dims if declared.HasField("shape") else None
 
 
-def _negative(proto: ModelProto) -> bool:
-    """Whether a length of -1 is declared: shape inference, part of the full check, may end the process there."""
-    values = (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
-    return any(dim.dim_value < 0 for value in values for dim in value.type.tensor_type.shape.dim)
+def _impossible(proto: ModelProto) -> bool:
+    """Whether lengths are declared at which shape inference, part of the full check, may never end, or all ends."""
+    return any(impossible(value) for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info))
 
 
 def _checker(before: Path | bytes, after: Path | bytes, full: bool) -> list[str]:

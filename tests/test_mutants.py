@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import model
 from mutants import DATA, Runner, mutant
+from onnx import TensorProto, helper
 from tiny import MODELS, net, write
 
 COUNT = 150
@@ -70,12 +71,22 @@ def test_an_exception_that_is_ours_is_noticed(tmp_path: Path, monkeypatch: pytes
     assert worker.read(str(write(tmp_path / "in.onnx")), fold=False)["end"] == "raised"
 
 
-def test_a_length_of_minus_one_ends_no_process(tmp_path: Path) -> None:
-    """onnx aborts at a Slice of such an axis; exporters write -1 for open lengths, and onnxruntime runs it."""
+@pytest.mark.parametrize("length", [-1, 2**62])
+def test_impossible_lengths_end_no_process(tmp_path: Path, length: int) -> None:
+    """onnx aborts where a Slice meets -1, and may count to the other; exporters write -1 for open lengths."""
     text = """(float[N,3,D,8] x) => (float[N,5,E,F] y) {
         c = Slice(x, start, end, axis) h = Conv(c, w) r = Relu(h) y = Conv(r, v) }"""
     values = {"start": [0], "end": [4], "axis": [2]}
     proto = model(text, {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, values)
-    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = -1
+    proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value = length
     with Runner() as runner:
-        assert runner.read(write(tmp_path / "in.onnx", proto), fold=True).end == "folded"
+        assert runner.read(write(tmp_path / "in.onnx", proto), fold=length < 0).clean
+
+
+def test_a_list_of_impossible_length_is_not_counted_through(tmp_path: Path) -> None:
+    text = """(float[N,3,8,8] x) => (float[N,5,8,8] y) {
+        h = Conv(x, w) s = Shape(h) r = Reshape(h, s) y = Conv(r, v) }"""
+    proto = model(text, {"w": (8, 3, 1, 1), "v": (5, 8, 1, 1)})
+    proto.graph.value_info.append(helper.make_tensor_value_info("s", TensorProto.INT64, [2**62]))
+    with Runner() as runner:
+        assert runner.read(write(tmp_path / "in.onnx", proto), fold=True).clean
