@@ -94,10 +94,11 @@ def find_groups(
     slot = np.searchsorted(starts, np.arange(table.count), side="right") - 1
     rank = _rank(labels * len(keys) + slot)
     signature = np.zeros((len(pinned), 2), np.uint64)
+    ends = [np.concatenate([np.empty(0, np.int64), *side]) for side in zip(*ties, strict=True)] or [rank[:0]] * 2
+    tie = np.repeat(np.arange(len(ties)), [len(a) for a, _ in ties])  # all ties at once: a graph has many short ones
     for column in (0, 1):
         _add(signature[:, column], labels, _hash(column, slot, rank, np.zeros_like(rank)))
-        for i, (a, b) in enumerate(ties):
-            _add(signature[:, column], labels[a], _hash(column, np.full(len(a), -1 - i), rank[a], rank[b]))
+        _add(signature[:, column], labels[ends[0]], _hash(column, -1 - tie, rank[ends[0]], rank[ends[1]]))
     free = np.flatnonzero(~pinned)
     _, same = np.unique(signature[free], axis=0, return_inverse=True)
     group_of = np.full(len(pinned), -1, np.int64)

@@ -203,6 +203,7 @@ class _Patch:
         self.names = set(self.uses) | set(self.initializers) | _all_names(self.graph)
         self.gone: set[int] = set()
         self.suspects: set[str] = set()
+        self.as_they_were: set[str] = set()  # weights whose new values have a name of their own
 
     def arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, array in arrays.items():
@@ -243,6 +244,7 @@ class _Patch:
                 self.uses[name] -= 1
                 self.uses[fresh] += 1
         self.suspects.add(name)
+        self.as_they_were.add(name)
 
     def integers(self, changes: Sequence[tuple[int, At, int]]) -> None:
         lists: dict[tuple[int, str | None, int | None, str | None], dict[int | None, int]] = {}
@@ -260,7 +262,7 @@ class _Patch:
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         for value in [*self.graph.value_info, *self.graph.input, *self.graph.output]:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if (value.name, axis) in lengths and dim.WhichOneof("value"):  # what was open stays so
+                if (value.name, axis) in lengths and value.name not in self.as_they_were and dim.WhichOneof("value"):
                     dim.dim_value = lengths[value.name, axis]
 
     def sweep(self) -> None:

@@ -99,6 +99,9 @@ def skeleton(
             _set_shape(graph.input[-1], input_shapes[value.name])
             # declared intermediate shapes may contradict the given one: let inference find them again
             del graph.value_info[:]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dim in impossible(value):
+            dim.ClearField("dim_value")
     for tensor in proto.graph.initializer:
         size = 1
         for d in tensor.dims:
@@ -131,6 +134,14 @@ def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
     while waiting:
         yield (node := waiting.pop())
         waiting.extend(inner for body in subgraphs(node) for inner in body.node)
+
+
+def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    """Declared lengths that no tensor has: -1, which some exporters write for open ones, and absurdly large ones.
+
+    onnx's own inference ends the whole process where a Slice meets the former, and may count up to the latter.
+    """
+    return [d for d in value.type.tensor_type.shape.dim if not 0 <= d.dim_value <= LONGEST]
 
 
 def consistent(bare: ModelProto) -> ModelProto:

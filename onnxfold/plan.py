@@ -187,8 +187,8 @@ def path(
 
     Every step shrinks the group whose next stretch of its error curve (to any narrower width: curves need not be
     convex) costs the least error per price saved. Unless widths are free (`round_to` 1), half of what a stretch is
-    taken to save is what kernels save, a block of channels at a time; nearly all of it for a budget of latency. Measured
-    on ResNet-20 and -56 at 0.7 and 0.5 of the MACs: 0.05 of the latency less at the same MACs, top-1 as before.
+    taken to save is what kernels save, a block of channels at a time; nearly all of it for a budget of latency.
+    Measured on ResNet-20 and -56 at 0.7 and 0.5 of the MACs: 0.05 of the latency less at equal MACs, top-1 as before.
     """
     blocks = 0.0 if budget.round_to == 1 else _BLOCKWISE.get(budget.aim, 0.5)
     keep = {w.name: w.size for w in widths}

@@ -21,7 +21,8 @@ from .inputs import index_limits, probe
 from .model import FLOATS, Model, load
 from .request import Manner, Patterns
 from .session import Feeds, Session
-from .trial import Trial
+from .store import inline
+from .trial import Trial, with_outputs
 from .validate import brief
 
 Source = str | os.PathLike[str] | ModelProto
@@ -58,26 +59,47 @@ def subject(source: Source, shapes: Shapes, patterns: Patterns) -> Subject:
 
 
 def analysed(model: Model) -> Analysis:
-    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, the model is to blame."""
-
-    def feeds(session: Session) -> list[Feeds]:
-        return [probe(session.inputs, batch=2, limits=index_limits(model.graph))]
+    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, or that declares shapes
+    which its tensors do not have, the model is to blame."""
 
     try:
         return analyse(model)
     except OnnxFoldError:
         raise
     except Exception as error:
-        reason = contradiction(model.proto)
-        if not reason:
-            try:
-                Trial(model, feeds).outputs(model.proto)
-            except Exception as second:  # onnxruntime's exceptions share no base class
-                reason = brief(second)
-        if not reason:
-            raise  # a bug of ours
         what = model.path or "the model given"
-        raise ModelError(f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again") from error
+        if reason := contradiction(model.proto) or _refusal(model):
+            blame = f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again"
+        elif reason := _false_shape(model):
+            blame = f"{what} cannot be analysed ({error}): {reason}: export the model again"
+        else:
+            raise  # a bug of ours
+        raise ModelError(blame) from error
+
+
+def _feeds(model: Model, session: Session) -> Feeds:
+    return probe(session.inputs, batch=2, limits=index_limits(model.graph))
+
+
+def _refusal(model: Model) -> str:
+    """Why onnxruntime does not run a model; '' if it does."""
+    try:
+        Trial(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        return brief(error)
+    return ""
+
+
+def _false_shape(model: Model) -> str:
+    """A tensor that has another shape when the model is run than the model says, in words; '' if there is none."""
+    names = [name for node in model.graph.nodes for name in node.outputs if model.graph.tensor(name).shape is not None]
+    shown = inline(with_outputs(model.proto, names, model.graph), model.folder)
+    session = Session(shown.SerializeToString())
+    for name, value in zip(names, session.run(_feeds(model, session)), strict=True):
+        said, has = model.graph.tensor(name).shape or (), np.shape(value)
+        if len(said) != len(has) or any(isinstance(a, int) and a != b for a, b in zip(said, has, strict=True)):
+            return f"'{name}' has shape {list(has)}, not {list(said)} as the model says"
+    return ""
 
 
 def notes_on(analysis: Analysis, patterns: Patterns) -> dict[str, str]:

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from .graph import impossible
 from .inputs import first
 from .session import Feeds, Session
 
@@ -99,7 +100,7 @@ def check(
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem
     is: a changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
-    problems = [*_interface(*protos), *_checker(before, after)]
+    problems = [*_interface(*protos), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
@@ -269,12 +270,17 @@ def _type(value: ValueInfoProto) -> object:
     return declared.elem_type, dims if declared.HasField("shape") else None
 
 
-def _checker(before: Path | bytes, after: Path | bytes) -> list[str]:
-    """The full check of the result, unless the original does not pass it either."""
+def _impossible(proto: ModelProto) -> bool:
+    """Whether lengths are declared at which shape inference, part of the full check, may never end, or all ends."""
+    return any(impossible(value) for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info))
+
+
+def _checker(before: Path | bytes, after: Path | bytes, full: bool) -> list[str]:
+    """The (full) check of the result, unless the original does not pass it either."""
 
     def refused(model: Path | bytes) -> str:
         try:
-            onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=True)
+            onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
         except Exception as error:  # ValidationError, InferenceError and bare RuntimeErrors alike
             return brief(error)
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import random
@@ -10,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from mutants import mutate, mutated
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny import FAST, MODELS, ROOT, SHAPES, TEXT, arrays, fold, main, net, snapshot, write, write_external
 
@@ -151,6 +151,16 @@ def test_depthwise_weight_that_does_not_fit(refused: Refused, tmp_path: Path) ->
     """Nothing makes it run, but nothing was asked of it either: its channels are kept."""
     write(tmp_path / "in.onnx", broken(regrouped(16, w2=(16, 2, 3, 3))))
     refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5", says="weight that does not fit")
+
+
+def test_declared_shape_that_is_false(refused: Refused, tmp_path: Path) -> None:
+    """Where inference does not see through (Abs of a constant), it believes what the model says."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[1,8] x) => (float[1,4,4] y) {
+        h = MatMul (x, w) t = Abs (a) r = Reshape (h, t) s = Relu (r) y = Concat <axis: int = 1> (r, s) }"""
+    proto = net(text, {"w": (8, 8)})
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 4, 2]), "a"))
+    write(tmp_path / "in.onnx", proto)
+    refused(MODEL, tmp_path / "in.onnx", tmp_path / "out.onnx", says=("'y'", "[1, 8, 2]", "[1, 4, 4]"))
 
 
 def test_name_that_is_no_text(refused: Refused, tmp_path: Path) -> None:
@@ -551,24 +561,6 @@ def test_mutated_bytes(tmp_path: Path, name: str) -> None:
     assert min(outcomes.values()) > 10, "the mutations say nothing: all end alike"
 
 
-def mutated(content: bytes, chance: random.Random) -> bytes:
-    """A few bytes changed, mostly where the graph is written and not in the weights."""
-    out = bytearray(content)
-    kind = chance.choice(["flip", "set", "delete", "insert"])
-    for _ in range(chance.choice([1, 1, 2, 4, 16])):
-        places = (chance.randrange(len(out)), chance.randrange(3000), len(out) - 1 - chance.randrange(8000))
-        at = chance.choice(places)
-        if kind == "flip":
-            out[at] ^= 1 << chance.randrange(8)
-        elif kind == "set":
-            out[at] = chance.choice([0, 1, 127, 128, 255])
-        elif kind == "delete":
-            del out[at]
-        else:
-            out.insert(at, chance.randrange(256))
-    return bytes(out)
-
-
 @pytest.mark.parametrize("start", range(0, 240, 40))
 def test_mutated_structure(tmp_path: Path, start: int) -> None:
     """A model that parses but says strange things: odd lengths, names, types, missing or doubled parts."""
@@ -583,39 +575,6 @@ def test_mutated_structure(tmp_path: Path, start: int) -> None:
         except OnnxFoldError:
             refusals += 1
     assert 5 < refusals < 40
-
-
-def fields(message: Any) -> list[tuple[Any, Any]]:
-    """All (message, field) pairs below `message` that are set."""
-    found = []
-    for field, value in message.ListFields():
-        found.append((message, field))
-        if field.message_type is not None:
-            for inner in value if isinstance(getattr(message, field.name), Sequence) else [value]:
-                found += fields(inner)
-    return found
-
-
-def mutate(proto: ModelProto, chance: random.Random) -> None:
-    numbers = [-(2**63), -5, -1, 0, 1, 2, 3, 7, 9, 2**31, 2**62]
-    names = [name for node in proto.graph.node for name in (*node.input, *node.output, node.op_type)] + ["", "Split"]
-    message, field = chance.choice(fields(proto))
-    value = getattr(message, field.name)
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        other = {str: names, bytes: [b"", b"\xff", b"1234"], int: numbers, float: [np.nan, -1.0, 0.0]}.get(type(value))
-        if other is None or chance.random() < 0.3:
-            message.ClearField(field.name)
-        else:
-            with contextlib.suppress(ValueError):  # out of the range of an enumeration or an int32
-                setattr(message, field.name, chance.choice(other))
-        return
-    at = chance.randrange(len(value))
-    if chance.random() < 0.3:
-        del value[at]
-    elif chance.random() < 0.4 or field.message_type is not None:
-        value.append(value[at])
-    else:
-        value[at] = chance.choice(names if isinstance(value[at], str) else numbers)
 
 
 # a real process -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from helpers import model
 from onnx import ModelProto
@@ -54,3 +55,13 @@ def test_a_weight_that_no_rule_speaks_of() -> None:
     found = inspect(model("(float[2,3] x) => (float[2,1] y) { d = Det(w) m = MatMul(x, v) y = Add(m, d) }",
                           {"w": (4, 4), "v": (3, 1)}))  # fmt: skip
     assert found.refusals[0].parameters in (3, 16) and sum(r.parameters for r in found.refusals) <= 19
+
+
+def test_empty_constants_are_in_no_group() -> None:
+    """Before opset 13 a Resize always has a region of interest, an empty one mostly; its mean is no number."""
+    text = """(float[2,3,6,6] x) => (float[2,5,12,12] y) {
+        h = Conv(x, w) a = Resize<mode="nearest">(h, roi, scales) y = Conv(a, v) }"""
+    values = {"roi": np.zeros(0, np.float32), "scales": [1.0, 1.0, 2.0, 2.0]}
+    found = inspect(model(text, {"w": (6, 3, 1, 1), "v": (5, 6, 1, 1)}, values, opset=11))
+    assert found.coverage is not None
+    assert found.coverage.parameters == pytest.approx(1 - 4 / (18 + 30 + 4))  # the scales count, and stay

@@ -184,3 +184,14 @@ def test_equations_that_say_something_else(equation: str) -> None:
 )
 def test_subscripts(equation: str, ranks: list[int], rank: int, expected: object) -> None:
     assert subscripts(equation, ranks, rank) == expected
+
+
+def test_a_weight_that_is_an_input_stays_declared_as_it_is() -> None:
+    """u makes 8 channels of one group and its transpose makes 6 of another: where one group alone shrinks, u gets new
+    values under a name of their own, and the old ones stay for the transpose."""
+    text = """(float[N,3] x) => (float y) {
+        g = MatMul(x, w) e = Relu(g) h = MatMul(e, u) a = Relu(h) ut = Transpose(u) f = MatMul(a, ut) d = Tanh(f)
+        y = MatMul(d, v) }"""
+    proto = as_inputs(model(text, {"w": (3, 6), "u": (6, 8), "v": (6, 5)}), ["u"])
+    oracles_hold(proto)
+    folds(proto)
