@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from helpers import parameters
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 from scipy.sparse import csr_matrix
@@ -18,6 +17,7 @@ from scipy.sparse import csr_matrix
 import onnxfold
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import ChannelGroup, Place, Role
+from onnxfold.costs import count_parameters
 from onnxfold.emit import edits, emit
 from onnxfold.errors import NothingToFoldError, PlanError
 from onnxfold.inputs import index_limits, probe
@@ -184,8 +184,8 @@ class Judge:
         found = [np.asarray(x) for x in Session(after.SerializeToString()).run(self.feeds)]
         if [x.shape for x in found] != [x.shape for x in self.plain]:
             raise ProblemError(f"shapes {[x.shape for x in found]}, not {[x.shape for x in self.plain]}")
-        if not _may_part(self.model) and parameters(after) >= parameters(self.proto):
-            raise ProblemError(f"{parameters(after)} parameters, not fewer than {parameters(self.proto)}")
+        if not _may_part(self.model) and count_parameters(after) >= count_parameters(self.proto):
+            raise ProblemError(f"{count_parameters(after)} parameters, not fewer than {count_parameters(self.proto)}")
 
     def same(self, what: str, before: ModelProto, expected: Sequence[Array], after: ModelProto) -> None:
         error = self.error(expected, after)
