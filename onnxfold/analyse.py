@@ -115,6 +115,8 @@ class _Analyser:
                 self._node(node)
         for name in graph.outputs:
             self._pin_tensor(name, Reason(INTERFACE[1], name))
+        for name, why in graph.borders.items():
+            self._pin_tensor(name, Reason(why, name))
         for tensor, axis, node in self.values.escapes():
             self._pin(self.table.axis(tensor, axis, 1), Reason(f"{node.op} uses this length as a number", node.label))
         self._choose()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from .gather import RECURRENT
-from .graph import Graph, skeleton
+from .graph import Graph, every_initializer, every_node, skeleton
 from .inputs import concrete_shape
 from .linear import WEIGHTS
 from .model import FLOATS, Model
@@ -84,14 +84,16 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
 
 
 def count_parameters(proto: ModelProto) -> int:
-    """Numbers stored in initializers and Constant nodes of the main graph: floats, and integers that stand for such."""
-    tensors = {t.name: t for t in proto.graph.initializer}
-    for node in proto.graph.node:
+    """Numbers stored in initializers and Constant nodes, also of `opened` bodies: floats, and integers that stand for
+    such."""
+    nodes = every_node(proto)
+    tensors = {t.name: t for t in every_initializer(proto)}
+    for node in nodes:
         if node.op_type == "Constant":
             held = [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
             tensors.update(dict.fromkeys(node.output, held[0]) if held else {})
     floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
-    quantised = {name for node in proto.graph.node for name in integer_weights(node)}
+    quantised = {name for node in nodes for name in integer_weights(node)}
     return sum(math.prod(t.dims) for name, t in tensors.items() if t.data_type in floats or name in quantised)
 
 

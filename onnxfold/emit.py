@@ -17,7 +17,7 @@ from .atoms import SlotKey
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
-from .graph import SAME_LIST, captures, subgraphs
+from .graph import SAME_LIST, every_initializer, every_node, opened, subgraphs
 from .merge import Merge
 from .model import Model
 from .quantise import Scheme
@@ -193,12 +193,14 @@ class _Patch:
 
     def __init__(self, proto: ModelProto, model: Model) -> None:
         self.graph, self.model = proto.graph, model
-        self.initializers = {t.name: t for t in self.graph.initializer}
+        self.bodies = [body.graph for body in opened(proto)]
+        self.nodes = every_node(proto)
+        self.initializers = {t.name: t for t in every_initializer(proto)}
         self.uses: dict[str, int] = {}
-        for node in self.graph.node:
-            for name in (*node.input, *captures(node)):
+        for node, seen in zip(self.nodes, model.graph.nodes, strict=True):
+            for name in (*node.input, *seen.captures):
                 self.uses[name] = self.uses.get(name, 0) + 1
-        for value in self.graph.output:
+        for value in [v for graph in (self.graph, *self.bodies) for v in graph.output]:
             self.uses[value.name] = self.uses.get(value.name, 0) + 1
         self.names = set(self.uses) | set(self.initializers) | _all_names(self.graph)
         self.gone: set[int] = set()
@@ -219,7 +221,7 @@ class _Patch:
         if name in self.initializers:
             replaced(self.initializers[name], array)
             return True
-        node = self.graph.node[self.model.graph.producer[name]]
+        node = self.nodes[self.model.graph.producer[name]]
         if node.op_type != "Constant":
             return False
         _replace_constant(node, array)
@@ -238,7 +240,7 @@ class _Patch:
         for index in self.model.graph.consumers[name]:
             if all(o in self.model.constants for o in self.model.graph.nodes[index].outputs if o):
                 continue
-            inputs = self.graph.node[index].input
+            inputs = self.nodes[index].input
             for i in [i for i, given in enumerate(inputs) if given == name]:
                 inputs[i] = fresh
                 self.uses[name] -= 1
@@ -252,7 +254,7 @@ class _Patch:
             where, at = self._trace(index, at)
             lists.setdefault((where, at.attr, at.input, at.instead_of), {})[at.index] = value
         for (index, attr, number, instead_of), values in lists.items():
-            node = self.graph.node[index]
+            node = self.nodes[index]
             if attr is not None:
                 self._set_attribute(node, attr, values)
             else:
@@ -260,7 +262,8 @@ class _Patch:
                 self._set_input(node, number, values, instead_of)
 
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
-        for value in [*self.graph.value_info, *self.graph.input, *self.graph.output]:
+        graphs = (self.graph, *self.bodies)
+        for value in [v for graph in graphs for v in (*graph.value_info, *graph.input, *graph.output)]:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
                 if (value.name, axis) in lengths and value.name not in self.as_they_were and dim.WhichOneof("value"):
                     dim.dim_value = lengths[value.name, axis]
@@ -272,22 +275,29 @@ class _Patch:
             if self.uses.get(name, 0):
                 continue
             if name in self.initializers:
-                self.graph.initializer.remove(self.initializers.pop(name))
+                tensor = self.initializers.pop(name)
+                owner = next(g for g in (self.graph, *self.bodies) if any(t.name == name for t in g.initializer))
+                owner.initializer.remove(tensor)
                 for value in [v for v in self.graph.input if v.name == name]:
                     self.graph.input.remove(value)
             elif name in self.model.graph.producer:
                 index = self.model.graph.producer[name]
-                node = self.graph.node[index]
+                node = self.nodes[index]
                 if index not in self.gone and not any(self.uses.get(o, 0) for o in node.output):
                     self._release(index)
+        main = len(self.graph.node)
         for index in sorted(self.gone, reverse=True):
-            del self.graph.node[index]
+            if index < main:
+                del self.graph.node[index]
+            else:
+                node = self.nodes[index]
+                next(body for body in self.bodies if node in body.node).node.remove(node)
 
     def _release(self, index: int) -> None:
         if index in self.gone:
             return
         self.gone.add(index)
-        for name in self.graph.node[index].input:
+        for name in self.nodes[index].input:
             self.uses[name] -= 1
             self.suspects.add(name)
 
@@ -295,16 +305,16 @@ class _Patch:
         """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins.
 
         A Cast (of a list to another kind of integer) stands in between at times."""
-        node = self.graph.node[index]
+        node = self.nodes[index]
         if at.input is None or at.input >= len(node.input) or not node.input[at.input] or at.index is None:
             return index, at
         name = node.input[at.input]
         if name in self.model.constants:
             return index, at
         maker, before = self.model.graph.producer[name], 0
-        if self.graph.node[maker].op_type in SAME_LIST:
+        if self.nodes[maker].op_type in SAME_LIST:
             return self._trace(maker, At(input=0, index=at.index))
-        for i, piece in enumerate(self.graph.node[maker].input):
+        for i, piece in enumerate(self.nodes[maker].input):
             shape = self.model.graph.tensor(piece).shape or (1,)
             size = int(shape[0] or 1)
             if at.index < before + size:

@@ -7,6 +7,7 @@ carry), so nothing it loses or corrupts can reach the file that is written: edit
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -24,6 +25,7 @@ gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
 DEFAULT_DOMAINS = ("", "ai.onnx")
+HOLDERS = ("If", "Loop", "Scan")  # operators with bodies
 SAME_LIST = ("Cast", "Identity")  # operators that leave the numbers of a list as they are
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
@@ -40,7 +42,8 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the main graph. `index` is its position in ``proto.graph.node``; absent inputs are ''."""
+    """One node. `index` is its position in `every_node`; absent inputs are ''. `captures` are outer tensors that its
+    bodies use, where their nodes are not in the graph themselves."""
 
     index: int
     op: str
@@ -60,7 +63,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph: nodes in file order, tensors by name, and who makes and reads each tensor."""
+    """The main graph and its `opened` bodies: nodes in file order, bodies last, tensors by name, who makes and reads
+    each tensor. `borders` says of a tensor why it is where a body begins or ends."""
 
     nodes: tuple[Node, ...]
     tensors: Mapping[str, TensorInfo]
@@ -68,6 +72,7 @@ class Graph:
     outputs: tuple[str, ...]
     producer: Mapping[str, int] = field(repr=False)
     consumers: Mapping[str, tuple[int, ...]] = field(repr=False)
+    borders: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     def tensor(self, name: str) -> TensorInfo:
         """The tensor called `name`; one that shape inference could not reach has no shape."""
@@ -231,13 +236,19 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
     nodes, producer, readers = [], {}, dict[str, list[int]]()
-    for index, (node, proto) in enumerate(zip(_import(model).nodes, model.graph.node, strict=True)):
+    bodies = opened(model)
+    borders: dict[str, str] = {}
+    for body in bodies:
+        op = body.holder.op_type
+        borders.update((v.name, f"what {op} gives to its body") for v in body.graph.input)
+        borders.update((v.name, f"what {op} takes from its body") for v in body.graph.output)
+    for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):
         inputs, outputs = tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs)
         domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
         nodes.append(
             Node(
                 index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(proto)),
-                tuple(sorted(set(captures(proto)))), versions.get(domain, 1),
+                tuple(sorted(set(_captured(proto, bodies)))), versions.get(domain, 1),
             )
         )  # fmt: skip
         producer.update(dict.fromkeys(filter(None, outputs), index))
@@ -246,7 +257,7 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     return Graph(
         tuple(nodes), _tensors(model, inferred or model), tuple(v.name for v in model.graph.input),
         tuple(v.name for v in model.graph.output), MappingProxyType(producer),
-        MappingProxyType({name: tuple(at) for name, at in readers.items()}),
+        MappingProxyType({name: tuple(at) for name, at in readers.items()}), MappingProxyType(borders),
     )  # fmt: skip
 
 
@@ -261,7 +272,11 @@ def _tensors(model: ModelProto, inferred: ModelProto) -> Mapping[str, TensorInfo
     for value in [*shapes.input, *shapes.value_info, *shapes.output]:
         if value.type.HasField("tensor_type"):
             tensors[value.name] = TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type)
-    for tensor in model.graph.initializer:
+    for body in opened(model):
+        for value in [*body.graph.input, *body.graph.value_info, *body.graph.output]:
+            if value.type.HasField("tensor_type"):
+                tensors.setdefault(value.name, TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type))
+    for tensor in every_initializer(model):
         tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
     return MappingProxyType(tensors)
 
@@ -275,14 +290,70 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
             yield from attribute.graphs
 
 
+@dataclass(frozen=True)
+class Body:
+    """A body (`graph`) of an If, Loop or Scan (`holder`)."""
+
+    graph: GraphProto
+    holder: NodeProto
+
+
+def opened(proto: ModelProto) -> list[Body]:
+    """The bodies that are seen as parts of the main graph, outer ones first: nothing else has a name that is theirs."""
+    if not any(True for node in proto.graph.node for _ in subgraphs(node)):
+        return []
+    names = Counter(_defined(proto.graph))
+    waiting = [(node, body) for node in proto.graph.node for body in subgraphs(node)]
+    everything = list(waiting)
+    while everything:
+        _, body = everything.pop()
+        names.update(_defined(body))
+        everything += [(node, inner) for node in body.node for inner in subgraphs(node)]
+    found = list[Body]()
+    while waiting:
+        holder, body = waiting.pop(0)
+        mine = holder.domain in DEFAULT_DOMAINS and holder.op_type in HOLDERS and not body.sparse_initializer
+        if mine and all(names[name] == 1 for name in _defined(body)):
+            found.append(Body(body, holder))
+            waiting += [(node, inner) for node in body.node for inner in subgraphs(node)]
+    return found
+
+
+def _defined(graph: GraphProto) -> list[str]:
+    """The names that a graph gives to tensors; an initializer that is also an input counts once."""
+    given = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    return [*given, *(name for node in graph.node for name in node.output if name)]
+
+
+def every_node(proto: ModelProto) -> list[NodeProto]:
+    """The nodes of the main graph, then those of `opened` bodies."""
+    return [*proto.graph.node, *(node for body in opened(proto) for node in body.graph.node)]
+
+
+def every_initializer(proto: ModelProto) -> list[TensorProto]:
+    """The initializers of the main graph, then those of `opened` bodies."""
+    return [*proto.graph.initializer, *(tensor for body in opened(proto) for tensor in body.graph.initializer)]
+
+
+def _captured(node: NodeProto, bodies: Sequence[Body]) -> Iterator[str]:
+    """What the bodies of `node` that are not opened use of outer tensors."""
+    for body in subgraphs(node):
+        if not any(body is one.graph for one in bodies):  # protobuf gives the same object as long as it is held
+            yield from _used_outside(body)
+
+
 def captures(node: NodeProto) -> Iterator[str]:
     """Names of outer tensors that the bodies of `node` use."""
     for body in subgraphs(node):
-        own = {t.name for t in body.initializer} | {v.name for v in body.input}
-        own |= {name for inner in body.node for name in inner.output}
-        for inner in body.node:
-            yield from (name for name in [*inner.input, *captures(inner)] if name and name not in own)
-        yield from (v.name for v in body.output if v.name not in own)
+        yield from _used_outside(body)
+
+
+def _used_outside(body: GraphProto) -> Iterator[str]:
+    own = {t.name for t in body.initializer} | {v.name for v in body.input}
+    own |= {name for inner in body.node for name in inner.output}
+    for inner in body.node:
+        yield from (name for name in [*inner.input, *captures(inner)] if name and name not in own)
+    yield from (v.name for v in body.output if v.name not in own)
 
 
 def _import(model: ModelProto) -> Any:
@@ -295,7 +366,7 @@ def _import(model: ModelProto) -> Any:
     for values, shown in ((model.graph.input, copy.graph.input), (model.graph.output, copy.graph.output)):
         for value in values:
             shown.add(name=value.name).type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in model.graph.node:
+    for node in every_node(model):
         clean = copy.graph.node.add(op_type=node.op_type, name=node.name)
         clean.input.extend(node.input)
         clean.output.extend(node.output)

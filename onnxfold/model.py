@@ -25,6 +25,8 @@ from .graph import (
     Node,
     captures,
     consistent,
+    every_initializer,
+    every_node,
     plain_domains,
     read_graph,
     skeleton,
@@ -320,7 +322,8 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
 
 
 class Constants:
-    """Tensors of fixed value: initializers, Constant nodes, and what plain operators compute from those alone.
+    """Tensors of fixed value: initializers, Constant nodes, and what plain operators compute from those alone, also in
+    bodies that are `opened`.
 
     Floats that are stored as integers (`stored`) are constants like others; what is computed from them is none, as it
     would have to be stored in full. Arrays are read (or computed) when asked for and not kept, except small computed
@@ -330,9 +333,9 @@ class Constants:
     def __init__(self, proto: ModelProto, graph: Graph, folder: Path | None) -> None:
         self._folder = folder
         self._graph = graph
-        self._initializers = {t.name: t for t in proto.graph.initializer}
+        self._initializers = {t.name: t for t in every_initializer(proto)}
         self._nodes: dict[str, Node] = {}
-        self._protos = proto.graph.node
+        self._protos = every_node(proto)
         default = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
         self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}

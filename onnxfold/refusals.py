@@ -14,7 +14,7 @@ from onnx import AttributeProto, NodeProto, TensorProto
 from .atoms import SlotKey
 from .channels import Role
 from .facts import Atoms
-from .graph import subgraphs
+from .graph import Body, every_node, opened, subgraphs
 from .model import FLOATS, WEIGHT_TYPES, Model
 
 INTERFACE = ("a graph input", "a graph output")
@@ -84,8 +84,9 @@ def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
         axes.setdefault(key[0], []).append(key)
     for name, user in _weights(model):
         cost.update(_unreached(model, kept, name, axes.get(name, []), user))
+    protos, bodies = every_node(model.proto), opened(model.proto)
     for node in model.graph.nodes:
-        inside = _inside(model.proto.graph.node[node.index])
+        inside = _inside(protos[node.index], bodies)
         if inside:
             cost[Reason(f"a weight inside the body of {node.op}", node.label)] += inside
     kinds: dict[str, list[Reason]] = {}
@@ -105,7 +106,8 @@ def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
 def parameters(model: Model) -> int:
     """The floating-point numbers in all weights that meet data, those inside bodies included."""
     outside = sum(_count(model, name) for name, _ in _weights(model))
-    return outside + sum(_inside(node) for node in model.proto.graph.node)
+    bodies = opened(model.proto)
+    return outside + sum(_inside(node, bodies) for node in every_node(model.proto))
 
 
 def _count(model: Model, name: str) -> int:
@@ -120,7 +122,7 @@ def _weights(model: Model) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         if node.outputs and all(name in model.constants for name in node.outputs if name):
             continue
-        for name in node.inputs:
+        for name in (*node.inputs, *node.captures):
             info = graph.tensor(name)
             if name in model.constants and name not in seen and info.dtype in WEIGHT_TYPES:
                 seen.add(name)
@@ -148,13 +150,15 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     return {reason: round(left * times / blamed[0].total()) for reason, times in blamed[0].items()}
 
 
-def _inside(node: NodeProto) -> int:
-    """Floating-point numbers stored in the bodies of a node."""
+def _inside(node: NodeProto, bodies: Sequence[Body]) -> int:
+    """Floating-point numbers stored in those bodies of a node that are not opened."""
     total = 0
     for body in subgraphs(node):
+        if any(body is one.graph for one in bodies):
+            continue
         tensors: list[TensorProto] = list(body.initializer)
         for inner in body.node:
-            total += _inside(inner)
+            total += _inside(inner, bodies)
             tensors += [a.t for a in inner.attribute if a.type == AttributeProto.TENSOR]
         total += sum(math.prod(t.dims) for t in tensors if t.data_type in FLOATS)
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,11 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from .graph import Dim, Graph, TensorInfo, consistent, infer_node, infer_shapes, reshaped, skeleton
+from .graph import (
+    HOLDERS,
+    Dim,
+    Graph,
+    TensorInfo,
+    consistent,
+    every_initializer,
+    every_node,
+    infer_node,
+    infer_shapes,
+    reshaped,
+    skeleton,
+)  # fmt: skip
 from .shapevalues import Fixed, ShapeValues
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 _SPATIAL, _OTHER = 64, 16  # strides divide these; times a prime, no two open dimensions are taken for each other
+_LIST = 1024  # numbers: longer constants give no shapes
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -35,13 +49,13 @@ def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
     graph = reshaped(graph, bare, infer_shapes(bare, small))
     tensors = dict(graph.tensors)
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
-    data = {t.name: t for t in bare.graph.initializer}
+    data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
     data.update((name, _tensor(value)) for name, value in small.items())
     declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
     values = ShapeValues(graph, constants, ())
-    for node, proto in zip(graph.nodes, bare.graph.node, strict=True):
+    for node, proto in zip(graph.nodes, every_node(bare), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
-        if missing and not node.captures:
+        if missing and node.op not in HOLDERS:
             given = {name: data[name] for name in node.inputs if name in data}
             for name in node.inputs:
                 found = values.list_for(name, node) if name else None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from .graph import captures
+from .graph import captures, every_initializer, every_node
 from .model import Constants, constant_attribute, tensor_array
 from .quantise import Floats, Scheme, dequantise, requantise
 from .stored import Stored, following, scheme_of
@@ -26,7 +26,7 @@ class Shelf:
         self._proto, self._constants, self._folder = proto, constants, folder
         self.stored = constants.stored
         self.left = set[str]()  # what nothing reads any longer
-        self._nodes: dict[str, NodeProto] = {name: node for node in proto.graph.node for name in node.output if name}
+        self._nodes: dict[str, NodeProto] = {n: node for node in every_node(proto) for n in node.output if n}
         self._tensors: dict[str, TensorProto] = {}
         self._uses: dict[str, int] = {}
         if self.stored:
@@ -104,7 +104,7 @@ class Shelf:
 
     def _look(self) -> None:
         graph = self._proto.graph
-        self._tensors = {t.name: t for t in graph.initializer}
+        self._tensors = {t.name: t for t in every_initializer(self._proto)}
         for node in graph.node:
             held = constant_attribute(node) if node.op_type == "Constant" else None
             if held is not None:

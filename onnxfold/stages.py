@@ -16,7 +16,7 @@ from .analyse import Analysis, analyse
 from .compress import Compressor
 from .costs import Costs, costs
 from .errors import ModelError, NothingToFoldError, OnnxFoldError
-from .graph import contradiction
+from .graph import contradiction, every_initializer
 from .inputs import index_limits, probe
 from .model import FLOATS, Model, load
 from .request import Manner, Patterns
@@ -92,7 +92,8 @@ def _refusal(model: Model) -> str:
 
 def _false_shape(model: Model) -> str:
     """A tensor that has another shape when the model is run than the model says, in words; '' if there is none."""
-    names = [name for node in model.graph.nodes for name in node.outputs if model.graph.tensor(name).shape is not None]
+    main = model.graph.nodes[: len(model.proto.graph.node)]
+    names = [name for node in main for name in node.outputs if model.graph.tensor(name).shape is not None]
     shown = inline(with_outputs(model.proto, names, model.graph), model.folder)
     session = Session(shown.SerializeToString())
     for name, value in zip(names, session.run(_feeds(model, session)), strict=True):
@@ -144,7 +145,7 @@ def _check_weights(model: Model) -> None:
     """Refuse NaN in weights, though not one alone: that is what a Where fills in, say.
 
     Infinity is refused only where it would be merged: masks and bounds may hold it."""
-    for tensor in model.proto.graph.initializer:
+    for tensor in every_initializer(model.proto):
         if tensor.data_type not in FLOATS or math.prod(tensor.dims) == 1:
             continue
         if (bad := np.isnan(model.constants.array(tensor.name))).any():

@@ -190,6 +190,8 @@ def _uses(model: Model, group: ChannelGroup, constants: _Constants, followers: F
             continue
         shape = model.graph.tensor(place.tensor).shape
         for i in place.nodes:
+            if i >= len(model.proto.graph.node):
+                return []  # inside a body, which cannot be run alone
             proto = model.proto.graph.node[i]
             node = linear(proto, [int(d) for d in shape if isinstance(d, int)]) if shape else None
             if node is None or node.weight != place.tensor:

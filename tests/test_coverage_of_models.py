@@ -64,4 +64,4 @@ def test_empty_constants_are_in_no_group() -> None:
     values = {"roi": np.zeros(0, np.float32), "scales": [1.0, 1.0, 2.0, 2.0]}
     found = inspect(model(text, {"w": (6, 3, 1, 1), "v": (5, 6, 1, 1)}, values, opset=11))
     assert found.coverage is not None
-    assert found.coverage.parameters == pytest.approx(1 - 4 / (18 + 30 + 4))  # the scales count, and stay
+    assert found.coverage.parameters == 1.0  # scales are a setting, not a weight

@@ -140,7 +140,7 @@ def _float32(graph: GraphProto) -> None:
 def _unpacked(graph: GraphProto, model: Model) -> None:
     """Weights that DequantizeLinear makes, as float32 initializers, in place."""
     nodes = list[NodeProto]()
-    for node, seen in zip(graph.node, model.graph.nodes, strict=True):
+    for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
         if dequantises(seen) and seen.outputs[0] in model.constants:
             array = model.constants.array(seen.outputs[0]).astype(np.float32)
             graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), seen.outputs[0]))
