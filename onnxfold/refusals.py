@@ -146,7 +146,8 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
     blamed.sort(key=lambda causes: all(reason.kind in INTERFACE for reason in causes))
     if not blamed or not blamed[0]:
-        return {Reason("no rule speaks of this weight", user): round(left)}
+        told = any(key in kept.roles for key in keys)
+        return {Reason("its channels form no group" if told else "no rule speaks of this weight", user): round(left)}
     return {reason: round(left * times / blamed[0].total()) for reason, times in blamed[0].items()}
 
 

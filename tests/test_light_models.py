@@ -98,7 +98,7 @@ SOFTMAX, LRN = ("Softmax mixes this axis", 1000), ("LRN mixes this axis", 352)
 def test_oracles(name: str, opset: int, groups: int, channels: int, refused: list[tuple[str, int]]) -> None:
     found = oracles_hold(light(name, opset))
     assert (len(found.groups), sum(g.size for g in found.groups)) == (groups, channels)
-    assert [(r.kind, r.channels) for r in found.refusals] == refused
+    assert sorted((r.kind, r.channels) for r in found.refusals if r.channels) == sorted(refused)
 
 
 @pytest.mark.slow
