@@ -40,13 +40,16 @@ def gather_evidence(
     seed: int,
     shapes: Mapping[str, Sequence[int]] | None,
     progress: Progress[Any],
+    providers: Sequence[str] = (),
 ) -> Samples | None:
-    """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack."""
+    """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
+
+    `providers` are where synthetic ones may be made."""
     needed = _needed(method, recovery)
     if calibration is not None:
         return calibration_samples(model, calibration, count, preprocess, shapes)
     asked = wanted(effort, method, recovery)
-    found = synthetic_samples(model, effort, seed, shapes, progress) if asked else None
+    found = synthetic_samples(model, effort, seed, shapes, progress, providers) if asked else None
     if needed and (found is None or not found.trusted):
         what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"

@@ -143,7 +143,7 @@ def fold(
         announce(str(expected))
     evidence = gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
-        progress,
+        progress, usable,
     )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))

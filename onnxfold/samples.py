@@ -18,7 +18,7 @@ from .images import Preprocess
 from .inputs import DESCRIPTION
 from .model import Model
 from .progress import Progress, silent
-from .session import Feeds, InputSpec, Session
+from .session import SHORT, Feeds, InputSpec, Session
 from .store import inline
 from .synthetic import Synthetic, cache, contact_sheet, synthesize
 from .synthetic.problem import CLASS_SPREAD
@@ -88,10 +88,11 @@ def synthetic_samples(
     seed: int,
     input_shapes: Mapping[str, Sequence[int]] | None,
     progress: Progress[Any] = silent,
+    providers: Sequence[str] = (),
 ) -> Samples:
-    """Inputs made from the model alone; random ones where that cannot be."""
+    """Inputs made from the model alone, on CUDA where that is among `providers`; random ones where that cannot be."""
     count, steps, most = synthetic_extent(model, effort, input_shapes)
-    made = _made(model, count, steps, seed, input_shapes, most, progress)
+    made = _made(model, count, steps, seed, input_shapes, most, progress, providers)
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
@@ -158,16 +159,29 @@ def _made(
     shapes: Mapping[str, Sequence[int]] | None,
     seconds: float,
     progress: Progress[Any],
+    providers: Sequence[str],
 ) -> Synthetic:
     """Synthetic inputs, from the cache where the same were made before."""
     name = _key(model, count, steps, seed, shapes)
     found = cache.load(name)
     if found is None:
         found = synthesize(
-            model, count=count, steps=steps, seed=seed, input_shapes=shapes, seconds=seconds, progress=progress
-        )
+            model, count=count, steps=steps, seed=seed, input_shapes=shapes, seconds=seconds, progress=progress,
+            provider=_quickest(model, providers),
+        )  # fmt: skip
         cache.save(name, found)
     return found
+
+
+def _quickest(model: Model, providers: Sequence[str]) -> str:
+    """CUDA where it is among `providers` and starts (if not, the checks of the result say so), else the CPU."""
+    if SHORT["cuda"] in providers:
+        try:
+            Session(inline(model.proto, model.folder).SerializeToString(), SHORT["cuda"])
+        except Exception:  # onnxruntime's exceptions share no base class
+            return SHORT["cpu"]
+        return SHORT["cuda"]
+    return SHORT["cpu"]
 
 
 def _batch(count: int) -> int:

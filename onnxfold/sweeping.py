@@ -79,7 +79,7 @@ def sweep(
         announce(f"{expected}, and the time to fold and measure {len(budgets)} models")
     evidence = gather_evidence(
         found.model, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed,
-        input_shapes, progress,
+        input_shapes, progress, usable,
     )  # fmt: skip
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as folder:

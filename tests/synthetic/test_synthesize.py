@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 from tiny import MODELS, net
@@ -15,7 +18,7 @@ from onnxfold import inputs, samples
 from onnxfold.errors import RequestError
 from onnxfold.model import load
 from onnxfold.samples import Effort, synthetic_samples
-from onnxfold.session import Session
+from onnxfold.session import SHORT, Session
 from onnxfold.synthetic import synthesize
 
 BN = MODELS / "digits_resnet_bn.onnx"
@@ -276,3 +279,25 @@ def test_the_report_says_why_inputs_are_random() -> None:
     assert len(reasons[0]) == 1 and not reasons[1]
     assert blind.settings["samples"] == inputs.DESCRIPTION and not blind.settings["samples_used"]
     assert seeing.settings["samples"] == SPREAD and seeing.settings["samples_used"]
+
+
+def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No machine here has it: what is tested is who is asked, and that the CPU does it where CUDA does not start."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked: list[str] = []
+    real = samples.synthesize
+
+    def spy(*args: Any, provider: str, **how: Any) -> Any:
+        asked.append(provider)
+        return real(*args, provider=SHORT["cpu"], **{**how, "count": 16, "steps": 2})
+
+    monkeypatch.setattr(samples, "synthesize", spy)
+    model = load(MODELS / "digits_mlp.onnx")
+    for seed, providers in enumerate(([], [SHORT["cpu"]], [SHORT["cpu"], SHORT["cuda"]])):
+        synthetic_samples(model, Effort.BALANCED, seed, None, providers=providers)
+    starts = SHORT["cuda"] in ort.get_available_providers()
+    assert asked == [SHORT["cpu"], SHORT["cpu"], SHORT["cuda"] if starts else SHORT["cpu"]]
+    started = samples.Session
+    monkeypatch.setattr(samples, "Session", lambda source, provider=SHORT["cpu"]: started(source, SHORT["cpu"]))
+    synthetic_samples(model, Effort.BALANCED, 3, None, providers=[SHORT["cuda"]])
+    assert asked[-1] == SHORT["cuda"]
