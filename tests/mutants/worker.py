@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,15 @@ def sane(weight: Any) -> bool:
     return weight.dtype.kind != "f" or not weight.size or bool(np.abs(weight).max() < LARGE)
 
 
+def peak() -> int:
+    """The most memory that this process ever had, in MB. (`ru_maxrss` begins with what the parent had.)"""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
 def main() -> None:
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
@@ -76,7 +86,7 @@ def main() -> None:
     for line in sys.stdin:
         path, how = line.rstrip("\n").split("\t")
         found = read(path, how == "fold")
-        found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        found["memory"] = peak()
         answers.write(json.dumps(found) + "\n")
         answers.flush()
 
