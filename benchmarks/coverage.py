@@ -34,7 +34,7 @@ SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
     "ppocr_mobile_v1.1_det": {"image": (1, 3, 320, 320)},
     "retinaface_mbnet0.25": {"input": (1, 3, 320, 320)},
     "yolo5face_500m": {"input": (1, 3, 320, 320)},
-    "silero_vad": {"input": (1, 512), "state": (2, 1, 128)},
+    "silero_vad": {"input": (1, 256), "state": (2, 1, 128)},
     "silero_vad_half": {"input": (1, 576), "state": (2, 1, 128)},
 }  # inputs that leave dimensions open which the model does not take at any length
 RTOL = 1e-4  # of both oracles, before a softmax

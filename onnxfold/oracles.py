@@ -111,9 +111,16 @@ def _error(
 
 
 def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:
-    """A making parameter of the last group, a weight rather than a bias: without it the others disagree with it."""
+    """A making parameter of the last group, a weight rather than a bias: without it the others disagree with it.
+
+    One of every group where all are made inside bodies: a branch that is not taken shows nothing.
+    """
+    found, main = list[SlotKey](), len(model.proto.graph.node)
     for group in reversed(analysis.groups):
-        slots = [(p.tensor, p.axis, p.blocks) for p in group.parameters if p.role is Role.MAKES]
-        if slots:
-            return frozenset([max(slots, key=lambda slot: len(model.graph.tensor(slot[0]).shape or ()))])
-    return frozenset()
+        places = [p for p in group.parameters if p.role is Role.MAKES]
+        if places:
+            place = max(places, key=lambda p: len(model.graph.tensor(p.tensor).shape or ()))
+            found.append((place.tensor, place.axis, place.blocks))
+            if min(place.nodes) < main:
+                return frozenset(found[-1:])
+    return frozenset(found)
