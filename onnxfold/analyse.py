@@ -101,7 +101,6 @@ class _Analyser:
         self.shared: dict[tuple[str, int | None], Axis] = {}
         self.norms: list[Normalize] = []
         self.choices: list[tuple[Node, OneOf]] = []
-        self.chosen_for: dict[int, list[Tie]] = {}
 
     def run(self) -> Analysis:
         graph, constants = self.model.graph, self.model.constants
