@@ -24,9 +24,10 @@ from nets import options, parsed
 from onnx import TensorProto
 
 import onnxfold
+from onnxfold.constants import FLOATS
 from onnxfold.errors import OnnxFoldError
 from onnxfold.flow import inspect
-from onnxfold.model import FLOATS, load
+from onnxfold.model import load
 from onnxfold.oracles import OracleResult, duplicate, permute
 from onnxfold.refusals import Refusal
 

@@ -18,11 +18,12 @@ from scipy.sparse.csgraph import connected_components
 
 from .atoms import AtomTable, SlotKey
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
+from .constants import FLOATS
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .graph import SAME_LIST, Node
-from .model import FLOATS, Model
-from .refusals import INTERFACE, Kept, Reason, Refusal, parameters, refusals
+from .model import Model
+from .refusals import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, Refusal, parameters, refusals
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
 from .view import NodeView, TensorView
@@ -108,12 +109,12 @@ class _Analyser:
             self._pin_tensor(name, Reason(stored.why, stored.where))
         for name in graph.inputs:
             if name not in constants:
-                self._pin_tensor(name, Reason(INTERFACE[0], name))
+                self._pin_tensor(name, Reason(GRAPH_INPUT, name))
         for node in graph.nodes:
             if not (node.outputs and all(name in constants for name in node.outputs if name)):
                 self._node(node)
         for name in graph.outputs:
-            self._pin_tensor(name, Reason(INTERFACE[1], name))
+            self._pin_tensor(name, Reason(GRAPH_OUTPUT, name))
         for name, why in graph.borders.items():
             self._pin_tensor(name, Reason(why, name))
         for tensor, axis, node in self.values.escapes():

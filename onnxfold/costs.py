@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
+from .bodies import every_initializer, every_node
+from .constants import FLOATS
 from .gather import RECURRENT
-from .graph import Graph, every_initializer, every_node, skeleton
+from .graph import Graph, skeleton
 from .inputs import concrete_shape
 from .linear import WEIGHTS
-from .model import FLOATS, Model
+from .model import Model
 from .rules.linear import subscripts
 from .shapes import shaped
 from .stored import integer_weights

@@ -14,10 +14,11 @@ from scipy.sparse import csr_matrix, diags
 
 from .analyse import Analysis
 from .atoms import SlotKey
+from .bodies import every_initializer, every_node, opened, subgraphs
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
-from .graph import SAME_LIST, every_initializer, every_node, opened, subgraphs
+from .graph import SAME_LIST
 from .merge import Merge
 from .model import Model
 from .quantise import Scheme

@@ -7,25 +7,21 @@ carry), so nothing it loses or corrupts can reach the file that is written: edit
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from .bodies import DEFAULT_DOMAINS, captured_by_closed, every_initializer, every_node, opened, subgraphs
 from .errors import ModelError
 
 gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
-DEFAULT_DOMAINS = ("", "ai.onnx")
-HOLDERS = ("If", "Loop", "Scan")  # operators with bodies
 SAME_LIST = ("Cast", "Identity")  # operators that leave the numbers of a list as they are
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
@@ -149,89 +145,6 @@ def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimensi
     return [d for d in value.type.tensor_type.shape.dim if not 0 <= d.dim_value <= LONGEST]
 
 
-def consistent(bare: ModelProto) -> ModelProto:
-    """`bare` (a skeleton) without declared shapes that contradict what its operators give; the rest fill gaps."""
-    graph = bare.graph
-    free = ModelProto()
-    free.CopyFrom(bare)
-    del free.graph.value_info[:]
-    for value in free.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    found = infer_shapes(free).graph
-    inferred = {v.name: _shape(v) for v in [*found.value_info, *found.output]}
-    kept = [v for v in graph.value_info if _agree(_shape(v), inferred.get(v.name))]
-    if len(kept) < len(graph.value_info):
-        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
-        del graph.value_info[:]
-        graph.value_info.extend(kept)
-    for value in graph.output:
-        if not _agree(_shape(value), inferred.get(value.name)):
-            value.type.tensor_type.ClearField("shape")
-    return bare
-
-
-def _agree(declared: tuple[Dim, ...] | None, inferred: tuple[Dim, ...] | None) -> bool:
-    if declared is None or inferred is None:
-        return True
-    fits = all(
-        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(declared, inferred, strict=False)
-    )
-    return fits and len(declared) == len(inferred)
-
-
-def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
-    """Shape inference with data propagation; a model it cannot handle comes back as it was.
-
-    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their makers.
-    """
-    if known:
-        nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
-        named = {name for n in nodes for name in n.output}
-        values = [(name, numpy_helper.from_array(np.asarray(value, order="C"))) for name, value in known.items()]
-        front = [onnx.helper.make_node("Constant", [], [name], value=v) for name, v in values if name not in named]
-        copy = ModelProto()
-        copy.CopyFrom(model)
-        del copy.graph.node[:]
-        copy.graph.node.extend([*front, *nodes])
-        model = copy
-    try:
-        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
-    except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
-        return model
-
-
-def infer_node(
-    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]
-) -> dict[str, tuple[tuple[Dim, ...] | None, int]]:
-    """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
-
-    Empty where there is no schema for it, or inference fails.
-    """
-    types = {}
-    for name in filter(None, node.inputs):
-        info = graph.tensor(name)
-        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
-    try:
-        schema = onnx.defs.get_schema(node.op, node.version, node.domain)
-        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
-    except Exception:  # SchemaError, InferenceError, bare RuntimeErrors
-        return {}
-    return {
-        name: (_dims(kind.tensor_type), kind.tensor_type.elem_type)
-        for name, kind in found.items()
-        if kind.HasField("tensor_type")
-    }
-
-
-def contradiction(proto: ModelProto) -> str:
-    """Why strict shape inference refuses `proto`, in one line; '' if it does not."""
-    try:
-        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True, data_prop=True)
-    except Exception as error:  # InferenceError and bare RuntimeErrors alike
-        return " ".join(str(error).split())[:300] or type(error).__name__
-    return ""
-
-
 def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
@@ -248,7 +161,7 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
         nodes.append(
             Node(
                 index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(proto)),
-                tuple(sorted(set(_captured(proto, bodies)))), versions.get(domain, 1),
+                tuple(sorted(set(captured_by_closed(proto, bodies)))), versions.get(domain, 1),
             )
         )  # fmt: skip
         producer.update(dict.fromkeys(filter(None, outputs), index))
@@ -271,89 +184,15 @@ def _tensors(model: ModelProto, inferred: ModelProto) -> Mapping[str, TensorInfo
     shapes = inferred.graph
     for value in [*shapes.input, *shapes.value_info, *shapes.output]:
         if value.type.HasField("tensor_type"):
-            tensors[value.name] = TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type)
+            tensors[value.name] = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
     for body in opened(model):
         for value in [*body.graph.input, *body.graph.value_info, *body.graph.output]:
             if value.type.HasField("tensor_type"):
-                tensors.setdefault(value.name, TensorInfo(value.name, _shape(value), value.type.tensor_type.elem_type))
+                info = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
+                tensors.setdefault(value.name, info)
     for tensor in every_initializer(model):
         tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
     return MappingProxyType(tensors)
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The bodies (If branches, Loop and Scan bodies) that `node` holds."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
-            yield from attribute.graphs
-
-
-@dataclass(frozen=True)
-class Body:
-    """A body (`graph`) of an If, Loop or Scan (`holder`)."""
-
-    graph: GraphProto
-    holder: NodeProto
-
-
-def opened(proto: ModelProto) -> list[Body]:
-    """The bodies that are seen as parts of the main graph, outer ones first: nothing else has a name that is theirs."""
-    if not any(True for node in proto.graph.node for _ in subgraphs(node)):
-        return []
-    names = Counter(_defined(proto.graph))
-    waiting = [(node, body) for node in proto.graph.node for body in subgraphs(node)]
-    everything = list(waiting)
-    while everything:
-        _, body = everything.pop()
-        names.update(_defined(body))
-        everything += [(node, inner) for node in body.node for inner in subgraphs(node)]
-    found = list[Body]()
-    while waiting:
-        holder, body = waiting.pop(0)
-        mine = holder.domain in DEFAULT_DOMAINS and holder.op_type in HOLDERS and not body.sparse_initializer
-        if mine and all(names[name] == 1 for name in _defined(body)):
-            found.append(Body(body, holder))
-            waiting += [(node, inner) for node in body.node for inner in subgraphs(node)]
-    return found
-
-
-def _defined(graph: GraphProto) -> list[str]:
-    """The names that a graph gives to tensors; an initializer that is also an input counts once."""
-    given = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    return [*given, *(name for node in graph.node for name in node.output if name)]
-
-
-def every_node(proto: ModelProto) -> list[NodeProto]:
-    """The nodes of the main graph, then those of `opened` bodies."""
-    return [*proto.graph.node, *(node for body in opened(proto) for node in body.graph.node)]
-
-
-def every_initializer(proto: ModelProto) -> list[TensorProto]:
-    """The initializers of the main graph, then those of `opened` bodies."""
-    return [*proto.graph.initializer, *(tensor for body in opened(proto) for tensor in body.graph.initializer)]
-
-
-def _captured(node: NodeProto, bodies: Sequence[Body]) -> Iterator[str]:
-    """What the bodies of `node` that are not opened use of outer tensors."""
-    for body in subgraphs(node):
-        if not any(body is one.graph for one in bodies):  # protobuf gives the same object as long as it is held
-            yield from _used_outside(body)
-
-
-def captures(node: NodeProto) -> Iterator[str]:
-    """Names of outer tensors that the bodies of `node` use."""
-    for body in subgraphs(node):
-        yield from _used_outside(body)
-
-
-def _used_outside(body: GraphProto) -> Iterator[str]:
-    own = {t.name for t in body.initializer} | {v.name for v in body.input}
-    own |= {name for inner in body.node for name in inner.output}
-    for inner in body.node:
-        yield from (name for name in [*inner.input, *captures(inner)] if name and name not in own)
-    yield from (v.name for v in body.output if v.name not in own)
 
 
 def _import(model: ModelProto) -> Any:
@@ -394,11 +233,13 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
     return values
 
 
-def _shape(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
-    return _dims(value.type.tensor_type) if value.type.HasField("tensor_type") else None
+def shape_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
+    """The declared shape of a tensor; None if it has none."""
+    return dims_of(value.type.tensor_type) if value.type.HasField("tensor_type") else None
 
 
-def _dims(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
+def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
+    """The dimensions of a tensor type; lengths that no tensor has count as open."""
     if not kind.HasField("shape"):
         return None
     dims: list[Dim] = []

@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 
 from onnx import ModelProto
 
-from .graph import captures
+from .bodies import captures
 from .model import Model
 from .session import Feeds
 from .walk import Walk

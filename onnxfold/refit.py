@@ -18,11 +18,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
+from .bodies import captures
 from .emit import axis_matrix
-from .graph import captures
+from .external import tensor_array
 from .linear import Linear, linear
 from .merge import Merge
-from .model import Model, tensor_array
+from .model import Model
 from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
 from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
 from .prefix import Prefix

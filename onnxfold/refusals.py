@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto
 
 from .atoms import SlotKey
+from .bodies import Body, every_node, opened, subgraphs
 from .channels import Role
+from .constants import FLOATS, WEIGHT_TYPES
 from .facts import Atoms
-from .graph import Body, every_node, opened, subgraphs
-from .model import FLOATS, WEIGHT_TYPES, Model
+from .model import Model
 
-INTERFACE = ("a graph input", "a graph output")
+GRAPH_INPUT, GRAPH_OUTPUT = "a graph input", "a graph output"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
         return {}
     used = sorted([k for k in keys if k in kept.roles] or keys, key=lambda k: Role.MAKES not in kept.roles.get(k, {}))
     blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
-    blamed.sort(key=lambda causes: all(reason.kind in INTERFACE for reason in causes))
+    blamed.sort(key=lambda causes: all(reason.kind in (GRAPH_INPUT, GRAPH_OUTPUT) for reason in causes))
     if not blamed or not blamed[0]:
         told = any(key in kept.roles for key in keys)
         return {Reason("its channels form no group" if told else "no rule speaks of this weight", user): round(left)}

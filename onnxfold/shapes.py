@@ -12,19 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from .graph import (
-    HOLDERS,
-    Dim,
-    Graph,
-    TensorInfo,
-    consistent,
-    every_initializer,
-    every_node,
-    infer_node,
-    infer_shapes,
-    reshaped,
-    skeleton,
-)  # fmt: skip
+from .bodies import HOLDERS, every_initializer, every_node  # fmt: skip
+from .graph import Dim, Graph, TensorInfo, reshaped, skeleton  # fmt: skip
+from .inference import consistent, infer_node, infer_shapes  # fmt: skip
 from .shapevalues import Fixed, ShapeValues
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)

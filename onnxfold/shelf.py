@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from .graph import captures, every_initializer, every_node
-from .model import Constants, constant_attribute, tensor_array
+from .bodies import captures, every_initializer, every_node
+from .constants import Constants, constant_attribute
+from .external import tensor_array
 from .quantise import Floats, Scheme, dequantise, requantise
 from .stored import Stored, following, scheme_of
 from .tensors import made, replaced

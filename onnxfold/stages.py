@@ -13,12 +13,14 @@ import numpy as np
 from onnx import ModelProto
 
 from .analyse import Analysis, analyse
+from .bodies import every_initializer
 from .compress import Compressor
+from .constants import FLOATS
 from .costs import Costs, costs
 from .errors import ModelError, NothingToFoldError, OnnxFoldError
-from .graph import contradiction, every_initializer
+from .inference import contradiction
 from .inputs import index_limits, probe
-from .model import FLOATS, Model, load
+from .model import Model, load
 from .request import Manner, Patterns
 from .session import Feeds, Session
 from .store import inline

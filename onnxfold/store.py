@@ -13,8 +13,10 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from .constants import FLOATS
 from .errors import ModelError, RequestError
-from .model import _PROTOBUF_LIMIT, FLOATS, Model, external_tensors, read_external
+from .external import external_tensors, read_external
+from .model import PROTOBUF_LIMIT, Model
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
 _CHECKSUM = 40  # hexadecimal digits of a SHA1
@@ -121,7 +123,7 @@ def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
 
 def _divided(proto: ModelProto, source: Model, external: bool) -> tuple[ModelProto, list[TensorProto]]:
     """(what to write, which of its tensors go to a data file); a copy where there are any."""
-    everything = external or proto.ByteSize() >= _PROTOBUF_LIMIT
+    everything = external or proto.ByteSize() >= PROTOBUF_LIMIT
     outside = {t.name: t for t in source.proto.graph.initializer if uses_external_data(t)}
     if not everything and not outside and next(external_tensors(proto), None) is None:
         return proto, []

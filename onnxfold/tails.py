@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from .graph import captures
+from .bodies import captures
 from .linear import Linear
 
 Floats = NDArray[np.float64]

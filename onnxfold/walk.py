@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from .graph import captures
+from .bodies import captures
 from .session import Feeds, Session
 from .store import inline
 

@@ -13,8 +13,8 @@ from onnx import ModelProto
 import onnxfold
 from onnxfold import inspect
 from onnxfold.analyse import analyse
+from onnxfold.bodies import opened
 from onnxfold.costs import count_parameters
-from onnxfold.graph import opened
 from onnxfold.model import load
 
 WEIGHTS = {"w": (3, 8), "v": (8, 5), "u": (3, 6), "t": (6, 5)}

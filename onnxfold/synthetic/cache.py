@@ -18,7 +18,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 
-from ..model import Model, external_tensors, read_external
+from ..external import external_tensors, read_external
+from ..model import Model
 from .synthesize import Synthetic
 
 VERSION = 5  # raise it when the same settings give other inputs

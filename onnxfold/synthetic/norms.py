@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from ..constants import Constants
 from ..errors import ModelError
-from ..model import Constants, Model
+from ..model import Model
 from .objective import Layer
 from .prepare import shapes_of
 

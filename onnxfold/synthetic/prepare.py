@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from ..bodies import DEFAULT_DOMAINS, subgraphs
 from ..errors import OnnxFoldError
-from ..graph import DEFAULT_DOMAINS, subgraphs
 from ..model import Model, load
 from ..store import inline
 from ..stored import dequantises

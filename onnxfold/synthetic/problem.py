@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from ..batching import Batching
-from ..graph import captures
+from ..bodies import captures
 from ..inputs import concrete_shape, index_limits, probe
 from ..model import Model
 from ..session import InputSpec, Session

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
 import onnxfold
-from onnxfold.model import read_external
+from onnxfold.external import read_external
 
 Feature = Callable[[ModelProto], Any]
 Path_ = tuple[tuple[str, int | None], ...]  # from a message to a field inside it: (field, index if it is repeated)

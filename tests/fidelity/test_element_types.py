@@ -10,7 +10,7 @@ import pytest
 from bystanders import stays
 from onnx import ModelProto, TensorProto, helper
 
-from onnxfold.model import external_length
+from onnxfold.external import external_length
 
 KINDS = [name for name, _ in TensorProto.DataType.items() if name not in ("UNDEFINED", "STRING")]
 NOT_LOADED = {"FLOAT6E2M3", "FLOAT6E3M2"}  # by onnxruntime 1.31

@@ -1,0 +1,138 @@
+"""Bytes of tensors, inside the file or in another one: checked, and mapped into memory only when used."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from .bodies import subgraphs
+from .errors import ModelError
+
+_PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
+
+
+def check_tensor(tensor: TensorProto) -> None:
+    """Raise ModelError unless the shape of a tensor is possible and its raw bytes, if it has them, fill it."""
+    if tensor.data_type not in TensorProto.DataType.values():
+        raise ModelError(
+            f"weight '{tensor.name}' has element type {tensor.data_type}, which onnx {onnx.__version__} does not know: "
+            "install a newer onnx"
+        )
+    if any(d < 0 for d in tensor.dims) or math.prod(tensor.dims) >= 2**48:
+        raise ModelError(f"weight '{tensor.name}' has the impossible shape {list(tensor.dims)}: export the model again")
+    needed = _bytes(tensor)
+    if needed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+        raise ModelError(
+            f"weight '{tensor.name}' of shape {list(tensor.dims)} needs {needed} bytes but has {len(tensor.raw_data)}: "
+            "export the model again"
+        )
+
+
+def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies, functions, training."""
+
+    def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+                yield from of_sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
+            for body in subgraphs(node):
+                yield from of_graph(body)
+
+    def of_sparse(tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:
+        yield from (t for sparse in tensors for t in (sparse.values, sparse.indices) if uses_external_data(t))
+
+    def of_graph(graph: GraphProto) -> Iterator[TensorProto]:
+        yield from (t for t in graph.initializer if uses_external_data(t))
+        yield from of_sparse(graph.sparse_initializer)
+        yield from inside(graph.node)
+
+    yield from of_graph(proto.graph)
+    for function in proto.functions:
+        yield from inside(function.node)
+    for step in proto.training_info:
+        yield from of_graph(step.initialization)
+        yield from of_graph(step.algorithm)
+
+
+def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    """The file, offset and length in bytes of an external tensor; ModelError unless all lies inside `folder`."""
+    what = f"weight '{tensor.name}'"
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    try:
+        offset, length = int(entries.get("offset") or 0), external_length(tensor)
+    except ValueError as error:
+        raise ModelError(f"{what} has a broken reference to external data: {error}") from error
+    root = folder.resolve()
+    if not location or os.path.isabs(location) or ".." in Path(location).parts:
+        raise ModelError(f"{what} is stored in '{location}', outside the model's folder: refused")
+    try:
+        file = (root / location).resolve()
+        if not file.is_relative_to(root):
+            raise ModelError(
+                f"{what} is stored in '{location}', a link that leads outside the model's folder: refused (copy model "
+                "and data into one folder)"
+            )
+        if not file.is_file():
+            raise ModelError(f"{what} needs the file '{folder / location}', which is missing: put it there")
+        size = file.stat().st_size
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{what} is stored in '{location}', which cannot be read: {error}") from error
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ModelError(f"{what} ends beyond the end of '{folder / location}': the file is cut off")
+    needed = _bytes(tensor)
+    if needed is not None and length != needed:
+        raise ModelError(f"{what} needs {needed} bytes, but its external data has {length}: export the model again")
+    return file, offset, length
+
+
+def external_length(tensor: TensorProto) -> int:
+    """Bytes that an external tensor takes."""
+    declared = next((entry.value for entry in tensor.external_data if entry.key == "length"), "")
+    return int(declared) if declared else _bytes(tensor) or 0
+
+
+def _bytes(tensor: TensorProto) -> int | None:
+    """Bytes of the values of `tensor`; None for an element type without a known size."""
+    name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else ""
+    if name in ("", "UNDEFINED", "STRING") or name.startswith("FLOAT6"):
+        return None
+    count = int(math.prod(tensor.dims))
+    if name in _PACKED:
+        return -(-count // _PACKED[name])
+    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def read_external(tensor: TensorProto, folder: Path) -> memoryview:
+    """The raw bytes of an external tensor, memory-mapped (nothing is read until it is used)."""
+    file, offset, length = external_file(tensor, folder)
+    if length == 0:
+        return memoryview(b"")
+    with file.open("rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    return memoryview(mapped)[offset : offset + length]
+
+
+def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
+    """The values of a TensorProto in its own element type (bfloat16 and narrower through ml_dtypes)."""
+    if not uses_external_data(tensor):
+        check_tensor(tensor)
+        try:
+            return np.asarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ModelError(f"weight '{tensor.name}' cannot be read: {error}") from error
+    if folder is None:
+        raise ModelError(f"weight '{tensor.name}' is stored outside the model: load it from its path")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.frombuffer(read_external(tensor, folder), dtype=dtype).reshape(tuple(tensor.dims))

@@ -1,0 +1,96 @@
+"""Shape inference by onnx: of whole models, of one node, and where declared shapes contradict it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from .graph import Dim, Graph, Node, dims_of, shape_of, skeleton
+
+
+def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
+    """Shape inference with data propagation; a model it cannot handle comes back as it was.
+
+    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their makers.
+    """
+    if known:
+        nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
+        named = {name for n in nodes for name in n.output}
+        values = [(name, numpy_helper.from_array(np.asarray(value, order="C"))) for name, value in known.items()]
+        front = [onnx.helper.make_node("Constant", [], [name], value=v) for name, v in values if name not in named]
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.node[:]
+        copy.graph.node.extend([*front, *nodes])
+        model = copy
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+    except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
+        return model
+
+
+def infer_node(
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]
+) -> dict[str, tuple[tuple[Dim, ...] | None, int]]:
+    """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
+
+    Empty where there is no schema for it, or inference fails.
+    """
+    types = {}
+    for name in filter(None, node.inputs):
+        info = graph.tensor(name)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+    try:
+        schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
+    except Exception:  # SchemaError, InferenceError, bare RuntimeErrors
+        return {}
+    return {
+        name: (dims_of(kind.tensor_type), kind.tensor_type.elem_type)
+        for name, kind in found.items()
+        if kind.HasField("tensor_type")
+    }
+
+
+def consistent(bare: ModelProto) -> ModelProto:
+    """`bare` (a skeleton) without declared shapes that contradict what its operators give; the rest fill gaps."""
+    graph = bare.graph
+    free = ModelProto()
+    free.CopyFrom(bare)
+    del free.graph.value_info[:]
+    for value in free.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    found = infer_shapes(free).graph
+    inferred = {v.name: shape_of(v) for v in [*found.value_info, *found.output]}
+    kept = [v for v in graph.value_info if _agree(shape_of(v), inferred.get(v.name))]
+    if len(kept) < len(graph.value_info):
+        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    for value in graph.output:
+        if not _agree(shape_of(value), inferred.get(value.name)):
+            value.type.tensor_type.ClearField("shape")
+    return bare
+
+
+def _agree(declared: tuple[Dim, ...] | None, inferred: tuple[Dim, ...] | None) -> bool:
+    if declared is None or inferred is None:
+        return True
+    fits = all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(declared, inferred, strict=False)
+    )
+    return fits and len(declared) == len(inferred)
+
+
+def contradiction(proto: ModelProto) -> str:
+    """Why strict shape inference refuses `proto`, in one line; '' if it does not."""
+    try:
+        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:  # InferenceError and bare RuntimeErrors alike
+        return " ".join(str(error).split())[:300] or type(error).__name__
+    return ""
