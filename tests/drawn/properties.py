@@ -137,7 +137,12 @@ class Judge:
         self.same("duplicate", copies, self.outputs(copies), emit(twice, edits(twice, again, merges)))
 
     def control(self, group: ChannelGroup, expected: Sequence[Array]) -> None:
-        """Without its first making weight, a permutation of the group shows, if this weight matters at all."""
+        """Without its first making weight, a permutation of the group shows, if this weight matters at all.
+
+        Where the largest number of a row stands may stay the same whatever was done to the rows: nothing to see there.
+        """
+        if any(node.op in ("ArgMax", "ArgMin") for node in self.model.graph.nodes):
+            return
         place = _maker(group)
         order = _rolled(group)
         if place is None or (order == np.arange(group.size)).all():
