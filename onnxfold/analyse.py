@@ -13,15 +13,15 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from .atoms import AtomTable, SlotKey
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
+from .choices import Option, connected, settled
 from .constants import FLOATS
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
-from .graph import SAME_LIST, Node
+from .graph import Node
+from .lists import editable, replaceable
 from .model import Model
 from .refusals import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, Refusal, parameters, refusals
 from .rules import RuleTable, default_rules
@@ -31,7 +31,10 @@ from .view import NodeView, TensorView
 
 @dataclass(frozen=True)
 class Recount:
-    """An integer of node `node`, at `at`, that equals the number of atoms in `of` times `sign`."""
+    """An integer of node `node`, at `at`, that equals the number of atoms in `of` times `sign`.
+
+    Of an integer that the graph multiplies from lengths that stay and a number, it is the number.
+    """
 
     node: int
     at: At
@@ -91,6 +94,7 @@ def analyse(model: Model, rules: RuleTable | None = None) -> Analysis:
 class _Analyser:
     def __init__(self, model: Model, rules: RuleTable) -> None:
         self.model, self.rules = model, rules
+        self._seen = model.graph, model.constants
         self.captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
         self.table = AtomTable(model.graph)
@@ -99,7 +103,6 @@ class _Analyser:
         self.roles: dict[SlotKey, dict[Role, list[int]]] = {}
         self.blocks: list[Blocked] = []
         self.counts: list[tuple[Node, Count]] = []
-        self.shared: dict[tuple[str, int | None], Axis] = {}
         self.norms: list[Normalize] = []
         self.choices: list[tuple[Node, OneOf]] = []
 
@@ -230,32 +233,12 @@ class _Analyser:
 
     def _count(self, node: Node, count: Count) -> None:
         at = count.at
-        if isinstance(at, At) and at.input is not None and at.input < len(node.inputs) and node.inputs[at.input]:
-            name = node.inputs[at.input]
-            if name not in self.model.constants:
-                written = self._written(name)
-                if written is None:
-                    self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
-                    return
-                self._share(node, count.of, self.shared.setdefault((written, at.index), count.of))
+        if isinstance(at, At) and at.input is not None:
+            name = node.inputs[at.input] if at.input < len(node.inputs) else ""
+            if name and not editable(*self._seen, name, at.index or 0):
+                self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
+                return
         self.counts.append((node, count))
-
-    def _written(self, name: str) -> str | None:
-        """The list whose integers must be edited to change those of the computed list `name`: what a Concat makes,
-        perhaps behind a Cast. None where there is none."""
-        maker = self.model.graph.producer.get(name)
-        node = None if maker is None else self.model.graph.nodes[maker]
-        if node is not None and node.op in SAME_LIST:
-            return self._written(node.inputs[0])
-        return name if node is not None and node.op == "Concat" else None
-
-    def _share(self, node: Node, a: Axis, b: Axis) -> None:
-        """Two axes whose length is one and the same integer of a computed list keep the same positions."""
-        if a is not b and len(a) == len(b):
-            self.ties.append((a.atoms, b.atoms))
-        elif a is not b:
-            for axis in (a, b):
-                self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
         """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
@@ -272,7 +255,7 @@ class _Analyser:
             sources.append(index[at : at + len(a)])
             targets.append(index[at + len(a) : at + 2 * len(a)])
             at += 2 * len(a)
-        labels = _connected(np.concatenate(sources), np.concatenate(targets), len(atoms))
+        labels = connected(np.concatenate(sources), np.concatenate(targets), len(atoms))
         made = np.zeros(labels.max() + 1, bool)
         outputs = list(self.table.touched(name for name in node.outputs if name))
         for start, size in (self.table.slots[key] for key in outputs):
@@ -289,30 +272,35 @@ class _Analyser:
     # all nodes together -----------------------------------------------------------------------------------------
 
     def _choose(self) -> None:
-        """Settle every OneOf, in node order, for the option that fewest pinned channels stand in the way of."""
-        for node, choice in self.choices:
+        """Settle every OneOf (choices.py), in rounds: what one follows or keeps may decide another."""
+        waiting = self.choices
+        while waiting:
             labels = self._components()
-            pinned = np.zeros(labels.max() + 1 if len(labels) else 1, bool)
-            for atoms, _ in self.pins:
-                pinned[labels[atoms]] = True
+            pinned = self._kept(labels)[1]
+            reach = np.zeros(len(pinned), np.int64)
+            for start, size in (self.table.slots[key] for key in self.roles):
+                np.add.at(reach, labels[start : start + size], 1)
+            seen = [tuple(self._option(choice, option, labels) for option in choice.options) for _, choice in waiting]
+            found = settled(seen, pinned, reach)
+            for i, option in found.items():
+                node, choice = waiting[i]
+                self._settle(node, choice, choice.options[option])
+            waiting = [one for i, one in enumerate(waiting) if i not in found]
 
-            def blocked(option: tuple[Tie | Count, ...], pinned: NDArray[np.bool_], labels: NDArray[np.int64]) -> float:
-                axes = [axis.atoms for f in option if isinstance(f, Tie) for axis in (f.a, f.b)]
-                return max((float(pinned[labels[atoms]].mean()) for atoms in axes if len(atoms)), default=1.0)
+    def _option(self, choice: OneOf, option: tuple[Tie | Count, ...], labels: NDArray[np.int64]) -> Option:
+        ties = [(fact.a.atoms, fact.b.atoms) for fact in option if isinstance(fact, Tie)]
+        ties = [(a, b) for a, b in ties if len(a) == len(b)]
+        a, b = (labels[np.concatenate([np.empty(0, np.int64), *side])] for side in zip(*ties, strict=True))
+        return Option(a, b, labels[_unfollowed(choice, option)])
 
-            best = min(choice.options, key=lambda option: blocked(option, pinned, labels))
-            followed = []
-            for fact in best:
-                if isinstance(fact, Tie):
-                    self._tie(node, fact)
-                    followed += [fact.a, fact.b]
-                else:
-                    self._count(node, fact)
-            for option in choice.options:
-                for fact in option:
-                    for axis in (fact.a, fact.b) if isinstance(fact, Tie) and option is not best else ():
-                        rest = np.setdiff1d(axis.atoms, np.concatenate([f.atoms for f in followed]))
-                        self._pin(Axis(rest, len(rest)), Reason(f"{node.op} mixes this axis", node.label))
+    def _settle(self, node: Node, choice: OneOf, option: tuple[Tie | Count, ...]) -> None:
+        for fact in option:
+            if isinstance(fact, Tie):
+                self._tie(node, fact)
+            else:
+                self._count(node, fact)
+        rest = _unfollowed(choice, option)
+        self._pin(Axis(rest, len(rest)), Reason(f"{node.op} mixes this axis", node.label))
 
     def _check_parameters(self) -> None:
         """Keep constants whose axis is used in two ways, or that cannot be averaged."""
@@ -340,7 +328,7 @@ class _Analyser:
         That is so where one alone of the axes it comes from can change, and has every channel in the same proportion.
         """
         pinned = self._kept(labels)[1]
-        for node, count in self.counts:
+        for i, (node, count) in enumerate(self.counts):
             if not isinstance(count.at, Live):
                 continue
             sources = [self.table.axis(tensor, axis, 1) for tensor, axis in sorted(count.at.sources)]
@@ -352,13 +340,18 @@ class _Analyser:
                 theirs = np.bincount(labels[sources[0].atoms], minlength=len(pinned))
                 if np.array_equal(mine * len(sources[0]), theirs * len(count.of)):
                     continue
+            at = count.at.at
+            given = "" if at is None or at.input is None else node.inputs[at.input]
+            if at and given and replaceable(*self._seen, given, at.index or 0):
+                self.counts[i] = node, Count(count.of, at, count.sign)
+                continue
             for axis in (count.of, *sources):
                 self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))
 
     def _components(self) -> NDArray[np.int64]:
         a = np.concatenate([t[0] for t in self.ties]) if self.ties else np.empty(0, np.int64)
         b = np.concatenate([t[1] for t in self.ties]) if self.ties else np.empty(0, np.int64)
-        return _connected(a, b, self.table.count)
+        return connected(a, b, self.table.count)
 
     def _kept(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
         """(labels, pinned per channel, index of the first reason per channel)."""
@@ -383,9 +376,15 @@ class _Analyser:
             self._pin_tensor(name, reason)
 
 
-def _connected(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    edges = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
-    return np.asarray(connected_components(edges, directed=False)[1], np.int64)
+def _unfollowed(choice: OneOf, followed: tuple[Tie | Count, ...]) -> Atoms:
+    """What other options speak of, and `followed` does not."""
+    atoms = [_spoken(option) for option in choice.options]
+    return np.setdiff1d(np.concatenate(atoms), _spoken(followed))
+
+
+def _spoken(option: tuple[Tie | Count, ...]) -> Atoms:
+    axes = [axis.atoms for fact in option if isinstance(fact, Tie) for axis in (fact.a, fact.b)]
+    return np.concatenate([np.empty(0, np.int64), *axes])
 
 
 __all__ = ["Analysis", "ChannelGroup", "Place", "Reason", "Recount", "Refusal", "Role", "analyse"]

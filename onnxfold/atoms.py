@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from .facts import Atoms, Axis
-from .graph import Graph
+from .graph import Graph, period
 
 SlotKey = tuple[str, int, int]  # tensor, axis, blocks (1: the plain axis)
 
@@ -30,8 +30,9 @@ class AtomTable:
         self._now = set()
 
     def axis(self, tensor: str, axis: int, blocks: int) -> Axis:
-        """The atoms of an axis (see TensorView.blocked for `blocks` over 1)."""
+        """The atoms of an axis (see TensorView.blocked for `blocks` over 1); of a repeated one, those of a period."""
         size = (self._graph.tensor(tensor).shape or ())[axis]
+        size = period(size) or size
         if not isinstance(size, int):
             return Axis(np.empty(0, np.int64), None)
         if blocks == 1 and size == 1:

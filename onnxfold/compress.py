@@ -120,7 +120,8 @@ class Compressor:
 
     def widths(self, names: Iterable[str]) -> list[Width]:
         """What planning needs of these groups."""
-        return [Width(n, self._groups[n].size, self._groups[n].blocks, self._block(n)) for n in names]
+        groups = [self._groups[n] for n in names]
+        return [Width(g.name, g.size, g.blocks, self._block(g.name), g.run) for g in groups]
 
     def _block(self, name: str) -> int:
         """How many channels the kernels that make a group compute at once."""

@@ -18,7 +18,7 @@ from .bodies import every_initializer, every_node, opened, subgraphs
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
-from .graph import SAME_LIST
+from .lists import behind, reachable
 from .merge import Merge
 from .model import Model
 from .quantise import Scheme
@@ -27,12 +27,23 @@ from .tensors import made, replaced
 
 
 @dataclass(frozen=True)
+class Integer:
+    """The integer at `at` of node `node`: its value after the fold, and the lengths that it counts before and after."""
+
+    node: int
+    at: At
+    value: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class Edits:
-    """All that changes: new `arrays` by constant name, `integers` (node, place, all new values of that list), `lengths`
-    of axes by (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding."""
+    """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
+    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding."""
 
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
-    integers: Sequence[tuple[int, At, int]]
+    integers: Sequence[Integer]
     lengths: Mapping[tuple[str, int], int]
     schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
 
@@ -58,11 +69,10 @@ def edits(
             if (place.tensor, place.axis, place.blocks) not in skip:
                 changes.setdefault(place.tensor, []).append((place, group, merge))
     arrays = {name: _merged(model, analysis, name, parts, kept) for name, parts in changes.items()}
-    integers = [(r.node, r.at, r.sign * int(kept[r.of].sum())) for r in analysis.recounts]
-    changed = {(r.node, r.at.attr, r.at.input) for r in analysis.recounts if not kept[r.of].all()}
+    integers = [(r, int(kept[r.of].sum())) for r in analysis.recounts]
     return Edits(
         arrays,
-        [(node, at, value) for node, at, value in integers if (node, at.attr, at.input) in changed],
+        [Integer(r.node, r.at, r.sign * left, len(r.of), left) for r, left in integers],
         analysis.lengths(removed),
         {n: _scheme(model, analysis, n, parts, kept) for n, parts in changes.items() if n in model.constants.stored},
     )
@@ -205,6 +215,7 @@ class _Patch:
             self.uses[value.name] = self.uses.get(value.name, 0) + 1
         self.names = set(self.uses) | set(self.initializers) | _all_names(self.graph)
         self.gone: set[int] = set()
+        self.more: list[tuple[int, NodeProto]] = []  # nodes to stand before that one
         self.suspects: set[str] = set()
         self.as_they_were: set[str] = set()  # weights whose new values have a name of their own
 
@@ -249,28 +260,94 @@ class _Patch:
         self.suspects.add(name)
         self.as_they_were.add(name)
 
-    def integers(self, changes: Sequence[tuple[int, At, int]]) -> None:
-        lists: dict[tuple[int, str | None, int | None, str | None], dict[int | None, int]] = {}
-        for index, at, value in changes:
-            where, at = self._trace(index, at)
-            lists.setdefault((where, at.attr, at.input, at.instead_of), {})[at.index] = value
-        for (index, attr, number, instead_of), values in lists.items():
+    def integers(self, changes: Sequence[Integer]) -> None:
+        lists: dict[tuple[int, str | None, int | None], list[Integer]] = {}
+        for one in changes:
+            lists.setdefault((one.node, one.at.attr, one.at.input), []).append(one)
+        lists = {key: counted for key, counted in lists.items() if any(c.before != c.after for c in counted)}
+        computed = dict[str, dict[tuple[int, int], list[Integer]]]()
+        for (index, attr, number), counted in lists.items():
             node = self.nodes[index]
+            values = {one.at.index: one.value for one in counted}
             if attr is not None:
                 self._set_attribute(node, attr, values)
+                continue
+            assert number is not None
+            name = node.input[number] if number < len(node.input) else ""
+            if name and name not in self.model.constants:
+                computed.setdefault(name, {})[index, number] = [c for c in counted if c.before != c.after]
             else:
-                assert number is not None
-                self._set_input(node, number, values, instead_of)
+                self._set_input(node, number, values, counted[0].at.instead_of)
+        for name, readers in computed.items():
+            self._computed(name, readers)
+
+    def _computed(self, name: str, readers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
+        """New numbers in the list `name`, which the graph puts together: in place where all who read it want the same,
+        else in a list of its own for every set of numbers."""
+        wanted = dict[tuple[tuple[int, int, int, int], ...], list[tuple[int, int]]]()
+        for reader, counted in readers.items():
+            wanted.setdefault(tuple((c.at.index or 0, c.value, c.before, c.after) for c in counted), []).append(reader)
+        alone = len(wanted) == 1 and self.uses[name] == len(readers)
+        for numbers, who in wanted.items():
+            fresh = self._list(name, numbers, min(index for index, _ in who), alone)
+            for index, number in who:
+                self._give(self.nodes[index], number, fresh)
+
+    def _give(self, node: NodeProto, number: int, fresh: str) -> None:
+        """Let input `number` of a node be the tensor `fresh`."""
+        old = node.input[number]
+        if fresh != old:
+            node.input[number] = fresh
+            self.uses[old] -= 1
+            self.uses[fresh] = self.uses.get(fresh, 0) + 1
+            self.suspects.add(old)
+
+    def _list(self, name: str, numbers: Sequence[tuple[int, int, int, int]], reader: int, alone: bool) -> str:
+        """List `name` with other `numbers` (index, value, lengths counted before and after): `name` itself if `alone`,
+        else one made just before node `reader`."""
+        graph, constants = self.model.graph, self.model.constants
+        pieces = dict[int, list[tuple[int, int, int, int]]]()
+        for index, value, before, after in numbers:
+            found = behind(graph, constants, name, index)
+            if found is None:
+                raise RuleError(f"element {index} of '{name}' cannot be found")
+            maker, number, inside = found
+            pieces.setdefault(number, []).append((inside, value, before, after))
+        node = self.nodes[maker]
+        if not alone:
+            node = NodeProto()
+            node.CopyFrom(self.nodes[maker])
+            node.name = self._fresh(node.name) if node.name else ""
+            node.output[0] = self._fresh(name)
+            for given in node.input:
+                self.uses[given] = self.uses.get(given, 0) + 1
+            self.more.append((reader, node))
+        for number, parts in pieces.items():
+            piece = node.input[number]
+            if piece in constants and node.op_type == "Mul":
+                array = constants.array(piece).reshape(-1)
+                self._set_input(node, number, {i: int(array[i]) * new // old for i, _, old, new in parts}, None)
+            elif piece in constants:
+                self._set_input(node, number, {i: value for i, value, _, _ in parts}, None)
+            elif all(reachable(graph, constants, piece, i) for i, *_ in parts):
+                own = self._list(piece, parts, maker if alone else reader, alone and self.uses[piece] == 1)
+                self._give(node, number, own)
+            else:  # a length of other channels, which from now on is another number
+                ((_, value, _, _),) = parts
+                fresh = self._fresh(piece)
+                self._add(made(np.array([value]), fresh, graph.tensor(piece).dtype))
+                self._give(node, number, fresh)
+        return str(node.output[0])
 
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         graphs = (self.graph, *self.bodies)
         for value in [v for graph in graphs for v in (*graph.value_info, *graph.input, *graph.output)]:
             for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-                if (value.name, axis) in lengths and value.name not in self.as_they_were and dim.WhichOneof("value"):
+                if (value.name, axis) in lengths and value.name not in self.as_they_were and dim.HasField("dim_value"):
                     dim.dim_value = lengths[value.name, axis]
 
     def sweep(self) -> None:
-        """Drop what the edits left without a reader: replaced nodes, then their inputs, and so on."""
+        """Add new nodes, drop what the edits left without a reader: replaced nodes, then their inputs, and so on."""
         while self.suspects:
             name = self.suspects.pop()
             if self.uses.get(name, 0):
@@ -286,13 +363,15 @@ class _Patch:
                 node = self.nodes[index]
                 if index not in self.gone and not any(self.uses.get(o, 0) for o in node.output):
                     self._release(index)
-        main = len(self.graph.node)
-        for index in sorted(self.gone, reverse=True):
-            if index < main:
-                del self.graph.node[index]
-            else:
-                node = self.nodes[index]
-                next(body for body in self.bodies if node in body.node).node.remove(node)
+        start = 0
+        for graph in (self.graph, *self.bodies):
+            own = range(start, start + len(graph.node))
+            for index in reversed(own):
+                if index in self.gone:
+                    del graph.node[index - start]
+                for node in [node for reader, node in self.more if reader == index]:
+                    graph.node.insert(index - start, node)
+            start = own.stop
 
     def _release(self, index: int) -> None:
         if index in self.gone:
@@ -301,27 +380,6 @@ class _Patch:
         for name in self.nodes[index].input:
             self.uses[name] -= 1
             self.suspects.add(name)
-
-    def _trace(self, index: int, at: At) -> tuple[int, At]:
-        """Where an element of an input list really stands: in the list itself, or in a piece that Concat joins.
-
-        A Cast (of a list to another kind of integer) stands in between at times."""
-        node = self.nodes[index]
-        if at.input is None or at.input >= len(node.input) or not node.input[at.input] or at.index is None:
-            return index, at
-        name = node.input[at.input]
-        if name in self.model.constants:
-            return index, at
-        maker, before = self.model.graph.producer[name], 0
-        if self.nodes[maker].op_type in SAME_LIST:
-            return self._trace(maker, At(input=0, index=at.index))
-        for i, piece in enumerate(self.nodes[maker].input):
-            shape = self.model.graph.tensor(piece).shape or (1,)
-            size = int(shape[0] or 1)
-            if at.index < before + size:
-                return self._trace(maker, At(input=i, index=at.index - before))
-            before += size
-        raise RuleError(f"element {at.index} of '{name}' cannot be found")
 
     @staticmethod
     def _set_attribute(node: NodeProto, attr: str, values: Mapping[int | None, int]) -> None:

@@ -57,11 +57,13 @@ class At:
 class Live:
     """The integer needs no edit: the graph computes it from the lengths of `sources`, (tensor, axis) pairs.
 
-    `linear` tells that it does so by products and exact divisions alone.
+    `linear` tells that it does so by products and exact divisions alone. Where these turn out to be lengths of other
+    channels, a plain number may take its place `at` (None: its value is open).
     """
 
     sources: frozenset[tuple[str, int]]
     linear: bool
+    at: At | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,9 +22,18 @@ from .errors import ModelError
 gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
-SAME_LIST = ("Cast", "Identity")  # operators that leave the numbers of a list as they are
+TIMES = " by "  # "N by 8": a length that is 8 times an open one, and 8 positions that come again and again
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
+
+
+def period(dim: Dim) -> int | None:
+    """How many positions come again and again along a dimension that is known to be a multiple of so many.
+
+    >>> period("N by 8")
+    8
+    """
+    return int(dim.rsplit(TIMES, 1)[1]) if isinstance(dim, str) and TIMES in dim else None
 
 
 @dataclass(frozen=True)

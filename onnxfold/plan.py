@@ -66,12 +66,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Width:
-    """What planning knows of a group: its `size`, in how many equal `cells` it must stay, and its kernels' `block`."""
+    """What planning knows of a group: its `size`, in how many equal `cells` it must stay, its kernels' `block`, and how
+    many positions a channel takes in its narrowest weight (`run`: the dimension of an attention head)."""
 
     name: str
     size: int
     cells: int
     block: int = 1
+    run: int = 1
 
     def padded(self, k: int) -> int:
         """The channels that kernels compute for k."""
@@ -87,14 +89,17 @@ class Plan:
 
 
 def round_width(width: Width, wanted: float, round_to: int) -> int:
-    """The allowed number of channels nearest to `wanted`, the larger of two: a multiple of `round_to` and the cells.
+    """The allowed number of channels nearest to `wanted`, the larger of two: a multiple of the cells, and of `round_to`
+    in positions.
 
     At least one multiple and at least 2 per cell stay; a group narrower than that is left as it is.
 
     >>> round_width(Width("g", 64, 1), 44.8, 8)
     48
+    >>> round_width(Width("heads", 12, 1, run=64), 8.4, 8)
+    8
     """
-    step = math.lcm(round_to, width.cells)
+    step = math.lcm(round_to // math.gcd(round_to, width.run), width.cells)
     least = max(step, math.ceil(2 * width.cells / step) * step)
     if least >= width.size:
         return width.size

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from .bodies import HOLDERS, every_initializer, every_node  # fmt: skip
-from .graph import Dim, Graph, TensorInfo, reshaped, skeleton  # fmt: skip
+from .graph import TIMES, Dim, Graph, TensorInfo, reshaped, skeleton  # fmt: skip
 from .inference import consistent, infer_node, infer_shapes  # fmt: skip
 from .shapevalues import Fixed, ShapeValues
 
@@ -139,7 +139,15 @@ def _joined(
     dims = list[Dim]()
     for a, b in zip(one, two, strict=True):
         if isinstance(a, int) and isinstance(b, int):
-            dims.append(a if a == b else names.get((a, b), f"{a}|{b}"))
+            dims.append(a if a == b else names.get((a, b)) or _multiple(a, b, names) or f"{a}|{b}")
         else:
             dims.append(None)
     return tuple(dims)
+
+
+def _multiple(a: int, b: int, names: Mapping[tuple[int, int], str]) -> str | None:
+    """Lengths that are the same multiple of an open one both times (heads beside the batch): "N by 8"."""
+    for (one, two), name in names.items():
+        if one and a % one == 0 and b % two == 0 and a // one == b // two and one != two:
+            return f"{name}{TIMES}{a // one}"
+    return None

@@ -31,7 +31,8 @@ class Value:
     """One integer: `number` where it is known now; `tensor`/`axis` where it is the length of an axis.
 
     An integer with `sources` (the axes whose lengths it is computed from) follows a folded channel by itself. `linear`:
-    it is a length, or a product or an exact quotient of lengths and plain numbers, each source once.
+    it is a length, or a product or an exact quotient of lengths and plain numbers, each source once; `factor` is then
+    what the plain numbers make, if they make a whole one (else 0).
     """
 
     number: int | None
@@ -39,6 +40,7 @@ class Value:
     tensor: str | None = None
     axis: int | None = None
     linear: bool = True
+    factor: int = 1
 
     @property
     def live(self) -> bool:
@@ -335,7 +337,9 @@ def _combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
         exact = not b.sources and None not in (a.number, b.number) and a.number == (number or 0) * (b.number or 0)
     else:
         exact = False
-    return Value(number, a.sources | b.sources, linear=exact and a.linear and b.linear)
+    plain_a, plain_b = (v.factor if v.live else v.number or 0 for v in (a, b))
+    factor = plain_a * plain_b if how is _multiply else plain_a // plain_b if plain_b and not plain_a % plain_b else 0
+    return Value(number, a.sources | b.sources, linear=exact and a.linear and b.linear, factor=factor if exact else 0)
 
 
 def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node], Values]:

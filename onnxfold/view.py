@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .facts import At, Axis
+from .graph import TIMES as TIMES
 from .graph import Dim as Dim  # rules take the types of what they see from here, and never see a graph
 from .shapevalues import Value as Value
 
@@ -26,7 +27,7 @@ class TensorView:
         return len(self.shape)
 
     def axis(self, axis: int) -> Axis:
-        """All positions along `axis`."""
+        """All positions along `axis`; where its length is "N by 8", the 8 that repeat."""
         return self._slot(self.name, axis % self.rank, 1)
 
     def axes(self) -> list[Axis]:

@@ -10,4 +10,6 @@ def follow(axis: Axis, value: Value, at: At, sign: int = 1) -> list[Count]:
     """The integer `value`, found at `at`, is the length of `axis`: recount it unless the graph does so itself."""
     if not len(axis):
         return []
-    return [Count(axis, Live(value.sources, value.linear) if value.live else at, sign)]
+    if not value.live:
+        return [Count(axis, at, sign)]
+    return [Count(axis, Live(value.sources, value.linear, None if value.number is None else at), sign)]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ..facts import At, Count, Fact, Free, OneOf, Refuse, Tie
-from ..view import Dim, NodeView, TensorView, Value
+from ..view import TIMES, Dim, NodeView, TensorView, Value
 from .lengths import follow
 from .table import Rule
 
@@ -43,16 +43,32 @@ def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
         right_x, right_y = a, b
 
 
+def _spread(tensor: TensorView) -> tuple[list[Dim], list[int | None]]:
+    """The dimensions, one like "N by 8" as the two that it holds, and the axis whose positions each has."""
+    dims, axes = list[Dim](), list[int | None]()
+    for axis, dim in enumerate(tensor.shape):
+        if isinstance(dim, str) and TIMES in dim:
+            open_part, times = dim.rsplit(TIMES, 1)
+            dims += [open_part, int(times)]
+            axes += [None, axis]
+        else:
+            dims.append(dim)
+            axes.append(axis)
+    return dims, axes
+
+
 def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:
     """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
-    for of_x, of_y in segments(x.shape, y.shape):
-        wide_x, wide_y = [a for a in of_x if x.shape[a] != 1], [a for a in of_y if y.shape[a] != 1]
+    (dims_x, axes_x), (dims_y, axes_y) = _spread(x), _spread(y)
+    for of_x, of_y in segments(dims_x, dims_y):
+        wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
+        wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
         if len(wide_x) == 1 and len(wide_y) == 1:
             yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
             yield from _counted(x, y, wide_x[0], wide_y[0], target)
         elif len(wide_y) == 1 and wide_x:
             joined = y.axis(wide_y[0])
-            sizes = [int(x.size(a) or 1) for a in wide_x]
+            sizes = [x.axis(a).size or 1 for a in wide_x]
             yield OneOf(
                 tuple(
                     (
@@ -64,7 +80,7 @@ def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> It
             )
         elif len(wide_x) == 1 and wide_y:
             whole = x.axis(wide_x[0])
-            sizes = [int(y.size(a) or 1) for a in wide_y]
+            sizes = [y.axis(a).size or 1 for a in wide_y]
             yield OneOf(
                 tuple(
                     (
@@ -90,7 +106,10 @@ def _counted(
     copies = value.number == 0 and from_axis == axis and not value.live
     if copies or (value.number == -1 and not value.live):
         return []
-    return follow(y.axis(axis), value, At(input=1, index=axis))
+    at, repeated = At(input=1, index=axis), y.axis(axis)
+    if value.live and value.number is None and value.linear and value.factor == repeated.size != 1:
+        return [Count(repeated, at)]  # so many times an open length: the graph multiplies
+    return follow(repeated, value, at)
 
 
 def reshape(n: NodeView) -> Iterator[Fact]:

@@ -89,7 +89,7 @@ CASES = [
     layer("GRU-one-list-for-two-states", "GRU", """d = Shape<start=1, end=2>(x) t = Concat<axis=0>(one, d, units)
         h = ConstantOfShape(t) h2 = Expand(half, t) m = OP(x, w, r, b, , h) n = OP(x, w2, r2, b2, , h2)
         s = Squeeze(m, one) s2 = Squeeze(n, one) f = MatMul(s, v) f2 = MatMul(s2, v2) y = Add(f, f2)""",
-          groups=(H,), values={**ONE, "units": [H], "half": 0.5}, weights={**sizes("GRU", "2"), "v2": (H, 5)}),
+          groups=(H, H), values={**ONE, "units": [H], "half": 0.5}, weights={**sizes("GRU", "2"), "v2": (H, 5)}),
     layer("GRU-states-expanded", "GRU", f"""d = Shape<start=1, end=2>(x) t = Concat<axis=0>(one, d, units)
         h = Expand(half, t) o = OP(x, w, r, b, , h) {READ}""", values={**ONE, "units": [H], "half": 0.5}),
     layer("LSTM-states-of-a-branch", "LSTM", f"""m = ReduceMean<axes=[0]>(x) h = MatMul(m, k)

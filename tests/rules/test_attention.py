@@ -1,0 +1,143 @@
+"""Attention that an exporter wrote out: whole heads of Q, K, V and the output are one group each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import Case, holds, node
+
+from onnxfold.analyse import analyse
+from onnxfold.channels import Role
+from onnxfold.choices import Option, settled
+from onnxfold.emit import edits, emit
+from onnxfold.merge import pruning
+from onnxfold.model import load
+
+H, D, T, WIDTH = 4, 3, 5, 6  # heads, their dimension, tokens, width of the stream
+QKV = {"q": (WIDTH, H * D), "k": (WIDTH, H * D), "v": (WIDTH, H * D), "o": (H * D, WIDTH), "c": (H * D,)}
+SPLIT = {"heads": [0, T, H, D], "joined": [0, T, H * D]}
+SCORES = "s = MatMul(qt, kt) p = Softmax<axis=-1>(s)"
+JOINED = "a = MatMul(p, vt) t = Transpose<perm=[0,2,1,3]>(a) j = Reshape(t, joined) y = MatMul(j, o)"
+VALUES = "vh = Reshape(v1, heads) vt = Transpose<perm=[0,2,1,3]>(vh)"
+QUERIES = "qh = Reshape(q1, heads) qt = Transpose<perm=[0,2,1,3]>(qh)"
+KEYS = "kh = Reshape(k1, heads) kt = Transpose<perm=[0,2,3,1]>(kh)"
+MADE = "q0 = MatMul(x, q) q1 = Add(q0, c) k1 = MatMul(x, k) v1 = MatMul(x, v)"
+
+
+def attention(name: str, body: str, groups: tuple[int, ...] = (H,), **more: object) -> Case:
+    """`body` from x [N, tokens, width] to y."""
+    weights = {**QKV, **more.pop("weights", {})}  # type: ignore[dict-item]
+    values = {**SPLIT, **more.pop("values", {})}  # type: ignore[dict-item]
+    text = f"(float[N,{T},{WIDTH}] x) => (float y) {{ {body} }}"
+    return Case(name, text, {n: s for n, s in weights.items() if f" {n})" in body}, groups, values, **more)  # type: ignore[arg-type]
+
+
+def shared(k: str) -> str:
+    """Four key (or value) heads, each read by two query heads."""
+    return f"""{k}h = Reshape({k}1, pairs) {k}u = Unsqueeze({k}h, three) {k}e = Expand({k}u, twice)
+        {k}w = Reshape({k}e, heads)"""
+
+
+GROUPED = {
+    "pairs": [0, T, H, D], "three": [3], "twice": [1, 1, 1, 2, 1], "heads": [0, T, 2 * H, D],
+    "joined": [0, T, 2 * H * D],
+}  # fmt: skip
+
+CASES = [
+    attention("heads", f"{MADE} {QUERIES} {KEYS} {VALUES} {SCORES} {JOINED}"),
+    attention("packed", f"""m = MatMul(x, w) f = Reshape(m, five) g = Transpose<perm=[2,0,3,1,4]>(f)
+        qt = Gather(g, zero) k2 = Gather(g, one) vt = Gather(g, two) kt = Transpose<perm=[0,1,3,2]>(k2) {SCORES}
+        {JOINED}""",
+        weights={"w": (WIDTH, 3 * H * D)}, values={"five": [0, T, 3, H, D], "zero": 0, "one": 1, "two": 2}),
+    attention("packed-and-split", f"""m = MatMul(x, w) q1, k1, v1 = Split<axis=-1>(m, thirds) {QUERIES} {KEYS} {VALUES}
+        {SCORES} {JOINED}""", weights={"w": (WIDTH, 3 * H * D)}, values={"thirds": [H * D] * 3}),
+    attention("grouped-query", f"""{MADE} {QUERIES} {shared('k')} kt = Transpose<perm=[0,2,3,1]>(kw) {shared('v')}
+        vt = Transpose<perm=[0,2,1,3]>(vw) {SCORES} {JOINED}""", values=GROUPED,
+        weights={"q": (WIDTH, 2 * H * D), "c": (2 * H * D,), "o": (2 * H * D, WIDTH)}),
+    attention("multi-query", f"""{MADE} {QUERIES} kh = Unsqueeze(k1, one) kt = Transpose<perm=[0,1,3,2]>(kh)
+        vt = Unsqueeze(v1, one) {SCORES} {JOINED}""", weights={"k": (WIDTH, D), "v": (WIDTH, D)}, values={"one": [1]},
+        refused=("MatMul mixes this axis",)),
+    attention("heads-mixed-by-a-softmax", f"""{MADE} {QUERIES} {KEYS} {VALUES} s = MatMul(qt, kt) p = Softmax<axis=1>(s)
+        {JOINED}""", (D,), refused=("Softmax mixes this axis",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("batch", ["N", 2], ids=["open", "fixed"])
+def test_case(case: Case, batch: str | int) -> None:
+    """Groups, both oracles with their controls, and folded models that run; open batch and fixed."""
+    holds(case, batch)
+
+
+BESIDE = f"""(float[N,{T},{WIDTH}] x) => (float y) {{
+    tx = Transpose<perm=[1,0,2]>(x) d = Shape(tx) n1 = Gather(d, one) e1 = Gather(d, two) w1 = Div(e1, parts)
+    nh = Mul(n1, number) u = Unsqueeze(nh, zeros) wu = Unsqueeze(w1, zeros) f = Concat<axis=0>(tokens, u, wu)
+    q1 = MatMul(tx, q) k1 = MatMul(tx, k) v1 = MatMul(tx, v)
+    qh = Reshape(q1, f) qt = Transpose<perm=[1,0,2]>(qh) kh = Reshape(k1, f) kt = Transpose<perm=[1,2,0]>(kh)
+    vh = Reshape(v1, f) vt = Transpose<perm=[1,0,2]>(vh) s = MatMul(qt, kt) p = Softmax<axis=-1>(s)
+    a = MatMul(p, vt) t = Transpose<perm=[1,0,2]>(a) j = Reshape(t, joined) y = MatMul(j, o) }}"""
+
+
+def test_heads_beside_the_batch() -> None:
+    """torch's MultiheadAttention: [tokens, batch * heads, dimension], and a number of heads that is multiplied."""
+    case = Case(
+        "beside", BESIDE, {**{n: (WIDTH, H * 3) for n in "qkv"}, "o": (H * 3, WIDTH)}, (H,),
+        {"one": 1, "two": 2, "parts": 2, "number": H, "zeros": [0], "tokens": [T], "joined": [T, -1, H * 3]},
+    )  # fmt: skip
+    holds(case, "N")
+    loaded = load(case.model("N"))
+    found = analyse(loaded)
+    folded = emit(loaded, edits(loaded, found, {g.name: pruning(np.arange(3), H) for g in found.groups}))
+    (heads,) = [t for t in folded.graph.initializer if t.name == node(folded, "Mul").input[1]]
+    assert np.frombuffer(heads.raw_data, np.int64).tolist() == [3]
+
+
+TWO = f"""(float[N,{T},{WIDTH}] x) => (float y) {{
+    d = Shape<start=0, end=1>(x) f = Concat<axis=0>(d, tokens, number, size)
+    q1 = MatMul(x, q) k1 = MatMul(x, k) v1 = MatMul(x, v) qh = Reshape(q1, f) qt = Transpose<perm=[0,2,1,3]>(qh)
+    kh = Reshape(k1, f) kt = Transpose<perm=[0,2,3,1]>(kh) vh = Reshape(v1, f) vt = Transpose<perm=[0,2,1,3]>(vh)
+    s = MatMul(qt, kt) p = Softmax<axis=-1>(s) a = MatMul(p, vt) t = Transpose<perm=[0,2,1,3]>(a)
+    j = Reshape(t, joined) z = MatMul(j, o)
+    q4 = MatMul(z, q2) k4 = MatMul(z, k2) v4 = MatMul(z, v2) qi = Reshape(q4, f) qu = Transpose<perm=[0,2,1,3]>(qi)
+    ki = Reshape(k4, f) ku = Transpose<perm=[0,2,3,1]>(ki) vi = Reshape(v4, f) vu = Transpose<perm=[0,2,1,3]>(vi)
+    s2 = MatMul(qu, ku) p2 = Softmax<axis=-1>(s2) a2 = MatMul(p2, vu) t2 = Transpose<perm=[0,2,1,3]>(a2)
+    j2 = Reshape(t2, joined) y = MatMul(j2, o2) }}"""
+
+
+def test_one_list_for_two_layers() -> None:
+    """A target that two layers share: each may keep other heads, and then has a list of its own."""
+    weights = {f"{n}{i}": (WIDTH, H * D) for n in "qkv" for i in ("", "2")}
+    values = {"tokens": [T], "number": [H], "size": [D], "joined": [0, T, -1]}
+    case = Case("two", TWO, {**weights, "o": (H * D, WIDTH), "o2": (H * D, WIDTH)}, (H, WIDTH, H), values)
+    proto = case.model("N")
+    loaded = load(proto)
+    found = analyse(loaded)
+    assert [g.size for g in found.groups] == [H, WIDTH, H]
+    holds(case, "N")
+    first, _, second = found.groups
+    merges = {first.name: pruning(np.arange(2), H), second.name: pruning(np.arange(3), H)}
+    folded = emit(loaded, edits(loaded, found, merges))
+    assert [n.op_type for n in folded.graph.node].count("Concat") == 2
+    same = {name: pruning(np.arange(3), H) for name in (first.name, second.name)}
+    folded = emit(loaded, edits(loaded, found, same))
+    assert [n.op_type for n in folded.graph.node].count("Concat") == 1
+
+
+def test_a_head_is_as_wide_as_its_dimension() -> None:
+    """Rounding counts positions: 4 heads of 3 are 12 wide, in weights that make them and in those that read them."""
+    (group,) = analyse(load(CASES[0].model("N"))).groups
+    assert group.run == D
+    assert {p.positions.shape[1] for p in group.places if p.role in (Role.MAKES, Role.READS)} == {D}
+
+
+def test_what_leaves_most_weights_is_followed() -> None:
+    """Channels 0..3 hold weights, 4..7 none; following one option keeps what the other speaks of."""
+    reach = np.array([5, 5, 5, 5, 0, 0, 0, 0])
+    heads = Option(np.array([6]), np.array([0]), np.array([7]))
+    dims = Option(np.array([6]), np.array([7]), np.array([0, 1, 2, 3]))
+    free = np.zeros(8, bool)
+    assert settled([(dims, heads)], free, reach) == {0: 1}
+    assert settled([(dims, heads)], free, 1 - np.minimum(reach, 1)) == {0: 0}
+    kept = free.copy()
+    kept[0] = True
+    assert settled([(dims, heads)], kept, reach) == {0: 0}, "an option that is blocked is not followed"
