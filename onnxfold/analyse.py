@@ -7,7 +7,7 @@ Rules state facts about single nodes (facts.py); this module puts the facts of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -21,7 +21,7 @@ from .constants import FLOATS
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .graph import Node
-from .lists import editable, replaceable
+from .lists import single, source
 from .model import Model
 from .refusals import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, Refusal, parameters, refusals
 from .rules import RuleTable, default_rules
@@ -235,10 +235,18 @@ class _Analyser:
         at = count.at
         if isinstance(at, At) and at.input is not None:
             name = node.inputs[at.input] if at.input < len(node.inputs) else ""
-            if name and not editable(*self._seen, name, at.index or 0):
+            if name and not self._editable(name, at.index or 0, len(count.of)):
                 self._pin(count.of, Reason(f"{node.op} computes this length", node.label))
                 return
         self.counts.append((node, count))
+
+    def _editable(self, name: str, index: int, size: int) -> bool:
+        """Whether an integer of a list is a constant in it, or `size` times lengths."""
+        found = source(*self._seen, name, index)
+        if found is None:
+            return False
+        constant, at, factor = found
+        return not factor or int(self.model.constants.array(constant).reshape(-1)[at]) == size
 
     def _note_roles(self, node: Node, ties: list[Tie], facts: Iterable[object]) -> None:
         """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
@@ -342,8 +350,8 @@ class _Analyser:
                     continue
             at = count.at.at
             given = "" if at is None or at.input is None else node.inputs[at.input]
-            if at and given and replaceable(*self._seen, given, at.index or 0):
-                self.counts[i] = node, Count(count.of, at, count.sign)
+            if at and given and single(*self._seen, given, at.index or 0):
+                self.counts[i] = node, Count(count.of, replace(at, plain=True), count.sign)
                 continue
             for axis in (count.of, *sources):
                 self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))

@@ -18,7 +18,7 @@ from .bodies import every_initializer, every_node, opened, subgraphs
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
-from .lists import behind, reachable
+from .lists import behind, length
 from .merge import Merge
 from .model import Model
 from .quantise import Scheme
@@ -199,6 +199,15 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     return proto
 
 
+@dataclass(frozen=True)
+class Number:
+    """Element `index` of a list: its new value; `plain` as in `At`."""
+
+    index: int
+    value: int
+    plain: bool
+
+
 class _Patch:
     """Edits of one ModelProto in place; node indices stay those of the original until `sweep`."""
 
@@ -284,9 +293,10 @@ class _Patch:
     def _computed(self, name: str, readers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
         """New numbers in the list `name`, which the graph puts together: in place where all who read it want the same,
         else in a list of its own for every set of numbers."""
-        wanted = dict[tuple[tuple[int, int, int, int], ...], list[tuple[int, int]]]()
+        wanted = dict[tuple[Number, ...], list[tuple[int, int]]]()
         for reader, counted in readers.items():
-            wanted.setdefault(tuple((c.at.index or 0, c.value, c.before, c.after) for c in counted), []).append(reader)
+            numbers = tuple(Number(c.at.index or 0, c.value, c.at.plain) for c in counted)
+            wanted.setdefault(numbers, []).append(reader)
         alone = len(wanted) == 1 and self.uses[name] == len(readers)
         for numbers, who in wanted.items():
             fresh = self._list(name, numbers, min(index for index, _ in who), alone)
@@ -302,17 +312,21 @@ class _Patch:
             self.uses[fresh] = self.uses.get(fresh, 0) + 1
             self.suspects.add(old)
 
-    def _list(self, name: str, numbers: Sequence[tuple[int, int, int, int]], reader: int, alone: bool) -> str:
-        """List `name` with other `numbers` (index, value, lengths counted before and after): `name` itself if `alone`,
-        else one made just before node `reader`."""
+    def _list(self, name: str, numbers: Sequence[Number], reader: int, alone: bool) -> str:
+        """List `name` with other `numbers`: `name` itself if `alone`, else one made just before node `reader`."""
         graph, constants = self.model.graph, self.model.constants
-        pieces = dict[int, list[tuple[int, int, int, int]]]()
-        for index, value, before, after in numbers:
-            found = behind(graph, constants, name, index)
+        if length(graph, name) == 1 and numbers[0].plain:
+            fresh = self._fresh(name)  # a length of other channels, which from now on is a number by itself
+            value = np.full((1,) * len(graph.tensor(name).shape or ()), numbers[0].value)
+            self._add(made(value, fresh, graph.tensor(name).dtype))
+            return fresh
+        pieces = dict[int, list[Number]]()
+        for one in numbers:
+            found = behind(graph, constants, name, one.index)
             if found is None:
-                raise RuleError(f"element {index} of '{name}' cannot be found")
+                raise RuleError(f"element {one.index} of '{name}' cannot be found")
             maker, number, inside = found
-            pieces.setdefault(number, []).append((inside, value, before, after))
+            pieces.setdefault(number, []).append(replace(one, index=inside))
         node = self.nodes[maker]
         if not alone:
             node = NodeProto()
@@ -324,19 +338,11 @@ class _Patch:
             self.more.append((reader, node))
         for number, parts in pieces.items():
             piece = node.input[number]
-            if piece in constants and node.op_type == "Mul":
-                array = constants.array(piece).reshape(-1)
-                self._set_input(node, number, {i: int(array[i]) * new // old for i, _, old, new in parts}, None)
-            elif piece in constants:
-                self._set_input(node, number, {i: value for i, value, _, _ in parts}, None)
-            elif all(reachable(graph, constants, piece, i) for i, *_ in parts):
+            if piece in constants:
+                self._set_input(node, number, {p.index: p.value for p in parts}, None)
+            else:
                 own = self._list(piece, parts, maker if alone else reader, alone and self.uses[piece] == 1)
                 self._give(node, number, own)
-            else:  # a length of other channels, which from now on is another number
-                ((_, value, _, _),) = parts
-                fresh = self._fresh(piece)
-                self._add(made(np.array([value]), fresh, graph.tensor(piece).dtype))
-                self._give(node, number, fresh)
         return str(node.output[0])
 
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
@@ -396,9 +402,7 @@ class _Patch:
             assert i is not None
             found.ints[i] = value
 
-    def _set_input(
-        self, node: NodeProto, number: int, values: Mapping[int | None, int], instead_of: str | None
-    ) -> None:
+    def _set_input(self, node: NodeProto, number: int, values: Mapping[Any, int], instead_of: str | None) -> None:
         old = node.input[number] if number < len(node.input) else ""
         if old:
             array = np.array(self.model.constants.array(old))

@@ -23,6 +23,9 @@ gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 Dim = int | str | None
 TIMES = " by "  # "N by 8": a length that is 8 times an open one, and 8 positions that come again and again
+MICROSOFT = "com.microsoft"
+# What onnxruntime has in the default domain although onnx does not, and the opset from which onnx does.
+OWN_OPERATORS = {"SimplifiedLayerNormalization": 1000, "LayerNormalization": 17}
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
 
@@ -127,15 +130,25 @@ def skeleton(
 
 
 def plain_domains(proto: ModelProto) -> ModelProto:
-    """`proto`, or a copy without "ai.onnx" spelled out in nodes: onnxruntime takes it, checker and inference do not."""
-    if not any(node.domain == "ai.onnx" for node in _all_nodes(proto)):
+    """`proto`, or a copy that onnx's checker and inference take too, where onnxruntime is more generous: without
+    "ai.onnx" spelled out in nodes, and with onnxruntime's own operators of the default domain in com.microsoft."""
+    opset = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    if not any(node.domain == "ai.onnx" or _is_own(node, opset) for node in _all_nodes(proto)):
         return proto
     copy = ModelProto()
     copy.CopyFrom(proto)
     for node in _all_nodes(copy):
-        if node.domain == "ai.onnx":
+        if _is_own(node, opset):
+            node.domain = MICROSOFT
+        elif node.domain == "ai.onnx":
             node.ClearField("domain")
+    if all(o.domain != MICROSOFT for o in copy.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     return copy
+
+
+def _is_own(node: NodeProto, opset: int) -> bool:
+    return node.domain in DEFAULT_DOMAINS and opset < OWN_OPERATORS.get(node.op_type, 0)
 
 
 def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:

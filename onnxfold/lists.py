@@ -29,7 +29,7 @@ def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, 
         return maker, 0, index
     if node.op == "Concat":
         for number, piece in enumerate(node.inputs):
-            size = _length(graph, piece)
+            size = length(graph, piece)
             if size is None:
                 return None
             if index < before + size:
@@ -38,11 +38,12 @@ def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, 
     if node.op == "Mul":
         plain = [number for number, factor in enumerate(node.inputs) if factor in constants]
         if len(plain) == 1:
-            return maker, plain[0], index if (_length(graph, node.inputs[plain[0]]) or 1) > 1 else 0
+            return maker, plain[0], index if (length(graph, node.inputs[plain[0]]) or 1) > 1 else 0
     return None
 
 
-def _length(graph: Graph, name: str) -> int | None:
+def length(graph: Graph, name: str) -> int | None:
+    """How many numbers a list holds; None where that is open, or it is no list."""
     shape = graph.tensor(name).shape
     if shape is None or len(shape) > 1:
         return None
@@ -50,30 +51,29 @@ def _length(graph: Graph, name: str) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def editable(graph: Graph, constants: Known, name: str, index: int) -> bool:
-    """Whether element `index` of list `name` is a constant number, or is made from one in a way that is followed."""
+def source(graph: Graph, constants: Known, name: str, index: int) -> tuple[str, int, bool] | None:
+    """The constant that element `index` of list `name` is made from, the index in it, and whether it is a factor; None
+    where it is made otherwise."""
+    factor = False
     while name not in constants:
+        found = behind(graph, constants, name, index)
+        if found is None:
+            return None
+        maker, number, index = found
+        factor = factor or graph.nodes[maker].op == "Mul"
+        name = graph.nodes[maker].inputs[number]
+    return name, index, factor
+
+
+def single(graph: Graph, constants: Known, name: str, index: int) -> bool:
+    """Whether element `index` of the computed list `name` can give way to a plain number: it is a list by itself, here
+    or further back."""
+    while name not in constants:
+        if length(graph, name) == 1:
+            return True
         found = behind(graph, constants, name, index)
         if found is None:
             return False
         maker, number, index = found
         name = graph.nodes[maker].inputs[number]
-    return True
-
-
-def reachable(graph: Graph, constants: Known, name: str, index: int) -> bool:
-    """Whether element `index` of list `name` can be made another number, where it stands or further back."""
-    return editable(graph, constants, name, index) or replaceable(graph, constants, name, index)
-
-
-def replaceable(graph: Graph, constants: Known, name: str, index: int) -> bool:
-    """Whether element `index` of list `name`, which the graph computes, can give way to a plain number."""
-    while True:
-        found = behind(graph, constants, name, index)
-        if found is None:
-            return False
-        maker, number, index = found
-        piece = graph.nodes[maker].inputs[number]
-        if graph.nodes[maker].op == "Concat" and _length(graph, piece) == 1:
-            return True
-        name = piece
+    return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from .bodies import HOLDERS, every_initializer, every_node  # fmt: skip
+from .fusedshapes import fused_shapes
 from .graph import TIMES, Dim, Graph, TensorInfo, reshaped, skeleton  # fmt: skip
 from .inference import consistent, infer_node, infer_shapes  # fmt: skip
 from .shapevalues import Fixed, ShapeValues
@@ -51,7 +52,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
                 found = values.list_for(name, node) if name else None
                 if found is not None:
                     given[name] = _tensor(found)
-            for name, (shape, kind) in infer_node(graph, node, proto, given).items():
+            for name, (shape, kind) in (infer_node(graph, node, proto, given) or fused_shapes(graph, node)).items():
                 if name in missing:
                     tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
         values.learn(node)

@@ -3,10 +3,10 @@
 The table is put together here, explicitly; importing a family has no effect of its own.
 """
 
-from . import conv, index, layout, linear, norm, pointwise, pool, quantised, recurrent, reduce, reshape
+from . import attention, conv, index, layout, linear, norm, pointwise, pool, quantised, recurrent, reduce, reshape
 from .table import Rule, RuleTable
 
-FAMILIES = (pointwise, conv, linear, recurrent, norm, pool, quantised, reduce, layout, index, reshape)
+FAMILIES = (pointwise, conv, linear, attention, recurrent, norm, pool, quantised, reduce, layout, index, reshape)
 
 
 def default_rules() -> RuleTable:

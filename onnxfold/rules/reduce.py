@@ -117,5 +117,6 @@ RULES = (
     Rule(trilu, ("Trilu",), since=14),
     Rule(compress, ("Compress",)),
     Rule(layer_norm, ("LayerNormalization", "RMSNormalization"), since=17),
+    Rule(layer_norm, ("SimplifiedLayerNormalization", "LayerNormalization"), domain="com.microsoft"),
     Rule(skip_layer_norm, ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), domain="com.microsoft"),
 )

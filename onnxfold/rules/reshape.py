@@ -18,6 +18,10 @@ def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
 
     >>> list(segments(("N", 8, 4, 4), ("N", 128)))
     [([0], [0]), ([1, 2, 3], [1])]
+    >>> list(segments((8, 4, "T"), (32, "T")))
+    [([2], [1]), ([0, 1], [0])]
+    >>> list(segments((6, 4), (4, 6)))
+    [([0, 1], [0, 1])]
     """
     i = 0
     while i < min(len(x), len(y)) and x[i] is not None and x[i] == y[i]:
@@ -26,7 +30,8 @@ def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
     right_x, right_y = len(x), len(y)
     while right_x > i and right_y > i:
         a, b = right_x - 1, right_y - 1
-        while True:
+        alike = x[a] is not None and x[a] == y[b]
+        while not alike:
             dims_x, dims_y = x[a:right_x], y[b:right_y]
             if not all(isinstance(d, int) and d > 0 for d in (*dims_x, *dims_y)):
                 return
