@@ -333,7 +333,8 @@ class _Analyser:
     def _check_counts(self, labels: NDArray[np.int64]) -> None:
         """A length that the graph computes from other axes must be the number of these very channels, or a fraction.
 
-        That is so where one alone of the axes it comes from can change, and has every channel in the same proportion.
+        That is so where one alone of the axes it comes from can change, and has every channel in the same proportion;
+        each as often as quotients ask for, so that they stay exact.
         """
         pinned = self._kept(labels)[1]
         for i, (node, count) in enumerate(self.counts):
@@ -346,7 +347,8 @@ class _Analyser:
             if len(sources) == 1 and count.at.linear and count.sign == 1:
                 mine = np.bincount(labels[count.of.atoms], minlength=len(pinned))
                 theirs = np.bincount(labels[sources[0].atoms], minlength=len(pinned))
-                if np.array_equal(mine * len(sources[0]), theirs * len(count.of)):
+                exact = not (theirs % count.at.unit).any()
+                if exact and np.array_equal(mine * len(sources[0]), theirs * len(count.of)):
                     continue
             at = count.at.at
             given = "" if at is None or at.input is None else node.inputs[at.input]

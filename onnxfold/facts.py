@@ -60,12 +60,14 @@ class Live:
     """The integer needs no edit: the graph computes it from the lengths of `sources`, (tensor, axis) pairs.
 
     `linear` tells that it does so by products and exact divisions alone. Where these turn out to be lengths of other
-    channels, a plain number may take its place `at` (None: its value is open).
+    channels, a plain number may take its place `at` (None: its value is open). Quotients are exact while the length of
+    its source is a multiple of `unit`.
     """
 
     sources: frozenset[tuple[str, int]]
     linear: bool
     at: At | None = None
+    unit: int = 1
 
 
 @dataclass(frozen=True, eq=False)

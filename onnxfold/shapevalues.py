@@ -6,6 +6,7 @@ the batch is open, and the emitter knows which integers follow a folded channel 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -32,7 +33,8 @@ class Value:
 
     An integer with `sources` (the axes whose lengths it is computed from) follows a folded channel by itself. `linear`:
     it is a length, or a product or an exact quotient of lengths and plain numbers, each source once; `factor` is then
-    what the plain numbers make, if they make a whole one (else 0).
+    what the plain numbers make, if they make a whole one (else 0). Quotients are exact while the lengths are multiples
+    of `unit`.
     """
 
     number: int | None
@@ -41,6 +43,7 @@ class Value:
     axis: int | None = None
     linear: bool = True
     factor: int = 1
+    unit: int = 1
 
     @property
     def live(self) -> bool:
@@ -339,7 +342,11 @@ def _combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
         exact = False
     plain_a, plain_b = (v.factor if v.live else v.number or 0 for v in (a, b))
     factor = plain_a * plain_b if how is _multiply else plain_a // plain_b if plain_b and not plain_a % plain_b else 0
-    return Value(number, a.sources | b.sources, linear=exact and a.linear and b.linear, factor=factor if exact else 0)
+    unit = a.unit * b.unit
+    if exact and how is _divide:
+        unit *= plain_b // (math.gcd(plain_a, plain_b) if plain_a else 1)
+    exact = exact and a.linear and b.linear
+    return Value(number, a.sources | b.sources, linear=exact, factor=factor if exact else 0, unit=unit)
 
 
 def _arithmetic(how: Callable[[int, int], int]) -> Callable[[ShapeValues, Node], Values]:

@@ -12,4 +12,4 @@ def follow(axis: Axis, value: Value, at: At, sign: int = 1) -> list[Count]:
         return []
     if not value.live:
         return [Count(axis, at, sign)]
-    return [Count(axis, Live(value.sources, value.linear, None if value.number is None else at), sign)]
+    return [Count(axis, Live(value.sources, value.linear, None if value.number is None else at, value.unit), sign)]

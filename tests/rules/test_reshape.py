@@ -97,6 +97,13 @@ CASES = [
             y = Conv(c, t)""", (6,),
             weights={"u": (6, 4, 1, 1), "v": (6, 4, 1, 1), "t": (5, 6, 1, 1)},
             values={"zeros": [0], "ones": [1], "twos": [2]}, refused=("Slice takes this length from another axis",)),
+    between("computed-half-twice", """s = Shape(h) o = Gather(s, ones) q = Div(o, twos) r = Mul(q, twos)
+            e = Slice(h, zeros, r, ones) y = Conv(e, u)""",
+            weights={"u": (5, 8, 1, 1)}, values={"zeros": [0], "ones": [1], "twos": [2]}),
+    between("computed-halves-rounded-up", """s = Shape(h) o = Gather(s, ones) p = Add(o, ones) r = Div(p, twos)
+            q = Mul(r, ones) e = Slice(h, zeros, q, ones) t = Mul(r, twos) f = Slice(h, q, t, ones) g = Mul(e, f)
+            y = Conv(g, u)""", (4,),
+            weights={"u": (5, 4, 1, 1)}, values={"zeros": [0], "ones": [1], "twos": [2]}),
     between("computed-halves-that-belong-together", """s = Shape(h) o = Gather(s, ones) q = Div(o, twos)
             e = Slice(h, zeros, q, ones) f = Slice(h, q, o, ones) g = Mul(e, f) y = Conv(g, u)""", (4,),
             weights={"u": (5, 4, 1, 1)}, values={"zeros": [0], "ones": [1], "twos": [2]}),
