@@ -14,10 +14,8 @@ namespace py = pybind11;
 namespace {
 
 // The matrix is read where it lies: nothing is copied or converted behind the caller's back.
-onnxfold::GramView view_of(const py::array& gram) {
-  if (!py::dtype::of<double>().is(gram.dtype())) {
-    throw py::type_error("gram must be float64, not " + std::string(py::str(gram.dtype())));
-  }
+template <typename Real>
+onnxfold::BasicGram<Real> view_of(const py::array& gram) {
   if (gram.ndim() != 2 || gram.shape(0) != gram.shape(1)) {
     throw py::value_error("gram must be a square matrix, not of shape " + std::string(py::str(gram.attr("shape"))));
   }
@@ -25,7 +23,13 @@ onnxfold::GramView view_of(const py::array& gram) {
   if ((gram.flags() & kNeeded) != kNeeded) {
     throw py::value_error("gram must be C-contiguous: pass numpy.ascontiguousarray(gram)");
   }
-  return {static_cast<const double*>(gram.data()), static_cast<std::size_t>(gram.shape(0))};
+  return {static_cast<const Real*>(gram.data()), static_cast<std::size_t>(gram.shape(0))};
+}
+
+bool is_single(const py::array& gram) {
+  if (py::dtype::of<float>().is(gram.dtype())) return true;
+  if (py::dtype::of<double>().is(gram.dtype())) return false;
+  throw py::type_error("gram must be float64 or float32, not " + std::string(py::str(gram.dtype())));
 }
 
 std::size_t not_negative(const char* name, std::int64_t value) {
@@ -38,9 +42,23 @@ py::array_t<T> to_array(const std::vector<T>& values) {
   return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
+template <typename Real>
+onnxfold::Solution solved(const py::array& gram, std::size_t clusters, const onnxfold::Options& options) {
+  const onnxfold::BasicGram<Real> view = view_of<Real>(gram);
+  const py::gil_scoped_release unlocked;
+  return onnxfold::solve(view, clusters, options);
+}
+
+template <typename Real>
+std::vector<onnxfold::Merge> merged(const py::array& gram) {
+  const onnxfold::BasicGram<Real> view = view_of<Real>(gram);
+  const py::gil_scoped_release unlocked;
+  onnxfold::require_usable(view);
+  return onnxfold::ward(view);
+}
+
 py::tuple cluster(const py::array& gram, std::int64_t k, std::int64_t seed, std::int64_t restarts, std::int64_t sweeps,
                   std::int64_t perturbations, std::int64_t threads) {
-  const onnxfold::GramView view = view_of(gram);
   const std::size_t clusters = not_negative("k", k);
   onnxfold::Options options;
   options.seed = not_negative("seed", seed);
@@ -48,27 +66,19 @@ py::tuple cluster(const py::array& gram, std::int64_t k, std::int64_t seed, std:
   options.max_sweeps = not_negative("sweeps", sweeps);
   options.perturbations = not_negative("perturbations", perturbations);
   options.threads = not_negative("threads", threads);
-  onnxfold::Solution solution;
-  {
-    const py::gil_scoped_release unlocked;
-    solution = onnxfold::solve(view, clusters, options);
-  }
+  const onnxfold::Solution solution =
+      is_single(gram) ? solved<float>(gram, clusters, options) : solved<double>(gram, clusters, options);
   return py::make_tuple(to_array(solution.labels), solution.inertia, solution.sweeps);
 }
 
 py::tuple ward(const py::array& gram) {
-  const onnxfold::GramView view = view_of(gram);
   std::vector<std::int32_t> left;
   std::vector<std::int32_t> right;
   std::vector<double> height;
-  {
-    const py::gil_scoped_release unlocked;
-    onnxfold::require_usable(view);
-    for (const onnxfold::Merge& merge : onnxfold::ward(view)) {
-      left.push_back(static_cast<std::int32_t>(merge.left));
-      right.push_back(static_cast<std::int32_t>(merge.right));
-      height.push_back(merge.height);
-    }
+  for (const onnxfold::Merge& merge : is_single(gram) ? merged<float>(gram) : merged<double>(gram)) {
+    left.push_back(static_cast<std::int32_t>(merge.left));
+    right.push_back(static_cast<std::int32_t>(merge.right));
+    height.push_back(merge.height);
   }
   return py::make_tuple(to_array(left), to_array(right), to_array(height));
 }

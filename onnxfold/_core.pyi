@@ -3,8 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+Gram = NDArray[np.float64] | NDArray[np.float32]
+
 def cluster(
-    gram: NDArray[np.float64],
+    gram: Gram,
     k: int,
     seed: int,
     restarts: int,
@@ -12,4 +14,4 @@ def cluster(
     perturbations: int,
     threads: int,
 ) -> tuple[NDArray[np.int32], float, int]: ...
-def ward(gram: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]: ...
+def ward(gram: Gram) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]: ...

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+_lock = Lock()
+_inside: list[Any] = []  # the limit that is set, once for every one that is inside: several threads may be
 
-def one_thread(when: bool = True) -> AbstractContextManager[Any]:
-    """BLAS with one thread inside this, if `when`.
+
+@contextmanager
+def one_thread(when: bool = True) -> Iterator[None]:
+    """BLAS with one thread inside this, if `when`; as it was before when the last thread has left.
 
     For many small matrices one is best: where something else runs on the machine, two that wait for each other took
     forty times as long (the survey of a small ResNet, two cores, OpenBLAS).
     """
-    return _controller().limit(limits=1, user_api="blas") if when else nullcontext()
+    if not when:
+        yield
+        return
+    with _lock:
+        _inside.append(_inside[0] if _inside else _controller().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _lock:
+            limit = _inside.pop()
+            if not _inside:
+                limit.restore_original_limits()
 
 
 @cache

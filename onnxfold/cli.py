@@ -24,6 +24,7 @@ from .progress import announced, on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
 from .request import DEFAULT_MAX_ERROR
+from .room import size_of
 from .samples import Effort
 from .sweeping import SHARES, sweep
 from .sweepreport import SweepReport
@@ -126,12 +127,17 @@ def _fold(given: Sequence[str]) -> int:
         "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
     )
     budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
+    budget.add_argument(
+        "--group-ratio", metavar="REGEX=R", action="append", default=[],
+        help="another --ratio for these groups or nodes; without --ratio, only they shrink",
+    )  # fmt: skip
     what = _which(parser)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
     how = _how(parser)
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
+    _large(parser)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
     _last(output)
@@ -148,7 +154,9 @@ def _fold(given: Sequence[str]) -> int:
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
-            external_data=options.save_as_external_data, **_manner(options),
+            external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
+            max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
+            scheduler=options.scheduler, **_manner(options),
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
@@ -221,6 +229,13 @@ def _how(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
     how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
     return how
+
+
+def _large(parser: argparse.ArgumentParser) -> None:
+    large = parser.add_argument_group("large models (docs/large-models.md)")
+    large.add_argument("--max-memory", metavar="SIZE", help="like 4G: what takes more to run is never loaded whole")
+    large.add_argument("--jobs", metavar="N", type=int, default=1, help="merge N groups at a time (default 1)")
+    large.add_argument("--scheduler", metavar="ADDRESS", default="", help="a Dask cluster: its workers merge groups")
 
 
 def _manner(options: argparse.Namespace) -> dict[str, Any]:
@@ -307,6 +322,19 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
+
+
+def _ratios(given: Sequence[str]) -> dict[str, float]:
+    ratios = {}
+    for text in given:
+        pattern, equals, share = text.rpartition("=")
+        try:
+            ratios[pattern] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not pattern:
+            raise RequestError(f"--group-ratio wants REGEX=R (like 'layers.7.*mlp=0.5'), not '{text}'")
+    return ratios
 
 
 def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +13,26 @@ from onnx import ModelProto
 
 from .analyse import Analysis
 from .channels import ChannelGroup, Role
-from .cluster import Assignment, Clusterer, cluster, ward_curve
+from .cluster import Assignment, Clusterer, Gram, cluster, ward_curve
+from .crew import Crew
 from .emit import edits, emit, removed_atoms
-from .features import Method, feature_gram, magnitudes
+from .features import Method, feature_gram
 from .gather import gather
-from .merge import Merge, folding, pruning
+from .groupwork import Outcome, Task, run
+from .merge import Merge
 from .model import Model
 from .plan import BLOCK, Width
+from .progress import Progress
 from .recover import fold_ar, variance_correction
-
-Fix = Callable[[Merge], Merge]
+from .tensors import Pending
 
 
 class Compressor:
-    """One model and one method; remembers Gram matrices, so that several plans can be tried."""
+    """One model and one method; remembers Gram matrices, so that several plans can be tried.
+
+    `streamed`: it does not, and new values of weights outside the model's file are computed when they are written. Then
+    what is in memory depends on the widest group, not on the model.
+    """
 
     def __init__(
         self,
@@ -34,18 +42,28 @@ class Compressor:
         clusterer: Clusterer = Clusterer.NATIVE,
         seed: int = 0,
         threads: int = 0,
+        crew: Crew | None = None,
+        streamed: bool = False,
     ) -> None:
-        self.model, self.analysis, self.method = model, analysis, method
+        self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
         self._clusterer, self._seed, self._threads = clusterer, seed, threads
-        self._grams: dict[str, NDArray[np.float64]] = {}
+        self._crew = crew or Crew()
+        self._grams: dict[str, Gram] = {}
+        self._curves: dict[str, NDArray[np.float64]] = {}
+        self._totals: dict[str, float] = {}
         self._made: dict[tuple[str, int], Merge] = {}
+        self._recovered: dict[tuple[str, int, bool], Merge] = {}
         self._groups = {group.name: group for group in analysis.groups}
 
-    def gram(self, name: str) -> NDArray[np.float64]:
+    def gram(self, name: str) -> Gram:
         """The Gram matrix of group `name`'s features."""
-        if name not in self._grams:
-            self._grams[name] = feature_gram(gather(self.model, self.analysis, self._groups[name]))
-        return self._grams[name]
+        if name in self._grams:
+            return self._grams[name]
+        made = feature_gram(gather(self.model, self.analysis, self._groups[name]), self._threads)
+        self._totals[name] = float(np.trace(made))
+        if not self.streamed:
+            self._grams[name] = made
+        return made
 
     def reader_features(self, name: str) -> list[int]:
         """How many inputs the readers of a group have: all their channels, times the kernel."""
@@ -56,11 +74,18 @@ class Compressor:
             found.append(math.prod(sizes))
         return found
 
-    def curve(self, name: str, gram: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    def curve(self, name: str, gram: Gram | None = None) -> NDArray[np.float64]:
         """[k] the merge error with k clusters, equal cells respected; NaN where k is not a multiple of the cells.
 
         By the features of the weights, or by another `gram` [n, n]."""
-        group, whole = self._groups[name], self.gram(name) if gram is None else gram
+        if gram is not None:
+            return self._curve(name, gram)
+        if name not in self._curves:
+            self._curves[name] = self._curve(name, self.gram(name))
+        return self._curves[name].copy()
+
+    def _curve(self, name: str, whole: Gram) -> NDArray[np.float64]:
+        group = self._groups[name]
         if group.blocks == 1:
             return ward_curve(whole)
         cells = [np.flatnonzero(group.cells == c) for c in range(group.blocks)]
@@ -71,14 +96,34 @@ class Compressor:
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels, before any recovery."""
         if (name, keep) not in self._made:
-            group = self._groups[name]
-            if self.method not in (Method.PRUNE_L1, Method.PRUNE_L2):
-                self._made[name, keep] = self._fold(group, keep)
-            else:
-                self._made[name, keep] = self._prune(group, keep)
+            self._take(name, keep, False, run(self._task(name, keep, False, self.gram(name))))
         return self._made[name, keep]
 
-    def clusters(self, name: str, gram: NDArray[np.float64], keep: int) -> Assignment:
+    def prepare(self, keep: Mapping[str, int], repair: bool, progress: Progress[Any]) -> None:
+        """Merge the groups of a plan, as tasks that may run side by side; `repair` their merges as `recovered` does."""
+        known = {key[:2] for key in self._recovered} if repair else self._made
+        open_ = [key for key in keep.items() if key not in known]
+        tasks = (self._task(name, k, repair, self._grams.get(name)) for name, k in open_)
+        with closing(self._crew.each(run, tasks)) as done:
+            for _ in progress("merging groups", open_):
+                number, outcome = next(done)
+                self._take(*open_[number], repair, outcome)
+
+    def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> Task:
+        group = self._groups[name]
+        weights = gather(self.model, self.analysis, group)
+        threads = self._crew.threads(self._threads)
+        how = (self.method, self._clusterer, self._seed, threads)
+        known = None if self._crew.away else gram
+        return Task(name, keep, weights, self.cells(name), *how, repair, repair and not self.streamed, known)
+
+    def _take(self, name: str, keep: int, repaired: bool, outcome: Outcome) -> None:
+        """Remember what became of a task."""
+        self._made[name, keep], self._totals[name] = outcome.merge(), outcome.total
+        if repaired:
+            self._recovered |= {(name, keep, fused): outcome.repaired(fused) for fused in (False, not self.streamed)}
+
+    def clusters(self, name: str, gram: Gram, keep: int) -> Assignment:
         """The channels of group `name` in `keep` clusters by a Gram matrix, none across cells."""
         return cluster(
             gram, keep, blocks=self.cells(name), seed=self._seed, clusterer=self._clusterer, threads=self._threads
@@ -91,7 +136,9 @@ class Compressor:
 
     def recovered(self, name: str, keep: int, fused: bool = True) -> Merge:
         """The merge by weights with closed-form recovery, see `repair`."""
-        return self.repair(name, self.merge(name, keep), fused)
+        if (name, keep, fused) not in self._recovered:
+            self._recovered[name, keep, fused] = self.repair(name, self.merge(name, keep), fused)
+        return self._recovered[name, keep, fused]
 
     def repair(self, name: str, merge: Merge, fused: bool = True) -> Merge:
         """A merge of group `name` with Fold-AR, and with the correction of fused normalisation if `fused`."""
@@ -105,12 +152,21 @@ class Compressor:
 
     def relative_error(self, name: str, merge: Merge) -> float:
         """The merge's error over that of one channel for all (0..1)."""
-        total = float(np.trace(self.gram(name)))
+        if name not in self._totals:
+            self.gram(name)
+        total = self._totals[name]
         return merge.error / total if total > 0 else 0.0
 
     def emit(self, merges: Mapping[str, Merge]) -> ModelProto:
-        """The model with these merges."""
-        return emit(self.model, edits(self.model, self.analysis, merges))
+        """The model with these merges; of one that is streamed, without the values in `pending`."""
+        return emit(self.model, edits(self.model, self.analysis, merges, lazy=self.streamed))
+
+    def pending(self, merges: Mapping[str, Merge]) -> Mapping[str, Pending]:
+        """The new values, by tensor, that `emit` leaves to the writer."""
+        if not self.streamed:
+            return {}
+        arrays = edits(self.model, self.analysis, merges, lazy=True).arrays
+        return {name: values for name, values in arrays.items() if isinstance(values, Pending)}
 
     def lengths(self, keep: Mapping[str, int]) -> Mapping[tuple[str, int], int]:
         """New axis lengths under a plan."""
@@ -127,22 +183,6 @@ class Compressor:
         """How many channels the kernels that make a group compute at once."""
         nodes = (self.model.graph.nodes[i] for p in self._groups[name].parameters for i in p.nodes)
         return BLOCK if any("Conv" in node.op for node in nodes) else 1
-
-    def _fold(self, group: ChannelGroup, keep: int) -> Merge:
-        found = self.clusters(group.name, self.gram(group.name), keep)
-        return folding(found.labels, found.inertia)
-
-    def _prune(self, group: ChannelGroup, keep: int) -> Merge:
-        scores = magnitudes(gather(self.model, self.analysis, group), self.method)
-        best = np.lexsort((np.arange(group.size), -scores))  # the first of equals stays
-        each = keep // group.blocks
-        kept = np.concatenate([best[group.cells[best] == c][:each] for c in range(group.blocks)])
-        return pruning(kept, group.size, self._dropped(group, kept))
-
-    def _dropped(self, group: ChannelGroup, kept: NDArray[np.int64]) -> float:
-        """Squared size of the centred features of the dropped channels, to compare with a clustering's inertia."""
-        gone = np.setdiff1d(np.arange(group.size), kept)
-        return float(np.diag(self.gram(group.name))[gone].sum())
 
 
 def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
+from onnx.external_data_helper import uses_external_data
 
 from .bodies import DEFAULT_DOMAINS, every_initializer, every_node
 from .errors import ModelError
-from .external import tensor_array
+from .external import Stretch, tensor_array
 from .graph import Graph, Node
 from .quantise import Scheme, dequantise
 from .stored import DEQUANTIZE, Stored, Unwritable, dequantises, find, scheme_of, unpacked
@@ -122,6 +123,13 @@ class Constants:
     def initializer(self, name: str) -> TensorProto | None:
         """The initializer called `name`, or None if the constant comes from a node."""
         return self._initializers.get(name)
+
+    def outside(self, name: str) -> Stretch | None:
+        """Where the values of `name` are in another file; None if they are not, or take arithmetic to be had."""
+        tensor = self._initializers.get(name)
+        if tensor is None or name in self.stored or self._folder is None or not uses_external_data(tensor):
+            return None
+        return Stretch.of(tensor, self._folder)
 
     def array(self, name: str) -> NDArray[Any]:
         """The value of constant `name` in its own element type (read-only); of a stored one, as floats."""

@@ -52,7 +52,7 @@ def decide(
 
     def finish(plan: Plan) -> Folded:
         merges = _merges(work, plan, recovery, trial, progress)
-        return Folded(work.emit(merges), merges)
+        return Folded(work.emit(merges), merges, pending=work.pending(merges))
 
     if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
         merges = _boldest(work, budget, chosen, recovery, trial, progress)
@@ -66,7 +66,7 @@ def decide(
         plans = ladder(widths, budget.round_to)
         plan = plans[_fastest([p.keep for p in plans], work.merge, work, price, budget, gauge, progress)]
     elif budget.aim is Aim.RATIO:
-        plan = uniform(widths, budget.value, budget.round_to)
+        plan = uniform(widths, budget.value, budget.round_to, _special(work, budget))
     else:
         plan = met(work, widths, budget, price)
     return Decision(finish(plan), plan.ratio)
@@ -77,7 +77,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
     work = sampled.work
     widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
-        plan = uniform(widths, budget.value, budget.round_to)
+        plan = uniform(widths, budget.value, budget.round_to, _special(work, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
@@ -100,6 +100,14 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
         return Decision(finish(Plan(steps[at].keep)), None)
     return Decision(_smallest(sampled, steps, budget, progress), None)
+
+
+def _special(work: Compressor, budget: Budget) -> dict[str, float]:
+    """The ratios of groups that have one of their own, by name; the first pattern that fits counts."""
+    found = dict[str, float]()
+    for pattern, ratio in reversed(budget.special):
+        found.update((g.name, ratio) for g in work.analysis.groups if any(map(pattern.search, (g.name, *g.makers))))
+    return found
 
 
 def met(work: Compressor, widths: Sequence[Width], budget: Budget, price: Price) -> Plan:
@@ -232,13 +240,17 @@ def _merges(
 ) -> dict[str, Merge]:
     """All merges of a plan. Fused normalisation is corrected only if that brings the spread of the outputs closer.
 
+    Where a model is streamed that cannot be measured, and nothing is corrected: what is so large is a transformer, and
+    normalises its residual stream itself.
+
     The correction restores variance, so variance is what it is judged by. Judging it group by group, or by the error of
     the outputs, fits the probe inputs instead: measured on fused ResNet-20 and -56, 49 % against 66 % top-1.
     """
-    merges = {
-        name: _repaired(work, name, keep, recovery, True)
-        for name, keep in progress("merging groups", list(plan.keep.items()))
-    }
+    work.prepare(plan.keep, recovery is not Recovery.NONE, progress)
+    measured = not work.streamed
+    merges = {name: _repaired(work, name, keep, recovery, measured) for name, keep in plan.keep.items()}
+    if not measured:
+        return merges
     fused = [name for name in merges if recovery is not Recovery.NONE and work.has_fused(name)]
     if not fused or not trial.possible:
         return merges

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from .merge import Merge
 from .model import Model
 from .quantise import Scheme
 from .shelf import Shelf
-from .tensors import made, replaced
+from .tensors import Pending, deferred, made, replaced
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Integer:
 @dataclass(frozen=True)
 class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
-    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding."""
+    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. Arrays that are
+    `Pending` are computed when they are written."""
 
-    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
     lengths: Mapping[tuple[str, int], int]
     schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
@@ -53,8 +55,9 @@ def edits(
     analysis: Analysis,
     merges: Mapping[str, Merge],
     skip: frozenset[SlotKey] = frozenset(),
+    lazy: bool = False,
 ) -> Edits:
-    """What the merges (by group name) change.
+    """What the merges (by group name) change; if `lazy`, new values of weights outside the model's file are pending.
 
     `skip` leaves out parameter axes on purpose: the negative control of the oracles, never anything else.
     """
@@ -68,7 +71,11 @@ def edits(
         for place in group.parameters:
             if (place.tensor, place.axis, place.blocks) not in skip:
                 changes.setdefault(place.tensor, []).append((place, group, merge))
-    arrays = {name: _merged(model, analysis, name, parts, kept) for name, parts in changes.items()}
+    arrays: dict[str, NDArray[Any] | Pending] = {}
+    for name, parts in changes.items():
+        make = partial(_merged, model, analysis, name, parts, kept)
+        later = lazy and all(p.blocks == 1 for p, _, _ in parts) and model.constants.outside(name) is not None
+        arrays[name] = Pending(_shape(model, analysis, name, parts, kept), make) if later else make()
     integers = [(r, int(kept[r.of].sum())) for r in analysis.recounts]
     return Edits(
         arrays,
@@ -102,6 +109,23 @@ def _merged(
         matrix = _axis_matrix(here, name, kept[start : start + size])
         array = _apply(matrix, array, axis, blocks)
     return (array if original.dtype.kind not in "iu" else np.rint(array)).astype(original.dtype)
+
+
+def _shape(
+    model: Model,
+    analysis: Analysis,
+    name: str,
+    parts: Sequence[tuple[Place, ChannelGroup, Merge]],
+    kept: NDArray[np.bool_],
+) -> tuple[int, ...]:
+    """The shape of what `_merged` gives, where no place has blocks."""
+    tensor = model.constants.initializer(name)
+    assert tensor is not None
+    shape = list(tensor.dims)
+    for axis in {place.axis for place, _, _ in parts}:
+        start, size = analysis.slots[name, axis, 1]
+        shape[axis] = int(kept[start : start + size].sum())
+    return tuple(shape)
 
 
 def _scheme(
@@ -185,11 +209,14 @@ def _apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> N
 
 
 def emit(model: Model, changes: Edits) -> ModelProto:
-    """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte."""
+    """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte.
+
+    Tensors with pending values have them not (`tensors.is_deferred`): they are for who writes them.
+    """
     proto = ModelProto()
     proto.CopyFrom(model.proto)
     shelf, stored = Shelf(proto, model.constants, model.folder), model.constants.stored
-    shelf.write({name: array for name, array in changes.arrays.items() if name in stored}, changes.schemes)
+    shelf.write({name: _now(array) for name, array in changes.arrays.items() if name in stored}, changes.schemes)
     writer = _Patch(proto, model)
     writer.suspects |= shelf.left
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
@@ -228,12 +255,14 @@ class _Patch:
         self.suspects: set[str] = set()
         self.as_they_were: set[str] = set()  # weights whose new values have a name of their own
 
-    def arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def arrays(self, arrays: Mapping[str, NDArray[Any] | Pending]) -> None:
         for name, array in arrays.items():
             if self._feeds_constants(name, arrays):
-                self._beside(name, array)
+                self._beside(name, _now(array))
                 continue
-            if not self._in_place(name, array):
+            if isinstance(array, Pending):
+                deferred(self.initializers[name], array)
+            elif not self._in_place(name, array):
                 self._release(self.model.graph.producer[name])
                 self._add(made(array, name, 0))
 
@@ -248,7 +277,7 @@ class _Patch:
         _replace_constant(node, array)
         return True
 
-    def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any] | Pending]) -> bool:
         """Whether a constant that stays as it is (the other half of a shared weight, say) is computed from `name`."""
         made = [o for i in self.model.graph.consumers.get(name, ()) for o in self.model.graph.nodes[i].outputs if o]
         return any(o in self.model.constants and o not in arrays for o in made)
@@ -437,6 +466,10 @@ class _Patch:
             name = f"{base}_folded{number}"
         self.names.add(name)
         return name
+
+
+def _now(array: NDArray[Any] | Pending) -> NDArray[Any]:
+    return array.make() if isinstance(array, Pending) else array
 
 
 def _all_names(graph: onnx.GraphProto) -> set[str]:

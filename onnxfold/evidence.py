@@ -11,6 +11,7 @@ from .errors import RequestError
 from .features import Method
 from .images import Preprocess
 from .model import Model
+from .plan import Aim
 from .progress import Progress
 from .recover import Recovery
 from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
@@ -55,6 +56,21 @@ def gather_evidence(
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
         raise RequestError(f"{what} needs samples ({why}): give --calibration")
     return found
+
+
+def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim: Aim) -> None:
+    """Raise RequestError for what cannot be had of a model that is too large to be run here."""
+    asked = {
+        "--calibration": calibration is not None, f"--method {method.value}": method in _SAMPLED,
+        f"--recovery {recovery.value}": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
+        f"--{aim.value}": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
+    }  # fmt: skip
+    for what, given in asked.items():
+        if given:
+            raise RequestError(
+                f"{what} needs the model to run, and it is too large for that (over 2 GiB, or over --max-memory): give "
+                "--ratio, --target-params, --target-macs or --target-size, which weights alone can decide"
+            )
 
 
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:

@@ -6,6 +6,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from onnx.external_data_helper import uses_external_data
 from .bodies import subgraphs
 from .errors import ModelError
 
+PIECE = 2**24  # bytes that are copied at a time
 _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 
 
@@ -97,6 +99,17 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     return file, offset, length
 
 
+def refuse_nan(kind: int, name: str, piece: bytes | memoryview) -> None:
+    """Raise ModelError if `piece`, some of the raw bytes of weight `name` of element type `kind`, holds NaN."""
+    if kind in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        bad = bool(np.isnan(np.frombuffer(piece, np.float32 if kind == TensorProto.FLOAT else np.float64)).any())
+    else:  # bits: half as long as in numpy, and ml_dtypes takes ten times as long
+        infinite = {int(TensorProto.FLOAT16): 0x7C00, int(TensorProto.BFLOAT16): 0x7F80}.get(kind)
+        bad = infinite is not None and bool(((np.frombuffer(piece, np.uint16) & 0x7FFF) > infinite).any())
+    if bad:
+        raise ModelError(f"weight '{name}' has values that are NaN: the model is broken, export it again")
+
+
 def external_length(tensor: TensorProto) -> int:
     """Bytes that an external tensor takes."""
     declared = next((entry.value for entry in tensor.external_data if entry.key == "length"), "")
@@ -114,14 +127,53 @@ def _bytes(tensor: TensorProto) -> int | None:
     return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Where the values of an external tensor are: bytes of a file, of one element type (of onnx) and shape."""
+
+    file: Path
+    offset: int
+    length: int
+    kind: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: TensorProto, folder: Path) -> Stretch:
+        """That of `tensor`. Raises ModelError unless all of it lies inside `folder`."""
+        return cls(*external_file(tensor, folder), tensor.data_type, tuple(tensor.dims))
+
+    def raw(self) -> memoryview:
+        """The raw bytes, memory-mapped: nothing is read until it is used, and all is let go with the view."""
+        if self.length == 0:
+            return memoryview(b"")
+        try:
+            with self.file.open("rb") as handle:
+                mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:  # it was there when the model was loaded
+            raise ModelError(f"{self.file} cannot be read: {error.strerror or error}") from error
+        return memoryview(mapped)[self.offset : self.offset + self.length]
+
+    def pieces(self) -> Iterator[bytes]:
+        """The raw bytes one after the other, read and not mapped, so that they do not stay in memory."""
+        with self.file.open("rb") as handle:
+            handle.seek(self.offset)
+            left = self.length
+            while left:
+                piece = handle.read(min(left, PIECE))
+                if not piece:
+                    raise ModelError(f"{self.file} became shorter while it was read")
+                left -= len(piece)
+                yield piece
+
+    def array(self) -> NDArray[Any]:
+        """The values, memory-mapped and read-only, in their own element type."""
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(self.kind)
+        return np.frombuffer(self.raw(), dtype=dtype).reshape(self.shape)
+
+
 def read_external(tensor: TensorProto, folder: Path) -> memoryview:
     """The raw bytes of an external tensor, memory-mapped (nothing is read until it is used)."""
-    file, offset, length = external_file(tensor, folder)
-    if length == 0:
-        return memoryview(b"")
-    with file.open("rb") as handle:
-        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    return memoryview(mapped)[offset : offset + length]
+    return Stretch.of(tensor, folder).raw()
 
 
 def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
@@ -134,5 +186,4 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[Any]:
             raise ModelError(f"weight '{tensor.name}' cannot be read: {error}") from error
     if folder is None:
         raise ModelError(f"weight '{tensor.name}' is stored outside the model: load it from its path")
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return np.frombuffer(read_external(tensor, folder), dtype=dtype).reshape(tuple(tensor.dims))
+    return Stretch.of(tensor, folder).array()

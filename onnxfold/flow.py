@@ -18,9 +18,11 @@ from .cluster import Clusterer
 from .compress import Compressor
 from .costs import costs, count_parameters
 from .coverage import coverage
+from .crew import Crew
 from .errors import NothingToFoldError, ValidationError
 from .estimate import estimate
-from .evidence import gather_evidence, keep_samples
+from .evidence import gather_evidence, keep_samples, refuse_samples
+from .excerpt import block_checked, check_block
 from .features import Method
 from .images import Preprocess
 from .inputs import DESCRIPTION
@@ -33,27 +35,33 @@ from .progress import Progress, silent
 from .recover import Recovery
 from .refit import Refitted
 from .report import FoldReport, GroupReport, Size
-from .request import Manner, check_seed, make_budget, patterns
+from .request import Manner, check_jobs, check_seed, make_budget, patterns
+from .room import check_memory, comparable
 from .samples import Effort, Samples
 from .session import Feeds, resolve_providers
 from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
 from .store import check_target, staged
+from .tensors import Pending
 from .validate import SLOWER, Check, check
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """A folded model and what is known about it. `model` refers to the original's external data, if that has any."""
+    """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
+
+    Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes.
+    """
 
     model: ModelProto = field(repr=False)
     report: FoldReport
     _source: Model = field(repr=False)
+    _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
 
     def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
         """Write the model atomically, with a new external data file where the original has one."""
         target = Path(path)
         check_target(target, self._source.path)
-        with staged(self.model, self._source, target, external_data) as written:
+        with staged(self.model, self._source, target, external_data, self._pending) as written:
             written.commit()
 
 
@@ -85,6 +93,10 @@ def fold(
     threads: int = 0,
     latency: bool = True,
     external_data: bool = False,
+    group_ratios: Mapping[str, float] | None = None,
+    max_memory: int | None = None,
+    jobs: int = 1,
+    scheduler: str = "",
     progress: Progress[Any] = silent,
     announce: Callable[[str], None] | None = None,
 ) -> FoldResult:
@@ -120,6 +132,12 @@ def fold(
         threads: for clustering; 0 for all. Does not change the result.
         latency: measure latencies too.
         external_data: store weights of over 1 KiB beside the output file.
+        group_ratios: ratios of groups that a regular expression fits (as `include` does), the first one that does; with
+            them, `ratio` is that of all others (default 0).
+        max_memory: bytes. A model that takes more to run (or is over 2 GiB) is never loaded whole: weights alone
+            decide, read group by group, and the check is of files and one block (docs/large-models.md).
+        jobs: so many groups are merged at a time. Does not change the result.
+        scheduler: the address of a Dask scheduler whose workers merge the groups, like "tcp://127.0.0.1:8786".
         progress: called with a title and a list, yields its items; `onnxfold.progress.on_terminal` shows a bar.
         announce: told before anything that takes long how long that may be.
 
@@ -130,18 +148,28 @@ def fold(
     begin = time.perf_counter()
     manner = Manner.of(method, recovery, clusterer, effort, seed, threads, include, exclude)
     budget = make_budget(
-        ratio, target_params, target_macs, max_error, min_agreement, target_size, target_latency, round_to
+        ratio, target_params, target_macs, max_error, min_agreement, target_size, target_latency, round_to, group_ratios
     )
+    check_jobs(jobs)
+    crew = Crew(jobs, scheduler)
     usable, missing = resolve_providers(providers)
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
-    found = subject(model, input_shapes, manner.patterns)
+    found = subject(model, input_shapes, manner.patterns, max_memory)
     loaded, prices = found.model, found.prices
+    if found.streamed:
+        refuse_samples(calibration, manner.method, manner.recovery, budget.aim)
+        check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
+    crew.check()
     seconds = {"analyse": time.perf_counter() - begin}
-    expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes)
+    expected = (
+        None
+        if found.streamed
+        else estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes)
+    )
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
-    evidence = gather_evidence(
+    evidence = None if found.streamed else gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
         progress, usable,
     )  # fmt: skip
@@ -152,18 +180,22 @@ def fold(
         target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
         planner = Planner(
             found, manner, evidence, input_shapes, progress, providers=usable, target=target,
-            external_data=external_data,
+            external_data=external_data, crew=crew,
         )  # fmt: skip
         decision = planner.decide(budget)
-        merges, proto = decision.folded.merges, decision.folded.proto
+        merges, proto, pending = decision.folded.merges, decision.folded.proto, decision.folded.pending
         if not merges:
             raise NothingToFoldError(planner.nothing_left(budget))
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
-        with staged(proto, loaded, target, external_data) as written:
+        with staged(proto, loaded, target, external_data, pending, progress) as written:
+            seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
             verdict = check(
                 on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
+                too_large=found.streamed and not comparable(loaded, max_memory),
             )  # fmt: skip
+            if found.streamed:
+                verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
             lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
             report = FoldReport(
@@ -183,7 +215,7 @@ def fold(
                 raise _failed(report)
             if output is not None:
                 written.commit()
-    return FoldResult(proto, report, loaded)
+    return FoldResult(proto, report, loaded, pending)
 
 
 def inspect(

@@ -1,8 +1,13 @@
-"""What clustering and recovery know of a group: plain arrays, one row per channel. No ONNX beyond this module."""
+"""What clustering and recovery know of a group: plain arrays, one row per channel. No ONNX beyond this module.
+
+Weights outside the model's file are read when they are looked at, and in blocks of columns where there are many. A
+group in this form can be sent to another process.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +17,7 @@ from numpy.typing import NDArray
 from .analyse import Analysis
 from .channels import ChannelGroup, Place, Role
 from .errors import ModelError
+from .external import Stretch
 from .linear import WEIGHTS
 from .model import Model
 
@@ -23,12 +29,53 @@ _PRODUCTS = (
 RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-@dataclass(frozen=True)
+BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
-    """One parameter's share of every channel: `values` [n, d]."""
+    """One parameter's share of every channel: the numbers at `positions` [n, r] along an axis of a tensor.
+
+    `source`: the tensor, or where it is. `axis` is seen apart by `blocks` parts of axis 0 (`Place`).
+    """
 
     tensor: str
-    values: Floats = field(repr=False)
+    source: NDArray[Any] | Stretch = field(repr=False)
+    axis: int
+    blocks: int
+    positions: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def width(self) -> int:
+        """How many numbers a channel has."""
+        length = self.blocks * self.source.shape[self.axis]
+        return int(self.positions.shape[1]) * (math.prod(self.source.shape) // length if length else 0)
+
+    @property
+    def values(self) -> Floats:
+        """[n, width] all of them, in float64 if that is what they are, else float32. Raises ModelError for NaN and
+        infinity, naming the tensor and where in it."""
+        return self._columns(slice(None))
+
+    def pieces(self) -> Iterator[Floats]:
+        """`values` by columns, in blocks of `BLOCK_ENTRIES` at most (or of one position along the axis)."""
+        n, r = self.positions.shape
+        step = max(1, BLOCK_ENTRIES // max(1, n * r))
+        for begin in range(0, self.width // max(1, r), step):
+            yield self._columns(slice(begin, begin + step))
+
+    def _columns(self, columns: slice) -> Floats:
+        array = self.source if isinstance(self.source, np.ndarray) else self.source.array()
+        n, r = self.positions.shape
+        if r == 0:
+            return np.empty((n, 0))
+        first = along(array, self.axis, self.blocks)
+        taken = first.reshape(first.shape[0], -1)[:, columns][self.positions.ravel()].reshape(n, -1)
+        if taken.dtype != np.float64:
+            taken = taken.astype(np.float32)
+        if not np.isfinite(taken).all():
+            check_finite(self.tensor, array)
+        return taken
 
 
 @dataclass(frozen=True)
@@ -66,20 +113,26 @@ class GroupWeights:
     norms: tuple[Norm, ...]
     plain: tuple[tuple[str, str], ...]
 
-    def part(self, tensor: str) -> Floats:
-        """The values of making parameter `tensor`."""
-        return next(p.values for p in (*self.rows, *self.filters, *self.vectors) if p.tensor == tensor)
+    @property
+    def entries(self) -> int:
+        """How many numbers all channels have together."""
+        return self.size * sum(p.width for p in (*self.rows, *self.filters, *self.vectors, *self.columns))
+
+    def part(self, tensor: str) -> Part:
+        """Making parameter `tensor`."""
+        return next(p for p in (*self.rows, *self.filters, *self.vectors) if p.tensor == tensor)
 
 
 def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeights:
-    """Read the parameters of `group`. Raises ModelError for NaN or infinite weights, naming the tensor and channel."""
+    """The parameters of `group`. Raises ModelError for NaN or infinite vectors (weights are looked at when read)."""
     rows, filters, vectors, columns = list[Part](), list[Part](), list[Part](), list[Part]()
     gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
     for place in group.parameters:
-        part = Part(place.tensor, _values(model, place))
+        part = _part(model, place)
         if place.role is Role.READS:
             columns.append(part)
-        elif part.values.shape[1] == place.positions.shape[1] or _per_gate(model, place):
+        elif part.width == place.positions.shape[1] or _per_gate(model, place):
+            check_finite(part.tensor, model.constants.array(part.tensor))
             vectors.append(part)
         elif _contracts(model, place):
             rows.append(part)
@@ -92,14 +145,12 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
 
 
-def check_finite(model: Model, names: tuple[str, ...], read: Callable[[str], Floats] | None = None) -> None:
-    """Raise ModelError if one of the parameters is NaN or infinite."""
-    for name in names:
-        values = (read or model.constants.array)(name)
-        finite = np.isfinite(values.astype(np.float32) if values.dtype.itemsize < 4 else values)
-        if not finite.all():
-            at = [int(i) for i in np.argwhere(~finite)[0]]
-            raise ModelError(f"weight '{name}' is not a finite number at {at}: the model is broken, export it again")
+def check_finite(name: str, values: NDArray[Any]) -> None:
+    """Raise ModelError if one of the values of parameter `name` is NaN or infinite."""
+    finite = np.isfinite(values.astype(np.float32) if values.dtype.itemsize < 4 else values)
+    if not finite.all():
+        at = [int(i) for i in np.argwhere(~finite)[0]]
+        raise ModelError(f"weight '{name}' is not a finite number at {at}: the model is broken, export it again")
 
 
 def along(array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
@@ -111,14 +162,9 @@ def along(array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
     return moved.reshape(blocks * array.shape[axis], *moved.shape[2:])
 
 
-def _values(model: Model, place: Place) -> Floats:
-    array = model.constants.array(place.tensor)
-    check_finite(model, (place.tensor,), lambda _: array)
-    if array.dtype != np.float64:
-        array = array.astype(np.float32)
-    first = along(array, place.axis, place.blocks)
-    n, r = place.positions.shape
-    return first.reshape(first.shape[0], -1)[place.positions.ravel()].reshape(n, -1) if r else np.empty((n, 0))
+def _part(model: Model, place: Place) -> Part:
+    source = model.constants.outside(place.tensor) or model.constants.array(place.tensor)
+    return Part(place.tensor, source, place.axis, place.blocks, place.positions)
 
 
 def _contracts(model: Model, place: Place) -> bool:
@@ -143,7 +189,7 @@ def _recurrent(model: Model, place: Place) -> bool:
 
 
 def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Part]) -> list[Norm]:
-    known = {p.tensor: p.values for p in vectors}
+    known = {p.tensor: p.values for p in vectors} if analysis.norms else {}
     making = {p.tensor for p in rows}
     found = []
     for norm in analysis.norms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -47,11 +48,15 @@ _REMAINING = (Aim.PARAMS, Aim.MACS, Aim.SIZE, Aim.LATENCY)
 
 @dataclass(frozen=True)
 class Budget:
-    """One aim with its `value` (a share, 0..1), and the multiple that widths are rounded to. Checked when made."""
+    """One aim with its `value` (a share, 0..1), and the multiple that widths are rounded to. Checked when made.
+
+    `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that makes them).
+    """
 
     aim: Aim
     value: float
     round_to: int = 8
+    special: tuple[tuple[re.Pattern[str], float], ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and 0 <= self.value <= 1):
@@ -60,6 +65,11 @@ class Budget:
             raise RequestError("--ratio must be below 1: at 1 no channel would be left")
         if self.aim in _REMAINING and self.value <= 0:
             raise RequestError(f"--{self.aim.value} must be above 0: nothing would be left")
+        if self.special and self.aim is not Aim.RATIO:
+            raise RequestError(f"--group-ratio goes with --ratio only, not with --{self.aim.value}")
+        for pattern, ratio in self.special:
+            if not (math.isfinite(ratio) and 0 <= ratio < 1):
+                raise RequestError(f"--group-ratio '{pattern.pattern}' must be at least 0 and below 1, not {ratio}")
         if self.round_to < 1:
             raise RequestError(f"--round-to must be at least 1, not {self.round_to}")
 
@@ -106,9 +116,10 @@ def round_width(width: Width, wanted: float, round_to: int) -> int:
     return int(min(width.size, max(least, math.floor(wanted / step + 0.5) * step)))
 
 
-def uniform(widths: Sequence[Width], ratio: float, round_to: int) -> Plan:
-    """Remove the share `ratio` of the channels of every group."""
-    keep = {w.name: round_width(w, w.size * (1 - ratio), round_to) for w in widths}
+def uniform(widths: Sequence[Width], ratio: float, round_to: int, special: Mapping[str, float] | None = None) -> Plan:
+    """Remove the share `ratio` of the channels of every group; another one of those that are `special`, by name."""
+    ratios = {w.name: (special or {}).get(w.name, ratio) for w in widths}
+    keep = {w.name: round_width(w, w.size * (1 - ratios[w.name]), round_to) for w in widths}
     return Plan({w.name: keep[w.name] for w in widths if keep[w.name] < w.size}, ratio)
 
 

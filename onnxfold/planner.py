@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .crew import Crew
 from .decide import Decision, decide, decide_sampled
 from .errors import OnnxFoldError
 from .evidence import given_up
@@ -42,10 +43,11 @@ class Planner:
         providers: Sequence[str],
         target: Path,
         external_data: bool = False,
+        crew: Crew | None = None,
     ) -> None:
         """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`)."""
         self.subject, self.manner, self.evidence = subject, manner, evidence
-        self.work = subject.compressor(manner)
+        self.work = subject.compressor(manner, crew)
         self._shapes, self._progress = shapes, progress
         self._gauge = Gauge(subject.model, target, external_data, next(iter(providers), None), self._single)
 
@@ -124,7 +126,7 @@ class Planner:
 
     @cached_property
     def _from_weights(self) -> Trial:
-        return Trial(self.subject.model, lambda session: [self._probes(session)])
+        return Trial(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed)
 
     def _probes(self, session: Session) -> Feeds:
         subject = self.subject

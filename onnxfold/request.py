@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -66,8 +66,10 @@ def make_budget(
     target_size: float | None,
     target_latency: float | None,
     round_to: int,
+    group_ratios: Mapping[str, float] | None = None,
 ) -> Budget:
     """The one budget that was given, or the default. Raises RequestError for two."""
+    special = tuple((_pattern("--group-ratio", text), share) for text, share in (group_ratios or {}).items())
     asked = {
         Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.SIZE: target_size,
         Aim.LATENCY: target_latency, Aim.QUALITY: max_error, Aim.AGREEMENT: min_agreement,
@@ -75,8 +77,9 @@ def make_budget(
     given = [(aim, value) for aim, value in asked.items() if value is not None]
     if len(given) > 1:
         raise RequestError(f"give one of {', '.join(f'--{aim.value}' for aim in asked)}, not several")
-    aim, value = given[0] if given else (Aim.QUALITY, DEFAULT_MAX_ERROR)
-    return Budget(aim, value, round_to)
+    default = (Aim.RATIO, 0.0) if special else (Aim.QUALITY, DEFAULT_MAX_ERROR)
+    aim, value = given[0] if given else default
+    return Budget(aim, value, round_to, special)
 
 
 def one_of(choices: type[C], value: C | str) -> C:
@@ -100,8 +103,18 @@ def patterns(include: Sequence[str], exclude: Sequence[str]) -> Patterns:
     """Both lists compiled. Raises RequestError for what is no regular expression."""
     compiled: list[list[re.Pattern[str]]] = []
     for option, given in (("--include", include), ("--exclude", exclude)):
-        try:
-            compiled.append([re.compile(pattern) for pattern in ([given] if isinstance(given, str) else given)])
-        except re.error as error:
-            raise RequestError(f"{option} '{error.pattern!s}' is not a regular expression: {error}") from error
+        compiled.append([_pattern(option, text) for text in ([given] if isinstance(given, str) else given)])
     return compiled[0], compiled[1]
+
+
+def _pattern(option: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise RequestError(f"{option} '{text}' is not a regular expression: {error}") from error
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise RequestError for a number of jobs out of range."""
+    if not 1 <= jobs <= 1024:
+        raise RequestError(f"--jobs must be between 1 and 1024, not {jobs}")

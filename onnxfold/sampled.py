@@ -24,6 +24,7 @@ from .refit import Refitted, refit_readers, touched
 from .samples import Samples
 from .session import Feeds
 from .survey import RIDGE, Survey, survey
+from .tensors import Pending
 from .trial import Trial
 
 _UNSEEN = 4  # one in so many batches is not fitted on but measured, where groups are folded alone
@@ -39,11 +40,12 @@ _RIVALS = 4  # dropping, and three ways to merge
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """A folded model with its merges, by group, and what was refitted."""
+    """A folded model with its merges, by group, what was refitted, and the values that are `pending`, by tensor."""
 
     proto: ModelProto = field(repr=False)
     merges: Mapping[str, Merge]
     refitted: tuple[Refitted, ...] = ()
+    pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
 
 
 class Sampled:

@@ -17,11 +17,13 @@ from .bodies import every_initializer
 from .compress import Compressor
 from .constants import FLOATS
 from .costs import Costs, costs
+from .crew import Crew
 from .errors import ModelError, NothingToFoldError, OnnxFoldError
 from .inference import contradiction
 from .inputs import index_limits, probe
 from .model import Model, load
 from .request import Manner, Patterns
+from .room import streamed
 from .session import Feeds, Session
 from .store import inline
 from .trial import Trial, with_outputs
@@ -34,7 +36,10 @@ PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name)."""
+    """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
+
+    `streamed`: it is never loaded whole (`room.streamed`).
+    """
 
     name: str
     model: Model
@@ -43,21 +48,28 @@ class Subject:
     chosen: tuple[str, ...]
     notes: Mapping[str, str]
 
-    def compressor(self, manner: Manner) -> Compressor:
-        """What merges its groups in this manner."""
-        return Compressor(self.model, self.analysis, manner.method, manner.clusterer, manner.seed, manner.threads)
+    streamed: bool = False
+
+    def compressor(self, manner: Manner, crew: Crew | None = None) -> Compressor:
+        """What merges its groups in this manner, by `crew`."""
+        how = (manner.method, manner.clusterer, manner.seed, manner.threads)
+        return Compressor(self.model, self.analysis, *how, crew, self.streamed)
 
 
-def subject(source: Source, shapes: Shapes, patterns: Patterns) -> Subject:
-    """Load and analyse a model that is to be folded. Raises ModelError, RequestError, NothingToFoldError."""
+def subject(source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None) -> Subject:
+    """Load and analyse a model that is to be folded, within `max_memory` bytes if that is given.
+
+    Raises ModelError, RequestError, NothingToFoldError.
+    """
     model = load(source, shapes)
-    _check_weights(model)
+    streams = streamed(model, max_memory)
+    _check_weights(model, streams)
     analysis = analysed(model)
     notes = notes_on(analysis, patterns)
     chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
     if not chosen:
         raise NothingToFoldError(_nothing(model, analysis, any(patterns)))
-    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes)
+    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams)
 
 
 def analysed(model: Model) -> Analysis:
@@ -143,12 +155,15 @@ def named(source: Source) -> str:
     return "model" if isinstance(source, ModelProto) else os.fspath(source)
 
 
-def _check_weights(model: Model) -> None:
+def _check_weights(model: Model, streams: bool) -> None:
     """Refuse NaN in weights, though not one alone: that is what a Where fills in, say.
 
-    Infinity is refused only where it would be merged: masks and bounds may hold it."""
+    Infinity is refused only where it would be merged: masks and bounds may hold it. Where a model is streamed, weights
+    outside its file are looked at when they are merged, or copied."""
     for tensor in every_initializer(model.proto):
         if tensor.data_type not in FLOATS or math.prod(tensor.dims) == 1:
+            continue
+        if streams and model.constants.outside(tensor.name) is not None:
             continue
         if (bad := np.isnan(model.constants.array(tensor.name))).any():
             at = [int(i) for i in np.argwhere(bad)[0]]

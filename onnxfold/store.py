@@ -7,16 +7,20 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from onnx import ModelProto, TensorProto, numpy_helper
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from .constants import FLOATS
 from .errors import ModelError, RequestError
-from .external import external_tensors, read_external
+from .external import PIECE, Stretch, external_tensors, read_external, refuse_nan
 from .model import PROTOBUF_LIMIT, Model
+from .progress import Progress, silent
+from .tensors import Pending, is_deferred
 
 _ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
 _CHECKSUM = 40  # hexadecimal digits of a SHA1
@@ -50,18 +54,26 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def staged(proto: ModelProto, source: Model, target: Path, external: bool = False) -> Iterator[Staged]:
+def staged(
+    proto: ModelProto,
+    source: Model,
+    target: Path,
+    external: bool = False,
+    pending: Mapping[str, Pending] | None = None,
+    progress: Progress[TensorProto] = silent,
+) -> Iterator[Staged]:
     """Write `proto` beside `target` under a temporary name that `Staged.commit` renames; else nothing is left behind.
 
     Weights that were external stay external, in a new file named after the target and its contents; so do all of over
-    1 KiB if `external` is set or the file would pass protobuf's 2 GiB.
+    1 KiB if `external` is set or the file would pass protobuf's 2 GiB. `pending` are the values that `proto` leaves
+    open, by name: each is computed when its turn comes. Raises ModelError for weights outside that hold NaN.
     """
     if any(_same(target, file) for file in source.data_files()):
         raise RequestError(f"{target} holds the weights of the input: name another output")
     made: list[Path] = []
     try:
         proto, tensors = _divided(proto, source, external)
-        data = _move_out(tensors, source, target, made)
+        data = _move_out(tensors, source.folder, target, made, pending or {}, progress) if tensors else None
         name = _temporary(target, ".onnx", made)
         _write(name, proto.SerializeToString(), target)
         yield Staged(name, target, data, made, source.data_files())
@@ -78,7 +90,7 @@ def size_written(proto: ModelProto, source: Model, target: Path, external: bool 
     end, name = 0, _data_name(target, "0" * _DIGITS)
     for tensor in tensors:
         start = end + -end % _ALIGN
-        end = start + len(_raw(tensor, source.folder))
+        end = start + _length(tensor, source.folder)
         _refer(tensor, name, start, end - start, "0" * _CHECKSUM)
     return int(proto.ByteSize()) + end
 
@@ -136,23 +148,34 @@ def _divided(proto: ModelProto, source: Model, external: bool) -> tuple[ModelPro
     return copy, movable
 
 
-def _move_out(tensors: list[TensorProto], source: Model, target: Path, made: list[Path]) -> Path | None:
-    """Move `tensors` to a new data file and return that; None if there is nothing to move."""
-    if not tensors:
-        return None
+def _move_out(
+    tensors: Sequence[TensorProto],
+    source: Path | None,
+    target: Path,
+    made: list[Path],
+    pending: Mapping[str, Pending],
+    progress: Progress[TensorProto],
+) -> Path:
+    """Move `tensors` to a new data file and return that; `source` is the folder of those that are outside already."""
     folder = target.absolute().parent
     name = _temporary(target, ".data", made)
     digest, checksum = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
+    summed = any(entry.key == "checksum" for tensor in tensors for entry in tensor.external_data)
     moved: list[tuple[TensorProto, int, int]] = []
     with name.open("wb") as file:
-        for tensor in tensors:
-            raw = _raw(tensor, source.folder)
-            padding = b"\0" * (-file.tell() % _ALIGN)
-            moved.append((tensor, file.tell() + len(padding), len(raw)))
-            for piece in (padding, raw):
-                file.write(piece)
-                digest.update(piece)
+
+        def put(piece: bytes | memoryview) -> None:
+            file.write(piece)
+            digest.update(piece)
+            if summed:
                 checksum.update(piece)
+
+        for tensor in progress("writing", tensors):
+            put(b"\0" * (-file.tell() % _ALIGN))
+            start = file.tell()
+            for piece in _pieces(tensor, source, pending):
+                put(piece)
+            moved.append((tensor, start, file.tell() - start))
         file.flush()
         os.fsync(file.fileno())
     data = folder / _data_name(target, digest.hexdigest()[:_DIGITS])
@@ -195,10 +218,33 @@ def _movable(proto: ModelProto, outside: Container[str], everything: bool) -> li
     return main + external[sum(map(uses_external_data, proto.graph.initializer)) :]
 
 
-def _raw(tensor: TensorProto, folder: Path | None) -> bytes | memoryview:
+def _pieces(tensor: TensorProto, folder: Path | None, pending: Mapping[str, Pending]) -> Iterator[bytes | memoryview]:
+    """The raw bytes of `tensor`, no more than needed in memory at a time."""
+    if is_deferred(tensor):
+        values: Any = np.ascontiguousarray(pending[tensor.name].make()).reshape(-1).view(np.uint8)
+        raw = memoryview(values)
+        yield from (raw[begin : begin + PIECE] for begin in range(0, len(raw), PIECE))
+    elif uses_external_data(tensor):
+        assert folder is not None
+        for piece in Stretch.of(tensor, folder).pieces():
+            if math.prod(tensor.dims) > 1:  # one NaN alone is what a Where fills in, say
+                refuse_nan(tensor.data_type, tensor.name, piece)
+            yield piece
+    else:
+        yield _raw(tensor)
+
+
+def _length(tensor: TensorProto, folder: Path | None) -> int:
+    """How many bytes `_pieces` gives."""
+    if is_deferred(tensor):
+        return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     if uses_external_data(tensor):
         assert folder is not None
-        return read_external(tensor, folder)
+        return Stretch.of(tensor, folder).length
+    return len(_raw(tensor))
+
+
+def _raw(tensor: TensorProto) -> bytes:
     if tensor.HasField("raw_data"):
         return tensor.raw_data
     return numpy_helper.to_array(tensor).tobytes()

@@ -1,7 +1,9 @@
-"""Values of single TensorProtos, made and replaced."""
+"""Values of single TensorProtos: made, replaced, or left to whoever writes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,3 +30,27 @@ def replaced(tensor: TensorProto, array: NDArray[Any]) -> None:
     if external:  # the bytes are here now; the writer moves them out again
         tensor.ClearField("external_data")
         tensor.data_location = TensorProto.DEFAULT
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """Values that are computed when they are written: `make` gives them, of this shape."""
+
+    shape: tuple[int, ...]
+    make: Callable[[], NDArray[Any]] = field(repr=False)
+
+
+def deferred(tensor: TensorProto, pending: Pending) -> None:
+    """Another shape for `tensor`, an external one, whose values nobody can read before they are written."""
+    tensor.ClearField("dims")
+    tensor.dims.extend(pending.shape)
+    for entry in tensor.external_data:
+        if entry.key == "location":
+            entry.value = ""
+
+
+def is_deferred(tensor: TensorProto) -> bool:
+    """Whether the values of `tensor` are left to the writer."""
+    return tensor.data_location == TensorProto.EXTERNAL and not any(
+        entry.key == "location" and entry.value for entry in tensor.external_data
+    )

@@ -24,10 +24,10 @@ _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip",
 class Trial:
     """The original's outputs on the batches that `feeds` makes, and the error of candidates (on the CPU).
 
-    Nothing runs before the first question."""
+    Nothing runs before the first question, and nothing at all unless the model `fits` into memory."""
 
-    def __init__(self, model: Model, feeds: Callable[[Session], Sequence[Feeds]]) -> None:
-        self._model, self._make = model, feeds
+    def __init__(self, model: Model, feeds: Callable[[Session], Sequence[Feeds]], fits: bool = True) -> None:
+        self._model, self._make, self._fits = model, feeds, fits
         self._names = raw_outputs(model.graph)
 
     @cached_property
@@ -42,7 +42,11 @@ class Trial:
     def possible(self) -> bool:
         """Whether onnxruntime can run the original at all (found out when first asked)."""
         try:
-            return bool(self._expected) and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
+            return (
+                self._fits
+                and bool(self._expected)
+                and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
+            )
         except ModelError:
             raise
         except Exception:  # onnxruntime's exceptions share no base class; the verdict will give the reason

@@ -39,7 +39,7 @@ class OutputError:
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """The comparison on one provider. `status`: "ok", "missing" or "failed" (`message` says why).
+    """The comparison on one provider. `status`: "ok", "missing", "skipped" or "failed" (`message` says why).
 
     Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model).
     """
@@ -94,21 +94,27 @@ def check(
     inputs: str,
     latency: bool = True,
     loader: Loader = Session,
+    too_large: bool = False,
 ) -> Check:
     """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
+
+    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain.
 
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem
     is: a changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
     problems = [*_interface(*protos), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
-    for provider in providers:
+    for provider in () if too_large else providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
     checks += [ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing]
-    if not any(c.status == "ok" for c in checks):
+    if too_large:
+        notes.append("not run as a whole: it is too large for the memory there is")
+        checks += [ProviderCheck(p, "skipped", "too large to run here", None, None, ()) for p in providers]
+    elif not any(c.status == "ok" for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
 

@@ -6,7 +6,7 @@ begins. One walk from start to end costs one inference, however many stops it ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,30 +75,10 @@ class Walk:
         return other
 
     def _session(self, start: int, stop: int, after: Sequence[str]) -> Session:
-        graph = self.proto.graph
         chosen: list[int] = [i for i in range(start, stop) if not self._is_fixed(i)]
-        nodes = [graph.node[i] for i in [*self._constants(chosen), *chosen]]
-        own = {name for node in nodes for name in node.output}
-        needed = dict.fromkeys(n for node in nodes for n in (*node.input, *captures(node)) if n and n not in own)
-        segment = ModelProto(ir_version=self.proto.ir_version)
-        segment.opset_import.extend(self.proto.opset_import)
-        segment.functions.extend(self.proto.functions)
-        segment.graph.name = graph.name or "segment"
-        segment.graph.node.extend(nodes)
-        weights = {t.name: t for t in graph.initializer}
-        sparse = {t.values.name: t for t in graph.sparse_initializer}
-        for name in needed:
-            if name in weights:
-                segment.graph.initializer.append(weights[name])
-            elif name in sparse:
-                segment.graph.sparse_initializer.append(sparse[name])
-            else:
-                segment.graph.input.append(_typed(name, self._live[0][name]))
-        for name in after:
-            segment.graph.output.add(name=name)
-        if segment.ir_version < 4:
-            segment.ir_version = 4  # initializers need not be inputs
-        return Session(inline(segment, self._folder).SerializeToString())
+        nodes = [self.proto.graph.node[i] for i in [*self._constants(chosen), *chosen]]
+        part = segment(self.proto, nodes, after, lambda name: _typed(name, self._live[0][name]))
+        return Session(inline(part, self._folder).SerializeToString())
 
     def _is_fixed(self, index: int) -> bool:
         outputs = [name for name in self.proto.graph.node[index].output if name]
@@ -116,6 +96,32 @@ class Walk:
                     found.add(index)
                     waiting.append(self.proto.graph.node[index])
         return sorted(found)
+
+
+def segment(
+    proto: ModelProto, nodes: Sequence[NodeProto], outputs: Sequence[str], typed: Callable[[str], onnx.ValueInfoProto]
+) -> ModelProto:
+    """A model of some `nodes` of the main graph of `proto`; what others of them compute is an input, `typed`."""
+    graph = proto.graph
+    own = {name for node in nodes for name in node.output}
+    needed = dict.fromkeys(n for node in nodes for n in (*node.input, *captures(node)) if n and n not in own)
+    part = ModelProto(ir_version=max(proto.ir_version, 4))  # from 4 on initializers need not be inputs
+    part.opset_import.extend(proto.opset_import)
+    part.functions.extend(proto.functions)
+    part.graph.name = graph.name or "segment"
+    part.graph.node.extend(nodes)
+    weights = {t.name: t for t in graph.initializer}
+    sparse = {t.values.name: t for t in graph.sparse_initializer}
+    for name in needed:
+        if name in weights:
+            part.graph.initializer.append(weights[name])
+        elif name in sparse:
+            part.graph.sparse_initializer.append(sparse[name])
+        else:
+            part.graph.input.append(typed(name))
+    for name in outputs:
+        part.graph.output.add(name=name)
+    return part
 
 
 def _typed(name: str, value: Any) -> onnx.ValueInfoProto:

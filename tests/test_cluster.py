@@ -340,7 +340,7 @@ class TestBindings:
     @pytest.mark.parametrize(
         ("matrix", "error", "message"),
         [
-            (np.eye(4, dtype=np.float32), TypeError, "gram must be float64, not float32"),
+            (np.eye(4, dtype=np.float16), TypeError, "gram must be float64 or float32, not float16"),
             (np.eye(4, dtype=">f8"), TypeError, "gram must be float64"),
             (np.arange(16.0).reshape(4, 4).T, ValueError, "C-contiguous"),
             (np.eye(8)[::2, ::2], ValueError, "C-contiguous"),
@@ -355,6 +355,14 @@ class TestBindings:
             _core.cluster(matrix, 1, 0, 1, 1, 0, 1)
         with pytest.raises(error, match=message):
             _core.ward(matrix)
+
+    def test_float32_is_clustered_as_it_is(self) -> None:
+        matrix = gram([features(90, 20, 5)])
+        exact, single = cluster(matrix, 30), cluster(matrix.astype(np.float32), 30)
+        assert single.inertia == pytest.approx(exact.inertia, rel=1e-3)  # near ties may fall the other way
+        assert single.inertia == pytest.approx(inertia(matrix, single.labels), rel=SINGLE_RTOL * 10)
+        curve = ward_curve(matrix.astype(np.float32))
+        assert curve[1:] == pytest.approx(ward_curve(matrix)[1:], rel=1e-4, abs=1e-4)
 
     def test_types_and_shapes(self) -> None:
         matrix = gram([features(9, 3, 17)])

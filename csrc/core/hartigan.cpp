@@ -10,25 +10,29 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-Hartigan::Hartigan(Partition& partition, double tolerance)
+template <typename Real>
+Hartigan<Real>::Hartigan(Partition<Real>& partition, double tolerance)
     : partition_(partition),
       tolerance_(tolerance),
       is_marked_(partition.clusters(), 0),
-      lowest_(partition.points(), kInfinity),
+      lowest_(partition.points(), std::numeric_limits<Real>::infinity()),
       removal_(partition.points(), -kInfinity),
       checked_(partition.points(), -kInfinity) {}
 
-void Hartigan::mark(std::size_t c) {
+template <typename Real>
+void Hartigan<Real>::mark(std::size_t c) {
   if (is_marked_[c]) return;
   is_marked_[c] = 1;
   marked_.push_back(c);
 }
 
-void Hartigan::mark_all() {
+template <typename Real>
+void Hartigan<Real>::mark_all() {
   for (std::size_t c = 0; c < partition_.clusters(); ++c) mark(c);
 }
 
-void Hartigan::force(std::size_t i, std::size_t to) {
+template <typename Real>
+void Hartigan<Real>::force(std::size_t i, std::size_t to) {
   const std::size_t from = partition_.labels()[i];
   moves_.emplace_back(i, from);
   change_ += partition_.move(i, to);
@@ -36,12 +40,14 @@ void Hartigan::force(std::size_t i, std::size_t to) {
   mark(to);
 }
 
-void Hartigan::remember() {
+template <typename Real>
+void Hartigan<Real>::remember() {
   moves_.clear();
   change_ = 0.0;
 }
 
-void Hartigan::undo() {
+template <typename Real>
+void Hartigan<Real>::undo() {
   for (auto entry = moves_.rbegin(); entry != moves_.rend(); ++entry) {
     mark(partition_.labels()[entry->first]);
     mark(entry->second);
@@ -56,8 +62,9 @@ void Hartigan::undo() {
 }
 
 // Fills lowest_ for all points with the cheapest of the changed clusters other than their own.
-void Hartigan::price(const std::vector<std::size_t>& changed) {
-  std::fill(lowest_.begin(), lowest_.end(), kInfinity);
+template <typename Real>
+void Hartigan<Real>::price(const std::vector<std::size_t>& changed) {
+  std::fill(lowest_.begin(), lowest_.end(), std::numeric_limits<Real>::infinity());
   for (const std::size_t c : changed) {
     const std::vector<std::size_t>& members = partition_.members(c);
     saved_.clear();
@@ -72,7 +79,8 @@ void Hartigan::price(const std::vector<std::size_t>& changed) {
 }
 
 // Looks at all clusters as they are now and moves the point to the cheapest if that pays.
-void Hartigan::consider(std::size_t i) {
+template <typename Real>
+void Hartigan<Real>::consider(std::size_t i) {
   const std::size_t own = partition_.labels()[i];
   const double gain = partition_.removal_gain(i);
   checked_[i] = removal_[i] = gain;
@@ -91,7 +99,8 @@ void Hartigan::consider(std::size_t i) {
   checked_[i] = lowest;  // what leaving again would gain; nothing else was cheaper
 }
 
-std::size_t Hartigan::run(std::size_t max_sweeps) {
+template <typename Real>
+std::size_t Hartigan<Real>::run(std::size_t max_sweeps) {
   std::size_t sweeps = 0;
   std::vector<std::size_t> changed;
   while (!marked_.empty() && sweeps < max_sweeps) {
@@ -112,5 +121,8 @@ std::size_t Hartigan::run(std::size_t max_sweeps) {
   }
   return sweeps;
 }
+
+template class Hartigan<double>;
+template class Hartigan<float>;
 
 }  // namespace onnxfold

@@ -12,10 +12,11 @@ namespace onnxfold {
 // Works on clusters that changed only: a point needs a new look at a cluster when that cluster changed,
 // and at all clusters when leaving its own became more attractive. Where nothing is marked, no single move
 // lowers the inertia by more than the tolerance.
+template <typename Real>
 class Hartigan {
  public:
   // tolerance: gains below it are taken for rounding errors. The partition must outlive this object.
-  Hartigan(Partition& partition, double tolerance);
+  Hartigan(Partition<Real>& partition, double tolerance);
 
   void mark_all();
 
@@ -37,14 +38,14 @@ class Hartigan {
   void price(const std::vector<std::size_t>& changed);
   void consider(std::size_t i);
 
-  Partition& partition_;
+  Partition<Real>& partition_;
   double tolerance_;
   std::vector<std::size_t> marked_;
   std::vector<char> is_marked_;
-  std::vector<double> lowest_;   // the cheapest of the changed clusters, for every point
+  std::vector<Real> lowest_;     // the cheapest of the changed clusters, for every point
   std::vector<double> removal_;  // the gain of leaving, for every point
   std::vector<double> checked_;  // no unchanged cluster is cheaper than this (but for the tolerance)
-  std::vector<double> saved_;
+  std::vector<Real> saved_;
   std::vector<std::pair<std::size_t, std::size_t>> moves_;  // point, where it came from
   double change_ = 0.0;
 };

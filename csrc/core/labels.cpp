@@ -15,7 +15,8 @@ std::size_t make_canonical(Labels& labels) {
   return count;
 }
 
-double inertia(const GramView& gram, const Labels& labels, std::size_t k) {
+template <typename Real>
+double inertia(const BasicGram<Real>& gram, const Labels& labels, std::size_t k) {
   std::vector<std::vector<std::size_t>> members(k);
   for (std::size_t i = 0; i < labels.size(); ++i) members[labels[i]].push_back(i);
   double total = 0.0;
@@ -30,5 +31,8 @@ double inertia(const GramView& gram, const Labels& labels, std::size_t k) {
   }
   return total;
 }
+
+template double inertia(const GramView&, const Labels&, std::size_t);
+template double inertia(const SingleGramView&, const Labels&, std::size_t);
 
 }  // namespace onnxfold

@@ -16,6 +16,7 @@ std::size_t make_canonical(Labels& labels);
 
 // Sum over points of the squared distance to the mean of their cluster, from pair distances:
 // sum over clusters of (1/m) sum_{i<j} |x_i - x_j|^2. Exact duplicates cost exactly zero. O(n + sum m^2).
-double inertia(const GramView& gram, const Labels& labels, std::size_t k);
+template <typename Real>
+double inertia(const BasicGram<Real>& gram, const Labels& labels, std::size_t k);
 
 }  // namespace onnxfold

@@ -8,36 +8,39 @@ namespace onnxfold {
 namespace {
 
 // Rows start on cache lines, and not all on the same set of the cache.
+template <typename Real>
 std::size_t padded(std::size_t n) {
-  constexpr std::size_t kLine = 8;
+  constexpr std::size_t kLine = 64 / sizeof(Real);
   const std::size_t rounded = (n + kLine - 1) / kLine * kLine;
-  return rounded % 64 == 0 ? rounded + kLine : rounded;
+  return rounded % (8 * kLine) == 0 ? rounded + kLine : rounded;
 }
 
 }  // namespace
 
-Partition::Partition(const GramView& gram, std::size_t k, Labels labels)
+template <typename Real>
+Partition<Real>::Partition(const BasicGram<Real>& gram, std::size_t k, Labels labels)
     : gram_(gram),
       labels_(std::move(labels)),
       members_(k),
       position_(gram.size()),
-      stride_(padded(gram.size())),
+      stride_(padded<Real>(gram.size())),
       diagonal_(gram.size()),
       sums_(k * stride_),
       within_(k),
       lines_(k) {
   for (std::size_t i = 0; i < points(); ++i) {
-    diagonal_[i] = gram_.at(i, i);
+    diagonal_[i] = gram_.row(i)[i];
     position_[i] = members_[labels_[i]].size();
     members_[labels_[i]].push_back(i);
   }
   rebuild();
 }
 
-void Partition::rebuild() {
+template <typename Real>
+void Partition<Real>::rebuild() {
   for (std::size_t c = 0; c < clusters(); ++c) {
-    double* sums = sums_.data() + c * stride_;
-    std::fill_n(sums, points(), 0.0);
+    Real* sums = sums_.data() + c * stride_;
+    std::fill_n(sums, points(), Real(0));
     for (const std::size_t i : members_[c]) kernels::add(sums, gram_.row(i), points());
     within_[c] = 0.0;
     for (const std::size_t i : members_[c]) within_[c] += sums[i];
@@ -45,18 +48,20 @@ void Partition::rebuild() {
   }
 }
 
-void Partition::refresh_line(std::size_t c) {
+template <typename Real>
+void Partition<Real>::refresh_line(std::size_t c) {
   const double size = static_cast<double>(members_[c].size());
   if (members_[c].empty()) {
     within_[c] = 0.0;
-    std::fill_n(sums_.data() + c * stride_, points(), 0.0);
+    std::fill_n(sums_.data() + c * stride_, points(), Real(0));
     lines_[c] = {0.0, 0.0, 0.0};
     return;
   }
   lines_[c] = {size / (size + 1.0), -2.0 / (size + 1.0), within_[c] / (size * (size + 1.0))};
 }
 
-double Partition::removal_gain(std::size_t i) const {
+template <typename Real>
+double Partition<Real>::removal_gain(std::size_t i) const {
   const std::size_t c = labels_[i];
   const double size = static_cast<double>(members_[c].size());
   if (members_[c].size() < 2) return -std::numeric_limits<double>::infinity();
@@ -64,13 +69,14 @@ double Partition::removal_gain(std::size_t i) const {
   return size / (size - 1.0) * distance;
 }
 
-double Partition::move(std::size_t i, std::size_t to) {
+template <typename Real>
+double Partition<Real>::move(std::size_t i, std::size_t to) {
   const std::size_t from = labels_[i];
   const double gain = members_[from].size() > 1 ? removal_gain(i) : 0.0;
   const double cost = insertion_cost(i, to);
 
-  double* left = sums_.data() + from * stride_;
-  double* joined = sums_.data() + to * stride_;
+  Real* left = sums_.data() + from * stride_;
+  Real* joined = sums_.data() + to * stride_;
   within_[from] += diagonal_[i] - 2.0 * left[i];
   within_[to] += diagonal_[i] + 2.0 * joined[i];
   kernels::subtract(left, gram_.row(i), points());
@@ -87,5 +93,8 @@ double Partition::move(std::size_t i, std::size_t to) {
   refresh_line(to);
   return cost - gain;
 }
+
+template class Partition<double>;
+template class Partition<float>;
 
 }  // namespace onnxfold

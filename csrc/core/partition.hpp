@@ -10,21 +10,22 @@
 
 namespace onnxfold {
 
-// Keeps S[c,i] = sum_{j in c} G[i,j] (k x n doubles: the memory of a restart), B[c] = sum_{i,j in c} G[i,j]
+// Keeps S[c,i] = sum_{j in c} G[i,j] (k x n Reals: the memory of a restart), B[c] = sum_{i,j in c} G[i,j]
 // and the members. One row of S per cluster: a move then touches two contiguous rows, and pricing one
 // cluster for all points reads one.
+template <typename Real>
 class Partition {
  public:
   // labels: one per point, each in 0..k-1.
-  Partition(const GramView& gram, std::size_t k, Labels labels);
+  Partition(const BasicGram<Real>& gram, std::size_t k, Labels labels);
 
   std::size_t points() const { return gram_.size(); }
   std::size_t clusters() const { return members_.size(); }
-  const GramView& gram() const { return gram_; }
+  const BasicGram<Real>& gram() const { return gram_; }
   const Labels& labels() const { return labels_; }
   const std::vector<std::size_t>& members(std::size_t c) const { return members_[c]; }
-  const double* sums(std::size_t c) const { return sums_.data() + c * stride_; }
-  const double* diagonal() const { return diagonal_.data(); }
+  const Real* sums(std::size_t c) const { return sums_.data() + c * stride_; }
+  const Real* diagonal() const { return diagonal_.data(); }
   double within(std::size_t c) const { return within_[c]; }
   const kernels::CostLine& line(std::size_t c) const { return lines_[c]; }
 
@@ -48,13 +49,13 @@ class Partition {
  private:
   void refresh_line(std::size_t c);
 
-  GramView gram_;
+  BasicGram<Real> gram_;
   Labels labels_;
   std::vector<std::vector<std::size_t>> members_;
   std::vector<std::size_t> position_;  // of a point in members_ of its cluster
   std::size_t stride_;                 // n rounded up, and not a multiple of the page size
-  std::vector<double> diagonal_;
-  std::vector<double> sums_;
+  std::vector<Real> diagonal_;
+  std::vector<Real> sums_;
   std::vector<double> within_;
   std::vector<kernels::CostLine> lines_;
 };

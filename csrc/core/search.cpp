@@ -19,9 +19,10 @@ struct Pair {
 
 // The cheapest merge of cluster a with another: m_a m_b / (m_a + m_b) |mu_a - mu_b|^2. INOUT between:
 // scratch, one entry per cluster.
-Pair cheapest_merge(const Partition& partition, std::size_t a, std::vector<double>& between) {
+template <typename Real>
+Pair cheapest_merge(const Partition<Real>& partition, std::size_t a, std::vector<double>& between) {
   between.assign(partition.clusters(), 0.0);
-  const double* sums = partition.sums(a);
+  const Real* sums = partition.sums(a);
   const Labels& labels = partition.labels();
   for (std::size_t i = 0; i < partition.points(); ++i) between[labels[i]] += sums[i];
   const double size_a = static_cast<double>(partition.members(a).size());
@@ -37,7 +38,8 @@ Pair cheapest_merge(const Partition& partition, std::size_t a, std::vector<doubl
   return best;
 }
 
-Pair pick_merge(const Partition& partition, Rng& rng, std::vector<double>& between) {
+template <typename Real>
+Pair pick_merge(const Partition<Real>& partition, Rng& rng, std::vector<double>& between) {
   Pair best{0, 0, std::numeric_limits<double>::infinity()};
   for (std::size_t draw = 0; draw < kMergeCandidates; ++draw) {
     const Pair pair = cheapest_merge(partition, rng.below(partition.clusters()), between);
@@ -47,7 +49,8 @@ Pair pick_merge(const Partition& partition, Rng& rng, std::vector<double>& betwe
 }
 
 // A point whose cluster has others, far from the mean of that cluster.
-std::size_t pick_split(const Partition& partition, Rng& rng) {
+template <typename Real>
+std::size_t pick_split(const Partition<Real>& partition, Rng& rng) {
   std::size_t best = partition.points();
   double most = -std::numeric_limits<double>::infinity();
   for (std::size_t draw = 0; draw < kSplitCandidates; ++draw) {
@@ -64,7 +67,8 @@ std::size_t pick_split(const Partition& partition, Rng& rng) {
   return best;
 }
 
-void disturb(const Partition& partition, Hartigan& hartigan, Rng& rng, std::vector<double>& between) {
+template <typename Real>
+void disturb(const Partition<Real>& partition, Hartigan<Real>& hartigan, Rng& rng, std::vector<double>& between) {
   const Pair pair = pick_merge(partition, rng, between);
   const std::vector<std::size_t> dissolved = partition.members(pair.dissolved);
   for (const std::size_t i : dissolved) hartigan.force(i, pair.kept);
@@ -73,7 +77,8 @@ void disturb(const Partition& partition, Hartigan& hartigan, Rng& rng, std::vect
 
 }  // namespace
 
-std::size_t improve(Partition& partition, Hartigan& hartigan, Rng& rng, SearchLimits limits, double tolerance) {
+template <typename Real>
+std::size_t improve(Partition<Real>& partition, Hartigan<Real>& hartigan, Rng& rng, SearchLimits limits, double tolerance) {
   std::vector<double> between;
   std::size_t sweeps = 0;
   std::size_t failures = 0;
@@ -91,5 +96,8 @@ std::size_t improve(Partition& partition, Hartigan& hartigan, Rng& rng, SearchLi
   }
   return sweeps;
 }
+
+template std::size_t improve(Partition<double>&, Hartigan<double>&, Rng&, SearchLimits, double);
+template std::size_t improve(Partition<float>&, Hartigan<float>&, Rng&, SearchLimits, double);
 
 }  // namespace onnxfold

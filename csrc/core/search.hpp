@@ -17,6 +17,7 @@ struct SearchLimits {
 // A disturbance merges a cluster with the one it is cheapest to merge with, and gives the free cluster to
 // a point far from its mean. Both are the best of a few random ones. Gives up after 100 disturbances in a
 // row that led nowhere. Returns the number of passes made. Needs 1 < k < n and a refined partition.
-std::size_t improve(Partition& partition, Hartigan& hartigan, Rng& rng, SearchLimits limits, double tolerance);
+template <typename Real>
+std::size_t improve(Partition<Real>& partition, Hartigan<Real>& hartigan, Rng& rng, SearchLimits limits, double tolerance);
 
 }  // namespace onnxfold

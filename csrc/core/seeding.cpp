@@ -27,11 +27,12 @@ std::size_t first_unused(const std::vector<bool>& used) {
 
 }  // namespace
 
-Labels seed_plus_plus(const GramView& gram, std::size_t k, Rng& rng) {
+template <typename Real>
+Labels seed_plus_plus(const BasicGram<Real>& gram, std::size_t k, Rng& rng) {
   const std::size_t n = gram.size();
   const std::size_t candidates = 2 + static_cast<std::size_t>(std::log(static_cast<double>(k)));
-  std::vector<double> diagonal(n);
-  for (std::size_t i = 0; i < n; ++i) diagonal[i] = gram.at(i, i);
+  std::vector<Real> diagonal(n);
+  for (std::size_t i = 0; i < n; ++i) diagonal[i] = gram.row(i)[i];
 
   std::vector<double> closest(n, std::numeric_limits<double>::infinity());
   std::vector<bool> used(n, false);
@@ -68,9 +69,9 @@ Labels seed_plus_plus(const GramView& gram, std::size_t k, Rng& rng) {
   Labels labels(n, 0);
   std::vector<double> nearest(n, std::numeric_limits<double>::infinity());
   for (std::size_t c = 0; c < k; ++c) {
-    const double* row = gram.row(seeds[c]);
+    const Real* row = gram.row(seeds[c]);
     for (std::size_t i = 0; i < n; ++i) {
-      const double distance = diagonal[i] + diagonal[seeds[c]] - 2.0 * row[i];
+      const double distance = double{diagonal[i]} + double{diagonal[seeds[c]]} - 2.0 * double{row[i]};
       if (distance < nearest[i]) {
         nearest[i] = distance;
         labels[i] = c;
@@ -80,5 +81,8 @@ Labels seed_plus_plus(const GramView& gram, std::size_t k, Rng& rng) {
   for (std::size_t c = 0; c < k; ++c) labels[seeds[c]] = c;
   return labels;
 }
+
+template Labels seed_plus_plus(const GramView&, std::size_t, Rng&);
+template Labels seed_plus_plus(const SingleGramView&, std::size_t, Rng&);
 
 }  // namespace onnxfold

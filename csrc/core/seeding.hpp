@@ -13,6 +13,7 @@ namespace onnxfold {
 // before; of 2 + log(k) candidates the one that leaves the lowest sum is kept (Arthur and Vassilvitskii
 // 2007, the greedy variant). Every point goes to its nearest seed, a seed to its own cluster, so no
 // cluster is empty even when there are fewer distinct points than k. O(n k log k) time, O(n) memory.
-Labels seed_plus_plus(const GramView& gram, std::size_t k, Rng& rng);
+template <typename Real>
+Labels seed_plus_plus(const BasicGram<Real>& gram, std::size_t k, Rng& rng);
 
 }  // namespace onnxfold

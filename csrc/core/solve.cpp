@@ -20,45 +20,46 @@
 namespace onnxfold {
 namespace {
 
-// Gains below this part of the largest diagonal entry are rounding errors.
-constexpr double kRelativeTolerance = 1e-12;
-
 struct Attempt {
   Labels labels;
   double inertia = 0.0;
   std::size_t sweeps = 0;
 };
 
-Attempt finish(const GramView& gram, std::size_t k, Labels labels, std::size_t sweeps) {
+template <typename Real>
+Attempt finish(const BasicGram<Real>& gram, std::size_t k, Labels labels, std::size_t sweeps) {
   make_canonical(labels);
   const double cost = inertia(gram, labels, k);
   return {std::move(labels), cost, sweeps};
 }
 
-Attempt start(const GramView& gram, std::size_t k, const Options& options, std::size_t index) {
+template <typename Real>
+Attempt start(const BasicGram<Real>& gram, std::size_t k, const Options& options, std::size_t index) {
   Rng rng(options.seed, 2 * index);
-  Partition partition(gram, k, index == 0 ? cut(ward(gram), k) : seed_plus_plus(gram, k, rng));
-  Hartigan hartigan(partition, kRelativeTolerance * largest_diagonal(gram));
+  Partition<Real> partition(gram, k, index == 0 ? cut(ward(gram), k) : seed_plus_plus(gram, k, rng));
+  Hartigan<Real> hartigan(partition, kRelativeTolerance<Real> * largest_diagonal(gram));
   hartigan.mark_all();
   const std::size_t sweeps = hartigan.run(options.max_sweeps);
   return finish(gram, k, partition.labels(), sweeps);
 }
 
-Attempt search(const GramView& gram, std::size_t k, const Options& options, std::size_t index, const Attempt& from) {
+template <typename Real>
+Attempt search(const BasicGram<Real>& gram, std::size_t k, const Options& options, std::size_t index, const Attempt& from) {
   Rng rng(options.seed, 2 * index + 1);
-  const double tolerance = kRelativeTolerance * largest_diagonal(gram);
-  Partition partition(gram, k, from.labels);
-  Hartigan hartigan(partition, tolerance);
+  const double tolerance = kRelativeTolerance<Real> * largest_diagonal(gram);
+  Partition<Real> partition(gram, k, from.labels);
+  Hartigan<Real> hartigan(partition, tolerance);
   hartigan.mark_all();
   std::size_t sweeps = from.sweeps + hartigan.run(options.max_sweeps);
   sweeps += improve(partition, hartigan, rng, {options.perturbations, options.max_sweeps}, tolerance);
   return finish(gram, k, partition.labels(), sweeps);
 }
 
+template <typename Real>
 std::size_t usable_threads(std::size_t n, std::size_t k, const Options& options) {
   const std::size_t wanted =
       options.threads > 0 ? options.threads : std::max<std::size_t>(1, std::thread::hardware_concurrency());
-  const std::size_t each = sizeof(double) * n * std::max<std::size_t>(k, 1);
+  const std::size_t each = sizeof(Real) * n * std::max<std::size_t>(k, 1);
   return std::max<std::size_t>(1, std::min({wanted, options.restarts, options.memory_cap / each}));
 }
 
@@ -102,7 +103,8 @@ Attempt best_of(std::vector<Attempt> attempts) {
 
 }  // namespace
 
-Solution solve(const GramView& gram, std::size_t k, const Options& options) {
+template <typename Real>
+Solution solve(const BasicGram<Real>& gram, std::size_t k, const Options& options) {
   const std::size_t n = gram.size();
   require_usable(gram);
   if (k < 1 || k > n) {
@@ -117,7 +119,7 @@ Solution solve(const GramView& gram, std::size_t k, const Options& options) {
     for (std::size_t i = 0; i < n; ++i) labels[i] = k == 1 ? 0 : i;
     won = finish(gram, k, std::move(labels), 0);
   } else {
-    const std::size_t threads = usable_threads(n, k, options);
+    const std::size_t threads = usable_threads<Real>(n, k, options);
     const auto started = [&](std::size_t index) { return start(gram, k, options, index); };
     won = best_of(for_every_restart(options, threads, started));
     if (options.perturbations > 0) {
@@ -133,5 +135,8 @@ Solution solve(const GramView& gram, std::size_t k, const Options& options) {
   solution.sweeps = won.sweeps;
   return solution;
 }
+
+template Solution solve(const GramView&, std::size_t, const Options&);
+template Solution solve(const SingleGramView&, std::size_t, const Options&);
 
 }  // namespace onnxfold

@@ -8,25 +8,27 @@
 namespace onnxfold {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+template <typename Real>
+constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
 
 // The distance matrix between clusters that are still there. Slots of clusters that are gone stay until
 // half of all are gone; then the matrix is packed, so that later scans are short.
+template <typename Real>
 class ClusterDistances {
  public:
-  explicit ClusterDistances(const GramView& gram)
+  explicit ClusterDistances(const BasicGram<Real>& gram)
       : slots_(gram.size()),
         alive_(gram.size()),
         values_(slots_ * slots_),
-        sizes_(slots_, 1.0),
-        penalty_(slots_, 0.0),
+        sizes_(slots_, Real(1)),
+        penalty_(slots_, Real(0)),
         names_(slots_),
-        heights_(slots_, 0.0),
+        heights_(slots_, Real(0)),
         scratch_(slots_) {
     for (std::size_t i = 0; i < slots_; ++i) {
       names_[i] = i;
-      row(i)[i] = kInfinity;
-      for (std::size_t j = i + 1; j < slots_; ++j) row(i)[j] = 0.5 * gram.squared_distance(i, j);
+      row(i)[i] = kInfinity<Real>;
+      for (std::size_t j = i + 1; j < slots_; ++j) row(i)[j] = static_cast<Real>(0.5 * gram.squared_distance(i, j));
     }
     mirror();
   }
@@ -37,14 +39,14 @@ class ClusterDistances {
 
   std::size_t first() const {
     std::size_t slot = 0;
-    while (penalty_[slot] > 0.0) ++slot;
+    while (penalty_[slot] > Real(0)) ++slot;
     return slot;
   }
 
   // The nearest other cluster; `preferred` when it is as near as any (it may be slots(): nobody).
   std::size_t nearest(std::size_t slot, std::size_t preferred) {
-    const double* distances = row(slot);
-    const double lowest = kernels::lowest_sum(distances, penalty_.data(), slots_);
+    const Real* distances = row(slot);
+    const Real lowest = kernels::lowest_sum(distances, penalty_.data(), slots_);
     if (preferred < slots_ && distances[preferred] <= lowest) return preferred;
     std::size_t found = 0;
     while (distances[found] + penalty_[found] > lowest) ++found;
@@ -56,15 +58,15 @@ class ClusterDistances {
   Merge merge(std::size_t a, std::size_t b) {
     const std::size_t i = std::min(a, b);
     const std::size_t j = std::max(a, b);
-    const double distance = row(i)[j];
-    const double height = std::max({distance, heights_[i], heights_[j]});
+    const Real distance = row(i)[j];
+    const Real height = std::max({distance, heights_[i], heights_[j]});
     kernels::merge_distances(scratch_.data(), row(i), row(j), sizes_.data(), sizes_[i], sizes_[j], distance, slots_);
-    scratch_[i] = kInfinity;
+    scratch_[i] = kInfinity<Real>;
     std::copy_n(scratch_.data(), slots_, row(i));
     for (std::size_t x = 0; x < slots_; ++x) row(x)[i] = scratch_[x];
     sizes_[i] += sizes_[j];
-    sizes_[j] = 0.0;
-    penalty_[j] = kInfinity;
+    sizes_[j] = Real(0);
+    penalty_[j] = kInfinity<Real>;
     heights_[i] = height;
     --alive_;
     return Merge{names_[i], names_[j], height};
@@ -75,7 +77,7 @@ class ClusterDistances {
     std::vector<std::size_t> kept;
     std::vector<std::size_t> moved(slots_, 0);
     for (std::size_t slot = 0; slot < slots_; ++slot) {
-      if (penalty_[slot] > 0.0) continue;
+      if (penalty_[slot] > Real(0)) continue;
       moved[slot] = kept.size();
       kept.push_back(slot);
     }
@@ -84,7 +86,7 @@ class ClusterDistances {
         values_[r * kept.size() + c] = values_[kept[r] * slots_ + kept[c]];
       }
       sizes_[r] = sizes_[kept[r]];
-      penalty_[r] = 0.0;
+      penalty_[r] = Real(0);
       names_[r] = names_[kept[r]];
       heights_[r] = heights_[kept[r]];
     }
@@ -93,7 +95,7 @@ class ClusterDistances {
   }
 
  private:
-  double* row(std::size_t slot) { return values_.data() + slot * slots_; }
+  Real* row(std::size_t slot) { return values_.data() + slot * slots_; }
 
   void mirror() {
     constexpr std::size_t kTile = 32;
@@ -108,19 +110,20 @@ class ClusterDistances {
 
   std::size_t slots_;
   std::size_t alive_;
-  std::vector<double> values_;
-  std::vector<double> sizes_;    // members; 0 when gone
-  std::vector<double> penalty_;  // 0, infinite when gone
+  std::vector<Real> values_;
+  std::vector<Real> sizes_;    // members; 0 when gone
+  std::vector<Real> penalty_;  // 0, infinite when gone
   std::vector<std::size_t> names_;
-  std::vector<double> heights_;  // of the merge that made the cluster
-  std::vector<double> scratch_;
+  std::vector<Real> heights_;  // of the merge that made the cluster
+  std::vector<Real> scratch_;
 };
 
 }  // namespace
 
-std::vector<Merge> ward(const GramView& gram) {
+template <typename Real>
+std::vector<Merge> ward(const BasicGram<Real>& gram) {
   constexpr std::size_t kWorthPacking = 64;
-  ClusterDistances distances(gram);
+  ClusterDistances<Real> distances(gram);
   std::vector<Merge> merges;
   merges.reserve(gram.size());
   std::vector<std::size_t> chain;
@@ -143,6 +146,9 @@ std::vector<Merge> ward(const GramView& gram) {
   std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) { return a.height < b.height; });
   return merges;
 }
+
+template std::vector<Merge> ward(const GramView&);
+template std::vector<Merge> ward(const SingleGramView&);
 
 Labels cut(const std::vector<Merge>& merges, std::size_t k) {
   const std::size_t n = merges.size() + 1;

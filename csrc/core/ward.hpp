@@ -17,8 +17,9 @@ struct Merge {
 };
 
 // All n - 1 merges, lowest height first, a merge never before those it builds on. Nearest-neighbour chain
-// with the Lance-Williams update (Murtagh 1983): O(n^2) time, one n x n matrix of doubles beside G.
-std::vector<Merge> ward(const GramView& gram);
+// with the Lance-Williams update (Murtagh 1983): O(n^2) time, one n x n matrix of Reals beside G.
+template <typename Real>
+std::vector<Merge> ward(const BasicGram<Real>& gram);
 
 // The labels after the first n - k merges, canonical.
 Labels cut(const std::vector<Merge>& merges, std::size_t k);

@@ -6,6 +6,7 @@ correlation of two channels is taken from the weights, as if the inputs were unc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ def fold_ar(weights: GroupWeights, merge: Merge) -> Merge:
     """
     for norm in weights.norms:
         if norm.producer:
-            rows = weights.part(norm.producer).astype(np.float64)
-            unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-            merge = merge.scaled(norm.scale, _factors(unit, merge))
+            part = weights.part(norm.producer)
+            squares = sum(np.square(piece, dtype=np.float64).sum(axis=1, keepdims=True) for piece in part.pieces())
+            size = np.maximum(np.sqrt(squares), np.finfo(np.float64).tiny)
+            merge = merge.scaled(norm.scale, _factors((piece / size for piece in part.pieces()), merge))
     return merge
 
 
@@ -38,21 +40,28 @@ def variance_correction(weights: GroupWeights, merge: Merge) -> Merge:
     output where it was: measured 77.3 against 72.0 % (row alone) and 67.6 % (neither) on a fused ResNet-20 at 0.25.
     """
     for tensor, bias in weights.plain:
-        factors = _factors(weights.part(tensor).astype(np.float64), merge)
+        factors = _factors(weights.part(tensor).pieces(), merge)
         merge = merge.scaled(tensor, factors)
         if bias:
             merge = merge.scaled(bias, factors)
     return merge
 
 
-def _factors(rows: NDArray[Any], merge: Merge) -> Floats:
-    """[k] root mean square norm of the members over the norm of their mean; between 1 and sqrt(N)."""
+def _factors(pieces: Iterable[NDArray[Any]], merge: Merge) -> Floats:
+    """[k] root mean square norm of the members over the norm of their mean; between 1 and sqrt(N).
+
+    `pieces` [n, columns] are the rows, in blocks of columns.
+    """
     members = merge.labels >= 0
     k = merge.after
     sizes = np.bincount(merge.labels[members], minlength=k)
-    squares = np.bincount(merge.labels[members], weights=np.square(rows[members]).sum(axis=1), minlength=k)
-    sums = merge.reads @ rows
-    combined = np.maximum(np.square(sums).sum(axis=1), squares)  # |sum|^2 = sum of squares where E = 0
+    squares, combined = np.zeros(k), np.zeros(k)
+    for piece in pieces:
+        rows = piece.astype(np.float64)
+        each = np.square(rows[members]).sum(axis=1)
+        squares += np.bincount(merge.labels[members], weights=each, minlength=k)
+        combined += np.square(merge.reads @ rows).sum(axis=1)
+    combined = np.maximum(combined, squares)  # |sum|^2 = sum of squares where E = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = np.sqrt(sizes * squares / combined)
     return np.where((combined > 0) & (sizes > 1), factors, 1.0)

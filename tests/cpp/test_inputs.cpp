@@ -119,7 +119,7 @@ TEST_CASE("numbers of clusters that cannot be are refused") {
                        std::invalid_argument);
   CHECK_THROWS_WITH_AS(solve(gram, 8), "cannot make 8 clusters of 7 points: k must be between 1 and 7",
                        std::invalid_argument);
-  CHECK_THROWS_AS(onnxfold::solve({nullptr, 0}, 1, {}), std::invalid_argument);
+  CHECK_THROWS_AS(onnxfold::solve(onnxfold::GramView(nullptr, 0), 1, {}), std::invalid_argument);
   onnxfold::Options none;
   none.restarts = 0;
   CHECK_THROWS_AS(onnxfold::solve(gram.view(), 2, none), std::invalid_argument);
