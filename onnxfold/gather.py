@@ -18,7 +18,7 @@ from .model import Model
 Floats = NDArray[np.floating[Any]]
 _PRODUCTS = (
     "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat",
+    "MatMulIntegerToFloat", "MatMulNBits",
 )  # fmt: skip
 RECURRENT = ("LSTM", "GRU", "RNN")
 

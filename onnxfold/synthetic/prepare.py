@@ -13,9 +13,9 @@ from onnx.external_data_helper import uses_external_data
 
 from ..bodies import DEFAULT_DOMAINS, subgraphs
 from ..errors import OnnxFoldError
+from ..holders import dequantises, packed_weight
 from ..model import Model, load
 from ..store import inline
-from ..stored import dequantises
 
 Floats = NDArray[np.float32]
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
@@ -138,17 +138,27 @@ def _float32(graph: GraphProto) -> None:
 
 
 def _unpacked(graph: GraphProto, model: Model) -> None:
-    """Weights that DequantizeLinear makes, as float32 initializers, in place."""
+    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers, in place."""
     nodes = list[NodeProto]()
+
+    def put(weight: str, name: str, turned: bool = False) -> None:
+        array = model.constants.array(weight).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array.T if turned else array), name))
+
     for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
+        packed = packed_weight(seen)
         if dequantises(seen) and seen.outputs[0] in model.constants:
-            array = model.constants.array(seen.outputs[0]).astype(np.float32)
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), seen.outputs[0]))
+            put(seen.outputs[0], seen.outputs[0])
+        elif packed is not None and packed[0] in model.constants.stored:
+            y, bias, weight = seen.outputs[0], seen.inputs[5:6], f"{seen.outputs[0]}_onnxfold_weight"
+            put(packed[0], weight, turned=True)
+            product = f"{y}_onnxfold_product" if bias else y
+            nodes.append(onnx.helper.make_node("MatMul", [seen.inputs[0], weight], [product], name=seen.name))
+            nodes += [onnx.helper.make_node("Add", [product, *bias], [y])] if bias else []
         else:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
-    if len(nodes) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
