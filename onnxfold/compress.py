@@ -180,9 +180,12 @@ class Compressor:
         return [Width(g.name, g.size, g.blocks, self._block(g.name), g.run) for g in groups]
 
     def _block(self, name: str) -> int:
-        """How many channels the kernels that make a group compute at once."""
-        nodes = (self.model.graph.nodes[i] for p in self._groups[name].parameters for i in p.nodes)
-        return BLOCK if any("Conv" in node.op for node in nodes) else 1
+        """How many channels the kernels that make a group compute at once, or share a scale where they are read."""
+        parameters, stored = self._groups[name].parameters, self.model.constants.stored
+        here = [(p.axis, stored[p.tensor]) for p in parameters if p.tensor in stored]
+        shared = max((one.block for axis, one in here if axis == one.axis), default=0)
+        nodes = (self.model.graph.nodes[i] for p in parameters for i in p.nodes)
+        return shared or (BLOCK if any("Conv" in node.op for node in nodes) else 1)
 
 
 def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:

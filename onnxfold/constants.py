@@ -18,8 +18,10 @@ from .bodies import DEFAULT_DOMAINS, every_initializer, every_node
 from .errors import ModelError
 from .external import Stretch, tensor_array
 from .graph import Graph, Node
+from .holders import DEQUANTIZE, dequantises, find, unpacked
+from .nbits import Layout
 from .quantise import Scheme, dequantise
-from .stored import DEQUANTIZE, Stored, Unwritable, dequantises, find, scheme_of, unpacked
+from .stored import Stored, Unwritable, integers_of, scheme_of
 
 FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -150,25 +152,28 @@ class Constants:
 
     def scheme(self, name: str) -> Scheme:
         """How constant `name`, one of `stored`, becomes integers."""
-        return scheme_of(self.stored, name, self._part)
+        return scheme_of(self.stored, name, self)
 
     def float_type(self, name: str) -> type[np.floating[Any]]:
         """The type that stored constant `name` is computed in: 32 bits of an integer are too many for float32."""
         return np.float64 if self.stored[name].bits > 24 else np.float32
 
     def _dequantised(self, stored: Stored) -> NDArray[Any]:
-        integers = self._part(stored, stored.slots.integers)
-        assert integers is not None
-        return dequantise(integers, self.scheme(stored.name), self.float_type(stored.name))
+        return dequantise(integers_of(stored, self), self.scheme(stored.name), self.float_type(stored.name))
 
     def part_name(self, stored: Stored, slot: int) -> str:
         """The tensor at an input of the node that holds a stored constant; '' if there is none."""
         inputs = self._graph.nodes[self._graph.producer[stored.holder]].inputs
         return inputs[slot] if slot < len(inputs) else ""
 
-    def _part(self, stored: Stored, slot: int) -> NDArray[Any] | None:
-        name = self.part_name(stored, slot)
+    def part(self, one: Stored, slot: int) -> NDArray[Any] | None:
+        """That tensor; None if there is none."""
+        name = self.part_name(one, slot)
         return self.stored_array(name) if name else None
+
+    def layout(self, one: Stored) -> Layout | None:
+        """How the integers of a stored constant share bytes."""
+        return one.layout
 
     def _compute(self, name: str) -> NDArray[Any]:
         node = self._nodes[name]

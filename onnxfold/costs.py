@@ -12,14 +12,16 @@ from .bodies import every_initializer, every_node
 from .constants import FLOATS
 from .gather import RECURRENT
 from .graph import Graph, skeleton
+from .holders import integer_weights
 from .inputs import concrete_shape
 from .linear import WEIGHTS
 from .model import Model
 from .rules.linear import subscripts
 from .shapes import shaped
-from .stored import integer_weights
+from .stored import Stored
 
-Dims = tuple[tuple[str, int], ...]  # (tensor, axis) pairs whose lengths are multiplied
+Dim = tuple[str, int]  # the length of an axis: (tensor, axis)
+Dims = tuple[Dim, ...]  # lengths that are multiplied
 _COUNTED = (*WEIGHTS, "Einsum", *RECURRENT)
 
 
@@ -31,6 +33,8 @@ class Costs:
     params_terms: tuple[Dims, ...] = field(repr=False)
     item_bytes: tuple[float, ...] = field(repr=False)  # of one parameter, for every term of the parameters
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    blocks: Mapping[Dim, tuple[Dim, int]] = field(repr=False, default_factory=dict)
+    """Axes (of scales) with one position for so many of another axis."""
 
     def macs(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """MACs with the changed axis `lengths`."""
@@ -46,7 +50,13 @@ class Costs:
         return round(sum(size * self._total([term], lengths) for term, size in pairs))
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
-        return sum(math.prod(lengths.get(dim, self.shapes[dim[0]][dim[1]]) for dim in term) for term in terms)
+        return sum(math.prod(self._length(dim, lengths) for dim in term) for term in terms)
+
+    def _length(self, dim: Dim, lengths: Mapping[tuple[str, int], int]) -> int:
+        if dim in self.blocks:
+            whole, block = self.blocks[dim]
+            return -(-self._length(whole, lengths) // block)
+        return lengths.get(dim, self.shapes[dim[0]][dim[1]])
 
 
 def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Costs:
@@ -59,19 +69,39 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
         for name in node.inputs
     }  # fmt: skip
-    stored = model.constants.stored
-    scales = {model.constants.part_name(one, one.slots.scale) for one in stored.values() if one.slots.scale is not None}
-    kinds = {name: graph.tensor(name).dtype for name in sorted(used - computed - scales) if name in shapes}
-    kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS and name not in stored}
-    params = [tuple((name, axis) for axis in range(len(shapes[name]))) for name in kinds]
+    stored, part = model.constants.stored, model.constants.part_name
+    slots = {one.name: (one.slots.scale, one.slots.zero) for one in stored.values() if one.slots.scale is not None}
+    beside = {name: [part(stored[name], slot) for slot in pair if slot is not None] for name, pair in slots.items()}
+    known = computed.union(stored, *beside.values())
+    kinds = {name: graph.tensor(name).dtype for name in sorted(used - known) if name in shapes}
+    kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
+    params = [_dims(name, shapes) for name in kinds]
     sizes: list[float] = [helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in kinds.values()]
+    blocks = dict[Dim, tuple[Dim, int]]()
     for one in stored.values():
-        weights = tuple((one.name, axis) for axis in range(len(shapes.get(one.name, ()))))
-        params, sizes = [*params, weights], [*sizes, one.bits / 8]
-        if one.slots.scale is not None:  # with a zero point beside every scale
-            params = [*params, () if one.axis is None else (weights[one.axis],)]
-            sizes.append(4 + one.bits / 8)
-    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes)
+        weights = _dims(one.name, shapes) if one.name in shapes else ()
+        packed = 0.0 if one.layout is None else one.block * one.bits / 8  # a block that is not full takes as much
+        params, sizes = [*params, weights], [*sizes, 0.0 if packed else one.bits / 8]
+        along = _scales(one, weights, beside.get(one.name, []), blocks)
+        for number, name in enumerate(beside.get(one.name, [])):
+            kind = graph.tensor(name).dtype if name else 0
+            if kind in FLOATS:
+                params = [*params, along]
+                sizes.append(helper.tensor_dtype_to_np_dtype(kind).itemsize + (packed if number == 0 else 0.0))
+            else:  # a zero point of as many bits, also where there is none yet
+                sizes[-1] += one.bits / 8
+    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks)
+
+
+def _scales(one: Stored, weights: Dims, names: Sequence[str], blocks: dict[Dim, tuple[Dim, int]]) -> Dims:
+    """The axes that the scales of a stored constant run along, of its own axes `weights`; new ones go into `blocks`."""
+    if one.axis is None or not names:
+        return ()
+    if not one.block:
+        return (weights[one.axis],)
+    own = (names[0], one.axis)
+    blocks[own] = weights[one.axis], one.block
+    return tuple(own if axis == one.axis else dim for axis, dim in enumerate(weights))
 
 
 def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
@@ -95,8 +125,9 @@ def count_parameters(proto: ModelProto) -> int:
             held = [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
             tensors.update(dict.fromkeys(node.output, held[0]) if held else {})
     floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
-    quantised = {name for node in nodes for name in integer_weights(node)}
-    return sum(math.prod(t.dims) for name, t in tensors.items() if t.data_type in floats or name in quantised)
+    share = {name: count for node in nodes for name, count in integer_weights(node).items()}
+    counted = {name: int(math.prod(t.dims)) for name, t in tensors.items() if t.data_type in floats or name in share}
+    return round(sum(share.get(name, 1) * size for name, size in counted.items()))
 
 
 def _ints(shape: Sequence[object]) -> tuple[int, ...]:

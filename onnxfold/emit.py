@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .atoms import SlotKey
@@ -20,9 +20,10 @@ from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
 from .lists import behind, length
-from .merge import Merge
+from .merge import Merge, apply
 from .model import Model
 from .quantise import Scheme
+from .schemes import merged
 from .shelf import Shelf
 from .tensors import Pending, deferred, made, replaced
 
@@ -41,8 +42,8 @@ class Integer:
 @dataclass(frozen=True)
 class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
-    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. Arrays that are
-    `Pending` are computed when they are written."""
+    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
+    arrays are computed when they are written."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
@@ -107,7 +108,7 @@ def _merged(
         here = [(p, m) for p, _, m in parts if (p.axis, p.blocks) == (axis, blocks)]
         start, size = analysis.slots[name, axis, blocks]
         matrix = _axis_matrix(here, name, kept[start : start + size])
-        array = _apply(matrix, array, axis, blocks)
+        array = apply(matrix, array, axis, blocks)
     return (array if original.dtype.kind not in "iu" else np.rint(array)).astype(original.dtype)
 
 
@@ -135,21 +136,14 @@ def _scheme(
     parts: Sequence[tuple[Place, ChannelGroup, Merge]],
     kept: NDArray[np.bool_],
 ) -> Scheme:
-    """The scheme of stored constant `name` after all merges that touch it: the scales of channels are averaged."""
+    """The scheme of stored constant `name` after all merges that touch it."""
     scheme = model.constants.scheme(name)
-    here = [(p, b, m) for p, b, m in parts if p.axis == scheme.axis]
-    if not here:
-        return scheme
-    place, _, _ = here[0]
-    start, size = analysis.slots[name, place.axis, place.blocks]
-    if place.blocks > 1:  # one scale for a position in every part, whose channels differ: any will do to begin with
-        left = int(kept[start : start + size].sum()) // place.blocks
-        return replace(scheme, scale=scheme.scale[:left], zero=scheme.zero[:left])
-    matrix = abs(_axis_matrix([(p, m) for p, _, m in here], name, kept[start : start + size]))
-    whole = np.asarray(matrix.sum(axis=1)).ravel()
-    mean = diags(1 / np.where(whole > 0, whole, 1)) @ matrix
-    scale = np.maximum(mean @ scheme.scale, np.finfo(np.float32).tiny)
-    return replace(scheme, scale=scale, zero=np.rint(mean @ scheme.zero))
+    for axis, blocks in sorted({(p.axis, p.blocks) for p, _, _ in parts}):
+        start, size = analysis.slots[name, axis, blocks]
+        left = kept[start : start + size]
+        matrix = _axis_matrix([(p, m) for p, _, m in parts if p.axis == axis], name, left)
+        scheme = merged(scheme, axis, blocks, left, matrix, model.constants.stored[name].block)
+    return scheme
 
 
 def _axis_matrix(
@@ -189,25 +183,6 @@ def axis_matrix(analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor
     return _axis_matrix(parts, tensor, kept, made=True)
 
 
-def _apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
-    """`matrix` along `axis`; with `blocks`, its blocks along `axis` of each part of axis 0."""
-    matrix = matrix.astype(array.dtype)
-    if blocks == 1:
-        moved = np.moveaxis(array, axis, 0)
-        flat = np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
-        return np.moveaxis((matrix @ flat).reshape(matrix.shape[0], *moved.shape[1:]), 0, axis)
-    new, old = matrix.shape[0] // blocks, matrix.shape[1] // blocks
-    if new * blocks != matrix.shape[0]:
-        raise RuleError("the blocks of a grouped weight became unequal")
-    parts = np.split(array, blocks, axis=0)
-    return np.concatenate(
-        [
-            _apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1)
-            for i, part in enumerate(parts)
-        ]
-    )
-
-
 def emit(model: Model, changes: Edits) -> ModelProto:
     """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte.
 
@@ -221,7 +196,8 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     writer.suspects |= shelf.left
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
     writer.integers(changes.integers)
-    writer.lengths(changes.lengths)
+    packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
+    writer.lengths({at: length for at, length in changes.lengths.items() if at[0] not in packed})
     writer.sweep()
     return proto
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import RequestError
+from .errors import OnnxFoldError, RequestError
 from .features import Method
 from .images import Preprocess
 from .model import Model
@@ -15,6 +15,8 @@ from .plan import Aim
 from .progress import Progress
 from .recover import Recovery
 from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
+from .session import Session
+from .store import inline
 from .validate import brief
 
 _SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
@@ -46,11 +48,20 @@ def gather_evidence(
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
     `providers` are where synthetic ones may be made."""
-    needed = _needed(method, recovery)
-    if calibration is not None:
-        return calibration_samples(model, calibration, count, preprocess, shapes)
-    asked = wanted(effort, method, recovery)
-    found = synthetic_samples(model, effort, seed, shapes, progress, providers) if asked else None
+    needed, asked = _needed(method, recovery), wanted(effort, method, recovery)
+    try:
+        if calibration is not None:
+            return calibration_samples(model, calibration, count, preprocess, shapes)
+        found = synthetic_samples(model, effort, seed, shapes, progress, providers) if asked else None
+    except OnnxFoldError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        reason = _unloadable(model)
+        if not reason:
+            raise
+        if needed or calibration is not None:
+            raise RequestError(f"samples cannot be used: onnxruntime does not load this model ({reason})") from error
+        return None  # the verdict says why nothing is measured
     if needed and (found is None or not found.trusted):
         what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"
         why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
@@ -71,6 +82,15 @@ def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim:
                 f"{what} needs the model to run, and it is too large for that (over 2 GiB, or over --max-memory): give "
                 "--ratio, --target-params, --target-macs or --target-size, which weights alone can decide"
             )
+
+
+def _unloadable(model: Model) -> str:
+    """Why onnxruntime does not load a model; '' if it does."""
+    try:
+        Session(inline(model.proto, model.folder).SerializeToString())
+    except Exception as error:  # as above
+        return brief(error)
+    return ""
 
 
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:

@@ -24,6 +24,7 @@ from .estimate import estimate
 from .evidence import gather_evidence, keep_samples, refuse_samples
 from .excerpt import block_checked, check_block
 from .features import Method
+from .halves import BFLOAT16, holds
 from .images import Preprocess
 from .inputs import DESCRIPTION
 from .merge import Merge
@@ -40,7 +41,7 @@ from .room import check_memory, comparable
 from .samples import Effort, Samples
 from .session import Feeds, resolve_providers
 from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
-from .store import check_target, staged
+from .store import check_target, inline, staged
 from .tensors import Pending
 from .validate import SLOWER, Check, check
 
@@ -193,6 +194,7 @@ def fold(
                 on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
                 too_large=found.streamed and not comparable(loaded, max_memory),
+                in_float32=_in_float32(loaded, proto),
             )  # fmt: skip
             if found.streamed:
                 verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))
@@ -265,11 +267,21 @@ def compare(
         verdict = check(
             paths[0], paths[1], feeds, providers=usable, missing=missing, protos=(old.proto, new.proto),
             inputs=DESCRIPTION if inputs is None else "the inputs given", latency=latency,
+            in_float32=_in_float32(old, new.proto, new.folder),
         )  # fmt: skip
     sizes = [
         Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
     ]
     return FoldReport(named(before), named(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
+
+
+def _in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:
+    """Makes copies of two models in which bfloat16, of which CPUs run little, is float32; None if there is none."""
+    if not holds(old.proto, BFLOAT16):
+        return None
+    return lambda: (
+        inline(old.proto, old.folder).SerializeToString(), inline(new, folder or old.folder).SerializeToString()
+    )  # fmt: skip
 
 
 def _group_reports(

@@ -24,7 +24,7 @@ from .model import Model
 Floats = NDArray[np.floating[Any]]
 _PRODUCTS = (
     "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat",
+    "MatMulIntegerToFloat", "MatMulNBits",
 )  # fmt: skip
 RECURRENT = ("LSTM", "GRU", "RNN")
 

@@ -68,7 +68,7 @@ class Gauge:
 
     def _session(self, proto: ModelProto) -> Session:
         assert self._provider is not None
-        return Session(inline(proto, self._model.folder).SerializeToString(), self._provider)
+        return Session(inline(proto, self._model.folder, as_is=True).SerializeToString(), self._provider)
 
 
 def latency_share(old: Session, new: Session, feeds: Feeds) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from .graph import Dim, Graph, Node, dims_of, shape_of, skeleton
+from .holders import packed_weight
 
 
 def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
@@ -41,6 +42,9 @@ def infer_node(
 
     Empty where there is no schema for it, or inference fails.
     """
+    if packed_weight(node) is not None:  # no operator of onnx, but like one
+        a = graph.tensor(node.inputs[0])
+        return {node.outputs[0]: (None if not a.shape else (*a.shape[:-1], node.attrs["N"]), a.dtype)}
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)

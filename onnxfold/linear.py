@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
+from .nbits import MICROSOFT, NBITS
 from .windows import Windows, windows
 
 Array = NDArray[Any]
@@ -22,7 +23,7 @@ WEIGHTS: Mapping[str, tuple[int, int | None]] = {
     "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1, None), "ConvInteger": (1, None),
     "MatMulInteger": (1, None), "QLinearConv": (3, 8), "QLinearMatMul": (3, None), "QGemm": (3, 6),
     "DynamicQuantizeMatMul": (1, 4), "MatMulIntegerToFloat": (1, 6), "FusedConv": (1, 2), "FusedGemm": (1, 2),
-    "FusedMatMul": (1, None),
+    "FusedMatMul": (1, None), "MatMulNBits": (1, 5),
 }  # fmt: skip
 """Which inputs of an operator are the weight, and the bias if it has one; input 0 is what they are applied to."""
 
@@ -33,7 +34,7 @@ class Linear:
 
     `groups` products side by side, each from `inputs` (channels per group) times `window` (kernel positions) features
     to `outputs` (per group). `x`, `y`, `weight`, `bias` name tensors ('' for no bias); `windows` is the geometry of a
-    convolution; `transposed` tells of a Gemm that its weight is [outputs, inputs].
+    convolution; `transposed` tells that the weight of a product is [outputs, inputs].
     """
 
     op: str
@@ -106,9 +107,12 @@ class Linear:
 def linear(node: NodeProto, weight_shape: Sequence[int] | None) -> Linear | None:
     """The node as a `Linear`, or None if it is none whose second input is the weight."""
     attrs: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
-    if node.domain not in ("", "ai.onnx") or len(node.input) < 2 or not weight_shape:
+    packed = (node.domain, node.op_type) == (MICROSOFT, NBITS)
+    if not (packed or node.domain in ("", "ai.onnx")) or len(node.input) < 2 or not weight_shape:
         return None
-    x, y, weight, bias = node.input[0], node.output[0], node.input[1], node.input[2] if len(node.input) > 2 else ""
+    slot = WEIGHTS.get(node.op_type, (1, None))[1] or 2
+    bias = node.input[slot] if len(node.input) > slot else ""
+    x, y, weight = node.input[0], node.output[0], node.input[1]
     if node.op_type in ("Conv", "ConvTranspose") and len(weight_shape) >= 3:
         group, kernel = int(attrs.get("group", 1)), tuple(weight_shape[2:])
         reads, makes = weight_shape[1], weight_shape[0] // group
@@ -119,6 +123,8 @@ def linear(node: NodeProto, weight_shape: Sequence[int] | None) -> Linear | None
         )  # fmt: skip
     if len(weight_shape) != 2:
         return None
+    if packed:
+        return Linear(NBITS, x, y, weight, bias, 1, weight_shape[1], weight_shape[0], 1, transposed=True)
     if node.op_type == "MatMul":
         return Linear("MatMul", x, y, weight, "", 1, weight_shape[0], weight_shape[1], 1)
     plain = not attrs.get("transA", 0) and attrs.get("alpha", 1.0) == 1.0 and attrs.get("beta", 1.0) == 1.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,3 +102,19 @@ def rearranging(makes: csr_matrix, reads: csr_matrix) -> Merge:
     """A merge that keeps every channel's place and recombines the parameters (permutation, duplication oracles)."""
     n = makes.shape[0]
     return Merge(np.arange(n), np.arange(n), makes, reads)
+
+
+def apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
+    """`matrix` along `axis`; with `blocks`, its blocks along `axis` of each part of axis 0."""
+    matrix = matrix.astype(array.dtype)
+    if blocks == 1:
+        moved = np.moveaxis(array, axis, 0)
+        flat = np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
+        return np.moveaxis((matrix @ flat).reshape(matrix.shape[0], *moved.shape[1:]), 0, axis)
+    new, old = matrix.shape[0] // blocks, matrix.shape[1] // blocks
+    if new * blocks != matrix.shape[0]:
+        raise RuleError("the blocks of a grouped weight became unequal")
+    parts = np.split(array, blocks, axis=0)
+    return np.concatenate(
+        [apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1) for i, part in enumerate(parts)]
+    )

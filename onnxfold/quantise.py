@@ -17,8 +17,10 @@ _ROUNDING = 1e-6  # of the largest integer that goes by a scale: what float32 su
 class Scheme:
     """How values become integers.
 
-    `scale` and `zero` are numbers [], or [n] one for each position along `axis`. Integers lie in `low`..`high`: the
-    part of their type that the model uses. `dtype`: the type that scales are stored in.
+    `scale` and `zero` are numbers [], or [n] one for each position along `axis`, or, with `groups`, one for each block
+    of positions along it: then they have all axes of the values, and `groups` says of every position which block it is
+    in. Integers lie in `low`..`high`: the part of their type that the model uses. `dtype`: the type that scales are
+    stored in. A block of nothing but zeros may have the scale 0; where blocks have negative scales, so may new ones.
     """
 
     scale: Floats = field(repr=False)
@@ -27,12 +29,20 @@ class Scheme:
     low: int
     high: int
     dtype: Any
+    groups: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def across(self, numbers: Floats, rank: int) -> Floats:
         """`scale` or `zero` in a shape that broadcasts against values of that many axes."""
         if self.axis is None:
             return numbers.reshape([1] * rank)
+        if self.groups is not None:
+            return np.take(numbers, self.groups, self.axis)
         return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+
+
+def in_blocks(length: int, block: int) -> NDArray[np.int64]:
+    """The number of the block that each of `length` positions is in, where neighbours share one."""
+    return np.arange(length, dtype=np.int64) // block
 
 
 def used(integers: Array, bits: int, signed: bool) -> tuple[int, int]:
@@ -63,26 +73,60 @@ def requantise(values: Array, scheme: Scheme, least: Floats | float = 0.0) -> tu
     it (moved, copied, added up within the range); else it becomes the finest that holds them. Zero points stay if they
     are all equal and can; else they are chosen with the scale. `least` ([] or [n]): no scale falls below it.
     """
+    if scheme.groups is not None:
+        return _by_blocks(values, scheme, scheme.groups)
     values = np.asarray(values, np.float64)
-    scale, zero = (scheme.across(numbers, values.ndim) for numbers in (scheme.scale, scheme.zero))
-    exact = values / scale + zero
-    whole = np.rint(exact)
+    exact, whole = _whole(values, scheme)
     axes = tuple(axis for axis in range(values.ndim) if axis != scheme.axis)
     fits = (whole >= scheme.low) & (whole <= scheme.high)
     if scheme.axis is not None:
         fits &= np.abs(exact - whole) <= _ROUNDING * np.abs(exact).max(axis=axes, initial=0, keepdims=True)
-    kept = fits.all(axis=axes) & (scheme.scale >= least)
+        fits &= (scheme.across(scheme.scale, values.ndim) != 0) | (values == 0)
+    kept = fits.all(axis=axes) & (np.abs(scheme.scale) >= least)
     if not kept.all():
         new_scale, new_zero = _finest(values.max(axis=axes, initial=0), values.min(axis=axes, initial=0), scheme)
-        new_scale = np.maximum(np.where(new_scale > 0, new_scale, scheme.scale), least).astype(scheme.dtype)
+        size = np.maximum(np.abs(np.where(new_scale != 0, new_scale, scheme.scale)), least)
+        new_scale = np.where(new_scale < 0, -size, size).astype(scheme.dtype)
         scheme = replace(
             scheme,
             scale=np.where(kept, scheme.scale, new_scale.astype(np.float64)),
             zero=np.where(kept, scheme.zero, new_zero),
         )
-        scale, zero = (scheme.across(numbers, values.ndim) for numbers in (scheme.scale, scheme.zero))
-        whole = np.rint(values / scale + zero)
+        whole = _whole(values, scheme)[1]
     return np.clip(whole, scheme.low, scheme.high).astype(np.int64), scheme
+
+
+def _whole(values: Floats, scheme: Scheme) -> tuple[Floats, Floats]:
+    """(values in steps of their scales, those rounded)."""
+    scale, zero = (scheme.across(numbers, values.ndim) for numbers in (scheme.scale, scheme.zero))
+    exact = values / np.where(scale == 0, 1.0, scale) + zero
+    return exact, np.rint(exact)
+
+
+def _by_blocks(values: Array, scheme: Scheme, groups: NDArray[np.int64]) -> tuple[Array, Scheme]:
+    """`requantise` with every block as a row that has a scale of its own."""
+    assert scheme.axis is not None
+    members = _members(groups, scheme.scale.shape[scheme.axis])
+    rows = np.moveaxis(np.asarray(values), scheme.axis, -1)[..., members]
+    scale, zero = (np.moveaxis(numbers, scheme.axis, -1) for numbers in (scheme.scale, scheme.zero))
+    flat = replace(scheme, scale=scale.ravel(), zero=zero.ravel(), axis=0, groups=None)
+    whole, flat = requantise(rows.reshape(-1, members.shape[1]), flat)
+    integers = np.empty(rows.shape[:-2] + groups.shape, np.int64)
+    integers[..., members] = whole.reshape(rows.shape)
+    scale, zero = (np.moveaxis(numbers.reshape(scale.shape), -1, scheme.axis) for numbers in (flat.scale, flat.zero))
+    return np.moveaxis(integers, -1, scheme.axis), replace(scheme, scale=scale, zero=zero)
+
+
+def _members(groups: NDArray[np.int64], blocks: int) -> NDArray[np.int64]:
+    """The positions in every block [blocks, most], its first again and again where it has fewer than others.
+
+    >>> _members(np.array([0, 0, 0, 1, 1]), 2).tolist()
+    [[0, 1, 2], [3, 4, 3]]
+    """
+    order, counts = np.argsort(groups, kind="stable"), np.bincount(groups, minlength=blocks)
+    first = np.cumsum(counts) - counts
+    inside = np.arange(counts.max(initial=0))
+    return np.asarray(order[first[:, None] + np.where(inside < counts[:, None], inside, 0)])
 
 
 def _finest(top: Floats, bottom: Floats, scheme: Scheme) -> tuple[Floats, Floats]:
@@ -95,9 +139,16 @@ def _finest(top: Floats, bottom: Floats, scheme: Scheme) -> tuple[Floats, Floats
     spread = np.maximum(spread, np.maximum(top / above, -bottom / below))
     if (scheme.zero != scheme.zero.flat[0]).any():
         return spread, moved
-    with np.errstate(divide="ignore", invalid="ignore"):
-        around = np.maximum(
-            np.where(top > 0, top / (high - scheme.zero), 0.0), np.where(bottom < 0, -bottom / (scheme.zero - low), 0.0)
-        )
+    around = _around(top, bottom, scheme)
+    if (scheme.scale < 0).any():
+        mirrored = _around(-bottom, -top, scheme)
+        around = np.where(mirrored < around, -mirrored, around)
     able = np.isfinite(around)
     return np.where(able, around, spread), np.where(able, scheme.zero, moved)
+
+
+def _around(top: Floats, bottom: Floats, scheme: Scheme) -> Floats:
+    """The smallest scales that hold values from `bottom` to `top` with the zero points as they are; inf: none does."""
+    above, below = scheme.high - scheme.zero, scheme.zero - scheme.low
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.maximum(np.where(top > 0, top / above, 0.0), np.where(bottom < 0, -bottom / below, 0.0))

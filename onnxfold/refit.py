@@ -19,12 +19,15 @@ from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .bodies import captures
+from .constants import FLOATS
 from .emit import axis_matrix
 from .external import tensor_array
+from .holders import HOLDERS
 from .linear import Linear, linear
 from .merge import Merge
 from .model import Model
 from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
+from .nbits import NBITS
 from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
 from .prefix import Prefix
 from .progress import Progress, silent
@@ -32,7 +35,6 @@ from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
 from .shelf import Shelf
-from .stored import HOLDERS
 from .tails import Followers, Tail
 
 RIDGE = 0.1
@@ -75,7 +77,7 @@ class _Weights:
         if name in self.shelf.stored:
             return self.shelf.read(name)
         tensor = self._tensor(name)
-        return None if tensor is None or tensor.data_type not in (1, 10, 11) else tensor_array(tensor, self._folder)
+        return None if tensor is None or tensor.data_type not in FLOATS else tensor_array(tensor, self._folder)
 
     def kind(self, name: str) -> int:
         """The ONNX element type of constant `name`: that of its scale where it is stored as integers."""
@@ -170,7 +172,7 @@ def refit_readers(
 def _on_integers(folded: ModelProto, changed: set[str]) -> list[str]:
     """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
     holders = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
-    return [y for y, (node, one) in holders.items() if one is not None and changed.intersection(node.input)]
+    return [y for y, (n, one) in holders.items() if one is not None and one.computes and changed.intersection(n.input)]
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class _Job:
     def can(self) -> bool:
         """Whether there is, or can be, a bias."""
         has = self.node.bias or self.tail.mean or self.tail.added
-        return bool(has or not (self.node.op == "MatMul" or self.integers))
+        return bool(has or not (self.node.op in ("MatMul", NBITS) or self.integers))
 
 
 def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from .bodies import HOLDERS, every_initializer, every_node  # fmt: skip
 from .fusedshapes import fused_shapes
 from .graph import TIMES, Dim, Graph, TensorInfo, reshaped, skeleton  # fmt: skip
+from .holders import packed_weight
 from .inference import consistent, infer_node, infer_shapes  # fmt: skip
 from .shapevalues import Fixed, ShapeValues
 
@@ -39,6 +40,9 @@ def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
     small = constants.small()
     graph = reshaped(graph, bare, infer_shapes(bare, small))
     tensors = dict(graph.tensors)
+    for name, how in filter(None, map(packed_weight, graph.nodes)):
+        if name in constants and tensors[name].shape == how.shape:
+            tensors[name] = TensorInfo(name, (how.n, how.k), tensors[name].dtype)  # as all but the file sees it
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
     data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
     data.update((name, _tensor(value)) for name, value in small.items())

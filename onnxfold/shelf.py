@@ -13,8 +13,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from .bodies import captures, every_initializer, every_node
 from .constants import Constants, constant_attribute
 from .external import tensor_array
+from .nbits import Layout, layout
 from .quantise import Floats, Scheme, dequantise, requantise
-from .stored import Stored, following, scheme_of
+from .stored import Stored, following, integers_of, scheme_of, written
 from .tensors import made, replaced
 
 Array = NDArray[Any]
@@ -35,11 +36,11 @@ class Shelf:
 
     def read(self, name: str) -> Array:
         """The values of constant `name`, as floats."""
-        return dequantise(self._array(name, 0), self.scheme(name), self._constants.float_type(name))
+        return dequantise(integers_of(self.stored[name], self), self.scheme(name), self._constants.float_type(name))
 
     def scheme(self, name: str) -> Scheme:
         """How `name` is stored now."""
-        return scheme_of(self.stored, name, self._part)
+        return scheme_of(self.stored, name, self)
 
     def write(self, values: Mapping[str, Array], schemes: Mapping[str, Scheme] | None = None) -> None:
         """Store new `values`. `schemes`: those that they had before they were rounded, where these changed too.
@@ -88,18 +89,20 @@ class Shelf:
         return least * (1 + 1e-6)  # the scale is rounded to float32
 
     def _put(self, name: str, integers: Array, scheme: Scheme) -> None:
-        stored = self.stored[name]
-        old = self._array(name, 0)
-        self._replace(name, 0, integers.astype(old.dtype))
-        if stored.slots.scale is None or not self._name(name, 1):
-            return
-        before = self._array(name, 1)
-        shape = before.shape if stored.axis is None else (integers.shape[stored.axis],)
-        scale, zero = (np.broadcast_to(x.ravel(), shape or (1,)).reshape(shape) for x in (scheme.scale, scheme.zero))
-        self._replace(name, 1, scale.astype(before.dtype))
-        zero = zero.astype(old.dtype)
-        if self._name(name, 2) or zero.astype(np.int64).any():
-            self._replace(name, 2, zero)
+        one = self.stored[name]
+        for slot, array in written(one, integers, scheme, self).items():
+            self._replace(name, slot, array)
+
+    def part(self, one: Stored, slot: int) -> Array | None:
+        """The tensor at an input of the node that holds a constant, if there is one."""
+        name = self._name(one.name, slot)
+        return self._of(name) if name else None
+
+    def layout(self, one: Stored) -> Layout | None:
+        """How the integers of a constant share bytes, by what its node says now."""
+        if one.layout is None:
+            return None
+        return layout({a.name: a.i for a in self._nodes[one.holder].attribute})
 
     # single tensors ---------------------------------------------------------------------------------------------
 
@@ -115,41 +118,26 @@ class Shelf:
         for value in graph.output:
             self._uses[value.name] = self._uses.get(value.name, 0) + 1
 
-    def _holder(self, name: str) -> NodeProto:
-        return self._nodes[self.stored[name].holder]
-
-    def _slot(self, name: str, part: int) -> int | None:
-        slots = self.stored[name].slots
-        return (slots.integers, slots.scale, slots.zero)[part]
-
-    def _name(self, name: str, part: int) -> str:
-        """The tensor that is integers (0), scale (1) or zero point (2) of `name`; '' if there is none."""
-        slot, inputs = self._slot(name, part), self._holder(name).input
-        return inputs[slot] if slot is not None and slot < len(inputs) else ""
-
-    def _part(self, stored: Stored, slot: int) -> Array | None:
-        inputs = self._nodes[stored.holder].input
-        return self._of(inputs[slot]) if slot < len(inputs) and inputs[slot] else None
-
-    def _array(self, name: str, part: int) -> Array:
-        return self._of(self._name(name, part))
+    def _name(self, name: str, slot: int) -> str:
+        """The tensor at an input of the node that holds `name`; '' if there is none."""
+        inputs = self._nodes[self.stored[name].holder].input
+        return inputs[slot] if slot < len(inputs) else ""
 
     def _of(self, tensor: str) -> Array:
         if tensor in self._tensors:
             return tensor_array(self._tensors[tensor], self._folder)
         return self._constants.stored_array(tensor)
 
-    def _replace(self, name: str, part: int, array: Array) -> None:
+    def _replace(self, name: str, slot: int, array: Array) -> None:
         """New values for a part of `name`: where they were, or beside that if others need what was there."""
-        old = self._name(name, part)
+        old = self._name(name, slot)
         if old in self._tensors and self._uses[old] == 1:
             replaced(self._tensors[old], array)
             self._declare(old, array)
             return
-        if old and np.array_equal(self._array(name, part), array):
+        if old and np.array_equal(self._of(old), array):
             return
-        slot, inputs = self._slot(name, part), self._holder(name).input
-        assert slot is not None
+        inputs = self._nodes[self.stored[name].holder].input
         fresh = self._fresh(old or f"{name}_zero_point")
         graph = self._proto.graph
         graph.initializer.append(made(array, fresh))

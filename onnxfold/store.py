@@ -18,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 from .constants import FLOATS
 from .errors import ModelError, RequestError
 from .external import PIECE, Stretch, external_tensors, read_external, refuse_nan
+from .halves import BFLOAT16, holds, widened
 from .model import PROTOBUF_LIMIT, Model
 from .progress import Progress, silent
 from .tensors import Pending, is_deferred
@@ -117,10 +118,12 @@ class Staged:
                 old.unlink(missing_ok=True)
 
 
-def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
-    """`proto` with its external tensors inside it (for sessions made from memory)."""
+def inline(proto: ModelProto, folder: Path | None, as_is: bool = False) -> ModelProto:
+    """`proto` with its external tensors inside it, for sessions made from memory; bfloat16, of which CPUs run little,
+    is float32 there, unless `as_is`."""
+    wide = not as_is and holds(proto, BFLOAT16)
     if next(external_tensors(proto), None) is None:
-        return proto
+        return widened(proto, (BFLOAT16,)) if wide else proto
     if folder is None:
         raise ModelError("the model's external data cannot be found: load it from its path")
     copy = ModelProto()
@@ -130,7 +133,7 @@ def inline(proto: ModelProto, folder: Path | None) -> ModelProto:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         tensor.raw_data = raw
-    return copy
+    return widened(copy, (BFLOAT16,)) if wide else copy
 
 
 def _divided(proto: ModelProto, source: Model, external: bool) -> tuple[ModelProto, list[TensorProto]]:

@@ -95,18 +95,26 @@ def check(
     latency: bool = True,
     loader: Loader = Session,
     too_large: bool = False,
+    in_float32: Callable[[], tuple[bytes, bytes]] | None = None,
 ) -> Check:
     """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
 
     Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain.
 
-    A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem
-    is: a changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
+    A provider that cannot start or fails while it runs gives its own verdict; the others still count. Where one does
+    not run the original, copies `in_float32` are compared, if there are any. A problem is: a changed interface, a file
+    the checker refuses, a model that runs no more, NaN where there was none.
     """
     problems = [*_interface(*protos), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in () if too_large else providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
+        if remark and done.status == "failed" and in_float32 is not None:
+            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader)
+            if copies.status == "ok":
+                why = done.message.removeprefix("original: ")
+                done, trouble = copies, flaw
+                remark = f"{short(provider)} does not run this bfloat16 model, so float32 copies were compared ({why})"
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []

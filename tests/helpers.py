@@ -47,7 +47,7 @@ def model(
     `weights` (name -> shape) become random float32 initializers, those called var... or scale... positive; `values` are
     initializers as given (integers as int64, floats as float32). Outputs may leave out their shape. `batch` replaces N.
     """
-    text = re.sub(r"\bN\b", str(batch), text)
+    text = re.sub(r"\bN\b(?!=)", str(batch), text)
     domains = '"" : %d, "com.microsoft" : 1' % opset  # noqa: UP031 (braces are part of the text format)
     header = f"<ir_version: {ir_version}, opset_import: [{domains}]>"
     proto = parser.parse_model(f"{header} agraph {text}")

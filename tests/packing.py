@@ -12,6 +12,8 @@ from helpers import Case
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxfold.nbits import Layout, join
+
 Array = NDArray[Any]
 X_SCALE, X_ZERO = 0.05, 128
 """Of the quantised activations of test models, as uint8."""
@@ -19,7 +21,8 @@ X_SCALE, X_ZERO = 0.05, 128
 
 @dataclass(frozen=True)
 class Pack:
-    """How a weight is stored: scales along `axis` (None: one), zero points `zero`, integers up to `most`.
+    """How a weight is stored: scales along `axis` (None: one), zero points `zero`, integers up to `most`. With `block`,
+    scales are of so many numbers along `axis`, at every position of the other axes.
 
     With `spare`, sums of two integers still fit: one integer is the largest, those beside it are 0, all others are
     below half of it. Then folding duplicates is exact, and error shows mistakes alone. `even`: all scales are equal
@@ -33,24 +36,67 @@ class Pack:
     spare: bool = True
     of: str = ""
     even: bool = False
+    block: int = 0
 
     def numbers(self, array: Array, scale: Array | None = None) -> tuple[Array, Array, Array]:
         """(integers, scale, zero point) of float values."""
         axes = tuple(axis for axis in range(array.ndim) if axis != self.axis)
         if scale is None:
             limit = 60 * self.most // 127 if self.spare else self.most
-            scale = np.abs(array).max(axis=axes) / limit
+            most = np.maximum.reduceat(np.abs(array), self._starts(array), self.axis) if self.block else None
+            scale = (np.abs(array).max(axis=axes) if most is None else most) / limit
             scale = np.full_like(scale, scale.max()) if self.even else scale
         scale = scale.astype(np.float32)
-        whole = np.rint(array / self._across(scale, array.ndim)).astype(np.int64)
+        whole = np.rint(array / self._across(scale, array)).astype(np.int64)
         if self.spare and not self.of and array.ndim > 1:
             whole[0], whole[:, 0] = 0, 0
             whole.flat[0] = self.most
         zero = np.broadcast_to(np.array(self.zero), scale.shape)
-        return whole + self._across(zero, array.ndim), scale, zero
+        return whole + self._across(zero, array), scale, zero
 
-    def _across(self, numbers: Array, rank: int) -> Array:
-        return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+    def _starts(self, array: Array) -> Array:
+        return np.arange(0, array.shape[self.axis or 0], self.block)
+
+    def _across(self, numbers: Array, array: Array) -> Array:
+        if self.block and self.axis is not None:
+            return np.take(np.repeat(numbers, self.block, self.axis), np.arange(array.shape[self.axis]), self.axis)
+        return numbers.reshape([-1 if axis == self.axis else 1 for axis in range(array.ndim)])
+
+
+@dataclass(frozen=True)
+class Bits:
+    """How MatMulNBits stores a weight [N, K]: in blocks of `block` numbers of `bits`; with zero points (no "": none,
+    "packed", "flat": packed, on one axis as old models have it, "float": not packed), scales of `dtype`; blocks of
+    neighbours, or `mixed` by a g_idx. `spare`: as with `Pack`, with equal scales for all blocks of a row.
+    """
+
+    bits: int = 4
+    block: int = 16
+    zeros: str = ""
+    dtype: Any = np.float32
+    mixed: bool = False
+    spare: bool = True
+
+    def parts(self, array: Array) -> dict[str, Array]:
+        """Tensors by the endings of their names: q, s, z, g; those that there are."""
+        (n, k), top, middle = array.shape, 2**self.bits - 1, 2 ** (self.bits - 1)
+        how = Layout(n, k, self.bits, self.block)
+        groups = np.arange(k) // self.block
+        if self.mixed:
+            groups = np.random.default_rng(0).permutation(groups)
+        inside = np.where(groups[:, None] == np.arange(how.blocks), 1.0, 0.0)  # [k, blocks]
+        size = (np.abs(array)[:, :, None] * inside).max(axis=1)
+        if self.spare:
+            size = np.broadcast_to(size.max(axis=1, keepdims=True), size.shape)
+        scale = (size / (middle // 2 - 1 if self.spare else middle - 1)).astype(self.dtype)
+        shift = np.arange(n * how.blocks).reshape(n, -1) % 2 if self.zeros else 0
+        zero = np.broadcast_to(middle - shift, scale.shape)
+        whole = np.rint(array / np.where(scale == 0, 1, scale).astype(np.float64)[:, groups])
+        parts = {"q": how.held(np.clip(whole + zero[:, groups], 0, top)), "s": scale}
+        if self.zeros:
+            packed = join(zero, self.bits)
+            parts["z"] = {"packed": packed, "flat": packed.ravel(), "float": zero.astype(self.dtype)}[self.zeros]
+        return {**parts, **({"g": groups.astype(np.int32)} if self.mixed else {})}
 
 
 @dataclass(frozen=True)
@@ -58,7 +104,7 @@ class Packed(Case):
     """A case whose weights in `packs` are quantised. A node that reads weight w gets it from a DequantizeLinear in
     front; one that reads w_q, w_s, w_z (integers, scale, zero point) gets those. Activations: scale s, zero point z."""
 
-    packs: Mapping[str, Pack] = field(default_factory=dict, repr=False)
+    packs: Mapping[str, Pack | Bits] = field(default_factory=dict, repr=False)
 
     def model(self, batch: str | int = "N") -> ModelProto:
         proto = super().model(batch)
@@ -72,7 +118,7 @@ class Packed(Case):
         return proto
 
 
-def pack(proto: ModelProto, packs: Mapping[str, Pack]) -> ModelProto:
+def pack(proto: ModelProto, packs: Mapping[str, Pack | Bits]) -> ModelProto:
     """The float initializers named in `packs` stored as integers, in place."""
     read = {name for node in proto.graph.node for name in node.input}
     floats = {t.name: t for t in proto.graph.initializer}
@@ -80,6 +126,10 @@ def pack(proto: ModelProto, packs: Mapping[str, Pack]) -> ModelProto:
     front = []
     for name, how in packs.items():
         array = numpy_helper.to_array(floats[name])
+        if isinstance(how, Bits):
+            proto.graph.initializer.remove(floats[name])
+            add(proto, {f"{name}_{part}": value for part, value in how.parts(array).items()})
+            continue
         step = np.float32(X_SCALE) * scales[how.of] if how.of else None
         integers, scales[name], zero = how.numbers(array, step)
         proto.graph.initializer.remove(floats[name])
@@ -87,6 +137,7 @@ def pack(proto: ModelProto, packs: Mapping[str, Pack]) -> ModelProto:
         parts = {f"{name}_q": integers.astype(dtype), f"{name}_s": scales[name], f"{name}_z": zero.astype(dtype)}
         if name in read:
             axis = {} if how.axis is None else {"axis": how.axis}
+            axis |= {"block_size": how.block} if how.block else {}
             front.append(helper.make_node("DequantizeLinear", list(parts), [name], f"{name}_dequantize", **axis))
             add(proto, parts)
         else:
@@ -104,7 +155,8 @@ def add(proto: ModelProto, arrays: Mapping[str, Array]) -> None:
 
 def integers(proto: ModelProto) -> dict[str, Array]:
     """The initializers that are integers or go with them."""
-    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name[-2:] in ("_q", "_s", "_z")}
+    parts = ("_q", "_s", "_z", "_g")
+    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer if t.name[-2:] in parts}
 
 
 def is_integer(tensor: TensorProto) -> bool:

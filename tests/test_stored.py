@@ -287,14 +287,9 @@ def test_a_target_size_is_met() -> None:
 # what is refused ----------------------------------------------------------------------------------------------------
 
 
-def blocked(proto: ModelProto) -> None:
+def misfit(proto: ModelProto) -> None:
     node = next(n for n in proto.graph.node if n.output[0] == "w")
-    node.attribute.append(helper.make_attribute("block_size", 3))
-    for name in ("w_s", "w_z"):
-        tensor = next(t for t in proto.graph.initializer if t.name == name)
-        array = np.repeat(numpy_helper.to_array(tensor).reshape(16, 1, 1, 1), 9, 1).reshape(16, 1, 3, 3)
-        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
-    node.attribute[0].i = 1
+    node.attribute.append(helper.make_attribute("block_size", 3))  # as if each scale were that of three channels
 
 
 def two_readers(proto: ModelProto) -> None:
@@ -314,7 +309,7 @@ def zero_scale(proto: ModelProto) -> None:
 
 @pytest.mark.parametrize(
     "change, reason",
-    [(blocked, "DequantizeLinear scales its weights by blocks"),
+    [(misfit, "DequantizeLinear has scales that do not fit its blocks"),
      (two_readers, "integer weights that several nodes share"), (shown, "integer weights that several nodes share"),
      (zero_scale, "DequantizeLinear has a scale that is not positive")],
     ids=lambda a: getattr(a, "__name__", ""),
@@ -340,11 +335,11 @@ def test_a_bias_that_several_nodes_share_keeps_the_weights() -> None:
 def test_a_node_without_a_rule_says_why() -> None:
     """Its weights are counted, although nothing tells which of their axes makes channels."""
     text = (
-        "(float[N,32] x) => (float[N,8] y) { y = com.microsoft.MatMulNBits<K=32, N=8, bits=4, block_size=32>(x, w, f) }"
+        "(float[N,32] x) => (float[N,8] y) { y = com.microsoft.MatMulBlockQuantizedFp4Weight<block_size=32>(x, w, f) }"
     )
-    proto = model(text, values={"w": np.zeros((8, 1, 16), np.uint8), "f": np.ones(8, np.float32)})
-    (refusal,) = [r for r in analyse(load(proto)).refusals if "MatMulNBits" in r.kind]
-    assert refusal.kind == "no rule for com.microsoft.MatMulNBits" and refusal.parameters >= 128
+    proto = model(text, values={"w": np.zeros((8, 16), np.uint8), "f": np.ones(8, np.float32)})
+    (refusal,) = [r for r in analyse(load(proto)).refusals if "Fp4" in r.kind]
+    assert refusal.kind == "no rule for com.microsoft.MatMulBlockQuantizedFp4Weight" and refusal.parameters >= 128
 
 
 def test_computed_scales_of_integer_weights() -> None:

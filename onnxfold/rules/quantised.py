@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..facts import Fact, Refuse, Tie
+from ..facts import At, Count, Fact, Refuse, Tie
 from ..view import NodeView, TensorView
 from .conv import convolution
 from .linear import general, product
@@ -87,6 +87,26 @@ def matmul_to_float(n: NodeView) -> Iterator[Fact]:
         yield from same_axes(n.x(bias), n.y())
 
 
+def matmul_nbits(n: NodeView) -> Iterator[Fact]:
+    """Inputs a, b, bias are numbers 0, 1, 5; b is [N, K] as the analysis sees it, whatever bytes it is packed in."""
+    a, b, y, bias = n.x(0), n.x(1), n.y(), n.x(5) if n.has(5) else None
+    sizes = n.attr("N"), n.attr("K")
+    if not b.constant or b.shape != sizes or a.rank < 1 or y.rank != a.rank:
+        yield Refuse("has weights that it computes, or packs in a way of its own")
+        return
+    if a.size(-1) not in (None, b.size(1)) or y.size(-1) not in (None, b.size(0)):
+        yield Refuse("has weights that do not fit its input or output")
+        return
+    for k in range(a.rank - 1):
+        yield Tie(a.axis(k), y.axis(k))
+    yield Tie(b.axis(0), y.axis(-1))
+    yield Tie(a.axis(-1), b.axis(1))
+    yield Count(b.axis(0), At(attr="N"))
+    yield Count(b.axis(1), At(attr="K"))
+    if bias is not None and bias.shape == (b.size(0),):
+        yield Tie(bias.axis(0), y.axis(-1))
+
+
 def qlinear_unary(n: NodeView) -> Iterator[Fact]:
     """Every element of input 0 alone; the others are its scale and zero point and the output's."""
     yield from same_axes(n.x(), n.y())
@@ -131,6 +151,7 @@ RULES = (
     Rule(matmul_integer, ("MatMulInteger",)),
     Rule(qgemm, ("QGemm",), domain=MICROSOFT),
     Rule(matmul_to_float, ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), domain=MICROSOFT),
+    Rule(matmul_nbits, ("MatMulNBits",), domain=MICROSOFT),
     Rule(qlinear_unary, ("QLinearSigmoid", "QLinearLeakyRelu"), domain=MICROSOFT),
     Rule(qlinear_binary, ("QLinearAdd", "QLinearMul"), domain=MICROSOFT),
     Rule(qlinear_pool, ("QLinearAveragePool", "QLinearGlobalAveragePool"), domain=MICROSOFT),

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
-from onnx.external_data_helper import uses_external_data
 
 from ..bodies import DEFAULT_DOMAINS, subgraphs
 from ..errors import OnnxFoldError
+from ..halves import widen
+from ..holders import dequantises, packed_weight
 from ..model import Model, load
 from ..store import inline
-from ..stored import dequantises
 
 Floats = NDArray[np.float32]
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
 _CLIP = 11  # the opset from which Clip takes its bounds as inputs
-_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
@@ -49,7 +48,7 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     _unpacked(graph, model)
-    _float32(graph)
+    widen(graph)
     version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
     _straight_through(graph, model, initialised, version)
     if version < OPSET:
@@ -117,38 +116,28 @@ def prune(graph: GraphProto) -> None:
     graph.initializer.extend(tensors)
 
 
-def _float32(graph: GraphProto) -> None:
-    """Half precision tensors, casts and declarations of `graph` and its bodies as float32, in place."""
-    tensors: list[TensorProto] = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _HALF:
-                attribute.i = TensorProto.FLOAT
-        for body in subgraphs(node):
-            _float32(body)
-    for tensor in tensors:
-        if tensor.data_type in _HALF and not uses_external_data(tensor):
-            array = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    values: Iterable[ValueInfoProto] = [*graph.input, *graph.output, *graph.value_info]
-    for value in values:
-        if value.type.tensor_type.elem_type in _HALF:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-
-
 def _unpacked(graph: GraphProto, model: Model) -> None:
-    """Weights that DequantizeLinear makes, as float32 initializers, in place."""
+    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers, in place."""
     nodes = list[NodeProto]()
+
+    def put(weight: str, name: str, turned: bool = False) -> None:
+        array = model.constants.array(weight).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array.T if turned else array), name))
+
     for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
+        packed = packed_weight(seen)
         if dequantises(seen) and seen.outputs[0] in model.constants:
-            array = model.constants.array(seen.outputs[0]).astype(np.float32)
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), seen.outputs[0]))
+            put(seen.outputs[0], seen.outputs[0])
+        elif packed is not None and packed[0] in model.constants.stored:
+            y, bias, weight = seen.outputs[0], seen.inputs[5:6], f"{seen.outputs[0]}_onnxfold_weight"
+            put(packed[0], weight, turned=True)
+            product = f"{y}_onnxfold_product" if bias else y
+            nodes.append(onnx.helper.make_node("MatMul", [seen.inputs[0], weight], [product], name=seen.name))
+            nodes += [onnx.helper.make_node("Add", [product, *bias], [y])] if bias else []
         else:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
-    if len(nodes) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from helpers import holds, newest_opset
-from packing import Pack, Packed
+from packing import Bits, Pack, Packed
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 IN, OUT = "q = QuantizeLinear(x, s, z)", "y = DequantizeLinear(o, s, z)"
 QCONV = {"w": Pack(), "b": Pack(of="w"), "v": Pack()}
 INTEGERS = "w_q, w_s, w_z"
+FORMATS = [
+    *((bits, zeros, False) for bits in (4, 8) for zeros in ("", "packed", "flat")),
+    (4, "float", False), (4, "", True), (4, "float", True),  # of 8 bits, onnxruntime's CPU runs none of these
+]  # fmt: skip
+BLOCKED = ((ml_dtypes.int4, 0, 7), (ml_dtypes.uint4, 8, 7), (np.int8, 0, 127), (np.uint8, 120, 127))
 
 
 def weights_only(name: str, packs: dict[str, Pack], opset: int = 17) -> Packed:
@@ -35,6 +41,19 @@ def activations(name: str, body: str, **more: object) -> Packed:
     """A pair of QuantizeLinear and DequantizeLinear between two convolutions of floats."""
     text = f"(float[N,3,6,6] x) => (float y) {{ h = Conv(x, w, b) {body} y = Conv(a, v) }}"
     return Packed(name, text, CONV, more.pop("groups", (8,)), **more)  # type: ignore[arg-type]
+
+
+def nbits(name: str, how: Bits, bias: bool = False) -> Packed:
+    """An MLP of 40 hidden units: two blocks and a half of 16."""
+    zero, mixed = "{0}_z" if how.zeros else "", "{0}_g" if how.mixed else ""
+    rest = f", {zero}, {mixed}, " if bias else f", {zero}, {mixed}" if mixed else f", {zero}" if zero else ""
+    w, v = (rest.format(weight) for weight in "wv")
+    said = f"bits={how.bits}, block_size={how.block}"
+    text = f"""(float[N,3,20] x) => (float[N,3,5] y) {{
+        h = com.microsoft.MatMulNBits<K=20, N=40, {said}>(x, w_q, w_s{w}{"b" if bias else ""}) a = Sigmoid(h)
+        y = com.microsoft.MatMulNBits<K=40, N=5, {said}>(a, v_q, v_s{v}{"c" if bias else ""}) }}"""
+    biases = {"b": (40,), "c": (5,)} if bias else {}
+    return Packed(name, text, {"w": (40, 20), "v": (5, 40), **biases}, (40,), packs={"w": how, "v": how})
 
 
 LINEAR = {"w": (3, 8), "v": (8, 5)}
@@ -137,6 +156,12 @@ CASES = [
     Packed("MatMulIntegerToFloat", f"""(float[N,3] x) => (float[N,5] y) <float[N,8] h> {{ {IN}
         h = com.microsoft.MatMulIntegerToFloat(q, w_q, s, w_s, z, w_z, b) y = MatMul(h, v) }}""",
         {"w": (3, 8), "b": (8,), "v": (8, 5)}, (8,), packs={"w": Pack(1)}),
+    *(nbits(f"MatMulNBits-{bits}{zeros}-{mixed}-{bias}", Bits(bits, zeros=zeros, mixed=mixed), bias)
+      for bits, zeros, mixed in FORMATS for bias in (False, True)),
+    *(Packed(f"blocks-{np.dtype(t)}-{zero}", """(float[N,20] x) => (float[N,5] y) {
+        h = MatMul(x, w) a = Sigmoid(h) y = Gemm<transB=1>(a, v) }""", {"w": (20, 40), "v": (5, 40)}, (40,), opset=21,
+        ir_version=10, packs={w: Pack(axis, t, zero, most, block=16, even=True) for w, axis in (("w", 0), ("v", 1))})
+      for t, zero, most in BLOCKED if newest_opset() >= 21),
     Packed("ConvInteger", f"""(float[N,3,6,6] x) => (float y) {{ {IN} h = ConvInteger(q, w_q, z) g = Cast<to=1>(h)
         f = Mul(g, s) y = Conv(f, v) }}""", {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, (), packs={"w": Pack()},
         refused=("ConvInteger holds integer weights, but not their scale",)),
