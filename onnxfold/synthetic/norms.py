@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from ..gradient.prepare import shapes_of
 from ..model import Constants, Model
 from .objective import Layer
-from .prepare import shapes_of
 
 Floats = NDArray[np.float64]
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper, parser
 from onnx_ad.rules import REVERSE
 
+from onnxfold.gradient.adjoints import RULES
+from onnxfold.gradient.emitter import LOSS, Emitter
+from onnxfold.gradient.reverse import PREFIX, with_gradient
 from onnxfold.session import Session
 from onnxfold.synthetic import objective
-from onnxfold.synthetic.adjoints import RULES
-from onnxfold.synthetic.gradients import PREFIX, with_gradient
 
 LINEAR_RTOL = 2e-4  # float32 sums of some hundred terms; a linear function has exact differences
 CURVED_RTOL = 5e-3  # central differences of step 1e-2 in float32
@@ -29,19 +30,19 @@ def graph(body: str, shape: list[int], **weights: NDArray[Any]) -> ModelProto:
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     found = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.output[0].type.tensor_type.shape
     out = [d.dim_value for d in found.dim]
-    emit = objective.Emitter(proto.graph)
+    emit = Emitter(proto.graph)
     weight = emit.constant(np.random.default_rng(5).standard_normal(out))
     axes = emit.constant(list(range(len(out))), np.int64)
     total = emit.op("ReduceSum", [emit.op("Mul", ["y", weight]), axes], keepdims=0)
     del proto.graph.output[:]
-    emit.output(emit.op("Reshape", [total, emit.constant([1], np.int64)], objective.LOSS), [1])
+    emit.output(emit.op("Reshape", [total, emit.constant([1], np.int64)], LOSS), [1])
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
 def check(proto: ModelProto, shape: list[int], rtol: float, step: float, x: NDArray[Any] | None = None) -> None:
     """The gradient along four random directions against central differences."""
     rng = np.random.default_rng(0)
-    session = Session(with_gradient(proto, objective.LOSS, ["x"]).SerializeToString())
+    session = Session(with_gradient(proto, LOSS, ["x"]).SerializeToString())
     x = rng.standard_normal(shape).astype(np.float32) if x is None else x
 
     def run(at: NDArray[Any]) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def check(proto: ModelProto, shape: list[int], rtol: float, step: float, x: NDAr
     assert np.abs(gradient).max() > 0
     for _ in range(4):
         way = rng.standard_normal(shape)
-        ahead, behind = (float(run(x + s * step * way)[objective.LOSS][0]) for s in (1, -1))
+        ahead, behind = (float(run(x + s * step * way)[LOSS][0]) for s in (1, -1))
         scale = np.linalg.norm(gradient) * np.linalg.norm(way)
         assert abs((ahead - behind) / (2 * step) - np.sum(gradient * way)) <= rtol * scale
 
@@ -126,13 +127,13 @@ def test_moments() -> None:
         '<ir_version: 8, opset_import: ["" : 18]> agraph (float[4,3,5,5] x) => (float[4,3,5,5] y) { y = Relu (x) }'
     )
     del proto.graph.output[:]
-    emit = objective.Emitter(proto.graph)
+    emit = Emitter(proto.graph)
     layer = objective.Layer("y", np.array([0.1, -0.2, 0.5]), np.array([1.0, 0.5, 2.0]))
-    emit.output(emit.op("Identity", [objective.fit_loss(emit, [layer], {"y": (4, 3, 5, 5)})], objective.LOSS), [1])
+    emit.output(emit.op("Identity", [objective.fit_loss(emit, [layer], {"y": (4, 3, 5, 5)})], LOSS), [1])
     proto = onnx.shape_inference.infer_shapes(proto)
     x = 0.3 + np.abs(np.random.default_rng(3).standard_normal((4, 3, 5, 5))).astype(np.float32)
     check(proto, [4, 3, 5, 5], CURVED_RTOL, 1e-3, x)
-    session = Session(with_gradient(proto, objective.LOSS, ["x"]).SerializeToString())
+    session = Session(with_gradient(proto, LOSS, ["x"]).SerializeToString())
     found = dict(zip(session.outputs, session.run({"x": x}), strict=True))
     np.testing.assert_allclose(found[objective.MEANS], x.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(found[objective.SQUARES], np.square(x).mean((0, 2, 3)), rtol=1e-5)
@@ -147,10 +148,10 @@ def test_the_gradient_of_a_wrong_rule_is_seen(monkeypatch: pytest.MonkeyPatch) -
 
 def test_onnx_ads_table_is_put_back() -> None:
     before = dict(REVERSE)
-    with_gradient(graph("y = Relu (x)", [2, 3]), objective.LOSS, ["x"])
+    with_gradient(graph("y = Relu (x)", [2, 3]), LOSS, ["x"])
     assert before == REVERSE
     unknown = graph("y = Relu (x)", [2, 3])
     unknown.graph.node[0].CopyFrom(helper.make_node("MaxRoiPool", ["x"], ["y"]))
     with pytest.raises(Exception, match="MaxRoiPool"):
-        with_gradient(unknown, objective.LOSS, ["x"])
+        with_gradient(unknown, LOSS, ["x"])
     assert before == REVERSE
