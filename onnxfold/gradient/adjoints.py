@@ -8,12 +8,14 @@ length 1 here (one seed). onnx-ad itself is imported in gradients.py only, so th
 
 The input gradient of a convolution is written as a convolution again (channels swapped, kernel turned by 180 degrees):
 onnxruntime's ConvTranspose runs one small product per image and group (measured on a MobileNetV2: 55 times the forward
-pass; with these rules 5 to 9 times).
+pass; with these rules 5 to 9 times). Its weight gradient is one matrix product for every kernel position.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,29 +62,104 @@ def _spread(ctx: Any, value: str, shape: Sequence[int], strides: Sequence[int]) 
 
 
 def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
-    """Conv of constant weights, with respect to its input: weight [M, C/group, *k] becomes [C, M/group, *k], turned."""
+    """Conv with respect to its input, its weight and its bias, whichever are asked for."""
     x, w, y = node.input[0], node.input[1], node.output[0]
-    into, out, weight = ctx.shapes.static(x), ctx.shapes.static(y), ctx.values.get(w)
-    if grads[0] is None or into is None or out is None or weight is None or any(map(ctx.asked_for, node.input[1:])):
+    into, out, shape = ctx.shapes.static(x), ctx.shapes.static(y), ctx.shapes.static(w)
+    if grads[0] is None or into is None or out is None or shape is None:
         return None
-    attrs, rank = _attributes(node), len(into) - 2
-    group, strides = int(attrs.get("group", 1)), list(attrs.get("strides", [1] * rank))
-    kernel = weight.shape[2:]
-    geometry = windows(kernel, attrs)
-    dilations, before = list(geometry.dilations), [b for b, _ in geometry.padding(into[2:], out[2:])]
-    makes, reads = weight.shape[0] // group, weight.shape[1]
-    turned = weight.reshape(group, makes, reads, *kernel).swapaxes(1, 2).reshape(group * reads, makes, *kernel)
-    turned = np.flip(turned, tuple(range(2, 2 + rank)))
-    value, shape = _spread(ctx, _plain(ctx, grads[0], y, out), out, strides)
-    reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-    before = [r - p for r, p in zip(reach, before, strict=True)]
+    geometry, value = _Geometry.of(node, into, out, shape), _plain(ctx, grads[0], y, out)
+    found: list[str | None] = [None] * len(node.input)
+    if ctx.asked_for(x):
+        found[0] = _seeded(ctx, _of_input(ctx, value, w, geometry), into)
+    if ctx.asked_for(w):
+        found[1] = _seeded(ctx, _of_weight(ctx, value, x, geometry), shape)
+    if len(node.input) > 2 and node.input[2] and ctx.asked_for(node.input[2]):
+        places = ctx.b.ints([a for a in range(len(out)) if a != 1])
+        found[2] = _seeded(ctx, ctx.b.op("ReduceSum", [value, places], keepdims=0, stem="a_bias"), out[1:2])
+    return found
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Shapes (input, output, weight [M, C/group, *k]) and attributes of a Conv node; `before`: pads of each axis."""
+
+    into: Sequence[int]
+    out: Sequence[int]
+    shape: Sequence[int]
+    group: int
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    before: Sequence[int]
+
+    @classmethod
+    def of(cls, node: NodeProto, into: Sequence[int], out: Sequence[int], shape: Sequence[int]) -> _Geometry:
+        attrs = _attributes(node)
+        found = windows(shape[2:], attrs)
+        before = [b for b, _ in found.padding(into[2:], out[2:])]
+        return cls(into, out, shape, int(attrs.get("group", 1)), found.strides, found.dilations, before)
+
+
+def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+    """The adjoint of a Conv's input, from that of its output [N, M, ...]."""
+    into, kernel, rank = g.into, list(g.shape[2:]), len(g.into) - 2
+    value, shape = _spread(ctx, value, g.out, g.strides)
+    reach = [d * (k - 1) for d, k in zip(g.dilations, kernel, strict=True)]
+    before = [r - p for r, p in zip(reach, g.before, strict=True)]
     after = [into[2 + i] - shape[2 + i] - before[i] + reach[i] for i in range(rank)]
     value, before, after = _crop(ctx, value, before, after)
     found = ctx.b.op(
-        "Conv", [value, _weights(ctx, turned, w)], group=group, dilations=dilations, pads=[*before, *after],
-        strides=[1] * rank, kernel_shape=list(kernel), stem="a_conv",
+        "Conv", [value, _turned(ctx, w, g)], group=g.group, dilations=list(g.dilations), pads=[*before, *after],
+        strides=[1] * rank, kernel_shape=kernel, stem="a_conv",
     )  # fmt: skip
-    return [_seeded(ctx, found, into)] + [None] * (len(node.input) - 1)
+    return str(found)
+
+
+def _turned(ctx: Any, w: str, g: _Geometry) -> str:
+    """Weight [M, C/group, *k] as [C, M/group, *k], the kernel turned by 180 degrees."""
+    group, makes, reads, kernel = g.group, g.shape[0] // g.group, g.shape[1], list(g.shape[2:])
+    weight = ctx.values.get(w)
+    if weight is not None:
+        turned = weight.reshape(group, makes, reads, *kernel).swapaxes(1, 2).reshape(group * reads, makes, *kernel)
+        return _weights(ctx, np.flip(turned, tuple(range(2, turned.ndim))), w)
+    size = math.prod(kernel)
+    flat = ctx.b.op("Reshape", [w, ctx.b.ints([group, makes, reads, size])], stem="flat")
+    swapped = ctx.b.op("Transpose", [flat], perm=[0, 2, 1, 3], stem="swapped")
+    if size > 1:
+        swapped = ctx.b.op("Gather", [swapped, ctx.b.ints(range(size - 1, -1, -1))], axis=3, stem="turned")
+    return str(ctx.b.op("Reshape", [swapped, ctx.b.ints([group * reads, makes, *kernel])], stem="turned"))
+
+
+def _of_weight(ctx: Any, value: str, x: str, g: _Geometry) -> str:
+    """The adjoint of a Conv's weight: for every kernel position, the product of what it met with the output's adjoint.
+
+    (A convolution of the input with the adjoint as its filters, which is onnx-ad's rule, took up to three times as long
+    and knows no groups.)
+    """
+    batch, kernel, places = g.into[0], g.shape[2:], math.prod(g.out[2:])
+    reads, makes = g.shape[1], g.shape[0] // g.group
+    rank = len(kernel)
+    last = [(o - 1) * s for o, s in zip(g.out[2:], g.strides, strict=True)]  # where the last window begins
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, g.dilations, strict=True)]
+    after = [a + r - n - b for a, r, n, b in zip(last, reach, g.into[2:], g.before, strict=True)]
+    if any(g.before) or any(after):  # a negative pad cuts off what no window reaches
+        x = ctx.b.op("Pad", [x, ctx.b.ints([0, 0, *g.before, 0, 0, *after])], mode="constant", stem="padded")
+    split = ctx.b.ints([batch, g.group, makes, places])
+    across = ctx.b.op("Transpose", [ctx.b.op("Reshape", [value, split])], perm=[0, 1, 3, 2], stem="across")
+    axes, steps, first = ctx.b.ints(range(2, 2 + rank)), ctx.b.ints(g.strides), ctx.b.ints([0])
+    as_rows = ctx.b.ints([batch, g.group, reads, places])
+    parts = []
+    for at in np.ndindex(*kernel):
+        start = [i * d for i, d in zip(at, g.dilations, strict=True)]
+        stop = [a + b + 1 for a, b in zip(start, last, strict=True)]
+        met = x
+        if math.prod(kernel) > 1 or any(s > 1 for s in g.strides):
+            met = ctx.b.op("Slice", [x, ctx.b.ints(start), ctx.b.ints(stop), axes, steps], stem="met")
+        rows = ctx.b.op("Reshape", [met, as_rows], stem="rows")
+        product = ctx.b.op("MatMul", [rows, across], stem="product")
+        parts.append(ctx.b.op("ReduceSum", [product, first], keepdims=1, stem="summed"))
+    every = ctx.b.op("Concat", parts, axis=0, stem="every") if len(parts) > 1 else parts[0]
+    ordered = ctx.b.op("Transpose", [every], perm=[1, 3, 2, 0], stem="ordered")
+    return str(ctx.b.op("Reshape", [ordered, ctx.b.ints(g.shape)], stem="a_weight"))
 
 
 def _crop(ctx: Any, value: str, before: Sequence[int], after: Sequence[int]) -> tuple[str, list[int], list[int]]:

@@ -18,6 +18,7 @@ class Emitter:
 
     def __init__(self, graph: GraphProto) -> None:
         self.graph, self._count = graph, 0
+        self._taken = {t.name for t in graph.initializer} | {name for node in graph.node for name in node.output}
 
     def op(self, kind: str, inputs: Sequence[str], to: str = "", **attributes: Any) -> str:
         """Append a node of one output and return that (called `to` if given)."""
@@ -36,5 +37,7 @@ class Emitter:
         self.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
 
     def name(self) -> str:
-        self._count += 1
-        return f"{PREFIX}{self._count}"
+        while True:
+            self._count += 1
+            if (name := f"{PREFIX}{self._count}") not in self._taken:
+                return name
