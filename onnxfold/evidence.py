@@ -19,9 +19,9 @@ from .validate import brief
 _SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
 
 
-def wanted(effort: Effort, method: Method, recovery: Recovery) -> bool:
+def wanted(effort: Effort, method: Method, recovery: Recovery, refine: bool = False) -> bool:
     """Whether inputs are made where the user gives none."""
-    open_ = method is Method.AUTO or recovery is Recovery.AUTO
+    open_ = refine or method is Method.AUTO or recovery is Recovery.AUTO
     return effort is not Effort.FAST and (open_ or _needed(method, recovery))
 
 
@@ -41,14 +41,15 @@ def gather_evidence(
     shapes: Mapping[str, Sequence[int]] | None,
     progress: Progress[Any],
     providers: Sequence[str] = (),
+    refine: bool = False,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
-    `providers` are where synthetic ones may be made."""
+    `providers` are where synthetic ones may be made; `refine`: whether weights are to be trained on them."""
     needed = _needed(method, recovery)
     if calibration is not None:
         return calibration_samples(model, calibration, count, preprocess, shapes)
-    asked = wanted(effort, method, recovery)
+    asked = wanted(effort, method, recovery, refine)
     found = synthetic_samples(model, effort, seed, shapes, progress, providers) if asked else None
     if needed and (found is None or not found.trusted):
         what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from . import refinement
 from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
@@ -32,9 +33,9 @@ from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
 from .refit import Refitted
-from .report import FoldReport, GroupReport, Size
+from .report import FoldReport, GroupReport, RefinementReport, Size
 from .request import Manner, check_seed, make_budget, patterns
-from .samples import Effort, Samples
+from .samples import Effort, Samples, quickest
 from .session import Feeds, resolve_providers
 from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
 from .store import check_target, staged
@@ -75,6 +76,8 @@ def fold(
     samples: int = 128,
     preprocess: Preprocess | None = None,
     synthetic: str | os.PathLike[str] | None = None,
+    refine: bool = False,
+    steps: int | None = None,
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -111,6 +114,9 @@ def fold(
         samples: how many of the user's inputs are used at most.
         preprocess: how pixels become numbers, where calibration inputs are images.
         synthetic: an .npz file to write the synthetic inputs to, and a .png beside it where they are images.
+        refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
+            without labels; kept only where it helps on samples held back. The report says what came of it.
+        steps: of that; None: what `effort` allows for a model of this size.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         clusterer: the compiled core, or scikit-learn's k-means.
@@ -138,12 +144,13 @@ def fold(
     found = subject(model, input_shapes, manner.patterns)
     loaded, prices = found.model, found.prices
     seconds = {"analyse": time.perf_counter() - begin}
-    expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes)
+    size = refinement.extent(loaded, manner.effort, input_shapes, steps) if refine else None
+    expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
     evidence = gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
-        progress, usable,
+        progress, usable, refine,
     )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
@@ -159,6 +166,10 @@ def fold(
         if not merges:
             raise NothingToFoldError(planner.nothing_left(budget))
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
+        trained = None if size is None else _trained(planner, merges, proto, size, usable, progress)
+        if trained is not None:
+            proto = refinement.refined(proto, trained.arrays, loaded.folder) if trained.improved else proto
+            seconds["refine"] = trained.seconds
         with staged(proto, loaded, target, external_data) as written:
             verdict = check(
                 on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
@@ -177,7 +188,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices),
+                coverage(found.analysis, prices), _refinement_report(trained),
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -238,6 +249,33 @@ def compare(
         Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
     ]
     return FoldReport(named(before), named(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
+
+
+def _trained(
+    planner: Planner,
+    merges: Mapping[str, Merge],
+    proto: ModelProto,
+    size: tuple[int, int],
+    usable: Sequence[str],
+    progress: Progress[Any],
+) -> refinement.Refinement:
+    """The weights of a folded model trained; without samples, why not."""
+    subject, evidence = planner.subject, planner.evidence
+    if evidence is None:
+        why = "--effort fast makes no inputs: give --calibration or take --effort balanced"
+        return refinement.Refinement({}, float("nan"), float("nan"), note=why)
+    return refinement.refine(
+        subject.model, proto, evidence, steps=size[0], batch=size[1], seed=planner.manner.seed,
+        maps=refinement.maps_of(subject.analysis, merges), provider=quickest(subject.model, usable), progress=progress,
+    )  # fmt: skip
+
+
+def _refinement_report(found: refinement.Refinement | None) -> RefinementReport | None:
+    if found is None:
+        return None
+    return RefinementReport(
+        found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
+    )
 
 
 def _group_reports(
