@@ -74,8 +74,7 @@ def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
     if ctx.asked_for(w):
         found[1] = _seeded(ctx, _of_weight(ctx, value, x, geometry), shape)
     if len(node.input) > 2 and node.input[2] and ctx.asked_for(node.input[2]):
-        places = ctx.b.ints([a for a in range(len(out)) if a != 1])
-        found[2] = _seeded(ctx, ctx.b.op("ReduceSum", [value, places], keepdims=0, stem="a_bias"), out[1:2])
+        found[2] = _of_bias(ctx, value, out)
     return found
 
 
@@ -97,6 +96,18 @@ class _Geometry:
         found = windows(shape[2:], attrs)
         before = [b for b, _ in found.padding(into[2:], out[2:])]
         return cls(into, out, shape, int(attrs.get("group", 1)), found.strides, found.dilations, before)
+
+    @property
+    def last(self) -> list[int]:
+        """Where the last window begins, along each space axis, pads before counted."""
+        return [(n - 1) * s for n, s in zip(self.out[2:], self.strides, strict=True)]
+
+    @property
+    def after(self) -> list[int]:
+        """Pads behind each axis that the last window ends with; negative where it leaves something out."""
+        reach = [(k - 1) * d + 1 for k, d in zip(self.shape[2:], self.dilations, strict=True)]
+        ends = zip(self.last, reach, self.into[2:], self.before, strict=True)
+        return [start + length - n - b for start, length, n, b in ends]
 
 
 def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
@@ -138,11 +149,9 @@ def _of_weight(ctx: Any, value: str, x: str, g: _Geometry) -> str:
     batch, kernel, places = g.into[0], g.shape[2:], math.prod(g.out[2:])
     reads, makes = g.shape[1], g.shape[0] // g.group
     rank = len(kernel)
-    last = [(o - 1) * s for o, s in zip(g.out[2:], g.strides, strict=True)]  # where the last window begins
-    reach = [(k - 1) * d + 1 for k, d in zip(kernel, g.dilations, strict=True)]
-    after = [a + r - n - b for a, r, n, b in zip(last, reach, g.into[2:], g.before, strict=True)]
-    if any(g.before) or any(after):  # a negative pad cuts off what no window reaches
-        x = ctx.b.op("Pad", [x, ctx.b.ints([0, 0, *g.before, 0, 0, *after])], mode="constant", stem="padded")
+    last = g.last
+    if any(g.before) or any(g.after):  # a negative pad cuts off what no window reaches
+        x = ctx.b.op("Pad", [x, ctx.b.ints([0, 0, *g.before, 0, 0, *g.after])], mode="constant", stem="padded")
     split = ctx.b.ints([batch, g.group, makes, places])
     across = ctx.b.op("Transpose", [ctx.b.op("Reshape", [value, split])], perm=[0, 1, 3, 2], stem="across")
     axes, steps, first = ctx.b.ints(range(2, 2 + rank)), ctx.b.ints(g.strides), ctx.b.ints([0])
@@ -160,6 +169,35 @@ def _of_weight(ctx: Any, value: str, x: str, g: _Geometry) -> str:
     every = ctx.b.op("Concat", parts, axis=0, stem="every") if len(parts) > 1 else parts[0]
     ordered = ctx.b.op("Transpose", [every], perm=[1, 3, 2, 0], stem="ordered")
     return str(ctx.b.op("Reshape", [ordered, ctx.b.ints(g.shape)], stem="a_weight"))
+
+
+def conv_transpose(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
+    """ConvTranspose of given pads, with respect to its input, weight and bias: it is the adjoint of a Conv."""
+    x, w, y, attrs = node.input[0], node.input[1], node.output[0], _attributes(node)
+    into, out, shape = ctx.shapes.static(x), ctx.shapes.static(y), ctx.shapes.static(w)
+    plain = attrs.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and "output_shape" not in attrs
+    if grads[0] is None or into is None or out is None or shape is None or not plain:
+        return None
+    g, value = _Geometry.of(node, out, into, shape), _plain(ctx, grads[0], y, out)
+    found: list[str | None] = [None] * len(node.input)
+    if ctx.asked_for(x):
+        cut, before, after = _crop(ctx, value, g.before, g.after)
+        back = ctx.b.op(
+            "Conv", [cut, w], group=g.group, dilations=list(g.dilations), pads=[*before, *after],
+            strides=list(g.strides), kernel_shape=list(shape[2:]), stem="a_deconv",
+        )  # fmt: skip
+        found[0] = _seeded(ctx, back, into)
+    if ctx.asked_for(w):
+        found[1] = _seeded(ctx, _of_weight(ctx, x, value, g), shape)
+    if len(node.input) > 2 and node.input[2] and ctx.asked_for(node.input[2]):
+        found[2] = _of_bias(ctx, value, out)
+    return found
+
+
+def _of_bias(ctx: Any, value: str, out: Sequence[int]) -> str:
+    """The adjoint of a bias [M], from that of the output [N, M, ...]."""
+    places = ctx.b.ints([a for a in range(len(out)) if a != 1])
+    return _seeded(ctx, ctx.b.op("ReduceSum", [value, places], keepdims=0, stem="a_bias"), out[1:2])
 
 
 def _crop(ctx: Any, value: str, before: Sequence[int], after: Sequence[int]) -> tuple[str, list[int], list[int]]:
@@ -231,4 +269,6 @@ def moments(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | No
     return [_seeded(ctx, ctx.b.op("Add", terms, stem="a_moments"), into)]
 
 
-RULES: Mapping[str, Rule] = {"Conv": conv, "Slice": strided_slice, "Relu": relu, "Clip": clip, MOMENTS: moments}
+RULES: Mapping[str, Rule] = {
+    "Conv": conv, "ConvTranspose": conv_transpose, "Slice": strided_slice, "Relu": relu, "Clip": clip, MOMENTS: moments,
+}  # fmt: skip
