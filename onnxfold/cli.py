@@ -137,6 +137,8 @@ def _fold(given: Sequence[str]) -> int:
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
+    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
+    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
     _large(parser)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
@@ -147,6 +149,8 @@ def _fold(given: Sequence[str]) -> int:
     if options.inspect:
         report = inspect(options.input, include=options.include, exclude=options.exclude, input_shapes=shapes)
         return _show(report, options)
+    if options.steps is not None and not options.refine:
+        raise RequestError("--steps is for --refine: give both, or neither")
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
     try:
@@ -154,6 +158,7 @@ def _fold(given: Sequence[str]) -> int:
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
+            refine=options.refine, steps=options.steps,
             external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, **_manner(options),

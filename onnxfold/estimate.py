@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ _NODE = 0.03  # seconds to prepare the gradient of a node
 _PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
+_STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
@@ -43,14 +45,17 @@ class Estimate:
         return f"about {_spoken(self.samples + self.fold)}{made}"
 
 
-def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes: Shapes) -> Estimate | None:
+def estimate(
+    subject: Subject, manner: Manner, own: int, measured: bool, shapes: Shapes, refining: tuple[int, int] | None = None
+) -> Estimate | None:
     """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
 
     Args:
         own: calibration samples of the user, 0 where inputs are to be made.
         measured: whether error curves are (a ratio needs none).
+        refining: steps of refinement, and samples in each; None without.
     """
-    if not own and not wanted(manner.effort, manner.method, manner.recovery):
+    if not own and not wanted(manner.effort, manner.method, manner.recovery, refining is not None):
         return None
     try:
         forward = _forward(subject, shapes)
@@ -67,7 +72,8 @@ def estimate(subject: Subject, manner: Manner, own: int, measured: bool, shapes:
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.reader_features(name)]
     solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
-    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving)
+    trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
+    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving + trained)
 
 
 def _forward(subject: Subject, shapes: Shapes) -> float:

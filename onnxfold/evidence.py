@@ -22,9 +22,9 @@ from .validate import brief
 _SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
 
 
-def wanted(effort: Effort, method: Method, recovery: Recovery) -> bool:
+def wanted(effort: Effort, method: Method, recovery: Recovery, refine: bool = False) -> bool:
     """Whether inputs are made where the user gives none."""
-    open_ = method is Method.AUTO or recovery is Recovery.AUTO
+    open_ = refine or method is Method.AUTO or recovery is Recovery.AUTO
     return effort is not Effort.FAST and (open_ or _needed(method, recovery))
 
 
@@ -44,11 +44,12 @@ def gather_evidence(
     shapes: Mapping[str, Sequence[int]] | None,
     progress: Progress[Any],
     providers: Sequence[str] = (),
+    refine: bool = False,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
-    `providers` are where synthetic ones may be made."""
-    needed, asked = _needed(method, recovery), wanted(effort, method, recovery)
+    `providers` are where synthetic ones may be made; `refine`: whether weights are to be trained on them."""
+    needed, asked = _needed(method, recovery), wanted(effort, method, recovery, refine)
     try:
         if calibration is not None:
             return calibration_samples(model, calibration, count, preprocess, shapes)
@@ -69,12 +70,12 @@ def gather_evidence(
     return found
 
 
-def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim: Aim) -> None:
+def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim: Aim, refine: bool) -> None:
     """Raise RequestError for what cannot be had of a model that is too large to be run here."""
     asked = {
         "--calibration": calibration is not None, f"--method {method.value}": method in _SAMPLED,
         f"--recovery {recovery.value}": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
-        f"--{aim.value}": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
+        "--refine": refine, f"--{aim.value}": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
     }  # fmt: skip
     for what, given in asked.items():
         if given:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
+from . import refinement
 from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
@@ -35,10 +36,10 @@ from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
 from .refit import Refitted
-from .report import FoldReport, GroupReport, Size
+from .report import FoldReport, GroupReport, RefinementReport, Size
 from .request import Manner, check_jobs, check_seed, make_budget, patterns
 from .room import check_memory, comparable
-from .samples import Effort, Samples
+from .samples import Effort, Samples, quickest
 from .session import Feeds, resolve_providers
 from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
 from .store import check_target, inline, staged
@@ -84,6 +85,8 @@ def fold(
     samples: int = 128,
     preprocess: Preprocess | None = None,
     synthetic: str | os.PathLike[str] | None = None,
+    refine: bool = False,
+    steps: int | None = None,
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -124,6 +127,9 @@ def fold(
         samples: how many of the user's inputs are used at most.
         preprocess: how pixels become numbers, where calibration inputs are images.
         synthetic: an .npz file to write the synthetic inputs to, and a .png beside it where they are images.
+        refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
+            without labels; kept only where it helps on samples held back. The report says what came of it.
+        steps: of that; None: what `effort` allows for a model of this size.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         clusterer: the compiled core, or scikit-learn's k-means.
@@ -159,20 +165,21 @@ def fold(
     found = subject(model, input_shapes, manner.patterns, max_memory)
     loaded, prices = found.model, found.prices
     if found.streamed:
-        refuse_samples(calibration, manner.method, manner.recovery, budget.aim)
+        refuse_samples(calibration, manner.method, manner.recovery, budget.aim, refine)
         check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
     crew.check()
     seconds = {"analyse": time.perf_counter() - begin}
+    size = refinement.extent(loaded, manner.effort, input_shapes, steps) if refine and not found.streamed else None
     expected = (
         None
         if found.streamed
-        else estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes)
+        else estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
     )
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
     evidence = None if found.streamed else gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
-        progress, usable,
+        progress, usable, refine,
     )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
@@ -188,6 +195,10 @@ def fold(
         if not merges:
             raise NothingToFoldError(planner.nothing_left(budget))
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
+        trained = None if size is None else _trained(planner, merges, proto, size, usable, progress)
+        if trained is not None:
+            proto = refinement.refined(proto, trained.arrays, loaded.folder) if trained.improved else proto
+            seconds["refine"] = trained.seconds
         with staged(proto, loaded, target, external_data, pending, progress) as written:
             seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
             verdict = check(
@@ -211,7 +222,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices),
+                coverage(found.analysis, prices), _refinement_report(trained),
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -282,6 +293,33 @@ def _in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Call
     return lambda: (
         inline(old.proto, old.folder).SerializeToString(), inline(new, folder or old.folder).SerializeToString()
     )  # fmt: skip
+
+
+def _trained(
+    planner: Planner,
+    merges: Mapping[str, Merge],
+    proto: ModelProto,
+    size: tuple[int, int],
+    usable: Sequence[str],
+    progress: Progress[Any],
+) -> refinement.Refinement:
+    """The weights of a folded model trained; without samples, why not."""
+    subject, evidence = planner.subject, planner.evidence
+    if evidence is None:
+        why = "--effort fast makes no inputs: give --calibration or take --effort balanced"
+        return refinement.Refinement({}, float("nan"), float("nan"), note=why)
+    return refinement.refine(
+        subject.model, proto, evidence, steps=size[0], batch=size[1], seed=planner.manner.seed,
+        maps=refinement.maps_of(subject.analysis, merges), provider=quickest(subject.model, usable), progress=progress,
+    )  # fmt: skip
+
+
+def _refinement_report(found: refinement.Refinement | None) -> RefinementReport | None:
+    if found is None:
+        return None
+    return RefinementReport(
+        found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
+    )
 
 
 def _group_reports(

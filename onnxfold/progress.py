@@ -16,6 +16,12 @@ Progress = Callable[[str, Iterable[T]], Iterator[T]]
 DELAY = 1.0  # seconds before anything shows
 
 
+class Title(str):
+    """A title whose text may change while it is shown: to `now`, once that is set."""
+
+    now: str = ""
+
+
 def announced(text: str) -> None:
     """Say `text` on standard error, only on a terminal."""
     if sys.stderr.isatty():
@@ -44,7 +50,7 @@ def on_terminal(what: str, items: Iterable[T]) -> Iterator[T]:
             if not shown and time.perf_counter() - begin > DELAY:
                 bar.start()
                 shown = True
-            bar.update(task, completed=done)
+            bar.update(task, completed=done, description=getattr(what, "now", "") or what)
             yield item
     finally:
         if shown:

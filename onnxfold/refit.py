@@ -14,14 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .bodies import captures
-from .constants import FLOATS
 from .emit import axis_matrix
-from .external import tensor_array
 from .holders import HOLDERS
 from .linear import Linear, linear
 from .merge import Merge
@@ -34,8 +32,8 @@ from .progress import Progress, silent
 from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale
 from .session import Feeds
-from .shelf import Shelf
 from .tails import Followers, Tail
+from .weights import Weights
 
 RIDGE = 0.1
 _FEW = 4.0  # the ridge grows by so much where there are as many features as rows
@@ -55,60 +53,6 @@ class Refitted:
     before: float
     after: float
     fit: Fit = Fit.FULL
-
-
-class _Weights:
-    """The float constants of a proto that may be changed in place: also those that Identity nodes make of others, and
-    those stored as integers."""
-
-    def __init__(self, proto: ModelProto, model: Model) -> None:
-        self._folder = model.folder
-        self.shelf = Shelf(proto, model.constants, model.folder)
-        self.tensors = {t.name: t for t in proto.graph.initializer}
-        self._copies: dict[str, NodeProto] = {}
-        for node in proto.graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self.tensors[node.output[0]] = node.attribute[0].t
-            elif node.op_type == "Identity" and self._tensor(node.input[0]) is not None:
-                self._copies[node.output[0]] = node
-        self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
-
-    def read(self, name: str) -> NDArray[Any] | None:
-        if name in self.shelf.stored:
-            return self.shelf.read(name)
-        tensor = self._tensor(name)
-        return None if tensor is None or tensor.data_type not in FLOATS else tensor_array(tensor, self._folder)
-
-    def kind(self, name: str) -> int:
-        """The ONNX element type of constant `name`: that of its scale where it is stored as integers."""
-        if name in self.shelf.stored:
-            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.shelf.scheme(name).dtype)))
-        tensor = self._tensor(name)
-        assert tensor is not None
-        return tensor.data_type
-
-    def write(self, name: str, value: NDArray[Any]) -> None:
-        """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
-        if name in self.shelf.stored:
-            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)})
-            return
-        tensor = self._tensor(name)
-        assert tensor is not None
-        old = tensor_array(tensor, self._folder)
-        new = numpy_helper.from_array(np.ascontiguousarray(value.reshape(old.shape).astype(old.dtype)), tensor.name)
-        if name in self._copies:
-            node = self._copies.pop(name)
-            node.CopyFrom(helper.make_node("Constant", [], [name], name=node.name, value=new))
-            self.tensors[name] = node.attribute[0].t
-            return
-        for field in ("float_data", "int32_data", "double_data", "raw_data", "external_data", "data_location"):
-            tensor.ClearField(field)
-        tensor.raw_data = new.raw_data
-
-    def _tensor(self, name: str) -> TensorProto | None:
-        while name in self._copies:
-            name = self._copies[name].input[0]
-        return self.tensors.get(name)
 
 
 @np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
@@ -134,7 +78,7 @@ def refit_readers(
     is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
     Raises what onnxruntime raises for a model that does not run.
     """
-    weights = _Weights(folded, model)
+    weights = Weights(folded, model)
     followers = Followers(folded.graph, weights.read)
     changed = touched(analysis, merges)
     jobs = _jobs(model, folded, weights, followers, set(changed))
@@ -197,7 +141,7 @@ class _Job:
         return bool(has or not (self.node.op in ("MatMul", NBITS) or self.integers))
 
 
-def _jobs(model: Model, folded: ModelProto, weights: _Weights, followers: Followers, touched: set[str]) -> list[_Job]:
+def _jobs(model: Model, folded: ModelProto, weights: Weights, followers: Followers, touched: set[str]) -> list[_Job]:
     """The linear nodes of `folded`, in order, whose input depends on something that changed."""
     jobs, used = list[_Job](), dict[str, int]()
     for name in [v.name for v in folded.graph.output]:
@@ -247,7 +191,7 @@ def _refit_one(
     have: Sequence[Mapping[str, NDArray[Any]]],
     wanted: Sequence[Mapping[str, NDArray[Any]]],
     matrix: csr_matrix | None,
-    weights: _Weights,
+    weights: Weights,
     folded: ModelProto,
     level: Recovery,
     ridge: float,
@@ -281,7 +225,7 @@ def _remap_one(
     have: Sequence[Mapping[str, NDArray[Any]]],
     wanted: Sequence[Mapping[str, NDArray[Any]]],
     matrix: csr_matrix | None,
-    weights: _Weights,
+    weights: Weights,
     folded: ModelProto,
     ridge: float,
     least_rows: int,
@@ -341,7 +285,7 @@ def _targets(
         yield target
 
 
-def _set_bias(job: _Job, bias: NDArray[np.float64], weights: _Weights, folded: ModelProto) -> None:
+def _set_bias(job: _Job, bias: NDArray[np.float64], weights: Weights, folded: ModelProto) -> None:
     node, tail = job.node, job.tail
     value = weights.read(node.bias) if node.bias else None
     if value is not None and value.size == bias.size:

@@ -51,9 +51,33 @@ class GroupReport:
 
 
 @dataclass(frozen=True)
+class RefinementReport:
+    """Refinement: whether its weights were `kept`, and the relative error of the outputs on inputs held back, `before`
+    and at its best (`after`; nan where it was not measured).
+
+    `losses` of every step, `errors` on the inputs held back with the steps done before; `blocks` whose outputs were
+    compared beside those of the model; `note`: why nothing was kept, or why it ended early.
+    """
+
+    kept: bool
+    before: float
+    after: float
+    blocks: int
+    losses: tuple[float, ...]
+    errors: tuple[tuple[int, float], ...]
+    note: str
+
+    def __str__(self) -> str:
+        """In words."""
+        if not self.kept:
+            return f"not refined: {self.note}"
+        return f"refined in {len(self.losses)} steps (error {in_percent(self.before)} → {in_percent(self.after)})"
+
+
+@dataclass(frozen=True)
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
-    analysed (compare).
+    analysed (compare), `refinement` where none was asked for.
     """
 
     model: str
@@ -66,6 +90,7 @@ class FoldReport:
     check: Check | None
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: Coverage | None = None
+    refinement: RefinementReport | None = None
 
     @property
     def verdict(self) -> str:
@@ -88,7 +113,10 @@ class FoldReport:
         worst = self.check.worst
         if worst is not None:
             parts.append(f"output error {in_percent(worst.relative_l2)}")
-        return ", ".join(parts) + "".join(f"; {note}" for note in self.check.notes)
+        if self.refinement is not None and self.refinement.kept:
+            parts.append(str(self.refinement))
+        refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
+        return ", ".join(parts) + "".join(f"; {note}" for note in (*refused, *self.check.notes))
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""

@@ -167,13 +167,13 @@ def _made(
     if found is None:
         found = synthesize(
             model, count=count, steps=steps, seed=seed, input_shapes=shapes, seconds=seconds, progress=progress,
-            provider=_quickest(model, providers),
+            provider=quickest(model, providers),
         )  # fmt: skip
         cache.save(name, found)
     return found
 
 
-def _quickest(model: Model, providers: Sequence[str]) -> str:
+def quickest(model: Model, providers: Sequence[str]) -> str:
     """CUDA where it is among `providers` and starts (if not, the checks of the result say so), else the CPU."""
     if SHORT["cuda"] in providers:
         try:

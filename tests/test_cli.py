@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import pytest
-from tiny import FAST, MODELS, ROOT, TEXT, main, net, snapshot, write
+from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 
 from onnxfold import __version__, cli, progress, report, request
 from onnxfold.errors import RuleError
@@ -249,10 +249,10 @@ def test_threads_and_seed(tmp_path: Path) -> None:
     assert made[0] == made[1] == made[2]
 
 
-@pytest.mark.skipif(not (ROOT.parent / "shared" / "data" / "models").is_dir(), reason="../shared/data is not there")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 @pytest.mark.parametrize("name", ["simple_cnn", "kws_dscnn_mlperftiny", "cifar10_resnet20_bn_fp16"])
 def test_real_models(name: str, tmp_path: Path, capsys: Capture) -> None:
-    source = ROOT.parent / "shared" / "data" / "models" / f"{name}.onnx"
+    source = SHARED / f"{name}.onnx"
     assert run(source, tmp_path / "out.onnx", "--ratio", 0.3) == 0
     assert capsys.readouterr().err == ""
     onnx.checker.check_model(str(tmp_path / "out.onnx"))

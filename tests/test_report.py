@@ -47,6 +47,7 @@ def reports() -> list[FoldReport]:
     made = [fold(proto, **budget, latency=False).report for budget in budgets]
     made.append(fold(MODELS / "digits_mlp.onnx", round_to=1, latency=False).report)
     made.append(fold(MODELS / "digits_mlp.onnx", min_agreement=0.1, latency=False).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, refine=True, steps=4).report)
     images = {"image": np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)}
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images).report)
     with pytest.MonkeyPatch.context() as patch:

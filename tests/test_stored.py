@@ -16,12 +16,12 @@ from tiny import fold
 
 from onnxfold.analyse import analyse
 from onnxfold.costs import costs, count_parameters
+from onnxfold.gradient.prepare import static_copy
 from onnxfold.model import load
 from onnxfold.oracles import duplicate, permute
 from onnxfold.prefix import Prefix
 from onnxfold.quantise import Scheme, dequantise, requantise, used
 from onnxfold.session import Session
-from onnxfold.synthetic.prepare import static_copy
 
 STEP_RTOL = 2e-2  # half a step of 1/127 of the largest weight on every sum that left the range; measured up to 7e-3
 

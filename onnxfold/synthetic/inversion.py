@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..gradient.adam import Adam
 from ..progress import Progress
 from . import images
-from .adam import Adam
 from .objective import match
 from .problem import Problem, Value
 

@@ -16,9 +16,9 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..constants import Constants
 from ..errors import ModelError
+from ..gradient.prepare import shapes_of
 from ..model import Model
 from .objective import Layer
-from .prepare import shapes_of
 
 Floats = NDArray[np.float64]
 

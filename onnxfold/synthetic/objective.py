@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, TensorProto, numpy_helper
+from onnx import TensorProto
 
+from ..gradient.adjoints import MOMENTS
+from ..gradient.emitter import PREFIX, Emitter
 from ..model import Model
 from ..trial import raw_outputs
 from . import fused
-from .adjoints import MOMENTS
 from .fused import Prior
 
-PREFIX = "onnxfold_"
-LOSS, FIT, TARGET = PREFIX + "loss", PREFIX + "fit", PREFIX + "target"
+FIT, TARGET = PREFIX + "fit", PREFIX + "target"
 MEANS, SQUARES, CONTRAST = PREFIX + "means", PREFIX + "squares", PREFIX + "contrast"
 
 
@@ -51,33 +50,6 @@ def class_scores(model: Model) -> str | None:
     if len(shape) < 2 or not isinstance(shape[1], int) or shape[1] < 2 or any(d != 1 for d in shape[2:]):
         return None
     return names[0] if info.dtype in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16) else None
-
-
-class Emitter:
-    """Appends nodes and constants with new names to a graph."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.graph, self._count = graph, 0
-
-    def op(self, kind: str, inputs: Sequence[str], to: str = "", **attributes: Any) -> str:
-        """Append a node of one output and return that (called `to` if given)."""
-        name = to or self.name()
-        self.graph.node.append(onnx.helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """Append an initializer and return its name."""
-        name = self.name()
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(np.asarray(value, dtype)), name))
-        return name
-
-    def output(self, name: str, shape: Sequence[int]) -> None:
-        """Make float tensor `name` a graph output."""
-        self.graph.output.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
-
-    def name(self) -> str:
-        self._count += 1
-        return f"{PREFIX}{self._count}"
 
 
 def moments(emit: Emitter, tensor: str, shape: Sequence[int]) -> tuple[str, str]:

@@ -12,15 +12,16 @@ from onnx import ModelProto, ValueInfoProto
 
 from ..batching import Batching
 from ..bodies import captures
+from ..gradient.emitter import LOSS, Emitter
+from ..gradient.prepare import activation_bytes, prune, shapes_of, static_copy
+from ..gradient.reverse import PREFIX, with_gradient
 from ..inputs import concrete_shape, index_limits, probe
 from ..model import Model
 from ..session import InputSpec, Session
 from . import objective
 from .fused import FEWEST, Prior, convolutions
-from .gradients import PREFIX, with_gradient
 from .norms import take_out
-from .objective import CONTRAST, FIT, LOSS, MEANS, SQUARES, TARGET, Layer
-from .prepare import activation_bytes, prune, shapes_of, static_copy
+from .objective import CONTRAST, FIT, MEANS, SQUARES, TARGET, Layer
 
 Floats = NDArray[np.float32]
 _BUDGET = 1 << 30  # bytes of activations per chunk; the gradient graph takes about three times as much
@@ -191,7 +192,7 @@ def _with_loss(proto: ModelProto, terms: Terms, batch: int) -> ModelProto:
     """`proto` with the outputs LOSS and, where something is fitted, FIT; changed in place."""
     known = shapes_of(proto.graph)
     del proto.graph.output[:]
-    emit = objective.Emitter(proto.graph)
+    emit = Emitter(proto.graph)
     summands = []
     total = len(terms.layers) + len(terms.priors)
     if terms.layers:

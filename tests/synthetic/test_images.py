@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from onnxfold.synthetic.adam import Adam
+from onnxfold.gradient.adam import Adam
 from onnxfold.synthetic.images import contact_sheet, moved, moved_back, noise, roughness, spatial_axes
 
 

@@ -1,0 +1,160 @@
+"""Refinement: the weights of a compressed model are trained on what the original says, without labels or a framework.
+
+The student's block outputs and outputs are drawn to the teacher's (Romero et al., FitNets, arXiv 1412.6550; Hinton et
+al., arXiv 1503.02531). Gradients are an ONNX graph that onnxruntime runs, Adam with cosine decay is ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from ..gradient.adam import Adam
+from ..model import Model, load
+from ..progress import Progress, Title, silent
+from ..samples import Samples
+from ..session import SHORT, Session
+from ..store import inline
+from ..trial import Trial
+from ..weights import Weights
+from .batches import Pool
+from .problem import UnsuitableError, pose
+from .targets import Map
+
+Floats = NDArray[np.float32]
+RATE = 1e-3  # Adam's
+_LOOKS = 16  # times that the error on inputs held back is measured
+_PATIENCE = 6  # of them in a row without a better one
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What refining came to.
+
+    Attributes:
+        arrays: the new values by the name of the constant, in its own type of floats; empty where nothing was gained.
+        before, after: relative error of the outputs on the inputs held back; nan where it was not measured.
+        losses: at every step.
+        errors: (steps done, error on the inputs held back) wherever that was measured.
+        blocks: how many outputs of blocks were compared.
+        note: why nothing was refined, or why it ended early; '' otherwise.
+    """
+
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    before: float
+    after: float
+    losses: tuple[float, ...] = field(default=(), repr=False)
+    errors: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    blocks: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether there are better weights."""
+        return bool(self.arrays)
+
+
+def refine(
+    original: Model,
+    compressed: ModelProto,
+    samples: Samples,
+    *,
+    steps: int,
+    batch: int,
+    seed: int = 0,
+    maps: Mapping[str, Map] | None = None,
+    provider: str = SHORT["cpu"],
+    progress: Progress[Any] = silent,
+) -> Refinement:
+    """Train the weights of `compressed` to do what `original` does.
+
+    Args:
+        original: the model before compression.
+        compressed: another version of it with the same inputs and outputs; what block outputs they share by name and
+            shape are compared too. It is not changed.
+        samples: to descend on (`fit`) and to measure on (`check`).
+        steps, batch: of Adam, and how many samples each takes at most.
+        seed: of the order and the augmentation of samples. The same gives the same values on the same machine.
+        maps: by activation, what its channels are of those that the original has, where they are fewer.
+        provider: an onnxruntime execution provider, for the descent.
+
+    A model that cannot be refined gives a `Refinement` that says why, and no exception.
+    """
+    begin = time.perf_counter()
+    try:
+        found = _descend(original, compressed, samples, steps, batch, seed, maps or {}, provider, progress)
+    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        found = Refinement({}, float("nan"), float("nan"), note=reason)
+    return replace(found, seconds=time.perf_counter() - begin)
+
+
+def refined(compressed: ModelProto, arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> ModelProto:
+    """A copy of `compressed` with these values. `folder`: where its external data is."""
+    return _written(compressed, load(inline(compressed, folder)), arrays)
+
+
+def _written(proto: ModelProto, model: Model, arrays: Mapping[str, NDArray[Any]]) -> ModelProto:
+    """A copy of `proto` with these values, `model` being what it was loaded as."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    weights = Weights(copy, model)
+    for name, array in arrays.items():
+        weights.write(name, array)
+    return copy
+
+
+def _descend(
+    original: Model,
+    compressed: ModelProto,
+    samples: Samples,
+    steps: int,
+    batch: int,
+    seed: int,
+    maps: Mapping[str, Map],
+    provider: str,
+    progress: Progress[Any],
+) -> Refinement:
+    if not samples.trusted:
+        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+    student = load(inline(compressed, original.folder))
+    trial = Trial(original, lambda _: samples.check)
+    before = trial.error(student.proto)
+    if not np.isfinite(before):
+        raise UnsuitableError("the outputs cannot be compared on the inputs held back")
+    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
+    pool = Pool.of(samples.fit, specs, batch)
+    problem = pose(original, student, pool.shapes, maps, provider)
+    values = {name: x.copy() for name, x in problem.start.items()}
+    adam = {name: Adam(x, RATE) for name, x in values.items()}
+    best, kept, errors, losses, note = before, dict[str, Floats](), [(0, before)], list[float](), ""
+    looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
+    title = Title("refining")
+    batches = pool.draw(np.random.default_rng([seed, 2]))
+    for done in progress(title, range(1, steps + 1)):
+        loss, gradients = problem.evaluate(values, next(batches))
+        if not np.isfinite(loss):
+            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            break
+        losses.append(loss)
+        for name, one in adam.items():
+            one.step(gradients[name], (done - 1) / steps)
+        title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
+        if done in looks:
+            errors.append((done, trial.error(_written(student.proto, student, values))))
+            if errors[-1][1] < best:
+                best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
+            elif min(e for _, e in errors[-_PATIENCE:]) > best:
+                note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
+                break
+    if not kept and not note:
+        note = "it made nothing better on the inputs held back"
+    return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
