@@ -230,7 +230,7 @@ def _layers(given: Sequence[str]) -> int:
     what = parser.add_argument_group("what")
     _likeness(what)
     what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")
-    how = _how(parser, channels=False)
+    how = _how(parser, channels=False, repair=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     output = _common(parser)
     output.add_argument("--json", action="store_true", help="print all pairs as JSON")
@@ -316,16 +316,17 @@ def _which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return what
 
 
-def _how(parser: argparse.ArgumentParser, channels: bool = True) -> argparse._ArgumentGroup:
-    """`channels`: with what only means something where channels are folded."""
+def _how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
+    """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
     how = parser.add_argument_group("how")
     methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
     if channels:
         how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
-    how.add_argument(
-        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-        help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
-    )  # fmt: skip
+    if repair:
+        how.add_argument(
+            "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
+            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+        )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
         help="fast (seconds, from weights alone), balanced, best",

@@ -8,8 +8,9 @@ Hayase, Srinivasa, "Git Re-Basin", ICLR 2023).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Seat:
 
 
 Seats = Mapping[tuple[str, int], Seat]
+Read = Callable[[str], NDArray[Any]]
 
 
 def seats(analysis: Analysis) -> Seats:
@@ -48,14 +50,13 @@ def seats(analysis: Analysis) -> Seats:
     return found
 
 
-def aligned(
-    sets: Sequence[Sequence[Layer]], weights: Mapping[str, NDArray[np.floating]], free: Seats
-) -> dict[str, Ints]:
+def aligned(sets: Sequence[Sequence[Layer]], read: Read, free: Seats) -> dict[str, Ints]:
     """Orders of groups, by name, that bring the weights of the layers of each set together: new channel i is old i.
 
-    Only groups that change. Never further apart than as they are: sum over all pairs of |A - B|_F^2.
+    `read` gives a weight by its name. Only groups that change. Never further apart than as they are: sum over all pairs
+    of |A - B|_F^2.
     """
-    task = _Task([[layer for layer in one] for one in sets if len(one) > 1], weights, free)
+    task = _Task([[layer for layer in one] for one in sets if len(one) > 1], read, free)
     if not task.groups:
         return {}
     plain = task.descended({})
@@ -88,11 +89,9 @@ def reordered(array: NDArray[np.floating], weight: str, orders: Mapping[str, Int
 class _Task:
     """What is to be brought together: `groups` that may move, in order; the first of those that meet stays."""
 
-    def __init__(
-        self, sets: Sequence[Sequence[Layer]], weights: Mapping[str, NDArray[np.floating]], free: Seats
-    ) -> None:
+    def __init__(self, sets: Sequence[Sequence[Layer]], read: Read, free: Seats) -> None:
         self._sets, self._free = sets, free
-        self._weights = {layer.weight: np.asarray(weights[layer.weight], np.float64) for one in sets for layer in one}
+        self._weights = {layer.weight: np.asarray(read(layer.weight), np.float64) for one in sets for layer in one}
         self._where: dict[str, list[tuple[int, Layer, int]]] = {}
         self.tangled = False
         met = dict[str, None]()

@@ -192,7 +192,7 @@ class _Work:
         self.found, self.left = layers(start)
         self.blocks = [block for block in blocks(start) if self._wanted(block.name)]
         self.influence: dict[str, float] = {}
-        self.trial = Trial(original, lambda session: self._batches(session, held=True))
+        self.trial = Trial(original, self._held)
 
     @property
     def described(self) -> str:
@@ -206,7 +206,9 @@ class _Work:
 
     def fit(self) -> Sequence[Feeds]:
         """What may be fitted on, and looked at."""
-        return self._batches(Session(inline(self.original.proto, self.original.folder).SerializeToString()), held=False)
+        if self._evidence is not None and self.sampled:
+            return self._evidence.fit
+        return [self._probes(Session(inline(self.original.proto, self.original.folder).SerializeToString()))]
 
     def dropping(self, asked: str) -> list[Block]:
         """The blocks to drop. Raises RequestError, PlanError, NothingToFoldError."""
@@ -271,9 +273,9 @@ class _Work:
         named = not include or any(p.search(name) for p in include)
         return named and not any(p.search(name) for p in exclude)
 
-    def _batches(self, session: Session, held: bool) -> Sequence[Feeds]:
+    def _held(self, session: Session) -> Sequence[Feeds]:
         if self._evidence is not None and self.sampled:
-            return self._evidence.check if held else self._evidence.fit
+            return self._evidence.check
         return [self._probes(session)]
 
     def _probes(self, session: Session) -> Feeds:

@@ -43,8 +43,7 @@ class Fused:
 
 def brought_together(model: Model, analysis: Analysis, sets: Sequence[Sequence[Layer]], shapes: Shapes) -> Model:
     """The model with inner channels permuted so that the layers of each set match; itself where nothing moves."""
-    weights = {layer.weight: model.constants.array(layer.weight) for one in sets for layer in one}
-    orders = aligned(sets, weights, seats(analysis))
+    orders = aligned(sets, model.constants.array, seats(analysis))
     if not orders:
         return model
     proto = emit(model, edits(model, analysis, permutations(orders)))

@@ -82,16 +82,24 @@ class Joint:
     after: float
 
 
-def joint(members: Sequence[Seen], start: Floats, ridge: float = RIDGE, orders: Sequence[Order] | None = None) -> Joint:
+def joint(
+    members: Sequence[Seen],
+    start: Floats,
+    ridge: float = RIDGE,
+    orders: Sequence[Order] | None = None,
+    quick: bool = False,
+) -> Joint:
     """The weight that best gives what each of `members` gave from what it read, all layers counting alike.
 
     `orders`: of the outputs and features of each, where these are to be taken in another order than they were seen in
-    (one group only). Minimise the sum over layers i and outputs c of s_ic^2 |y_ic - a_ic w_c x_i - b_ic|^2, and the
-    ridge on |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where no normalisation
-    is its own.
+    (one group only). `quick`: one system for all outputs, which weigh alike then, and have no factors.
+
+    Minimise the sum over layers i and outputs c of s_ic^2 |y_ic - a_ic w_c x_i - b_ic|^2, and the ridge on
+    |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where no normalisation is its
+    own.
     """
     node, weight = members[0].moments.node, np.array(start, np.float64)
-    by_row = node.groups * node.outputs * float(node.features) ** 3 / 3 <= _BY_ROW
+    by_row = not quick and node.groups * node.outputs * float(node.features) ** 3 / 3 <= _BY_ROW
     before = after = 0.0
     for g in range(node.groups):
         parts = [_Part.of(member, g) for member in members]

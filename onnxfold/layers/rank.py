@@ -67,7 +67,6 @@ def rank(
     needs samples where `feeds` is None, and what onnxruntime raises.
     """
     everything = [layer for one in units for unit in one for layer in unit]
-    weights = {layer.weight: model.constants.array(layer.weight).astype(np.float64) for layer in everything}
     if metric.sampled and feeds is None:
         raise RequestError(f"--metric {metric.value} needs samples: give --calibration, or leave out --effort fast")
     measured = _Measured(model, everything, metric, feeds or ())
@@ -76,7 +75,7 @@ def rank(
         distances = np.zeros((len(one), len(one)))
         for i, j in combinations(range(len(one)), 2):
             total = sum(layer.size for layer in one[i])
-            parts = [a.size * measured(a, b, weights, free) for a, b in zip(one[i], one[j], strict=True)]
+            parts = [a.size * measured(a, b, free) for a, b in zip(one[i], one[j], strict=True)]
             distances[i, j] = distances[j, i] = sum(parts) / total
         out.append(Class(tuple(one), distances))
     return out
@@ -165,27 +164,31 @@ class _Measured:
     """The distance of two layers by one metric."""
 
     def __init__(self, model: Model, found: Sequence[Layer], metric: Metric, feeds: Sequence[Feeds]) -> None:
-        self._metric = metric
+        self._metric, self._read = metric, model.constants.array
         self._seen: Mapping[str, Seen] = seen(model, found, feeds) if metric is Metric.REFIT else {}
         self._given = _given(model, found, feeds) if metric is Metric.ACTIVATIONS else {}
 
-    def __call__(self, a: Layer, b: Layer, weights: Mapping[str, Floats], free: Seats) -> float:
+    def __call__(self, a: Layer, b: Layer, free: Seats) -> float:
         if self._metric is Metric.ACTIVATIONS:
             return _between(self._given[a.key], self._given[b.key])
         if self._metric is Metric.REFIT:
-            return self._refitted(a, b, weights, free)
-        orders = aligned([(a, b)], weights, free)
-        first, second = (layer.matrix(reordered(weights[layer.weight], layer.weight, orders, free)) for layer in (a, b))
+            return self._refitted(a, b, free)
+        orders = aligned([(a, b)], self._read, free)
+        first, second = (
+            layer.matrix(reordered(self._read(layer.weight), layer.weight, orders, free)) for layer in (a, b)
+        )
         return OF_WEIGHTS[self._metric](first, second)
 
-    def _refitted(self, a: Layer, b: Layer, weights: Mapping[str, Floats], free: Seats) -> float:
+    def _refitted(self, a: Layer, b: Layer, free: Seats) -> float:
         """What one weight for both misses; 1 where that cannot be measured: everything."""
         if a.key not in self._seen or b.key not in self._seen:
             return 1.0
-        orders = aligned([(a, b)], weights, free) if a.linear.groups == 1 else {}
-        first, second = (reordered(weights[one.weight], one.weight, orders, free) for one in (a, b))
+        orders = aligned([(a, b)], self._read, free) if a.linear.groups == 1 else {}
+        first, second = (reordered(self._read(one.weight), one.weight, orders, free) for one in (a, b))
         places = [_order(one, orders, free) for one in (a, b)] if orders else None
-        return joint([self._seen[a.key], self._seen[b.key]], a.linear.matrix((first + second) / 2), orders=places).after
+        return joint(
+            [self._seen[a.key], self._seen[b.key]], a.linear.matrix((first + second) / 2), orders=places, quick=True
+        ).after
 
 
 def _order(layer: Layer, orders: Mapping[str, NDArray[np.int64]], free: Seats) -> Order:

@@ -84,7 +84,7 @@ def test_a_stream_that_both_share_stays() -> None:
     """v1 and v2 write to one residual stream: their outputs are the same channels, which nothing may part."""
     model = load(permuted_copy())
     analysis = analyse(model)
-    orders = aligned([found(model, "v1", "v2")], {n: model.constants.array(n) for n in ("v1", "v2")}, seats(analysis))
+    orders = aligned([found(model, "v1", "v2")], model.constants.array, seats(analysis))
     (group,) = orders
     assert seats(analysis)["u2", 0].group == group != seats(analysis)["v2", 0].group
     assert (orders[group] == np.argsort(ORDER)).all()
