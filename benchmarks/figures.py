@@ -16,12 +16,17 @@ def render(stored: Path) -> None:
     found = json.loads(stored.read_text())
     document = stored.with_suffix(".md")
     text = document.read_text()
-    for mark, names in re.findall(r"(<!-- table: ([\w. ]+) -->)", text):
-        table = _table({name: found[name] for name in names.split() if name in found})
-        begin = text.index(mark) + len(mark)
-        text = f"{text[:begin]}\n\n{table}\n\n{text[text.index('<!-- end -->', begin) :]}"
+    for names in re.findall(r"<!-- table: ([\w. ]+) -->", text):
+        text = filled(text, names, _table({name: found[name] for name in names.split() if name in found}))
     document.write_text(text)
     _plot({name: found[name] for name in PLOTTED if name in found}, stored.with_suffix(".svg"))
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """`text` with `table` between the mark ``<!-- table: name -->`` and the next end."""
+    mark = f"<!-- table: {name} -->"
+    begin = text.index(mark) + len(mark)
+    return f"{text[:begin]}\n\n{table}\n\n{text[text.index('<!-- end -->', begin) :]}"
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -19,6 +19,8 @@ from .errors import (
 )
 from .features import Method
 from .flow import FoldResult, compare, fold, inspect
+from .layers.flow import fuse
+from .layers.ranking import LayersReport, rank_layers
 from .recover import Recovery
 from .report import FoldReport
 from .sweeping import sweep
@@ -30,7 +32,7 @@ except PackageNotFoundError:  # run from a source tree that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "Clusterer", "FoldReport", "FoldResult", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "PlanError",
-    "Recovery", "RequestError", "RuleError", "SweepReport", "ValidationError", "__version__", "compare", "fold",
-    "inspect", "sweep",
+    "Clusterer", "FoldReport", "FoldResult", "LayersReport", "Method", "ModelError", "NothingToFoldError",
+    "OnnxFoldError", "PlanError", "Recovery", "RequestError", "RuleError", "SweepReport", "ValidationError",
+    "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip

@@ -20,6 +20,11 @@ from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
 from .flow import compare, fold, inspect
 from .images import Preprocess
+from .layers.flow import DEFAULT_METRIC, fuse
+from .layers.heat import check_plot, draw
+from .layers.ranking import LayersReport, rank_layers
+from .layers.similarity import Metric
+from .layers.tie import Fusion
 from .progress import announced, on_terminal, silent
 from .recover import Recovery
 from .report import FoldReport, save
@@ -32,6 +37,8 @@ from .sweepreport import SweepReport
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
+       onnxfold IN OUT --fuse mean    let layers share weights (add --help for more)
+       onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
 """
@@ -54,6 +61,21 @@ Folds a model to several shares of its arithmetic, and shows what each gains and
 model. Samples and error curves are had once for all of them. The errors are measured on samples
 that nothing was fitted on. Marked is the knee of the curve of errors over arithmetic removed: the
 point furthest below its chord (Kneedle, Satopaa et al. 2011). Latencies are those of this machine.
+"""
+LAYERS = """\
+Ranks all pairs of layers that could share one weight (the same operator, weights of one shape) by
+how far they are apart: 0 for equal ones. Layers are brought together first, by permuting inner
+channels, which changes no output.
+"""
+FUSE = """\
+Lets layers that are alike share one weight, which is stored once: the file shrinks, the arithmetic
+stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
+before so that layers match; the shared weights and what follows them are fitted to the original.
+
+  onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
+  onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
+  onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
@@ -92,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     session.silence()
     try:
-        return command(given[1:]) if command else _fold(given)
+        if command is None:
+            command, given = (_fuse if _WHOLE_LAYERS.intersection(_names(given)) else _fold), ["", *given]
+        return command(given[1:])
     except SystemExit as stop:  # --help, --version and usage errors
         return stop.code if isinstance(stop.code, int) else 2
     except OnnxFoldError as error:
@@ -170,6 +194,80 @@ def _fold(given: Sequence[str]) -> int:
     return _show(result.report, options)
 
 
+def _fuse(given: Sequence[str]) -> int:
+    parser = _Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the file to write")
+    what = parser.add_argument_group("what")
+    known = ", ".join(f.value for f in Fusion)
+    what.add_argument(
+        "--fuse", metavar="HOW", choices=[f.value for f in Fusion], help=f"how weights become one: {known}"
+    )
+    what.add_argument("--drop-blocks", metavar="N|P%", help="drop so many residual blocks, those that do the least")
+    _likeness(what)
+    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these layers or blocks")
+    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these layers or blocks")
+    budget = parser.add_argument_group("how much (of the first two one; --max-error also as a limit to them)")
+    budget.add_argument("--share", metavar="P", type=float, help="percent of the layers that lose their own weights")
+    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
+    budget.add_argument("--max-error", metavar="E", type=float, help="largest relative error of the outputs")
+    before = parser.add_argument_group("fold channels before (one of these; see onnxfold --help)")
+    before.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
+    before.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    how = _how(parser, channels=False)
+    how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    output = _common(parser)
+    output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
+    _last(output)
+    options = parser.parse_args(given)
+    _check_report(options.report, options.input, options.output)
+    folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
+    try:
+        result = fuse(
+            options.input, options.output, how=options.fuse, metric=options.metric,
+            share=None if options.share is None else options.share / 100, target_size=options.target_size,
+            max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
+            align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
+            **_samples(options), include=options.include, exclude=options.exclude, recovery=options.recovery,
+        )  # fmt: skip
+    except ValidationError as error:
+        if isinstance(error.report, FoldReport):
+            _show(error.report, options)
+        raise
+    return _show(result.report, options)
+
+
+def _layers(given: Sequence[str]) -> int:
+    parser = _Parser("onnxfold layers", "onnxfold layers IN [options]", LAYERS)
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    what = parser.add_argument_group("what")
+    _likeness(what)
+    what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")
+    how = _how(parser, channels=False, repair=False)
+    how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    output = _common(parser)
+    output.add_argument("--json", action="store_true", help="print all pairs as JSON")
+    output.add_argument(
+        "--plot", metavar="FILE", type=Path, help="draw the distances: .html, or .png (needs matplotlib)"
+    )
+    _last(output)
+    options = parser.parse_args(given)
+    _check_report(options.report, options.input)
+    check_plot(options.plot)
+    report = rank_layers(
+        options.input, metric=options.metric, whole=options.whole_blocks, align=not options.no_align,
+        **_samples(options),
+    )  # fmt: skip
+    if options.json:
+        print(report.to_json())
+    elif not options.quiet:
+        report.print(_Console(), None if options.verbose else options.top)
+    if options.plot is not None:
+        draw(report, options.plot)
+    _keep_report(report, options.report)
+    return 0
+
+
 def _compare(given: Sequence[str]) -> int:
     parser = _Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
     parser.add_argument("before", metavar="A", type=Path, help="the model to measure against")
@@ -204,7 +302,23 @@ def _sweep(given: Sequence[str]) -> int:
     return 0 if report.passed else 1
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare, "sweep": _sweep}
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare, "layers": _layers, "sweep": _sweep}
+_WHOLE_LAYERS = frozenset(("--fuse", "--drop-blocks"))  # options that make a run one of layer fusion
+
+
+def _names(given: Sequence[str]) -> set[str]:
+    """The long options that are given."""
+    end = given.index("--") if "--" in given else len(given)
+    return {argument.partition("=")[0] for argument in given[:end]}
+
+
+def _likeness(group: argparse._ArgumentGroup) -> None:
+    known = ", ".join(m.value for m in Metric)
+    group.add_argument(
+        "--metric", metavar="M", choices=[m.value for m in Metric], default=DEFAULT_METRIC.value,
+        help=f"how alike layers are: {known} (default {DEFAULT_METRIC.value})",
+    )  # fmt: skip
+    group.add_argument("--whole-blocks", action="store_true", help="whole residual blocks, not single layers")
 
 
 def _which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -215,14 +329,17 @@ def _which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return what
 
 
-def _how(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def _how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
+    """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
     how = parser.add_argument_group("how")
     methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
-    how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
-    how.add_argument(
-        "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-        help=f"how the merge is repaired: {repairs}",
-    )  # fmt: skip
+    if channels:
+        how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
+    if repair:
+        how.add_argument(
+            "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
+            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+        )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
         help="fast (seconds, from weights alone), balanced, best",
@@ -230,9 +347,10 @@ def _how(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
     how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
     how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
-    how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
     how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
-    how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
+    if channels:
+        how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
+        how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
     return how
 
 
@@ -246,13 +364,19 @@ def _large(parser: argparse.ArgumentParser) -> None:
 def _manner(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that `fold` and `sweep` share."""
     return {
-        "method": options.method, "recovery": options.recovery, "effort": options.effort,
-        "calibration": options.calibration, "samples": options.samples, "round_to": options.round_to,
-        "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
+        **_samples(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
+        "threads": options.threads, "announce": None if options.quiet else announced,
+    }  # fmt: skip
+
+
+def _samples(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that all share who look at samples."""
+    return {
+        "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
+        "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
         "input_shapes": _shapes(options.input_shape), "providers": _providers(options.providers),
-        "seed": options.seed, "threads": options.threads, "progress": silent if options.quiet else on_terminal,
-        "announce": None if options.quiet else announced,
+        "seed": options.seed, "progress": silent if options.quiet else on_terminal,
     }  # fmt: skip
 
 
@@ -284,7 +408,7 @@ def _show(report: FoldReport, options: argparse.Namespace) -> int:
     return 0 if report.check is None or report.check.passed else 1
 
 
-def _keep_report(report: FoldReport | SweepReport, path: Path | None, done: str = "") -> None:
+def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:
     if path is None:
         return
     try:

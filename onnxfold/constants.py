@@ -139,6 +139,10 @@ class Constants:
             return self._dequantised(self.stored[name])
         return self.stored_array(name)
 
+    def read(self, name: str) -> NDArray[Any] | None:
+        """The value of `name`, or None if it is no constant."""
+        return self.array(name) if name in self else None
+
     def stored_array(self, name: str) -> NDArray[Any]:
         """The value of constant `name` as it is in the file."""
         if name in self._initializers:

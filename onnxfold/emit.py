@@ -43,12 +43,15 @@ class Integer:
 class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
-    arrays are computed when they are written."""
+    arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
+    -> what all its readers read instead."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
     lengths: Mapping[tuple[str, int], int]
     schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
+    inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    bypass: Mapping[str, str] = field(default_factory=dict)
 
 
 def edits(
@@ -194,6 +197,8 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     shelf.write({name: _now(array) for name, array in changes.arrays.items() if name in stored}, changes.schemes)
     writer = _Patch(proto, model)
     writer.suspects |= shelf.left
+    writer.inputs(changes.inputs)
+    writer.bypass(changes.bypass)
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
     writer.integers(changes.integers)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
@@ -230,6 +235,23 @@ class _Patch:
         self.more: list[tuple[int, NodeProto]] = []  # nodes to stand before that one
         self.suspects: set[str] = set()
         self.as_they_were: set[str] = set()  # weights whose new values have a name of their own
+        self.bypassed = False
+
+    def inputs(self, inputs: Mapping[tuple[int, int], str]) -> None:
+        """Nodes read other tensors."""
+        for (index, number), name in inputs.items():
+            self._give(self.nodes[index], number, name)
+
+    def bypass(self, bypass: Mapping[str, str]) -> None:
+        """All who read a tensor read another one; what made it may go."""
+        for name in bypass:
+            instead = name
+            while instead in bypass:
+                instead = bypass[instead]
+            for index in self.model.graph.consumers.get(name, ()):
+                for number in [i for i, given in enumerate(self.nodes[index].input) if given == name]:
+                    self._give(self.nodes[index], number, instead)
+        self.bypassed |= bool(bypass)
 
     def arrays(self, arrays: Mapping[str, NDArray[Any] | Pending]) -> None:
         for name, array in arrays.items():
@@ -374,6 +396,10 @@ class _Patch:
                 node = self.nodes[index]
                 if index not in self.gone and not any(self.uses.get(o, 0) for o in node.output):
                     self._release(index)
+        if self.bypassed:  # a whole part of the graph went: so do the shapes declared of its tensors
+            lost = {o for index in self.gone for o in self.nodes[index].output}
+            for value in [v for v in self.graph.value_info if v.name in lost]:
+                self.graph.value_info.remove(value)
         start = 0
         for graph in (self.graph, *self.bodies):
             own = range(start, start + len(graph.node))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from .pooled import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, sh
 from .prefix import Prefix
 from .progress import Progress, silent
 from .recover import Recovery
-from .recover.least_squares import refit, remap, rescale
+from .recover.least_squares import refit, remap, rescale, scaled
 from .session import Feeds
 from .tails import Followers, Tail
 from .weights import Weights
@@ -70,37 +71,44 @@ def refit_readers(
     prefix: Prefix | None = None,
     rows: int = LEAST_ROWS,
     progress: Progress[Any] = silent,
+    changed: frozenset[str] = frozenset(),
+    aims: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Refitted, ...]:
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
-    With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `level`
+    With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `changed` names
+    tensors that differ without a merge; a weight among them that several nodes share stays, and the normalisation (or
+    bias) behind each of these nodes is fitted. `aims`: sums that are to be like another tensor of the original. `level`
     STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. `prefix`
     is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
     Raises what onnxruntime raises for a model that does not run.
     """
     weights = Weights(folded, model)
     followers = Followers(folded.graph, weights.read)
-    changed = touched(analysis, merges)
-    jobs = _jobs(model, folded, weights, followers, set(changed))
+    everything = changed | touched(analysis, merges)
+    jobs = _jobs(model, folded, weights, followers, set(everything), changed, aims)
     jobs = [job for job in jobs if only is None or job.node.y in only]
     wide = [job.node.y for job in jobs if job.node.features > MOST_FEATURES]
-    found = pools(analysis, _originals(model, wide)) if level is Recovery.LEAST_SQUARES else {}
+    alone = [job.node.y for job in jobs if job.node.y in wide and not job.shared]
+    found = pools(analysis, _originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
     left = [y for y in wide if y not in found]
     jobs = [replace(job, pool=found.get(job.node.y)) for job in jobs if job.node.y not in left]
-    before, now = (prefix or Prefix(model, feeds)).begin(folded, changed)
+    before, now = (prefix or Prefix(model, feeds)).begin(folded, everything)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
     last_use = {name: number for number, job in enumerate(jobs) for name in job.targets}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     rng = np.random.default_rng(seed)
     done = list[Refitted]()
     for number, job in enumerate(progress("refitting", jobs)):
-        last = max(made[job.node.y], made.get(job.tail.join, 0))
+        last = max(made[job.node.y], made.get(job.sum, 0))
         targets = {name for name, use in last_use.items() if use >= number}
         for kept, new in zip(waiting, before.advance(last + 1, targets), strict=True):
             kept.update({name: value for name, value in new.items() if name not in kept})
         have = now.advance(job.index, [job.node.x, *([job.tail.other] if job.tail.other else [])])
         matrix = _output_matrix(analysis, merges, job.node)
-        if job.pool is None:
+        if job.shared:
+            one = _rescale_one(job, have, waiting, matrix, weights, folded, rows, rng)
+        elif job.pool is None:
             one = _refit_one(job, have, waiting, matrix, weights, folded, level, ridge, rows, rng)
         else:
             one = _remap_one(job, job.pool, model, have, waiting, matrix, weights, folded, ridge, rows, rng)
@@ -108,7 +116,7 @@ def refit_readers(
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
-    integers = [y for y in _on_integers(folded, set(changed)) if only is None or y in only]
+    integers = [y for y in _on_integers(folded, set(everything)) if only is None or y in only]
     unfitted = {**dict.fromkeys(left, Fit.NONE), **dict.fromkeys(integers, Fit.INTEGERS)}
     return (*done, *(Refitted(y, np.nan, np.nan, how) for y, how in unfitted.items()))
 
@@ -127,11 +135,18 @@ class _Job:
     tail: Tail
     pool: Pool | None = None
     integers: bool = False  # a kernel that takes such weights takes no bias of floats
+    shared: bool = False  # the weight is not this node's alone: what follows it is fitted instead
+    aim: str = ""  # what the sum that it joins is to be like; '' for the same sum of the original
+
+    @property
+    def sum(self) -> str:
+        """The tensor of the original that the sum is to be like; '' where there is no sum."""
+        return self.aim if self.tail.join and self.aim else self.tail.join
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The tensors of the original that this looks at."""
-        seen = (self.node.y, self.tail.join, self.node.x if self.pool is not None else "")
+        seen = (self.node.y, self.sum, self.node.x if self.pool is not None else "")
         return tuple(filter(None, seen))
 
     @property
@@ -141,8 +156,17 @@ class _Job:
         return bool(has or not (self.node.op in ("MatMul", NBITS) or self.integers))
 
 
-def _jobs(model: Model, folded: ModelProto, weights: Weights, followers: Followers, touched: set[str]) -> list[_Job]:
-    """The linear nodes of `folded`, in order, whose input depends on something that changed."""
+def _jobs(
+    model: Model,
+    folded: ModelProto,
+    weights: Weights,
+    followers: Followers,
+    touched: set[str],
+    shares: frozenset[str],
+    aims: Mapping[str, str],
+) -> list[_Job]:
+    """The linear nodes of `folded`, in order, whose input depends on something that changed, or whose weight is one of
+    `shares`, which several nodes have."""
     jobs, used = list[_Job](), dict[str, int]()
     for name in [v.name for v in folded.graph.output]:
         used[name] = used.get(name, 0) + 1
@@ -153,12 +177,16 @@ def _jobs(model: Model, folded: ModelProto, weights: Weights, followers: Followe
     for index, node in enumerate(folded.graph.node):
         value = weights.read(node.input[1]) if len(node.input) > 1 else None
         found = linear(node, value.shape) if value is not None else None
-        alone = found is not None and used[found.weight] == 1
+        shared = found is not None and used[found.weight] > 1
+        alone = found is not None and (not shared or found.weight in shares)
         if found is not None and found.bias:
             alone = alone and used[found.bias] == 1 and weights.read(found.bias) is not None
-        if found is not None and alone and found.x in touched and found.y in known:
-            stored = found.weight in weights.shelf.stored
-            jobs.append(_Job(index, node, found, followers.tail(found), integers=stored))
+        moved = found is not None and (found.x in touched or (shared and found.weight in shares))
+        if found is not None and alone and moved and found.y in known:
+            stored, tail = found.weight in weights.shelf.stored, followers.tail(found)
+            jobs.append(
+                _Job(index, node, found, tail, integers=stored, shared=shared, aim=aims.get(tail.join, ""))
+            )  # fmt: skip
         if any(name in touched for name in (*node.input, *captures(node))):
             touched.update(filter(None, node.output))
     return jobs
@@ -218,6 +246,40 @@ def _refit_one(
     return Refitted(node.y, before, after)
 
 
+def _rescale_one(
+    job: _Job,
+    have: Sequence[Mapping[str, NDArray[Any]]],
+    wanted: Sequence[Mapping[str, NDArray[Any]]],
+    matrix: csr_matrix | None,
+    weights: Weights,
+    folded: ModelProto,
+    least_rows: int,
+    rng: np.random.Generator,
+) -> Refitted | None:
+    """Fit the normalisation behind a shared weight, or the bias alone: a factor and an offset for every channel."""
+    node, tail = job.node, job.tail
+    if not job.can:
+        return None
+    sums = Moments(node)
+    share = share_of_places(node, sum(node.positions(w[node.y]) for w in wanted), least_rows)
+    for h, target in zip(have, _targets(job, have, wanted, matrix), strict=True):
+        sums.add(h[node.x], target, share, rng)
+    old = weights.read(node.weight)
+    assert old is not None
+    if not sums.finite:
+        return None
+    matrices, scales = node.matrix(old.astype(np.float64)), bool(tail.mean and tail.gamma)
+    factor, bias, before, after = scaled(sums, matrices, fixed=not scales)
+    if scales:
+        gamma, mean = weights.read(tail.gamma), weights.read(tail.mean)
+        assert gamma is not None and mean is not None
+        weights.write(tail.gamma, gamma * factor)
+        weights.write(tail.mean, (mean - bias) / factor)
+    else:
+        _set_bias(job, bias, weights, folded)
+    return Refitted(node.y, before, after)
+
+
 def _remap_one(
     job: _Job,
     pool: Pool,
@@ -271,14 +333,14 @@ def _targets(
     shape = [1] * have[0][node.x].ndim
     shape[axis] = -1
     joined = bool(tail.join) and all(
-        tail.other in h and tail.join in w and w[tail.join].shape == w[node.y].shape
+        tail.other in h and job.sum in w and w[job.sum].shape == w[node.y].shape
         for h, w in zip(have, wanted, strict=True)
     )
     faint = np.abs(tail.scale) <= _FAINT * max(np.abs(tail.scale).max(initial=0), 1e-30)
     for h, w in zip(have, wanted, strict=True):
         target = _channels(matrix, w[node.y], axis)
         if joined:
-            summed = _channels(matrix, w[tail.join], axis).astype(np.float32) - h[tail.other]
+            summed = _channels(matrix, w[job.sum], axis).astype(np.float32) - h[tail.other]
             safe = np.where(faint, 1.0, tail.scale)
             aimed = (summed - tail.shift.reshape(shape)) / safe.reshape(shape)
             target = np.where(faint.reshape(shape), target, aimed)

@@ -75,9 +75,27 @@ class RefinementReport:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Layers that share one weight (of whole blocks: those of all their weights), the `shape` of that (of the first),
+    and the distance of the furthest two."""
+
+    layers: tuple[str, ...]
+    shape: tuple[int, ...]
+    distance: float
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A residual block that was dropped; `influence`: how far it was from the identity, |out - in| / |out|."""
+
+    block: str
+    influence: float
+
+
+@dataclass(frozen=True)
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
-    analysed (compare), `refinement` where none was asked for.
+    analysed (compare), `refinement` where none was asked for. `shared`, `dropped`: what became of whole layers.
     """
 
     model: str
@@ -91,6 +109,8 @@ class FoldReport:
     seconds: dict[str, float] = field(default_factory=dict)
     coverage: Coverage | None = None
     refinement: RefinementReport | None = None
+    shared: tuple[Shared, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -142,6 +162,10 @@ class FoldReport:
             about = f"{in_bytes(self.before.file)}, {in_units(self.before.parameters)} parameters"
             about += f", {in_units(self.before.macs)} MACs" if self.before.macs else ""
             parts.append(Text(about, style="dim"))
+        if self.shared:
+            parts += ["", self._shared()]
+        if self.dropped:
+            parts += ["", self._dropped()]
         if self.groups:
             parts += ["", self._groups(verbose)]
         if self.refusals:
@@ -209,6 +233,18 @@ class FoldReport:
             table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
         if len(self.groups) > len(shown):
             table.caption = Text(f" and {len(self.groups) - len(shown)} more (-v shows all)", style="dim")
+        return table
+
+    def _shared(self) -> Table:
+        table = new_table("layers that share a weight", right=["shape", "distance"])
+        for one in self.shared:
+            table.add_row(Text(", ".join(one.layers)), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
+        return table
+
+    def _dropped(self) -> Table:
+        table = new_table("dropped block", right=["influence"])
+        for one in self.dropped:
+            table.add_row(Text(one.block), f"{one.influence:.3f}")
         return table
 
     def _refused(self, verbose: bool) -> Table:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .analyse import Analysis
 from .channels import ChannelGroup, Place, Role
+from .constants import Constants
 from .eliminate import Elimination, Reader, eliminate
 from .functional import Functions, functions
 from .linear import Linear, linear
@@ -79,7 +80,7 @@ def survey(
     for a model that does not run.
     """
     graph = model.proto.graph
-    constants = _Constants(model)
+    constants = model.constants
     followers = Followers(graph, constants.read)
     chosen = set(names)
     uses = {g.name: _uses(model, g, constants, followers) for g in analysis.groups if g.name in chosen}
@@ -169,20 +170,7 @@ def _variance(value: NDArray[Any], axis: int) -> float:
     return float(value.var(axis=axes, dtype=np.float64).sum())
 
 
-class _Constants:
-    """The values of the model's constants, for `Followers`."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-
-    def read(self, name: str) -> NDArray[Any] | None:
-        constants = self._model.constants
-        if not name or name not in constants:
-            return None
-        return constants.array(name)
-
-
-def _uses(model: Model, group: ChannelGroup, constants: _Constants, followers: Followers) -> list[_Use]:
+def _uses(model: Model, group: ChannelGroup, constants: Constants, followers: Followers) -> list[_Use]:
     """The group's readers, or [] if one of them is not linear with moments of its own."""
     found = []
     for place in group.parameters:
@@ -229,7 +217,7 @@ def _parts(node: Linear, place: Place) -> dict[int, Ints] | None:
     return found
 
 
-def _readers(use: _Use, sums: Moments, energies: _Energies, constants: _Constants) -> list[Reader]:
+def _readers(use: _Use, sums: Moments, energies: _Energies, constants: Constants) -> list[Reader]:
     """One for every part of the node; their errors are relative to the energy of the whole."""
     node = use.node
     weight = constants.read(node.weight)

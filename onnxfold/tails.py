@@ -24,9 +24,9 @@ _ROOM = 8  # the share of its integers that a pair which only rounds has on eith
 class Tail:
     """After a linear node with outputs y: ``scale * y + shift`` is what the rest of the model sees of it.
 
-    `scale`, `shift` [channels]. `mean`: the running mean of the normalisation that does this, by name; `added`: the
-    constant that is added as a bias. `join`, `other`: the sum of that and another activation, and the other summand;
-    '' where there is none.
+    `scale`, `shift` [channels]. `mean`, `gamma`: the running mean and the factor of the normalisation that does this,
+    by name, where nobody else reads them; `added`: the constant that is added as a bias. `join`, `other`: the sum of
+    that and another activation, and the other summand; '' where there is none.
     """
 
     scale: Floats = field(repr=False)
@@ -35,6 +35,7 @@ class Tail:
     added: str = ""
     join: str = ""
     other: str = ""
+    gamma: str = ""
 
 
 class Followers:
@@ -52,7 +53,7 @@ class Followers:
     def tail(self, node: Linear) -> Tail:
         """What follows `node`."""
         channels = node.groups * node.outputs
-        scale, shift, mean, added, at = np.ones(channels), np.zeros(channels), "", "", node.y
+        scale, shift, mean, gamma_of, added, at = np.ones(channels), np.zeros(channels), "", "", "", node.y
         after = self._only(at)
         if after is not None and after.op_type == "Add" and node.bias == "":
             other = after.input[1] if after.input[0] == at else after.input[0]
@@ -67,7 +68,7 @@ class Followers:
                 epsilon = next((a.f for a in after.attribute if a.name == "epsilon"), 1e-5)
                 scale = gamma / np.sqrt(var + epsilon)
                 shift = scale * (shift - center) + beta
-                mean = after.input[3] if len(self._consumers[after.input[3]]) == 1 else ""
+                gamma_of, mean = (n if len(self._consumers[n]) == 1 else "" for n in (after.input[1], after.input[3]))
                 at = after.output[0]
                 after = self._only(at)
         at = self._past_rounding(at)
@@ -77,7 +78,7 @@ class Followers:
             beside = after.input[1] if after.input[0] == at else after.input[0]
             if beside != at and self._read(beside) is None:
                 join, other = after.output[0], beside
-        return Tail(scale, shift, mean, added, join, other)
+        return Tail(scale, shift, mean, added, join, other, gamma_of)
 
     def _only(self, name: str) -> NodeProto | None:
         readers = self._consumers.get(name, [])

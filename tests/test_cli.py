@@ -35,7 +35,7 @@ def process(*arguments: object, folder: Path, **more: str) -> subprocess.Complet
 # help ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["layers"], ["--fuse", "mean"]])
 def test_help(capsys: Capture, command: list[str]) -> None:
     assert run(*command, "--help") == 0
     shown = capsys.readouterr()

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alike import permuted_copy
 from rich.console import Console
 from tiny import MODELS, ROOT, fold, net
 
-from onnxfold import FoldReport, compare, inspect, sweep
+from onnxfold import FoldReport, compare, fuse, inspect, sweep
 from onnxfold.analyse import Refusal
 from onnxfold.coverage import Coverage
 from onnxfold.gauge import Gauge
@@ -53,6 +54,8 @@ def reports() -> list[FoldReport]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Gauge, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)
+    made.append(fuse(permuted_copy(), effort="fast", latency=False).report)
+    made.append(fuse(permuted_copy(), how=None, drop_blocks=1, effort="fast", latency=False).report)
     return [*made, inspect(proto), compare(proto, net(seed=1), latency=False)]
 
 

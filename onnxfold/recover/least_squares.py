@@ -11,6 +11,7 @@ from ..moments import Moments
 
 Floats = NDArray[np.float64]
 
+_FACTORS = (0.125, 8.0)  # what correlates little, or the wrong way, is not blown up or turned round
 _SMALL = 1024  # inputs; systems of so many are solved by one thread
 
 
@@ -105,3 +106,33 @@ def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Float
         total += float(energies.sum())
     scale = max(total, 1e-30)
     return solved, np.concatenate(offsets), before / scale, after / scale
+
+
+def scaled(moments: Moments, weights: Floats, fixed: bool = False) -> tuple[Floats, Floats, float, float]:
+    """Minimise |y - a W x - b|^2 over a factor a (`fixed`: 1) and an offset b for every output; W stays.
+
+    Returns a and b [groups * outputs], and the relative squared errors before (a = 1, with the best b) and after.
+    """
+    found, offsets = list[Floats](), list[Floats]()
+    before = after = total = 0.0
+    for g, old in enumerate(weights):
+        h, c, energies = moments.inputs(g), moments.cross(g), moments.energies(g)
+        factor, spread, both = factors(h, c, old)
+        factor = np.ones_like(factor) if fixed else factor
+        x, y = moments.means(g)
+        found.append(factor)
+        offsets.append(y - factor * (old @ x))
+        before += float(np.sum(energies - 2 * both + spread))
+        after += float(np.sum(energies - 2 * factor * both + factor**2 * spread))
+        total += float(energies.sum())
+    scale = max(total, 1e-30)
+    return np.concatenate(found), np.concatenate(offsets), before / scale, after / scale
+
+
+def factors(h: Floats, c: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """For every output (row of `weights`) the best factor in 1/8..8, by the covariances h of x and c of y with x; the
+    variance of W x; and its covariance with y. Each [outputs]."""
+    spread = np.maximum(np.sum((weights @ h) * weights, axis=1), 0.0)
+    both = np.sum(c * weights, axis=1)
+    live = spread > 1e-12 * max(float(spread.max(initial=0)), 1e-30)
+    return np.where(live, np.clip(both / np.where(live, spread, 1.0), *_FACTORS), 1.0), spread, both

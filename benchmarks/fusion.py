@@ -1,0 +1,284 @@
+"""Layer fusion, block dropping and file sizes on real networks; the tables of docs/fusion.md.
+
+    python benchmarks/fusion.py [--parts share drop size] [--models NAME ...] --store docs/fusion.json
+    python benchmarks/fusion.py --render docs/fusion.json     # the tables of docs/fusion.md again
+
+share: top-1 with 25 and 50 % of the layers without weights of their own, by metric and kind of fusion: unaligned and
+aligned without repair; least squares on 128 training images, no labels (mean by every metric, the rest by one).
+drop: a quarter of the residual blocks of a ResNet-56 dropped, and channels folded to the same arithmetic and latency.
+size: bytes of the file, and memory that a process takes to load it, with and without shared weights.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from figures import filled
+from nets import Net, net, options, parsed
+from onnx import helper, numpy_helper
+
+from onnxfold import FoldResult, fold
+from onnxfold.analyse import Analysis, analyse
+from onnxfold.costs import count_parameters
+from onnxfold.layers.align import seats
+from onnxfold.layers.find import Layer, layers
+from onnxfold.layers.flow import DEFAULT_METRIC, fuse
+from onnxfold.layers.fusing import fuse_layers, repaired
+from onnxfold.layers.rank import Partition, alone, layer_sets, rank
+from onnxfold.layers.similarity import Metric
+from onnxfold.layers.tie import Fusion
+from onnxfold.model import load
+
+NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")
+SHARES = (0.25, 0.5)
+REFITTED = {NETS[0]: tuple(Metric), NETS[1]: (DEFAULT_METRIC, Metric.ACTIVATIONS, Metric.REFIT)}
+BATCH = 32
+PAPER = (  # O'Neill et al., arXiv 2007.14917: CIFAR-10, ResNet, Wasserstein, mean; 25 and 50 % fused
+    ("the paper's ResNet (dense 93.6), without retraining", (91.3, 91.8)),
+    ("the same, retrained after every fusion", (94.8, 94.6)),
+)
+LOADED = """
+import sys, onnxruntime as ort
+def now(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1])
+how = ort.SessionOptions()
+if sys.argv[2] == "plain": how.add_session_config_entry("session.disable_prepacking", "1")
+tiny = ort.InferenceSession(sys.argv[3], how, providers=["CPUExecutionProvider"])
+before = now()
+session = ort.InferenceSession(sys.argv[1], how, providers=["CPUExecutionProvider"])
+print(now() - before)
+"""
+
+
+class Fuser:
+    """One network, and what its layers look like by every metric."""
+
+    def __init__(self, real: Net) -> None:
+        self.real, self.model = real, load(real.path)
+        self.analysis: Analysis = analyse(self.model)
+        self.found, _ = layers(self.model)
+        (source,) = [name for name in self.model.graph.inputs if name not in self.model.constants]
+        images = real.unlabelled
+        self.feeds = [{source: images[i : i + BATCH]} for i in range(0, len(images), BATCH)]
+        self._known: dict[tuple[Any, ...], float] = {}
+
+    def sets(self, metric: Metric) -> list[list[list[Layer]]]:
+        """The layers that share weights, for each of SHARES."""
+        at = Partition(rank(self.model, alone(self.found), metric, seats(self.analysis), self.feeds))
+        out = []
+        for share in SHARES:
+            while at.layers < max(1, round(share * len(self.found))):
+                pair = at.next()
+                assert pair is not None
+                at = at.joined(*pair)
+            out.append(layer_sets(at.sets))
+        return out
+
+    def left(self, sets: Sequence[Sequence[Layer]]) -> float:
+        """The share of the parameters that remains."""
+        saved = sum((len(one) - 1) * one[0].size for one in sets)
+        return 1 - saved / count_parameters(self.model.proto)
+
+    def top1(self, sets: Sequence[Sequence[Layer]], how: Fusion, align: bool, refit: bool) -> float:
+        """Of the network with these sets; the same question is answered once."""
+        key = (tuple(tuple(layer.key for layer in one) for one in sets), how, align, refit)
+        if key not in self._known:
+            feeds = self.feeds if refit else None
+            made = fuse_layers(self.model, self.analysis, sets, how, feeds=feeds, align=align)
+            self._known[key] = self.real.top1((repaired(made, self.feeds) if refit else made).proto)
+        return self._known[key]
+
+
+def share(real: Net, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
+    """Show 1: rows by metric and kind of fusion, as far as they are."""
+    work, rows = Fuser(real), list[dict[str, Any]]()
+    dense = real.top1(work.model.proto)
+    print(f"{real.name}: dense {dense:.2f}, {len(work.found)} layers", flush=True)
+    for metric in metrics:
+        sets = work.sets(metric)
+        for how in Fusion:
+            refit = metric in REFITTED[real.name] and (how is Fusion.MEAN or metric is DEFAULT_METRIC)
+            ways = ((False, False), (True, False), (True, True))
+            cells = [[work.top1(s, how, *way) if refit or not way[1] else None for way in ways] for s in sets]
+            left = [work.left(s) for s in sets]
+            rows.append({"metric": metric.value, "fusion": how.value, "left": left, "cells": cells})
+            print(f"{metric.value:12} {how.value:7} " + "  ".join(str(cell) for cell in cells), left, flush=True)
+            yield {"dense": dense, "rows": rows}
+
+
+def drop(real: Net) -> Iterator[dict[str, Any]]:
+    """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further."""
+    original, rows = onnx.load(real.path), list[dict[str, Any]]()
+    data: dict[str, Any] = {"calibration": real.unlabelled}
+    blocks: dict[str, Any] = {"how": None, "drop_blocks": "25%"}
+    jobs: list[tuple[str, Callable[..., FoldResult], dict[str, Any]]] = [
+        ("25 % of the blocks dropped", fuse, {**blocks, **data, "recovery": "none"}),
+        ("the same, least squares", fuse, {**blocks, **data}),
+        ("channels folded to the same arithmetic", fold, {"target_macs": None, **data}),
+        ("channels folded to 60 % of it", fold, {"target_macs": 0.6, **data}),
+        ("channels folded to 50 % of it", fold, {"target_macs": 0.5, **data}),
+        ("blocks, least squares, synthetic images only", fuse, blocks),
+    ]
+    for title, job, how in jobs:
+        if how.get("target_macs", 0) is None:
+            how["target_macs"] = rows[-1]["macs"]
+        done = job(real.path, latency=False, **how)
+        assert done.report.after is not None
+        ratio = faster(original, done.model, real)
+        macs = done.report.after.macs / done.report.before.macs
+        rows.append({"title": title, "macs": macs, "latency": ratio, "top1": real.top1(done.model)})
+        print(rows[-1], flush=True)
+        yield {"rows": rows}
+
+
+def faster(original: onnx.ModelProto, proto: onnx.ModelProto, real: Net) -> float:
+    """Latency as a share of the original's, batch 1, one thread: of 600 runs each, taken in turns of five, the quickest
+    tenth (what else the machine does only adds to a run)."""
+    how = ort.SessionOptions()
+    how.intra_op_num_threads = how.inter_op_num_threads = 1
+    sessions = [ort.InferenceSession(p.SerializeToString(), how, ["CPUExecutionProvider"]) for p in (original, proto)]
+    feeds, times = {sessions[0].get_inputs()[0].name: real.images[:1]}, ([], [])
+    for _ in range(120):
+        for session, taken in zip(sessions, times, strict=True):
+            for _ in range(5):
+                begin = time.perf_counter()
+                session.run(None, feeds)
+                taken.append(time.perf_counter() - begin)
+    before, after = (float(np.quantile(taken, 0.1)) for taken in times)
+    return after / before
+
+
+def size(real: Net) -> Iterator[dict[str, Any]]:
+    """Show 5: files and memory with shared weights, of a network and of 12 layers of 1024 x 1024."""
+    rows = list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory() as folder:
+        deep, first = Path(folder) / "deep.onnx", Path(folder) / "first.onnx"
+        onnx.save(products(), deep)
+        onnx.save(products(1, 8), first)
+        for title, path in ((real.name, real.path), ("12 products of 1024 x 1024", deep)):
+            for percent in (0, 20, 40):
+                for external in (False, True):
+                    target = Path(folder) / f"{percent}{external}" / "model.onnx"
+                    target.parent.mkdir(exist_ok=True)
+                    if percent:
+                        fuse(path, target, share=percent / 100, effort="fast", latency=False, external_data=external)
+                    else:
+                        onnx.save(onnx.load(path), target, save_as_external_data=external, size_threshold=1024)
+                    written = sum(file.stat().st_size for file in target.parent.iterdir())
+                    memory = {how: loaded(target, how, first) for how in ("packed", "plain")}
+                    for file in target.parent.iterdir():
+                        file.unlink()
+                    rows.append({"title": title, "share": percent, "external": external, "bytes": written, **memory})
+                    print(rows[-1], flush=True)
+                    yield {"rows": rows}
+
+
+def loaded(path: Path, how: str, first: Path) -> float:
+    """MB that a process grows by when onnxruntime loads a model after a `first` tiny one: the median of five."""
+    runs = [
+        subprocess.run([sys.executable, "-c", LOADED, path, how, first], capture_output=True, text=True, check=True)
+        for _ in range(5)
+    ]
+    return float(np.median([int(run.stdout) for run in runs])) / 1000
+
+
+def products(count: int = 12, width: int = 1024) -> onnx.ModelProto:
+    """A chain of matrix products with random weights."""
+    rng = np.random.default_rng(0)
+    nodes, weights, at = [], [], "x"
+    for i in range(count):
+        weights.append(numpy_helper.from_array(rng.standard_normal((width, width), np.float32) / 32, f"w{i}"))
+        nodes += [helper.make_node("MatMul", [at, f"w{i}"], [f"m{i}"]), helper.make_node("Relu", [f"m{i}"], [f"r{i}"])]
+        at = f"r{i}"
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(nodes, "deep", [value("x", 1, ["N", width])], [value(at, 1, ["N", width])], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Rows by metric and fusion that were not measured again stay."""
+    if old is None or "dense" not in new:
+        return new
+    again = {(row["metric"], row["fusion"]): row for row in new["rows"]}
+    names = [(row["metric"], row["fusion"]) for row in old["rows"]]
+    rows = [again.get(name, row) for name, row in zip(names, old["rows"], strict=True)]
+    return {**new, "rows": rows + [row for name, row in again.items() if name not in names]}
+
+
+def render(stored: Path) -> None:
+    """Write the tables into the page beside `stored`, between its marks."""
+    found = json.loads(stored.read_text())
+    document = stored.with_suffix(".md")
+    text = document.read_text()
+    for name in NETS:
+        if name in found:
+            text = filled(text, f"share {name}", _shares(found[name]))
+    if "drop" in found:
+        lines = ["| | MACs | latency | top-1 |", "|---|---|---|---|"]
+        lines += [
+            f"| {r['title']} | {r['macs']:.2f} | {r['latency']:.2f} | {r['top1']:.2f} |" for r in found["drop"]["rows"]
+        ]
+        text = filled(text, "drop", "\n".join(lines))
+    if "size" in found:
+        lines = [
+            "| | layers fused | stored | file, MB | loaded, MB | loaded without prepacking, MB |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {r['title']} | {r['share']} % | {'external' if r['external'] else 'inline'} | {r['bytes'] / 1e6:.2f} "
+            f"| {r['packed']:.1f} | {r['plain']:.1f} |"
+            for r in found["size"]["rows"]
+        ]
+        text = filled(text, "size", "\n".join(lines))
+    document.write_text(text)
+
+
+def _shares(found: dict[str, Any]) -> str:
+    titles = ("parameters", "as they are", "aligned", "least squares")
+    heads = [f"{share:.0%}: {title}" for share in SHARES for title in titles]
+    lines = [f"| dense {found['dense']:.2f} | | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
+    for row in found["rows"]:
+        shown = [[left, *pair] for left, pair in zip(row["left"], row["cells"], strict=True)]
+        cells = ["" if cell is None else f"{cell:.2f}" for pair in shown for cell in pair]
+        lines.append(f"| {row['metric']} | {row['fusion']} | " + " | ".join(cells) + " |")
+    for title, figures in PAPER:
+        lines.append(f"| {title} | mean | " + " | ".join(f" | | | {figure}" for figure in figures) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--parts", nargs="+", default=["share", "drop", "size"], choices=["share", "drop", "size"])
+    parser.add_argument("--models", nargs="+", default=list(NETS))
+    parser.add_argument("--metrics", nargs="+", default=[metric.value for metric in Metric], help="of these only")
+    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
+    parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
+    asked = parsed(parser)
+    if asked.render:
+        return render(asked.render)
+    ask = partial(share, metrics=[Metric(name) for name in asked.metrics])
+    jobs: list[tuple[str, Callable[[Net], Iterator[dict[str, Any]]], str]] = []
+    jobs += [(name, ask, name) for name in asked.models] if "share" in asked.parts else []
+    jobs += [("drop", drop, "cifar10_resnet56_bn")] if "drop" in asked.parts else []
+    jobs += [("size", size, "cifar10_resnet18w32_bn")] if "size" in asked.parts else []
+    for key, job, name in jobs:
+        for found in job(net(asked.data, name, asked.images)):
+            if asked.store:
+                kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
+                asked.store.write_text(json.dumps({**kept, key: merged(kept.get(key), found)}, indent=1) + "\n")
+    if asked.store:
+        render(asked.store)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The flow of layer fusion: fold (where asked for), drop blocks, rank, align, fuse, repair, validate, report."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from ..analyse import Analysis
+from ..costs import costs, count_parameters
+from ..errors import NothingToFoldError, RequestError, ValidationError
+from ..evidence import gather_evidence
+from ..features import Method
+from ..flow import FoldResult, fold
+from ..images import Preprocess
+from ..inputs import DESCRIPTION
+from ..model import Model, load
+from ..progress import Progress, silent
+from ..recover import Recovery
+from ..report import Dropped, FoldReport, Shared, Size
+from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
+from ..samples import Effort, Samples
+from ..session import Feeds, Session, resolve_providers
+from ..stages import Source, analysed, named, on_disk, probes
+from ..store import check_target, inline, staged
+from ..trial import Trial
+from ..validate import check
+from .align import seats
+from .blocks import Block, blocks, bypasses, influence, whole_blocks, writers
+from .decide import Limits, blocks_asked, fuse_to, least_missed, size_of
+from .find import layers
+from .fusing import Fused, Shapes, fuse_layers, repaired
+from .rank import Partition, Unit, alone, layer_sets, rank
+from .ranking import nothing
+from .similarity import Metric
+from .tie import Fusion
+
+DEFAULT_METRIC = Metric.WASSERSTEIN
+_REPAIRS = (Recovery.AUTO, Recovery.NONE, Recovery.LEAST_SQUARES)
+
+
+def fuse(
+    model: Source,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    how: Fusion | str | None = Fusion.MEAN,
+    metric: Metric | str = DEFAULT_METRIC,
+    share: float | None = None,
+    target_size: float | None = None,
+    max_error: float | None = None,
+    drop_blocks: str | int | None = None,
+    whole: bool = False,
+    align: bool = True,
+    folding: Mapping[str, Any] | None = None,
+    recovery: Recovery | str = Recovery.AUTO,
+    effort: Effort | str = Effort.BALANCED,
+    calibration: object = None,
+    samples: int = 128,
+    preprocess: Preprocess | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    providers: Sequence[str] | None = None,
+    seed: int = 0,
+    latency: bool = True,
+    external_data: bool = False,
+    progress: Progress[Any] = silent,
+) -> FoldResult:
+    """Let layers that are alike share one weight, drop residual blocks that do little, and measure what that did.
+
+    Args:
+        model, output, calibration, samples, preprocess, input_shapes, providers, seed, latency, external_data,
+            progress: as in `onnxfold.fold`.
+        how: how the shared weight comes about (`Fusion`); None shares none.
+        metric: how alike layers are (`Metric`); the nearest share first.
+        share: the share of the layers, 0..1, that lose their own weights.
+        target_size: the share of the bytes of the file that may remain; not with `share`.
+        max_error: the largest relative L2 error of the outputs. Then every two layers are joined, repaired and measured
+            one after another. With none of the three, 0.1.
+        drop_blocks: so many residual blocks ("3"), or a percentage of them ("25%"), are dropped before.
+        whole: compare and fuse whole residual blocks, not single layers.
+        align: permute inner channels so that layers match before they share.
+        folding: arguments of `onnxfold.fold`, such as ``{"ratio": 0.3}``: channels are folded before all that.
+        recovery: "least-squares" fits the shared weights and refits what follows them, "none" does not, "auto" does
+            where samples can be had.
+        effort: "fast" works from weights and probe inputs alone.
+        include, exclude: regular expressions on the names of layers and of blocks (their sums).
+
+    Raises:
+        RequestError, ModelError, NothingToFoldError, PlanError: see `onnxfold.errors`.
+        ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
+    """
+    begin = time.perf_counter()
+    if how is not None and share is target_size is max_error is None:
+        max_error = DEFAULT_MAX_ERROR
+    limits = Limits(share, target_size, max_error)
+    kind, likeness = None if how is None else one_of(Fusion, how), one_of(Metric, metric)
+    level, spent = one_of(Recovery, recovery), one_of(Effort, effort)
+    if level not in _REPAIRS:
+        raise RequestError(f"--recovery {level.value} cannot repair shared weights: choose auto, none or least-squares")
+    if kind is None and drop_blocks is None:
+        raise RequestError("nothing to do: give --fuse or --drop-blocks")
+    check_seed(seed)
+    chosen, (usable, missing) = patterns(include, exclude), resolve_providers(providers)
+    if output is not None:
+        check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
+    loaded = load(model, input_shapes)
+    first: FoldResult | None = None
+    seconds: dict[str, float] = {}
+    if folding:
+        first = fold(
+            model, recovery=level, effort=spent, calibration=calibration, samples=samples, preprocess=preprocess,
+            input_shapes=input_shapes, providers=providers, seed=seed, latency=False, progress=progress, **folding,
+        )  # fmt: skip
+        seconds = dict(first.report.seconds)
+    start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
+    sampling = Recovery.AUTO if likeness.sampled else level
+    evidence = gather_evidence(
+        loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable
+    )
+    work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
+    seconds["samples"] = seconds.get("samples", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+    dropped = work.dropping(str(drop_blocks)) if drop_blocks is not None else []
+    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
+        target = Path(output) if output is not None else Path(scratch) / "fused.onnx"
+        partition = None
+        if kind is None:
+            made = work.fused([], Fusion.MEAN, dropped)
+        else:
+            partition, made = work.sharing(kind, likeness, limits, whole, dropped)
+        proto = made.proto
+        seconds["fold"] = seconds.get("fold", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+        with staged(proto, loaded, target, external_data) as written:
+            verdict = check(
+                on_disk(loaded, Path(scratch)), written.path, work.feeds, providers=usable, missing=missing,
+                protos=(loaded.proto, proto), inputs=work.described, latency=latency,
+            )  # fmt: skip
+            seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
+            notes = (*verdict.notes, *(() if evidence is None else evidence.notes))
+            after = load(inline(proto, loaded.folder), input_shapes)
+            report = FoldReport(
+                named(model), "" if output is None else os.fspath(output),
+                {
+                    **(first.report.settings if first is not None else {}), "effort": spent.value,
+                    "samples": None if evidence is None else evidence.described, "samples_used": work.sampled,
+                    "recovery": (Recovery.LEAST_SQUARES if work.repairs else Recovery.NONE).value, "seed": seed,
+                    "include": list(include), "exclude": list(exclude), "fuse": None if kind is None else kind.value,
+                    "metric": likeness.value, "share": limits.share, "file_share": limits.size,
+                    "largest_error": limits.error, "drop_blocks": None if drop_blocks is None else str(drop_blocks),
+                    "whole_blocks": whole, "aligned": align,
+                },
+                Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
+                Size(written.size, count_parameters(proto), costs(after, input_shapes).macs({})),
+                first.report.groups if first is not None else (), (), replace(verdict, notes=notes), seconds,
+                shared=_shared(partition), dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
+            )  # fmt: skip
+            if not verdict.passed:
+                error = ValidationError(f"{report.model}: the fused model was not written: {report.verdict}")
+                error.report = report
+                raise error
+            if output is not None:
+                written.commit()
+    return FoldResult(proto, report, loaded)
+
+
+class _Work:
+    """One model (`start`, folded or not), the `original` that errors are measured against, and the samples."""
+
+    def __init__(
+        self,
+        original: Model,
+        start: Model,
+        evidence: Samples | None,
+        shapes: Shapes,
+        chosen: Patterns,
+        recovery: Recovery,
+        seed: int,
+        align: bool,
+        progress: Progress[Any],
+    ) -> None:
+        self.original, self.start, self._shapes, self._seed = original, start, shapes, seed
+        self._evidence, self._chosen, self._align, self._progress = evidence, chosen, align, progress
+        self.sampled = evidence is not None and evidence.trusted
+        self.repairs = self.sampled and recovery is not Recovery.NONE
+        self.analysis: Analysis = analysed(start)
+        self.found, self.left = layers(start)
+        self.blocks = [block for block in blocks(start) if self._wanted(block.name)]
+        self.influence: dict[str, float] = {}
+        self.trial = Trial(original, self._held)
+
+    @property
+    def described(self) -> str:
+        """What errors are measured on."""
+        return self._evidence.described if self._evidence is not None and self.sampled else DESCRIPTION
+
+    @property
+    def feeds(self) -> Feeds | Callable[[Session], Feeds]:
+        """What the result is checked on."""
+        return self._evidence.check[0] if self._evidence is not None and self.sampled else self._probes
+
+    def fit(self) -> Sequence[Feeds]:
+        """What may be fitted on, and looked at."""
+        if self._evidence is not None and self.sampled:
+            return self._evidence.fit
+        return [self._probes(Session(inline(self.original.proto, self.original.folder).SerializeToString()))]
+
+    def dropping(self, asked: str) -> list[Block]:
+        """The blocks to drop. Raises RequestError, PlanError, NothingToFoldError."""
+        if not self.blocks:
+            raise NothingToFoldError("the model has no residual block with an identity skip that could be dropped")
+        count = blocks_asked(asked, len(self.blocks))
+        self.influence = influence(self.start, self.blocks, self.fit())
+
+        def error(gone: Sequence[Block]) -> float:
+            return self.trial.error(self._plain([], Fusion.MEAN, gone, None).proto)
+
+        return least_missed(self.blocks, count, self.influence, error)
+
+    def sharing(
+        self, how: Fusion, metric: Metric, limits: Limits, whole: bool, dropped: Sequence[Block]
+    ) -> tuple[Partition, Fused]:
+        """Layers that share weights within `limits`, in the model without the blocks `dropped`."""
+        gone = {index for block in dropped for index in block.nodes}
+        stay = [layer for layer in self.found if not gone.intersection(layer.nodes) and self._wanted(layer.name)]
+        units = whole_blocks([b for b in self.blocks if b not in dropped], stay) if whole else alone(stay)
+        if not units:
+            raise NothingToFoldError(nothing(self.original.path or "this model", whole, self.left))
+        free = seats(self.analysis) if self._align else {}
+        feeds = self.fit() if metric.sampled and self.sampled else None
+        start = Partition(rank(self.start, units, metric, free, feeds, self._progress))
+        return fuse_to(
+            start, limits, len(stay), lambda at: self.fused(at.sets, how, dropped),
+            size_of(self.start, self.original.size - self._gone(dropped)), self.trial.error, self._progress,
+        )  # fmt: skip
+
+    def fused(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:
+        """The model with these sets and without these blocks, repaired: of what was tried the version with the least
+        error on the samples held back."""
+        if not self.repairs:
+            return self._plain(sets, how, dropped, None)
+        fit = self.fit()
+        made = self._plain(sets, how, dropped, fit)
+        instead, aims = bypasses(self.start.graph, dropped)
+        moved = frozenset(instead.values())
+        tried = [made, repaired(replace(made, aims={}), fit, moved, self._seed, self._progress)]
+        if aims:
+            again = moved | writers(self.start, aims)
+            tried.append(repaired(replace(made, aims=aims), fit, again, self._seed, self._progress))
+        return min(tried, key=lambda one: self.trial.error(one.proto))
+
+    def _plain(
+        self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None
+    ) -> Fused:
+        instead, _ = bypasses(self.start.graph, dropped)
+        return fuse_layers(
+            self.start, self.analysis, layer_sets(sets), how, seed=self._seed, shapes=self._shapes, feeds=feeds,
+            align=self._align, bypass=instead,
+        )  # fmt: skip
+
+    def _gone(self, dropped: Sequence[Block]) -> int:
+        """Bytes by which the file shrinks before any weight is shared."""
+        proto = self._plain([], Fusion.MEAN, dropped, None).proto if dropped else self.start.proto
+        return int(self.original.proto.ByteSize() - proto.ByteSize())
+
+    def _wanted(self, name: str) -> bool:
+        include, exclude = self._chosen
+        named = not include or any(p.search(name) for p in include)
+        return named and not any(p.search(name) for p in exclude)
+
+    def _held(self, session: Session) -> Sequence[Feeds]:
+        if self._evidence is not None and self.sampled:
+            return self._evidence.check
+        return [self._probes(session)]
+
+    def _probes(self, session: Session) -> Feeds:
+        return probes(self.original, costs(self.original, self._shapes), self._shapes, self._seed)(session)
+
+
+def _shared(partition: Partition | None) -> tuple[Shared, ...]:
+    if partition is None:
+        return ()
+    return tuple(
+        Shared(tuple(layer.name for unit in one for layer in unit), one[0][0].shape, partition.distance(one))
+        for one in partition.sets
+    )
