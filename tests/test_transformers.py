@@ -15,29 +15,12 @@ import pytest
 import transformer
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
-from transformer import PRESETS, Activation, Config, Draw, Kind, Style, build, feeds
+from transformer import NETS, PRESETS, Activation, Config, Draw, Kind, Style, build, feeds, runs_batch
 from transformer.weights import TILE, Drawn, Joined, Turned
 
 SAME_RTOL = 1e-5  # float32, the same sums by other kernels; measured 5e-7
 WRONG = 1e-3  # what a mistake must show; measured 4e-3 and more
 HALF_RTOL = 2e-2  # float16; measured 2e-3
-
-NETS = {
-    "vit": PRESETS["vit-b32"].tiny(),
-    "vit-packed": PRESETS["vit-b32"].tiny(packed_qkv=True, constant_folding=False),
-    "clip": PRESETS["clip-vit-b32"].tiny(),
-    "bert": PRESETS["bert-base"].tiny(),
-    "bert-relu": PRESETS["bert-base"].tiny(activation=Activation.RELU, layer_norm_op=False),
-    "gpt2": PRESETS["gpt2"].tiny(),
-    "gpt2-untied": PRESETS["gpt2"].tiny(tied=False, layer_norm_op=False),
-    "llama2": PRESETS["llama2-7b"].tiny(),
-    "llama2-tables": PRESETS["llama2-7b"].tiny(rope_tables=True, tied=True),
-    "llama3": PRESETS["llama3-8b"].tiny(),
-    "llama3-unfolded": PRESETS["llama3-8b"].tiny(constant_folding=False),
-    "multi-query": PRESETS["llama3-8b"].tiny(kv_heads=1),
-    "phi3": PRESETS["phi3-mini"].tiny(),
-    "mixtral": PRESETS["mixtral-8x7b"].tiny(experts=3),
-}
 
 
 def run(proto: ModelProto, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -45,11 +28,6 @@ def run(proto: ModelProto, given: dict[str, NDArray[Any]]) -> list[NDArray[Any]]
     options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [np.asarray(x) for x in session.run(None, given)]
-
-
-def batch(config: Config, style: Style) -> int:
-    """onnxruntime 1.31's RotaryEmbedding takes cosines without positions, as torch writes them, for one sample only."""
-    return 1 if style is Style.OPSET23 and config.kv_heads and config.gated else 2
 
 
 def first_output(config: Config, style: Style, draw: Draw = Draw(), samples: int = 2) -> NDArray[Any]:  # noqa: B008
@@ -71,7 +49,7 @@ def test_valid_and_the_same_in_every_style(net: str, style: Style) -> None:
             onnx.checker.check_model(proto)  # onnxruntime keeps it in ONNX's own domain
     else:
         onnx.checker.check_model(proto, full_check=True)
-    samples = batch(config, style)
+    samples = runs_batch(config, style)
     y = run(proto, feeds(proto, config, samples))[0]
     assert y.std() > 0.1
     assert distance(y, first_output(config, Style.DECOMPOSED, samples=samples)) < SAME_RTOL
@@ -205,7 +183,7 @@ def test_what_is_written_is_what_is_made(style: Style, dtype: str, tmp_path: Pat
 def test_float16_is_nearly_the_same(net: str, style: Style) -> None:
     config = NETS[net]
     proto = build(config, style, np.float16).model()
-    samples = batch(config, style)
+    samples = runs_batch(config, style)
     y = run(proto, feeds(proto, config, samples))[0]
     assert y.dtype == np.float16
     assert distance(y, first_output(config, Style.DECOMPOSED, samples=samples)) < HALF_RTOL

@@ -9,7 +9,11 @@ The same numbers come out in every style.
 
 from .config import PRESETS, Activation, Config, Family
 from .feeding import feeds, shapes
+from .nets import NETS, runs_batch
 from .styles import Style, build
 from .weights import Draw, Kind
 
-__all__ = ["PRESETS", "Activation", "Config", "Draw", "Family", "Kind", "Style", "build", "feeds", "shapes"]
+__all__ = [
+    "NETS", "PRESETS", "Activation", "Config", "Draw", "Family", "Kind", "Style", "build", "feeds", "runs_batch",
+    "shapes",
+]  # fmt: skip
