@@ -23,11 +23,26 @@ _SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten
 def concrete_shape(
     shape: Sequence[int | str | None], batch: int, given: Sequence[int] | None = None
 ) -> tuple[int, ...]:
-    """`shape` with its open dimensions filled in: the first with `batch`, those of images with 64, others with 16."""
+    """`shape` with its open dimensions filled in: the first with `batch`, those of images with 64, others with 16.
+
+    Caches of attention are empty: dimensions called "past..." have length 0, also as part of a sum.
+
+    >>> concrete_shape(("N", 8, "past_sequence_length", 64), 2), concrete_shape(("N", "past_length + sequence"), 2)
+    ((2, 8, 0, 64), (2, 16))
+    """
     if given is not None:
         return tuple(given)
     other = OPEN_SPATIAL if len(shape) >= 4 else OPEN_OTHER
-    return tuple(d if isinstance(d, int) and d > 0 else (batch if axis == 0 else other) for axis, d in enumerate(shape))
+
+    def length(dim: int | str | None) -> int:
+        if isinstance(dim, int) and dim > 0:
+            return dim
+        parts = [part.strip() for part in dim.split("+")] if isinstance(dim, str) else [""]
+        if not any(part.startswith("past") for part in parts):
+            return other
+        return sum(int(part) if part.isdigit() else 0 if part.startswith("past") else other for part in parts)
+
+    return tuple(length(d) if axis or (isinstance(d, int) and d > 0) else batch for axis, d in enumerate(shape))
 
 
 def index_limits(graph: Graph) -> dict[str, int]:
@@ -105,7 +120,7 @@ def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
 
 def _smooth(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
     noise = rng.standard_normal(shape)
-    if len(shape) != 4:
+    if len(shape) != 4 or not noise.size:
         return noise
     axes = (2, 3) if shape[1] <= 4 or shape[3] > 4 else (1, 2)
     frequency = np.meshgrid(*(np.fft.fftfreq(shape[a]) for a in axes), indexing="ij")
