@@ -1,7 +1,7 @@
 """What the analysis finds in transformers, in every style of export, and both oracles on it.
 
-A table of groups per block: whole heads (or what stands in for them) in front of the hidden units of the MLP, which are
-found always. Extend `NETS` (tests/transformer/nets.py) by a network, `HEADS` by what is found of its attention.
+A table of groups per block: whole heads (or what stands in for them), then the hidden units of the MLP, which are found
+always. Extend `NETS` (tests/transformer/nets.py) by a network, `HEADS` by what is found of its attention.
 """
 
 from __future__ import annotations
@@ -14,18 +14,33 @@ from onnxfold.analyse import analyse
 from onnxfold.model import load
 from onnxfold.oracles import duplicate, permute
 
-CACHED = (Style.OPSET23_3D, Style.FUSED)  # with keys and values among inputs and outputs: their heads are kept
-DECOMPOSED_V = "the exporter's way to repeat one head leaves the positions inside the heads of values"
-HEADS = {("multi-query", Style.DECOMPOSED): (16, DECOMPOSED_V)}
-VARIANTS = {"vit-packed", "bert-relu", "gpt2-untied", "llama2-tables", "llama3-unfolded", "multi-query", "clip"}
+CACHED = (Style.OPSET23_3D, Style.FUSED)  # LLaMA with keys and values among inputs and outputs: their heads are kept
+HEADS = {
+    # positions inside the heads of values: as traced, one head is not repeated
+    ("multi-query", Style.DECOMPOSED): [16],
+    # query heads that share a head of the cache: two traced numbers count them
+    ("llama3-cache", Style.DECOMPOSED): [],
+}
+VARIANTS = (
+    "vit-packed", "bert-relu", "gpt2-untied", "llama2-tables", "llama3-unfolded", "multi-query", "clip", "llama2-cache",
+)  # fmt: skip
+
+
+def cached(config: Config, style: Style) -> bool:
+    return config.cache or (config.gated and style in CACHED)
 
 
 def heads(net: str, config: Config, style: Style) -> list[int]:
-    """The size of the group in a block's attention: heads, those of keys where they are shared but by all."""
-    if config.gated and style in CACHED and config.kv_heads > 1:
-        return []
-    whole = config.kv_heads if config.kv_heads > 1 else config.heads
-    return [HEADS.get((net, style), (whole, ""))[0]]
+    """The sizes of groups in a block's attention: heads; those of keys, where they are shared but not by all.
+
+    Where keys and values are inputs, the same number of query heads can go for each of theirs.
+    """
+    if (net, style) in HEADS:
+        return HEADS[net, style]
+    if cached(config, style) and config.kv_heads > 1:
+        shared = config.heads // config.kv_heads
+        return [shared] if shared > 1 and style not in CACHED else []
+    return [config.kv_heads if config.kv_heads > 1 else config.heads]
 
 
 def expected(net: str, style: Style) -> list[int]:
@@ -43,8 +58,8 @@ CASES = [
 def test_groups_of_a_transformer(net: str, style: Style) -> None:
     config = NETS[net]
     proto = build(config, style).model()
-    cached = config.gated and style in CACHED
-    given = None if cached else shapes(proto, runs_batch(config, style))
+    batch = runs_batch(config, style)
+    given = None if cached(config, style) else shapes(proto, batch)  # an empty cache has no length to give
     model = load(proto)
     found = analyse(model)
     assert [group.size for group in found.groups] == expected(net, style), found.refusals
@@ -53,6 +68,6 @@ def test_groups_of_a_transformer(net: str, style: Style) -> None:
         found = analyse(model)
         assert [group.size for group in found.groups] == expected(net, style), found.refusals
     for oracle, rtol in ((permute, EXACT_PERMUTE_RTOL), (duplicate, EXACT_FOLD_RTOL)):
-        result = oracle(model, found, shapes=given)
+        result = oracle(model, found, shapes=given, batch=batch)
         assert result.error <= rtol, (oracle.__name__, result)
         assert result.control > CONTROL, (oracle.__name__, result)

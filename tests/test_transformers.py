@@ -18,6 +18,9 @@ from onnx import ModelProto, numpy_helper
 from transformer import NETS, PRESETS, Activation, Config, Draw, Kind, Style, build, feeds, runs_batch
 from transformer.weights import TILE, Drawn, Joined, Turned
 
+from onnxfold.inputs import OPEN_OTHER, concrete_shape, probe
+from onnxfold.session import Session
+
 SAME_RTOL = 1e-5  # float32, the same sums by other kernels; measured 5e-7
 WRONG = 1e-3  # what a mistake must show; measured 4e-3 and more
 HALF_RTOL = 2e-2  # float16; measured 2e-3
@@ -73,13 +76,14 @@ def test_a_mistake_would_show(mistake: str) -> None:
     assert distance(wrong, right) > (1e-5 if mistake == "activation" else WRONG)
 
 
-@pytest.mark.parametrize("style", [Style.OPSET23_3D, Style.FUSED], ids=lambda s: s.value)
-@pytest.mark.parametrize("net", ["llama2", "llama3", "multi-query"])
+@pytest.mark.parametrize("style", Style, ids=lambda s: s.value)
+@pytest.mark.parametrize("net", ["llama2-cache", "llama3-cache"])
 def test_words_one_by_one_are_words_at_once(net: str, style: Style) -> None:
     """What the cache is for."""
     config = NETS[net]
     proto = build(config, style).model()
-    given = feeds(proto, config, length=7)
+    samples = runs_batch(config, style)
+    given = feeds(proto, config, samples, length=7)
     whole = run(proto, given)[0]
     caches = [name for name in given if name.startswith("past")]
     for i in range(7):
@@ -89,7 +93,33 @@ def test_words_one_by_one_are_words_at_once(net: str, style: Style) -> None:
         y, *present = run(proto, {**step, **{name: given[name] for name in caches}})
         given.update(zip(caches, present, strict=True))
         assert distance(y, whole[:, i : i + 1]) < SAME_RTOL
-    assert given[caches[0]].shape == (2, config.kv_heads, 7, config.head_dim)
+    assert given[caches[0]].shape == (samples, config.kv_heads, 7, config.head_dim)
+
+
+@pytest.mark.parametrize("style", Style, ids=lambda s: s.value)
+def test_probes_have_empty_caches(style: Style) -> None:
+    """Random inputs that fit together: as many words in the mask as in the cache and behind it."""
+    config = NETS["llama3-cache"]
+    session = Session(build(config, style).model().SerializeToString())
+    given = probe(session.inputs, batch=runs_batch(config, style))
+    assert {value.shape[2] for name, value in given.items() if name.startswith("past")} == {0}
+    outputs = dict(zip(session.outputs, session.run(given), strict=True))
+    assert outputs["present.1.value"].shape[2] == given["input_ids"].shape[1]
+    assert np.isfinite(outputs["logits"]).all()
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape"),
+    [
+        (("N", 8, "past_sequence_length", 64), (2, 8, 0, 64)),
+        (("N", "past_sequence_length + sequence_length"), (2, OPEN_OTHER)),
+        (("N", "past_length+1"), (2, 1)),
+        (("N", "total_sequence_length", None), (2, OPEN_OTHER, OPEN_OTHER)),
+        (("past_batch", 3), (2, 3)),
+    ],
+)
+def test_open_lengths_of_probes(dims: tuple[int | str | None, ...], shape: tuple[int, ...]) -> None:
+    assert concrete_shape(dims, 2) == shape
 
 
 COUNTS = Path(transformer.__file__).with_name("exported.txt").read_text(encoding="utf-8")

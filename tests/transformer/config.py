@@ -36,7 +36,8 @@ class Config:
     Variants: `gated` MLPs (gate, up, down), with `packed_gate` in one weight; `packed_qkv` likewise (always so in
     GPT-2); `tied`: the embedding is the output's weight; `constant_folding` False: MatMul weights stay as PyTorch keeps
     them, [out, in], behind a Transpose; `layer_norm_op` False: LayerNorm by ReduceMean and its like, as before opset
-    17; `rope_tables`: cosines and sines are looked up by position.
+    17; `rope_tables`: cosines and sines are looked up by position; `cache`: keys and values of earlier words are
+    inputs, and those of all words outputs (always so where one node does attention's work, see styles.py).
     """
 
     family: Family
@@ -60,6 +61,7 @@ class Config:
     layer_norm_op: bool = True
     rope_theta: float = 10_000.0
     rope_tables: bool = False
+    cache: bool = False
     image: int = 0
     patch: int = 0
     classes: int = 0
@@ -74,6 +76,8 @@ class Config:
             raise ValueError(f"a language model needs a vocabulary and positions: {self}")
         if self.family is not Family.LLAMA and (self.gated or self.experts or self.kv_heads != self.heads):
             raise ValueError(f"gates, experts and shared key heads belong to LLaMA: {self}")
+        if self.cache and self.family is not Family.LLAMA:
+            raise ValueError(f"only LLaMA has a cache here: {self}")
         if self.experts and self.experts_per_token > self.experts:
             raise ValueError(f"a token cannot use more experts than there are: {self}")
 

@@ -13,7 +13,8 @@ from .config import Activation, Family
 from .experts import mixture
 from .fx import Fx
 from .layers import Layer, Linear, dotted, packed
-from .traced import BATCH, SEQUENCE, least, rotary_frequencies
+from .style import BATCH, SEQUENCE, TOTAL
+from .traced import least, rotary_frequencies
 from .weights import Turned
 
 FIRST, LAST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
@@ -25,6 +26,7 @@ class Dynamo(Fx):
     modern = False
     batch: str | int = -1
     length: str | int = 0
+    total = ""
     angles = ""
 
     def begin(self) -> str:
@@ -32,7 +34,13 @@ class Dynamo(Fx):
         if c.family is Family.VIT:
             return self._image()
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if c.family is Family.BERT else [])]
-        ids, mask, *types = (self.builder.input(name, [BATCH, SEQUENCE], TensorProto.INT64) for name in names)
+        lengths = [SEQUENCE, TOTAL if c.cache else SEQUENCE, SEQUENCE]
+        ids, mask, *types = (
+            self.builder.input(name, [BATCH, length], TensorProto.INT64)
+            for name, length in zip(names, lengths, strict=False)
+        )
+        if c.cache:
+            return self._continued(ids, mask)
         self.batch = self.op("Shape", ids, start=0, end=1)
         rows = self.op("Squeeze", self.batch, name="sym_size_int_4")
         self.length = self.op("Shape", types[0] if types else mask, start=1, end=2)
@@ -63,12 +71,31 @@ class Dynamo(Fx):
             self._rotary(counted)
         return x
 
-    def _mask(self, kept: str, rows: str, counted: str, causal: bool) -> None:
-        """Sets `mask` [batch, 1, length, length], bool."""
+    def _continued(self, ids: str, mask: str) -> str:
+        """LLaMA behind words of which a cache has the keys and values."""
+        c = self.config
+        self.pasts = [self.cache(i) for i in range(c.layers)]
+        self.length = self.op("Shape", ids, start=1, end=2)
+        new = self.op("Squeeze", self.length, name="sym_size_int_12")
+        self.batch = self.op("Shape", self.pasts[0][1], start=0, end=1)
+        rows = self.op("Squeeze", self.batch, name="sym_size_int_17")
+        past = self.op("Squeeze", self.op("Shape", self.pasts[0][1], start=2, end=3), name="sym_size_int_18")
+        whole = self.op("Add", new, past)
+        x = self._words("model.embed_tokens.weight", ids)
+        counted = self.op("Add", self.op("Range", self.number(0), new, self.number(1)), past)
+        kept = self.op("Cast", mask, name="_to_copy", to=TensorProto.BOOL)
+        self._mask(kept, rows, counted, True, self.op("Range", self.number(0), whole, self.number(1)))
+        self.total = self.op("Reshape", whole, self.number([-1]), name="val", allowzero=0)
+        self.mask = self.op("Expand", self.mask, self.target(self.batch, 1, self.length, self.total))
+        self._rotary(counted)
+        return x
+
+    def _mask(self, kept: str, rows: str, counted: str, causal: bool, every: str = "") -> None:
+        """Sets `mask` [batch, 1, length, total], bool. `every`: the positions of all words, with those of the cache."""
         batches = self.op("Range", self.number(0), rows, self.number(1))
         batches = self.unsqueezed(self.unsqueezed(batches, 1, 2), 3)
         first = self.unsqueezed(counted, 0, 1)
-        here, there = self.unsqueezed(first, 3), self.unsqueezed(first, 2)
+        here, there = self.unsqueezed(first, 3), self.unsqueezed(self.unsqueezed(every, 0, 1) if every else first, 2)
         seen = self.op("LessOrEqual", there, here, name="le") if causal else (
             self.op("GreaterOrEqual", here, self.number(0), name="ge"))  # fmt: skip
         seen = self.op("And", self.builder.table("new_ones", np.array(True)), seen)
@@ -144,6 +171,11 @@ class Dynamo(Fx):
         q, k, v = (self._heads(each) for each in self._projected(x, of))
         if c.family is Family.LLAMA:
             q, k = self._rotated(q, c.heads), self._rotated(k, c.kv_heads)
+        if c.cache:
+            i = int(of.at.rpartition(".")[2])
+            k, v = (self.op("Concat", *pair, axis=-2) for pair in zip(self.pasts[i], (k, v), strict=True))
+            self.present(i, k, v)
+            k, v = f"present.{i}.key", f"present.{i}.value"
         if c.heads > c.kv_heads:
             k, v = self._repeated(k), self._repeated(v)
         y = self.op("Transpose", self._attend(q, k, v), perm=[0, 2, 1, 3])
@@ -182,9 +214,10 @@ class Dynamo(Fx):
 
     def _repeated(self, x: str) -> str:
         c, times = self.config, self.config.heads // self.config.kv_heads
-        wide = self.target(self.batch, c.kv_heads, times, self.length, c.head_dim)
+        length = self.total or self.length
+        wide = self.target(self.batch, c.kv_heads, times, length, c.head_dim)
         x = self.op("Expand", self.unsqueezed(x, 2), wide)
-        return self.shaped(x, self.batch, c.heads, self.length, c.head_dim, name="_unsafe_view")
+        return self.shaped(x, self.batch, c.heads, length, c.head_dim, name="_unsafe_view")
 
     def _attend(self, q: str, k: str, v: str) -> str:
         """scaled_dot_product_attention."""

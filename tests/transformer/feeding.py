@@ -16,7 +16,7 @@ Feeds = dict[str, NDArray[Any]]
 
 def shapes(proto: ModelProto, batch: int = 2, length: int = 7) -> Mapping[str, Sequence[int]]:
     """The shapes of all inputs; caches are empty."""
-    sizes = {"batch": batch, "sequence": length, "past_sequence_length": 0}
+    sizes = {"batch": batch, "sequence": length, "past_sequence_length": 0, "total_sequence_length": length}
     return {
         value.name: tuple(d.dim_value if d.HasField("dim_value") else sizes[d.dim_param]
                           for d in value.type.tensor_type.shape.dim)

@@ -17,6 +17,8 @@ NETS = {
     "llama2-tables": PRESETS["llama2-7b"].tiny(rope_tables=True, tied=True),
     "llama3": PRESETS["llama3-8b"].tiny(),
     "llama3-unfolded": PRESETS["llama3-8b"].tiny(constant_folding=False),
+    "llama2-cache": PRESETS["llama2-7b"].tiny(cache=True),
+    "llama3-cache": PRESETS["llama3-8b"].tiny(cache=True),
     "multi-query": PRESETS["llama3-8b"].tiny(kv_heads=1),
     "phi3": PRESETS["phi3-mini"].tiny(),
     "mixtral": PRESETS["mixtral-8x7b"].tiny(experts=3),

@@ -10,10 +10,9 @@ from .config import Activation, Family
 from .experts import mixture
 from .layers import Layer, Linear, dotted, packed
 from .scoped import Scoped
-from .traced import BATCH, SEQUENCE, rotary_angles
+from .style import BATCH, SEQUENCE
+from .traced import rotary_angles
 from .weights import Source, Turned
-
-PAST, TOTAL = "past_sequence_length", "total_sequence_length"
 
 
 class Plain(Scoped, ABC):
@@ -69,19 +68,6 @@ class Plain(Scoped, ABC):
         x = self.op("Concat", self.op("Expand", token, wide, at=at), x, at=at, axis=1)
         places = self.parts.embedding(at, c.patches + 1, ".position_embeddings")
         return self.op("Add", x, g.weight(places.name, places, (1, c.patches + 1, c.hidden)), at=at)
-
-    def cache(self, i: int) -> tuple[str, str]:
-        """The inputs that hold keys and values of earlier words."""
-        c = self.config
-        shape = [BATCH, c.kv_heads, PAST, c.head_dim]
-        key, value = (self.builder.input(f"past_key_values.{i}.{part}", shape) for part in ("key", "value"))
-        return key, value
-
-    def present(self, i: int, key: str, value: str) -> None:
-        """The outputs that hold the keys and values of all words."""
-        c = self.config
-        for part, tensor in (("key", key), ("value", value)):
-            self.builder.output(tensor, f"present.{i}.{part}", [BATCH, c.kv_heads, TOTAL, c.head_dim])
 
     def caches(self) -> tuple[str, str]:
         """Tables of cosines and sines [positions, head_dim / 2]."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from .builder import Builder
 from .config import Config, Family
 from .layers import Layer, Linear, Parts, layer
 
+BATCH, SEQUENCE = "batch", "sequence"
+PAST, TOTAL = "past_sequence_length", "total_sequence_length"
+
 
 class Style(ABC):
     """Emits the parts of a network in its own operators and names.
 
-    `mask`, `cosines`, `sines`, `width`: tensors that all blocks or the head share, once `begin` has made them.
+    `mask`, `cosines`, `sines`, `width`: tensors that all blocks or the head share, once `begin` has made them; `pasts`
+    are the caches of all blocks, where these are joined to keys and values before.
     """
 
     mask = cosines = sines = width = ""
+    pasts: Sequence[tuple[str, str]] = ()
 
     def __init__(self, config: Config, builder: Builder) -> None:
         self.config, self.builder, self.parts = config, builder, Parts(config)
@@ -32,6 +38,19 @@ class Style(ABC):
     @abstractmethod
     def number(self, value: Any, at: str, dtype: Any = None) -> str:
         """A constant of module `at`: integers as int64, floats in the model's type unless `dtype` says otherwise."""
+
+    def cache(self, i: int) -> tuple[str, str]:
+        """The inputs that hold keys and values of earlier words."""
+        c = self.config
+        shape = [BATCH, c.kv_heads, PAST, c.head_dim]
+        key, value = (self.builder.input(f"past_key_values.{i}.{part}", shape) for part in ("key", "value"))
+        return key, value
+
+    def present(self, i: int, key: str, value: str) -> None:
+        """The outputs that hold the keys and values of all words."""
+        c = self.config
+        for part, tensor in (("key", key), ("value", value)):
+            self.builder.output(tensor, f"present.{i}.{part}", [BATCH, c.kv_heads, TOTAL, c.head_dim])
 
     @abstractmethod
     def begin(self) -> str:

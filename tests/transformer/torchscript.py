@@ -69,6 +69,8 @@ class TorchScript(Scoped):
             if of.at == "model/layers.0":  # the exporter sees that all layers do the same
                 self.cosines, self.sines = self.unsqueezed(self.cosines, at, 1), self.unsqueezed(self.sines, at, 1)
             q, k = self._rotated(q, at), self._rotated(k, at)
+            if c.cache:
+                k, v = self._remembered(k, v, of)
             k, v = (self._repeated(each, at) if c.heads > c.kv_heads else each for each in (k, v))
             k = self.op("Transpose", k, at=at, perm=[0, 1, 3, 2])
         scores = self.op("Mul", self.op("MatMul", q, k, at=at), self.number(c.head_dim**-0.5, at), at=at)
@@ -103,6 +105,15 @@ class TorchScript(Scoped):
         left, right = self.cut(x, at, 3, 0, half), self.cut(x, at, 3, half, int(LAST))
         across = self.op("Concat", self.op("Neg", right, at=at), left, at=at, axis=-1)
         return self.op("Add", straight, self.op("Mul", across, self.sines, at=at), at=at)
+
+    def _remembered(self, k: str, v: str, of: Layer) -> tuple[str, str]:
+        """Keys and values of earlier words in front; both are outputs."""
+        i = int(of.at.rpartition(".")[2])
+        joined = [
+            self.op("Concat", *pair, at=of.attention, axis=-2) for pair in zip(self.pasts[i], (k, v), strict=True)
+        ]
+        self.present(i, *joined)
+        return f"present.{i}.key", f"present.{i}.value"
 
     def _repeated(self, x: str, at: str) -> str:
         """`repeat_kv`: every key and value head once for each of its query heads."""

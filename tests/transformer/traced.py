@@ -8,10 +8,8 @@ from onnx import TensorProto
 from .config import Config, Family
 from .layers import dotted
 from .scoped import LAST, Scoped, filled
+from .style import BATCH, SEQUENCE, TOTAL
 from .weights import Turned
-
-BATCH = "batch"
-SEQUENCE = "sequence"
 
 
 def begin(s: Scoped) -> str:
@@ -41,7 +39,8 @@ def _image(s: Scoped) -> str:
 
 
 def _ids(s: Scoped, *names: str) -> list[str]:
-    return [s.builder.input(name, [BATCH, SEQUENCE], TensorProto.INT64) for name in names]
+    lengths = {"attention_mask": TOTAL if s.config.cache else SEQUENCE}
+    return [s.builder.input(name, [BATCH, lengths.get(name, SEQUENCE)], TensorProto.INT64) for name in names]
 
 
 def _bert(s: Scoped) -> str:
@@ -85,9 +84,16 @@ def rows_again(s: Scoped, x: str) -> str:
 def _llama(s: Scoped) -> str:
     c, at = s.config, "model"
     ids, mask = _ids(s, "input_ids", "attention_mask")
+    past = ""
+    if c.cache:
+        s.pasts = [s.cache(i) for i in range(c.layers)]
+        whole = s.op("Concat", s.pasts[0][0], at="", axis=-2)
     x = _embedded(s, "model/embed_tokens", c.vocabulary, ids)
-    places = s.unsqueezed(_range(s, s.length(x, 1, at), at), at, 0)
-    s.mask = mask_of(s, x, mask, at, places)
+    if c.cache:
+        past = s.length(whole, 2, at)
+    counted = _range(s, s.length(x, 1, at), at)
+    places = s.unsqueezed(s.op("Add", counted, past, at=at) if past else counted, at, 0)
+    s.mask = mask_of(s, x, mask, at, places, past, counted)
     s.cosines, s.sines = _rotary(s, places, f"{at}/rotary_emb")
     return x
 
@@ -122,14 +128,22 @@ def rotary_angles(c: Config) -> dict[str, np.ndarray]:
     return {"cos": np.cos(angles), "sin": np.sin(angles)}
 
 
-def mask_of(s: Scoped, x: str, mask: str, at: str, places: str | None = None) -> str:
-    """[batch, 1, length, length]: 0 where attention may look, the least number of its type elsewhere.
+def mask_of(s: Scoped, x: str, mask: str, at: str, places: str | None = None, past: str = "", counted: str = "") -> str:
+    """[batch, 1, length, total]: 0 where attention may look, the least number of its type elsewhere.
 
-    Causal if `places` [1, length], the positions of the words, are given.
+    Causal if `places` [1, length], the positions of the words, are given. `past`: how many words are in the cache, to
+    which `counted` is added.
     """
     kept = s.cast(mask, at, TensorProto.BOOL)
-    queries, keys, batch = s.length(x, 1, at), s.length(kept, 1, at), s.length(x, 0, at)
+    queries = s.length(x, 1, at)
+    if past:
+        earlier = s.cast(past, at, TensorProto.INT64)
+        keys, batch = s.op("Add", past, queries, at=at), s.length(x, 0, at)
+    else:
+        keys, batch = s.length(kept, 1, at), s.length(x, 0, at)
     rows = s.unsqueezed(_range(s, batch, at), at, 1, 2, 3)
+    if past:
+        places = s.unsqueezed(s.op("Add", counted, earlier, at=at), at, 0)
     here = s.unsqueezed(places or s.unsqueezed(_range(s, queries, at), at, 0), at, 1, 3)
     there = s.unsqueezed(_range(s, keys, at), at, 0, 1, 2)
     empty = s.number(np.zeros(0, np.int64), at)
