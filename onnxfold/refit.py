@@ -32,6 +32,7 @@ from .prefix import Prefix
 from .progress import Progress, silent
 from .recover import Recovery
 from .recover.least_squares import refit, remap, rescale, scaled
+from .recover.rounding import rounded
 from .session import Feeds
 from .tails import Followers, Tail
 from .weights import Weights
@@ -240,7 +241,12 @@ def _refit_one(
     ridge *= 1 + _FEW * node.features / max(1, sums.count)
     repair = rescale if level is Recovery.STATISTICS else partial(refit, ridge=ridge)
     solved, bias, before, after = repair(sums, node.matrix(old.astype(np.float64)), bias=can)
-    weights.write(node.weight, node.tensor(solved, old.shape))
+    scheme = None
+    if job.integers and level is Recovery.LEAST_SQUARES:
+        scheme = weights.shelf.scheme_for(node.weight, node.tensor(solved, old.shape))
+        solved, shift = rounded(node, solved, old.shape, scheme, sums, ridge, can)
+        bias = bias + shift
+    weights.write(node.weight, node.tensor(solved, old.shape), scheme)
     if can:
         _set_bias(job, bias, weights, folded)
     return Refitted(node.y, before, after)

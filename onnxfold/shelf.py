@@ -42,6 +42,10 @@ class Shelf:
         """How `name` is stored now."""
         return scheme_of(self.stored, name, self)
 
+    def scheme_for(self, name: str, values: Array) -> Scheme:
+        """How `name` would be stored with these values."""
+        return requantise(values, self.scheme(name))[1]
+
     def write(self, values: Mapping[str, Array], schemes: Mapping[str, Scheme] | None = None) -> None:
         """Store new `values`. `schemes`: those that they had before they were rounded, where these changed too.
 

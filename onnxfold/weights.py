@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from .constants import FLOATS
 from .external import tensor_array
 from .model import Model
+from .quantise import Scheme
 from .shelf import Shelf
 
 
@@ -45,10 +46,12 @@ class Weights:
         assert tensor is not None
         return tensor.data_type
 
-    def write(self, name: str, value: NDArray[Any]) -> None:
-        """Change constant `name`. What an Identity makes becomes a constant of its own: others may read the source."""
+    def write(self, name: str, value: NDArray[Any], scheme: Scheme | None = None) -> None:
+        """Change constant `name`, as integers by `scheme` where it is stored so. What an Identity makes becomes a
+        constant of its own: others may read the source."""
         if name in self.shelf.stored:
-            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)})
+            schemes = {} if scheme is None else {name: scheme}
+            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)}, schemes)
             return
         tensor = self._tensor(name)
         assert tensor is not None

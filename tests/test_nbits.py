@@ -18,11 +18,11 @@ from tiny import fold, main
 
 from onnxfold.analyse import analyse
 from onnxfold.costs import costs, count_parameters
+from onnxfold.gradient.prepare import static_copy
 from onnxfold.model import load
 from onnxfold.nbits import Layout, join, layout, split
 from onnxfold.quantise import Scheme, dequantise, in_blocks, requantise
 from onnxfold.session import Session
-from onnxfold.synthetic.prepare import static_copy
 
 Array = NDArray[Any]
 K, HIDDEN, N = 24, 72, 12  # blocks of 16: one and a half, four and a half
