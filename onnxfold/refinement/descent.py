@@ -30,8 +30,9 @@ from .targets import Map
 
 Floats = NDArray[np.float32]
 RATE = 1e-3  # Adam's
+_WARMUP = 0.05  # of the steps
 _LOOKS = 16  # times that the error on inputs held back is measured
-_PATIENCE = 6  # of them in a row without a better one
+_PATIENCE = 6  # of them in a row without a better one, in the second half: at the full rate errors may rise first
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _descend(
     pool = Pool.of(samples.fit, specs, batch)
     problem = pose(original, student, pool.shapes, maps, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
-    adam = {name: Adam(x, RATE) for name, x in values.items()}
+    adam = {name: Adam(x, RATE, warmup=_WARMUP) for name, x in values.items()}
     best, kept, errors, losses, note = before, dict[str, Floats](), [(0, before)], list[float](), ""
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
     title = Title("refining")
@@ -146,13 +147,13 @@ def _descend(
             break
         losses.append(loss)
         for name, one in adam.items():
-            one.step(gradients[name], (done - 1) / steps)
+            one.step(gradients[name], (done - 0.5) / steps)
         title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
         if done in looks:
             errors.append((done, trial.error(_written(student.proto, student, values))))
             if errors[-1][1] < best:
                 best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
-            elif min(e for _, e in errors[-_PATIENCE:]) > best:
+            elif 2 * done > steps and min(e for _, e in errors[-_PATIENCE:]) > best:
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not kept and not note:
