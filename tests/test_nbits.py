@@ -12,6 +12,7 @@ import pytest
 from helpers import Case, constant, fold_by, model, node, refused_for
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnxfold.synthetic.prepare import static_copy
 from onnxruntime.capi import _pybind_state
 from packing import Bits, Pack, Packed, add, integers
 from tiny import fold, main
@@ -22,7 +23,6 @@ from onnxfold.model import load
 from onnxfold.nbits import Layout, join, layout, split
 from onnxfold.quantise import Scheme, dequantise, in_blocks, requantise
 from onnxfold.session import Session
-from onnxfold.synthetic.prepare import static_copy
 
 Array = NDArray[Any]
 K, HIDDEN, N = 24, 72, 12  # blocks of 16: one and a half, four and a half

@@ -138,6 +138,12 @@ def test_branches_are_no_blocks_but_where_they_join_is_one() -> None:
     assert names(blocks(graph, graph, {}, {"y", "z"})) == ["s"]
 
 
+def test_nothing_before_the_first_weight_is_a_block() -> None:
+    text = "(float[2,6] x) => (float[2,6] y) { a = Relu (x)\n b = MatMul (a, w)\n c = Relu (b)\n y = MatMul (c, w) }"
+    graph = onnx.shape_inference.infer_shapes(model(text, {"w": (6, 6)})).graph
+    assert names(blocks(graph, graph, {}, {"y"})) == ["c"]
+
+
 # BatchNormalization -------------------------------------------------------------------------------------------------
 
 
