@@ -22,7 +22,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Net:
-    """A classifier, `images` it has not seen as it wants them with `labels`, and 128 others without (`unlabelled`)."""
+    """A classifier, `images` it has not seen as it wants them with `labels`, and others without (`unlabelled`)."""
 
     name: str
     path: Path
@@ -42,14 +42,15 @@ class Net:
         return 100 * hits / len(self.images)
 
 
-def net(data: Path, name: str, count: int = 2000) -> Net:
-    """The net called `name`: 2,000 CIFAR-10 test images and 128 training images, or 272 and 128 photographs."""
+def net(data: Path, name: str, count: int = 2000, others: int = 128) -> Net:
+    """The net called `name`: 2,000 CIFAR-10 test images and `others` training images (up to 512), or 272 and 128
+    photographs."""
     entry = json.loads((data / "models.json").read_text())[name]
     path = data / "models" / f"{name}.onnx"
     if entry["data"] == "cifar10":
         with np.load(data / "cifar10" / "test2k.npz") as test, np.load(data / "cifar10" / "calib512.npz") as train:
             images, labels = test["images"][:count], test["labels"][:count]
-            unlabelled = train[train.files[0]][::4]
+            unlabelled = train[train.files[0]][:: 512 // others]
     elif entry["data"] == "imagenet":
         everything, classes = _photographs(data / "imagenet", entry)
         taken = np.arange(len(everything)) % 25 < 8  # 128 of 400

@@ -161,8 +161,7 @@ def _fold(given: Sequence[str]) -> int:
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
-    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
-    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
+    _refining(how)
     _large(parser)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
@@ -173,8 +172,6 @@ def _fold(given: Sequence[str]) -> int:
     if options.inspect:
         report = inspect(options.input, include=options.include, exclude=options.exclude, input_shapes=shapes)
         return _show(report, options)
-    if options.steps is not None and not options.refine:
-        raise RequestError("--steps is for --refine: give both, or neither")
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
     try:
@@ -182,8 +179,7 @@ def _fold(given: Sequence[str]) -> int:
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
-            refine=options.refine, steps=options.steps,
-            external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
+            **_refined(options), external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, **_manner(options),
         )  # fmt: skip
@@ -216,6 +212,7 @@ def _fuse(given: Sequence[str]) -> int:
     before.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
     how = _how(parser, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    _refining(how)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
     _last(output)
@@ -228,7 +225,8 @@ def _fuse(given: Sequence[str]) -> int:
             share=None if options.share is None else options.share / 100, target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
-            **_samples(options), include=options.include, exclude=options.exclude, recovery=options.recovery,
+            **_samples(options), **_refined(options), include=options.include, exclude=options.exclude,
+            recovery=options.recovery,
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
@@ -359,6 +357,17 @@ def _large(parser: argparse.ArgumentParser) -> None:
     large.add_argument("--max-memory", metavar="SIZE", help="like 4G: what takes more to run is never loaded whole")
     large.add_argument("--jobs", metavar="N", type=int, default=1, help="merge N groups at a time (default 1)")
     large.add_argument("--scheduler", metavar="ADDRESS", default="", help="a Dask cluster: its workers merge groups")
+
+
+def _refining(how: argparse._ArgumentGroup) -> None:
+    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
+    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
+
+
+def _refined(options: argparse.Namespace) -> dict[str, Any]:
+    if options.steps is not None and not options.refine:
+        raise RequestError("--steps is for --refine: give both, or neither")
+    return {"refine": options.refine, "steps": options.steps}
 
 
 def _manner(options: argparse.Namespace) -> dict[str, Any]:

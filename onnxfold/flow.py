@@ -195,10 +195,12 @@ def fold(
         if not merges:
             raise NothingToFoldError(planner.nothing_left(budget))
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
-        trained = None if size is None else _trained(planner, merges, proto, size, usable, progress)
-        if trained is not None:
-            proto = refinement.refined(proto, trained.arrays, loaded.folder) if trained.improved else proto
-            seconds["refine"] = trained.seconds
+        refined: RefinementReport | None = None
+        if size is not None:
+            maps = refinement.maps_of(found.analysis, merges)
+            manners = manner.effort, seed
+            proto, refined = trained(loaded, proto, planner.evidence, size, manners, maps, usable, progress)
+            seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
         with staged(proto, loaded, target, external_data, pending, progress) as written:
             seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
             verdict = check(
@@ -222,7 +224,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices), _refinement_report(trained),
+                coverage(found.analysis, prices), refined,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -295,31 +297,32 @@ def _in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Call
     )  # fmt: skip
 
 
-def _trained(
-    planner: Planner,
-    merges: Mapping[str, Merge],
+def trained(
+    original: Model,
     proto: ModelProto,
+    evidence: Samples | None,
     size: tuple[int, int],
+    manner: tuple[Effort, int],
+    maps: Mapping[str, refinement.Map],
     usable: Sequence[str],
     progress: Progress[Any],
-) -> refinement.Refinement:
-    """The weights of a folded model trained; without samples, why not."""
-    subject, evidence = planner.subject, planner.evidence
+) -> tuple[ModelProto, RefinementReport]:
+    """A compressed model with its weights trained on the samples, or as it was where that is no better; and the report.
+
+    `size`: steps, and samples in each; `manner`: the effort and the seed of the run; `maps`: see `refinement.refine`.
+    """
     if evidence is None:
-        why = "--effort fast makes no inputs: give --calibration or take --effort balanced"
-        return refinement.Refinement({}, float("nan"), float("nan"), note=why)
-    return refinement.refine(
-        subject.model, proto, evidence, steps=size[0], batch=size[1], seed=planner.manner.seed,
-        maps=refinement.maps_of(subject.analysis, merges), provider=quickest(subject.model, usable), progress=progress,
+        fast = "--effort fast makes no inputs: give --calibration or take --effort balanced"
+        note = fast if manner[0] is Effort.FAST else "there are no inputs to train on, as for models that stay on disk"
+        return proto, RefinementReport(False, float("nan"), float("nan"), 0, (), (), note)
+    found = refinement.refine(
+        original, proto, evidence, steps=size[0], batch=size[1], seed=manner[1], maps=maps,
+        provider=quickest(original, usable), progress=progress,
     )  # fmt: skip
-
-
-def _refinement_report(found: refinement.Refinement | None) -> RefinementReport | None:
-    if found is None:
-        return None
-    return RefinementReport(
+    report = RefinementReport(
         found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
     )
+    return refinement.refined(proto, found.arrays, original.folder) if found.improved else proto, report
 
 
 def _group_reports(

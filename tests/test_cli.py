@@ -240,6 +240,17 @@ def test_progress_only_on_terminals(capsys: Capture, monkeypatch: pytest.MonkeyP
     assert capsys.readouterr().err == ""
 
 
+def test_a_title_may_change_while_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = list[str]()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress.RichProgress, "update", lambda *_, **given: shown.append(str(given["description"])))
+    title = progress.Title("refining")
+    for step in progress.on_terminal(title, range(3)):
+        title.now = f"refining (loss {step})"
+    assert shown == ["refining", "refining (loss 0)", "refining (loss 1)"]
+
+
 def test_threads_and_seed(tmp_path: Path) -> None:
     path = write(tmp_path / "in.onnx")
     made = []

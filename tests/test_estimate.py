@@ -64,6 +64,13 @@ def test_a_ratio_measures_no_curves(mlp: Subject) -> None:
     assert planned and ratio and planned.fold > ratio.fold
 
 
+def test_refinement_takes_time(mlp: Subject) -> None:
+    plain, refined = (estimate(mlp, manner(), 64, False, None, size) for size in (None, (100, 64)))
+    assert plain and refined
+    assert refined.fold - plain.fold == pytest.approx(5 * 0.01 * 6400)  # passes a step, seconds a sample, samples
+    assert refined.samples == plain.samples
+
+
 def test_nothing_is_expected_of_weights_alone(mlp: Subject) -> None:
     assert estimate(mlp, manner("fast"), 0, True, None) is None
     assert estimate(mlp, manner("fast"), 64, True, None) is not None

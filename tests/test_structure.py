@@ -21,6 +21,7 @@ WITHOUT_ONNX_AT_ALL = WITHOUT_ONNX[:3]  # nor do the modules that they import
 ONLY_IN = {
     "onnx_graphsurgeon": "onnxfold.graph",
     "onnxruntime": "onnxfold.session",
+    "onnx_ad": "onnxfold.gradient.reverse",
     "onnxfold._core": "onnxfold._native",
 }
 OWN_PATH = ("onnxfold._native", "onnxfold")  # not a cycle: it takes the package's folder list and nothing else

@@ -11,10 +11,14 @@ Floats = NDArray[np.float32]
 
 
 class Adam:
-    """Changes `x` in place. A gradient that is not finite counts as zero, so one bad step cannot spoil `x`."""
+    """Changes `x` in place. A gradient that is not finite counts as zero, so one bad step cannot spoil `x`.
 
-    def __init__(self, x: Floats, rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
-        self._x, self._rate, self._betas = x, rate, betas
+    `warmup`: the share of the way over which the rate rises, for an `x` that is near its place: the first steps of Adam
+    move everything by the whole rate.
+    """
+
+    def __init__(self, x: Floats, rate: float, betas: tuple[float, float] = (0.9, 0.99), warmup: float = 0.0) -> None:
+        self._x, self._rate, self._betas, self._warmup = x, rate, betas, warmup
         self._first, self._second, self._done = np.zeros_like(x), np.zeros_like(x), 0
 
     def step(self, gradient: Floats, progress: float) -> None:
@@ -28,6 +32,8 @@ class Adam:
         self._second *= two
         self._second += (1 - two) * np.square(gradient)
         rate = self._rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        if progress < self._warmup:
+            rate *= progress / self._warmup
         scale = rate / (1 - one**self._done)
         root = np.sqrt(self._second / np.float32(1 - two**self._done))
         # the gradient of one pixel in a batch is tiny: an absolute epsilon of 1e-8 would swallow it

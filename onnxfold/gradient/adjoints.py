@@ -4,7 +4,7 @@ Ours is also the rule for the moments that the loss is made of: two passes over 
 
 A rule gets onnx-ad's context, the primal node and the adjoints of its outputs, and returns one contribution per input,
 or None to leave the node to onnx-ad's own rule. An adjoint has the shape of its tensor and one more axis at the end, of
-length 1 here (one seed). onnx-ad itself is imported in gradients.py only, so the context is duck-typed.
+length 1 here (one seed). onnx-ad itself is imported in reverse.py only, so the context is duck-typed.
 
 The input gradient of a convolution is written as a convolution again (channels swapped, kernel turned by 180 degrees):
 onnxruntime's ConvTranspose runs one small product per image and group (measured on a MobileNetV2: 55 times the forward
@@ -24,7 +24,7 @@ from onnx import NodeProto, helper
 
 from ..windows import windows
 
-MOMENTS = "OnnxfoldMoments"  # an operator of ours: gone again when the gradient is written (gradients.py)
+MOMENTS = "OnnxfoldMoments"  # an operator of ours: gone again when the gradient is written (reverse.py)
 Adjoints = Sequence[str | None]
 Rule = Callable[[Any, NodeProto, Adjoints], list[str | None] | None]
 

@@ -38,6 +38,8 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     result.graph.input.extend(kept)
     result.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1), np.float32), seed))
     _spelled_out(result.graph)
+    for node in result.graph.node:  # copies of bodies have equal names, which onnxruntime refuses
+        node.ClearField("name")
     prune(result.graph)
     for value in result.graph.output:
         for d in value.type.tensor_type.shape.dim:

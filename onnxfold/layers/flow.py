@@ -17,13 +17,14 @@ from ..costs import costs, count_parameters
 from ..errors import NothingToFoldError, RequestError, ValidationError
 from ..evidence import gather_evidence
 from ..features import Method
-from ..flow import FoldResult, fold
+from ..flow import FoldResult, fold, trained
 from ..images import Preprocess
 from ..inputs import DESCRIPTION
 from ..model import Model, load
 from ..progress import Progress, silent
 from ..recover import Recovery
-from ..report import Dropped, FoldReport, Shared, Size
+from ..refinement import extent
+from ..report import Dropped, FoldReport, RefinementReport, Shared, Size
 from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
 from ..samples import Effort, Samples
 from ..session import Feeds, Session, resolve_providers
@@ -62,6 +63,8 @@ def fuse(
     effort: Effort | str = Effort.BALANCED,
     calibration: object = None,
     samples: int = 128,
+    refine: bool = False,
+    steps: int | None = None,
     preprocess: Preprocess | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -90,6 +93,7 @@ def fuse(
         recovery: "least-squares" fits the shared weights and refits what follows them, "none" does not, "auto" does
             where samples can be had.
         effort: "fast" works from weights and probe inputs alone.
+        refine, steps: train the weights of the result, shared ones as one, as in `onnxfold.fold`.
         include, exclude: regular expressions on the names of layers and of blocks (their sums).
 
     Raises:
@@ -111,6 +115,7 @@ def fuse(
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     loaded = load(model, input_shapes)
+    size = extent(loaded, spent, input_shapes, steps) if refine else None
     first: FoldResult | None = None
     seconds: dict[str, float] = {}
     if folding:
@@ -122,7 +127,18 @@ def fuse(
     start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
     sampling = Recovery.AUTO if likeness.sampled else level
     evidence = gather_evidence(
-        loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable
+        loaded,
+        calibration,
+        samples,
+        preprocess,
+        spent,
+        Method.FOLD,
+        sampling,
+        seed,
+        input_shapes,
+        progress,
+        usable,
+        refine,
     )
     work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
     seconds["samples"] = seconds.get("samples", 0.0) + time.perf_counter() - begin - sum(seconds.values())
@@ -136,6 +152,10 @@ def fuse(
             partition, made = work.sharing(kind, likeness, limits, whole, dropped)
         proto = made.proto
         seconds["fold"] = seconds.get("fold", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+        refined: RefinementReport | None = None
+        if size is not None:
+            proto, refined = trained(loaded, proto, evidence, size, (spent, seed), {}, usable, progress)
+            seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
         with staged(proto, loaded, target, external_data) as written:
             verdict = check(
                 on_disk(loaded, Path(scratch)), written.path, work.feeds, providers=usable, missing=missing,
@@ -158,7 +178,8 @@ def fuse(
                 Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
                 Size(written.size, count_parameters(proto), costs(after, input_shapes).macs({})),
                 first.report.groups if first is not None else (), (), replace(verdict, notes=notes), seconds,
-                shared=_shared(partition), dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
+                refinement=refined, shared=_shared(partition),
+                dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
             )  # fmt: skip
             if not verdict.passed:
                 error = ValidationError(f"{report.model}: the fused model was not written: {report.verdict}")

@@ -3,5 +3,6 @@
 from .descent import Refinement, refine, refined
 from .extent import extent
 from .maps import maps_of
+from .targets import Map
 
-__all__ = ["Refinement", "extent", "maps_of", "refine", "refined"]
+__all__ = ["Map", "Refinement", "extent", "maps_of", "refine", "refined"]

@@ -23,6 +23,7 @@ from ..samples import Samples
 from ..session import SHORT, Session
 from ..store import inline
 from ..trial import Trial
+from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
 from .problem import UnsuitableError, pose
@@ -30,8 +31,10 @@ from .targets import Map
 
 Floats = NDArray[np.float32]
 RATE = 1e-3  # Adam's
+_RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
+_WARMUP = 20  # steps at least, or one in twenty; half of them at most
 _LOOKS = 16  # times that the error on inputs held back is measured
-_PATIENCE = 6  # of them in a row without a better one
+_PATIENCE = 6  # of them in a row without a better one, in the second half: at the full rate errors may rise first
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,18 @@ def refine(
     try:
         found = _descend(original, compressed, samples, steps, batch, seed, maps or {}, provider, progress)
     except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        found = Refinement({}, float("nan"), float("nan"), note=reason)
+        found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
 
 def refined(compressed: ModelProto, arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> ModelProto:
     """A copy of `compressed` with these values. `folder`: where its external data is."""
     return _written(compressed, load(inline(compressed, folder)), arrays)
+
+
+def _rate(x: Floats) -> float:
+    size = float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+    return min(RATE, _RELATIVE * size) if x.ndim > 1 and size > 0 else RATE
 
 
 def _written(proto: ModelProto, model: Model, arrays: Mapping[str, NDArray[Any]]) -> ModelProto:
@@ -134,7 +141,8 @@ def _descend(
     pool = Pool.of(samples.fit, specs, batch)
     problem = pose(original, student, pool.shapes, maps, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
-    adam = {name: Adam(x, RATE) for name, x in values.items()}
+    warmup = min(0.5, max(0.05, _WARMUP / steps))
+    adam = {name: Adam(x, _rate(x), warmup=warmup) for name, x in values.items()}
     best, kept, errors, losses, note = before, dict[str, Floats](), [(0, before)], list[float](), ""
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
     title = Title("refining")
@@ -146,13 +154,13 @@ def _descend(
             break
         losses.append(loss)
         for name, one in adam.items():
-            one.step(gradients[name], (done - 1) / steps)
+            one.step(gradients[name], (done - 0.5) / steps)
         title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
         if done in looks:
             errors.append((done, trial.error(_written(student.proto, student, values))))
             if errors[-1][1] < best:
                 best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
-            elif min(e for _, e in errors[-_PATIENCE:]) > best:
+            elif 2 * done > steps and min(e for _, e in errors[-_PATIENCE:]) > best:
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not kept and not note:

@@ -15,8 +15,8 @@ SECONDS = {Effort.FAST: 60.0, Effort.BALANCED: 240.0, Effort.BEST: 1800.0}  # ab
 BATCH = 64
 _FEWEST = 50  # steps; smaller batches before fewer steps
 _SMALLEST = 8
-# seconds for a sample in a step: both versions forward, one back. A ResNet-20 takes 5 ms, of which these say 2 and 3.
-_PER_ELEMENT, _PER_MAC = 4e-9, 8e-11
+# seconds for a sample in a step: both versions forward, one back (on two idle cores, a ResNet-20 takes 5 ms)
+_PER_ELEMENT, _PER_MAC = 4e-9, 4e-11
 _MEMORY = 1 << 30  # bytes of activations; a step holds about four times as much
 
 
@@ -32,7 +32,7 @@ def extent(
     prices = costs(model, shapes)
     made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
     elements = sum(math.prod(size) for name, size in prices.shapes.items() if name in made)
-    each = 2 * _PER_ELEMENT * elements + _PER_MAC * prices.macs({})
+    each = _PER_ELEMENT * elements + _PER_MAC * prices.macs({})
     batch, wanted = BATCH, steps or STEPS[effort]
     while batch > _SMALLEST and (
         4 * elements * batch > _MEMORY or (steps is None and each * batch * wanted > 2 * SECONDS[effort])

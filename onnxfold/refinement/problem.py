@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto
 
 from ..gradient.emitter import LOSS, PREFIX, Emitter
 from ..gradient.prepare import prune, shapes_of, static_copy
@@ -43,8 +43,8 @@ class Problem:
 
     def evaluate(self, values: Mapping[str, Floats], feeds: Feeds) -> tuple[float, dict[str, Floats]]:
         """The loss and its gradients, by variable."""
-        wanted = {i.name for i in self.session.inputs}
-        given = {name: x for name, x in {**feeds, **values}.items() if name in wanted}
+        kinds = {i.name: i.dtype for i in self.session.inputs}  # float32 where the model takes half precision
+        given = {name: x.astype(kinds[name], copy=False) for name, x in {**feeds, **values}.items() if name in kinds}
         found = dict(zip(self.session.outputs, self.session.run(given), strict=True))
         gradients = {name: found[GRADIENT + name].reshape(x.shape) for name, x in values.items()}
         return float(found[LOSS][0]), gradients
@@ -68,6 +68,8 @@ def pose(
     """
     before, after = static_copy(original, shapes), static_copy(compressed, shapes)
     outputs = [name for name in raw_outputs(original.graph) if name in raw_outputs(compressed.graph)]
+    for graph in (before.graph, after.graph):
+        _check_shapes(graph, outputs)
     compared = blocks(before.graph, after.graph, maps, outputs)
     start = variables(after.graph)
     spell_out(after.graph)
@@ -85,6 +87,14 @@ def pose(
     joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
     session = Session(with_gradient(joined, LOSS, list(start)).SerializeToString(), provider)
     return Problem(session, start, len(compared))
+
+
+def _check_shapes(graph: GraphProto, outputs: Sequence[str]) -> None:
+    """Raise UnsuitableError unless the shapes of `outputs` are known."""
+    known = shapes_of(graph)
+    if not all(name in known for name in outputs):
+        node = next(n for n in graph.node if any(name and name not in known for name in n.output))
+        raise UnsuitableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
 
 
 def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], inner: Sequence[Target]) -> ModelProto:

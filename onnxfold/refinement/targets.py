@@ -46,13 +46,14 @@ def blocks(before: GraphProto, after: GraphProto, maps: Mapping[str, Map], witho
     old, new = shapes_of(before), shapes_of(after)
     found: list[Target] = []
     waiting: Target | None = None
+    begun = False  # nothing before the first linear node can be off
     candidates = _through(after) | _sums(after, new)
     for node in after.node:
-        if node.op_type in LINEAR and waiting is not None:
-            found.append(waiting)
-            waiting = None
+        if node.op_type in LINEAR:
+            found += [waiting] if waiting is not None else []
+            waiting, begun = None, True
         for name in node.output:
-            if name in candidates and name not in without and name in old and name in new:
+            if begun and name in candidates and name not in without and name in old and name in new:
                 target = _comparable(name, old[name], new[name], maps.get(name))
                 waiting = target or waiting
     return found

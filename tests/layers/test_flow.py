@@ -126,6 +126,16 @@ def test_repair_only_improves() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_shared_weights_are_refined_as_one() -> None:
+    how: dict[str, Any] = {"share": 0.33, "calibration": data(), "recovery": "none", "latency": False}
+    plain, refined = fuse(two_blocks(), **how), fuse(two_blocks(), **how, refine=True, steps=60)
+    found = refined.report.refinement
+    assert plain.report.shared and found is not None and found.kept and found.after < 0.9 * found.before
+    assert [n.input for n in refined.model.graph.node] == [n.input for n in plain.model.graph.node]
+    assert [t.name for t in refined.model.graph.initializer] == [t.name for t in plain.model.graph.initializer]
+    assert refined.report.before.parameters > refined.report.after.parameters == plain.report.after.parameters
+
+
 def test_after_folding_and_dropping() -> None:
     """Channels first, then blocks, then weights: each takes its part, and one verdict is about all."""
     result = fuse(two_blocks(), share=0.2, folding={"ratio": 0.3, "round_to": 1}, **FAST)
