@@ -14,8 +14,8 @@ from onnx import ModelProto
 
 from ..analyse import Analysis
 from ..costs import costs, count_parameters
-from ..errors import NothingToFoldError, RequestError, ValidationError
-from ..evidence import gather_evidence
+from ..errors import NothingToFoldError, OnnxFoldError, RequestError, ValidationError
+from ..evidence import gather_evidence, given_up
 from ..features import Method
 from ..flow import FoldResult, fold, trained
 from ..images import Preprocess
@@ -31,7 +31,7 @@ from ..session import Feeds, Session, resolve_providers
 from ..stages import Source, analysed, named, on_disk, probes
 from ..store import check_target, inline, staged
 from ..trial import Trial
-from ..validate import check
+from ..validate import brief, check
 from .align import seats
 from .blocks import Block, blocks, bypasses, influence, whole_blocks, writers
 from .decide import Limits, blocks_asked, fuse_to, least_missed, size_of
@@ -162,13 +162,16 @@ def fuse(
                 protos=(loaded.proto, proto), inputs=work.described, latency=latency,
             )  # fmt: skip
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
-            notes = (*verdict.notes, *(() if evidence is None else evidence.notes))
-            after = load(inline(proto, loaded.folder), input_shapes)
+            notes = (*verdict.notes, *(() if work.evidence is None else work.evidence.notes))
+            if written.size > (limits.size or 1) * loaded.size:
+                notes = (*notes, f"the file takes {written.size / loaded.size:.3f} of the bytes of the original")
+            after = load(written.path, input_shapes)
             report = FoldReport(
                 named(model), "" if output is None else os.fspath(output),
                 {
                     **(first.report.settings if first is not None else {}), "effort": spent.value,
-                    "samples": None if evidence is None else evidence.described, "samples_used": work.sampled,
+                    "samples": None if work.evidence is None else work.evidence.described,
+                    "samples_used": work.sampled,
                     "recovery": (Recovery.LEAST_SQUARES if work.repairs else Recovery.NONE).value, "seed": seed,
                     "include": list(include), "exclude": list(exclude), "fuse": None if kind is None else kind.value,
                     "metric": likeness.value, "share": limits.share, "file_share": limits.size,
@@ -206,9 +209,8 @@ class _Work:
         progress: Progress[Any],
     ) -> None:
         self.original, self.start, self._shapes, self._seed = original, start, shapes, seed
-        self._evidence, self._chosen, self._align, self._progress = evidence, chosen, align, progress
-        self.sampled = evidence is not None and evidence.trusted
-        self.repairs = self.sampled and recovery is not Recovery.NONE
+        self.evidence, self._chosen, self._align, self._progress = evidence, chosen, align, progress
+        self._recovery = recovery
         self.analysis: Analysis = analysed(start)
         self.found, self.left = layers(start)
         self.blocks = [block for block in blocks(start) if self._wanted(block.name)]
@@ -216,19 +218,29 @@ class _Work:
         self.trial = Trial(original, self._held)
 
     @property
+    def sampled(self) -> bool:
+        """Whether there are samples that may be fitted on."""
+        return self.evidence is not None and self.evidence.trusted
+
+    @property
+    def repairs(self) -> bool:
+        """Whether what was disturbed is fitted again."""
+        return self.sampled and self._recovery is not Recovery.NONE
+
+    @property
     def described(self) -> str:
         """What errors are measured on."""
-        return self._evidence.described if self._evidence is not None and self.sampled else DESCRIPTION
+        return self.evidence.described if self.evidence is not None and self.sampled else DESCRIPTION
 
     @property
     def feeds(self) -> Feeds | Callable[[Session], Feeds]:
         """What the result is checked on."""
-        return self._evidence.check[0] if self._evidence is not None and self.sampled else self._probes
+        return self.evidence.check[0] if self.evidence is not None and self.sampled else self._probes
 
     def fit(self) -> Sequence[Feeds]:
         """What may be fitted on, and looked at."""
-        if self._evidence is not None and self.sampled:
-            return self._evidence.fit
+        if self.evidence is not None and self.sampled:
+            return self.evidence.fit
         return [self._probes(Session(inline(self.original.proto, self.original.folder).SerializeToString()))]
 
     def dropping(self, asked: str) -> list[Block]:
@@ -236,12 +248,15 @@ class _Work:
         if not self.blocks:
             raise NothingToFoldError("the model has no residual block with an identity skip that could be dropped")
         count = blocks_asked(asked, len(self.blocks))
-        self.influence = influence(self.start, self.blocks, self.fit())
+        try:
+            self.influence = influence(self.start, self.blocks, self.fit())
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise RequestError(f"--drop-blocks has to run the model, which fails: {brief(error)}") from error
 
-        def error(gone: Sequence[Block]) -> float:
+        def missed(gone: Sequence[Block]) -> float:
             return self.trial.error(self._plain([], Fusion.MEAN, gone, None).proto)
 
-        return least_missed(self.blocks, count, self.influence, error)
+        return least_missed(self.blocks, count, self.influence, missed)
 
     def sharing(
         self, how: Fusion, metric: Metric, limits: Limits, whole: bool, dropped: Sequence[Block]
@@ -254,17 +269,32 @@ class _Work:
             raise NothingToFoldError(nothing(self.original.path or "this model", whole, self.left))
         free = seats(self.analysis) if self._align else {}
         feeds = self.fit() if metric.sampled and self.sampled else None
-        start = Partition(rank(self.start, units, metric, free, feeds, self._progress))
+        try:
+            start = Partition(rank(self.start, units, metric, free, feeds, self._progress))
+        except OnnxFoldError:
+            raise
+        except Exception as error:  # as above
+            if not metric.sampled:
+                raise
+            raise RequestError(f"--metric {metric.value} has to run the model, which fails: {brief(error)}") from error
         return fuse_to(
             start, limits, len(stay), lambda at: self.fused(at.sets, how, dropped),
             size_of(self.start, self.original.size - self._gone(dropped)), self.trial.error, self._progress,
         )  # fmt: skip
 
     def fused(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:
-        """The model with these sets and without these blocks, repaired: of what was tried the version with the least
-        error on the samples held back."""
-        if not self.repairs:
-            return self._plain(sets, how, dropped, None)
+        """The model with these sets and without these blocks, repaired where samples can be used for that."""
+        if self.evidence is not None and self.repairs:
+            try:
+                return self._repaired(sets, how, dropped)
+            except OnnxFoldError:
+                raise
+            except Exception as error:  # as above
+                self.evidence = given_up(self.evidence, error, Method.FOLD, self._recovery)
+        return self._plain(sets, how, dropped, None)
+
+    def _repaired(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:
+        """Of what was tried the version with the least error on the samples held back."""
         fit = self.fit()
         made = self._plain(sets, how, dropped, fit)
         instead, aims = bypasses(self.start.graph, dropped)
@@ -295,8 +325,8 @@ class _Work:
         return named and not any(p.search(name) for p in exclude)
 
     def _held(self, session: Session) -> Sequence[Feeds]:
-        if self._evidence is not None and self.sampled:
-            return self._evidence.check
+        if self.evidence is not None and self.sampled:
+            return self.evidence.check
         return [self._probes(session)]
 
     def _probes(self, session: Session) -> Feeds:

@@ -173,6 +173,23 @@ def test_external_data_of_the_input(tmp_path: Path, external: bool) -> None:
         assert sizes[0] - sizes[1] >= 2 * 6 * 8 * 9 * 4
 
 
+def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights alone decide then, and the report says so; who insists on samples is told."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("onnxfold.layers.flow.repaired", broken)
+    report = fuse(two_blocks(), share=0.2, calibration=data(), latency=False).report
+    assert report.check is not None and any("no such kernel" in note for note in report.check.notes)
+    assert report.settings["recovery"] == "none" and not report.settings["samples_used"]
+    with pytest.raises(RequestError, match="no such kernel"):
+        fuse(two_blocks(), share=0.2, recovery="least-squares", calibration=data(), latency=False)
+    monkeypatch.setattr("onnxfold.layers.flow.influence", broken)
+    with pytest.raises(RequestError, match="has to run the model"):
+        fuse(two_blocks(), how=None, drop_blocks=1, **FAST)
+
+
 # the command line ---------------------------------------------------------------------------------------------------
 
 
