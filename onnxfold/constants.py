@@ -91,6 +91,8 @@ class Constants:
             if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
                 continue
             try:
+                if node.op == "ConstantOfShape" and math.prod(map(int, self.array(node.inputs[0]))) > integers:
+                    continue
                 array = self.array(name)
             except ModelError:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from .graph import Dim, Graph, Node, dims_of, shape_of, skeleton
+from .graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
 from .holders import packed_weight
+
+_LIST = 1024  # numbers: longer constants give no shapes
 
 
 def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
@@ -30,9 +33,28 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         copy.graph.node.extend([*front, *nodes])
         model = copy
     try:
-        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=True)
+        plain = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=plain)
     except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
         return model
+
+
+def absurd(value: NDArray[Any]) -> bool:
+    """Whether integers are lengths that no tensor has, and not one that stands for "to the end" either.
+
+    onnx's data propagation makes lists as long as they say.
+    """
+    ends = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
+    large = np.abs(value.astype(np.float64)) > LONGEST if value.dtype.kind in "iu" else np.zeros(0, bool)
+    return bool(large.any()) and any(abs(int(v)) not in ends for v in value[large].ravel())
+
+
+def _absurd_constants(model: ModelProto) -> bool:
+    held = [t for t in model.graph.initializer if t.data_type in (TensorProto.INT64, TensorProto.INT32)]
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            held += [a.t for a in node.attribute if a.name == "value" and a.t.data_type == TensorProto.INT64]
+    return any(absurd(numpy_helper.to_array(t)) for t in held if math.prod(t.dims) <= _LIST)
 
 
 def infer_node(

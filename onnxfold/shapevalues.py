@@ -79,7 +79,7 @@ class ShapeValues:
             return
         try:
             self._known[node.outputs[0]] = rule(self, node)
-        except (ValueError, IndexError, TypeError, KeyError):
+        except (ValueError, IndexError, TypeError, KeyError, OverflowError):
             self._known[node.outputs[0]] = None
 
     def escapes(self) -> Iterator[tuple[str, int, Node]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import model, oracles_hold
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 import onnxfold
+from onnxfold.inference import absurd
 from onnxfold.model import load
 
 MLP = "m = MatMul(b, u) g = Relu(m) y = MatMul(g, v)"
@@ -77,3 +78,24 @@ def test_a_list_of_numbers_is_no_shape() -> None:
     proto = model("(float[N,8] b) => (float y) { d = Mul(b, two) m = MatMul(d, u) g = Relu(m) y = MatMul(g, v) }",
                   WEIGHTS, {"two": np.array([2.0], np.float32)}, batch="N")  # fmt: skip
     oracles_hold(proto, groups=[12])
+
+
+@pytest.mark.parametrize("op", ["Constant", "initializer"])
+def test_a_list_as_long_as_no_list_is(op: str) -> None:
+    """onnx's data propagation would make a shape of 2^40 zeros (found by mutation): read at once, with what is left."""
+    short = "k = Constant<value = int64[1] {3}>()" if op == "Constant" else ""
+    body = f"{short} z = ConstantOfShape(k) c = Cast<to=7>(z) s = Slice(c, o, one) r = Concat<axis=0>(s, rest)"
+    given = {} if op == "Constant" else {"k": [3]}
+    proto = net("float[N,8] b", f"{body} d = Reshape(b, r) {MLP}", o=[0], one=[1], rest=[8], **given)
+    (held,) = [n.attribute[0].t for n in proto.graph.node if n.op_type == "Constant"] or [
+        t for t in proto.graph.initializer if t.name == "k"
+    ]
+    held.CopyFrom(numpy_helper.from_array(np.array([2**40]), held.name))
+    assert load(proto).graph.tensor("m").shape == ("N", 12)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [([2**40], True), ([2**63 - 1, 3], False), ([-(2**31)], False), ([7], False)]
+)
+def test_which_lengths_are_absurd(value: list[int], found: bool) -> None:
+    assert absurd(np.array(value)) is found

@@ -25,8 +25,9 @@ def rounded(
     ridge: float,
     bias: bool = True,
 ) -> tuple[Floats, Floats]:
-    """Refitted weights [groups, outputs, features] of a node (with these moments and this ridge) as they are when stored
-    by `scheme` in a tensor of `shape`, and what that adds to the best bias [groups * outputs]: 0 if it has no `bias`."""
+    """Refitted weights [groups, outputs, features] of a node (with these moments and this ridge) as they are when
+    stored by `scheme` in a tensor of `shape`, and what that adds to the best bias [groups * outputs]: 0 if it has no
+    `bias`."""
     step, zero = (
         node.matrix(np.broadcast_to(scheme.across(numbers, len(shape)), tuple(shape)))
         for numbers in (scheme.scale, scheme.zero)
