@@ -371,9 +371,25 @@ def test_a_model_that_nothing_folds_stays_byte_for_byte() -> None:
 def test_they_are_unpacked_for_gradients() -> None:
     proto = net(random())
     copy = static_copy(load(proto), {"x": (4, K)})
-    assert {n.op_type for n in copy.graph.node} == {"MatMul", "Add", "Relu"}
+    assert {n.op_type for n in copy.graph.node} == {"Transpose", "MatMul", "Add", "Relu"}
     x = inputs(4)
     assert distance(run(copy, x), run(proto, x)) < 1e-5
+
+
+@pytest.mark.parametrize("change", [None, constant_nodes])
+def test_they_are_trained(change: Callable[[ModelProto], None] | None) -> None:
+    """Refinement trains the floats that they stand for, and stores them as before."""
+    proto = net(random(8))
+    if change is not None:
+        change(proto)
+    errors = {}
+    for refine in (False, True):
+        result = fold(proto, ratio=0.5, latency=False, calibration={"x": inputs(256)}, refine=refine, steps=60)
+        check = result.report.check
+        assert check is not None and check.passed and check.worst is not None
+        errors[refine] = check.worst.relative_l2
+        assert not any("not refined" in note for note in check.notes), check.notes
+    assert errors[True] < errors[False]
 
 
 # what is refused ----------------------------------------------------------------------------------------------------

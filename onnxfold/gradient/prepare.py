@@ -117,27 +117,31 @@ def prune(graph: GraphProto) -> None:
 
 
 def _unpacked(graph: GraphProto, model: Model) -> None:
-    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers, in place."""
-    nodes = list[NodeProto]()
+    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers of their names, in
+    place."""
+    nodes, weights = list[NodeProto](), dict[str, TensorProto]()
 
-    def put(weight: str, name: str, turned: bool = False) -> None:
-        array = model.constants.array(weight).astype(np.float32)
-        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array.T if turned else array), name))
+    def put(name: str) -> None:
+        array = np.ascontiguousarray(model.constants.array(name).astype(np.float32))
+        weights[name] = numpy_helper.from_array(array, name)
 
     for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
         packed = packed_weight(seen)
         if dequantises(seen) and seen.outputs[0] in model.constants:
-            put(seen.outputs[0], seen.outputs[0])
+            put(seen.outputs[0])
         elif packed is not None and packed[0] in model.constants.stored:
-            y, bias, weight = seen.outputs[0], seen.inputs[5:6], f"{seen.outputs[0]}_onnxfold_weight"
-            put(packed[0], weight, turned=True)
-            product = f"{y}_onnxfold_product" if bias else y
-            nodes.append(onnx.helper.make_node("MatMul", [seen.inputs[0], weight], [product], name=seen.name))
+            put(packed[0])
+            y, bias = seen.outputs[0], [name for name in seen.inputs[5:6] if name]
+            turned, product = f"{y}_onnxfold_turned", f"{y}_onnxfold_product" if bias else y
+            nodes.append(onnx.helper.make_node("Transpose", [packed[0]], [turned], perm=[1, 0]))
+            nodes.append(onnx.helper.make_node("MatMul", [seen.inputs[0], turned], [product], name=seen.name))
             nodes += [onnx.helper.make_node("Add", [product, *bias], [y])] if bias else []
         else:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    kept = [TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name not in weights]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(node for node in nodes if node.op_type != "Constant" or node.output[0] not in weights)
+    graph.initializer.extend([*kept, *weights.values()])
 
 
 def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
