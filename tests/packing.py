@@ -162,3 +162,27 @@ def integers(proto: ModelProto) -> dict[str, Array]:
 def is_integer(tensor: TensorProto) -> bool:
     """Whether a tensor holds 8 bits."""
     return tensor.data_type in (TensorProto.INT8, TensorProto.UINT8)
+
+
+def with_nbits(proto: ModelProto, how: Bits) -> int:
+    """Every MatMul by a matrix that nothing else uses becomes MatMulNBits, in place. Returns how many did."""
+    tensors = {t.name: t for t in proto.graph.initializer if len(t.dims) == 2}
+    uses = [name for node in proto.graph.node for name in node.input]
+    done = 0
+    for node in proto.graph.node:
+        name = node.input[1] if node.op_type == "MatMul" and not node.domain else ""
+        if name not in tensors or uses.count(name) > 1:
+            continue
+        weight = numpy_helper.to_array(tensors[name]).astype(np.float32).T
+        parts = {f"{name}_{part}": value for part, value in how.parts(weight).items()}
+        add(proto, parts)
+        proto.graph.initializer.remove(tensors[name])
+        n, k = weight.shape
+        given = [node.input[0], *parts]
+        new = helper.make_node("MatMulNBits", given, list(node.output), node.name, domain="com.microsoft",
+                               N=n, K=k, bits=how.bits, block_size=how.block)  # fmt: skip
+        node.CopyFrom(new)
+        done += 1
+    if done and all(o.domain != "com.microsoft" for o in proto.opset_import):
+        proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return done
