@@ -21,7 +21,8 @@ from tiny import ROOT, snapshot
 from transformer import NETS, PRESETS, Activation, Config, Draw, Kind, Style, build, feeds, runs_batch
 from transformer.weights import TILE, Drawn, Joined, Turned
 
-from onnxfold.inputs import OPEN_OTHER, concrete_shape, probe
+from onnxfold.inputs import OPEN_OTHER, concrete_shape, index_limits, probe
+from onnxfold.model import load
 from onnxfold.session import Session
 
 SAME_RTOL = 1e-5  # float32, the same sums by other kernels; measured 5e-7
@@ -123,6 +124,13 @@ def test_probes_have_empty_caches(style: Style) -> None:
 )
 def test_open_lengths_of_probes(dims: tuple[int | str | None, ...], shape: tuple[int, ...]) -> None:
     assert concrete_shape(dims, 2) == shape
+
+
+@pytest.mark.parametrize("style", Style, ids=lambda s: s.value)
+def test_probes_draw_all_words(style: Style) -> None:
+    """Words up to the vocabulary and two segments, however the embedding is written."""
+    limits = index_limits(load(build(NETS["bert"], style).model()).graph)
+    assert (limits["input_ids"], limits["token_type_ids"]) == (53, 2)
 
 
 COUNTS = Path(transformer.__file__).with_name("exported.txt").read_text(encoding="utf-8")
