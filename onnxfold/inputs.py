@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import RequestError
-from .graph import Graph
+from .graph import Graph, Node
 from .session import Feeds, InputSpec
 
 OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
@@ -52,16 +52,23 @@ def index_limits(graph: Graph) -> dict[str, int]:
     for node in graph.nodes:
         if node.op in _SAME_NUMBERS and node.inputs[0] in source:
             source[node.outputs[0]] = source[node.inputs[0]]
-        rows: object = None
-        if node.op == "Gather" and node.inputs[1] in source:
-            shape = graph.tensor(node.inputs[0]).shape
-            rows, name = (shape[node.attrs.get("axis", 0)] if shape else None), source[node.inputs[1]]
-        elif node.op == "OneHot" and node.inputs[0] in source:
-            shape = graph.tensor(node.outputs[0]).shape
-            rows, name = (shape[node.attrs.get("axis", -1)] if shape else None), source[node.inputs[0]]
-        if isinstance(rows, int) and rows > 0:
-            limits[name] = min(rows, limits.get(name, rows))
+        for index, table, axis in _numbered(node):
+            shape = graph.tensor(table).shape
+            rows = shape[axis] if shape else None
+            if index in source and isinstance(rows, int) and rows > 0:
+                limits[source[index]] = min(rows, limits.get(source[index], rows))
     return limits
+
+
+def _numbered(node: Node) -> list[tuple[str, str, int]]:
+    """(index, table, axis): tensors with numbers of positions along an axis of another."""
+    if node.op == "Gather":
+        return [(node.inputs[1], node.inputs[0], node.attrs.get("axis", 0))]
+    if node.op == "OneHot":
+        return [(node.inputs[0], node.outputs[0], node.attrs.get("axis", -1))]
+    if node.op == "EmbedLayerNormalization":  # words, and segments where there are any
+        return [(node.inputs[i], node.inputs[table], 0) for i, table in ((0, 2), (1, 4)) if node.inputs[i]]
+    return []
 
 
 def tokens(

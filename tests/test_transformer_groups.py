@@ -23,6 +23,7 @@ HEADS = {
 }
 VARIANTS = (
     "vit-packed", "bert-relu", "gpt2-untied", "llama2-tables", "llama3-unfolded", "multi-query", "clip", "llama2-cache",
+    "geglu",
 )  # fmt: skip
 
 

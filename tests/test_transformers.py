@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -15,10 +17,12 @@ import pytest
 import transformer
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
+from tiny import ROOT, snapshot
 from transformer import NETS, PRESETS, Activation, Config, Draw, Kind, Style, build, feeds, runs_batch
 from transformer.weights import TILE, Drawn, Joined, Turned
 
-from onnxfold.inputs import OPEN_OTHER, concrete_shape, probe
+from onnxfold.inputs import OPEN_OTHER, concrete_shape, index_limits, probe
+from onnxfold.model import load
 from onnxfold.session import Session
 
 SAME_RTOL = 1e-5  # float32, the same sums by other kernels; measured 5e-7
@@ -122,6 +126,13 @@ def test_open_lengths_of_probes(dims: tuple[int | str | None, ...], shape: tuple
     assert concrete_shape(dims, 2) == shape
 
 
+@pytest.mark.parametrize("style", Style, ids=lambda s: s.value)
+def test_probes_draw_all_words(style: Style) -> None:
+    """Words up to the vocabulary and two segments, however the embedding is written."""
+    limits = index_limits(load(build(NETS["bert"], style).model()).graph)
+    assert (limits["input_ids"], limits["token_type_ids"]) == (53, 2)
+
+
 COUNTS = Path(transformer.__file__).with_name("exported.txt").read_text(encoding="utf-8")
 EXPORTED = [line.split() for line in COUNTS.splitlines() if line[0] != "#"]
 
@@ -190,11 +201,13 @@ def test_alike_weights_are_alike_in_every_style() -> None:
 
 @pytest.mark.parametrize("dtype", ["FLOAT", "FLOAT16", "BFLOAT16"])
 @pytest.mark.parametrize("style", Style, ids=lambda s: s.value)
-def test_what_is_written_is_what_is_made(style: Style, dtype: str, tmp_path: Path) -> None:
+def test_what_is_written_is_valid_and_what_is_made(style: Style, dtype: str, tmp_path: Path) -> None:
     config = PRESETS["llama3-8b"].tiny()
     kind = onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(dtype))
     network, path = build(config, style, kind), tmp_path / "net.onnx"
     network.write(path)
+    if style is not Style.FUSED:  # as above
+        onnx.checker.check_model(str(path), full_check=True)
     inside, outside = network.model(), onnx.load(path, load_external_data=False)
     places = [{e.key: e.value for e in t.external_data} for t in outside.graph.initializer]
     assert all(int(at["offset"]) % 4096 == 0 for at in places if at) and sum(map(bool, places)) > 10
@@ -230,6 +243,19 @@ def test_a_large_network_is_written_in_little_memory(tmp_path: Path) -> None:
     size = path.with_name("net.onnx.data").stat().st_size
     assert size > 60e6 and peak < 0.35 * size
     assert Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)["MatMul"] == 19
+
+
+def test_the_command_writes_the_same_bytes_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "write_transformer.py"), "--family", "llama3-8b", "--tiny"]
+    more = ["--style", "fused", "--dtype", "float16", "--mlp", "56"]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        subprocess.run([*command, *more, str(tmp_path / folder / "net.onnx")], check=True, capture_output=True)
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+    found = {tuple(t.dims) for t in onnx.load(tmp_path / "one" / "net.onnx").graph.initializer}
+    assert (32, 56) in found and (56, 32) in found
+    wrong = subprocess.run([*command, "--heads", "5", str(tmp_path / "x.onnx")], capture_output=True, text=True)
+    assert wrong.returncode == 2 and "multiple of kv_heads" in wrong.stderr
 
 
 def test_real_sizes() -> None:

@@ -20,6 +20,7 @@ NETS = {
     "llama2-cache": PRESETS["llama2-7b"].tiny(cache=True),
     "llama3-cache": PRESETS["llama3-8b"].tiny(cache=True),
     "multi-query": PRESETS["llama3-8b"].tiny(kv_heads=1),
+    "geglu": PRESETS["llama3-8b"].tiny(activation=Activation.GELU),
     "phi3": PRESETS["phi3-mini"].tiny(),
     "mixtral": PRESETS["mixtral-8x7b"].tiny(experts=3),
 }
