@@ -12,7 +12,6 @@ import pytest
 from helpers import Case, constant, fold_by, model, node, refused_for
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnxfold.synthetic.prepare import static_copy
 from onnxruntime.capi import _pybind_state
 from packing import Bits, Pack, Packed, add, integers
 from tiny import fold, main
