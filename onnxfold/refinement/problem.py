@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
+from ..bodies import captures
 from ..gradient.emitter import LOSS, PREFIX, Emitter
 from ..gradient.prepare import prune, shapes_of, static_copy
 from ..gradient.reverse import PREFIX as GRADIENT
@@ -18,6 +19,7 @@ from ..gradient.reverse import with_gradient
 from ..model import Model
 from ..session import Feeds, Session
 from ..trial import raw_outputs
+from ..weights import Weights
 from .affine import spell_out
 from .targets import Map, Target, blocks
 from .variables import as_inputs, variables
@@ -71,12 +73,13 @@ def pose(
     for graph in (before.graph, after.graph):
         _check_shapes(graph, outputs)
     compared = blocks(before.graph, after.graph, maps, outputs)
-    start = variables(after.graph)
+    held = Weights(compressed.proto, compressed)
+    start = {name: x for name, x in variables(after.graph).items() if held.read(name) is not None}
     spell_out(after.graph)
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
     joined = _joined(before, after, [Target(name) for name in outputs], compared)
-    used = {name for node in joined.graph.node for name in node.input}
+    used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
     copies = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
