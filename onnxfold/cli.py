@@ -75,7 +75,6 @@ before so that layers match; the shared weights and what follows them are fitted
   onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
   onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
   onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
-  onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
@@ -161,8 +160,7 @@ def _fold(given: Sequence[str]) -> int:
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
-    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
-    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
+    _refining(how)
     _large(parser)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
@@ -173,8 +171,7 @@ def _fold(given: Sequence[str]) -> int:
     if options.inspect:
         report = inspect(options.input, include=options.include, exclude=options.exclude, input_shapes=shapes)
         return _show(report, options)
-    if options.steps is not None and not options.refine:
-        raise RequestError("--steps is for --refine: give both, or neither")
+    _check_refining(options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
     try:
@@ -216,11 +213,13 @@ def _fuse(given: Sequence[str]) -> int:
     before.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
     how = _how(parser, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    _refining(how)
     output = _common(parser)
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
     _last(output)
     options = parser.parse_args(given)
     _check_report(options.report, options.input, options.output)
+    _check_refining(options)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:
         result = fuse(
@@ -229,6 +228,7 @@ def _fuse(given: Sequence[str]) -> int:
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
             **_samples(options), include=options.include, exclude=options.exclude, recovery=options.recovery,
+            refine=options.refine, steps=options.steps,
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
@@ -310,6 +310,16 @@ def _names(given: Sequence[str]) -> set[str]:
     """The long options that are given."""
     end = given.index("--") if "--" in given else len(given)
     return {argument.partition("=")[0] for argument in given[:end]}
+
+
+def _refining(how: argparse._ArgumentGroup) -> None:
+    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
+    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
+
+
+def _check_refining(options: argparse.Namespace) -> None:
+    if options.steps is not None and not options.refine:
+        raise RequestError("--steps is for --refine: give both, or neither")
 
 
 def _likeness(group: argparse._ArgumentGroup) -> None:

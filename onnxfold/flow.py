@@ -222,7 +222,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices), _refinement_report(trained),
+                coverage(found.analysis, prices), refinement_report(trained),
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -306,15 +306,15 @@ def _trained(
     """The weights of a folded model trained; without samples, why not."""
     subject, evidence = planner.subject, planner.evidence
     if evidence is None:
-        why = "--effort fast makes no inputs: give --calibration or take --effort balanced"
-        return refinement.Refinement({}, float("nan"), float("nan"), note=why)
+        return refinement.Refinement({}, float("nan"), float("nan"), note=refinement.NO_INPUTS)
     return refinement.refine(
         subject.model, proto, evidence, steps=size[0], batch=size[1], seed=planner.manner.seed,
         maps=refinement.maps_of(subject.analysis, merges), provider=quickest(subject.model, usable), progress=progress,
     )  # fmt: skip
 
 
-def _refinement_report(found: refinement.Refinement | None) -> RefinementReport | None:
+def refinement_report(found: refinement.Refinement | None) -> RefinementReport | None:
+    """What a refinement did, for the report; None where none was asked for."""
     if found is None:
         return None
     return RefinementReport(

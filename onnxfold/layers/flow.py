@@ -12,12 +12,13 @@ from typing import Any
 
 from onnx import ModelProto
 
+from .. import refinement
 from ..analyse import Analysis
 from ..costs import costs, count_parameters
 from ..errors import NothingToFoldError, OnnxFoldError, RequestError, ValidationError
 from ..evidence import gather_evidence, given_up
 from ..features import Method
-from ..flow import FoldResult, fold
+from ..flow import FoldResult, fold, refinement_report
 from ..images import Preprocess
 from ..inputs import DESCRIPTION
 from ..model import Model, load
@@ -25,7 +26,7 @@ from ..progress import Progress, silent
 from ..recover import Recovery
 from ..report import Dropped, FoldReport, Shared, Size
 from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
-from ..samples import Effort, Samples
+from ..samples import Effort, Samples, quickest
 from ..session import Feeds, Session, resolve_providers
 from ..stages import Source, analysed, named, on_disk, probes
 from ..store import check_target, inline, staged
@@ -59,6 +60,8 @@ def fuse(
     align: bool = True,
     folding: Mapping[str, Any] | None = None,
     recovery: Recovery | str = Recovery.AUTO,
+    refine: bool = False,
+    steps: int | None = None,
     effort: Effort | str = Effort.BALANCED,
     calibration: object = None,
     samples: int = 128,
@@ -89,6 +92,8 @@ def fuse(
         folding: arguments of `onnxfold.fold`, such as ``{"ratio": 0.3}``: channels are folded before all that.
         recovery: "least-squares" fits the shared weights and refits what follows them, "none" does not, "auto" does
             where samples can be had.
+        refine, steps: as in `onnxfold.fold`, at the very end; shared weights stay shared. Where channels were folded
+            before, the folded model is what the result is to do like.
         effort: "fast" works from weights and probe inputs alone.
         include, exclude: regular expressions on the names of layers and of blocks (their sums).
 
@@ -122,8 +127,9 @@ def fuse(
     start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
     sampling = Recovery.AUTO if likeness.sampled else level
     evidence = gather_evidence(
-        loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable
-    )
+        loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable,
+        refine,
+    )  # fmt: skip
     work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
     seconds["samples"] = seconds.get("samples", 0.0) + time.perf_counter() - begin - sum(seconds.values())
     dropped = work.dropping(str(drop_blocks)) if drop_blocks is not None else []
@@ -134,8 +140,12 @@ def fuse(
             made = work.fused([], Fusion.MEAN, dropped)
         else:
             partition, made = work.sharing(kind, likeness, limits, whole, dropped)
-        proto = made.proto
         seconds["fold"] = seconds.get("fold", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+        size = refinement.extent(made.base, spent, input_shapes, steps) if refine else None
+        proto, trained = made.proto, None if size is None else work.trained(made, size, usable)
+        if trained is not None:
+            proto = refinement.refined(proto, trained.arrays, loaded.folder) if trained.improved else proto
+            seconds["refine"] = trained.seconds
         with staged(proto, loaded, target, external_data) as written:
             verdict = check(
                 on_disk(loaded, Path(scratch)), written.path, work.feeds, providers=usable, missing=missing,
@@ -161,7 +171,8 @@ def fuse(
                 Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
                 Size(written.size, count_parameters(proto), costs(after, input_shapes).macs({})),
                 first.report.groups if first is not None else (), (), replace(verdict, notes=notes), seconds,
-                shared=_shared(partition), dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
+                refinement=refinement_report(trained), shared=_shared(partition),
+                dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
             )  # fmt: skip
             if not verdict.passed:
                 error = ValidationError(f"{report.model}: the fused model was not written: {report.verdict}")
@@ -271,6 +282,15 @@ class _Work:
             except Exception as error:  # as above
                 self.evidence = given_up(self.evidence, error, Method.FOLD, self._recovery)
         return self._plain(sets, how, dropped, None)
+
+    def trained(self, made: Fused, size: tuple[int, int], usable: Sequence[str]) -> refinement.Refinement:
+        """The weights of a fused model trained to do what its base does; without samples, why not."""
+        if self.evidence is None:
+            return refinement.Refinement({}, float("nan"), float("nan"), note=refinement.NO_INPUTS)
+        return refinement.refine(
+            made.base, made.proto, self.evidence, steps=size[0], batch=size[1], seed=self._seed,
+            provider=quickest(self.original, usable), progress=self._progress,
+        )  # fmt: skip
 
     def _repaired(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:
         """Of what was tried the version with the least error on the samples held back."""

@@ -4,4 +4,6 @@ from .descent import Refinement, refine, refined
 from .extent import extent
 from .maps import maps_of
 
-__all__ = ["Refinement", "extent", "maps_of", "refine", "refined"]
+NO_INPUTS = "--effort fast makes no inputs: give --calibration or take --effort balanced"
+
+__all__ = ["NO_INPUTS", "Refinement", "extent", "maps_of", "refine", "refined"]

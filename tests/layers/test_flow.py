@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from alike import chain, permuted_copy, two_blocks, weights, with_values
+from alike import chain, permuted_copy, two_blocks, weight_of, weights, with_values
 from numpy.typing import NDArray
 from tiny import MODELS, ROOT, snapshot, write, write_external
 
@@ -124,6 +124,21 @@ def test_repair_only_improves() -> None:
         errors.append(report.check.worst.relative_l2)
         assert report.settings["recovery"] == ("least-squares" if recovery == "auto" else "none")
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_refined_at_the_end() -> None:
+    """Closer than repaired alone, on samples held back; weights stay shared."""
+    how: dict[str, Any] = {"share": 0.33, "calibration": data(128), "latency": False}
+    result = fuse(two_blocks(), refine=True, steps=40, **how)
+    found = result.report.refinement
+    assert found is not None and found.kept, found
+    errors = [report.check.worst.relative_l2 for report in (fuse(two_blocks(), **how).report, result.report)
+              if report.check is not None and report.check.worst is not None]  # fmt: skip
+    assert found.after < found.before and errors[1] < errors[0]
+    assert weight_of(result.model, "a1") == weight_of(result.model, "a2")
+    assert not set(weights(result.model)) & {"u2", "v2"}
+    fast = fuse(two_blocks(), refine=True, share=0.2, **FAST).report.refinement
+    assert fast is not None and not fast.kept and "--calibration" in fast.note
 
 
 def test_after_folding_and_dropping() -> None:
