@@ -217,7 +217,7 @@ def fold(
                 on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
                 too_large=found.streamed and not comparable(loaded, max_memory),
-                in_float32=_in_float32(loaded, proto),
+                in_float32=None if found.streamed else _in_float32(loaded, proto),
             )  # fmt: skip
             if found.streamed:
                 verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))

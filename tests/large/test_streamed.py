@@ -122,6 +122,17 @@ def test_what_needs_the_model_to_run_is_refused(
         fold(source, tmp_path / "out.onnx", **how)
 
 
+def test_no_sweep(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="too large to be run here"):
+        onnxfold.sweep(write_gated(tmp_path / "in.onnx", 1, 24, 64))
+
+
+def test_bfloat16_that_fits_is_compared_all_the_same(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
+    whole.setattr("onnxfold.flow.comparable", lambda *_: True)
+    report = fold(write_gated(tmp_path / "in.onnx", 2, 24, 64, ml_dtypes.bfloat16), tmp_path / "out.onnx").report
+    assert "the block of" in report.verdict or "no block of it" in report.verdict
+
+
 def test_an_estimate_counts_the_groups_that_shrink(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
     whole.setattr(estimate, "_rate", lambda: 1e9)
     found = subject(write_gated(tmp_path / "in.onnx", 4, 24, 64), None, ([], []))
