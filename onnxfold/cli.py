@@ -181,7 +181,7 @@ def _fold(given: Sequence[str]) -> int:
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
             **_refined(options), external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
-            scheduler=options.scheduler, **_manner(options),
+            scheduler=options.scheduler, resume=options.resume, **_manner(options),
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
@@ -355,6 +355,7 @@ def _how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = 
 def _large(parser: argparse.ArgumentParser) -> None:
     large = parser.add_argument_group("large models (docs/large-models.md)")
     large.add_argument("--max-memory", metavar="SIZE", help="like 4G: what takes more to run is never loaded whole")
+    large.add_argument("--resume", action="store_true", help="go on from what an interrupted run has merged")
     large.add_argument("--jobs", metavar="N", type=int, default=1, help="merge N groups at a time (default 1)")
     large.add_argument("--scheduler", metavar="ADDRESS", default="", help="a Dask cluster: its workers merge groups")
 

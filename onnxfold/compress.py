@@ -25,6 +25,7 @@ from .plan import BLOCK, Width
 from .progress import Progress
 from .recover import fold_ar, variance_correction
 from .tensors import Pending
+from .workfolder import WorkFolder
 
 
 class Compressor:
@@ -44,10 +45,11 @@ class Compressor:
         threads: int = 0,
         crew: Crew | None = None,
         streamed: bool = False,
+        kept: WorkFolder | None = None,
     ) -> None:
         self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
         self._clusterer, self._seed, self._threads = clusterer, seed, threads
-        self._crew = crew or Crew()
+        self._crew, self._kept = crew or Crew(), kept
         self._grams: dict[str, Gram] = {}
         self._curves: dict[str, NDArray[np.float64]] = {}
         self._totals: dict[str, float] = {}
@@ -100,14 +102,25 @@ class Compressor:
         return self._made[name, keep]
 
     def prepare(self, keep: Mapping[str, int], repair: bool, progress: Progress[Any]) -> None:
-        """Merge the groups of a plan, as tasks that may run side by side; `repair` their merges as `recovered` does."""
-        known = {key[:2] for key in self._recovered} if repair else self._made
-        open_ = [key for key in keep.items() if key not in known]
+        """Merge the groups of a plan, as tasks that may run side by side; `repair` their merges as `recovered` does.
+
+        What an earlier run has kept is not done again."""
+        known = {key[:2] for key in self._recovered} if repair else self._made.keys()
+        open_ = [key for key in keep.items() if key not in known and not self._resumed(*key, repair)]
         tasks = (self._task(name, k, repair, self._grams.get(name)) for name, k in open_)
         with closing(self._crew.each(run, tasks)) as done:
             for _ in progress("merging groups", open_):
                 number, outcome = next(done)
                 self._take(*open_[number], repair, outcome)
+                if self._kept is not None:
+                    self._kept.put(*open_[number], repair, outcome)
+
+    def _resumed(self, name: str, keep: int, repair: bool) -> bool:
+        """Whether an earlier run has merged a group; then that is taken."""
+        outcome = None if self._kept is None else self._kept.get(name, keep, self._groups[name].size, repair)
+        if outcome is not None:
+            self._take(name, keep, repair, outcome)
+        return outcome is not None
 
     def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> Task:
         group = self._groups[name]

@@ -13,7 +13,21 @@ from .costs import Costs
 from .errors import RequestError
 from .gauge import Gauge
 from .merge import Merge
-from .plan import Aim, Budget, Plan, Step, Width, allocate, by_error, ladder, meet, path, refund, uniform
+from .plan import (
+    Aim,
+    Budget,
+    Plan,
+    Step,
+    Width,
+    allocate,
+    by_error,
+    ladder,
+    meet,
+    path,
+    refund,
+    special_ratios,
+    uniform,
+)  # fmt: skip
 from .progress import Progress
 from .recover import Recovery
 from .sampled import Folded, Sampled
@@ -66,7 +80,7 @@ def decide(
         plans = ladder(widths, budget.round_to)
         plan = plans[_fastest([p.keep for p in plans], work.merge, work, price, budget, gauge, progress)]
     elif budget.aim is Aim.RATIO:
-        plan = uniform(widths, budget.value, budget.round_to, _special(work, budget))
+        plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
     else:
         plan = met(work, widths, budget, price)
     return Decision(finish(plan), plan.ratio)
@@ -77,7 +91,7 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
     work = sampled.work
     widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
-        plan = uniform(widths, budget.value, budget.round_to, _special(work, budget))
+        plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.trial.possible:
         raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
@@ -100,14 +114,6 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
         return Decision(finish(Plan(steps[at].keep)), None)
     return Decision(_smallest(sampled, steps, budget, progress), None)
-
-
-def _special(work: Compressor, budget: Budget) -> dict[str, float]:
-    """The ratios of groups that have one of their own, by name; the first pattern that fits counts."""
-    found = dict[str, float]()
-    for pattern, ratio in reversed(budget.special):
-        found.update((g.name, ratio) for g in work.analysis.groups if any(map(pattern.search, (g.name, *g.makers))))
-    return found
 
 
 def met(work: Compressor, widths: Sequence[Width], budget: Budget, price: Price) -> Plan:

@@ -10,7 +10,9 @@ import numpy as np
 
 from .evidence import wanted
 from .moments import MOST_FEATURES, ROWS_PER_FEATURE
+from .plan import Aim, Budget, special_ratios
 from .request import Manner
+from .room import group_sizes
 from .samples import are_made, synthetic_extent
 from .session import Session
 from .stages import Shapes, Subject, probes
@@ -23,6 +25,8 @@ _MEASURED = 1.1  # for every group that is folded alone, at every share
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
+_PAIR = 1.5e-7  # to cluster, for every pair of channels
+_BYTE = 6e-9  # to read, hash and write one
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
 
@@ -74,6 +78,17 @@ def estimate(
     each = forward * count * _MEASURED + _START
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
     return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving + trained)
+
+
+def estimate_streamed(subject: Subject, budget: Budget) -> Estimate:
+    """What it may take to fold a model from its weights alone, group by group, and to write it."""
+    special = special_ratios(subject.analysis.groups, budget)
+    groups = [g for g in subject.analysis.groups if g.name in subject.chosen]
+    if budget.aim is Aim.RATIO:
+        groups = [g for g in groups if special.get(g.name, budget.value) > 0]
+    rate = _rate()
+    merging = sum(g.size * (sum(group_sizes(subject.model, g)) / rate + _PAIR * g.size) for g in groups)
+    return Estimate(0.0, merging + _BYTE * subject.model.size)
 
 
 def _forward(subject: Subject, shapes: Shapes) -> float:

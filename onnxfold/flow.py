@@ -6,7 +6,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .costs import costs, count_parameters
 from .coverage import coverage
 from .crew import Crew
 from .errors import NothingToFoldError, ValidationError
-from .estimate import estimate
+from .estimate import Estimate, estimate, estimate_streamed
 from .evidence import gather_evidence, keep_samples, refuse_samples
 from .excerpt import block_checked, check_block
 from .features import Method
@@ -45,6 +46,7 @@ from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes,
 from .store import check_target, inline, staged
 from .tensors import Pending
 from .validate import SLOWER, Check, check
+from .workfolder import key_of, work_folder
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def fold(
     max_memory: int | None = None,
     jobs: int = 1,
     scheduler: str = "",
+    resume: bool = False,
     progress: Progress[Any] = silent,
     announce: Callable[[str], None] | None = None,
 ) -> FoldResult:
@@ -145,6 +148,8 @@ def fold(
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
         jobs: so many groups are merged at a time. Does not change the result.
         scheduler: the address of a Dask scheduler whose workers merge the groups, like "tcp://127.0.0.1:8786".
+        resume: go on from the groups that an interrupted run for the same `output`, model and options has merged, and
+            keep what is merged in case this one is interrupted (for a model that is streamed that is always kept).
         progress: called with a title and a list, yields its items; `onnxfold.progress.on_terminal` shows a bar.
         announce: told before anything that takes long how long that may be.
 
@@ -170,11 +175,10 @@ def fold(
     crew.check()
     seconds = {"analyse": time.perf_counter() - begin}
     size = refinement.extent(loaded, manner.effort, input_shapes, steps) if refine and not found.streamed else None
-    expected = (
-        None
-        if found.streamed
-        else estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
-    )
+    if found.streamed:
+        expected: Estimate | None = estimate_streamed(found, budget)
+    else:
+        expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
     evidence = None if found.streamed else gather_evidence(
@@ -184,11 +188,16 @@ def fold(
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
     seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
-    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfold-"))
         target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
+        kept = None
+        if output is not None and (resume or found.streamed):
+            how = (manner.method, manner.recovery, manner.clusterer, seed, found.streamed)
+            kept = stack.enter_context(work_folder(target, key_of(loaded, *how), resume))
         planner = Planner(
             found, manner, evidence, input_shapes, progress, providers=usable, target=target,
-            external_data=external_data, crew=crew,
+            external_data=external_data, crew=crew, kept=kept,
         )  # fmt: skip
         decision = planner.decide(budget)
         merges, proto, pending = decision.folded.merges, decision.folded.proto, decision.folded.pending
@@ -201,16 +210,19 @@ def fold(
             manners = manner.effort, seed
             proto, refined = trained(loaded, proto, planner.evidence, size, manners, maps, usable, progress)
             seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
-        with staged(proto, loaded, target, external_data, pending, progress) as written:
+        within = None if kept is None else kept.staging
+        with staged(proto, loaded, target, external_data, pending, progress, within) as written:
             seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
             verdict = check(
                 on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
                 too_large=found.streamed and not comparable(loaded, max_memory),
-                in_float32=_in_float32(loaded, proto),
+                in_float32=None if found.streamed else _in_float32(loaded, proto),
             )  # fmt: skip
             if found.streamed:
                 verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))
+            if kept is not None:
+                verdict = replace(verdict, notes=(*verdict.notes, *kept.notes))
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
             lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
             report = FoldReport(

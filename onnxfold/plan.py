@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,15 @@ class Budget:
             raise RequestError(f"--round-to must be at least 1, not {self.round_to}")
 
 
+class Named(Protocol):
+    """What patterns are compared with."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def makers(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Width:
     """What planning knows of a group: its `size`, in how many equal `cells` it must stay, its kernels' `block`, and how
@@ -114,6 +124,15 @@ def round_width(width: Width, wanted: float, round_to: int) -> int:
     if least >= width.size:
         return width.size
     return int(min(width.size, max(least, math.floor(wanted / step + 0.5) * step)))
+
+
+def special_ratios(groups: Iterable[Named], budget: Budget) -> dict[str, float]:
+    """The ratios of groups that have one of their own, by name; the first pattern that fits counts."""
+    found = dict[str, float]()
+    listed = list(groups)
+    for pattern, ratio in reversed(budget.special):
+        found.update((g.name, ratio) for g in listed if any(map(pattern.search, (g.name, *g.makers))))
+    return found
 
 
 def uniform(widths: Sequence[Width], ratio: float, round_to: int, special: Mapping[str, float] | None = None) -> Plan:

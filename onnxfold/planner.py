@@ -23,6 +23,7 @@ from .samples import Samples
 from .session import Feeds, Session
 from .stages import Shapes, Subject, probes
 from .trial import Trial
+from .workfolder import WorkFolder
 
 
 class Planner:
@@ -44,10 +45,11 @@ class Planner:
         target: Path,
         external_data: bool = False,
         crew: Crew | None = None,
+        kept: WorkFolder | None = None,
     ) -> None:
         """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`)."""
         self.subject, self.manner, self.evidence = subject, manner, evidence
-        self.work = subject.compressor(manner, crew)
+        self.work = subject.compressor(manner, crew, kept)
         self._shapes, self._progress = shapes, progress
         self._gauge = Gauge(subject.model, target, external_data, next(iter(providers), None), self._single)
 

@@ -18,7 +18,8 @@ from .tables import in_bytes
 
 _FLOAT = 4  # bytes that a parameter takes in a session on the CPU, whatever it takes in the file
 _SESSION = 2  # times the parameters: as they are loaded, and as kernels want them
-_LIBRARIES = 200e6  # bytes of the process before it reads a weight, and of what it keeps of the graph
+_LIBRARIES = 200e6  # bytes of the process before it reads a weight
+_ANALYSING, _ANALYSED = 130, 40  # bytes for every atom of the graph: at most, and from then on
 _BALANCING = 24  # bytes for every feature, where all are in memory at once
 _BLOCKS = 300e6  # bytes for features in blocks
 _WRITING = 16  # bytes for every number of a weight that is written: as it is, in float32, turned, merged
@@ -47,16 +48,17 @@ def comparable(model: Model, max_memory: int | None) -> bool:
 
 
 def most_memory(model: Model, analysis: Analysis, chosen: Collection[str], jobs: int) -> int:
-    """Bytes at most for a streamed fold of the groups `chosen`, so many `jobs` at a time: it goes by the widest group.
+    """Bytes at most for a streamed fold of the groups `chosen`, so many `jobs` at a time.
 
-    docs/large-models.md explains the parts.
+    It goes by the widest group, and by the positions of all axes of the graph; docs/large-models.md explains the parts.
     """
     groups = [group for group in analysis.groups if group.name in chosen]
-    sizes = [_sizes(model, group) for group in groups]
+    sizes = [group_sizes(model, group) for group in groups]
     merging = max((_merging(group.size, sum(each)) for group, each in zip(groups, sizes, strict=True)), default=0.0)
     writing = _WRITING * max((max(each) for each in sizes), default=0)
-    checking = _CHECKING * min((sum(each) for each in sizes), default=0)
-    return int(_LIBRARIES + max(jobs * merging, writing, checking))
+    checking = _CHECKING * max((sum(each) for each in sizes), default=0)
+    later = _ANALYSED * analysis.atoms + max(jobs * merging, writing, checking)
+    return int(_LIBRARIES + max(_ANALYSING * analysis.atoms, later))
 
 
 def check_memory(model: Model, analysis: Analysis, chosen: Collection[str], jobs: int, limit: int | None) -> None:
@@ -85,7 +87,7 @@ def _merging(n: int, entries: int) -> float:
     return max(_BLOCKS + gram if blocks else _BALANCING * entries + 2 * gram, 3 * gram)
 
 
-def _sizes(model: Model, group: ChannelGroup) -> list[int]:
+def group_sizes(model: Model, group: ChannelGroup) -> list[int]:
     """The numbers in each parameter of a group."""
     shapes = (model.graph.tensor(tensor).shape or () for tensor in {p.tensor for p in group.parameters})
     return [math.prod(d for d in shape if isinstance(d, int)) for shape in shapes]

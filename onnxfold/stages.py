@@ -28,6 +28,7 @@ from .session import Feeds, Session
 from .store import inline
 from .trial import Trial, with_outputs
 from .validate import brief
+from .workfolder import WorkFolder
 
 Source = str | os.PathLike[str] | ModelProto
 Shapes = Mapping[str, Sequence[int]] | None
@@ -50,10 +51,10 @@ class Subject:
 
     streamed: bool = False
 
-    def compressor(self, manner: Manner, crew: Crew | None = None) -> Compressor:
-        """What merges its groups in this manner, by `crew`."""
+    def compressor(self, manner: Manner, crew: Crew | None = None, kept: WorkFolder | None = None) -> Compressor:
+        """What merges its groups in this manner, by `crew`; what is `kept` of an earlier run counts."""
         how = (manner.method, manner.clusterer, manner.seed, manner.threads)
-        return Compressor(self.model, self.analysis, *how, crew, self.streamed)
+        return Compressor(self.model, self.analysis, *how, crew, self.streamed, kept)
 
 
 def subject(source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None) -> Subject:

@@ -62,20 +62,24 @@ def staged(
     external: bool = False,
     pending: Mapping[str, Pending] | None = None,
     progress: Progress[TensorProto] = silent,
+    within: Path | None = None,
 ) -> Iterator[Staged]:
     """Write `proto` beside `target` under a temporary name that `Staged.commit` renames; else nothing is left behind.
 
     Weights that were external stay external, in a new file named after the target and its contents; so do all of over
     1 KiB if `external` is set or the file would pass protobuf's 2 GiB. `pending` are the values that `proto` leaves
-    open, by name: each is computed when its turn comes. Raises ModelError for weights outside that hold NaN.
+    open, by name: each is computed when its turn comes. Raises ModelError for weights outside that hold NaN. `within`:
+    another folder of the same file system to write to.
     """
     if any(_same(target, file) for file in source.data_files()):
         raise RequestError(f"{target} holds the weights of the input: name another output")
     made: list[Path] = []
     try:
         proto, tensors = _divided(proto, source, external)
-        data = _move_out(tensors, source.folder, target, made, pending or {}, progress) if tensors else None
-        name = _temporary(target, ".onnx", made)
+        data = None
+        if tensors:
+            data = _move_out(tensors, source.folder, target, made, pending or {}, progress, within)
+        name = _temporary(target, ".onnx", made, within)
         _write(name, proto.SerializeToString(), target)
         yield Staged(name, target, data, made, source.data_files())
     except OSError as error:
@@ -109,10 +113,16 @@ class Staged:
 
     def commit(self) -> None:
         """Rename to the target. The data file already has its own name, which nothing refers to before this."""
-        stale = _data_of(self.target)
+        stale, folder = _data_of(self.target, self.target), self.target.absolute().parent
+        if self.data is not None and self.data.parent != folder:
+            moved = folder / self.data.name
+            if not moved.exists():
+                self._made.append(moved)
+            os.replace(self.data, moved)
+            self.data = moved
         os.replace(self.path, self.target)
         self._made.clear()
-        _sync(self.target.absolute().parent)
+        _sync(folder)
         for old in stale - ({self.data} if self.data else set()):
             if old.resolve() not in self._keep:  # the input may share it
                 old.unlink(missing_ok=True)
@@ -158,10 +168,11 @@ def _move_out(
     made: list[Path],
     pending: Mapping[str, Pending],
     progress: Progress[TensorProto],
+    within: Path | None,
 ) -> Path:
     """Move `tensors` to a new data file and return that; `source` is the folder of those that are outside already."""
-    folder = target.absolute().parent
-    name = _temporary(target, ".data", made)
+    folder = within or target.absolute().parent
+    name = _temporary(target, ".data", made, within)
     digest, checksum = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     summed = any(entry.key == "checksum" for tensor in tensors for entry in tensor.external_data)
     moved: list[tuple[TensorProto, int, int]] = []
@@ -253,18 +264,25 @@ def _raw(tensor: TensorProto) -> bytes:
     return numpy_helper.to_array(tensor).tobytes()
 
 
-def _temporary(target: Path, suffix: str, made: list[Path]) -> Path:
-    """A new, empty, hidden file beside `target`, noted in `made`."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=suffix, dir=target.absolute().parent)
+def left_behind(staging: Path, target: Path) -> set[Path]:
+    """Data files beside `target` of a run that was killed between the two renames: nothing refers to them."""
+    unfinished = [_data_of(model, target) for model in staging.glob(".*.onnx")]
+    return set().union(*unfinished) - _data_of(target, target)
+
+
+def _temporary(target: Path, suffix: str, made: list[Path], within: Path | None = None) -> Path:
+    """A new, empty, hidden file beside `target` (or `within` another folder), noted in `made`."""
+    folder = within or target.absolute().parent
+    handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=suffix, dir=folder)
     os.close(handle)
     made.append(Path(name))
     return made[-1]
 
 
-def _data_of(target: Path) -> set[Path]:
-    """Data files of ours that an existing target refers to."""
+def _data_of(model: Path, target: Path) -> set[Path]:
+    """Data files of ours beside `target` that an existing `model`, it or a version of it, refers to."""
     try:
-        proto = ModelProto.FromString(target.read_bytes())
+        proto = ModelProto.FromString(model.read_bytes())
     except Exception:  # not there, or not a model: then it has no data files
         return set()
     names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
@@ -274,10 +292,15 @@ def _data_of(target: Path) -> set[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises OSError, and leaves nothing behind then."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically. Raises OSError, and leaves nothing behind then."""
     made: list[Path] = []
     try:
         name = _temporary(path, ".tmp", made)
-        _write(name, text.encode(), path)
+        _write(name, content, path)
         os.replace(name, path)
         made.clear()
     finally:

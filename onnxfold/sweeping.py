@@ -73,6 +73,8 @@ def sweep(
     budgets = [Budget(Aim.MACS, share, round_to) for share in _shares(at)]
     usable, missing = resolve_providers(providers)
     found = subject(model, input_shapes, manner.patterns)
+    if found.streamed:
+        raise RequestError(f"{found.name} is over 2 GiB, too large to be run here: fold it to one target at a time")
     seconds = {"analyse": time.perf_counter() - begin}
     expected = estimate(found, manner, 0 if calibration is None else samples, True, input_shapes)
     if announce is not None and expected is not None and expected.worth_saying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from tiny import snapshot
 
 import onnxfold
-from onnxfold import ModelError, RequestError, ValidationError, cli, emit
+from onnxfold import ModelError, RequestError, ValidationError, cli, emit, estimate
 from onnxfold.excerpt import spread
 from onnxfold.flow import FoldResult
 from onnxfold.merge import folding, pruning
+from onnxfold.plan import Aim, Budget
+from onnxfold.stages import subject
 
 NAMES = [f"layers.{block}.mlp.{part}.weight" for block in range(3) for part in ("gate", "up", "down")]
 
@@ -64,6 +67,7 @@ def test_what_was_checked_and_what_not(tmp_path: Path, whole: pytest.MonkeyPatch
     report = fold(write_gated(tmp_path / "in.onnx", 3, 24, 64), tmp_path / "out.onnx").report
     assert report.check is not None and report.check.passed
     assert [done.status for done in report.check.providers][:1] == ["skipped"]
+    assert report.seconds["estimated"] > 0
     assert "not run as a whole" in report.verdict and "the block of 'layers.0.mlp.gate' alone" in report.verdict
 
 
@@ -116,6 +120,28 @@ def test_what_needs_the_model_to_run_is_refused(
     source = write_gated(tmp_path / "in.onnx", 1, 24, 64)
     with pytest.raises(RequestError, match=f"^{what}.* needs the model to run"):
         fold(source, tmp_path / "out.onnx", **how)
+
+
+def test_no_sweep(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match="too large to be run here"):
+        onnxfold.sweep(write_gated(tmp_path / "in.onnx", 1, 24, 64))
+
+
+def test_bfloat16_that_fits_is_compared_all_the_same(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
+    whole.setattr("onnxfold.flow.comparable", lambda *_: True)
+    report = fold(write_gated(tmp_path / "in.onnx", 2, 24, 64, ml_dtypes.bfloat16), tmp_path / "out.onnx").report
+    assert "the block of" in report.verdict or "no block of it" in report.verdict
+
+
+def test_an_estimate_counts_the_groups_that_shrink(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
+    whole.setattr(estimate, "_rate", lambda: 1e9)
+    found = subject(write_gated(tmp_path / "in.onnx", 4, 24, 64), None, ([], []))
+    half = Budget(Aim.RATIO, 0.0, special=((re.compile(r"layers\.[01]"), 0.5),))
+    none, some, most = (
+        estimate.estimate_streamed(found, budget).fold
+        for budget in (Budget(Aim.RATIO, 0.0), half, Budget(Aim.PARAMS, 0.5))
+    )
+    assert 0 < none < some < most and most - none == pytest.approx(2 * (some - none))
 
 
 def test_saved_later(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
