@@ -127,7 +127,6 @@ def drop(real: Net) -> Iterator[dict[str, Any]]:
         ("channels folded to the same arithmetic", fold, {"target_macs": None, **data}),
         ("channels folded to 60 % of it", fold, {"target_macs": 0.6, **data}),
         ("channels folded to 50 % of it", fold, {"target_macs": 0.5, **data}),
-        ("blocks, least squares, synthetic images only", fuse, blocks),
     ]
     for title, job, how in jobs:
         if how.get("target_macs", 0) is None:
@@ -161,17 +160,18 @@ def faster(original: onnx.ModelProto, proto: onnx.ModelProto, real: Net) -> floa
 def size(real: Net) -> Iterator[dict[str, Any]]:
     """Show 5: files and memory with shared weights, of a network and of 12 layers of 1024 x 1024."""
     rows = list[dict[str, Any]]()
+    plainly: dict[str, Any] = {"metric": Metric.EUCLIDEAN, "align": False, "effort": "fast", "latency": False}
     with tempfile.TemporaryDirectory() as folder:
         deep, first = Path(folder) / "deep.onnx", Path(folder) / "first.onnx"
         onnx.save(products(), deep)
         onnx.save(products(1, 8), first)
-        for title, path in ((real.name, real.path), ("12 products of 1024 x 1024", deep)):
+        for title, path in (("12 products of 1024 x 1024", deep), (real.name, real.path)):
             for percent in (0, 20, 40):
                 for external in (False, True):
                     target = Path(folder) / f"{percent}{external}" / "model.onnx"
                     target.parent.mkdir(exist_ok=True)
                     if percent:
-                        fuse(path, target, share=percent / 100, effort="fast", latency=False, external_data=external)
+                        fuse(path, target, share=percent / 100, external_data=external, **plainly)
                     else:
                         onnx.save(onnx.load(path), target, save_as_external_data=external, size_threshold=1024)
                     written = sum(file.stat().st_size for file in target.parent.iterdir())
