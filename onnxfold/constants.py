@@ -91,7 +91,7 @@ class Constants:
             if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
                 continue
             try:
-                if node.op == "ConstantOfShape" and math.prod(map(int, self.array(node.inputs[0]))) > integers:
+                if node.op == "ConstantOfShape" and math.prod(map(int, self.array(node.inputs[0]).ravel())) > integers:
                     continue
                 array = self.array(name)
             except ModelError:

@@ -18,15 +18,27 @@ class Prefix:
     def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
         self._model, self._feeds = model, feeds
         self._walk = Walk(model.proto, feeds, model.folder)
+        self._held = frozenset[
+            str
+        ]()  # what versions read later than the original does (lengths, in lists of their own)
 
     def begin(self, version: ModelProto, changed: Container[str]) -> tuple[Walk, Walk]:
         """Walks over the original and over `version`, both at the first node where one of the tensors `changed` is
         read or made, or whose text differs. Raises what onnxruntime raises."""
         stop = self._same(version, changed)
-        if stop < self._walk.position:
-            self._walk = Walk(self._model.proto, self._feeds, self._model.folder)
+        late = self._late(version, stop)
+        if stop < self._walk.position or not late <= self._held:
+            self._held |= late
+            self._walk = Walk(self._model.proto, self._feeds, self._model.folder, self._held)
         self._walk.advance(stop)
         return self._walk.fork(self._model.proto), self._walk.fork(version)
+
+    def _late(self, version: ModelProto, stop: int) -> frozenset[str]:
+        """What the first `stop` nodes make, and `version` reads after them where the original does not."""
+        sides = (self._model.proto.graph.node[stop:], version.graph.node[stop:])
+        old, new = ({name for node in nodes for name in (*node.input, *captures(node))} for nodes in sides)
+        made = {name for node in version.graph.node[:stop] for name in node.output if name}
+        return frozenset((new - old) & made)
 
     def _same(self, version: ModelProto, changed: Container[str]) -> int:
         """How many nodes at the beginning are the same."""

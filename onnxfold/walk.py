@@ -26,10 +26,13 @@ _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLi
 class Walk:
     """One pass over the nodes of `proto` with several batches of feeds; see `advance`.
 
-    `proto` is read segment by segment: initializers changed or added ahead of the walk take effect.
+    `proto` is read segment by segment: initializers changed or added ahead of the walk take effect. Tensors in `hold`
+    stay alive to the end.
     """
 
-    def __init__(self, proto: ModelProto, feeds: Sequence[Feeds], folder: Path | None = None) -> None:
+    def __init__(
+        self, proto: ModelProto, feeds: Sequence[Feeds], folder: Path | None = None, hold: Iterable[str] = ()
+    ) -> None:
         self.proto, self.position = proto, 0
         self._folder = folder
         graph = proto.graph
@@ -44,6 +47,7 @@ class Walk:
             for name in (*node.input, *captures(node)):
                 if name and name not in weights and name not in self._fixed:
                     self._last[name] = index
+        self._last.update(dict.fromkeys(hold, len(graph.node)))
         given = {v.name for v in graph.input}
         self._live: list[Live] = [{k: v for k, v in feed.items() if k in given} for feed in feeds]
 

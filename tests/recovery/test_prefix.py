@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attending import TWO_LAYERS
 from onnx import ModelProto
 from tiny import MODELS, TEXT, net
 
 from onnxfold.analyse import analyse
 from onnxfold.compress import Compressor
-from onnxfold.merge import Merge
+from onnxfold.emit import edits, emit
+from onnxfold.merge import Merge, pruning
 from onnxfold.model import load
 from onnxfold.prefix import Prefix
 from onnxfold.refit import refit_readers, touched
-from onnxfold.session import Feeds
+from onnxfold.session import Feeds, Session
 from onnxfold.trial import Trial
 from onnxfold.walk import Walk
 
@@ -79,3 +81,22 @@ def test_a_merge_touches_weights_and_activations() -> None:
     merges: dict[str, Merge] = {work.analysis.groups[0].name: work.merge(work.analysis.groups[0].name, 8)}
     assert {"w1", "b1", "a", "r", "w2"} <= touched(work.analysis, merges)
     assert not {"x", "w3", "y"} & touched(work.analysis, merges)
+
+
+def test_a_list_that_is_made_late() -> None:
+    """A layer keeps other heads than the one whose list of lengths it had shared: its own list reads a length again."""
+    model = load(TWO_LAYERS.model("N"))
+    analysis = analyse(model)
+    second = analysis.groups[-1]
+    merges = {second.name: pruning(np.arange(2), second.size)}
+    proto = emit(model, edits(model, analysis, merges))
+    rng = np.random.default_rng(0)
+    data = [{"x": rng.standard_normal((2, 5, 6)).astype(np.float32)} for _ in range(2)]
+    prefix = Prefix(model, data)
+    for _ in range(2):
+        _, walk = prefix.begin(proto, touched(analysis, merges))
+        assert 0 < walk.position < len(proto.graph.node)
+        found = walk.advance(len(proto.graph.node), ["y"])
+        for feed, one in zip(data, found, strict=True):
+            (expected,) = Session(proto.SerializeToString()).run(feed)
+            assert np.allclose(one["y"], expected, atol=1e-5)

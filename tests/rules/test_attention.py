@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attending import TWO_LAYERS, WIDTH, D, H, T
 from helpers import Case, holds, node
 
 from onnxfold.analyse import analyse
@@ -13,7 +14,6 @@ from onnxfold.emit import edits, emit
 from onnxfold.merge import pruning
 from onnxfold.model import load
 
-H, D, T, WIDTH = 4, 3, 5, 6  # heads, their dimension, tokens, width of the stream
 QKV = {"q": (WIDTH, H * D), "k": (WIDTH, H * D), "v": (WIDTH, H * D), "o": (H * D, WIDTH), "c": (H * D,)}
 SPLIT = {"heads": [0, T, H, D], "joined": [0, T, H * D]}
 SCORES = "s = MatMul(qt, kt) p = Softmax<axis=-1>(s)"
@@ -92,28 +92,11 @@ def test_heads_beside_the_batch() -> None:
     assert np.frombuffer(heads.raw_data, np.int64).tolist() == [3]
 
 
-TWO = f"""(float[N,{T},{WIDTH}] x) => (float y) {{
-    d = Shape<start=0, end=1>(x) f = Concat<axis=0>(d, tokens, number, size)
-    q1 = MatMul(x, q) k1 = MatMul(x, k) v1 = MatMul(x, v) qh = Reshape(q1, f) qt = Transpose<perm=[0,2,1,3]>(qh)
-    kh = Reshape(k1, f) kt = Transpose<perm=[0,2,3,1]>(kh) vh = Reshape(v1, f) vt = Transpose<perm=[0,2,1,3]>(vh)
-    s = MatMul(qt, kt) p = Softmax<axis=-1>(s) a = MatMul(p, vt) t = Transpose<perm=[0,2,1,3]>(a)
-    j = Reshape(t, joined) z = MatMul(j, o)
-    q4 = MatMul(z, q2) k4 = MatMul(z, k2) v4 = MatMul(z, v2) qi = Reshape(q4, f) qu = Transpose<perm=[0,2,1,3]>(qi)
-    ki = Reshape(k4, f) ku = Transpose<perm=[0,2,3,1]>(ki) vi = Reshape(v4, f) vu = Transpose<perm=[0,2,1,3]>(vi)
-    s2 = MatMul(qu, ku) p2 = Softmax<axis=-1>(s2) a2 = MatMul(p2, vu) t2 = Transpose<perm=[0,2,1,3]>(a2)
-    j2 = Reshape(t2, joined) y = MatMul(j2, o2) }}"""
-
-
 def test_one_list_for_two_layers() -> None:
     """A target that two layers share: each may keep other heads, and then has a list of its own."""
-    weights = {f"{n}{i}": (WIDTH, H * D) for n in "qkv" for i in ("", "2")}
-    values = {"tokens": [T], "number": [H], "size": [D], "joined": [0, T, -1]}
-    case = Case("two", TWO, {**weights, "o": (H * D, WIDTH), "o2": (H * D, WIDTH)}, (H, WIDTH, H), values)
-    proto = case.model("N")
-    loaded = load(proto)
+    holds(TWO_LAYERS, "N")
+    loaded = load(TWO_LAYERS.model("N"))
     found = analyse(loaded)
-    assert [g.size for g in found.groups] == [H, WIDTH, H]
-    holds(case, "N")
     first, _, second = found.groups
     merges = {first.name: pruning(np.arange(2), H), second.name: pruning(np.arange(3), H)}
     folded = emit(loaded, edits(loaded, found, merges))
