@@ -362,7 +362,7 @@ def _large(parser: argparse.ArgumentParser) -> None:
 
 def _refining(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
-    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size, up to 400)")
+    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size; 800 at most)")
 
 
 def _refined(options: argparse.Namespace) -> dict[str, Any]:

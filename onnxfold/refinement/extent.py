@@ -10,10 +10,10 @@ from ..errors import RequestError
 from ..model import Model
 from ..samples import Effort
 
-STEPS = {Effort.FAST: 100, Effort.BALANCED: 400, Effort.BEST: 1600}
+STEPS = {Effort.FAST: 200, Effort.BALANCED: 800, Effort.BEST: 3200}
 SECONDS = {Effort.FAST: 60.0, Effort.BALANCED: 240.0, Effort.BEST: 1800.0}  # about, on two cores
-BATCH = 64
-_FEWEST = 50  # steps; smaller batches before fewer steps
+BATCH = 32
+_FEWEST = 100  # steps; smaller batches before fewer steps
 _SMALLEST = 8
 # seconds for a sample in a step: both versions forward, one back (on two idle cores, a ResNet-20 takes 5 ms)
 _PER_ELEMENT, _PER_MAC = 4e-9, 4e-11

@@ -151,15 +151,15 @@ def test_untrusted_inputs_are_not_trained_on() -> None:
 
 def test_the_extent_follows_effort_and_size() -> None:
     small = load(MODELS / "digits_mlp.onnx")
-    assert [extent(small, effort, None, None) for effort in Effort] == [(100, 64), (400, 64), (1600, 64)]
-    assert extent(small, Effort.BALANCED, None, 7) == (7, 64)
+    assert [extent(small, effort, None, None) for effort in Effort] == [(200, 32), (800, 32), (3200, 32)]
+    assert extent(small, Effort.BALANCED, None, 7) == (7, 32)
     with pytest.raises(onnxfold.RequestError, match="--steps must be at least 1, not 0"):
         extent(small, Effort.BALANCED, None, 0)
     text = "(float[N,3,512,512] x) => (float y) { y = Conv <pads: ints = [1, 1, 1, 1]> (x, w) }"
     large = load(model(text, {"w": (64, 3, 3, 3)}))
     assert costs(large).macs({}) > 4e8
     steps, batch = extent(large, Effort.BALANCED, None, None)
-    assert steps <= 400 and batch < 64
+    assert steps <= 800 and batch < 32
 
 
 # through the front door ---------------------------------------------------------------------------------------------
