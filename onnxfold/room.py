@@ -18,7 +18,7 @@ from .tables import in_bytes
 
 _FLOAT = 4  # bytes that a parameter takes in a session on the CPU, whatever it takes in the file
 _SESSION = 2  # times the parameters: as they are loaded, and as kernels want them
-_LIBRARIES = 200e6  # bytes of the process before it reads a weight
+_LIBRARIES = 250e6  # bytes of the process before it reads a weight
 _ANALYSING, _ANALYSED = 130, 40  # bytes for every atom of the graph: at most, and from then on
 _BALANCING = 24  # bytes for every feature, where all are in memory at once
 _BLOCKS = 300e6  # bytes for features in blocks
