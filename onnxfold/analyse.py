@@ -353,7 +353,7 @@ class _Analyser:
             at = count.at.at
             given = "" if at is None or at.input is None else node.inputs[at.input]
             if at and given and single(*self._seen, given, at.index or 0):
-                self.counts[i] = node, Count(count.of, replace(at, plain=True), count.sign)
+                self.counts[i] = node, Count(count.of, replace(at, lengths=count.at.sources), count.sign)
                 continue
             for axis in (count.of, *sources):
                 self._pin(axis, Reason(f"{node.op} takes this length from another axis", node.label))

@@ -30,13 +30,13 @@ from .tensors import Pending, deferred, made, replaced
 
 @dataclass(frozen=True)
 class Integer:
-    """The integer at `at` of node `node`: its value after the fold, and the lengths that it counts before and after."""
+    """The integer at `at` of node `node`, its value after the fold, and whether it is `new`, or what is computed in its
+    place."""
 
     node: int
     at: At
     value: int
-    before: int
-    after: int
+    new: bool
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,14 @@ def edits(
         make = partial(_merged, model, analysis, name, parts, kept)
         later = lazy and all(p.blocks == 1 for p, _, _ in parts) and model.constants.outside(name) is not None
         arrays[name] = Pending(_shape(model, analysis, name, parts, kept), make) if later else make()
-    integers = [(r, int(kept[r.of].sum())) for r in analysis.recounts]
+    integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
     return Edits(
         arrays,
-        [Integer(r.node, r.at, r.sign * left, len(r.of), left) for r, left in integers],
-        analysis.lengths(removed),
+        [
+            Integer(r.node, r.at, r.sign * left, left != len(r.of) or not r.at.lengths.isdisjoint(lengths))
+            for r, left in integers
+        ],
+        lengths,
         {n: _scheme(model, analysis, n, parts, kept) for n, parts in changes.items() if n in model.constants.stored},
     )
 
@@ -209,7 +212,7 @@ def emit(model: Model, changes: Edits) -> ModelProto:
 
 @dataclass(frozen=True)
 class Number:
-    """Element `index` of a list: its new value; `plain` as in `At`."""
+    """Element `index` of a list: its new value; `plain`: in place of all that computes it."""
 
     index: int
     value: int
@@ -300,7 +303,7 @@ class _Patch:
         lists: dict[tuple[int, str | None, int | None], list[Integer]] = {}
         for one in changes:
             lists.setdefault((one.node, one.at.attr, one.at.input), []).append(one)
-        lists = {key: counted for key, counted in lists.items() if any(c.before != c.after for c in counted)}
+        lists = {key: counted for key, counted in lists.items() if any(c.new for c in counted)}
         computed = dict[str, dict[tuple[int, int], list[Integer]]]()
         for (index, attr, number), counted in lists.items():
             node = self.nodes[index]
@@ -311,7 +314,7 @@ class _Patch:
             assert number is not None
             name = node.input[number] if number < len(node.input) else ""
             if name and name not in self.model.constants:
-                computed.setdefault(name, {})[index, number] = [c for c in counted if c.before != c.after]
+                computed.setdefault(name, {})[index, number] = [c for c in counted if c.new]
             else:
                 self._set_input(node, number, values, counted[0].at.instead_of)
         for name, readers in computed.items():
@@ -322,7 +325,7 @@ class _Patch:
         else in a list of its own for every set of numbers."""
         wanted = dict[tuple[Number, ...], list[tuple[int, int]]]()
         for reader, counted in readers.items():
-            numbers = tuple(Number(c.at.index or 0, c.value, c.at.plain) for c in counted)
+            numbers = tuple(Number(c.at.index or 0, c.value, bool(c.at.lengths)) for c in counted)
             wanted.setdefault(numbers, []).append(reader)
         alone = len(wanted) == 1 and self.uses[name] == len(readers)
         for numbers, who in wanted.items():

@@ -44,15 +44,15 @@ class Axis:
 class At:
     """A place in a node that holds an integer: attribute `attr`, or input number `input`; `index` within a list.
 
-    A missing list is created when it must be written; then the attribute `instead_of` goes. `plain`: a number is to
-    stand there, whatever it was computed from.
+    A missing list is created when it must be written; then the attribute `instead_of` goes. A plain number is to stand
+    there in place of what was computed from the lengths `lengths`, (tensor, axis) pairs, where there are any.
     """
 
     attr: str | None = None
     input: int | None = None
     index: int | None = None
     instead_of: str | None = None
-    plain: bool = False
+    lengths: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,10 @@ class ShapeValues:
             if copied is None:
                 return None
             numbers = copied
-        return np.array(numbers, _KINDS.get(self.dtype(name), np.int64)).reshape(values.shape)
+        try:
+            return np.array(numbers, _KINDS.get(self.dtype(name), np.int64)).reshape(values.shape)
+        except OverflowError:  # no length
+            return None
 
     def _copying(self, target: Values, node: Node) -> list[int | None] | None:
         """The target of a Reshape with 0 for open dimensions that are copied; None if it has others."""

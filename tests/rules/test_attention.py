@@ -43,6 +43,23 @@ GROUPED = {
     "joined": [0, T, 2 * H * D],
 }  # fmt: skip
 
+# in one node: 4 heads of 8
+WIDE = {"q": (WIDTH, 32), "k": (WIDTH, 32), "v": (WIDTH, 32), "o": (32, WIDTH), "w": (WIDTH, 96), "b": (96,)}
+QKV_APART = "q1 = MatMul(x, q) k1 = MatMul(x, k) v1 = MatMul(x, v)"
+EVERY = """d = Shape<start=0, end=1>(x) e = Concat<axis=0>(d, tokens) at = Expand(range, e)"""
+TABLES = {"range": [[0, 1, 2, 3, 4]], "tokens": [T], "cosines": np.cos(np.outer(np.arange(T), [1.0, 0.3, 0.1, 0.03])),
+          "sines": np.sin(np.outer(np.arange(T), [1.0, 0.3, 0.1, 0.03]))}  # fmt: skip
+TABLES = {n: np.asarray(v, np.float32) if n.endswith("s") and n != "tokens" else v for n, v in TABLES.items()}
+
+
+def fused(name: str, body: str, groups: tuple[int, ...] = (H,), opset: int = 17, **more: object) -> Case:
+    """`body` from x [N, tokens, width] to a [N, tokens, 32], and the output's projection."""
+    weights = more.pop("weights", WIDE)
+    text = f"(float[N,{T},{WIDTH}] x) => (float[N,{T},{WIDTH}] y) {{ {body} y = MatMul(a, o) }}"
+    used = {n: s for n, s in weights.items() if f" {n})" in text or f" {n}," in text}  # type: ignore[attr-defined]
+    return Case(name, text, used, groups, opset=opset, **more)  # type: ignore[arg-type]
+
+
 CASES = [
     attention("heads", f"{MADE} {QUERIES} {KEYS} {VALUES} {SCORES} {JOINED}"),
     attention("packed", f"""m = MatMul(x, w) f = Reshape(m, five) g = Transpose<perm=[2,0,3,1,4]>(f)
@@ -59,6 +76,26 @@ CASES = [
         refused=("MatMul mixes this axis",)),
     attention("heads-mixed-by-a-softmax", f"""{MADE} {QUERIES} {KEYS} {VALUES} s = MatMul(qt, kt) p = Softmax<axis=1>(s)
         {JOINED}""", (D,), refused=("Softmax mixes this axis",)),
+    fused("microsoft-packed", "a = com.microsoft.Attention<num_heads=4>(x, w, b)"),
+    fused("microsoft-packed-sizes", """a =
+        com.microsoft.Attention<num_heads=4, qkv_hidden_sizes=[32,32,32]>(x, w, b)"""),
+    fused("microsoft-apart", f"{QKV_APART} a = com.microsoft.MultiHeadAttention<num_heads=4>(q1, k1, v1)"),
+    fused("microsoft-apart-bias", f"{QKV_APART} a = com.microsoft.MultiHeadAttention<num_heads=4>(q1, k1, v1, b)"),
+    fused("microsoft-turned", f"""{EVERY} {QKV_APART}
+        q2 = com.microsoft.RotaryEmbedding<num_heads=4>(q1, at, cosines, sines)
+        k2 = com.microsoft.RotaryEmbedding(k1, at, cosines, sines)
+        a = com.microsoft.MultiHeadAttention<num_heads=4>(q2, k2, v1)""", values=TABLES,
+        refused=("RotaryEmbedding mixes this axis",)),
+    fused("microsoft-grouped", f"""{QKV_APART} d = Shape<start=0, end=1>(x) n = ConstantOfShape<value=int32[1]{{4}}>(d)
+        t = Cast<to=6>(total)
+        a = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=4>(q1, k1, v1, , , n, t)""",
+        values={"total": T}),
+    fused("opset23", f"{QKV_APART} a = Attention<q_num_heads=4, kv_num_heads=4>(q1, k1, v1)", opset=23),
+    fused("opset23-multi-query", f"{QKV_APART} a = Attention<q_num_heads=4, kv_num_heads=1>(q1, k1, v1)", opset=23,
+          weights={**WIDE, "k": (WIDTH, 8), "v": (WIDTH, 8)}, refused=("Attention mixes this axis",)),
+    fused("opset23-turned", f"""{EVERY} {QKV_APART} q2 = RotaryEmbedding<num_heads=4>(q1, cosines, sines, at)
+        a = Attention<q_num_heads=4, kv_num_heads=4>(q2, k1, v1)""", opset=23, values=TABLES,
+          refused=("RotaryEmbedding mixes this axis",)),
 ]  # fmt: skip
 
 
