@@ -33,10 +33,25 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         copy.graph.node.extend([*front, *nodes])
         model = copy
     try:
-        plain = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
-        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=plain)
+        follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=follow)
     except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
         return model
+
+
+def negative(bare: ModelProto) -> str:
+    """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image), in words; '' if
+    there is none, or an input has length 0.
+
+    Where a Slice cuts it, inference ends the whole process, onnx's and onnxruntime's.
+    """
+    if any(d.HasField("dim_value") and d.dim_value < 1 for v in bare.graph.input for d in v.type.tensor_type.shape.dim):
+        return ""
+    for value in infer_shapes(bare).graph.value_info:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0:
+                return f"'{value.name}' would be {dim.dim_value} long"
+    return ""
 
 
 def absurd(value: NDArray[Any]) -> bool:

@@ -17,7 +17,7 @@ from .constants import Constants
 from .errors import ModelError, RequestError
 from .external import check_tensor, external_file, external_length, external_tensors
 from .graph import Graph, plain_domains, read_graph, skeleton
-from .inference import consistent
+from .inference import consistent, negative
 from .shapes import probed, shaped
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message
@@ -89,6 +89,10 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
     bare = consistent(skeleton(proto, input_shapes))
+    if reason := negative(bare):
+        raise ModelError(
+            f"{what} cannot be run: {reason} (a kernel larger than what it is for): export the model again"
+        )
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)

@@ -8,6 +8,7 @@ from helpers import model, oracles_hold
 from onnx import ModelProto, numpy_helper
 
 import onnxfold
+from onnxfold.errors import ModelError
 from onnxfold.inference import absurd
 from onnxfold.model import load
 
@@ -99,3 +100,15 @@ def test_a_list_as_long_as_no_list_is(op: str) -> None:
 )
 def test_which_lengths_are_absurd(value: list[int], found: bool) -> None:
     assert absurd(np.array(value)) is found
+
+
+@pytest.mark.parametrize("side", [8, 0])
+def test_a_kernel_larger_than_its_image(side: int) -> None:
+    """onnxruntime ends the process where a Slice cuts such a tensor (found by mutation). Of an input of length 0, which
+    stands for any, nothing is known."""
+    proto = model(f"(float[N,3,{side},{side}] x) => (float y) {{ h = Conv(x, w) y = Relu(h) }}", {"w": (4, 3, 20, 3)})
+    if side:
+        with pytest.raises(ModelError, match="'h' would be -11 long"):
+            load(proto)
+    else:
+        load(proto)
