@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from .graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
 from .holders import packed_weight
 
 _LIST = 1024  # numbers: longer constants give no shapes
+_ENDS = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
+_TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Split", "Range", "Pad")
 
 
 def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
@@ -54,22 +56,27 @@ def negative(bare: ModelProto) -> str:
     return ""
 
 
-def absurd(value: NDArray[Any]) -> bool:
-    """Whether integers are lengths that no tensor has, and not one that stands for "to the end" either.
+def absurd(value: NDArray[Any], ends: Container[int] = _ENDS) -> bool:
+    """Whether integers are lengths that no tensor has, and none of `ends`, which stand for "to the end".
 
     onnx's data propagation makes lists as long as they say.
     """
-    ends = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
     large = np.abs(value.astype(np.float64)) > LONGEST if value.dtype.kind in "iu" else np.zeros(0, bool)
     return bool(large.any()) and any(abs(int(v)) not in ends for v in value[large].ravel())
 
 
 def _absurd_constants(model: ModelProto) -> bool:
-    held = [t for t in model.graph.initializer if t.data_type in (TensorProto.INT64, TensorProto.INT32)]
+    """Whether a constant of the main graph is `absurd`, or "to the end" where a length is asked for."""
+    integers = (TensorProto.INT64, TensorProto.INT32)
+    held = {t.name: t for t in model.graph.initializer if t.data_type in integers}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            held += [a.t for a in node.attribute if a.name == "value" and a.t.data_type == TensorProto.INT64]
-    return any(absurd(numpy_helper.to_array(t)) for t in held if math.prod(t.dims) <= _LIST)
+            held.update(
+                (node.output[0], a.t) for a in node.attribute if a.name == "value" and a.t.data_type in integers
+            )
+    lengths = {name for node in model.graph.node if node.op_type in _TAKE_LENGTHS for name in node.input}
+    short = {name: numpy_helper.to_array(t) for name, t in held.items() if math.prod(t.dims) <= _LIST}
+    return any(absurd(value, () if name in lengths else _ENDS) for name, value in short.items())
 
 
 def infer_node(

@@ -8,7 +8,7 @@ from helpers import model, oracles_hold
 from onnx import ModelProto, numpy_helper
 
 import onnxfold
-from onnxfold.errors import ModelError
+from onnxfold.errors import ModelError, OnnxFoldError
 from onnxfold.inference import absurd
 from onnxfold.model import load
 
@@ -93,6 +93,17 @@ def test_a_list_as_long_as_no_list_is(op: str) -> None:
     ]
     held.CopyFrom(numpy_helper.from_array(np.array([2**40]), held.name))
     assert load(proto).graph.tensor("m").shape == ("N", 12)
+
+
+def test_to_the_end_is_no_length() -> None:
+    """2^63 - 1 ends a Slice, but is no target of a Reshape (found by mutation: gigabytes of zeros)."""
+    lists = {"o": [0], "one": [1], "rest": [-1, 8], "last": [2**63 - 1]}
+    proto = net("float[N,8] b", f"s = Slice(b, o, last, one) d = Reshape(s, rest) {MLP.replace('(b', '(d')}", **lists)
+    assert load(proto).graph.tensor("m").shape == ("N", 12)
+    (rest,) = [t for t in proto.graph.initializer if t.name == "rest"]
+    rest.CopyFrom(numpy_helper.from_array(np.array([2**63 - 1, 8]), "rest"))
+    with pytest.raises(OnnxFoldError):
+        onnxfold.fold(proto, ratio=0.3, effort="fast", latency=False)
 
 
 @pytest.mark.parametrize(
