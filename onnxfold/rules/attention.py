@@ -177,7 +177,7 @@ def _grouped(
 ) -> Iterator[Fact]:  # fmt: skip
     """Q, K, V and Y (`sides`), where `heads` / `kv` query heads in a row read one key head."""
     q, k, v, y = sides
-    if any(side.size is None for side in sides) or q.size % heads or k.size % kv or v.size % kv:  # type: ignore[operator]
+    if not all(map(len, sides)) or len(q) % heads or len(k) % kv or len(v) % kv:
         yield Refuse(_FEW)
         return
     if kv == 1:  # all read the same keys and values, which stay; query heads are alike

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from attending import TWO_LAYERS, WIDTH, D, H, T
@@ -24,12 +26,12 @@ KEYS = "kh = Reshape(k1, heads) kt = Transpose<perm=[0,2,3,1]>(kh)"
 MADE = "q0 = MatMul(x, q) q1 = Add(q0, c) k1 = MatMul(x, k) v1 = MatMul(x, v)"
 
 
-def attention(name: str, body: str, groups: tuple[int, ...] = (H,), **more: object) -> Case:
+def attention(name: str, body: str, groups: tuple[int, ...] = (H,), **more: Any) -> Case:
     """`body` from x [N, tokens, width] to y."""
-    weights = {**QKV, **more.pop("weights", {})}  # type: ignore[dict-item]
-    values = {**SPLIT, **more.pop("values", {})}  # type: ignore[dict-item]
+    weights = {**QKV, **more.pop("weights", {})}
+    values = {**SPLIT, **more.pop("values", {})}
     text = f"(float[N,{T},{WIDTH}] x) => (float y) {{ {body} }}"
-    return Case(name, text, {n: s for n, s in weights.items() if f" {n})" in body}, groups, values, **more)  # type: ignore[arg-type]
+    return Case(name, text, {n: s for n, s in weights.items() if f" {n})" in body}, groups, values, **more)
 
 
 def shared(k: str) -> str:
@@ -52,12 +54,12 @@ TABLES = {"range": [[0, 1, 2, 3, 4]], "tokens": [T], "cosines": np.cos(np.outer(
 TABLES = {n: np.asarray(v, np.float32) if n.endswith("s") and n != "tokens" else v for n, v in TABLES.items()}
 
 
-def fused(name: str, body: str, groups: tuple[int, ...] = (H,), opset: int = 17, **more: object) -> Case:
+def fused(name: str, body: str, groups: tuple[int, ...] = (H,), opset: int = 17, **more: Any) -> Case:
     """`body` from x [N, tokens, width] to a [N, tokens, 32], and the output's projection."""
     weights = more.pop("weights", WIDE)
     text = f"(float[N,{T},{WIDTH}] x) => (float[N,{T},{WIDTH}] y) {{ {body} y = MatMul(a, o) }}"
-    used = {n: s for n, s in weights.items() if f" {n})" in text or f" {n}," in text}  # type: ignore[attr-defined]
-    return Case(name, text, used, groups, opset=opset, **more)  # type: ignore[arg-type]
+    used = {n: s for n, s in weights.items() if f" {n})" in text or f" {n}," in text}
+    return Case(name, text, used, groups, opset=opset, **more)
 
 
 CASES = [
