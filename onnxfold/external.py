@@ -25,37 +25,38 @@ _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # ele
 
 def check_tensor(tensor: TensorProto) -> None:
     """Raise ModelError unless the shape of a tensor is possible and its raw bytes, if it has them, fill it."""
+    what = f"weight '{tensor.name}'" if tensor.name else "a constant without a name"
     if tensor.data_type not in TensorProto.DataType.values():
         raise ModelError(
-            f"weight '{tensor.name}' has element type {tensor.data_type}, which onnx {onnx.__version__} does not know: "
+            f"{what} has element type {tensor.data_type}, which onnx {onnx.__version__} does not know: "
             "install a newer onnx"
         )
     if any(d < 0 for d in tensor.dims) or math.prod(tensor.dims) >= 2**48:
-        raise ModelError(f"weight '{tensor.name}' has the impossible shape {list(tensor.dims)}: export the model again")
+        raise ModelError(f"{what} has the impossible shape {list(tensor.dims)}: export the model again")
     needed = _bytes(tensor)
     if needed is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
         raise ModelError(
-            f"weight '{tensor.name}' of shape {list(tensor.dims)} needs {needed} bytes but has {len(tensor.raw_data)}: "
+            f"{what} of shape {list(tensor.dims)} needs {needed} bytes but has {len(tensor.raw_data)}: "
             "export the model again"
         )
 
 
-def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor stored outside the file: initializers, tensor attributes, those of bodies, functions, training."""
+def every_tensor(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a model holds: initializers and tensor attributes, those of bodies, functions, training."""
 
     def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
         for node in nodes:
             for attribute in node.attribute:
-                yield from (t for t in (attribute.t, *attribute.tensors) if uses_external_data(t))
+                yield from (attribute.t, *attribute.tensors)
                 yield from of_sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
             for body in subgraphs(node):
                 yield from of_graph(body)
 
     def of_sparse(tensors: Iterable[SparseTensorProto]) -> Iterator[TensorProto]:
-        yield from (t for sparse in tensors for t in (sparse.values, sparse.indices) if uses_external_data(t))
+        yield from (t for sparse in tensors for t in (sparse.values, sparse.indices))
 
     def of_graph(graph: GraphProto) -> Iterator[TensorProto]:
-        yield from (t for t in graph.initializer if uses_external_data(t))
+        yield from graph.initializer
         yield from of_sparse(graph.sparse_initializer)
         yield from inside(graph.node)
 
@@ -65,6 +66,11 @@ def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     for step in proto.training_info:
         yield from of_graph(step.initialization)
         yield from of_graph(step.algorithm)
+
+
+def external_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Those of `every_tensor` that are stored outside the file."""
+    return (tensor for tensor in every_tensor(proto) if uses_external_data(tensor))
 
 
 def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:

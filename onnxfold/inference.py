@@ -11,11 +11,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from .bodies import captures, subgraphs
 from .graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
 from .holders import packed_weight
 
 _LIST = 1024  # numbers: longer constants give no shapes
 _ENDS = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
+# what can leave a length below 0: a window larger than what it moves over, negative pads
+_WINDOWED = (
+    "Conv", "ConvInteger", "QLinearConv", "FusedConv", "ConvTranspose", "DeformConv", "AveragePool", "MaxPool",
+    "LpPool", "QLinearAveragePool", "Pad",
+)  # fmt: skip
 _TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Split", "Range", "Pad")
 
 
@@ -45,15 +51,48 @@ def negative(bare: ModelProto) -> str:
     """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image), in words; '' if
     there is none, or an input has length 0.
 
-    Where a Slice cuts it, inference ends the whole process, onnx's and onnxruntime's.
+    Where a Slice cuts such a tensor, inference ends the whole process, onnx's and onnxruntime's: so what leads to a
+    Slice is looked at without it first.
     """
     if any(d.HasField("dim_value") and d.dim_value < 1 for v in bare.graph.input for d in v.type.tensor_type.shape.dim):
         return ""
-    for value in infer_shapes(bare).graph.value_info:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:
-                return f"'{value.name}' would be {dim.dim_value} long"
+    stages = _stages(bare)
+    for last in sorted(set(stages)):
+        part = _undeclared(bare)
+        del part.graph.node[:]
+        part.graph.node.extend(n for n, stage in zip(bare.graph.node, stages, strict=True) if stage <= last)
+        for value in [*(inferred := infer_shapes(part).graph).value_info, *inferred.output]:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_value < 0:
+                    return f"'{value.name}' would be {dim.dim_value} long"
     return ""
+
+
+def _stages(bare: ModelProto) -> list[int]:
+    """By node of the main graph: how many times windows, and then a Slice of what they give, lie before it. (Bodies and
+    functions may hold a Slice.)"""
+    functions = {(f.domain, f.name) for f in bare.functions}
+    stage_of, windowed, stages = dict[str, int](), set[str](), []
+    for node in bare.graph.node:
+        names = [*node.input, *captures(node)]
+        stage = max((stage_of.get(name, 0) for name in names), default=0)
+        seen = any(name in windowed and stage_of[name] == stage for name in names)
+        if seen and (node.op_type == "Slice" or (node.domain, node.op_type) in functions or any(subgraphs(node))):
+            stage, seen = stage + 1, False
+        stage_of.update((name, stage) for name in node.output)
+        windowed.update(node.output if seen or node.op_type in _WINDOWED else ())
+        stages.append(stage)
+    return stages
+
+
+def _undeclared(bare: ModelProto) -> ModelProto:
+    """A copy of `bare` that says the shapes of its inputs only."""
+    free = ModelProto()
+    free.CopyFrom(bare)
+    del free.graph.value_info[:]
+    for value in free.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return free
 
 
 def absurd(value: NDArray[Any], ends: Container[int] = _ENDS) -> bool:
@@ -108,12 +147,7 @@ def infer_node(
 def consistent(bare: ModelProto) -> ModelProto:
     """`bare` (a skeleton) without declared shapes that contradict what its operators give; the rest fill gaps."""
     graph = bare.graph
-    free = ModelProto()
-    free.CopyFrom(bare)
-    del free.graph.value_info[:]
-    for value in free.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    found = infer_shapes(free).graph
+    found = infer_shapes(_undeclared(bare)).graph
     inferred = {v.name: shape_of(v) for v in [*found.value_info, *found.output]}
     kept = [v for v in graph.value_info if _agree(shape_of(v), inferred.get(v.name))]
     if len(kept) < len(graph.value_info):

@@ -15,7 +15,7 @@ from onnx import ModelProto
 from .bodies import captures
 from .constants import Constants
 from .errors import ModelError, RequestError
-from .external import check_tensor, external_file, external_length, external_tensors
+from .external import check_tensor, every_tensor, external_file, external_length, external_tensors
 from .graph import Graph, plain_domains, read_graph, skeleton
 from .inference import consistent, negative
 from .shapes import probed, shaped
@@ -80,7 +80,7 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
 def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
     proto = _sorted(proto)
     folder = path.absolute().parent if path else None
-    for tensor in proto.graph.initializer:
+    for tensor in every_tensor(proto):
         check_tensor(tensor)
     for tensor in external_tensors(proto):
         if folder is None:
@@ -88,11 +88,12 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         external_file(tensor, folder)
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
-    bare = consistent(skeleton(proto, input_shapes))
+    bare = skeleton(proto, input_shapes)
     if reason := negative(bare):
         raise ModelError(
             f"{what} cannot be run: {reason} (a kernel larger than what it is for): export the model again"
         )
+    bare = consistent(bare)
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)

@@ -104,6 +104,9 @@ BROKEN: dict[str, Callable[[ModelProto], Any]] = {
     "cycle": lambda p: p.graph.node[0].input.__setitem__(0, "s"),
     "no inputs of a node": lambda p: p.graph.node[0].ClearField("input"),
     "weight too short": lambda p: setattr(p.graph.initializer[0], "raw_data", b"1234"),
+    "constant too long": lambda p: p.graph.node.append(
+        helper.make_node("Constant", [], ["k"], value=TensorProto(data_type=16, dims=[1], raw_data=b"12345678"))
+    ),
     "negative dimension": lambda p: p.graph.initializer[0].dims.__setitem__(0, -16),
     "huge dimension": lambda p: p.graph.initializer[0].dims.__setitem__(0, 2**60),
     "no element type": lambda p: setattr(p.graph.initializer[0], "data_type", 0),
