@@ -20,7 +20,7 @@ from .choices import Option, connected, settled
 from .constants import FLOATS
 from .errors import RuleError
 from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
-from .graph import Node
+from .graph import Node, period
 from .lists import single, source
 from .model import Model
 from .refusals import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, Refusal, parameters, refusals
@@ -218,7 +218,7 @@ class _Analyser:
 
     def _tie(self, node: Node, tie: Tie) -> None:
         a, b = tie.a, tie.b
-        if a.size is None or b.size is None:
+        if a.size is None or b.size is None or (0 < len(a) != len(b) > 0 and self._repeats(node)):
             self._pin(a, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
             self._pin(b, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
         elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
@@ -230,6 +230,11 @@ class _Analyser:
             self.ties.append((a.atoms, b.atoms))
         elif 0 in (a.size, b.size) and max(a.size, b.size) > 1:  # length 1 broadcasts, length 0 does not
             raise RuleError(f"the rule for {node.op} ties {a.size} to {b.size} positions at '{node.label}'")
+
+    def _repeats(self, node: Node) -> bool:
+        """Whether some tensor here is an unknown multiple of something long: a tied one may fix how many times."""
+        shapes = (self.model.graph.tensor(name).shape or () for name in (*node.inputs, *node.outputs) if name)
+        return any(period(dim) for shape in shapes for dim in shape)
 
     def _count(self, node: Node, count: Count) -> None:
         at = count.at

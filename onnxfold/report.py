@@ -136,7 +136,14 @@ class FoldReport:
         if self.refinement is not None and self.refinement.kept:
             parts.append(str(self.refinement))
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        return ", ".join(parts) + "".join(f"; {note}" for note in (*refused, *self.check.notes))
+        lost = [f"nothing is left of '{self._lost}': fold less, or give --calibration"] if self._lost else []
+        return ", ".join(parts) + "".join(f"; {note}" for note in (*lost, *refused, *self.check.notes))
+
+    @property
+    def _lost(self) -> str:
+        """An output to whose original zeros would be nearer; '' if there is none."""
+        worst = None if self.check is None else self.check.worst
+        return worst.name if worst is not None and worst.relative_l2 >= 1 else ""
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
@@ -177,8 +184,9 @@ class FoldReport:
         if self.check is None:
             return Text(self.verdict, style="bold")
         mark, style = ("✔ ", "green") if self.check.passed else ("✘ ", "red")
-        if self.check.passed and not any(done.status == "ok" for done in self.check.providers):
-            mark, style = "! ", "yellow"  # nothing speaks against it, but nothing was measured
+        measured = any(done.status == "ok" for done in self.check.providers)
+        if self.check.passed and (self._lost or not measured):
+            mark, style = "! ", "yellow"  # a sound file, but its outputs are lost, or nothing is known of them
         return Text(mark, style=style).append(self.verdict, style="bold" if self.check.passed else "red")
 
     def _sizes(self, after: Size, check: Check) -> Table:

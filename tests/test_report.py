@@ -151,6 +151,15 @@ def test_unmeasured_verdict_gets_no_tick() -> None:
     assert "\n! file -50 %" in shown(report) and "✔" not in shown(report)
 
 
+def test_outputs_that_are_lost_get_no_tick() -> None:
+    errors = [OutputError("logits", value, 0.1, -1.0, 1.5, None) for value in (0.99, 1.0)]
+    near, lost = (
+        example(providers=(ProviderCheck("CPUExecutionProvider", "ok", "", None, None, (error,)),)) for error in errors
+    )
+    assert "\n✔ file -50 %" in shown(near, 200) and "nothing is left" not in near.verdict
+    assert "\n! file -50 %" in shown(lost, 200) and "nothing is left of 'logits': fold less" in lost.verdict
+
+
 def test_long_lists_are_cut_unless_verbose() -> None:
     groups = tuple(GroupReport(f"group {i:02}", 64, 64 - i, 1, 3, 0.1, ("a",), ("b",), "") for i in range(40))
     report = replace(example(), groups=groups)

@@ -8,6 +8,7 @@ from helpers import model, oracles_hold
 from onnx import ModelProto, numpy_helper
 
 import onnxfold
+from onnxfold.analyse import analyse
 from onnxfold.errors import ModelError, OnnxFoldError
 from onnxfold.inference import absurd
 from onnxfold.model import load
@@ -131,3 +132,10 @@ def test_what_a_slice_cuts_is_looked_at_before_it() -> None:
     { g = Conv(x, v) s = Slice(g, one, all, a) h = Conv<dilations = [1, 100]>(s, w) y = Slice(h, one, all, a) }"""
     with pytest.raises(ModelError, match="'h' would be -168 long"):
         load(model(text, {"v": (4, 3, 1, 1), "w": (4, 4, 3, 3)}))
+
+
+def test_a_multiple_that_only_its_reader_fixes() -> None:
+    """x [1, N, 6] is flattened to "N by 6" for a Gemm of 24 (found by mutation): unfoldable there, and no error."""
+    text = "(float[1,N,6] x) => (float[1,5] y) { f = Flatten (x) h = Gemm <transB: int = 1> (f, v) y = MatMul (h, w) }"
+    found = analyse(load(model(text, {"v": (8, 24), "w": (8, 5)})))
+    assert [group.size for group in found.groups] == [8]

@@ -1,4 +1,5 @@
-"""Inputs for a model whose data nobody gave: deep inversion where it applies, random inputs where it does not."""
+"""Inputs for a model whose data nobody gave: deep inversion where the model holds something of its data, pictures of
+shapes where it takes images and holds nothing, class spread for other classifiers, random inputs for the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from ..progress import Progress, silent
 from ..session import SHORT, InputSpec, Session
 from ..store import inline
 from .inversion import invert
-from .problem import Problem, UnsuitableError, pose
+from .leaves import KIND as PICTURES
+from .leaves import leaves, takes_pictures
+from .problem import CLASSES, Problem, UnsuitableError, pose
 from .words import words
 
 
@@ -81,10 +84,13 @@ def synthesize(
     if written is not None:
         feeds, kind, note = written
         return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
+    pictures = _pictures(specs, count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose(model, specs, count, shapes, provider, apart, seed)
+            if problem.terms.goal is CLASSES and pictures is not None:
+                break
             found = invert(problem, count, steps, seed, seconds, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
@@ -94,8 +100,23 @@ def synthesize(
             continue
         kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
         return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
+    if pictures is not None:
+        return Synthetic(pictures, PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
     return Synthetic(feeds, inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
+
+
+def _pictures(
+    specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]] | None:
+    """`count` pictures for a model of one input that takes such; None for another."""
+    if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None:
+        return None
+    spec = specs[0]
+    shape = (count, *inputs.concrete_shape(spec.shape, 1, shapes.get(spec.name))[1:])
+    if np.dtype(spec.dtype).kind != "f" or not takes_pictures(shape):
+        return None
+    return {spec.name: leaves(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}
 
 
 def _complete(
