@@ -13,6 +13,7 @@ from .errors import (
     NothingToFoldError,
     OnnxFoldError,
     PlanError,
+    QuantisationError,
     RequestError,
     RuleError,
     ValidationError,
@@ -33,6 +34,6 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 __all__ = [
     "Clusterer", "FoldReport", "FoldResult", "LayersReport", "Method", "ModelError", "NothingToFoldError",
-    "OnnxFoldError", "PlanError", "Recovery", "RequestError", "RuleError", "SweepReport", "ValidationError",
-    "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
+    "OnnxFoldError", "PlanError", "QuantisationError", "Recovery", "RequestError", "RuleError", "SweepReport",
+    "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip

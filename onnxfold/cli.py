@@ -79,7 +79,7 @@ before so that layers match; the shared weights and what follows them are fitted
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 70 a bug in onnxfold; 130 interrupted
+3 unreadable model; 4 nothing to fold; 5 cannot be quantised; 70 a bug in onnxfold; 130 interrupted
 """
 BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
@@ -363,12 +363,13 @@ def _large(parser: argparse.ArgumentParser) -> None:
 def _refining(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
     how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size; 800 at most)")
+    how.add_argument("--quantize", action="store_true", help="then INT8, by onnxruntime, with the same inputs")
 
 
 def _refined(options: argparse.Namespace) -> dict[str, Any]:
     if options.steps is not None and not options.refine:
         raise RequestError("--steps is for --refine: give both, or neither")
-    return {"refine": options.refine, "steps": options.steps}
+    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize}
 
 
 def _manner(options: argparse.Namespace) -> dict[str, Any]:

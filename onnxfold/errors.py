@@ -30,6 +30,12 @@ class NothingToFoldError(OnnxFoldError):
     exit_code = 4
 
 
+class QuantisationError(OnnxFoldError):
+    """The model cannot be quantised: it is already, onnxruntime's quantiser refuses or lacks something, too large."""
+
+    exit_code = 5
+
+
 class ValidationError(OnnxFoldError):
     """The folded model failed its checks and was not written. `report` (a FoldReport) says how."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from . import refinement
+from . import integers, refinement
 from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
@@ -89,6 +89,7 @@ def fold(
     synthetic: str | os.PathLike[str] | None = None,
     refine: bool = False,
     steps: int | None = None,
+    quantize: bool = False,
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -133,6 +134,9 @@ def fold(
         refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
             without labels; kept only where it helps on samples held back. The report says what came of it.
         steps: of that; None: what `effort` allows for a model of this size.
+        quantize: store the result in INT8, by onnxruntime's static quantisation with the samples. `max_error` and
+            `min_agreement` hold for the whole, other budgets for what comes before; where nothing can be folded within
+            them, the model is quantised as it is.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         clusterer: the compiled core, or scikit-learn's k-means.
@@ -154,7 +158,7 @@ def fold(
         announce: told before anything that takes long how long that may be.
 
     Raises:
-        RequestError, ModelError, NothingToFoldError, PlanError: see `onnxfold.errors`.
+        RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     begin = time.perf_counter()
@@ -169,6 +173,8 @@ def fold(
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     found = subject(model, input_shapes, manner.patterns, max_memory)
     loaded, prices = found.model, found.prices
+    if quantize:
+        integers.check_quantisable(loaded, found.streamed, calibration is not None or manner.effort is not Effort.FAST)
     if found.streamed:
         refuse_samples(calibration, manner.method, manner.recovery, budget.aim, refine)
         check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
@@ -183,7 +189,7 @@ def fold(
         announce(str(expected))
     evidence = None if found.streamed else gather_evidence(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
-        progress, usable, refine,
+        progress, usable, refine or quantize,
     )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
@@ -199,26 +205,41 @@ def fold(
             found, manner, evidence, input_shapes, progress, providers=usable, target=target,
             external_data=external_data, crew=crew, kept=kept,
         )  # fmt: skip
-        decision = planner.decide(budget)
+        planned = budget
+        if quantize:
+            value = integers.narrowed(budget.aim, budget.value, planner.trial, loaded, planner.evidence)
+            planned = replace(budget, value=value)
+        decision = planner.decide(planned)
         merges, proto, pending = decision.folded.merges, decision.folded.proto, decision.folded.pending
-        if not merges:
-            raise NothingToFoldError(planner.nothing_left(budget))
+        left = "" if merges else planner.nothing_left(budget)
+        if left and not quantize:
+            raise NothingToFoldError(left)
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
         refined: RefinementReport | None = None
-        if size is not None:
+        if size is not None and merges:
             maps = refinement.maps_of(found.analysis, merges)
             manners = manner.effort, seed
             proto, refined = trained(loaded, proto, planner.evidence, size, manners, maps, usable, progress)
             seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
+        step = integers.quantise(loaded, proto, planner.evidence, target, external_data) if quantize else None
+        if step is not None:
+            proto, external_data = step.proto, external_data or bool(loaded.data_files())
+            seconds["quantize"] = time.perf_counter() - begin - sum(seconds.values())
         within = None if kept is None else kept.staging
         with staged(proto, loaded, target, external_data, pending, progress, within) as written:
             seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
+            original, quantised = on_disk(loaded, Path(scratch)), None
             verdict = check(
-                on_disk(loaded, Path(scratch)), written.path, planner.feeds, providers=usable, missing=missing,
+                original, written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
                 too_large=found.streamed and not comparable(loaded, max_memory),
                 in_float32=None if found.streamed else _in_float32(loaded, proto),
             )  # fmt: skip
+            if step is not None:
+                verdict, quantised = step.judged(
+                    verdict, original, written, planner.feeds, latency, (budget.aim, budget.value)
+                )
+                verdict = replace(verdict, notes=(*verdict.notes, *([f"only quantised: {left}"] if left else [])))
             if found.streamed:
                 verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))
             if kept is not None:
@@ -236,7 +257,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices), refined,
+                coverage(found.analysis, prices), refined, quantisation=quantised,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)

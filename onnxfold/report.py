@@ -14,6 +14,7 @@ from rich.text import Text
 
 from .analyse import Refusal
 from .coverage import Coverage
+from .integers.report import QuantisationReport
 from .store import write_text
 from .tables import change, in_bytes, in_ms, in_percent, in_units, less, new_table, plain
 from .validate import Check, short
@@ -95,7 +96,8 @@ class Dropped:
 @dataclass(frozen=True)
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
-    analysed (compare), `refinement` where none was asked for. `shared`, `dropped`: what became of whole layers.
+    analysed (compare), `refinement` and `quantisation` where none was asked for. `shared`, `dropped`: what became of
+    whole layers.
     """
 
     model: str
@@ -111,6 +113,7 @@ class FoldReport:
     refinement: RefinementReport | None = None
     shared: tuple[Shared, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    quantisation: QuantisationReport | None = None
 
     @property
     def verdict(self) -> str:
@@ -135,6 +138,8 @@ class FoldReport:
             parts.append(f"output error {in_percent(worst.relative_l2)}")
         if self.refinement is not None and self.refinement.kept:
             parts.append(str(self.refinement))
+        if self.quantisation is not None:
+            parts.append(str(self.quantisation))
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
         lost = [f"nothing is left of '{self._lost}': fold less, or give --calibration"] if self._lost else []
         return ", ".join(parts) + "".join(f"; {note}" for note in (*lost, *refused, *self.check.notes))
@@ -169,6 +174,8 @@ class FoldReport:
             about = f"{in_bytes(self.before.file)}, {in_units(self.before.parameters)} parameters"
             about += f", {in_units(self.before.macs)} MACs" if self.before.macs else ""
             parts.append(Text(about, style="dim"))
+        if self.quantisation is not None:
+            parts += ["", self.quantisation.table()]
         if self.shared:
             parts += ["", self._shared()]
         if self.dropped:

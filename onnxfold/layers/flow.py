@@ -20,7 +20,9 @@ from ..features import Method
 from ..flow import FoldResult, fold, trained
 from ..images import Preprocess
 from ..inputs import DESCRIPTION
+from ..integers import check_quantisable, narrowed, quantise
 from ..model import Model, load
+from ..plan import Aim
 from ..progress import Progress, silent
 from ..recover import Recovery
 from ..refinement import extent
@@ -65,6 +67,7 @@ def fuse(
     samples: int = 128,
     refine: bool = False,
     steps: int | None = None,
+    quantize: bool = False,
     preprocess: Preprocess | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -94,16 +97,17 @@ def fuse(
             where samples can be had.
         effort: "fast" works from weights and probe inputs alone.
         refine, steps: train the weights of the result, shared ones as one, as in `onnxfold.fold`.
+        quantize: store the result in INT8 as there; what layers share they go on sharing.
         include, exclude: regular expressions on the names of layers and of blocks (their sums).
 
     Raises:
-        RequestError, ModelError, NothingToFoldError, PlanError: see `onnxfold.errors`.
+        RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     begin = time.perf_counter()
     if how is not None and share is target_size is max_error is None:
         max_error = DEFAULT_MAX_ERROR
-    limits = Limits(share, target_size, max_error)
+    limits = asked = Limits(share, target_size, max_error)
     kind, likeness = None if how is None else one_of(Fusion, how), one_of(Metric, metric)
     level, spent = one_of(Recovery, recovery), one_of(Effort, effort)
     if level not in _REPAIRS:
@@ -115,6 +119,8 @@ def fuse(
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     loaded = load(model, input_shapes)
+    if quantize:
+        check_quantisable(loaded, False, calibration is not None or spent is not Effort.FAST)
     size = extent(loaded, spent, input_shapes, steps) if refine else None
     first: FoldResult | None = None
     seconds: dict[str, float] = {}
@@ -138,10 +144,13 @@ def fuse(
         input_shapes,
         progress,
         usable,
-        refine,
+        refine or quantize,
     )
     work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
     seconds["samples"] = seconds.get("samples", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+    if quantize and limits.error is not None:
+        within = narrowed(Aim.QUALITY, limits.error, work.trial, loaded, evidence)
+        limits = replace(limits, error=within)
     dropped = work.dropping(str(drop_blocks)) if drop_blocks is not None else []
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
         target = Path(output) if output is not None else Path(scratch) / "fused.onnx"
@@ -156,11 +165,19 @@ def fuse(
         if size is not None:
             proto, refined = trained(loaded, proto, evidence, size, (spent, seed), {}, usable, progress)
             seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
+        step = quantise(loaded, proto, evidence, target, external_data) if quantize else None
+        if step is not None:
+            proto, external_data = step.proto, external_data or bool(loaded.data_files())
+            seconds["quantize"] = time.perf_counter() - begin - sum(seconds.values())
         with staged(proto, loaded, target, external_data) as written:
+            original, quantised = on_disk(loaded, Path(scratch)), None
             verdict = check(
-                on_disk(loaded, Path(scratch)), written.path, work.feeds, providers=usable, missing=missing,
+                original, written.path, work.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=work.described, latency=latency,
             )  # fmt: skip
+            if step is not None:
+                aim = None if asked.error is None else (Aim.QUALITY, asked.error)
+                verdict, quantised = step.judged(verdict, original, written, work.feeds, latency, aim)
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
             notes = (*verdict.notes, *(() if work.evidence is None else work.evidence.notes))
             if written.size > (limits.size or 1) * loaded.size:
@@ -175,14 +192,14 @@ def fuse(
                     "recovery": (Recovery.LEAST_SQUARES if work.repairs else Recovery.NONE).value, "seed": seed,
                     "include": list(include), "exclude": list(exclude), "fuse": None if kind is None else kind.value,
                     "metric": likeness.value, "share": limits.share, "file_share": limits.size,
-                    "largest_error": limits.error, "drop_blocks": None if drop_blocks is None else str(drop_blocks),
+                    "largest_error": asked.error, "drop_blocks": None if drop_blocks is None else str(drop_blocks),
                     "whole_blocks": whole, "aligned": align,
                 },
                 Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
                 Size(written.size, count_parameters(proto), costs(after, input_shapes).macs({})),
                 first.report.groups if first is not None else (), (), replace(verdict, notes=notes), seconds,
                 refinement=refined, shared=_shared(partition),
-                dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped),
+                dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped), quantisation=quantised,
             )  # fmt: skip
             if not verdict.passed:
                 error = ValidationError(f"{report.model}: the fused model was not written: {report.verdict}")
