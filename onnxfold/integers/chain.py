@@ -14,13 +14,14 @@ from onnx import ModelProto
 from ..bodies import every_node
 from ..errors import OnnxFoldError, PlanError, QuantisationError
 from ..graph import impossible
-from ..halves import BFLOAT16, holds
+from ..halves import HALF, holds
 from ..inputs import DESCRIPTION
 from ..model import PROTOBUF_LIMIT, Model
 from ..plan import Aim
 from ..samples import Samples
 from ..session import Feeds, Session
 from ..store import Staged, inline, size_written
+from ..tables import in_bytes
 from ..trial import Trial
 from ..validate import Check, brief, interleaved, output_error, short, timing_feeds
 from .quantiser import ACTIVATIONS_AS, WEIGHTS_AS, backend, in_int8, on_integers
@@ -47,8 +48,11 @@ def check_quantisable(model: Model, too_large: bool, sampled: bool) -> None:
             f"{name} is quantised already ({found.op_type} '{found.name or found.output[0]}'): fold it without "
             "--quantize, its weights stay integers"
         )
-    if holds(model.proto, BFLOAT16):
-        raise QuantisationError(f"{name} is in bfloat16, which onnxruntime does not quantise: export it in float32")
+    if any(holds(model.proto, kind) for kind in HALF):
+        raise QuantisationError(
+            f"{name} has weights or activations of 16 bits, which onnxruntime does not quantise for the CPU: export it "
+            "in float32"
+        )
     graph = model.proto.graph
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
         raise QuantisationError(
@@ -123,6 +127,9 @@ class Step:
                 f"INT8 is slower than floats on {short(report.provider)}: {1 / report.speedup:.2f}x the latency of the "
                 "same model without --quantize"
             )
+        if report.file_after >= report.file_before:
+            sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]
+            notes.append(f"INT8 takes more bytes than floats: {sizes[0]} against {sizes[1]}")
         if self.random:
             notes.append("ranges of activations come from random inputs: give --calibration")
         if kind is Aim.QUALITY and report.error_before <= value < report.error_after:

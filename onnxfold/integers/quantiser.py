@@ -5,7 +5,6 @@ onnxruntime, "Quantize ONNX Models" (https://onnxruntime.ai/docs/performance/mod
 
 from __future__ import annotations
 
-import importlib
 import logging
 import tempfile
 import warnings
@@ -34,14 +33,15 @@ _MOVED = ("DequantizeLinear", "QuantizeLinear")
 
 
 def backend() -> Any:
-    """onnxruntime.quantization. Raises QuantisationError where something that it imports is missing."""
+    """onnxruntime.quantization, imported when it is asked for (half a second). Raises QuantisationError where something that it imports is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return importlib.import_module("onnxruntime.quantization")
+            import onnxruntime.quantization as made
     except ImportError as error:
         missing = error.name or "a module"
         raise QuantisationError(f"--quantize cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
+    return made
 
 
 class Reader:
@@ -60,7 +60,8 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
     """`proto` (its weights inside it) in INT8, ranges of activations from `feeds`: their least and largest values.
 
     BatchNormalization is taken into the convolution before it, but for one whose weight other nodes read too: that
-    stays stored once. Interface and metadata stay. Raises whatever onnxruntime does.
+    stays stored once. Interface and metadata stay; weights that could be given as inputs cannot be
+    any more. Raises whatever onnxruntime does.
     """
     made = backend()
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch, _quietly():
@@ -97,6 +98,10 @@ def _prepared(made: Any, proto: ModelProto, scratch: Path) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(proto)
     version = next((o.version for o in copy.opset_import if o.domain in DEFAULT_DOMAINS), _OPSET)
+    stored = {tensor.name for tensor in copy.graph.initializer}
+    inputs = [value for value in copy.graph.input if value.name not in stored]  # what may be overridden is not fused
+    del copy.graph.input[:]
+    copy.graph.input.extend(inputs)
     if version < _OPSET:
         copy = onnx.version_converter.convert_version(copy, _OPSET)
     kept = _of_shared_weights(copy)
@@ -128,11 +133,15 @@ def _of_shared_weights(proto: ModelProto) -> Mapping[str, int]:
 
 
 def _as_before(made: ModelProto, proto: ModelProto) -> ModelProto:
-    """`made` with the notes of `proto`, and without declarations that nothing needs."""
+    """`made` with the notes and the interface of `proto`, and without declarations that nothing needs."""
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(made, field, getattr(proto, field))
     del made.metadata_props[:]
     made.metadata_props.extend(proto.metadata_props)
+    for mine, given in ((made.graph.input, proto.graph.input), (made.graph.output, proto.graph.output)):
+        types = {value.name: value for value in given}
+        for value in mine:
+            value.CopyFrom(types[value.name])
     declared = {value.name for value in proto.graph.value_info}
     values = [value for value in made.graph.value_info if value.name in declared]
     del made.graph.value_info[:]

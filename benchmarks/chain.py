@@ -1,0 +1,147 @@
+"""Fold, refine and INT8 as one chain, against INT8 alone at the same size: the table of docs/chain.md.
+
+    python benchmarks/chain.py [--steps N] [--keep FOLDER] [--write]
+
+A CIFAR-10 ResNet-56 as the tool makes it (`onnxfold IN OUT --quantize`), with unlabelled training images: INT8 alone, half
+of the multiply-accumulates and INT8, the same refined. Against INT8 alone at the same size: what floats reach in the bytes
+of INT8 alone, and what the chain reaches in those of a ResNet-20 in INT8. Latency is that of batch 1 on one thread as a
+share of the original's, medians of interleaved runs. `--keep` stores the models, and takes those that are there, so that
+latencies can be measured again when the machine is quiet; `--write` puts the table into docs/chain.md.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from figures import filled
+from latency import ratio
+from nets import Net, net, options, parsed
+
+import onnxfold
+from onnxfold.progress import on_terminal
+from onnxfold.session import Session
+
+LARGE, SMALL = "cifar10_resnet56_bn", "cifar10_resnet20_bn"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "chain.md"
+CLOSE = 0.02  # of the bytes: closer counts as the same size
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model: what it is, which rows it is `beside` at the same size, bytes of the file, latency over the original's,
+    top-1 in percent."""
+
+    title: str
+    beside: str
+    size: int
+    latency: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes models, each stored once in `folder`."""
+
+    large: Net
+    small: Net
+    folder: Path
+    steps: int | None
+
+    def made(self, name: str, real: Net, **how: Any) -> Path:
+        """The file of the model called `name`, made of `real` with these arguments of `onnxfold.fold`."""
+        target = self.folder / f"{name}.onnx"
+        if not target.exists():
+            how.setdefault("round_to", 1)
+            onnxfold.fold(
+                real.path, target, calibration=real.unlabelled, samples=len(real.unlabelled), latency=False,
+                progress=on_terminal, **how,
+            )  # fmt: skip
+        return target
+
+    def refined(self, name: str, **how: Any) -> Path:
+        """The same of the large network, refined."""
+        return self.made(name, self.large, refine=True, steps=self.steps, **how)
+
+
+def chain(work: Maker) -> Iterator[tuple[str, str, Path]]:
+    """(title, size class, file) of every row, from the largest file to the smallest."""
+    large, small = work.large, work.small
+    yield "ResNet-56", "", large.path
+    alone = work.made("int8", large, ratio=0.0, quantize=True)
+    yield "INT8 alone", "A", alone
+    share = alone.stat().st_size / large.path.stat().st_size
+    yield "fold, in floats", "A", work.made("floats", large, target_size=share)
+    yield "fold + refine, in floats", "A", work.refined("floats refined", target_size=share)
+    half = {"target_macs": 0.5}
+    folded = work.made("half int8", large, **half, quantize=True)
+    yield "fold to .50 of the MACs + INT8", "B", folded
+    yield "the same + refine", "B", work.refined("half refined int8", **half, quantize=True)
+    yield "ResNet-20", "", small.path
+    other = work.made("small int8", small, ratio=0.0, quantize=True)
+    floats = work.made("half", large, **half)
+    share = in_floats(other, ((alone, large.path), (folded, floats))) / large.path.stat().st_size
+    yield "ResNet-20, INT8 alone", "C", other
+    yield (
+        f"ResNet-56, fold to {share:.2f} of the bytes + INT8",
+        "C",
+        work.made("least int8", large, target_size=share, quantize=True),
+    )
+    yield "the same + refine", "C", work.refined("least refined int8", target_size=share, quantize=True)
+
+
+def in_floats(wanted: Path, known: tuple[tuple[Path, Path], tuple[Path, Path]]) -> float:
+    """Bytes in floats that make the file `wanted` in INT8, on the line through two `known` pairs (INT8, floats)."""
+    (y0, x0), (y1, x1) = ([file.stat().st_size for file in pair] for pair in known)
+    return x0 + (wanted.stat().st_size - y0) * (x1 - x0) / (y1 - y0)
+
+
+def measured(work: Maker, title: str, beside: str, path: Path, rounds: int) -> Row:
+    """One row; top-1 on the test images of the large network, which are those of the small one too."""
+    sessions = [Session(file.read_bytes(), threads=1) for file in (work.large.path, path)]
+    real = replace(work.large, path=path)
+    given = sessions[0].inputs[0].name
+    assert sessions[1].inputs[0].name == given, "both networks call their input the same"
+    latency = 1.0 if path == work.large.path else ratio(*sessions, {given: real.images[:1]}, rounds)
+    return Row(title, beside, path.stat().st_size, latency, real.top1(onnx.load(path)))
+
+
+def table(rows: list[Row]) -> str:
+    """As it stands in the page. Rows of a size class whose files are not of one size say by how much they differ."""
+    first: dict[str, int] = {}
+    lines = ["| | same size | file, kB | latency | top-1 |", "|---|---|---|---|---|"]
+    for row in rows:
+        off = row.size / first.setdefault(row.beside, row.size) - 1 if row.beside else 0.0
+        same = row.beside + (f" ({off:+.0%})" if abs(off) > CLOSE else "")
+        lines.append(f"| {row.title} | {same} | {row.size / 1000:.0f} | {row.latency:.2f} | {row.top1:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--steps", type=int, help="of refinement (default: the tool's)")
+    parser.add_argument("--samples", type=int, default=512, help="unlabelled training images, up to 512 (default)")
+    parser.add_argument("--rounds", type=int, default=300, help="runs of each model that latencies are medians of")
+    parser.add_argument("--keep", type=Path, help="folder for the models; those in it are not made again")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/chain.md")
+    asked = parsed(parser)
+    nets = [net(asked.data, name, asked.images, asked.samples) for name in (LARGE, SMALL)]
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for title, beside, path in chain(Maker(nets[0], nets[1], folder, asked.steps)):
+            rows.append(measured(Maker(nets[0], nets[1], folder, asked.steps), title, beside, path, asked.rounds))
+            print(rows[-1], flush=True)
+    made = table(rows)
+    print(made)
+    if asked.write:
+        PAGE.write_text(filled(PAGE.read_text(), "chain", made))
+
+
+if __name__ == "__main__":
+    main()
