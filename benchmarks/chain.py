@@ -2,18 +2,18 @@
 
     python benchmarks/chain.py [--steps N] [--keep FOLDER] [--write]
 
-A CIFAR-10 ResNet-56 as the tool makes it (`onnxfold IN OUT --quantize`), with unlabelled training images: INT8 alone, half
-of the multiply-accumulates and INT8, the same refined. Against INT8 alone at the same size: what floats reach in the bytes
-of INT8 alone, and what the chain reaches in those of a ResNet-20 in INT8. Latency is that of batch 1 on one thread as a
-share of the original's, medians of interleaved runs. `--keep` stores the models, and takes those that are there, so that
-latencies can be measured again when the machine is quiet; `--write` puts the table into docs/chain.md.
+A CIFAR-10 ResNet-56 as the tool makes it (`onnxfold IN OUT --quantize`), with unlabelled training images: INT8 alone,
+half of the multiply-accumulates and INT8, the same refined. Against INT8 alone at the same size: what floats reach in
+the bytes of INT8 alone, and what the chain reaches in those of a ResNet-20 in INT8. Latency is that of batch 1 on one
+thread as a share of the original's, medians of interleaved runs. `--keep` stores the models, and takes those that are
+there, so that latencies can be measured again when the machine is quiet; `--write` puts the table into docs/chain.md.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,14 @@ class Maker:
     small: Net
     folder: Path
     steps: int | None
+    round_to: int
 
     def made(self, name: str, real: Net, **how: Any) -> Path:
         """The file of the model called `name`, made of `real` with these arguments of `onnxfold.fold`."""
         target = self.folder / f"{name}.onnx"
         if not target.exists():
-            how.setdefault("round_to", 1)
             onnxfold.fold(
-                real.path, target, calibration=real.unlabelled, samples=len(real.unlabelled), latency=False,
+                real.path, target, round_to=self.round_to, calibration=real.unlabelled, samples=len(real.unlabelled), latency=False,
                 progress=on_terminal, **how,
             )  # fmt: skip
         return target
@@ -101,13 +101,11 @@ def in_floats(wanted: Path, known: tuple[tuple[Path, Path], tuple[Path, Path]]) 
 
 
 def measured(work: Maker, title: str, beside: str, path: Path, rounds: int) -> Row:
-    """One row; top-1 on the test images of the large network, which are those of the small one too."""
+    """One row. Both networks have the same test images, and call their input the same."""
     sessions = [Session(file.read_bytes(), threads=1) for file in (work.large.path, path)]
-    real = replace(work.large, path=path)
-    given = sessions[0].inputs[0].name
-    assert sessions[1].inputs[0].name == given, "both networks call their input the same"
-    latency = 1.0 if path == work.large.path else ratio(*sessions, {given: real.images[:1]}, rounds)
-    return Row(title, beside, path.stat().st_size, latency, real.top1(onnx.load(path)))
+    feeds = {sessions[0].inputs[0].name: work.large.images[:1]}
+    latency = 1.0 if path == work.large.path else ratio(*sessions, feeds, rounds)
+    return Row(title, beside, path.stat().st_size, latency, work.large.top1(onnx.load(path)))
 
 
 def table(rows: list[Row]) -> str:
@@ -125,6 +123,7 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--steps", type=int, help="of refinement (default: the tool's)")
     parser.add_argument("--samples", type=int, default=512, help="unlabelled training images, up to 512 (default)")
+    parser.add_argument("--round-to", type=int, default=8, help="kept widths are multiples of this (default 8)")
     parser.add_argument("--rounds", type=int, default=300, help="runs of each model that latencies are medians of")
     parser.add_argument("--keep", type=Path, help="folder for the models; those in it are not made again")
     parser.add_argument("--write", action="store_true", help="put the table into docs/chain.md")
@@ -132,10 +131,10 @@ def main() -> None:
     nets = [net(asked.data, name, asked.images, asked.samples) for name in (LARGE, SMALL)]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = asked.keep or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
-        for title, beside, path in chain(Maker(nets[0], nets[1], folder, asked.steps)):
-            rows.append(measured(Maker(nets[0], nets[1], folder, asked.steps), title, beside, path, asked.rounds))
+        work = Maker(nets[0], nets[1], asked.keep or Path(scratch), asked.steps, asked.round_to)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        for title, beside, path in chain(work):
+            rows.append(measured(work, title, beside, path, asked.rounds))
             print(rows[-1], flush=True)
     made = table(rows)
     print(made)

@@ -100,7 +100,7 @@ class Step:
             WEIGHTS_AS, ACTIVATIONS_AS, self.samples, *on_integers(self.proto), provider, self.size, written.size,
             error, worst, *times,
         )  # fmt: skip
-        return replace(verdict, notes=(*verdict.notes, *self._notes(verdict, report, aim))), report
+        return replace(verdict, notes=(*verdict.notes, *self._notes(report, aim))), report
 
     def _beside(
         self, original: Path, written: Path, feeds: Inputs, provider: str, latency: bool
@@ -120,7 +120,7 @@ class Step:
         integers = Session(written, provider)
         return error, interleaved(floats, integers, timing_feeds(floats, integers, given))
 
-    def _notes(self, verdict: Check, report: QuantisationReport, aim: tuple[Aim, float] | None) -> list[str]:
+    def _notes(self, report: QuantisationReport, aim: tuple[Aim, float] | None) -> list[str]:
         notes, (kind, value) = list[str](), aim or (None, 0.0)
         if report.slower and report.speedup is not None:
             notes.append(
