@@ -58,8 +58,8 @@ class Maker:
         target = self.folder / f"{name}.onnx"
         if not target.exists():
             onnxfold.fold(
-                real.path, target, round_to=self.round_to, calibration=real.unlabelled, samples=len(real.unlabelled), latency=False,
-                progress=on_terminal, **how,
+                real.path, target, round_to=self.round_to, calibration=real.unlabelled, samples=len(real.unlabelled),
+                latency=False, progress=on_terminal, **how,
             )  # fmt: skip
         return target
 

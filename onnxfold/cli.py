@@ -79,7 +79,7 @@ before so that layers match; the shared weights and what follows them are fitted
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 5 cannot be quantised; 70 a bug in onnxfold; 130 interrupted
+3 unreadable model; 4 nothing to fold; 5 not quantised; 70 a bug in onnxfold; 130 interrupted
 """
 BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
@@ -153,7 +153,7 @@ def _fold(given: Sequence[str]) -> int:
     budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
     budget.add_argument(
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
-        help="another --ratio for these groups or nodes; without --ratio, only they shrink",
+        help="another --ratio for these groups; without --ratio, only they shrink",
     )  # fmt: skip
     what = _which(parser)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")

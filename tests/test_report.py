@@ -51,6 +51,7 @@ def reports() -> list[FoldReport]:
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, refine=True, steps=4).report)
     images = {"image": np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)}
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images, quantize=True).report)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Gauge, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)

@@ -91,8 +91,8 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
 
 
 def _taken(proto: ModelProto) -> set[str]:
-    """The operators to quantise. Arithmetic between matrix products is left in floats: of attention models, all of them
-    measured had a half to nine tenths of the error so, and ran faster; residual sums of convolutions gain by integers."""
+    """The operators to quantise. Arithmetic between matrix products is left in floats: four models with attention had
+    0.4 to 0.8 of the error so, and none was slower. Residual sums of convolutions gain by integers."""
     ops = Counter(node.op_type for node in every_node(proto))
     known = {*on_cpu(), *_WEIGHTED}
     return known if ops["Conv"] >= ops["MatMul"] + ops["Gemm"] else known.difference(_ARITHMETIC)
