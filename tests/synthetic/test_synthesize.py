@@ -20,6 +20,7 @@ from onnxfold.model import load
 from onnxfold.samples import Effort, synthetic_samples
 from onnxfold.session import SHORT, Session
 from onnxfold.synthetic import synthesize
+from onnxfold.synthetic.leaves import KIND
 
 BN = MODELS / "digits_resnet_bn.onnx"
 FUSED = MODELS / "digits_resnet_fused.onnx"
@@ -131,11 +132,11 @@ SHORT_NETS = {
         {"x": (5, 4)}, "",
     ),
     "cannot be differentiated": (
-        "(float[N,3,8,8] x) => (float[N,4] y) <float[1,5] r = {0,0,0,4,4}> "
+        "(float[N,5,8,8] x) => (float[N,4] y) <float[1,5] r = {0,0,0,4,4}> "
         "{ m = ReduceMean <axes: ints = [0], keepdims: int = 1> (x) p = MaxRoiPool <pooled_shape: ints = [1,1]> (m, r) "
         "q = Flatten (p) k = Concat <axis: int = 1> (q, q) f = Flatten (x) z = ReduceMean <axes: ints = [1]> (f) "
         "c = Concat <axis: int = 1> (z, z, z, z) s = ReduceMean <axes: ints = [1]> (k) y = Add (c, s) }",
-        {"x": (5, 3, 8, 8)}, "",
+        {"x": (5, 5, 8, 8)}, "",
     ),
 }  # fmt: skip
 
@@ -262,14 +263,14 @@ def test_nonsense_is_refused(count: int, steps: int) -> None:
         synthesize(load(BN), count=count, steps=steps)
 
 
-NOTHING_TO_AIM_AT = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,10,4,4] y) {
+NOTHING_TO_AIM_AT = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,5,8,8] x) => (float[N,10,4,4] y) {
     a = Conv (x, w1) r = Relu (a) y = Conv (r, w2) }"""
 
 
 @pytest.mark.usefixtures("few")
 def test_the_report_says_why_inputs_are_random() -> None:
     blind = onnxfold.fold(
-        net(NOTHING_TO_AIM_AT, {"w1": (16, 3, 3, 3), "w2": (10, 16, 3, 3)}), ratio=0.5, latency=False
+        net(NOTHING_TO_AIM_AT, {"w1": (16, 5, 3, 3), "w2": (10, 16, 3, 3)}), ratio=0.5, latency=False
     ).report
     seeing = onnxfold.fold(net(), ratio=0.5, latency=False).report
     reasons = []
@@ -278,7 +279,7 @@ def test_the_report_says_why_inputs_are_random() -> None:
         reasons.append([note for note in report.check.notes if note.startswith("no deep inversion: it has neither")])
     assert len(reasons[0]) == 1 and not reasons[1]
     assert blind.settings["samples"] == inputs.DESCRIPTION and not blind.settings["samples_used"]
-    assert seeing.settings["samples"] == SPREAD and seeing.settings["samples_used"]
+    assert seeing.settings["samples"] == KIND and seeing.settings["samples_used"]
 
 
 def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

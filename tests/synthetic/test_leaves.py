@@ -1,0 +1,79 @@
+"""Pictures of random shapes: what they share with photographs, and for which models they are made."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import parser
+
+from onnxfold.model import load
+from onnxfold.samples import Effort, synthetic_samples
+from onnxfold.session import Session
+from onnxfold.synthetic import synthesize
+from onnxfold.synthetic.images import noise
+from onnxfold.synthetic.leaves import KIND, leaves, takes_pictures
+
+SHAPE = (64, 3, 32, 32)
+
+
+def kurtosis(x: NDArray[np.float32]) -> float:
+    """Of differences between neighbours: 3 for Gaussian noise of any spectrum, 10 and more for photographs."""
+    steps = np.diff(x.astype(np.float64), axis=-1)
+    return float(np.mean(steps**4) / np.mean(steps**2) ** 2)
+
+
+def test_edges_and_even_areas() -> None:
+    rng = np.random.default_rng(0)
+    found, smooth = leaves(rng, SHAPE), noise(rng, SHAPE)
+    assert kurtosis(found) > 10 > 4 > kurtosis(smooth)
+    assert abs(found.mean()) < 1e-5 and abs(found.std() - 1) < 1e-5 and found.dtype == np.float32
+    colours = np.corrcoef(found[:, 0].ravel(), found[:, 1].ravel())[0, 1]
+    assert 0.7 < colours < 0.98  # channels alike, as in photographs, but not grey
+    brightness = found.mean(axis=(1, 2, 3)).std()
+    assert 0.2 < brightness < 0.8  # and some pictures lighter than others
+
+
+def test_layouts_and_seeds() -> None:
+    first = leaves(np.random.default_rng(3), (4, 3, 20, 28))
+    assert first.shape == (4, 3, 20, 28)
+    last = leaves(np.random.default_rng(3), (4, 20, 28, 3))
+    assert np.array_equal(np.moveaxis(last, 3, 1), first)
+    assert not np.array_equal(leaves(np.random.default_rng(4), (4, 3, 20, 28)), first)
+    assert np.ptp(first, axis=0).min() > 0  # no two pictures alike anywhere
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((1, 3, 32, 32), True), ((1, 28, 28, 1), True), ((1, 2, 32, 32), False), ((1, 64), False)]
+)
+def test_what_is_a_picture(shape: tuple[int, ...], fits: bool) -> None:
+    assert takes_pictures(shape) is fits
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no images have the shape \[4, 64\]"):
+        leaves(np.random.default_rng(0), (4, 64))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[N,3,16,16] x) => (float[N,10] y) { f = Flatten (x) y = MatMul (f, w) }",  # classes and nothing else
+        "(float[1,3,16,16] x) => (float[1,10,1] y) { f = Flatten (x) h = MatMul (f, w) y = Unsqueeze (h, two) }",
+        "(float16[N,3,16,16] x) => (float16[N,10] y) { f = Flatten (x) g = Cast <to: int = 1> (f) h = MatMul (g, w) "
+        "y = Cast <to: int = 10> (h) }",
+    ],
+)
+def test_models_that_hold_nothing_of_their_data(text: str) -> None:
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> agraph {text}')
+    weight = np.random.default_rng(0).standard_normal((768, 10)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
+    made = synthesize(load(proto), count=24, steps=3)
+    assert made.kind == KIND and made.note == "" and made.match is None
+    assert made.feeds["x"].shape == (24, 3, 16, 16)
+    found = synthetic_samples(load(proto), Effort.BALANCED, 0, None)
+    assert found.trusted and found.faithful and found.described == KIND
+    for feed in found.fit[:2]:
+        Session(proto.SerializeToString()).run(feed)
