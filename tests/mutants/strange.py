@@ -31,10 +31,13 @@ def fields(message: Any) -> list[tuple[Any, Any]]:
 def mutate(proto: ModelProto, chance: random.Random) -> None:
     """Any field of any message: cleared, doubled, or of another value."""
     names = [name for node in proto.graph.node for name in (*node.input, *node.output, node.op_type)] + ["", "Split"]
+    others: dict[type, Sequence[Any]] = {
+        str: names, bytes: [b"", b"\xff", b"1234"], int: NUMBERS, float: [np.nan, -1.0, 0.0],
+    }  # fmt: skip
     message, field = chance.choice(fields(proto))
     value = getattr(message, field.name)
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        other = {str: names, bytes: [b"", b"\xff", b"1234"], int: NUMBERS, float: [np.nan, -1.0, 0.0]}.get(type(value))
+        other = others.get(type(value))
         if other is None or chance.random() < 0.3:
             message.ClearField(field.name)
         else:
@@ -47,7 +50,7 @@ def mutate(proto: ModelProto, chance: random.Random) -> None:
     elif chance.random() < 0.4 or field.message_type is not None:
         value.append(value[at])
     else:
-        value[at] = chance.choice(names if isinstance(value[at], str) else NUMBERS)
+        value[at] = chance.choice(others.get(type(value[at]), NUMBERS))
 
 
 # edits with an idea behind them; IndexError (from `choice`) where a model has nothing of the kind -------------------
