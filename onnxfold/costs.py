@@ -145,6 +145,8 @@ def _macs(
     if op not in _COUNTED or any(n not in shapes for n in (inputs[0], *inputs[w_at : w_at + 1], outputs[0])):
         return []
     x, w, y = inputs[0], inputs[w_at] if len(inputs) > w_at else "", outputs[0]
+    if op != "Einsum" and len(shapes[x]) < (2 if op in RECURRENT else 1):  # it contradicts itself, and will not run
+        return []
     if op in RECURRENT:
         return _recurrent(x, w, inputs[2], shapes)
     if op == "Einsum":

@@ -9,6 +9,7 @@ from onnx import ModelProto, numpy_helper
 
 import onnxfold
 from onnxfold.analyse import analyse
+from onnxfold.costs import costs
 from onnxfold.errors import ModelError, OnnxFoldError
 from onnxfold.inference import absurd
 from onnxfold.model import load
@@ -139,3 +140,11 @@ def test_a_multiple_that_only_its_reader_fixes() -> None:
     text = "(float[1,N,6] x) => (float[1,5] y) { f = Flatten (x) h = Gemm <transB: int = 1> (f, v) y = MatMul (h, w) }"
     found = analyse(load(model(text, {"v": (8, 24), "w": (8, 5)})))
     assert [group.size for group in found.groups] == [8]
+
+
+def test_products_of_scalars_have_no_price() -> None:
+    """Gemm and LSTM want matrices; where something else stands there (found by mutation), nothing is counted."""
+    text = """(float[1,4] x) => (float[1,6] y) <float s = {1.0}, float t = {2.0}> {
+    z = Gemm (s, t) h = MatMul (x, w) g = Mul (h, z) y = MatMul (g, v) }"""
+    prices = costs(load(model(text, {"w": (4, 8), "v": (8, 6)})))
+    assert prices.macs({}) == 4 * 8 + 8 * 6
