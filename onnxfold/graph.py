@@ -269,7 +269,8 @@ def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
         if d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST:
             dims.append(d.dim_value)
         else:
-            dims.append(d.dim_param or None)
+            name: str | bytes = d.dim_param  # protobuf gives bytes where it is no UTF-8 text
+            dims.append((name.decode() if isinstance(name, bytes) else name) or None)
     return tuple(dims)
 
 

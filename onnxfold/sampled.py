@@ -214,7 +214,7 @@ class Sampled:
                 self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
                 only=self._readers(name), prefix=prefix, rows=_ROWS,
             )  # fmt: skip
-        return float(min(self._alone.error(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
+        return float(min(self._alone.distance(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
 
     def _size(self, name: str) -> int:
         return self.work.widths([name])[0].size

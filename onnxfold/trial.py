@@ -15,6 +15,7 @@ from .errors import ModelError
 from .graph import Graph
 from .model import Model
 from .prefix import Prefix
+from .scores import by_probability, word_scores
 from .session import Feeds, Session
 from .store import inline
 
@@ -29,6 +30,7 @@ class Trial:
     def __init__(self, model: Model, feeds: Callable[[Session], Sequence[Feeds]], fits: bool = True) -> None:
         self._model, self._make, self._fits = model, feeds, fits
         self._names = raw_outputs(model.graph)
+        self._words = word_scores(model.graph)
 
     @cached_property
     def _feeds(self) -> Sequence[Feeds]:
@@ -79,7 +81,22 @@ class Trial:
             found = self.outputs(proto, changed)
         except Exception:  # onnxruntime's exceptions share no base class; the verdict will say what is wrong
             return float("inf")
-        errors = [relative_l2(a, b) for a, b in zip(self._expected, found, strict=True) if a.dtype.kind == "f"]
+        return self._worst(found, {})
+
+    def distance(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
+        """As `error`, but scores of words count by how probable the words are (scores.py): to choose by."""
+        try:
+            found = self.outputs(proto, changed)
+        except Exception:  # as in `error`
+            return float("inf")
+        return self._worst(found, self._words)
+
+    def _worst(self, found: Sequence[NDArray[Any]], words: Mapping[str, int]) -> float:
+        errors = []
+        for name, a, b in zip(self._names, self._expected, found, strict=True):
+            if a.dtype.kind == "f":
+                pair = by_probability(a, b, words[name]) if name in words and a.shape == b.shape else (a, b)
+                errors.append(relative_l2(*pair))
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 

@@ -134,7 +134,7 @@ def _descend(
         raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
     student = load(inline(compressed, original.folder))
     trial = Trial(original, lambda _: samples.check)
-    before = trial.error(student.proto)
+    before = trial.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
@@ -157,7 +157,7 @@ def _descend(
             one.step(gradients[name], (done - 0.5) / steps)
         title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
         if done in looks:
-            errors.append((done, trial.error(_written(student.proto, student, values))))
+            errors.append((done, trial.distance(_written(student.proto, student, values))))
             if errors[-1][1] < best:
                 best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
             elif 2 * done > steps and min(e for _, e in errors[-_PATIENCE:]) > best:

@@ -17,6 +17,7 @@ from ..gradient.prepare import prune, shapes_of, static_copy
 from ..gradient.reverse import PREFIX as GRADIENT
 from ..gradient.reverse import with_gradient
 from ..model import Model
+from ..scores import word_scores
 from ..session import Feeds, Session
 from ..trial import raw_outputs
 from ..weights import Weights
@@ -78,7 +79,8 @@ def pose(
     spell_out(after.graph)
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
-    joined = _joined(before, after, [Target(name) for name in outputs], compared)
+    words = word_scores(original.graph)
+    joined = _joined(before, after, [Target(name, words=name in words) for name in outputs], compared)
     used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
@@ -119,7 +121,7 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
 
 
 def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
-    """A tensor [1]: |now - then|^2 / |then|^2."""
+    """A tensor [1]: |now - then|^2 / |then|^2, of scores of words by their probability."""
     then = BEFORE + target.name
     if target.map is not None:
         axis, matrix = target.map.axis, target.map.matrix
@@ -127,7 +129,12 @@ def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
         flat = emit.op("Reshape", [then, emit.constant(apart, np.int64)])
         mixed = emit.op("MatMul", [emit.constant(matrix), flat])
         then = emit.op("Reshape", [mixed, emit.constant([*shape[:axis], len(matrix), *shape[axis + 1 :]], np.int64)])
-    off = emit.op("Sub", [target.name, then])
+    now = target.name
+    if target.words:
+        then, now = (emit.op("LogSoftmax", [name], axis=-1) for name in (then, now))
+        weight = emit.op("Exp", [emit.op("Mul", [then, emit.constant([0.5])])])
+        then, now = (emit.op("Mul", [weight, name]) for name in (then, now))
+    off = emit.op("Sub", [now, then])
     least = emit.constant([1e-12])
     return emit.op("Div", [_square(emit, off, shape), emit.op("Max", [_square(emit, then, shape), least])])
 

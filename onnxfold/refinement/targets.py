@@ -32,10 +32,12 @@ class Map:
 
 @dataclass(frozen=True)
 class Target:
-    """A tensor of both versions. `map` takes the original's to what the compressed one should be; None: the same."""
+    """A tensor of both versions. `map` takes the original's to what the compressed one should be; None: the same.
+    `words`: it scores such, on its last axis (scores.py)."""
 
     name: str
     map: Map | None = None
+    words: bool = False
 
 
 def blocks(before: GraphProto, after: GraphProto, maps: Mapping[str, Map], without: Container[str]) -> list[Target]:
