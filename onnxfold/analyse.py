@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atoms import AtomTable, SlotKey
+from .caches import KEPT, Cache, find_caches
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .choices import Option, connected, settled
 from .constants import FLOATS
@@ -47,7 +48,8 @@ class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
     `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
-    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data.
+    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data. `caches`
+    are those among inputs and outputs whose heads may change.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -57,6 +59,7 @@ class Analysis:
     slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
     reached: NDArray[np.bool_] = field(repr=False)
     parameters: int
+    caches: tuple[Cache, ...] = ()
 
     @property
     def atoms(self) -> int:
@@ -86,14 +89,18 @@ class Analysis:
         return out
 
 
-def analyse(model: Model, rules: RuleTable | None = None) -> Analysis:
-    """Find the channel groups of `model`. Raises RuleError if a rule breaks its contract (a bug of ours)."""
-    return _Analyser(model, rules or default_rules()).run()
+def analyse(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
+    """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (caches.py).
+
+    Raises RuleError if a rule breaks its contract (a bug of ours).
+    """
+    return _Analyser(model, rules or default_rules(), fold_heads).run()
 
 
 class _Analyser:
-    def __init__(self, model: Model, rules: RuleTable) -> None:
-        self.model, self.rules = model, rules
+    def __init__(self, model: Model, rules: RuleTable, fold_heads: bool) -> None:
+        self.model, self.rules, self.fold_heads = model, rules, fold_heads
+        self.caches = find_caches(model.graph, model.constants)
         self._seen = model.graph, model.constants
         self.captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
@@ -112,12 +119,12 @@ class _Analyser:
             self._pin_tensor(name, Reason(stored.why, stored.where))
         for name in graph.inputs:
             if name not in constants:
-                self._pin_tensor(name, Reason(GRAPH_INPUT, name))
+                self._pin_end(name, GRAPH_INPUT)
         for node in graph.nodes:
             if not (node.outputs and all(name in constants for name in node.outputs if name)):
                 self._node(node)
         for name in graph.outputs:
-            self._pin_tensor(name, Reason(GRAPH_OUTPUT, name))
+            self._pin_end(name, GRAPH_OUTPUT)
         for name, why in graph.borders.items():
             self._pin_tensor(name, Reason(why, name))
         for tensor, axis, node in self.values.escapes():
@@ -145,6 +152,7 @@ class _Analyser:
             MappingProxyType(dict(self.table.slots)),
             reached,
             parameters(self.model),
+            self.caches if self.fold_heads else (),
         )
 
     # one node ---------------------------------------------------------------------------------------------------
@@ -385,6 +393,14 @@ class _Analyser:
     def _pin_tensor(self, name: str, reason: Reason) -> None:
         for key in self.table.touched([name]):
             self._pin(self.table.axis(*key), reason)
+
+    def _pin_end(self, name: str, kind: str) -> None:
+        """Keep a graph's input or output, but for the heads of caches where these may change."""
+        heads = {cache.axis for cache in self.caches if name in (cache.past, cache.present)}
+        for key in self.table.touched([name]):
+            if key[1] not in heads or not self.fold_heads:
+                reason = Reason(KEPT if heads and not self.fold_heads else kind, name)
+                self._pin(self.table.axis(*key), reason)
 
     def _pin_all(self, names: Iterable[str], reason: Reason) -> None:
         for name in names:

@@ -95,6 +95,10 @@ def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> 
     )
     tensors = dict(graph.tensors)
     for info in _used(graph):
+        for dim, a, b in zip(*((tensors.get(info.name) or info).shape or () for tensors in (graph.tensors, one, two))):
+            if isinstance(dim, str) and dim in declared and isinstance(a, int) and isinstance(b, int):
+                names.setdefault((a, b), dim)  # of a sum of lengths too (past and new tokens) the model says the name
+    for info in _used(graph):
         if info.name in one and info.name in two:
             shape = _joined(one[info.name].shape, two[info.name].shape, names)
             kind = info.dtype or one[info.name].dtype
