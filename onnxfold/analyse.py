@@ -48,8 +48,8 @@ class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
     `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
-    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data. `caches`
-    are those among inputs and outputs whose heads may change.
+    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data.
+    `caches` are those among inputs and outputs whose heads may change.
     """
 
     groups: tuple[ChannelGroup, ...]

@@ -1,4 +1,4 @@
-"""Caches of attention: keys and values of earlier tokens, which are inputs of a model, and outputs with new ones behind.
+"""Caches of attention: keys and values of earlier tokens are inputs of a model, and outputs with new ones behind.
 
 Their heads are part of the interface and may change only where the user allows it (`--fold-heads`). What counts as a
 cache is asked narrowly: an input that goes into an attention, and comes out of it as an output.
@@ -6,7 +6,7 @@ cache is asked narrowly: an input that goes into an attention, and comes out of 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,17 @@ class Cache:
     axis: int
 
 
+@dataclass(frozen=True)
+class HeadsChanged:
+    """A part of the interface that has other heads: `kind` "input" or "output", how many along `axis`."""
+
+    name: str
+    kind: str
+    axis: int
+    before: int
+    after: int
+
+
 class Known(Protocol):
     """What is needed of a model's constants."""
 
@@ -42,9 +53,9 @@ class Known(Protocol):
 def find_caches(graph: Graph, constants: Known) -> tuple[Cache, ...]:
     """All caches of keys and of values, in graph order.
 
-    Either attention in one node takes and gives them, or they are floats of four axes, [batch, heads, tokens, dimension]
-    with the last two in any order or [batch, tokens, heads, dimension], which a Concat along the tokens puts in front of
-    new ones to make an output, and then a product meets a Softmax: after it (keys) or before (values).
+    Either attention in one node takes and gives them, or they are floats of four axes, [batch, heads, tokens,
+    dimension] with the last two in any order or [batch, tokens, heads, dimension], which a Concat along the tokens puts
+    in front of new ones to make an output, and then a product meets a Softmax: after it (keys) or before (values).
     """
     inputs = {name for name in graph.inputs if name not in constants}
     found = (
@@ -54,6 +65,17 @@ def find_caches(graph: Graph, constants: Known) -> tuple[Cache, ...]:
         if cache.past in inputs and cache.present in graph.outputs and _has_heads(graph, cache)
     )
     return tuple(dict.fromkeys(found))
+
+
+def changed(graph: Graph, caches: Sequence[Cache], lengths: Mapping[tuple[str, int], int]) -> tuple[HeadsChanged, ...]:
+    """What becomes of `caches` where axes (tensor, axis) get the new `lengths`; inputs first."""
+    ends = [(c.past, "input", c.axis) for c in caches] + [(c.present, "output", c.axis) for c in caches]
+    found = []
+    for name, kind, axis in dict.fromkeys(ends):
+        before = (graph.tensor(name).shape or ())[axis]
+        if (name, axis) in lengths and isinstance(before, int):
+            found.append(HeadsChanged(name, kind, axis, before, lengths[name, axis]))
+    return tuple(found)
 
 
 def _has_heads(graph: Graph, cache: Cache) -> bool:

@@ -25,9 +25,7 @@ def shapes(proto: ModelProto, batch: int = 2, length: int = 7, past: int = 0) ->
     }  # fmt: skip
 
 
-def feeds(
-    proto: ModelProto, config: Config, batch: int = 2, length: int = 7, seed: int = 0, past: int = 0
-) -> Feeds:
+def feeds(proto: ModelProto, config: Config, batch: int = 2, length: int = 7, seed: int = 0, past: int = 0) -> Feeds:
     """Values for all inputs; the same ones for every style."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, max(1, config.vocabulary), (batch, length))
