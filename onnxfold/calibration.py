@@ -156,7 +156,7 @@ def _checked(
 
     Raises RequestError for element types, shapes and numbers of samples that do not fit."""
     out = {}
-    count = form.length(feed)
+    count = next((len(x) for name, x in feed.items() if name in form.names and x.ndim), 1)
     for spec in specs:
         empty = empty_shape(spec.shape, count)
         array = feed[spec.name] if spec.name in feed else np.zeros(empty or (), spec.dtype)

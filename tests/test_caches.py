@@ -111,14 +111,16 @@ FORMS = {
         cached(
             f"""{SPLIT} k3 = Concat<axis=1>(pk, kh) v3 = Concat<axis=1>(pv, vh) k2 = Transpose<perm=[0,2,1,3]>(k3)
                 v2 = Transpose<perm=[0,2,1,3]>(v3) {SCORES}""",
-            f"float[N,P,{HEADS},{DIM}] pk, float[N,P,{HEADS},{DIM}] pv", f"float[N,{NEW},6] y, float[N,T,{HEADS},{DIM}] k3, float[N,T,{HEADS},{DIM}] v3",
+            f"float[N,P,{HEADS},{DIM}] pk, float[N,P,{HEADS},{DIM}] pv",
+            f"float[N,{NEW},6] y, float[N,T,{HEADS},{DIM}] k3, float[N,T,{HEADS},{DIM}] v3",
         ), [("pk", "k3", 2), ("pv", "v3", 2)],
     ),
     "keys-turned": (
         cached(
             f"""{SPLIT} ku = Transpose<perm=[0,2,3,1]>(kh) kt = Concat<axis=3>(pk, ku) v2 = Concat<axis=2>(pv, vn)
                 {SCORES.replace('kt = Transpose<perm=[0,1,3,2]>(k2)', '')}""",
-            f"float[N,{HEADS},{DIM},P] pk, float[N,{HEADS},P,{DIM}] pv", f"float[N,{NEW},6] y, float[N,{HEADS},{DIM},T] kt, float[N,{HEADS},T,{DIM}] v2",
+            f"float[N,{HEADS},{DIM},P] pk, float[N,{HEADS},P,{DIM}] pv",
+            f"float[N,{NEW},6] y, float[N,{HEADS},{DIM},T] kt, float[N,{HEADS},T,{DIM}] v2",
         ), [("pk", "kt", 1), ("pv", "v2", 1)],
     ),
     "microsoft-packed": (
