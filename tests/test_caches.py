@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import helpers
 import numpy as np
 import onnx
 import pytest
+from attending import DIM, HEADS, NEW, OUT, PAIRS, PAST, SCORES, SPLIT, cached
 from helpers import CONTROL, EXACT_FOLD_RTOL, EXACT_PERMUTE_RTOL, attribute
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -76,25 +76,6 @@ def test_whole_heads_fold_where_allowed(net: str, style: Style) -> None:
             assert result.control > CONTROL, (oracle.__name__, past, result)
 
 
-HEADS, DIM, NEW = 4, 8, 5
-QKV = {"q": (6, 32), "k": (6, 32), "v": (6, 32), "w": (6, 96), "b": (96,), "o": (32, 6)}
-PAST = f"float[N,{HEADS},P,{DIM}] pk, float[N,{HEADS},P,{DIM}] pv"
-OUT = f"float[N,{NEW},6] y, float[N,{HEADS},T,{DIM}] k2, float[N,{HEADS},T,{DIM}] v2"
-SPLIT = """q1 = MatMul(x, q) k1 = MatMul(x, k) v1 = MatMul(x, v) qh = Reshape(q1, heads) kh = Reshape(k1, heads)
-    vh = Reshape(v1, heads) qt = Transpose<perm=[0,2,1,3]>(qh) kn = Transpose<perm=[0,2,1,3]>(kh)
-    vn = Transpose<perm=[0,2,1,3]>(vh)"""
-SCORES = """kt = Transpose<perm=[0,1,3,2]>(k2) s = MatMul(qt, kt) p = Softmax<axis=-1>(s) a = MatMul(p, v2)
-    t = Transpose<perm=[0,2,1,3]>(a) j = Reshape(t, joined) y = MatMul(j, o)"""
-TARGETS = {"heads": [0, 0, HEADS, DIM], "joined": [0, 0, HEADS * DIM]}
-
-
-def cached(body: str, past: str = PAST, out: str = OUT, opset: int = 17) -> ModelProto:
-    """`body` from x [N, new tokens, 6] and a cache to y, and the longer cache."""
-    weights = {n: s for n, s in QKV.items() if f" {n})" in body or f" {n}," in body}
-    text = f"(float[N,{NEW},6] x, {past}) => ({out}) {{ {body} }}"
-    return helpers.model(text, weights, TARGETS if "heads)" in body else {}, opset)
-
-
 def given(proto: ModelProto, words: int = 3) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(5)
     sizes = {"N": 2, "P": words}
@@ -104,9 +85,8 @@ def given(proto: ModelProto, words: int = 3) -> dict[str, NDArray[Any]]:
     }  # fmt: skip
 
 
-PAIRS = "k2 = Concat<axis=2>(pk, kn) v2 = Concat<axis=-2>(pv, vn)"
 FORMS = {
-    "decomposed": (cached(f"{SPLIT} {PAIRS} {SCORES}"), [("pk", "k2", 1), ("pv", "v2", 1)]),
+    "decomposed": (cached(), [("pk", "k2", 1), ("pv", "v2", 1)]),
     "tokens-before-heads": (
         cached(
             f"""{SPLIT} k3 = Concat<axis=1>(pk, kh) v3 = Concat<axis=1>(pv, vh) k2 = Transpose<perm=[0,2,1,3]>(k3)
@@ -176,7 +156,7 @@ def test_what_is_no_cache(form: str) -> None:
 
 
 def test_an_output_that_is_not_there_pairs_with_nothing() -> None:
-    model = load(cached(f"{SPLIT} {PAIRS} {SCORES}", out=OUT.rpartition(",")[0].rpartition(", float")[0]))
+    model = load(cached(out=OUT.rpartition(",")[0].rpartition(", float")[0]))
     assert [c.past for c in find_caches(model.graph, model.constants)] == ["pk"]
     assert not analyse(model, fold_heads=True).groups, "heads of the values are kept, and with them those of the keys"
 
@@ -268,7 +248,7 @@ def test_samples_may_hold_empty_caches_but_no_full_ones() -> None:
 
 
 def test_caches_of_fixed_length_are_compared_as_zeros() -> None:
-    proto = cached(f"{SPLIT} {PAIRS} {SCORES}", PAST.replace(",P,", ",3,"))
+    proto = cached(past=PAST.replace(",P,", ",3,"))
     result = fold(proto, ratio=0.5, fold_heads=True, effort="fast", round_to=1)
     assert [(c.name, c.before, c.after) for c in result.report.interface] == [
         ("pk", 4, 2), ("pv", 4, 2), ("k2", 4, 2), ("v2", 4, 2)
