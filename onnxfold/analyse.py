@@ -324,7 +324,7 @@ class _Analyser:
         while waiting:
             labels = self._components()
             pinned = self._kept(labels)[1]
-            hard = self._kept(labels, {number for _, _, pins in self.contracts for number in pins})[1]
+            hard = self._kept(labels, self._contracted)[1] if self.contracts else pinned
             reach = np.zeros(len(pinned), np.int64)
             for start, size in (self.table.slots[key] for key in self.roles):
                 np.add.at(reach, labels[start : start + size], 1)
@@ -334,6 +334,11 @@ class _Analyser:
                 node, choice = waiting[i]
                 self._settle(node, choice, choice.options[option])
             waiting = [one for i, one in enumerate(waiting) if i not in found]
+
+    @property
+    def _contracted(self) -> set[int]:
+        """The numbers of the pins that keep what products add up."""
+        return {number for _, _, pins in self.contracts for number in pins}
 
     def _option(self, choice: OneOf, option: tuple[Tie | Count, ...], labels: NDArray[np.int64]) -> Option:
         ties = [(fact.a.atoms, fact.b.atoms) for fact in option if isinstance(fact, Tie)]
@@ -355,7 +360,7 @@ class _Analyser:
         if not self.contracts:
             return
         graph, labels = self.model.graph, self._components()
-        kept = self._kept(labels, {number for _, _, pins in self.contracts for number in pins})[1]
+        kept = self._kept(labels, self._contracted)[1]
         for node, fact, pins in self.contracts:
             if kept[labels[np.concatenate([fact.a.atoms, fact.b.atoms])]].any():
                 continue

@@ -82,12 +82,12 @@ def added_up(
     is the same for all.
     """
     inside = [tie for tie, node in zip(ties, made_by, strict=True) if node in nodes]
-    outside = [tie for tie, node in zip(ties, made_by, strict=True) if node not in nodes and node != product]
+    outside = [x for tie, node in zip(ties, made_by, strict=True) if node not in nodes and node != product for x in tie]
     atoms, index = np.unique(np.concatenate([start, *(x for tie in inside for x in tie)]), return_inverse=True)
     ends = [np.searchsorted(atoms, np.concatenate([start[:0], *side])) for side in zip(*inside, strict=True)]
     labels = connected(ends[0], ends[1], len(atoms)) if inside else np.arange(len(atoms))
     found = atoms[np.isin(labels, labels[index[: len(start)]])]
-    if any(np.isin(x, found).any() for tie in outside for x in tie):
+    if np.isin(np.concatenate([start[:0], *outside]), found).any():
         return None
     for name in added:
         spans = [np.arange(at, at + size) for key, (at, size) in slots.items() if key[0] == name]
