@@ -350,7 +350,7 @@ def _how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = 
     )  # fmt: skip
     how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
     how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
-    how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    how.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
