@@ -266,9 +266,11 @@ def test_only_caches_that_hold_nothing_are_cut() -> None:
     assert fitted({"a": zeros}, {"a": ("N", 8, "P", 8)})["a"] is zeros
 
 
-def test_refinement_is_refused() -> None:
-    with pytest.raises(RequestError, match="leave out --refine, or --fold-heads"):
-        fold(alike(Style.FUSED), ratio=0.5, fold_heads=True, refine=True)
+@pytest.mark.parametrize("step", ["refine", "quantize"])
+def test_what_compares_caches_as_they_were_is_refused(step: str) -> None:
+    how: dict[str, Any] = {step: True}
+    with pytest.raises(RequestError, match=f"leave out --{step}, or --fold-heads"):
+        fold(alike(Style.FUSED), ratio=0.5, fold_heads=True, **how)
 
 
 def test_models_that_stay_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
