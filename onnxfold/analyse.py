@@ -6,23 +6,26 @@ Rules state facts about single nodes (facts.py); this module puts the facts of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .atoms import AtomTable, SlotKey
+from .caches import KEPT, Cache, find_caches
 from .channels import Blocked, ChannelGroup, Place, Role, find_groups
 from .choices import Option, connected, settled
 from .constants import FLOATS
 from .errors import RuleError
-from .facts import At, Atoms, Axis, Blocks, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
+from .facts import At, Atoms, Axis, Blocks, Contract, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .graph import Node, period
 from .lists import single, source
 from .model import Model
+from .products import added_up, chain
 from .refusals import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, Refusal, parameters, refusals
 from .rules import RuleTable, default_rules
 from .shapevalues import ShapeValues
@@ -42,12 +45,24 @@ class Recount:
     sign: int = 1
 
 
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """Input `input` of node `node` keeps the numbers `value` when one of `lengths`, (tensor, axis) pairs, changes: what
+    the model computes from these is no length (the scale 1 / sqrt(dimension) of attention)."""
+
+    node: int
+    input: int
+    value: NDArray[Any]
+    lengths: frozenset[tuple[str, int]]
+
+
 @dataclass(frozen=True)
 class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
     `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
     atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data.
+    `caches` are those among inputs and outputs whose heads may change.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -57,6 +72,8 @@ class Analysis:
     slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
     reached: NDArray[np.bool_] = field(repr=False)
     parameters: int
+    caches: tuple[Cache, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
 
     @property
     def atoms(self) -> int:
@@ -86,19 +103,26 @@ class Analysis:
         return out
 
 
-def analyse(model: Model, rules: RuleTable | None = None) -> Analysis:
-    """Find the channel groups of `model`. Raises RuleError if a rule breaks its contract (a bug of ours)."""
-    return _Analyser(model, rules or default_rules()).run()
+def analyse(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
+    """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (caches.py).
+
+    Raises RuleError if a rule breaks its contract (a bug of ours).
+    """
+    return _Analyser(model, rules or default_rules(), fold_heads).run()
 
 
 class _Analyser:
-    def __init__(self, model: Model, rules: RuleTable) -> None:
-        self.model, self.rules = model, rules
+    def __init__(self, model: Model, rules: RuleTable, fold_heads: bool) -> None:
+        self.model, self.rules, self.fold_heads = model, rules, fold_heads
+        self.caches = find_caches(model.graph, model.constants)
         self._seen = model.graph, model.constants
         self.captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
         self.table = AtomTable(model.graph)
         self.ties: list[tuple[Atoms, Atoms]] = []
+        self.tied_by: list[int] = []  # the node of every tie
+        self.contracts: list[tuple[Node, Contract, list[int]]] = []  # with the numbers of the pins that keep them
+        self.summed: Atoms = np.empty(0, np.int64)
         self.pins: list[tuple[Atoms, Reason]] = []
         self.roles: dict[SlotKey, dict[Role, list[int]]] = {}
         self.blocks: list[Blocked] = []
@@ -112,22 +136,23 @@ class _Analyser:
             self._pin_tensor(name, Reason(stored.why, stored.where))
         for name in graph.inputs:
             if name not in constants:
-                self._pin_tensor(name, Reason(GRAPH_INPUT, name))
+                self._pin_end(name, GRAPH_INPUT)
         for node in graph.nodes:
             if not (node.outputs and all(name in constants for name in node.outputs if name)):
                 self._node(node)
         for name in graph.outputs:
-            self._pin_tensor(name, Reason(GRAPH_OUTPUT, name))
+            self._pin_end(name, GRAPH_OUTPUT)
         for name, why in graph.borders.items():
             self._pin_tensor(name, Reason(why, name))
         for tensor, axis, node in self.values.escapes():
             self._pin(self.table.axis(tensor, axis, 1), Reason(f"{node.op} uses this length as a number", node.label))
         self._choose()
+        self._follow_products()
         self._check_parameters()
         labels = self._components()
         self._check_counts(labels)
         labels, pinned, reasons = self._kept(labels)
-        groups, more = find_groups(self.table, labels, pinned, self.ties, self.roles, self.blocks, graph)
+        groups, more = find_groups(self.table, labels, pinned, self.ties, self.roles, self.blocks, graph, self.summed)
         reached = np.zeros(self.table.count, bool)
         for group in groups:
             reached[group.atoms] = True
@@ -145,6 +170,8 @@ class _Analyser:
             MappingProxyType(dict(self.table.slots)),
             reached,
             parameters(self.model),
+            self.caches if self.fold_heads else (),
+            tuple(Frozen(node.index, i, value, lengths) for node, i, value, lengths in self.values.frozen()),
         )
 
     # one node ---------------------------------------------------------------------------------------------------
@@ -189,6 +216,12 @@ class _Analyser:
                 said += [axis for option in fact.options for f in option if isinstance(f, Tie) for axis in (f.a, f.b)]
         self._note_roles(node, ties, facts)
         reason = Reason(f"{op} mixes this axis", node.label)
+        for fact in facts:
+            if isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
+                self.contracts.append((node, fact, [len(self.pins), len(self.pins) + 1]))
+                for axis in (fact.a, fact.b):
+                    self._pin(axis, reason)
+                    said.append(axis)
         for key in self.table.touched(names):
             self._pin(Axis(self.table.unsaid(key, said), None), reason)
 
@@ -228,6 +261,7 @@ class _Analyser:
             if len(a) != len(b):
                 raise RuleError(f"the rule for {node.op} ties {len(a)} to {len(b)} positions at '{node.label}'")
             self.ties.append((a.atoms, b.atoms))
+            self.tied_by.append(node.index)
         elif 0 in (a.size, b.size) and max(a.size, b.size) > 1:  # length 1 broadcasts, length 0 does not
             raise RuleError(f"the rule for {node.op} ties {a.size} to {b.size} positions at '{node.label}'")
 
@@ -290,15 +324,21 @@ class _Analyser:
         while waiting:
             labels = self._components()
             pinned = self._kept(labels)[1]
+            hard = self._kept(labels, self._contracted)[1] if self.contracts else pinned
             reach = np.zeros(len(pinned), np.int64)
             for start, size in (self.table.slots[key] for key in self.roles):
                 np.add.at(reach, labels[start : start + size], 1)
             seen = [tuple(self._option(choice, option, labels) for option in choice.options) for _, choice in waiting]
-            found = settled(seen, pinned, reach)
+            found = settled(seen, pinned, reach, hard)
             for i, option in found.items():
                 node, choice = waiting[i]
                 self._settle(node, choice, choice.options[option])
             waiting = [one for i, one in enumerate(waiting) if i not in found]
+
+    @property
+    def _contracted(self) -> set[int]:
+        """The numbers of the pins that keep what products add up."""
+        return {number for _, _, pins in self.contracts for number in pins}
 
     def _option(self, choice: OneOf, option: tuple[Tie | Count, ...], labels: NDArray[np.int64]) -> Option:
         ties = [(fact.a.atoms, fact.b.atoms) for fact in option if isinstance(fact, Tie)]
@@ -314,6 +354,28 @@ class _Analyser:
                 self._count(node, fact)
         rest = _unfollowed(choice, option)
         self._pin(Axis(rest, len(rest)), Reason(f"{node.op} mixes this axis", node.label))
+
+    def _follow_products(self) -> None:
+        """Follow what products of two activations add up, where nothing else keeps it (products.py)."""
+        if not self.contracts:
+            return
+        graph, labels = self.model.graph, self._components()
+        kept = self._kept(labels, self._contracted)[1]
+        for node, fact, pins in self.contracts:
+            if kept[labels[np.concatenate([fact.a.atoms, fact.b.atoms])]].any():
+                continue
+            for number, start in ((1, fact.b), (0, fact.a)):
+                made = chain(graph, self.model.constants, node.inputs[number])
+                other = (fact.a, fact.b)[1 - number].atoms
+                found = None if made is None else added_up(
+                    start.atoms, *made, node.index, self.ties, self.tied_by, self.table.slots
+                )  # fmt: skip
+                if found is not None and not np.isin(other, np.concatenate([found, self.summed])).any():
+                    self.summed = np.union1d(self.summed, found)
+                    self._tie(node, Tie(fact.a, fact.b))
+                    for pin in pins:
+                        self.pins[pin] = (fact.a.atoms[:0], self.pins[pin][1])
+                    break
 
     def _check_parameters(self) -> None:
         """Keep constants whose axis is used in two ways, or that cannot be averaged."""
@@ -368,11 +430,15 @@ class _Analyser:
         b = np.concatenate([t[1] for t in self.ties]) if self.ties else np.empty(0, np.int64)
         return connected(a, b, self.table.count)
 
-    def _kept(self, labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-        """(labels, pinned per channel, index of the first reason per channel)."""
+    def _kept(
+        self, labels: NDArray[np.int64], without: Collection[int] = ()
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """(labels, pinned per channel, index of the first reason per channel), `without` some pins."""
         channels = int(labels.max()) + 1 if len(labels) else 0
         reasons = np.full(channels, len(self.pins), np.int64)
         for i, (atoms, _) in enumerate(self.pins):
+            if i in without:
+                continue
             np.minimum.at(reasons, labels[atoms], i)
         return labels, reasons < len(self.pins), reasons
 
@@ -385,6 +451,14 @@ class _Analyser:
     def _pin_tensor(self, name: str, reason: Reason) -> None:
         for key in self.table.touched([name]):
             self._pin(self.table.axis(*key), reason)
+
+    def _pin_end(self, name: str, kind: str) -> None:
+        """Keep a graph's input or output, but for the heads of caches where these may change."""
+        heads = {cache.axis for cache in self.caches if name in (cache.past, cache.present)}
+        for key in self.table.touched([name]):
+            if key[1] not in heads or not self.fold_heads:
+                reason = Reason(KEPT if heads and not self.fold_heads else kind, name)
+                self._pin(self.table.axis(*key), reason)
 
     def _pin_all(self, names: Iterable[str], reason: Reason) -> None:
         for name in names:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .batching import Batching, Piece, cut, fixed
 from .errors import RequestError
 from .images import Preprocess, lay_out, needs_preprocess, normalise
+from .inputs import empty_shape
 from .session import Feeds, InputSpec
 from .sources import evenly, open_source
 
@@ -59,7 +60,8 @@ def read_calibration(
         preprocess: how pixels become numbers, for image files and for arrays of uint8 where the model takes floats.
         input_shapes: shapes of inputs that the model leaves open. Their first axis is not looked at.
 
-    Values are cast where none is lost: floats to floats, integers and booleans to integers.
+    Caches of attention without tokens may be left out. Values are cast where none is lost: floats to floats, integers
+    and booleans to integers.
 
     Raises:
         RequestError: nothing there, damaged or pickled; names, types, shapes or numbers of samples that do not fit; a
@@ -154,8 +156,10 @@ def _checked(
 
     Raises RequestError for element types, shapes and numbers of samples that do not fit."""
     out = {}
+    count = next((len(x) for name, x in feed.items() if name in form.names and x.ndim), 1)
     for spec in specs:
-        array = feed[spec.name]
+        empty = empty_shape(spec.shape, count)
+        array = feed[spec.name] if spec.name in feed else np.zeros(empty or (), spec.dtype)
         _check_type(array, spec, where)
         if _is_image(array, spec):
             if preprocess is None:
@@ -167,7 +171,7 @@ def _checked(
             why = "" if form.names else "; its inputs have no common axis for samples: give one file or dict for each"
             shapes = f"{list(feed[spec.name].shape)} in {where}, but the model takes {_show(spec.shape)}"
             raise RequestError(f"input '{spec.name}' has shape {shapes}{why}")
-        if array.size == 0:
+        if array.size == 0 and (empty is None or array.shape[1:] != empty[1:]):
             raise RequestError(f"input '{spec.name}' has no values in {where}: its shape is {list(array.shape)}")
         out[spec.name] = array
     lengths = {name: len(x) for name, x in out.items() if name in form.names}

@@ -28,7 +28,9 @@ class Place:
     """Where the channels of a group live: `positions` [channels, r] along one axis of one tensor.
 
     `blocks` over 1 means the axis seen apart by each of that many parts of axis 0 (grouped Conv weights). `role` is
-    None for activations. `nodes` are the indices of the nodes that use a parameter in this role.
+    None for activations. `nodes` are the indices of the nodes that use a parameter in this role. `summed`: of one side
+    of a product of activations, which is added up where channels merge (products.py); its weights have the role READS,
+    though their nodes make it.
     """
 
     tensor: str
@@ -37,6 +39,7 @@ class Place:
     role: Role | None
     positions: Ints = field(repr=False)
     nodes: tuple[int, ...] = ()
+    summed: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,11 @@ def find_groups(
     roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]],
     blocks: Sequence[Blocked],
     graph: Graph,
+    summed: Atoms,
 ) -> tuple[tuple[ChannelGroup, ...], dict[tuple[str, str], int]]:
     """Groups of channels (`labels`: channel of every atom) that live in the same places in the same way.
+
+    An axis whose atoms are in part `summed` counts as two, numbered apart by the number of axes.
 
     Returns the groups in file order, and channels kept after all: (kind, where) -> how many.
     """
@@ -97,7 +103,8 @@ def find_groups(
     order = np.argsort(starts)
     keys, starts = [keys[i] for i in order], starts[order]
     slot = np.searchsorted(starts, np.arange(table.count), side="right") - 1
-    rank = _rank(labels * len(keys) + slot)
+    slot[summed] += len(keys)
+    rank = _rank(labels * 2 * len(keys) + slot)
     signature = np.zeros((len(pinned), 2), np.uint64)
     ends = [np.concatenate([np.empty(0, np.int64), *side]) for side in zip(*ties, strict=True)] or [rank[:0]] * 2
     tie = np.repeat(np.arange(len(ties)), [len(a) for a, _ in ties])  # all ties at once: a graph has many short ones
@@ -137,7 +144,7 @@ def _group(
 ) -> ChannelGroup | None:
     # channels in the order of their first atom in the first place that makes them
     slots = np.unique(slot[atoms])
-    made = [s for s in slots if Role.MAKES in roles.get(keys[s], {})]
+    made = [s for s in slots if s < len(keys) and Role.MAKES in roles.get(keys[s], {})]
     if not made:
         return None
     weights = [s for s in made if len(graph.tensor(keys[s][0]).shape or ()) > 1] or made
@@ -151,10 +158,12 @@ def _group(
         here = slot[atoms] == s
         mine, whose = atoms[here], owner[here]
         by = np.lexsort((rank[mine], whose))
-        positions = (mine[by] - starts[s]).reshape(len(channel), -1)
-        (tensor, axis, blocks), used = keys[s], roles.get(keys[s], {})
+        at, summed = s % len(keys), bool(s >= len(keys))
+        positions = (mine[by] - starts[at]).reshape(len(channel), -1)
+        (tensor, axis, blocks), used = keys[at], roles.get(keys[at], {})
         role = next(iter(used), None)
-        places.append(Place(tensor, axis, blocks, role, positions, tuple(used[role]) if role else ()))
+        nodes = tuple(used[role]) if role else ()
+        places.append(Place(tensor, axis, blocks, role and (Role.READS if summed else role), positions, nodes, summed))
     label = [node.label for node in graph.nodes]
     wide = [keys[s] for s in weights]
     makers = dict.fromkeys(i for p in places if (p.tensor, p.axis, p.blocks) in wide for i in p.nodes)

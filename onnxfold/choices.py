@@ -34,17 +34,22 @@ class Option:
 Choice = tuple[Option, ...]
 
 
-def settled(choices: Sequence[Choice], pinned: NDArray[np.bool_], reach: Labels) -> dict[int, int]:
+def settled(
+    choices: Sequence[Choice], pinned: NDArray[np.bool_], reach: Labels, hard: NDArray[np.bool_] | None = None
+) -> dict[int, int]:
     """Choice -> the option to take, for some of the choices at least: the rest is to be asked again with new labels.
 
     Where kept channels leave one option, that one; else, of all choices that share free channels, the combination that
-    leaves the most positions of weights free (`reach` of every channel), then the most channels, then the first.
+    leaves the most positions of weights free (`reach` of every channel), then the most channels, then the first. Where
+    no option is left, one that is not kept but for channels that may yet be followed (pinned, but not `hard`).
     """
     found, taken = dict[int, int](), set[int]()
     free = [_free(choice, pinned) for choice in choices]
     for i, choice in enumerate(choices):
         blocked = [option.blocked(pinned) for option in choice]
-        if min(blocked) < max(blocked) or min(blocked) == 1.0:
+        if min(blocked) == 1.0 and hard is not None:
+            blocked = [option.blocked(hard) for option in choice]
+        if min(blocked) < max(blocked) or max(blocked) == 1.0:
             if taken.isdisjoint(free[i]):
                 found[i] = blocked.index(min(blocked))
             taken |= free[i]

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from . import __version__, session
+from .arguments import dashes, numbers, providers, ratios, shapes
 from .cluster import Clusterer
 from .errors import OnnxFoldError, RequestError, ValidationError
 from .features import Method
@@ -105,7 +106,7 @@ class _Console(Console):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `CODES`)."""
-    given = _dashes(sys.argv[1:] if arguments is None else arguments)
+    given = dashes(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(given[0]) if given else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show must not end the run
@@ -167,10 +168,12 @@ def _fold(given: Sequence[str]) -> int:
     output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
     _last(output)
     options = parser.parse_args(given)
-    shapes = _shapes(options.input_shape)
     _check_report(options.report, options.input, options.output)
     if options.inspect:
-        report = inspect(options.input, include=options.include, exclude=options.exclude, input_shapes=shapes)
+        report = inspect(
+            options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
+            input_shapes=shapes(options.input_shape),
+        )  # fmt: skip
         return _show(report, options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
@@ -179,7 +182,7 @@ def _fold(given: Sequence[str]) -> int:
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
-            **_refined(options), external_data=options.save_as_external_data, group_ratios=_ratios(options.group_ratio),
+            **_refined(options), external_data=options.save_as_external_data, group_ratios=ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **_manner(options),
         )  # fmt: skip
@@ -276,8 +279,8 @@ def _compare(given: Sequence[str]) -> int:
     options = parser.parse_args(given)
     _check_report(options.report, options.before, options.after)
     report = compare(
-        options.before, options.after, input_shapes=_shapes(options.input_shape),
-        providers=_providers(options.providers), seed=options.seed,
+        options.before, options.after, input_shapes=shapes(options.input_shape),
+        providers=providers(options.providers), seed=options.seed,
     )  # fmt: skip
     return _show(report, options)
 
@@ -292,7 +295,7 @@ def _sweep(given: Sequence[str]) -> int:
     _last(_common(parser, verbose=False))
     options = parser.parse_args(given)
     _check_report(options.report, options.input)
-    at = SHARES if options.at is None else _numbers("--at", options.at)
+    at = SHARES if options.at is None else numbers("--at", options.at)
     report = sweep(options.input, at=at, **_manner(options))
     if not options.quiet:
         report.print(_Console())
@@ -323,6 +326,9 @@ def _which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what = parser.add_argument_group("which channels")
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
+    what.add_argument(
+        "--fold-heads", action="store_true", help="also heads of key-value caches: inputs and outputs change shape"
+    )
     what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
     return what
 
@@ -344,7 +350,7 @@ def _how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = 
     )  # fmt: skip
     how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
     how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
-    how.add_argument("--preprocess", metavar="MEAN,STD,LAYOUT", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    how.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
@@ -377,7 +383,7 @@ def _manner(options: argparse.Namespace) -> dict[str, Any]:
     return {
         **_samples(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
-        "threads": options.threads, "announce": None if options.quiet else announced,
+        "threads": options.threads, "fold_heads": options.fold_heads, "announce": None if options.quiet else announced,
     }  # fmt: skip
 
 
@@ -386,7 +392,7 @@ def _samples(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
         "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
-        "input_shapes": _shapes(options.input_shape), "providers": _providers(options.providers),
+        "input_shapes": shapes(options.input_shape), "providers": providers(options.providers),
         "seed": options.seed, "progress": silent if options.quiet else on_terminal,
     }  # fmt: skip
 
@@ -451,50 +457,3 @@ def _check_report(path: Path | None, *models: Path | None) -> None:
             raise RequestError(f"the report would overwrite the model {path}: name another file")
     except OSError as error:
         raise RequestError(f"cannot write the report {path}: {error.strerror}") from error
-
-
-def _providers(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
-
-
-def _ratios(given: Sequence[str]) -> dict[str, float]:
-    ratios = {}
-    for text in given:
-        pattern, equals, share = text.rpartition("=")
-        try:
-            ratios[pattern] = float(share)
-        except ValueError:
-            equals = ""
-        if not equals or not pattern:
-            raise RequestError(f"--group-ratio wants REGEX=R (like 'layers.7.*mlp=0.5'), not '{text}'")
-    return ratios
-
-
-def _shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
-    for text in given:
-        name, colon, dims = text.rpartition(":")
-        try:
-            shapes[name] = tuple(int(d) for d in dims.replace("x", ",").split(","))
-        except ValueError:
-            colon = ""
-        if not colon or not name:
-            raise RequestError(f"--input-shape wants NAME:D,D,... (like image:1,3,224,224), not '{text}'")
-    return shapes
-
-
-def _dashes(arguments: Sequence[str]) -> list[str]:
-    """Long options may be written with underscores."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    dashed = []
-    for argument in arguments[:end]:
-        name, equals, value = argument.partition("=")
-        dashed.append(name.replace("_", "-") + equals + value if name.startswith("--") else argument)
-    return [*dashed, *arguments[end:]]

@@ -70,7 +70,7 @@ class Compressor:
     def reader_features(self, name: str) -> list[int]:
         """How many inputs the readers of a group have: all their channels, times the kernel."""
         found = []
-        for place in (p for p in self._groups[name].parameters if p.role is Role.READS):
+        for place in (p for p in self._groups[name].parameters if p.role is Role.READS and not p.summed):
             shape = self.model.graph.tensor(place.tensor).shape or ()
             sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
             found.append(math.prod(sizes))

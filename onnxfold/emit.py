@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .atoms import SlotKey
-from .bodies import every_initializer, every_node, opened, subgraphs
+from .bodies import every_initializer, every_node, opened
 from .channels import ChannelGroup, Place, Role
 from .errors import RuleError
 from .facts import At
@@ -25,7 +25,7 @@ from .model import Model
 from .quantise import Scheme
 from .schemes import merged
 from .shelf import Shelf
-from .tensors import Pending, deferred, made, replaced
+from .tensors import Pending, all_names, deferred, made, replace_constant, replaced
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
     arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
-    -> what all its readers read instead."""
+    -> what all its readers read instead. `numbers`: (node, which) -> numbers to read instead."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
@@ -52,6 +52,7 @@ class Edits:
     schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
     inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
     bypass: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
 
 
 def edits(
@@ -89,6 +90,7 @@ def edits(
         ],
         lengths,
         {n: _scheme(model, analysis, n, parts, kept) for n, parts in changes.items() if n in model.constants.stored},
+        numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
     )
 
 
@@ -161,7 +163,8 @@ def _axis_matrix(
     rows, columns, values = list[Any](), list[Any](), list[Any]()
     for place, merge in parts:
         free[place.positions.ravel()] = False
-        matrix = (merge.makes if made or place.role is Role.MAKES else merge.reads).tocoo()
+        means = place.role is Role.MAKES or (made and not place.summed)
+        matrix = (merge.makes if means else merge.reads).tocoo()
         factor = merge.scales.get(name)
         weights = matrix.data if factor is None or place.role is not Role.MAKES else matrix.data * factor[matrix.row]
         for r in range(place.positions.shape[1]):
@@ -204,6 +207,7 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     writer.bypass(changes.bypass)
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
     writer.integers(changes.integers)
+    writer.numbers(changes.numbers)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
     writer.lengths({at: length for at, length in changes.lengths.items() if at[0] not in packed})
     writer.sweep()
@@ -233,7 +237,7 @@ class _Patch:
                 self.uses[name] = self.uses.get(name, 0) + 1
         for value in [v for graph in (self.graph, *self.bodies) for v in graph.output]:
             self.uses[value.name] = self.uses.get(value.name, 0) + 1
-        self.names = set(self.uses) | set(self.initializers) | _all_names(self.graph)
+        self.names = set(self.uses) | set(self.initializers) | all_names(self.graph)
         self.gone: set[int] = set()
         self.more: list[tuple[int, NodeProto]] = []  # nodes to stand before that one
         self.suspects: set[str] = set()
@@ -275,7 +279,7 @@ class _Patch:
         node = self.nodes[self.model.graph.producer[name]]
         if node.op_type != "Constant":
             return False
-        _replace_constant(node, array)
+        replace_constant(node, array)
         return True
 
     def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any] | Pending]) -> bool:
@@ -319,6 +323,16 @@ class _Patch:
                 self._set_input(node, number, values, counted[0].at.instead_of)
         for name, readers in computed.items():
             self._computed(name, readers)
+
+    def numbers(self, numbers: Mapping[tuple[int, int], NDArray[Any]]) -> None:
+        """Nodes read plain numbers in place of what is computed from lengths that change."""
+        fresh = dict[str, str]()
+        for (index, number), value in numbers.items():
+            old = self.nodes[index].input[number]
+            if old not in fresh:
+                fresh[old] = self._fresh(old)
+                self._add(made(value, fresh[old], self.model.graph.tensor(old).dtype))
+            self._give(self.nodes[index], number, fresh[old])
 
     def _computed(self, name: str, readers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
         """New numbers in the list `name`, which the graph puts together: in place where all who read it want the same,
@@ -475,25 +489,3 @@ class _Patch:
 
 def _now(array: NDArray[Any] | Pending) -> NDArray[Any]:
     return array.make() if isinstance(array, Pending) else array
-
-
-def _all_names(graph: onnx.GraphProto) -> set[str]:
-    names = {name for node in graph.node for name in (*node.input, *node.output)}
-    names |= {v.name for v in (*graph.input, *graph.output, *graph.value_info)} | {t.name for t in graph.initializer}
-    for node in graph.node:
-        for body in subgraphs(node):
-            names |= _all_names(body)
-    return names
-
-
-def _replace_constant(node: NodeProto, array: NDArray[Any]) -> None:
-    """New values for a Constant node, in the attribute that holds them where that can."""
-    held = node.attribute[0]
-    if held.name == "value":
-        replaced(held.t, array)
-    elif held.name == "value_floats" and array.ndim == 1 and array.dtype == np.float32:
-        held.floats[:] = array.tolist()
-    elif held.name == "value_ints" and array.ndim == 1 and array.dtype == np.int64:
-        held.ints[:] = array.tolist()
-    else:
-        held.CopyFrom(onnx.helper.make_attribute("value", made(array, "", 0)))

@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .caches import Cache
 from .errors import OnnxFoldError, RequestError
 from .features import Method
 from .images import Preprocess
@@ -15,7 +18,7 @@ from .plan import Aim
 from .progress import Progress
 from .recover import Recovery
 from .samples import Effort, Samples, calibration_samples, save_samples, synthetic_samples
-from .session import Session
+from .session import Feeds, Session
 from .store import inline
 from .validate import brief
 
@@ -100,6 +103,28 @@ def given_up(evidence: Samples, error: Exception, method: Method, recovery: Reco
     if _needed(method, recovery):
         raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
     return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
+
+
+def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
+    """Samples whose `caches`, the heads of which may change, hold nothing: what a folded model would have put there is
+    known to nobody. Raises RequestError where the user has filled them."""
+    if evidence.own:
+        for feed in (*evidence.fit, *evidence.check):
+            full = [cache.past for cache in caches if feed[cache.past].any()]
+            if full:
+                raise RequestError(
+                    f"--fold-heads changes the cache '{full[0]}', and the calibration data fills it: give it without "
+                    "tokens (length 0), or as zeros"
+                )
+        return evidence
+    fit, check = ([emptied(feed, caches) for feed in feeds] for feeds in (evidence.fit, evidence.check))
+    return replace(evidence, fit=tuple(fit), check=tuple(check))
+
+
+def emptied(feeds: Feeds, caches: Sequence[Cache]) -> Feeds:
+    """`feeds` with zeros in `caches`."""
+    pasts = [cache.past for cache in caches if cache.past in feeds]
+    return {**feeds, **{name: np.zeros_like(feeds[name]) for name in pasts}}
 
 
 def keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:

@@ -15,12 +15,14 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
+from .caches import Cache
 from .channels import ChannelGroup
 from .emit import edits, emit
+from .evidence import emptied
 from .inputs import probe
 from .merge import Merge, rearranging
 from .model import Model
-from .session import Session
+from .session import Feeds, Session
 from .store import inline
 from .validate import Check, OutputError, output_error
 from .walk import segment
@@ -60,7 +62,7 @@ def check_block(model: Model, analysis: Analysis, merges: Mapping[str, Merge], f
     for group in sorted(groups, key=lambda g: _weights(model, g)):
         wide = emit(model, edits(model, analysis, {group.name: spread(merges[group.name])}))
         versions = [(wide, model.folder), (model.proto, model.folder), (after, folded.absolute().parent)]
-        found = _compared(model, group, versions)
+        found = _compared(model, group, versions, analysis.caches)
         if found is not None:
             return found
     return None
@@ -93,7 +95,7 @@ def _taken(factors: NDArray[np.float64], merge: Merge) -> NDArray[np.float64]:
 
 
 def _compared(
-    model: Model, group: ChannelGroup, versions: Sequence[tuple[ModelProto, Path | None]]
+    model: Model, group: ChannelGroup, versions: Sequence[tuple[ModelProto, Path | None]], caches: Sequence[Cache]
 ) -> BlockCheck | None:
     """The block of `group` in three versions: reference, original, folded; None if it cannot be run."""
     inside = {place.tensor for place in group.places if place.role is None}
@@ -103,11 +105,13 @@ def _compared(
         return None
     made = {name for i in block for name in model.graph.nodes[i].outputs if name}
     found = list[list[NDArray[Any]]]()
+    feeds: Feeds = {}
     try:
         for proto, folder in versions:
             session = _session(model, proto, folder, made, outputs)
-            feeds = probe(session.inputs, batch=_ROWS)
-            found.append([np.asarray(x) for x in session.run(feeds)])
+            feeds = feeds or emptied(probe(session.inputs, batch=_ROWS), caches)
+            mine = session.fitted({spec.name: feeds[spec.name] for spec in session.inputs})
+            found.append([np.asarray(x) for x in session.run(mine)])
     except Exception:  # onnxruntime's exceptions share no base class; another block may run
         return None
     reference, before, after = found
@@ -140,7 +144,8 @@ def _session(model: Model, proto: ModelProto, folder: Path | None, made: set[str
             chosen.add(index)
             waiting.extend(proto.graph.node[index].input)
     nodes = [proto.graph.node[index] for index in sorted(chosen)]
-    part = segment(proto, nodes, outputs, lambda name: _typed(model, name))
+    given = {value.name: value for value in proto.graph.input}  # caches may have fewer heads than the original's
+    part = segment(proto, nodes, outputs, lambda name: given.get(name) or _typed(model, name))
     return Session(inline(part, folder).SerializeToString())
 
 

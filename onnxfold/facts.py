@@ -79,6 +79,17 @@ class Tie:
 
 
 @dataclass(frozen=True, eq=False)
+class Contract:
+    """Position i of `a` is multiplied with position i of `b`, and the products are added up; neither is a constant.
+
+    They are followed where one side can take the sums of what is merged (products.py), else kept.
+    """
+
+    a: Axis
+    b: Axis
+
+
+@dataclass(frozen=True, eq=False)
 class Free:
     """The operator does not care about these positions (dropped by a Slice, filled with a constant by a Pad)."""
 
@@ -144,4 +155,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Reads | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Reads | Free | Count | Blocks | Normalize | Refuse

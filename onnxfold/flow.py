@@ -15,13 +15,14 @@ import numpy as np
 from onnx import ModelProto
 
 from . import integers, refinement
+from .caches import changed
 from .channels import ChannelGroup
 from .cluster import Clusterer
 from .compress import Compressor
 from .costs import costs, count_parameters
 from .coverage import coverage
 from .crew import Crew
-from .errors import NothingToFoldError, ValidationError
+from .errors import NothingToFoldError, RequestError, ValidationError
 from .estimate import Estimate, estimate, estimate_streamed
 from .evidence import gather_evidence, keep_samples, refuse_samples
 from .excerpt import block_checked, check_block
@@ -93,6 +94,7 @@ def fold(
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    fold_heads: bool = False,
     clusterer: Clusterer | str = Clusterer.NATIVE,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     providers: Sequence[str] | None = None,
@@ -139,6 +141,9 @@ def fold(
             them, the model is quantised as it is.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
+        fold_heads: also fold heads that key-value caches among the inputs and outputs have: their declared shapes
+            change, `past` and `present` of a layer together (`caches.find_caches` says what counts as a cache). Models
+            are compared with empty caches (or zeros, where their length is fixed); the report says which changed.
         clusterer: the compiled core, or scikit-learn's k-means.
         input_shapes: shapes for inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``.
         providers: onnxruntime providers to measure on; None: the CPU, and CUDA where there is one.
@@ -171,10 +176,13 @@ def fold(
     usable, missing = resolve_providers(providers)
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
-    found = subject(model, input_shapes, manner.patterns, max_memory)
+    found = subject(model, input_shapes, manner.patterns, max_memory, fold_heads)
     loaded, prices = found.model, found.prices
     if quantize:
         integers.check_quantisable(loaded, found.streamed, calibration is not None or manner.effort is not Effort.FAST)
+    if (refine or quantize) and found.analysis.caches:
+        what = "--refine" if refine else "--quantize"
+        raise RequestError(f"{what} compares caches as they were: leave out {what}, or --fold-heads")
     if found.streamed:
         refuse_samples(calibration, manner.method, manner.recovery, budget.aim, refine)
         check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
@@ -199,7 +207,7 @@ def fold(
         target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
         kept = None
         if output is not None and (resume or found.streamed):
-            how = (manner.method, manner.recovery, manner.clusterer, seed, found.streamed)
+            how = (manner.method, manner.recovery, manner.clusterer, seed, found.streamed, fold_heads)
             kept = stack.enter_context(work_folder(target, key_of(loaded, *how), resume))
         planner = Planner(
             found, manner, evidence, input_shapes, progress, providers=usable, target=target,
@@ -233,7 +241,7 @@ def fold(
                 original, written.path, planner.feeds, providers=usable, missing=missing,
                 protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
                 too_large=found.streamed and not comparable(loaded, max_memory),
-                in_float32=None if found.streamed else _in_float32(loaded, proto),
+                in_float32=None if found.streamed else _in_float32(loaded, proto), caches=found.analysis.caches,
             )  # fmt: skip
             if step is not None:
                 verdict, quantised = step.judged(
@@ -246,6 +254,7 @@ def fold(
                 verdict = replace(verdict, notes=(*verdict.notes, *kept.notes))
             seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
             lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
+            interface = changed(loaded.graph, found.analysis.caches, lengths)
             report = FoldReport(
                 found.name, "" if output is None else os.fspath(output),
                 {
@@ -257,7 +266,7 @@ def fold(
                 _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
                 _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
                 seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices), refined, quantisation=quantised,
+                coverage(found.analysis, prices), refined, quantisation=quantised, interface=interface,
             )  # fmt: skip
             if not verdict.passed:
                 raise _failed(report)
@@ -271,12 +280,13 @@ def inspect(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    fold_heads: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> FoldReport:
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     compiled = patterns(include, exclude)
     loaded = load(model, input_shapes)
-    analysis = analysed(loaded)
+    analysis = analysed(loaded, fold_heads)
     notes = notes_on(analysis, compiled)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
     prices = costs(loaded, input_shapes)

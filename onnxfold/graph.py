@@ -88,7 +88,7 @@ class Graph:
 
 
 def skeleton(
-    proto: ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None, keep: int = 1024
+    proto: ModelProto, input_shapes: Mapping[str, Sequence[Dim]] | None = None, keep: int = 1024
 ) -> ModelProto:
     """A copy of `proto` without weights: initializers over `keep` integers or 16 floats become typed inputs.
 
@@ -274,6 +274,6 @@ def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
     return tuple(dims)
 
 
-def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int]) -> None:
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[Dim]) -> None:
     kind = value.type.tensor_type.elem_type
     value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shape)))

@@ -45,6 +45,16 @@ def concrete_shape(
     return tuple(length(d) if axis or (isinstance(d, int) and d > 0) else batch for axis, d in enumerate(shape))
 
 
+def empty_shape(shape: Sequence[int | str | None], batch: int) -> tuple[int, ...] | None:
+    """The shape of an input that holds nothing to begin with (a cache without tokens); None for all others.
+
+    >>> empty_shape(("N", 8, "past_sequence_length", 64), 2), empty_shape(("N", 8), 2)
+    ((2, 8, 0, 64), None)
+    """
+    found = tuple(0 if d == 0 else n for d, n in zip(shape, concrete_shape(shape, batch), strict=True))
+    return found if 0 in found[1:] else None
+
+
 def index_limits(graph: Graph) -> dict[str, int]:
     """Inputs that number the rows of a table (embeddings), or the classes of a one-hot code: how many there are."""
     limits: dict[str, int] = {}

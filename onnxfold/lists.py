@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from .graph import Graph
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from .graph import Graph, Node
 
 SAME = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape")  # operators that leave the numbers of a list as they are
 
@@ -13,13 +16,14 @@ class Known(Protocol):
     """What is needed of a model's constants."""
 
     def __contains__(self, name: str) -> bool: ...
+    def array(self, name: str) -> NDArray[Any]: ...
 
 
 def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, int, int] | None:
     """Where element `index` of computed list `name` comes from: (maker, number of its input, index in that).
 
     None where it comes from more than one place, or the maker is none that is followed. Of a product the factor that
-    is a constant counts, if there is just one.
+    is a constant counts, if there is just one; of a Where that replaces -1 in a list, the list.
     """
     maker = graph.producer.get(name)
     if maker is None or graph.nodes[maker].domain != "":
@@ -39,6 +43,39 @@ def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, 
         plain = [number for number, factor in enumerate(node.inputs) if factor in constants]
         if len(plain) == 1:
             return maker, plain[0], index if (length(graph, node.inputs[plain[0]]) or 1) > 1 else 0
+    if node.op == "Where" and _stays(graph, constants, node, index):
+        return maker, 2, index
+    return None
+
+
+def _stays(graph: Graph, constants: Known, node: Node, index: int) -> bool:
+    """Whether Where(list == negative numbers, others, list) gives element `index` of the list: a number of 0 or more.
+
+    So exporters write the target of an Expand in which -1 may stand.
+    """
+    maker = graph.producer.get(node.inputs[0])
+    if maker is None or graph.nodes[maker].op != "Equal" or node.inputs[2] not in graph.nodes[maker].inputs:
+        return False
+    compared = [name for name in graph.nodes[maker].inputs if name != node.inputs[2]]
+    found = source(graph, constants, node.inputs[2], index)
+    if found is None or found[2] or len(compared) != 1:
+        return False
+    other = _number(graph, constants, compared[0], index)
+    return other is not None and other < 0 <= int(constants.array(found[0]).reshape(-1)[found[1]])
+
+
+def _number(graph: Graph, constants: Known, name: str, index: int) -> int | None:
+    """Element `index` of a list that is constant, filled with one number, or a product of such; None for another."""
+    if name in constants:
+        array = constants.array(name).reshape(-1)
+        return int(array[index if array.size > 1 else 0])
+    maker = graph.producer.get(name)
+    node = None if maker is None else graph.nodes[maker]
+    if node is not None and node.op == "ConstantOfShape" and "value" in node.attrs:
+        return int(numpy_helper.to_array(node.attrs["value"]).ravel()[0])
+    if node is not None and node.op == "Mul":
+        left, right = (_number(graph, constants, factor, index) for factor in node.inputs)
+        return None if left is None or right is None else left * right
     return None
 
 

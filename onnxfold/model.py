@@ -16,7 +16,7 @@ from .bodies import captures
 from .constants import Constants
 from .errors import ModelError, RequestError
 from .external import check_tensor, every_tensor, external_file, external_length, external_tensors
-from .graph import Graph, plain_domains, read_graph, skeleton
+from .graph import Dim, Graph, plain_domains, read_graph, skeleton
 from .inference import consistent, negative
 from .shapes import probed, shaped
 
@@ -58,7 +58,8 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
 
     Args:
         source: an .onnx file, or a ModelProto (with its weights inside it).
-        input_shapes: shapes to assume for graph inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``.
+        input_shapes: shapes to assume for graph inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``. A
+            length of 0 (of a cache without tokens) is what the model is run with; the dimension counts as open.
 
     Raises:
         ModelError: the file is missing, is no ONNX model, is refused by the ONNX checker, or has external data that
@@ -88,7 +89,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         external_file(tensor, folder)
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
-    bare = skeleton(proto, input_shapes)
+    bare = skeleton(proto, _with_open(proto, input_shapes))
     if reason := negative(bare):
         raise ModelError(
             f"{what} cannot be run: {reason} (a kernel larger than what it is for): export the model again"
@@ -97,7 +98,17 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
-    return Model(proto, probed(graph, proto, constants, input_shapes), folder, path)
+    fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
+    return Model(proto, probed(graph, proto, constants, fixed), folder, path)
+
+
+def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[Dim]]:
+    """`shapes`, with the declared open dimensions in place of lengths of 0."""
+    declared = {v.name: [d.dim_param or None for d in v.type.tensor_type.shape.dim] for v in proto.graph.input}
+    return {
+        name: [n or dim for n, dim in zip(shape, declared[name] or [None] * len(shape), strict=True)]
+        for name, shape in shapes.items()
+    }
 
 
 def _parse(path: Path) -> ModelProto:
@@ -175,8 +186,11 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
         declared = known[name].type.tensor_type
         if declared.HasField("shape") and len(declared.shape.dim) != len(shape):
             raise RequestError(f"input '{name}' has {len(declared.shape.dim)} dimensions, not {len(shape)}")
-        if any(not 1 <= n < 2**31 for n in shape):
-            raise RequestError(f"the shape of input '{name}' must have positive dimensions, not {list(shape)}")
+        if any(not 0 <= n < 2**31 for n in shape) or 0 in shape[:1]:
+            raise RequestError(
+                f"the shape of input '{name}' must have positive dimensions, not {list(shape)} (0 only for open ones "
+                "behind the first: caches without tokens)"
+            )
         for axis, (dim, n) in enumerate(zip(declared.shape.dim, shape, strict=False)):
             if dim.dim_value > 0 and dim.dim_value != n:
                 raise RequestError(f"axis {axis} of input '{name}' has length {dim.dim_value} in the model, not {n}")

@@ -7,8 +7,9 @@ parameter axis left out on purpose must show.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ from scipy.sparse import csr_matrix, identity
 
 from .analyse import Analysis, analyse
 from .atoms import SlotKey
-from .channels import ChannelGroup, Role
-from .emit import edits, emit
+from .channels import ChannelGroup, Place, Role
+from .emit import axis_matrix, edits, emit
 from .inputs import index_limits, probe
-from .merge import Merge, folding, rearranging
+from .merge import Merge, apply, folding, rearranging
 from .model import Model, load
-from .session import Session
+from .session import Feeds, Session
 from .store import inline
 from .trial import raw_outputs, relative_l2, with_outputs
+
+Carry = Callable[[Feeds], dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
-        return _error(model, model.proto, emit(model, edits(model, analysis, merges, skip)), seed, **how)
+        after = emit(model, edits(model, analysis, merges, skip))
+        return _error(model, model.proto, after, seed, ends=partial(carried, analysis, merges), **how)
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
@@ -82,9 +86,10 @@ def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **h
     def error(skip: frozenset[SlotKey]) -> float:
         copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
         twice = load(copies, how.get("shapes"))
-        again = analyse(twice)
+        again = analyse(twice, fold_heads=bool(analysis.caches))
         merges = {group.name: folding(pairs(group)) for group in again.groups}
-        return _error(model, twice.proto, emit(twice, edits(twice, again, merges)), seed, **how)
+        after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
+        return _error(model, twice.proto, after, seed, ends=ends, begin=partial(carried, analysis, copying), **how)
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
@@ -97,17 +102,40 @@ def _error(
     shapes: Mapping[str, Sequence[int]] | None = None,
     batch: int = 2,
     scale: float = 1.0,
+    feeds: Feeds | None = None,
+    begin: Carry = dict,
+    ends: Carry = dict,
 ) -> float:
-    """The largest relative L2 error over the raw outputs of two versions of `model`; floats are fed times `scale`."""
+    """The largest relative L2 error over the raw outputs of two versions of `model`; floats are fed times `scale`.
+
+    `feeds` (None: random ones) become those of `before` by `begin`. What inputs and outputs of `before` are to `after`
+    is told by `ends`: caches have other heads there.
+    """
     outputs = raw_outputs(model.graph)
 
     def session(proto: ModelProto) -> Session:
         return Session(inline(with_outputs(proto, outputs, model.graph), model.folder).SerializeToString())
 
     first = session(before)
-    feeds = probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
+    feeds = feeds or probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
     feeds = {n: np.asarray(x * scale, x.dtype) if x.dtype.kind == "f" and scale != 1 else x for n, x in feeds.items()}
-    return max(relative_l2(a, b) for a, b in zip(first.run(feeds), session(after).run(feeds), strict=True))
+    feeds = begin(feeds)
+    expected = ends(dict(zip(outputs, first.run(feeds), strict=True)))
+    found = session(after).run(ends(feeds))
+    return max(relative_l2(expected[name], value) for name, value in zip(outputs, found, strict=True))
+
+
+def carried(analysis: Analysis, merges: Mapping[str, Merge], arrays: Feeds) -> dict[str, NDArray[Any]]:
+    """What becomes of the values of activations (by tensor) under `merges`: of caches, whose heads are channels."""
+    parts: dict[tuple[str, int], list[tuple[Place, Merge]]] = {}
+    for group in analysis.groups:
+        for place in group.places:
+            if place.tensor in arrays and place.role is None and group.name in merges:
+                parts.setdefault((place.tensor, place.axis), []).append((place, merges[group.name]))
+    found = dict(arrays)
+    for (name, axis), here in parts.items():
+        found[name] = apply(axis_matrix(analysis, here, name), found[name], axis, 1).astype(found[name].dtype)
+    return found
 
 
 def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:

@@ -11,7 +11,7 @@ from typing import Any
 from .crew import Crew
 from .decide import Decision, decide, decide_sampled
 from .errors import OnnxFoldError
-from .evidence import given_up
+from .evidence import emptied, given_up, without_caches
 from .gauge import Gauge
 from .inputs import DESCRIPTION
 from .plan import Aim, Budget
@@ -48,7 +48,8 @@ class Planner:
         kept: WorkFolder | None = None,
     ) -> None:
         """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`)."""
-        self.subject, self.manner, self.evidence = subject, manner, evidence
+        self.subject, self.manner = subject, manner
+        self.evidence = None if evidence is None else without_caches(evidence, subject.analysis.caches)
         self.work = subject.compressor(manner, crew, kept)
         self._shapes, self._progress = shapes, progress
         self._gauge = Gauge(subject.model, target, external_data, next(iter(providers), None), self._single)
@@ -115,7 +116,7 @@ class Planner:
             "samples_match": None if evidence is None else evidence.match, "samples_used": self.sampled,
             "method": manner.method.value, "recovery": self.recovery.value, "clusterer": manner.clusterer.value,
             "round_to": round_to, "seed": manner.seed, "include": list(manner.include),
-            "exclude": list(manner.exclude),
+            "exclude": list(manner.exclude), "fold_heads": self.subject.fold_heads,
         }  # fmt: skip
 
     @cached_property
@@ -128,11 +129,14 @@ class Planner:
 
     @cached_property
     def _from_weights(self) -> Trial:
-        return Trial(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed)
+        caches = self.subject.analysis.caches
+        return Trial(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed, caches)
 
     def _probes(self, session: Session) -> Feeds:
         subject = self.subject
-        return probes(subject.model, subject.prices, self._shapes, self.manner.seed)(session)
+        return emptied(
+            probes(subject.model, subject.prices, self._shapes, self.manner.seed)(session), subject.analysis.caches
+        )
 
     def _single(self, session: Session) -> Feeds:
         return self.feeds(session) if callable(self.feeds) else self.feeds

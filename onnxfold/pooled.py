@@ -80,7 +80,7 @@ def pool(node: Linear, read: Place | None) -> Pool | None:
 
 def pools(analysis: Analysis, nodes: Mapping[str, Linear]) -> dict[str, Pool]:
     """By output, how those of `nodes` (by output) pool that can. Their channels before and after share one matrix."""
-    reads = {p.tensor: p for g in analysis.groups for p in g.parameters if p.role is Role.READS}
+    reads = {p.tensor: p for g in analysis.groups for p in g.parameters if p.role is Role.READS and not p.summed}
     found = {y: pool(node, reads.get(node.weight)) for y, node in nodes.items()}
     return {y: how for y, how in found.items() if how is not None and 2 * nodes[y].features <= MOST_FEATURES * how.taps}
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .analyse import Refusal
+from .caches import HeadsChanged
 from .coverage import Coverage
 from .integers.report import QuantisationReport
 from .store import write_text
@@ -97,7 +98,7 @@ class Dropped:
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
     analysed (compare), `refinement` and `quantisation` where none was asked for. `shared`, `dropped`: what became of
-    whole layers.
+    whole layers; `interface`: inputs and outputs that have other heads.
     """
 
     model: str
@@ -114,6 +115,7 @@ class FoldReport:
     shared: tuple[Shared, ...] = ()
     dropped: tuple[Dropped, ...] = ()
     quantisation: QuantisationReport | None = None
+    interface: tuple[HeadsChanged, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -140,6 +142,8 @@ class FoldReport:
             parts.append(str(self.refinement))
         if self.quantisation is not None:
             parts.append(str(self.quantisation))
+        if self.interface:
+            parts.append(f"{len(self.interface)} inputs and outputs have other heads")
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
         lost = [f"nothing is left of '{self._lost}': fold less, or give --calibration"] if self._lost else []
         return ", ".join(parts) + "".join(f"; {note}" for note in (*lost, *refused, *self.check.notes))
@@ -180,6 +184,8 @@ class FoldReport:
             parts += ["", self._shared()]
         if self.dropped:
             parts += ["", self._dropped()]
+        if self.interface:
+            parts += ["", self._interface(verbose)]
         if self.groups:
             parts += ["", self._groups(verbose)]
         if self.refusals:
@@ -248,6 +254,16 @@ class FoldReport:
             table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
         if len(self.groups) > len(shown):
             table.caption = Text(f" and {len(self.groups) - len(shown)} more (-v shows all)", style="dim")
+        return table
+
+    def _interface(self, verbose: bool) -> Table:
+        table = new_table("interface that changed", right=["heads"], more=["axis"])
+        shown = self.interface if verbose else self.interface[:HERE_SHOWN]
+        for one in shown:
+            where = Text(f"{one.axis} of an {one.kind}", style="dim")
+            table.add_row(Text(one.name), f"{one.before} → {one.after}", where)
+        if len(self.interface) > len(shown):
+            table.caption = Text(f" and {len(self.interface) - len(shown)} more (-v shows all)", style="dim")
         return table
 
     def _shared(self) -> Table:

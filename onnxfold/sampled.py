@@ -71,12 +71,13 @@ class Sampled:
             self.found = survey(
                 work.model, work.analysis, chosen, samples.fit, remember=self._choosing, progress=progress
             )
-        self.trial = Trial(work.model, lambda _: samples.check)
+        caches = work.analysis.caches
+        self.trial = Trial(work.model, lambda _: samples.check, caches=caches)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()
         fit = samples.fit
         held = max(1, round(len(fit) / _UNSEEN))
         self._seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
-        self._alone = Trial(work.model, lambda _: unseen)
+        self._alone = Trial(work.model, lambda _: unseen, caches=caches)
         self._prefixes = dict[int, Prefix]()
 
     @property

@@ -55,6 +55,26 @@ class Session:
         """All outputs, in order."""
         return list(self._session.run(None, dict(feeds)))
 
+    def fitted(self, feeds: Feeds) -> Feeds:
+        """`feeds` with as many heads in caches as this version of a model has (see `fitted`)."""
+        return fitted(feeds, {spec.name: spec.shape for spec in self.inputs})
+
+
+def fitted(feeds: Feeds, shapes: Mapping[str, Sequence[int | str | None]]) -> dict[str, NDArray[Any]]:
+    """`feeds` for a version of their model whose inputs are of `shapes`.
+
+    Caches of attention that hold nothing (no tokens, or zeros) are cut to the heads that it has; all else is as it was.
+    """
+    found = dict(feeds)
+    for name, x in feeds.items():
+        shape = shapes.get(name, ())
+        if x.ndim != len(shape) or x.ndim < 4:
+            continue
+        fewer = [i for i, n in enumerate(shape) if isinstance(n, int) and 0 < n < x.shape[i]]
+        if len(fewer) == 1 and not x.any():
+            found[name] = np.ascontiguousarray(np.take(x, range(int(shape[fewer[0]] or 0)), fewer[0]))
+    return found
+
 
 def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """(usable, missing) providers for what the user asked for; None means the CPU, and CUDA where it is offered.

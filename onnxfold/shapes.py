@@ -94,12 +94,27 @@ def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> 
         shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors for shapes in (once, again)
     )
     tensors = dict(graph.tensors)
+    names = {**_declared(graph, declared, one, two), **names}
     for info in _used(graph):
         if info.name in one and info.name in two:
             shape = _joined(one[info.name].shape, two[info.name].shape, names)
             kind = info.dtype or one[info.name].dtype
             tensors[info.name] = TensorInfo(info.name, _filled(info.shape, shape, declared), kind)
     return replace(graph, tensors=MappingProxyType(tensors))
+
+
+def _declared(
+    graph: Graph, declared: Collection[str], one: Mapping[str, TensorInfo], two: Mapping[str, TensorInfo]
+) -> dict[tuple[int, int], str]:
+    """Names of open dimensions by the two lengths tried, where the model itself says them of a tensor inside: of the
+    sum of past and new tokens, say."""
+    found = dict[tuple[int, int], str]()
+    for info in _used(graph):
+        trials = [tensors[info.name].shape or () for tensors in (one, two) if info.name in tensors]
+        for dim, *pair in zip(info.shape or (), *trials, strict=False) if len(trials) == 2 else ():
+            if isinstance(dim, str) and dim in declared and all(isinstance(length, int) for length in pair):
+                found.setdefault((pair[0], pair[1]), dim)
+    return found
 
 
 def _used(graph: Graph) -> Iterator[TensorInfo]:

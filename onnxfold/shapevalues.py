@@ -91,7 +91,7 @@ class ShapeValues:
                 followed = i in _TAKES_LENGTHS.get(node.op, ()) and (i == 0 or self._known.get(node.inputs[0]) is None)
                 if followed and node.domain == "":
                     continue
-                if lost or node.op not in _RULES:
+                if (lost or node.op not in _RULES) and self._plain(name, node) is None:
                     yield from self._sources(name, node)
             for name in node.captures:
                 yield from self._sources(name, node)
@@ -101,6 +101,27 @@ class ShapeValues:
         for name in graph.outputs:
             if name in graph.producer:
                 yield from self._sources(name, graph.nodes[graph.producer[name]])
+
+    def frozen(self) -> Iterator[tuple[Node, int, NDArray[Any], frozenset[tuple[str, int]]]]:
+        """Where known lengths become other numbers (floats): (node, number of its input, the numbers, the lengths)."""
+        for node in self._graph.nodes:
+            if node.op in _RULES and self._known.get(node.outputs[0]) is not None:
+                continue
+            for i, name in enumerate(node.inputs):
+                value = self._plain(name, node)
+                if value is not None:
+                    yield node, i, value, frozenset(source for v in self.need(name).ravel() for source in v.sources)
+
+    def _plain(self, name: str, node: Node) -> NDArray[Any] | None:
+        """The numbers of `name`, lengths that `node` takes as floats (or makes floats of); None for anything else."""
+        known = self._known.get(name) if name not in self._constants else None
+        kind = self.dtype(name)
+        if known is None or node.domain or (kind not in _EXACT and node.op != "Cast"):
+            return None
+        numbers = [v.number for v in known.ravel()]
+        if None in numbers or not any(v.sources for v in known.ravel()):
+            return None
+        return np.array(numbers, _KINDS.get(kind, np.int64)).reshape(known.shape)
 
     def _sources(self, name: str, node: Node) -> Iterator[tuple[str, int, Node]]:
         known = self._known.get(name) if name not in self._constants else None

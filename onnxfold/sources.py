@@ -19,6 +19,7 @@ from onnx import numpy_helper
 
 from .errors import RequestError
 from .images import SUFFIXES, Preprocess, image_shape, needs_preprocess, read_image
+from .inputs import empty_shape
 from .session import Feeds, InputSpec
 
 ARRAYS = (".npz", ".npy")
@@ -31,8 +32,8 @@ class Source:
 
     Attributes:
         title: what it is called in reports.
-        feeds: (where it is from, arrays by input name) of one or more samples each. All inputs are there, and numeric;
-            shapes and element types are not checked yet.
+        feeds: (where it is from, arrays by input name) of one or more samples each. All inputs are there but for those
+            that hold nothing (`inputs.empty_shape`), and numeric; shapes and element types are not checked yet.
         counted: whether it is known to end soon; a reader or a generator may go on for long.
         notes: grows while `feeds` is walked: what was skipped.
     """
@@ -169,6 +170,7 @@ def _read_arrays(path: Path, specs: Sequence[InputSpec], notes: list[str]) -> Fe
                     notes.append(f"array '{stored.files[0]}' is taken for input '{specs[0].name}'")
             else:
                 _check_names(stored.files, specs, str(path), notes)
+                names = {name: name for name in names if name in stored.files}
             return {name: np.asarray(stored[inside]) for name, inside in names.items()}  # other files in it are bytes
 
 
@@ -199,7 +201,7 @@ def _numbered(path: Path) -> int | None:
 def _check_names(held: Iterable[object], specs: Sequence[InputSpec], where: str, notes: list[str]) -> None:
     """Note arrays that are no input. Raises RequestError for an input that is missing."""
     held, names = list(held), [spec.name for spec in specs]
-    if missing := [name for name in names if name not in held]:
+    if missing := [spec.name for spec in specs if spec.name not in held and empty_shape(spec.shape, 1) is None]:
         raise RequestError(
             f"{where} has no array for input '{missing[0]}': it holds {', '.join(map(str, held)) or 'nothing'}; the "
             f"model's inputs are {', '.join(names)}"
@@ -208,10 +210,10 @@ def _check_names(held: Iterable[object], specs: Sequence[InputSpec], where: str,
 
 
 def _named(given: Mapping[str, Any], specs: Sequence[InputSpec], where: str, notes: list[str]) -> Feeds:
-    """The arrays of all inputs. Raises RequestError for one that is missing or no array."""
+    """The arrays of all inputs but empty caches. Raises RequestError for one that is missing or no array."""
     _check_names(given, specs, where, notes)
     try:
-        return {spec.name: np.asarray(given[spec.name]) for spec in specs}
+        return {spec.name: np.asarray(given[spec.name]) for spec in specs if spec.name in given}
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a GPU
         raise RequestError(f"{where} holds something that is no array ({_first_line(error)})") from error
 

@@ -39,7 +39,7 @@ PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
 class Subject:
     """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
 
-    `streamed`: it is never loaded whole (`room.streamed`).
+    `streamed`: it is never loaded whole (`room.streamed`). `fold_heads`: the heads of its caches may change.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Subject:
     notes: Mapping[str, str]
 
     streamed: bool = False
+    fold_heads: bool = False
 
     def compressor(self, manner: Manner, crew: Crew | None = None, kept: WorkFolder | None = None) -> Compressor:
         """What merges its groups in this manner, by `crew`; what is `kept` of an earlier run counts."""
@@ -57,7 +58,9 @@ class Subject:
         return Compressor(self.model, self.analysis, *how, crew, self.streamed, kept)
 
 
-def subject(source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None) -> Subject:
+def subject(
+    source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None, fold_heads: bool = False
+) -> Subject:
     """Load and analyse a model that is to be folded, within `max_memory` bytes if that is given.
 
     Raises ModelError, RequestError, NothingToFoldError.
@@ -65,20 +68,20 @@ def subject(source: Source, shapes: Shapes, patterns: Patterns, max_memory: int 
     model = load(source, shapes)
     streams = streamed(model, max_memory)
     _check_weights(model, streams)
-    analysis = analysed(model)
+    analysis = analysed(model, fold_heads)
     notes = notes_on(analysis, patterns)
     chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
     if not chosen:
         raise NothingToFoldError(_nothing(model, analysis, any(patterns)))
-    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams)
+    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams, fold_heads)
 
 
-def analysed(model: Model) -> Analysis:
-    """The analysis. Where it fails on a model that shape inference or onnxruntime refuses, or that declares shapes
-    which its tensors do not have, the model is to blame."""
+def analysed(model: Model, fold_heads: bool = False) -> Analysis:
+    """The analysis (`analyse`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
+    shapes which its tensors do not have, the model is to blame."""
 
     try:
-        return analyse(model)
+        return analyse(model, fold_heads=fold_heads)
     except OnnxFoldError:
         raise
     except Exception as error:

@@ -174,6 +174,8 @@ def _uses(model: Model, group: ChannelGroup, constants: Constants, followers: Fo
     """The group's readers, or [] if one of them is not linear with moments of its own."""
     found = []
     for place in group.parameters:
+        if place.summed:
+            return []
         if place.role is not Role.READS:
             continue
         shape = model.graph.tensor(place.tensor).shape

@@ -46,6 +46,7 @@ def sweep(
     round_to: int = 8,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    fold_heads: bool = False,
     clusterer: Clusterer | str = Clusterer.NATIVE,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     providers: Sequence[str] | None = None,
@@ -72,7 +73,7 @@ def sweep(
     manner = Manner.of(method, recovery, clusterer, effort, seed, threads, include, exclude)
     budgets = [Budget(Aim.MACS, share, round_to) for share in _shares(at)]
     usable, missing = resolve_providers(providers)
-    found = subject(model, input_shapes, manner.patterns)
+    found = subject(model, input_shapes, manner.patterns, fold_heads=fold_heads)
     if found.streamed:
         raise RequestError(f"{found.name} is over 2 GiB, too large to be run here: fold it to one target at a time")
     seconds = {"analyse": time.perf_counter() - begin}
@@ -132,6 +133,7 @@ def _row(
         verdict = check(
             original, written.path, planner.feeds, providers=usable, missing=missing,
             protos=(model.proto, folded.proto), inputs=planner.described, latency=latency,
+            caches=planner.subject.analysis.caches,
         )  # fmt: skip
         lengths = planner.work.lengths({name: merge.after for name, merge in folded.merges.items()})
         size = Size(written.size, count_parameters(folded.proto), planner.subject.prices.macs(lengths))

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from .bodies import subgraphs
 
 
 def made(array: NDArray[Any], name: str, kind: int = 0) -> TensorProto:
@@ -54,3 +56,26 @@ def is_deferred(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL and not any(
         entry.key == "location" and entry.value for entry in tensor.external_data
     )
+
+
+def all_names(graph: GraphProto) -> set[str]:
+    """The names of all tensors of a graph and its bodies."""
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    names |= {v.name for v in (*graph.input, *graph.output, *graph.value_info)} | {t.name for t in graph.initializer}
+    for node in graph.node:
+        for body in subgraphs(node):
+            names |= all_names(body)
+    return names
+
+
+def replace_constant(node: NodeProto, array: NDArray[Any]) -> None:
+    """New values for a Constant node, in the attribute that holds them where that can."""
+    held = node.attribute[0]
+    if held.name == "value":
+        replaced(held.t, array)
+    elif held.name == "value_floats" and array.ndim == 1 and array.dtype == np.float32:
+        held.floats[:] = array.tolist()
+    elif held.name == "value_ints" and array.ndim == 1 and array.dtype == np.int64:
+        held.ints[:] = array.tolist()
+    else:
+        held.CopyFrom(helper.make_attribute("value", made(array, "", 0)))

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from .caches import Cache
 from .errors import ModelError
 from .graph import Graph
 from .model import Model
@@ -25,11 +26,19 @@ _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip",
 class Trial:
     """The original's outputs on the batches that `feeds` makes, and the error of candidates (on the CPU).
 
-    Nothing runs before the first question, and nothing at all unless the model `fits` into memory."""
+    Nothing runs before the first question, and nothing at all unless the model `fits` into memory. Outputs in `caches`
+    are not looked at: candidates may have fewer heads in them."""
 
-    def __init__(self, model: Model, feeds: Callable[[Session], Sequence[Feeds]], fits: bool = True) -> None:
+    def __init__(
+        self,
+        model: Model,
+        feeds: Callable[[Session], Sequence[Feeds]],
+        fits: bool = True,
+        caches: Sequence[Cache] = (),
+    ) -> None:
         self._model, self._make, self._fits = model, feeds, fits
-        self._names = raw_outputs(model.graph)
+        presents = {cache.present for cache in caches}
+        self._names = raw_outputs(model.graph, presents)
         self._words = word_scores(model.graph)
 
     @cached_property
@@ -70,7 +79,7 @@ class Trial:
             if all(name in one for one in found for name in self._names):
                 return [[np.asarray(one[name]) for name in self._names] for one in found]
         session = self._session(proto)
-        return [[np.asarray(x) for x in session.run(feeds)] for feeds in self._feeds]
+        return [[np.asarray(x) for x in session.run(session.fitted(feeds))] for feeds in self._feeds]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
         """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had.
@@ -134,10 +143,10 @@ class Trial:
         return Session(inline(shown, self._model.folder).SerializeToString())
 
 
-def raw_outputs(graph: Graph) -> list[str]:
-    """The outputs, with squashing operators at the end taken off: a saturated softmax hides errors."""
+def raw_outputs(graph: Graph, skip: Container[str] = ()) -> list[str]:
+    """The outputs but those in `skip`, without squashing operators at the end: a saturated softmax hides errors."""
     names = []
-    for name in graph.outputs:
+    for name in (output for output in graph.outputs if output not in skip):
         while name in graph.producer and graph.nodes[graph.producer[name]].op in _SQUASHING:
             name = graph.nodes[graph.producer[name]].inputs[0]
         names.append(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from .caches import Cache
 from .graph import impossible
 from .inputs import first
 from .session import Feeds, Session
@@ -96,21 +97,24 @@ def check(
     loader: Loader = Session,
     too_large: bool = False,
     in_float32: Callable[[], tuple[bytes, bytes]] | None = None,
+    caches: Sequence[Cache] = (),
 ) -> Check:
     """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
 
-    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain.
+    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain. In
+    `caches` the new model may have fewer heads; such outputs are not compared.
 
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. Where one does
     not run the original, copies `in_float32` are compared, if there are any. A problem is: a changed interface, a file
     the checker refuses, a model that runs no more, NaN where there was none.
     """
-    problems = [*_interface(*protos), *_checker(before, after, full=not _impossible(protos[0]))]
+    heads = {name: cache.axis for cache in caches for name in (cache.past, cache.present)}
+    problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in () if too_large else providers:
-        done, trouble, remark = _one(before, after, feeds, provider, latency, loader)
+        done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
         if remark and done.status == "failed" and in_float32 is not None:
-            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader)
+            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
             if copies.status == "ok":
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
@@ -134,6 +138,7 @@ def _one(
     provider: str,
     latency: bool,
     loader: Loader,
+    heads: Mapping[str, int],
 ) -> tuple[ProviderCheck, str, str]:
     """(comparison on one provider, the problem it shows or '', a note or '')."""
     where = short(provider)
@@ -146,7 +151,7 @@ def _one(
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
-        found = dict(zip(new.outputs, new.run(given), strict=True))
+        found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
         timing = timing_feeds(old, new, given) if latency else None
     except Exception as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
@@ -155,6 +160,7 @@ def _one(
         (name, np.asarray(a), np.asarray(found[name]))
         for name, a in expected.items()
         if name in found and _numeric(a) and _numeric(found[name])
+        if name not in heads or np.shape(a)[heads[name]] == np.shape(found[name])[heads[name]]
     ]
     trouble, remark = "", ""
     for name, a, b in pairs:
@@ -185,7 +191,7 @@ def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
     except Exception:  # a fixed batch; onnxruntime's exceptions share no base class
         single = dict(given)
         old.run(single)
-    new.run(single)
+    new.run(new.fitted(single))
     return single
 
 
@@ -226,18 +232,19 @@ def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]
     Fast models take turns of several runs: the first of a turn pay for threads and caches that the other model had.
     """
     times: tuple[list[float], list[float]] = ([], [])
+    fed = old.fitted(feeds), new.fitted(feeds)
     least, most = LATENCY_RUNS
     begin = time.perf_counter()
-    old.run(feeds)
+    old.run(fed[0])
     untimed, timed = TURN if (time.perf_counter() - begin) * 2 * sum(TURN) * least < LATENCY_SECONDS else (0, 1)
     begin = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - begin < LATENCY_SECONDS):
-        for session, taken in zip((old, new), times, strict=True):
+        for session, given, taken in zip((old, new), fed, times, strict=True):
             for _ in range(untimed):
-                session.run(feeds)
+                session.run(given)
             for _ in range(timed):
                 start = time.perf_counter()
-                session.run(feeds)
+                session.run(given)
                 taken.append((time.perf_counter() - start) * 1e3)
     return float(np.median(times[0])), float(np.median(times[1]))
 
@@ -258,8 +265,9 @@ def short(provider: str) -> str:
     return name.upper() if name.lower() in ("cpu", "cuda") else name
 
 
-def _interface(before: ModelProto, after: ModelProto) -> list[str]:
-    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same."""
+def _interface(before: ModelProto, after: ModelProto, heads: Mapping[str, int]) -> list[str]:
+    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same, but for axes in
+    `heads`."""
     constants = {t.name for proto in (before, after) for t in proto.graph.initializer}
     problems = []
     for what, old, new in (
@@ -267,7 +275,8 @@ def _interface(before: ModelProto, after: ModelProto) -> list[str]:
         ("output", before.graph.output, after.graph.output),
     ):
         signatures = [
-            [(v.name, _type(v)) for v in values if what == "output" or v.name not in constants] for values in (old, new)
+            [(v.name, _type(v, heads.get(v.name))) for v in values if what == "output" or v.name not in constants]
+            for values in (old, new)
         ]
         if signatures[0] != signatures[1]:
             at = next((a or b for a, b in zip_longest(*signatures) if a != b), ("", None))
@@ -275,12 +284,14 @@ def _interface(before: ModelProto, after: ModelProto) -> list[str]:
     return problems
 
 
-def _type(value: ValueInfoProto) -> object:
-    """The type of an input or output without the names of its open dimensions."""
+def _type(value: ValueInfoProto, skip: int | None) -> object:
+    """The type of an input or output without the names of its open dimensions, and without axis `skip`."""
     if not value.type.HasField("tensor_type"):
         return value.type.SerializeToString(deterministic=True)
     declared = value.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in declared.shape.dim]
+    dims = [
+        d.dim_value if d.HasField("dim_value") and axis != skip else None for axis, d in enumerate(declared.shape.dim)
+    ]
     return declared.elem_type, dims if declared.HasField("shape") else None
 
 

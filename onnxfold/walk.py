@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from .bodies import captures
-from .session import Feeds, Session
+from .session import Feeds, Session, fitted
 from .store import inline
 
 Live = dict[str, Any]
@@ -48,8 +48,10 @@ class Walk:
                 if name and name not in weights and name not in self._fixed:
                     self._last[name] = index
         self._last.update(dict.fromkeys(hold, len(graph.node)))
-        given = {v.name for v in graph.input}
-        self._live: list[Live] = [{k: v for k, v in feed.items() if k in given} for feed in feeds]
+        self._given = {v.name: dims(v) for v in graph.input}
+        self._live: list[Live] = [
+            {k: v for k, v in fitted(feed, self._given).items() if k in self._given} for feed in feeds
+        ]
 
     def advance(self, stop: int, wanted: Iterable[str] = ()) -> list[dict[str, NDArray[Any]]]:
         """Run the nodes up to `stop` (exclusive) and hand back, per batch, those tensors of `wanted` that this makes,
@@ -75,7 +77,10 @@ class Walk:
     def fork(self, proto: ModelProto) -> Walk:
         """Another walk from here, over a version of the model whose nodes and weights are the same up to here."""
         other = Walk(proto, [], self._folder)
-        other.position, other._live = self.position, [dict(live) for live in self._live]
+        other.position = self.position
+        for live in self._live:
+            inputs = {name: value for name, value in live.items() if name in other._given}
+            other._live.append({**live, **fitted(inputs, other._given)})
         return other
 
     def _session(self, start: int, stop: int, after: Sequence[str]) -> Session:
@@ -126,6 +131,11 @@ def segment(
     for name in outputs:
         part.graph.output.add(name=name)
     return part
+
+
+def dims(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The declared dimensions of an input or output; None for those that are open."""
+    return [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
 
 
 def _typed(name: str, value: Any) -> onnx.ValueInfoProto:

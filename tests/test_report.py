@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from alike import permuted_copy
+from attending import cached
 from rich.console import Console
 from tiny import MODELS, ROOT, fold, net
 
@@ -52,6 +53,7 @@ def reports() -> list[FoldReport]:
     images = {"image": np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)}
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images).report)
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images, quantize=True).report)
+    made.append(fold(cached(), ratio=0.5, round_to=1, effort="fast", latency=False, fold_heads=True).report)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Gauge, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)

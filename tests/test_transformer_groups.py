@@ -1,7 +1,7 @@
 """What the analysis finds in transformers, in every style of export, and both oracles on it.
 
 A table of groups per block: whole heads (or what stands in for them), then the hidden units of the MLP, which are found
-always. Extend `NETS` (tests/transformer/nets.py) by a network, `HEADS` by what is found of its attention.
+always. Extend `NETS` (tests/transformer/nets.py) by a network.
 """
 
 from __future__ import annotations
@@ -15,12 +15,6 @@ from onnxfold.model import load
 from onnxfold.oracles import duplicate, permute
 
 CACHED = (Style.OPSET23_3D, Style.FUSED)  # LLaMA with keys and values among inputs and outputs: their heads are kept
-HEADS = {
-    # positions inside the heads of values: as traced, one head is not repeated
-    ("multi-query", Style.DECOMPOSED): [16],
-    # query heads that share a head of the cache: two traced numbers count them
-    ("llama3-cache", Style.DECOMPOSED): [],
-}
 VARIANTS = (
     "vit-packed", "bert-relu", "gpt2-untied", "llama2-tables", "llama3-unfolded", "multi-query", "clip", "llama2-cache",
     "geglu",
@@ -31,13 +25,11 @@ def cached(config: Config, style: Style) -> bool:
     return config.cache or (config.gated and style in CACHED)
 
 
-def heads(net: str, config: Config, style: Style) -> list[int]:
+def heads(config: Config, style: Style) -> list[int]:
     """The sizes of groups in a block's attention: heads; those of keys, where they are shared but not by all.
 
     Where keys and values are inputs, the same number of query heads can go for each of theirs.
     """
-    if (net, style) in HEADS:
-        return HEADS[net, style]
     if cached(config, style) and config.kv_heads > 1:
         shared = config.heads // config.kv_heads
         return [shared] if shared > 1 and style not in CACHED else []
@@ -46,7 +38,7 @@ def heads(net: str, config: Config, style: Style) -> list[int]:
 
 def expected(net: str, style: Style) -> list[int]:
     config = NETS[net]
-    return (heads(net, config, style) + [config.mlp] * max(1, config.experts)) * config.layers
+    return (heads(config, style) + [config.mlp] * max(1, config.experts)) * config.layers
 
 
 CASES = [
@@ -60,12 +52,9 @@ def test_groups_of_a_transformer(net: str, style: Style) -> None:
     config = NETS[net]
     proto = build(config, style).model()
     batch = runs_batch(config, style)
-    given = None if cached(config, style) else shapes(proto, batch)  # an empty cache has no length to give
-    model = load(proto)
-    found = analyse(model)
-    assert [group.size for group in found.groups] == expected(net, style), found.refusals
-    if given is not None:  # lengths that are known lose nothing
-        model = load(proto, given)
+    given = shapes(proto, batch)  # no words in caches
+    for known in (None, given):  # lengths that are known lose nothing
+        model = load(proto, known)
         found = analyse(model)
         assert [group.size for group in found.groups] == expected(net, style), found.refusals
     for oracle, rtol in ((permute, EXACT_PERMUTE_RTOL), (duplicate, EXACT_FOLD_RTOL)):

@@ -131,6 +131,8 @@ def _turned(n: NodeView, table: TensorView) -> Iterator[Fact]:
     yield Tie(x.axis(0), y.axis(0))
     if x.rank == 4:
         yield Tie(x.axis(1), y.axis(1))
+        if n.attr("num_heads", 0) == x.size(1):
+            yield Count(x.axis(1), At(attr="num_heads"))
         return
     heads, width = n.attr("num_heads", 0), x.size(2) or 0
     if not heads and not n.attr("rotary_embedding_dim", 0) and table.size(-1):

@@ -15,9 +15,10 @@ def concat(n: NodeView) -> Iterator[Fact]:
     """The inputs stand one after the other along `axis`."""
     y = n.y()
     axis, start = n.attr("axis", 1) % y.rank, 0
-    for x in n.inputs:
-        assert x is not None
+    parts = [n.x(i) for i in range(len(n.inputs))]
+    for x in parts:
         yield from others(x, y, axis)
+    for x in parts:
         size = x.size(axis)
         if size is None or y.size(axis) is None:
             return  # where the parts lie is open: this axis is kept
@@ -29,11 +30,13 @@ def split(n: NodeView) -> Iterator[Fact]:
     """The outputs are consecutive parts along `axis`; sizes are written out when parts become unequal."""
     x = n.x()
     axis, start = n.attr("axis", 0) % x.rank, 0
-    for i, y in enumerate(n.outputs):
-        if y is None:
-            yield Refuse("has an output without a name")
-            return
+    if any(y is None for y in n.outputs):
+        yield Refuse("has an output without a name")
+        return
+    parts = [n.y(i) for i in range(len(n.outputs))]
+    for y in parts:
         yield from others(x, y, axis)
+    for i, y in enumerate(parts):
         size = y.size(axis)
         if size is None or x.size(axis) is None:
             return

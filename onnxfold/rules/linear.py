@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..facts import Fact, Reads, Refuse, Tie
+from ..facts import Contract, Fact, Reads, Refuse, Tie
 from ..view import NodeView, TensorView
 from .pointwise import same_axes
 from .table import Rule
@@ -60,6 +60,8 @@ def product(n: NodeView, a: TensorView, b: TensorView, turn_a: bool = False, tur
         yield Tie(b.axis(outer_b), y.axis(-1))
     if a.constant or b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
+    else:
+        yield Contract(a.axis(inner_a), b.axis(inner_b))
 
 
 def einsum(n: NodeView) -> Iterator[Fact]:
@@ -80,12 +82,14 @@ def einsum(n: NodeView) -> Iterator[Fact]:
 
 
 def _summed(held: list[tuple[TensorView, int]]) -> Iterator[Fact]:
-    """An index that is summed over: the constant takes the sums of what is merged."""
+    """An index that is summed over: the constant takes the sums of what is merged, or one of two activations."""
     weights = [x.axis(axis) for x, axis in held if x.constant]
     if len(weights) == 1 < len(held):
         for x, axis in held:
             yield Tie(weights[0], x.axis(axis))
         yield Reads(weights[0])
+    elif not weights and len(held) == 2:
+        yield Contract(*(x.axis(axis) for x, axis in held))
 
 
 def subscripts(equation: str, ranks: list[int], rank: int) -> tuple[list[list[str]], list[str]]:

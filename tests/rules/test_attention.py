@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxfold.analyse import analyse
 from onnxfold.channels import Role
 from onnxfold.choices import Option, settled
 from onnxfold.emit import edits, emit
+from onnxfold.lists import source
 from onnxfold.merge import pruning
 from onnxfold.model import load
 
@@ -30,7 +32,7 @@ def attention(name: str, body: str, groups: tuple[int, ...] = (H,), **more: Any)
     """`body` from x [N, tokens, width] to y."""
     weights = {**QKV, **more.pop("weights", {})}
     values = {**SPLIT, **more.pop("values", {})}
-    text = f"(float[N,{T},{WIDTH}] x) => (float y) {{ {body} }}"
+    text = f"(float[N,{T},{WIDTH}] x) => (float[N,{T},{WIDTH}] y) {{ {body} }}"
     return Case(name, text, {n: s for n, s in weights.items() if f" {n})" in body}, groups, values, **more)
 
 
@@ -43,6 +45,15 @@ def shared(k: str) -> str:
 GROUPED = {
     "pairs": [0, T, H, D], "three": [3], "twice": [1, 1, 1, 2, 1], "heads": [0, T, 2 * H, D],
     "joined": [0, T, 2 * H * D],
+}  # fmt: skip
+
+# one head of keys and values, repeated as `expand` is traced
+TRACED = """d = Shape<start=0, end=1>(x) z = Concat<axis=0>(d, single, times, tokens, size) r = Shape(z)
+    f = ConstantOfShape<value=int64[1]{1}>(r) m = Mul(f, minus) e = Equal(z, m) w = Where(e, f, z)
+    ku = Unsqueeze(k1, pair) ke = Expand(ku, w) kw = Reshape(ke, spread) kt = Transpose<perm=[0,1,3,2]>(kw)
+    vu = Unsqueeze(v1, pair) ve = Expand(vu, w) vt = Reshape(ve, spread)"""
+REPEATED = {
+    "single": [1], "times": [H], "tokens": [T], "size": [-1], "minus": -1, "pair": [1, 2], "spread": [0, H, T, D]
 }  # fmt: skip
 
 # in one node: 4 heads of 8
@@ -76,8 +87,10 @@ CASES = [
     attention("multi-query", f"""{MADE} {QUERIES} kh = Unsqueeze(k1, one) kt = Transpose<perm=[0,1,3,2]>(kh)
         vt = Unsqueeze(v1, one) {SCORES} {JOINED}""", weights={"k": (WIDTH, D), "v": (WIDTH, D)}, values={"one": [1]},
         refused=("MatMul mixes this axis",)),
+    attention("multi-query-traced", f"{MADE} {QUERIES} {TRACED} {SCORES} {JOINED}", values=REPEATED,
+        weights={"k": (WIDTH, D), "v": (WIDTH, D)}, refused=("MatMul mixes this axis",)),
     attention("heads-mixed-by-a-softmax", f"""{MADE} {QUERIES} {KEYS} {VALUES} s = MatMul(qt, kt) p = Softmax<axis=1>(s)
-        {JOINED}""", (D,), refused=("Softmax mixes this axis",)),
+        {JOINED}""", (D, D)),
     fused("microsoft-packed", "a = com.microsoft.Attention<num_heads=4>(x, w, b)"),
     fused("microsoft-packed-sizes", """a =
         com.microsoft.Attention<num_heads=4, qkv_hidden_sizes=[32,32,32]>(x, w, b)"""),
@@ -106,6 +119,15 @@ CASES = [
 def test_case(case: Case, batch: str | int) -> None:
     """Groups, both oracles with their controls, and folded models that run; open batch and fixed."""
     holds(case, batch)
+
+
+@pytest.mark.parametrize(("minus", "times"), [(-1, H), (H, H), (0, H), (-1, -1)])
+def test_numbers_that_where_lets_pass(minus: int, times: int) -> None:
+    """Only in a list whose negative numbers are replaced can another be edited, and only one that is not replaced."""
+    case = next(case for case in CASES if case.name == "multi-query-traced")
+    loaded = load(replace(case, values={**case.values, "minus": minus, "times": [times]}).model("N"))
+    name = next(n.outputs[0] for n in loaded.graph.nodes if n.op == "Where")
+    assert source(loaded.graph, loaded.constants, name, 2) == (("times", 0, False) if minus < 0 < times else None)
 
 
 BESIDE = f"""(float[N,{T},{WIDTH}] x) => (float y) {{

@@ -303,3 +303,19 @@ def test_computed_bounds_are_refused(batch: str | int) -> None:
     found = analyse(load(model(text, weights, {"ends": [8], "axes": [1]}, batch=batch)))
     assert [g.size for g in found.groups] == [8]
     assert "Slice has computed bounds" in [r.kind for r in found.refusals]
+
+
+PARTS_ALONG_TIME = {
+    "concat": """g = Conv(h, u) f = Conv(h, v) j = Concat<axis=2>(g, f)""",
+    "split": """g = Conv(h, u) a, c = Split<axis=2, num_outputs=2>(g) j = Add(a, c)""",
+}
+
+
+@pytest.mark.parametrize("op", PARTS_ALONG_TIME)
+def test_parts_along_an_open_axis_share_their_channels(op: str) -> None:
+    """Both parts follow, also where it is open how long each is; the second once stayed when the first shrank."""
+    text = f"(float[N,3,L] x) => (float[N,5,M] y) {{ h = Conv(x, w) {PARTS_ALONG_TIME[op]} y = Conv(j, o) }}"
+    weights = {"w": (6, 3, 1), "u": (8, 6, 1), "v": (8, 6, 1), "o": (5, 8, 1)}
+    proto = model(text, {n: s for n, s in weights.items() if n != "v" or op == "concat"}, opset=18)
+    oracles_hold(proto, groups=[6, 8])
+    folds(proto)

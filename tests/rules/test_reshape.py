@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import Case, attribute, constant, folds, given, holds, keep_first, model, newest_opset, node, oracles_hold
+from helpers import (
+    Case,
+    attribute,
+    constant,
+    fold_by,
+    folds,
+    given,
+    holds,
+    keep_first,
+    model,
+    newest_opset,
+    node,
+    oracles_hold,
+)  # fmt: skip
 
 from onnxfold.analyse import analyse
 from onnxfold.model import load
@@ -119,11 +132,10 @@ CASES = [
             weights={"v": (5, 8, 1, 1)}),
     between("length-becomes-a-float", """s = Shape(h) o = Gather(s, one) q = Cast<to=1>(o) r = Sqrt(q) e = Div(h, r)
             f = Conv(e, u) g = Relu(f) y = Conv(g, v)""", values={"one": 1},
-            weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(6,),
-            refused=("Sqrt uses this length as a number",)),
-    between("size-becomes-a-float", """s = Size(h) q = Cast<to=1>(s) e = Div(h, q) f = Conv(e, u) g = Relu(f)
-            y = Conv(g, v)""", weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(6,),
-            refused=("Div uses this length as a number",)),
+            weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(8, 6)),
+    between("length-becomes-half-a-float", """s = Shape(h) o = Gather(s, one) q = Cast<to=10>(o) p = Cast<to=1>(q)
+            r = Reciprocal(p) i = Reciprocal(q) l = Cast<to=1>(i) e = Mul(h, r) j = Mul(e, l) f = Conv(j, u) g = Relu(f)
+            y = Conv(g, v)""", values={"one": 1}, weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(8, 6)),
     between("length-without-a-rule", """s = Shape(h) o = Gather(s, one) z = Constant<value_int=0>()
             d = Constant<value_int=1>() r = Range(z, o, d) q = Cast<to=1>(r) i = Reshape(q, t) e = Mul(h, i)
             f = Conv(e, u) g = Relu(f) y = Conv(g, v)""", values={"one": 1, "t": [1, -1, 1, 1]},
@@ -240,6 +252,28 @@ def test_a_shape_that_is_an_output_keeps_its_channels() -> None:
     text = "(float[N,3,4,4] x) => (float y, int64[4] s) { h = Conv(x, w, b) s = Shape(h) y = Conv(h, v) }"
     found = oracles_hold(model(text, {**CONV, "v": (5, 8, 1, 1)}), groups=[])
     assert "Shape uses this length as a number" in [r.kind for r in found.refusals]
+
+
+@pytest.mark.parametrize(("batch", "groups"), [("N", [6]), (2, [8, 6])])
+def test_a_size_that_becomes_a_float(batch: str | int, groups: list[int]) -> None:
+    """It keeps its value where that is known; an open one keeps the channels."""
+    text = """(float[N,3,8,8] x) => (float y) { h = Conv(x, w, b) s = Size(h) q = Cast<to=1>(s) e = Div(h, q)
+        f = Conv(e, u) g = Relu(f) y = Conv(g, v) }"""
+    proto = model(text, {**CONV, "u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, batch=batch)
+    found = oracles_hold(proto, groups=groups)
+    assert ("Div uses this length as a number" in [r.kind for r in found.refusals]) == (batch == "N")
+
+
+def test_a_scale_by_a_length_stays_what_it_was() -> None:
+    """The model computes the square root of 8 channels; with 5 of them left it still divides by that of 8."""
+    before = case("length-becomes-a-float").model()
+    first, second = analyse(load(before)).groups
+    after = fold_by({first.name: [0, 0, 0, 1, 2, 3, 4, 4]}, before)
+    given = constant(after, node(after, "Sqrt").input[0])
+    assert given.dtype == np.float32 and given.item() == 8.0
+    assert not any(n.op_type in ("Shape", "Gather") for n in after.graph.node)
+    after = fold_by({second.name: [0, 0, 1, 2, 3, 4]}, before)
+    assert any(n.op_type == "Shape" for n in after.graph.node), "nothing it is computed from has changed"
 
 
 def test_a_length_inside_a_body_keeps_its_channels() -> None:
