@@ -15,7 +15,8 @@ from .analyse import Analysis
 from .channels import ChannelGroup, Role
 from .cluster import Assignment, Clusterer, Gram, cluster, ward_curve
 from .crew import Crew
-from .emit import edits, emit, removed_atoms
+from .edits import edits, removed_atoms
+from .emit import emit
 from .features import Method, feature_gram
 from .gather import gather
 from .groupwork import Outcome, Task, run

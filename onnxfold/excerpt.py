@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 from .analyse import Analysis
 from .caches import Cache
 from .channels import ChannelGroup
-from .emit import edits, emit
+from .edits import edits
+from .emit import emit
 from .evidence import emptied
 from .inputs import probe
 from .merge import Merge, rearranging

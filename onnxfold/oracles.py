@@ -20,7 +20,8 @@ from scipy.sparse import csr_matrix, identity
 from .analyse import Analysis, analyse
 from .atoms import SlotKey
 from .channels import ChannelGroup, Place, Role
-from .emit import axis_matrix, edits, emit
+from .edits import axis_matrix, edits
+from .emit import emit
 from .inputs import index_limits, probe
 from .merge import Merge, apply, folding, rearranging
 from .model import Model, load

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from .analyse import Analysis
 from .bodies import captures
-from .emit import axis_matrix
+from .edits import axis_matrix
 from .holders import HOLDERS
 from .linear import Linear, linear
 from .merge import Merge

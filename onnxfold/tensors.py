@@ -42,6 +42,11 @@ class Pending:
     make: Callable[[], NDArray[Any]] = field(repr=False)
 
 
+def settled(array: NDArray[Any] | Pending) -> NDArray[Any]:
+    """The values, computed now where they were left for later."""
+    return array.make() if isinstance(array, Pending) else array
+
+
 def deferred(tensor: TensorProto, pending: Pending) -> None:
     """Another shape for `tensor`, an external one, whose values nobody can read before they are written."""
     tensor.ClearField("dims")

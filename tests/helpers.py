@@ -18,7 +18,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parse
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import ChannelGroup
 from onnxfold.costs import count_parameters
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.graph import plain_domains
 from onnxfold.inputs import index_limits, probe
 from onnxfold.merge import Merge, folding, pruning

@@ -171,7 +171,8 @@ def test_whole_blocks_that_stay_keep_their_numbers() -> None:
 
 
 def keep(proto: ModelProto, kept: Array) -> ModelProto:
-    from onnxfold.emit import edits, emit
+    from onnxfold.edits import edits
+    from onnxfold.emit import emit
     from onnxfold.merge import pruning
 
     loaded = load(proto)
@@ -362,7 +363,8 @@ def test_what_nothing_concerns_stays_byte_for_byte() -> None:
 def test_a_model_that_nothing_folds_stays_byte_for_byte() -> None:
     proto = net(random())
     loaded = load(proto)
-    from onnxfold.emit import edits, emit
+    from onnxfold.edits import edits
+    from onnxfold.emit import emit
 
     same = emit(loaded, edits(loaded, analyse(loaded), {}))
     assert same.SerializeToString(deterministic=True) == proto.SerializeToString(deterministic=True)

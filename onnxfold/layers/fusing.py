@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..analyse import Analysis, analyse
-from ..emit import edits, emit
+from ..edits import edits
+from ..emit import emit
 from ..model import Model, load
 from ..progress import Progress, silent
 from ..refit import Refitted, refit_readers

@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from ..emit import Edits
+from ..edits import Edits
 from ..model import Model
 from .find import Layer
 

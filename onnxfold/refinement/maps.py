@@ -8,7 +8,7 @@ import numpy as np
 
 from ..analyse import Analysis
 from ..channels import Place
-from ..emit import axis_matrix
+from ..edits import axis_matrix
 from ..merge import Merge
 from .targets import Map
 

@@ -18,7 +18,8 @@ import onnxfold
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.channels import ChannelGroup, Place, Role
 from onnxfold.costs import count_parameters
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.errors import NothingToFoldError, PlanError
 from onnxfold.inputs import index_limits, probe
 from onnxfold.merge import Merge, folding, pruning, rearranging

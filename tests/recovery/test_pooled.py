@@ -17,7 +17,8 @@ import onnxfold
 from onnxfold import pooled, refit, survey
 from onnxfold.analyse import analyse
 from onnxfold.channels import Place, Role
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.linear import Linear, linear
 from onnxfold.merge import Merge, folding, pruning
 from onnxfold.model import load

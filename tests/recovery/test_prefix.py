@@ -12,7 +12,8 @@ from tiny import MODELS, TEXT, net
 
 from onnxfold.analyse import analyse
 from onnxfold.compress import Compressor
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.merge import Merge, pruning
 from onnxfold.model import load
 from onnxfold.prefix import Prefix

@@ -16,7 +16,8 @@ from onnx import ModelProto, helper, numpy_helper
 from tiny import write_external
 
 from onnxfold.analyse import Analysis, analyse
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.merge import Merge, folding, pruning
 from onnxfold.model import Model, load
 from onnxfold.recover import Recovery

@@ -12,8 +12,9 @@ from onnx import ModelProto, numpy_helper
 from tiny import MODELS
 
 from onnxfold.analyse import analyse
+from onnxfold.edits import edits
 from onnxfold.eliminate import Elimination
-from onnxfold.emit import edits, emit
+from onnxfold.emit import emit
 from onnxfold.merge import pruning
 from onnxfold.model import load
 from onnxfold.refit import refit_readers

@@ -13,7 +13,8 @@ from helpers import Case, holds, node
 from onnxfold.analyse import analyse
 from onnxfold.channels import Role
 from onnxfold.choices import Option, settled
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.lists import source
 from onnxfold.merge import pruning
 from onnxfold.model import load

@@ -11,7 +11,8 @@ from tiny import fold
 
 from onnxfold.analyse import analyse
 from onnxfold.channels import Role
-from onnxfold.emit import edits, emit
+from onnxfold.edits import edits
+from onnxfold.emit import emit
 from onnxfold.merge import folding
 from onnxfold.model import load
 from onnxfold.oracles import duplication, pairs
