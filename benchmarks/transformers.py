@@ -85,9 +85,12 @@ def stories(data: Path, name: str) -> tuple[onnx.ModelProto, Score, object, list
     return model, perplexity, data / "language" / "stories_calib.npz", rows
 
 
-def measured(data: Path, name: str, images: int, columns: list[str], steps: int | None) -> Iterator[dict[str, Any]]:
-    """The table of a net, cell by cell as far as it is."""
+def measured(
+    data: Path, name: str, images: int, columns: list[str], only: str, steps: int | None
+) -> Iterator[dict[str, Any]]:
+    """The table of a net, cell by cell as far as it is; of rows whose title holds `only`."""
     model, score, own, rows = vits(data, name, images) if name in VITS else stories(data, name)
+    rows = [row for row in rows if only in row[0]]
     found: dict[str, Any] = {"dense": score(model), "rows": {title: {} for title, _ in rows}}
     print(f"{name}: {found['dense']:.2f}", flush=True)
     for column in columns:
@@ -103,8 +106,8 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     """Cells that were not measured again stay."""
     if old is None:
         return new
-    rows = {title: {**old["rows"].get(title, {}), **cells} for title, cells in new["rows"].items()}
-    return {**new, "rows": rows}
+    again = {title: {**old["rows"].get(title, {}), **cells} for title, cells in new["rows"].items()}
+    return {**new, "rows": {**old["rows"], **again}}
 
 
 def render(stored: Path) -> None:
@@ -130,6 +133,7 @@ def main() -> None:
     nets = [*VITS, "stories", "fused"]
     parser.add_argument("--nets", nargs="+", default=nets, choices=nets)
     parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=COLUMNS)
+    parser.add_argument("--rows", default="", help="only rows whose title holds this")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
     parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
@@ -137,7 +141,7 @@ def main() -> None:
     if asked.render:
         return render(asked.render)
     for name in asked.nets:
-        for found in measured(asked.data, name, asked.images, asked.columns, asked.steps):
+        for found in measured(asked.data, name, asked.images, asked.columns, asked.rows, asked.steps):
             if asked.store:
                 kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
                 asked.store.write_text(json.dumps({**kept, name: merged(kept.get(name), found)}, indent=1) + "\n")
