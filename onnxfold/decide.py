@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from onnx import ModelProto
 
 from .compress import Compressor
 from .costs import Costs
-from .errors import RequestError
+from .errors import PlanError, RequestError
 from .gauge import Gauge
 from .merge import Merge
 from .plan import (
@@ -98,15 +99,20 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
     curves = sampled.curves(widths, budget.round_to)
     price = _price(work, prices, budget, gauge)
 
-    def choose(price: Price) -> Plan:
-        steps = path(widths, curves, price, budget)
-        return refund(allocate(steps, budget), widths, curves, price, budget)
+    def choose(price: Price, among: Sequence[Width] = widths) -> Plan:
+        steps = path(among, curves, price, budget)
+        return refund(allocate(steps, budget), among, curves, price, budget)
 
     def finish(plan: Plan) -> Folded:
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        return Decision(finish(choose(price)), None)
+        plans = [choose(price)]
+        single = [w for w in widths if w.run == 1]
+        if not plans[0].keep.keys() <= {w.name for w in single}:
+            with contextlib.suppress(PlanError):
+                plans.append(choose(price, single))
+        return Decision(_nearest(sampled, [finish(plan) for plan in plans]), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, _share_of_file(work, gauge), budget)[1], None)
     steps = list(path(widths, curves, price, budget))
@@ -114,6 +120,12 @@ def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge
         at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, gauge, progress)
         return Decision(finish(Plan(steps[at].keep)), None)
     return Decision(_smallest(sampled, steps, budget, progress), None)
+
+
+def _nearest(sampled: Sampled, made: Sequence[Folded]) -> Folded:
+    """What is nearest to the original on samples held back. (What several groups cost together is taken for the sum of
+    what each costs alone. Whole attention heads cost more: a plan without them may be the better one.)"""
+    return made[0] if len(made) == 1 else min(made, key=lambda one: sampled.trial.distance(one.proto))
 
 
 def met(work: Compressor, widths: Sequence[Width], budget: Budget, price: Price) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tiny import MODELS
+from transformer import PRESETS, Draw, Kind, Style, build, feeds
 
+import onnxfold
+from onnxfold import decide
 from onnxfold.analyse import analyse
 from onnxfold.compress import Compressor
 from onnxfold.costs import costs
@@ -19,6 +22,7 @@ from onnxfold.decide import met
 from onnxfold.errors import PlanError
 from onnxfold.model import load
 from onnxfold.plan import BLOCK, Aim, Budget, Step, Width, allocate, meet, path, refund
+from onnxfold.sampled import Folded, Sampled
 
 Floats = NDArray[np.float64]
 WIDTHS = [Width("a", 64, 1), Width("b", 32, 4), Width("c", 48, 1), Width("narrow", 8, 1)]
@@ -169,3 +173,26 @@ def test_rounded_widths_remove_no_more_than_asked_for() -> None:
     uniformly, plan = meet(work.widths(names), budget, left), met(work, work.widths(names), budget, left)
     assert left(uniformly.keep) < left(plan.keep) <= 0.7
     assert plan.keep and all(left({**plan.keep, name: k + 8}) > 0.7 for name, k in plan.keep.items())
+
+
+def test_a_plan_without_whole_heads_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What heads cost together is more than the sum: the version nearest to the original is taken."""
+    config = PRESETS["gpt2"].tiny()
+    proto = build(config, Style.DECOMPOSED).model(Draw(Kind.ALIKE))
+    calibration = {name: x for name, x in feeds(proto, config, batch=24).items() if "past" not in name}
+    seen: list[list[Folded]] = []
+
+    def noted(sampled: Sampled, made: Sequence[Folded]) -> Folded:
+        seen.append(list(made))
+        return nearest(sampled, made)
+
+    nearest = decide._nearest
+    monkeypatch.setattr(decide, "_nearest", noted)
+    heads = {g.name for g in onnxfold.inspect(proto).groups if g.before == config.heads}
+    assert heads
+    result = onnxfold.fold(proto, target_params=0.9, round_to=1, calibration=calibration, latency=False)
+    (both,) = seen
+    assert heads & both[0].merges.keys(), "a net of repeated heads gives some of them up"
+    assert len(both) == 2 and both[1].merges.keys() and not heads & both[1].merges.keys()
+    taken = {g.name for g in result.report.groups if g.after < g.before}
+    assert taken in [set(one.merges) for one in both]
