@@ -38,3 +38,8 @@ class Adam:
         root = np.sqrt(self._second / np.float32(1 - two**self._done))
         # the gradient of one pixel in a batch is tiny: an absolute epsilon of 1e-8 would swallow it
         self._x -= np.float32(scale) * self._first / (root + np.float32(1e-12))
+
+    def slow_down(self, factor: float) -> None:
+        """Another rate, so many times the old one, and nothing remembered: after `x` was set back."""
+        self._rate *= factor
+        self._first[...], self._second[...], self._done = 0, 0, 0

@@ -20,11 +20,12 @@ _SHIFT = 8  # images are rolled by at most 1/8 of their side
 @dataclass(frozen=True, eq=False)
 class Pool:
     """Samples to draw from: `feeds`, each as it is run; or one feed of all of them where the model takes any number of
-    samples, of which `size` are drawn at a time (0: feeds as they are)."""
+    samples, of which `size` are drawn at a time (0: feeds as they are). A step takes `together` of what is drawn."""
 
     feeds: Sequence[Feeds]
     size: int
     sampled: frozenset[str]
+    together: int = 1
 
     @classmethod
     def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int) -> Pool:
@@ -36,7 +37,7 @@ class Pool:
             groups.setdefault(tuple(kind.items()), []).append(feed)
         chosen = max(groups.values(), key=len)
         if not form.names or form.size is not None:
-            return cls(chosen, 0, form.names)
+            return cls(chosen, 0, form.names, max(1, min(len(chosen), most // form.length(chosen[0]))))
         joined = {n: np.concatenate([f[n] for f in chosen]) if n in form.names else x for n, x in chosen[0].items()}
         return cls([joined], min(most, form.length(joined)), form.names)
 

@@ -7,7 +7,7 @@ al., arXiv 1503.02531). Gradients are an ONNX graph that onnxruntime runs, Adam 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ RATE = 1e-3  # Adam's
 _RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
 _WARMUP = 20  # steps at least, or one in twenty; half of them at most
 _LOOKS = 16  # times that the error on inputs held back is measured
+_LOST, _SLOWER = 2.0, 0.25  # so many times the best error: back to the best weights, at a quarter of the rate
 _PATIENCE = 6  # of them in a row without a better one, in the second half: at the full rate errors may rise first
 
 
@@ -148,7 +149,7 @@ def _descend(
     title = Title("refining")
     batches = pool.draw(np.random.default_rng([seed, 2]))
     for done in progress(title, range(1, steps + 1)):
-        loss, gradients = problem.evaluate(values, next(batches))
+        loss, gradients = _mean([problem.evaluate(values, next(batches)) for _ in range(pool.together)])
         if not np.isfinite(loss):
             note = f"stopped after {done} of {steps} steps: the loss is no number any more"
             break
@@ -160,9 +161,21 @@ def _descend(
             errors.append((done, trial.distance(_written(student.proto, student, values))))
             if errors[-1][1] < best:
                 best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
+            elif errors[-1][1] > _LOST * best:
+                for name, one in adam.items():
+                    values[name][...] = kept.get(name, problem.start[name])
+                    one.slow_down(_SLOWER)
             elif 2 * done > steps and min(e for _, e in errors[-_PATIENCE:]) > best:
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not kept and not note:
         note = "it made nothing better on the inputs held back"
     return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
+
+
+def _mean(found: Sequence[tuple[float, dict[str, Floats]]]) -> tuple[float, dict[str, Floats]]:
+    """Losses and gradients of several feeds as of one."""
+    if len(found) == 1:
+        return found[0]
+    loss = sum(loss for loss, _ in found) / len(found)
+    return loss, {name: np.mean([one[name] for _, one in found], axis=0) for name in found[0][1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,31 @@ def test_a_wrong_gradient_of_a_network_is_seen(monkeypatch: pytest.MonkeyPatch) 
     )
     with pytest.raises(AssertionError):
         agrees_with_differences(MODELS / "digits_vgg.onnx")
+
+
+def test_too_high_a_rate_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the error grows, the descent goes back to the best weights and on at a quarter of the rate."""
+    proto = model(CHAIN, SHAPES)
+    off = disturbed(proto)
+    monkeypatch.setattr(descent, "_RELATIVE", np.inf)
+    monkeypatch.setattr(descent, "RATE", 0.6)
+    found = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    assert max(error for _, error in found.errors) > 2 * found.before  # it was too high
+    assert found.after < 0.7 * found.before
+    monkeypatch.setattr(descent, "_LOST", np.inf)
+    without = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    assert without.after > found.after
+
+
+def test_models_of_one_sample_take_as_many_for_a_step() -> None:
+    proto = model(CHAIN, SHAPES)
+    single = model(CHAIN.replace("[N,", "[1,"), SHAPES)
+    off = disturbed(proto)
+    one = disturbed(single)
+    feeds = tuple({name: x[i : i + 1] for name, x in feed.items()} for feed in samples().fit for i in range(64))
+    alone = replace(samples(), fit=feeds, check=feeds[:16])
+    found = refinement.refine(load(single), one, alone, steps=60, batch=32)
+    assert found.after < 0.7 * found.before
+    drawn = refinement.refine(load(single), one, alone, steps=60, batch=1)  # as many samples, one at a time
+    assert np.std(np.diff(found.losses[30:])) < 0.7 * np.std(np.diff(drawn.losses[30:]))
+    assert load(off).graph.inputs == load(one).graph.inputs
