@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import inputs
+from ..batching import fixed
 from ..graph import Graph
 from ..model import Model
 from ..session import InputSpec, Session
@@ -22,6 +23,9 @@ from ..store import inline
 OWN = "text that the model itself wrote, from random first words"
 _CAUSAL_RTOL = 1e-3  # of the scores: a later word changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
+_LENGTH = (
+    64  # words, where the model leaves that open and there is time: in texts of 16 attention heads seem to do little
+)
 
 Array = NDArray[Any]
 
@@ -44,17 +48,28 @@ def words(
     plain = [s for s in specs if s.name not in limits and (s.dtype is None or np.dtype(s.dtype).kind not in "iub")]
     if plain or max(limits.values(), default=0) < inputs.VOCABULARY:
         return None
-    feeds = inputs.tokens(specs, limits, batch=count, seed=seed, shapes=shapes)
-    output = _next_words(model.graph, feeds, limits)
-    if output is None:
-        return feeds, inputs.TOKENS, ""
-    name, scores = output
-    try:
-        session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
-        writer = _Writer(session, name, session.outputs.index(scores), limits[name], seconds)
-        return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""
-    except Exception as error:  # onnxruntime's share no base class; a fold will find out what is wrong
-        return feeds, inputs.TOKENS, f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
+    note = ""
+    for sizes in _lengths(specs, shapes):
+        feeds = inputs.tokens(specs, limits, batch=count, seed=seed, shapes=sizes)
+        output = _next_words(model.graph, feeds, limits)
+        if output is None:
+            continue
+        name, scores = output
+        try:
+            session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
+            writer = _Writer(session, name, session.outputs.index(scores), limits[name], seconds)
+            return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""
+        except Exception as error:  # onnxruntime's share no base class; a fold will find out what is wrong
+            note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
+    return feeds, inputs.TOKENS, note
+
+
+def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:
+    """The shapes to try: long texts where all inputs [N, T] leave one length open, then what is usual."""
+    open_ = [s for s in specs if len(s.shape) == 2 and not fixed(s.shape[1]) and s.name not in shapes]
+    if len({s.shape[1] for s in open_}) != 1:
+        return [shapes]
+    return [{**shapes, **{s.name: (1, _LENGTH) for s in open_}}, shapes]
 
 
 def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, int]) -> tuple[str, str] | None:

@@ -103,3 +103,16 @@ def test_samples_of_words_are_trusted() -> None:
     found = synthetic_samples(load(model(NEXT)), Effort.BALANCED, 0, None)
     assert found.trusted and found.faithful and found.described == OWN
     assert isinstance(found.fit[0]["ids"], np.ndarray) and found.fit[0]["ids"].dtype == np.int64
+
+
+def test_texts_are_long_where_that_is_open_and_can_be() -> None:
+    """Of short texts attention seems to do little. Where a table of positions ends sooner, texts are as usual."""
+    assert synthesize(load(model(NEXT)), count=4, steps=1).feeds["ids"].shape == (4, 64)
+    positions = """(int64[N,T] ids) => (float[N,T,12] y) { g = Gather (table, ids) s = Shape (ids)
+        t = Gather (s, one) r = Range (zero, t, one) p = Gather (places, r) y = Add (g, p) }"""
+    proto = model(positions)
+    for name, value in (("zero", np.int64(0)), ("one", np.int64(1)), ("places", np.zeros((20, 12), np.float32))):
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    made = synthesize(load(proto), count=4, steps=1)
+    assert made.kind == OWN and made.feeds["ids"].shape == (4, inputs.OPEN_OTHER)
+    assert made_of(NEXT)[0].shape == (9, LENGTH)  # a length that is given holds
