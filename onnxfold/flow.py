@@ -224,10 +224,10 @@ def fold(
             raise NothingToFoldError(left)
         seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
         refined: RefinementReport | None = None
-        if size is not None and merges:
+        if refine and merges:
             maps = refinement.maps_of(found.analysis, merges)
             manners = manner.effort, seed
-            proto, refined = trained(loaded, proto, planner.evidence, size, manners, maps, usable, progress)
+            proto, refined = trained(loaded, proto, planner.evidence, steps, manners, maps, usable, progress)
             seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
         step = integers.quantise(loaded, proto, planner.evidence, target, external_data) if quantize else None
         if step is not None:
@@ -344,7 +344,7 @@ def trained(
     original: Model,
     proto: ModelProto,
     evidence: Samples | None,
-    size: tuple[int, int],
+    steps: int | None,
     manner: tuple[Effort, int],
     maps: Mapping[str, refinement.Map],
     usable: Sequence[str],
@@ -352,14 +352,15 @@ def trained(
 ) -> tuple[ModelProto, RefinementReport]:
     """A compressed model with its weights trained on the samples, or as it was where that is no better; and the report.
 
-    `size`: steps, and samples in each; `manner`: the effort and the seed of the run; `maps`: see `refinement.refine`.
+    `steps`: None for those that the effort allows; `manner`: effort and seed; `maps`: see `refinement.refine`.
     """
     if evidence is None:
         fast = "--effort fast makes no inputs: give --calibration or take --effort balanced"
         note = fast if manner[0] is Effort.FAST else "there are no inputs to train on, as for models that stay on disk"
         return proto, RefinementReport(False, float("nan"), float("nan"), 0, (), (), note)
+    count, batch = refinement.extent(original, manner[0], refinement.sample_shapes(original, evidence), steps)
     found = refinement.refine(
-        original, proto, evidence, steps=size[0], batch=size[1], seed=manner[1], maps=maps,
+        original, proto, evidence, steps=count, batch=batch, seed=manner[1], maps=maps,
         provider=quickest(original, usable), progress=progress,
     )  # fmt: skip
     report = RefinementReport(

@@ -25,7 +25,7 @@ from ..model import Model, load
 from ..plan import Aim
 from ..progress import Progress, silent
 from ..recover import Recovery
-from ..refinement import extent
+from ..refinement import check_steps
 from ..report import Dropped, FoldReport, RefinementReport, Shared, Size
 from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
 from ..samples import Effort, Samples
@@ -121,7 +121,8 @@ def fuse(
     loaded = load(model, input_shapes)
     if quantize:
         check_quantisable(loaded, False, calibration is not None or spent is not Effort.FAST)
-    size = extent(loaded, spent, input_shapes, steps) if refine else None
+    if refine:
+        check_steps(steps)
     first: FoldResult | None = None
     seconds: dict[str, float] = {}
     if folding:
@@ -162,8 +163,8 @@ def fuse(
         proto = made.proto
         seconds["fold"] = seconds.get("fold", 0.0) + time.perf_counter() - begin - sum(seconds.values())
         refined: RefinementReport | None = None
-        if size is not None:
-            proto, refined = trained(loaded, proto, evidence, size, (spent, seed), {}, usable, progress)
+        if refine:
+            proto, refined = trained(loaded, proto, evidence, steps, (spent, seed), {}, usable, progress)
             seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
         step = quantise(loaded, proto, evidence, target, external_data) if quantize else None
         if step is not None:

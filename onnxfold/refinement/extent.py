@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ..batching import Batching
 from ..costs import costs
 from ..errors import RequestError
 from ..model import Model
-from ..samples import Effort
+from ..samples import Effort, Samples
+from ..session import Session
+from ..store import inline
 
 STEPS = {Effort.FAST: 200, Effort.BALANCED: 800, Effort.BEST: 3200}
 SECONDS = {Effort.FAST: 60.0, Effort.BALANCED: 240.0, Effort.BEST: 1800.0}  # about, on two cores
@@ -20,6 +23,19 @@ _PER_ELEMENT, _PER_MAC = 4e-9, 4e-11
 _MEMORY = 1 << 30  # bytes of activations; a step holds about four times as much
 
 
+def check_steps(steps: int | None) -> None:
+    """Raise RequestError for a number of `steps` below 1."""
+    if steps is not None and steps < 1:
+        raise RequestError(f"--steps must be at least 1, not {steps}")
+
+
+def sample_shapes(model: Model, samples: Samples) -> dict[str, Sequence[int]]:
+    """The shapes of the inputs of one sample: texts may be longer than what a model says of them."""
+    form = Batching.of(Session(inline(model.proto, model.folder).SerializeToString()).inputs)
+    cut = form.names if form.size is None else frozenset[str]()
+    return {name: (1, *x.shape[1:]) if name in cut else x.shape for name, x in samples.fit[0].items()}
+
+
 def extent(
     model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None, steps: int | None
 ) -> tuple[int, int]:
@@ -27,8 +43,7 @@ def extent(
 
     Raises RequestError for a number of `steps` below 1.
     """
-    if steps is not None and steps < 1:
-        raise RequestError(f"--steps must be at least 1, not {steps}")
+    check_steps(steps)
     prices = costs(model, shapes)
     made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
     elements = sum(math.prod(size) for name, size in prices.shapes.items() if name in made)

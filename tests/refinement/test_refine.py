@@ -166,6 +166,17 @@ def test_the_extent_follows_effort_and_size() -> None:
 # through the front door ---------------------------------------------------------------------------------------------
 
 
+def test_the_extent_follows_the_samples() -> None:
+    """Texts that are longer than what the model says make smaller batches, or fewer steps."""
+    text = "(int64[N,T] ids) => (float[N,T,300] y) { e = Gather (table, ids) y = MatMul (e, w) }"
+    proto = load(model(text, {"table": (300, 64), "w": (64, 300)}))
+    given = [Samples(({"ids": np.zeros((8, length), np.int64)},), (), "words", True, True) for length in (16, 32768)]
+    shapes = [refinement.sample_shapes(proto, one) for one in given]
+    assert shapes == [{"ids": (1, 16)}, {"ids": (1, 32768)}]
+    short, long = (extent(proto, Effort.BALANCED, one, None) for one in shapes)
+    assert short == (800, 32) and long[0] * long[1] < 800 * 32 / 4
+
+
 def test_fold_refines_and_keeps_statistics(tmp_path: Path) -> None:
     source = MODELS / "digits_resnet_bn.onnx"
     digits = load_digits().images[:192, None].astype(np.float32) / 8 - 1
