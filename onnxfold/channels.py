@@ -125,7 +125,8 @@ def find_groups(
             continue
         cells = _cells(group, blocks)
         if isinstance(cells, str):
-            kept["its blocks would become unequal", cells] = group.size
+            at = "its blocks would become unequal", cells
+            kept[at] = kept.get(at, 0) + group.size
         elif group.size > 1:
             found.append(_with_cells(group, cells))
     found.sort(key=lambda g: (min(i for p in g.parameters for i in p.nodes), g.atoms.min()))
