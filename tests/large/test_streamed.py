@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tiny import snapshot
 
 import onnxfold
-from onnxfold import ModelError, RequestError, ValidationError, cli, emit, estimate
+from onnxfold import ModelError, RequestError, ValidationError, cli, edits, estimate
 from onnxfold.excerpt import spread
 from onnxfold.flow import FoldResult
 from onnxfold.merge import folding, pruning
@@ -73,14 +73,15 @@ def test_what_was_checked_and_what_not(tmp_path: Path, whole: pytest.MonkeyPatch
 
 def test_a_block_that_is_wrong_is_not_written(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
     """The control: a weight of the result that is not what the merge says."""
-    source, merged = write_gated(tmp_path / "in.onnx", 1, 24, 64), emit._merged
+    source, merged = write_gated(tmp_path / "in.onnx", 1, 24, 64), edits._Weight.array.fget
     before = snapshot(tmp_path)
 
-    def wrong(model: Any, analysis: Any, name: str, *rest: Any) -> NDArray[Any]:
-        values = merged(model, analysis, name, *rest)
-        return values[:, ::-1] if values.shape[1] < 64 and "up" in name else values  # the folded one, not the reference
+    def wrong(weight: edits._Weight) -> NDArray[Any]:
+        values = merged(weight)
+        folded = values.shape[1] < 64 and "up" in weight.name  # and not the reference
+        return values[:, ::-1] if folded else values
 
-    whole.setattr(emit, "_merged", wrong)
+    whole.setattr(edits._Weight, "array", property(wrong))
     with pytest.raises(ValidationError, match=r"does not compute what it should: 1\.\de"):
         fold(source, tmp_path / "out.onnx")
     assert snapshot(tmp_path) == before

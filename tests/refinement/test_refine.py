@@ -103,6 +103,7 @@ def test_half_precision_is_refined_in_single_and_rounded_back() -> None:
 
 def test_what_makes_nothing_better_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(descent, "RATE", 30.0)
+    monkeypatch.setattr(descent, "_LOST", np.inf)  # and it is never lowered
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto)
     found = refinement.refine(load(proto), off, samples(), steps=40, batch=32)

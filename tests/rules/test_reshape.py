@@ -133,6 +133,8 @@ CASES = [
     between("length-becomes-a-float", """s = Shape(h) o = Gather(s, one) q = Cast<to=1>(o) r = Sqrt(q) e = Div(h, r)
             f = Conv(e, u) g = Relu(f) y = Conv(g, v)""", values={"one": 1},
             weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(8, 6)),
+    between("size-of-the-input", """s = Size(x) q = Cast<to=1>(s) e = Div(h, q) f = Conv(e, u) g = Relu(f)
+            y = Conv(g, v)""", weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(8, 6)),
     between("length-becomes-half-a-float", """s = Shape(h) o = Gather(s, one) q = Cast<to=10>(o) p = Cast<to=1>(q)
             r = Reciprocal(p) i = Reciprocal(q) l = Cast<to=1>(i) e = Mul(h, r) j = Mul(e, l) f = Conv(j, u) g = Relu(f)
             y = Conv(g, v)""", values={"one": 1}, weights={"u": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, groups=(8, 6)),
