@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from .constants import FLOATS
-from .graph import MICROSOFT, Graph, Node
+from .graph import MICROSOFT, Graph, Names, Node
 
 KEPT = "a key-value cache (--fold-heads lets its heads change)"
 # Attention in one node: (input, output, axis of heads) of what it takes of earlier tokens, and gives back longer.
@@ -44,13 +43,7 @@ class HeadsChanged:
     after: int
 
 
-class Known(Protocol):
-    """What is needed of a model's constants."""
-
-    def __contains__(self, name: str) -> bool: ...
-
-
-def find_caches(graph: Graph, constants: Known) -> tuple[Cache, ...]:
+def find_caches(graph: Graph, constants: Names) -> tuple[Cache, ...]:
     """All caches of keys and of values, in graph order.
 
     Either attention in one node takes and gives them, or they are floats of four axes, [batch, heads, tokens,

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -28,6 +28,12 @@ MICROSOFT = "com.microsoft"
 OWN_OPERATORS = {"SimplifiedLayerNormalization": 1000, "LayerNormalization": 17}
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
+
+
+class Names(Protocol):
+    """What knows whether a tensor is one of its own, as a model's constants do."""
+
+    def __contains__(self, name: str) -> bool: ...
 
 
 def period(dim: Dim) -> int | None:

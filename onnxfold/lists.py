@@ -7,15 +7,14 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from .graph import Graph, Node
+from .graph import Graph, Names, Node
 
 SAME = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape")  # operators that leave the numbers of a list as they are
 
 
-class Known(Protocol):
+class Known(Names, Protocol):
     """What is needed of a model's constants."""
 
-    def __contains__(self, name: str) -> bool: ...
     def array(self, name: str) -> NDArray[Any]: ...
 
 

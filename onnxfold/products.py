@@ -8,14 +8,13 @@ then their rows are added up.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from .atoms import SlotKey
 from .choices import connected
 from .facts import Atoms
-from .graph import Graph, Node
+from .graph import Graph, Names, Node
 
 _MOVES = (
     "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten", "Expand", "Split", "Slice", "Cast", "Gather"
@@ -23,13 +22,7 @@ _MOVES = (
 _MAKERS: Mapping[str, int | None] = {"MatMul": None, "FusedMatMul": None, "Gemm": 2, "Conv": 2}  # number of the bias
 
 
-class Known(Protocol):
-    """What is needed of a model's constants."""
-
-    def __contains__(self, name: str) -> bool: ...
-
-
-def chain(graph: Graph, constants: Known, tensor: str) -> tuple[frozenset[int], frozenset[str]] | None:
+def chain(graph: Graph, constants: Names, tensor: str) -> tuple[frozenset[int], frozenset[str]] | None:
     """The nodes that make activation `tensor` of weights, by moving, scaling and adding constants only, and these
     constants that are added; None where others have a part in it."""
     nodes, added = set[int](), set[str]()
@@ -52,7 +45,7 @@ def chain(graph: Graph, constants: Known, tensor: str) -> tuple[frozenset[int], 
         tensor = following
 
 
-def _through(graph: Graph, constants: Known, node: Node) -> str | None:
+def _through(graph: Graph, constants: Names, node: Node) -> str | None:
     """The one input that a node passes on in a linear way."""
     if node.op in _MOVES:
         return node.inputs[0]

@@ -17,6 +17,7 @@ from .. import inputs
 from ..batching import fixed
 from ..graph import Graph
 from ..model import Model
+from ..scores import word_scores
 from ..session import InputSpec, Session
 from ..store import inline
 
@@ -74,12 +75,10 @@ def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) ->
 
 def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, int]) -> tuple[str, str] | None:
     """The input of words [N, T], and the output [N, T, vocabulary] that may score what comes next; None without."""
+    scores = {words: output for output, words in word_scores(graph).items()}
     for name, limit in limits.items():
-        if limit >= inputs.VOCABULARY and name in feeds and feeds[name].ndim == 2 and feeds[name].shape[1] > 1:
-            for output in graph.outputs:
-                shape = graph.tensor(output).shape
-                if shape is not None and len(shape) == 3 and shape[2] == limit:
-                    return name, output
+        if limit in scores and name in feeds and feeds[name].ndim == 2 and feeds[name].shape[1] > 1:
+            return name, scores[limit]
     return None
 
 
