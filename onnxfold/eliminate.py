@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from .blas import one_thread
+from .moments import damping
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
@@ -140,7 +141,7 @@ class _State:
     def __init__(self, reader: Reader, ridge: float) -> None:
         d = len(reader.moments)
         kind: type[np.floating[Any]] = np.float32 if d > _SINGLE else np.float64
-        self.inverse: Floats = _inverse(reader.moments, max(ridge * float(np.trace(reader.moments)) / d, 1e-12), kind)
+        self.inverse: Floats = _inverse(reader.moments, damping(reader.moments, ridge), kind)
         self.weights: Floats = np.array(reader.weights, kind)
         self.columns = reader.columns
         self.energy = max(reader.energy, 1e-30)

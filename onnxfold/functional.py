@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from .blas import one_thread
 from .eliminate import Reader
 from .merge import Merge, folding, pruning, weighted
+from .moments import damping
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -185,7 +186,7 @@ def _gains(reader: Reader, kept: Ints, gone: Ints, ridge: float, both: Floats, s
 
 def _damped(reader: Reader, ridge: float) -> Floats:
     damped = np.array(reader.moments, np.float64)
-    damped[np.diag_indices(len(damped))] += max(ridge * float(np.trace(damped)) / len(damped), 1e-12)
+    damped[np.diag_indices(len(damped))] += damping(damped, ridge)
     return damped
 
 

@@ -107,8 +107,8 @@ class Linear:
 def linear(node: NodeProto, weight_shape: Sequence[int] | None) -> Linear | None:
     """The node as a `Linear`, or None if it is none whose second input is the weight."""
     attrs: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}
-    packed = (node.domain, node.op_type) == (MICROSOFT, NBITS)
-    if not (packed or node.domain in ("", "ai.onnx")) or len(node.input) < 2 or not weight_shape:
+    packed, fused = ((node.domain, node.op_type) == (MICROSOFT, name) for name in (NBITS, "FusedMatMul"))
+    if not (packed or fused or node.domain in ("", "ai.onnx")) or len(node.input) < 2 or not weight_shape:
         return None
     slot = WEIGHTS.get(node.op_type, (1, None))[1] or 2
     bias = node.input[slot] if len(node.input) > slot else ""
@@ -128,8 +128,9 @@ def linear(node: NodeProto, weight_shape: Sequence[int] | None) -> Linear | None
     if node.op_type == "MatMul":
         return Linear("MatMul", x, y, weight, "", 1, weight_shape[0], weight_shape[1], 1)
     plain = not attrs.get("transA", 0) and attrs.get("alpha", 1.0) == 1.0 and attrs.get("beta", 1.0) == 1.0
-    if node.op_type == "Gemm" and plain:
+    if plain and (node.op_type == "Gemm" or (fused and not (attrs.get("transBatchA") or attrs.get("transBatchB")))):
         flip = bool(attrs.get("transB", 0))
         inputs, outputs = (weight_shape[1], weight_shape[0]) if flip else (weight_shape[0], weight_shape[1])
-        return Linear("Gemm", x, y, weight, bias, 1, inputs, outputs, 1, transposed=flip)
+        kind, bias = ("MatMul", "") if fused else ("Gemm", bias)
+        return Linear(kind, x, y, weight, bias, 1, inputs, outputs, 1, transposed=flip)
     return None

@@ -15,6 +15,7 @@ Array = NDArray[Any]
 MOST_FEATURES = 4608
 """Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider readers have no moments; they are merged only."""
 ROWS_PER_FEATURE = 8
+_CONSTANT = 1e-12  # of the largest variance: less is rounding
 LEAST_ROWS = 16384
 """More rows of patches than these tell little more about so many features: a random share of the places is used."""
 
@@ -92,6 +93,20 @@ class Moments:
         _, y = self._offsets(group)
         variances = np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
         return variances if centred else variances + self.means(group)[1] ** 2
+
+
+def damping(moments: Array, ridge: float) -> float:
+    """What `ridge` adds to the diagonal of `moments` [d, d]: relative to its mean over the inputs that vary at all.
+
+    Inputs that never do (heads filled up with zeros, dead channels) change nothing.
+    """
+    return max(ridge * float(np.trace(moments)) / max(1, varying(moments)), 1e-12)
+
+
+def varying(moments: Array) -> int:
+    """How many of the inputs that `moments` [d, d] are of vary at all."""
+    spread = np.diagonal(moments)
+    return int(np.count_nonzero(spread > _CONSTANT * float(spread.max(initial=0))))
 
 
 def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:

@@ -127,11 +127,16 @@ def round_width(width: Width, wanted: float, round_to: int) -> int:
 
 
 def special_ratios(groups: Iterable[Named], budget: Budget) -> dict[str, float]:
-    """The ratios of groups that have one of their own, by name; the first pattern that fits counts."""
+    """The ratios of groups that have one of their own, by name; the first pattern that fits counts.
+
+    Raises RequestError for a pattern that fits none of `groups`."""
     found = dict[str, float]()
     listed = list(groups)
     for pattern, ratio in reversed(budget.special):
-        found.update((g.name, ratio) for g in listed if any(map(pattern.search, (g.name, *g.makers))))
+        fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.makers)))}
+        if not fits:
+            raise RequestError(f"no group matches --group-ratio '{pattern.pattern}': --inspect lists their names")
+        found.update(fits)
     return found
 
 

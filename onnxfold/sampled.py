@@ -20,7 +20,8 @@ from .plan import Width, round_width
 from .prefix import Prefix
 from .progress import Progress
 from .recover import Recovery
-from .refit import Refitted, refit_readers, touched
+from .refit import Refitted, refit_readers
+from .refittable import touched
 from .samples import Samples
 from .session import Feeds
 from .survey import RIDGE, Survey, survey

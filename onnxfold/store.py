@@ -23,7 +23,8 @@ from .model import PROTOBUF_LIMIT, Model
 from .progress import Progress, silent
 from .tensors import Pending, is_deferred
 
-_ALIGN = 4096  # offsets in external data files, so that they can be memory-mapped (ONNX external data specification)
+_PAGE, _LINE = 4096, 64
+_MAPPED = 1 << 20  # bytes; tensors from here on begin at a page, so that they can be memory-mapped, others at a line
 _CHECKSUM = 40  # hexadecimal digits of a SHA1
 _DIGITS = 8  # of the digest in the name of a data file
 _SMALL = 1024  # bytes; tensors below stay inside the model
@@ -94,8 +95,9 @@ def size_written(proto: ModelProto, source: Model, target: Path, external: bool 
     proto, tensors = _divided(proto, source, external)
     end, name = 0, _data_name(target, "0" * _DIGITS)
     for tensor in tensors:
-        start = end + -end % _ALIGN
-        end = start + _length(tensor, source.folder)
+        length = _length(tensor, source.folder)
+        start = end + _gap(end, length)
+        end = start + length
         _refer(tensor, name, start, end - start, "0" * _CHECKSUM)
     return int(proto.ByteSize()) + end
 
@@ -185,7 +187,7 @@ def _move_out(
                 checksum.update(piece)
 
         for tensor in progress("writing", tensors):
-            put(b"\0" * (-file.tell() % _ALIGN))
+            put(b"\0" * _gap(file.tell(), _length(tensor, source)))
             start = file.tell()
             for piece in _pieces(tensor, source, pending):
                 put(piece)
@@ -256,6 +258,11 @@ def _length(tensor: TensorProto, folder: Path | None) -> int:
         assert folder is not None
         return Stretch.of(tensor, folder).length
     return len(_raw(tensor))
+
+
+def _gap(end: int, length: int) -> int:
+    """The bytes between `end` and where a tensor of so many bytes may begin."""
+    return -end % (_PAGE if length >= _MAPPED else _LINE)
 
 
 def _raw(tensor: TensorProto) -> bytes:

@@ -17,6 +17,9 @@ from .linear import Linear
 
 Floats = NDArray[np.float64]
 Read = Callable[[str], "NDArray[Any] | None"]
+_SKIPS = {("com.microsoft", "SkipLayerNormalization"): 4, ("com.microsoft", "SkipSimplifiedLayerNormalization"): 3}
+"""Normalisations of a sum of two activations, and the input that holds a bias; the sum is output `_SUM`."""
+_SUM = 3
 _ROOM = 8  # the share of its integers that a pair which only rounds has on either side of zero
 
 
@@ -25,8 +28,9 @@ class Tail:
     """After a linear node with outputs y: ``scale * y + shift`` is what the rest of the model sees of it.
 
     `scale`, `shift` [channels]. `mean`, `gamma`: the running mean and the factor of the normalisation that does this,
-    by name, where nobody else reads them; `added`: the constant that is added as a bias. `join`, `other`: the sum of
-    that and another activation, and the other summand; '' where there is none.
+    by name, where nobody else reads them; `added`: the constant that is added as a bias. `other`: another activation
+    that is added to that, and `join` the sum, where it has a name; '' where there is none. (Both
+    may be of another shape than y: of more axes before the last.)
     """
 
     scale: Floats = field(repr=False)
@@ -55,12 +59,14 @@ class Followers:
         channels = node.groups * node.outputs
         scale, shift, mean, gamma_of, added, at = np.ones(channels), np.zeros(channels), "", "", "", node.y
         after = self._only(at)
-        if after is not None and after.op_type == "Add" and node.bias == "":
-            other = after.input[1] if after.input[0] == at else after.input[0]
-            value = self._read(other)
-            if value is not None and _per_channel(value, node) and len(self._consumers[other]) == 1:
-                added, shift, at = other, value.astype(np.float64).ravel(), after.output[0]
-                after = self._only(at)
+        bias = _bias(after, at) if after is not None and node.bias == "" else ""
+        value = self._read(bias) if bias else None
+        if after is not None and value is not None and _per_channel(value, node) and len(self._consumers[bias]) == 1:
+            added, shift = bias, value.astype(np.float64).ravel()
+            if after.op_type != "Add":
+                return Tail(scale, shift, added=added)
+            at = after.output[0]
+            after = self._only(at)
         if after is not None and after.op_type == "BatchNormalization" and node.windows is not None:
             values = [self._read(name) for name in after.input[1:5]]
             if all(v is not None and v.size == channels for v in values):
@@ -73,12 +79,29 @@ class Followers:
                 after = self._only(at)
         at = self._past_rounding(at)
         after = self._only(at)
-        join = other = ""
-        if after is not None and after.op_type in ("Add", "Sum") and len(after.input) == 2:
-            beside = after.input[1] if after.input[0] == at else after.input[0]
-            if beside != at and self._read(beside) is None:
-                join, other = after.output[0], beside
+        if after is not None and after.op_type == "Reshape" and node.windows is None:  # a Gemm's rows get their axes
+            at = after.output[0]
+            after = self._only(at)
+        join, other, bias = self._sum(after, at) if after is not None else ("", "", "")
+        value = self._read(bias) if bias else None
+        if value is not None and value.size == channels:
+            shift = shift + value.astype(np.float64).ravel()
+            alone = node.bias == "" and not (added or mean) and len(self._consumers[bias]) == 1
+            added = bias if alone else added
         return Tail(scale, shift, mean, added, join, other, gamma_of)
+
+    def _sum(self, node: NodeProto, at: str) -> tuple[str, str, str]:
+        """What `node` makes of the sum of `at` and another activation, that, and a bias it adds; each '' for none."""
+        beside = next((name for name in node.input[:2] if name != at), "")
+        if not beside or self._read(beside) is not None:
+            return "", "", ""
+        if node.op_type in ("Add", "Sum") and len(node.input) == 2:
+            return node.output[0], beside, ""
+        bias = _SKIPS.get((node.domain, node.op_type))
+        if bias is None or at not in node.input[:2]:
+            return "", "", ""
+        made = node.output[_SUM] if len(node.output) > _SUM else ""
+        return made, beside, node.input[bias] if len(node.input) > bias else ""
 
     def _only(self, name: str) -> NodeProto | None:
         readers = self._consumers.get(name, [])
@@ -107,6 +130,14 @@ class Followers:
     def users(self, name: str) -> Sequence[NodeProto]:
         """The nodes that read `name`."""
         return self._consumers.get(name, [])
+
+
+def _bias(node: NodeProto, at: str) -> str:
+    """What `node` adds to `at` before anything else; '' for nothing."""
+    if node.op_type == "Add":
+        return str(node.input[1] if node.input[0] == at else node.input[0])
+    gelu = node.domain == "com.microsoft" and node.op_type in ("BiasGelu", "FastGelu")
+    return str(node.input[1]) if gelu and len(node.input) > 1 and node.input[0] == at else ""
 
 
 def _per_channel(value: NDArray[Any], node: Linear) -> bool:

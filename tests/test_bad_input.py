@@ -428,6 +428,12 @@ def test_include_that_matches_nothing(refused: Refused, tmp_path: Path) -> None:
     refused(NOTHING, path, tmp_path / "out.onnx", "--exclude", ".", says="--exclude")
 
 
+def test_group_ratio_that_matches_nothing(refused: Refused, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.onnx")
+    given = ("--group-ratio", "zebra=0.5", "--group-ratio", ".=0.5")
+    refused(REQUEST, path, tmp_path / "out.onnx", *given, says=("--group-ratio 'zebra'", "--inspect"))
+
+
 @pytest.mark.parametrize("argument", ["method", "recovery", "clusterer"])
 def test_library_refuses_unknown_words(argument: str) -> None:
     with pytest.raises(RequestError, match=f"unknown {argument} 'magic'"):

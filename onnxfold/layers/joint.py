@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from ..blas import one_thread
 from ..model import Model
-from ..moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
+from ..moments import LEAST_ROWS, MOST_FEATURES, Moments, damping, share_of_places
 from ..recover.least_squares import factors
 from ..session import Feeds
 from ..tails import Followers, Tail
@@ -158,7 +158,7 @@ def _solved(parts: Sequence[_Part], rows: Floats, start: Floats, ridge: float, b
             at = slice(row, row + 1) if by_row else slice(None)
             h = sum(w[row] * a[row] ** 2 * part.inputs for part, w, a in shares)
             c = sum(w[row] * a[row] * part.cross[at] for part, w, a in shares)
-            damping = max(ridge * float(np.trace(h)) / len(h), 1e-12 * max(1.0, float(np.abs(h).max())))
-            factor = cho_factor(h + damping * np.eye(len(h)), lower=True)
-            out[at] = cho_solve(factor, (c + damping * start[at]).T).T
+            added = max(damping(h, ridge), 1e-12 * max(1.0, float(np.abs(h).max())))
+            factor = cho_factor(h + added * np.eye(len(h)), lower=True)
+            out[at] = cho_solve(factor, (c + added * start[at]).T).T
     return out

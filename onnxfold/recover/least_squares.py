@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from ..blas import one_thread
-from ..moments import Moments
+from ..moments import Moments, damping
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
     Args:
         moments: of the inputs now and the outputs wanted.
         weights: [groups, outputs, features] the merged weights, which the solution is pulled towards.
-        ridge: relative to the mean of the diagonal of the inputs' moments H.
+        ridge: relative to the mean of the diagonal of the inputs' moments H (see `damping`).
         bias: whether b may be chosen (else it is 0).
 
     Returns W like `weights`, b [groups * outputs], and the relative squared errors before (with the best b) and after.
@@ -78,8 +78,8 @@ def remap(
 
 
 def _change(h: Floats, gap: Floats, ridge: float) -> Floats:
-    """gap (h + ridge mean(diag h) I)^-1."""
-    damped = h + np.eye(len(h)) * max(ridge * float(np.trace(h)) / len(h), 1e-12)
+    """gap (h + damping I)^-1."""
+    damped = h + np.eye(len(h)) * damping(h, ridge)
     with one_thread(len(h) <= _SMALL):
         return np.asarray(cho_solve(cho_factor(damped, lower=True), gap.T).T, np.float64)
 

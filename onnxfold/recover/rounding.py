@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
 from ..linear import Linear
-from ..moments import Moments
+from ..moments import Moments, damping
 from ..quantise import Scheme
 
 Floats = NDArray[np.float64]
@@ -56,7 +56,7 @@ def compensated(
 
     Source: Frantar et al., GPTQ, ICLR 2023 (with the steps chosen before).
     """
-    h = moments + np.eye(len(moments)) * max(ridge * float(np.trace(moments)) / len(moments), 1e-12)
+    h = moments + np.eye(len(moments)) * damping(moments, ridge)
     lower = cholesky(h[::-1, ::-1], lower=True)  # of the reversed order: its inverse is the factor of the inverse
     factor = solve_triangular(lower, np.eye(len(h)), lower=True)[::-1, ::-1]  # upper, factor' factor = inverse of h
     left, out = weights.copy(), np.empty_like(weights)

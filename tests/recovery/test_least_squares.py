@@ -60,6 +60,20 @@ def best(problem: Problem, ridge: float, bias: bool) -> Floats:
     return out
 
 
+def test_inputs_that_are_always_zero_change_nothing() -> None:
+    """Heads filled up with zeros to a length that a kernel wants."""
+    problem, node = Problem(), linear(helper.make_node("MatMul", ["x", "w"], ["y"]), (2 * INPUTS, OUTPUTS))
+    assert node is not None
+    wide = Moments(node)
+    x = np.pad(problem.x, ((0, 0), (0, 0), (0, INPUTS)))
+    wide.add(x[:, 0].astype(np.float32), problem.y[:, 0].astype(np.float32), 1.0, np.random.default_rng(0))
+    padded, _, before, after = refit(wide, np.pad(problem.old, ((0, 0), (0, 0), (0, INPUTS))), ridge=0.1)
+    solved, _, same_before, same_after = refit(problem.moments, problem.old, ridge=0.1)
+    np.testing.assert_allclose(padded[..., :INPUTS], solved, rtol=EXACT_RTOL)
+    assert np.all(padded[..., INPUTS:] == 0)
+    assert (before, after) == pytest.approx((same_before, same_after), abs=ERROR_ATOL)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_exact_where_it_can_be(groups: int) -> None:
     problem = Problem(groups)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnxfold.linear import Linear, linear
-from onnxfold.moments import LEAST_ROWS, ROWS_PER_FEATURE, Moments, share_of_places
+from onnxfold.moments import LEAST_ROWS, ROWS_PER_FEATURE, Moments, damping, share_of_places, varying
 
 SUMS_RTOL = 1e-6  # products in float32, sums in float64; relative to the largest entry. Measured under 5e-7
 
@@ -141,3 +141,10 @@ def test_share_of_places() -> None:
     assert wide is not None
     assert share_of_places(wide, 10**6) == pytest.approx(ROWS_PER_FEATURE * 4608 / 10**6)
     assert share_of_places(node, 0) == 1.0
+
+
+def test_inputs_that_never_vary_count_for_nothing() -> None:
+    moments = np.diag([4.0, 2.0, 0.0, 1e-20, 3.0])
+    assert varying(moments) == 3 and varying(np.zeros((2, 2))) == 0
+    assert damping(moments, 0.1) == pytest.approx(0.1 * 9 / 3)
+    assert damping(np.zeros((2, 2)), 0.1) > 0, "a system that can be solved"

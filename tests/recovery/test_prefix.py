@@ -17,7 +17,8 @@ from onnxfold.emit import emit
 from onnxfold.merge import Merge, pruning
 from onnxfold.model import load
 from onnxfold.prefix import Prefix
-from onnxfold.refit import refit_readers, touched
+from onnxfold.refit import refit_readers
+from onnxfold.refittable import touched
 from onnxfold.session import Feeds, Session
 from onnxfold.trial import Trial
 from onnxfold.walk import Walk

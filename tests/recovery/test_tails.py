@@ -172,6 +172,48 @@ def test_a_body_reads_too() -> None:
     assert facts(tail_of(model(text.replace("CAPTURED", "b"), weights), "h")) == ("", "", "", "")
 
 
+SUMS = """(float[N,5,4] x) => (float y) {
+    h = MatMul (x, w) y, m, v, s = com.microsoft.KIND (INPUTS) }"""
+KINDS = {"SkipLayerNormalization": "gamma, beta", "SkipSimplifiedLayerNormalization": "gamma"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", ["h, x", "x, h"])
+@pytest.mark.parametrize("bias", ["", "b"])
+def test_sums_inside_a_normalisation(kind: str, order: str, bias: str) -> None:
+    inputs = ", ".join(filter(None, (order, KINDS[kind], bias)))
+    text = SUMS.replace("KIND", kind).replace("INPUTS", inputs)
+    weights = {"w": (4, 4), "gamma": (4,), "beta": (4,), "b": (4,)}
+    used = {name: shape for name, shape in weights.items() if name in ("w", *inputs.split(", "))}
+    proto = model(text, used)
+    tail = tail_of(proto, "h")
+    assert facts(tail) == ("", bias, "s", "x")
+    proto.graph.output.extend([helper.make_empty_tensor_value_info(name) for name in ("h", "s")])
+    x = np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)
+    _, h, s = Session(proto.SerializeToString()).run({"x": x})
+    np.testing.assert_allclose(tail.scale * h + tail.shift + x, s, atol=TAIL_ATOL)
+    assert facts(tail_of(model(text.replace(", m, v, s =", " ="), used), "h")) == ("", bias, "", "x"), "no name"
+    assert facts(tail_of(model(text.replace("(float y)", "(float y, float h)"), used), "h")) == ("", "", "", "")
+
+
+@pytest.mark.parametrize("kind", ["BiasGelu", "FastGelu"])
+def test_biases_inside_an_activation(kind: str) -> None:
+    text = f"(float[N,5,3] x) => (float y) {{ h = MatMul (x, w) y = com.microsoft.{kind} (h, b) }}"
+    weights = {"w": (3, 4), "b": (4,)}
+    proto = model(text, weights)
+    tail = tail_of(proto, "h")
+    assert facts(tail) == ("", "b", "", "")
+    assert np.array_equal(tail.shift, constant(proto, "b"))
+    assert facts(tail_of(model(text.replace("(h, b)", "(h)"), weights), "h")) == ("", "", "", "")
+
+
+def test_sums_behind_a_reshape() -> None:
+    text = """(float[N,5,4] x) => (float y) {
+        r = Reshape (x, rows) h = Gemm (r, w, b) t = Reshape (h, axes) s = Add (t, x) y = Relu (s) }"""
+    proto = model(text, {"w": (4, 4), "b": (4,)}, {"rows": [-1, 4], "axes": [0, 5, 4]})
+    assert facts(tail_of(proto, "h")) == ("", "", "s", "x")
+
+
 def test_users() -> None:
     proto = model(CASES["two readers"][0], CASES["two readers"][1])
     followers = Followers(proto.graph, reader_of({"w": constant(proto, "w")}))
