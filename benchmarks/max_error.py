@@ -41,8 +41,8 @@ def fresh(model: Model, effort: str, described: str) -> list[Feeds]:
     session = Session(inline(model.proto, model.folder).SerializeToString())
     if effort == "fast" or described == DESCRIPTION:
         return [probe(session.inputs, batch=FRESH, seed=7, limits=index_limits(model.graph))]
-    _, steps, seconds = synthetic_extent(model, Effort(effort), None)
-    made = synthesize(model, count=FRESH, steps=steps, seed=7, seconds=seconds)
+    extent = synthetic_extent(model, Effort(effort), None)
+    made = synthesize(model, count=FRESH, steps=extent.steps, seed=7, seconds=extent.seconds)
     if made.apart:
         return [{name: x[i] for name, x in made.feeds.items()} for i in range(FRESH)]
     whole = next(iter(made.feeds.values()))

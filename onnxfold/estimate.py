@@ -67,9 +67,12 @@ def estimate(
         return None
     made, count = 0.0, own
     if not own:
-        count, steps, most = synthetic_extent(subject.model, manner.effort, shapes)
+        extent = synthetic_extent(subject.model, manner.effort, shapes)
+        count = extent.count
         if not are_made(subject.model, manner.effort, manner.seed, shapes):
-            made = min(most, _DESCENT * forward * count * steps) + _NODE * len(subject.model.graph.nodes)
+            made = min(extent.seconds, _DESCENT * forward * count * extent.steps) + _NODE * len(
+                subject.model.graph.nodes
+            )
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.compressor(manner)

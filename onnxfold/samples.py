@@ -41,9 +41,21 @@ class Effort(Enum):
     """The same, descending four times as long."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """What is made at most: `count` samples by `steps` of deep inversion within `seconds`, or so many `pictures`."""
+
+    count: int
+    steps: int
+    seconds: float
+    pictures: int
+
+
 SYNTHETIC = {Effort.BALANCED: (512, 160), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
+_PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
+_LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
 _PER_ELEMENT = 4e-9  # seconds per activation for a step forward and backward (two cores; a ResNet-56 takes half of it)
 SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
 
@@ -91,13 +103,14 @@ def synthetic_samples(
     providers: Sequence[str] = (),
 ) -> Samples:
     """Inputs made from the model alone, on CUDA where that is among `providers`; random ones where that cannot be."""
-    count, steps, most = synthetic_extent(model, effort, input_shapes)
-    made = _made(model, count, steps, seed, input_shapes, most, progress, providers)
+    extent = synthetic_extent(model, effort, input_shapes)
+    made = _made(model, extent, seed, input_shapes, progress, providers)
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
-        pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(count)]
-    elif lengths == {count}:
+        pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
+    elif lengths in ({extent.count}, {extent.pictures}):
+        (count,) = lengths
         step = Batching.of(specs).size or _batch(count)
         pieces = [
             {name: np.ascontiguousarray(x[a : a + step]) if x.ndim else x for name, x in made.feeds.items()}
@@ -110,11 +123,9 @@ def synthetic_samples(
     return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
 
 
-def synthetic_extent(
-    model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None
-) -> tuple[int, int, float]:
-    """(samples, steps) that the time allows by the size of the activations: fewer samples first, then fewer steps. And
-    the seconds after which no more steps are taken, twice the time meant: a busy machine changes the result seldom."""
+def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:
+    """What the time allows by the size of the activations: fewer samples first, then fewer steps. The seconds after
+    which no more steps are taken are twice the time meant: a busy machine changes the result seldom."""
     count, steps = SYNTHETIC[effort]
     if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
         steps = min(steps, _PLAIN_STEPS)
@@ -122,8 +133,14 @@ def synthetic_extent(
     made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
     each = _PER_ELEMENT * sum(math.prod(size) for name, size in sizes.items() if name in made)
     share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
-    fitting = round(count * share**0.6)
-    return max(_LEAST, fitting - fitting % _LEAST), max(_LEAST, round(steps * share**0.4)), 2 * SECONDS[effort]
+    fitting = _whole(count * share**0.6)
+    pictures = max(fitting, min(_PICTURES, _whole(_LOOKING / max(1e-9, each))))
+    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), 2 * SECONDS[effort], pictures)
+
+
+def _whole(count: float) -> int:
+    """The nearest whole number of batches, at least one, that is not larger."""
+    return max(_LEAST, round(count) - round(count) % _LEAST)
 
 
 def save_samples(samples: Samples, path: Path) -> None:
@@ -142,32 +159,29 @@ def save_samples(samples: Samples, path: Path) -> None:
 
 def are_made(model: Model, effort: Effort, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> bool:
     """Whether the synthetic samples are there from another run."""
-    count, steps, _ = synthetic_extent(model, effort, shapes)
-    return cache.holds(_key(model, count, steps, seed, shapes))
+    return cache.holds(_key(model, synthetic_extent(model, effort, shapes), seed, shapes))
 
 
-def _key(model: Model, count: int, steps: int, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> str:
-    settings = {"count": count, "steps": steps, "seed": seed, "shapes": {k: list(v) for k, v in (shapes or {}).items()}}
-    return cache.key(model, settings)
+def _key(model: Model, extent: Extent, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> str:
+    settings = {"count": extent.count, "steps": extent.steps, "pictures": extent.pictures, "seed": seed}
+    return cache.key(model, {**settings, "shapes": {k: list(v) for k, v in (shapes or {}).items()}})
 
 
 def _made(
     model: Model,
-    count: int,
-    steps: int,
+    extent: Extent,
     seed: int,
     shapes: Mapping[str, Sequence[int]] | None,
-    seconds: float,
     progress: Progress[Any],
     providers: Sequence[str],
 ) -> Synthetic:
     """Synthetic inputs, from the cache where the same were made before."""
-    name = _key(model, count, steps, seed, shapes)
+    name = _key(model, extent, seed, shapes)
     found = cache.load(name)
     if found is None:
         found = synthesize(
-            model, count=count, steps=steps, seed=seed, input_shapes=shapes, seconds=seconds, progress=progress,
-            provider=quickest(model, providers),
+            model, count=extent.count, steps=extent.steps, pictures=extent.pictures, seed=seed, input_shapes=shapes,
+            seconds=extent.seconds, progress=progress, provider=quickest(model, providers),
         )  # fmt: skip
         cache.save(name, found)
     return found

@@ -54,6 +54,7 @@ def synthesize(
     *,
     count: int = 128,
     steps: int = 300,
+    pictures: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     provider: str = SHORT["cpu"],
@@ -65,6 +66,7 @@ def synthesize(
     Args:
         count: samples.
         steps: of Adam per chunk of samples.
+        pictures: samples, where these are pictures of shapes, which cost no steps (default: `count`).
         seed: the same model, settings and seed give the same inputs on the same machine (if `seconds` does not cut in).
         input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
         provider: an onnxruntime execution provider.
@@ -84,12 +86,12 @@ def synthesize(
     if written is not None:
         feeds, kind, note = written
         return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
-    pictures = _pictures(specs, count, seed, shapes)
+    shown = _pictures(specs, pictures or count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose(model, specs, count, shapes, provider, apart, seed)
-            if problem.terms.goal is CLASSES and pictures is not None:
+            if problem.terms.goal is CLASSES and shown is not None:
                 break
             found = invert(problem, count, steps, seed, seconds, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
@@ -100,8 +102,8 @@ def synthesize(
             continue
         kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
         return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
-    if pictures is not None:
-        return Synthetic(pictures, PICTURES, None, time.perf_counter() - begin)
+    if shown is not None:
+        return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
     return Synthetic(feeds, inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
