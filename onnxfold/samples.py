@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,7 +12,7 @@ import numpy as np
 
 from .batching import Batching, batches
 from .calibration import read_calibration
-from .costs import costs
+from .costs import PER_ACTIVATION, activations, costs
 from .images import Preprocess
 from .inputs import DESCRIPTION
 from .model import Model
@@ -56,7 +55,6 @@ _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins 
 _LEAST = 16  # samples, and steps
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
-_PER_ELEMENT = 4e-9  # seconds per activation for a step forward and backward (two cores; a ResNet-56 takes half of it)
 SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
 
 
@@ -129,9 +127,7 @@ def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence
     count, steps = SYNTHETIC[effort]
     if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
         steps = min(steps, _PLAIN_STEPS)
-    sizes = costs(model, shapes).shapes
-    made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
-    each = _PER_ELEMENT * sum(math.prod(size) for name, size in sizes.items() if name in made)
+    each = PER_ACTIVATION * activations(model, costs(model, shapes))
     share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
     fitting = _whole(count * share**0.6)
     pictures = max(fitting, min(_PICTURES, _whole(_LOOKING / max(1e-9, each))))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from ..batching import Batching
-from ..costs import costs
+from ..costs import activations, costs, step_seconds
 from ..errors import RequestError
 from ..model import Model
 from ..samples import Effort, Samples
@@ -18,8 +17,6 @@ SECONDS = {Effort.FAST: 60.0, Effort.BALANCED: 240.0, Effort.BEST: 1800.0}  # ab
 BATCH = 32
 _FEWEST = 100  # steps; smaller batches before fewer steps
 _SMALLEST = 8
-# seconds for a sample in a step: both versions forward, one back (on two idle cores, a ResNet-20 takes 5 ms)
-_PER_ELEMENT, _PER_MAC = 4e-9, 4e-11
 _MEMORY = 1 << 30  # bytes of activations; a step holds about four times as much
 
 
@@ -44,10 +41,7 @@ def extent(
     Raises RequestError for a number of `steps` below 1.
     """
     check_steps(steps)
-    prices = costs(model, shapes)
-    made = {name for node in model.graph.nodes for name in node.outputs if name not in model.constants}
-    elements = sum(math.prod(size) for name, size in prices.shapes.items() if name in made)
-    each = _PER_ELEMENT * elements + _PER_MAC * prices.macs({})
+    elements, each = activations(model, costs(model, shapes)), step_seconds(model, shapes)
     batch, wanted = BATCH, steps or STEPS[effort]
     while batch > _SMALLEST and (
         4 * elements * batch > _MEMORY or (steps is None and each * batch * wanted > 2 * SECONDS[effort])

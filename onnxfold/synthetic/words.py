@@ -6,7 +6,6 @@ arXiv 2305.17888; Williams and Aletras, arXiv 2410.17170). It takes a causal mod
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import inputs
 from ..batching import fixed
+from ..costs import step_seconds
 from ..graph import Graph
 from ..model import Model
 from ..scores import word_scores
@@ -24,9 +24,8 @@ from ..store import inline
 OWN = "text that the model itself wrote, from random first words"
 _CAUSAL_RTOL = 1e-3  # of the scores: a later word changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
-_LENGTH = (
-    64  # words, where the model leaves that open and there is time: in texts of 16 attention heads seem to do little
-)
+_FORWARD = 1 / 3  # of a step, which is two versions forward and one back
+_LENGTH = 64  # words, where that is open and there is time: in texts of 16, attention heads seem to do little
 
 Array = NDArray[Any]
 
@@ -43,7 +42,7 @@ def words(
     """Feeds of `count` samples, how they were made and a note ('': none), for a model that takes only token ids, masks
     and segments; None for another.
 
-    Words are drawn at random where the model does not write, or would take more than `seconds`.
+    Words are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
     """
     limits = inputs.index_limits(model.graph)
     plain = [s for s in specs if s.name not in limits and (s.dtype is None or np.dtype(s.dtype).kind not in "iub")]
@@ -58,7 +57,11 @@ def words(
         name, scores = output
         try:
             session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
-            writer = _Writer(session, name, session.outputs.index(scores), limits[name], seconds)
+            one = {n: (1, *x.shape[1:]) for n, x in feeds.items()}
+            expected = count * feeds[name].shape[1] * _FORWARD * step_seconds(model, one)
+            if seconds is not None and expected > seconds:
+                raise RuntimeError(f"that would take {expected:.0f} seconds")
+            writer = _Writer(session, name, session.outputs.index(scores), limits[name])
             return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""
         except Exception as error:  # onnxruntime's share no base class; a fold will find out what is wrong
             note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
@@ -85,20 +88,15 @@ def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, i
 class _Writer:
     """Draws words of input `name` from what output number `at` makes of those before."""
 
-    def __init__(self, session: Session, name: str, at: int, vocabulary: int, seconds: float | None) -> None:
-        self._session, self._name, self._at = session, name, at
-        self._vocabulary, self._seconds = vocabulary, seconds
+    def __init__(self, session: Session, name: str, at: int, vocabulary: int) -> None:
+        self._session, self._name, self._at, self._vocabulary = session, name, at, vocabulary
 
     def text(self, feeds: Mapping[str, Array], rng: np.random.Generator) -> Array:
         """[N, T] the first words of `feeds` and what follows. Raises RuntimeError where that cannot be."""
         found = feeds[self._name].copy()
         count, length = found.shape
         step = max(1, _SCORES // (length * self._vocabulary))
-        begin = time.perf_counter()
         self._check(found[:step], feeds)
-        expected = (time.perf_counter() - begin) / 2 * length * -(-count // step)
-        if self._seconds is not None and expected > self._seconds:
-            raise RuntimeError(f"that would take {expected:.0f} seconds")
         for start in range(0, count, step):
             part = found[start : start + step]
             for place in range(1, length):
