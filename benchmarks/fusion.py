@@ -1,10 +1,11 @@
 """Layer fusion, block dropping and file sizes on real networks; the tables of docs/fusion.md.
 
-    python benchmarks/fusion.py [--parts share drop size] [--models NAME ...] --store docs/fusion.json
+    python benchmarks/fusion.py [--parts share refine drop size] [--models NAME ...] --store docs/fusion.json
     python benchmarks/fusion.py --render docs/fusion.json     # the tables of docs/fusion.md again
 
 share: top-1 with 25 and 50 % of the layers without weights of their own, by metric and kind of fusion: unaligned and
 aligned without repair; least squares on 128 training images, no labels (mean by every metric, the rest by one).
+refine: the same by one metric, least squares and then gradients, on 512 training images and on synthetic ones.
 drop: a quarter of the residual blocks of a ResNet-56 dropped, and channels folded to the same arithmetic and latency.
 size: bytes of the file, and memory that a process takes to load it, with and without shared weights.
 """
@@ -40,10 +41,11 @@ from onnxfold.layers.similarity import Metric
 from onnxfold.layers.tie import Fusion
 from onnxfold.model import load
 
+PARTS = ("share", "refine", "drop", "size")
 NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")
 SHARES = (0.25, 0.5)
 REFITTED = {NETS[0]: tuple(Metric), NETS[1]: (DEFAULT_METRIC, Metric.ACTIVATIONS, Metric.REFIT)}
-BATCH = 32
+BATCH, REAL = 32, 512
 PAPER = (  # O'Neill et al., arXiv 2007.14917: CIFAR-10, ResNet, Wasserstein, mean; 25 and 50 % fused
     ("the paper's ResNet (dense 93.6), without retraining", (91.3, 91.8)),
     ("the same, retrained after every fusion", (94.8, 94.6)),
@@ -116,6 +118,24 @@ def share(real: Net, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
             yield {"dense": dense, "rows": rows}
 
 
+def refine(real: Net, metrics: Sequence[Metric], steps: int | None) -> Iterator[dict[str, Any]]:
+    """Show 1, trained on what the original says: by metric and share, with images and with none."""
+    rows, original = list[dict[str, Any]](), onnx.load(real.path)
+    for metric in metrics:
+        for part in SHARES:
+            for inputs in ("512 images", "synthetic"):
+                given = real.unlabelled if inputs != "synthetic" else None
+                how: dict[str, Any] = {"share": part, "metric": metric, "calibration": given, "samples": REAL}
+                found = {}
+                for column, more in (("least squares", {}), ("refined", {"refine": True, "steps": steps})):
+                    done = fuse(real.path, how=Fusion.MEAN, latency=False, **how, **more)
+                    found[column] = real.top1(done.model)
+                    found["left"] = count_parameters(done.model) / count_parameters(original)
+                rows.append({"metric": metric.value, "fusion": part, "inputs": inputs, **found})
+                print(real.name, rows[-1], flush=True)
+                yield {"dense": real.top1(original), "rows": rows}
+
+
 def drop(real: Net) -> Iterator[dict[str, Any]]:
     """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further."""
     original, rows = onnx.load(real.path), list[dict[str, Any]]()
@@ -127,10 +147,13 @@ def drop(real: Net) -> Iterator[dict[str, Any]]:
         ("channels folded to the same arithmetic", fold, {"target_macs": None, **data}),
         ("channels folded to 60 % of it", fold, {"target_macs": 0.6, **data}),
         ("channels folded to 50 % of it", fold, {"target_macs": 0.5, **data}),
+        ("channels folded to the latency of dropping", fold, {"target_latency": None, **data}),
     ]
     for title, job, how in jobs:
         if how.get("target_macs", 0) is None:
             how["target_macs"] = rows[-1]["macs"]
+        if how.get("target_latency", 0) is None:
+            how["target_latency"] = rows[1]["latency"]
         done = job(real.path, latency=False, **how)
         assert done.report.after is not None
         ratio = faster(original, done.model, real)
@@ -223,6 +246,9 @@ def render(stored: Path) -> None:
     for name in NETS:
         if name in found:
             text = filled(text, f"share {name}", _shares(found[name]))
+    text = filled(
+        text, "refine", _refined({name: found[f"refine {name}"] for name in NETS if f"refine {name}" in found})
+    )
     if "drop" in found:
         lines = ["| | MACs | latency | top-1 |", "|---|---|---|---|"]
         lines += [
@@ -256,11 +282,26 @@ def _shares(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _refined(found: dict[str, Any]) -> str:
+    lines = [
+        "| | metric | layers fused | parameters | inputs | least squares | refined | lost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found.items():
+        lines += [
+            f"| {name}, {one['dense']:.2f} | {r['metric']} | {r['fusion']:.0%} | {r['left']:.2f} | {r['inputs']} "
+            f"| {r['least squares']:.2f} | {r['refined']:.2f} | {one['dense'] - r['refined']:.2f} |"
+            for r in one["rows"]
+        ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--parts", nargs="+", default=["share", "drop", "size"], choices=["share", "drop", "size"])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--models", nargs="+", default=list(NETS))
     parser.add_argument("--metrics", nargs="+", default=[metric.value for metric in Metric], help="of these only")
+    parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
     parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
@@ -269,10 +310,13 @@ def main() -> None:
     ask = partial(share, metrics=[Metric(name) for name in asked.metrics])
     jobs: list[tuple[str, Callable[[Net], Iterator[dict[str, Any]]], str]] = []
     jobs += [(name, ask, name) for name in asked.models] if "share" in asked.parts else []
+    metrics = [m for m in map(Metric, asked.metrics) if m is DEFAULT_METRIC or len(asked.metrics) < len(Metric)]
+    train = partial(refine, metrics=metrics, steps=asked.steps)
+    jobs += [(f"refine {name}", train, name) for name in asked.models] if "refine" in asked.parts else []
     jobs += [("drop", drop, "cifar10_resnet56_bn")] if "drop" in asked.parts else []
     jobs += [("size", size, "cifar10_resnet18w32_bn")] if "size" in asked.parts else []
     for key, job, name in jobs:
-        for found in job(net(asked.data, name, asked.images)):
+        for found in job(net(asked.data, name, asked.images, REAL if job is train else 128)):
             if asked.store:
                 kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
                 asked.store.write_text(json.dumps({**kept, key: merged(kept.get(key), found)}, indent=1) + "\n")
