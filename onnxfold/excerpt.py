@@ -72,13 +72,13 @@ def check_block(model: Model, analysis: Analysis, merges: Mapping[str, Merge], f
 def block_checked(verdict: Check, block: BlockCheck | None) -> Check:
     """The verdict with what a block has shown."""
     if block is None:
-        return replace(verdict, notes=(*verdict.notes, "no block of it could be run alone"))
+        return verdict.noting("no block of it could be run alone")
     worst = max(block.errors, key=lambda error: error.relative_l2)
     where = f"the block of '{block.group}' alone"
     note = f"{where}, on random inputs: {worst.relative_l2:.1%} from the original"
     apart = f"{block.reference:.1e} from the same fold computed at full width"
     if block.faithful:
-        return replace(verdict, notes=(*verdict.notes, f"{note}, {apart}"))
+        return verdict.noting(f"{note}, {apart}")
     return replace(verdict, problems=(*verdict.problems, f"{where} does not compute what it should: {apart}"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,12 +21,12 @@ from .compress import Compressor
 from .costs import costs, count_parameters
 from .coverage import coverage
 from .crew import Crew
-from .errors import NothingToFoldError, RequestError, ValidationError
+from .ending import Checking, Clock, Ending, Training, in_float32
+from .errors import NothingToFoldError, RequestError
 from .estimate import Estimate, estimate, estimate_streamed
 from .evidence import gather_evidence, keep_samples, refuse_samples
 from .excerpt import block_checked, check_block
 from .features import Method
-from .halves import BFLOAT16, holds
 from .images import Preprocess
 from .inputs import DESCRIPTION
 from .merge import Merge
@@ -38,13 +37,13 @@ from .pooled import wide_notes
 from .progress import Progress, silent
 from .recover import Recovery
 from .refit import Refitted
-from .report import FoldReport, GroupReport, RefinementReport, Size
+from .report import FoldReport, GroupReport, Size
 from .request import Manner, check_jobs, check_seed, make_budget, patterns
 from .room import check_memory, comparable
-from .samples import Effort, Samples, quickest
+from .samples import Effort, Samples
 from .session import Feeds, resolve_providers
 from .stages import Source, Subject, analysed, named, notes_on, on_disk, probes, subject
-from .store import check_target, inline, staged
+from .store import check_target, staged
 from .tensors import Pending
 from .validate import SLOWER, Check, check
 from .workfolder import key_of, work_folder
@@ -166,7 +165,7 @@ def fold(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    begin = time.perf_counter()
+    clock = Clock()
     manner = Manner.of(method, recovery, clusterer, effort, seed, threads, include, exclude)
     budget = make_budget(
         ratio, target_params, target_macs, max_error, min_agreement, target_size, target_latency, round_to, group_ratios
@@ -177,21 +176,21 @@ def fold(
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     found = subject(model, input_shapes, manner.patterns, max_memory, fold_heads)
-    loaded, prices = found.model, found.prices
+    loaded, caches = found.model, found.analysis.caches
     if quantize:
         integers.check_quantisable(loaded, found.streamed, calibration is not None or manner.effort is not Effort.FAST)
-    if (refine or quantize) and found.analysis.caches:
+    if (refine or quantize) and caches:
         what = "--refine" if refine else "--quantize"
         raise RequestError(f"{what} compares caches as they were: leave out {what}, or --fold-heads")
     if found.streamed:
         refuse_samples(calibration, manner.method, manner.recovery, budget.aim, refine)
         check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
     crew.check()
-    seconds = {"analyse": time.perf_counter() - begin}
-    size = refinement.extent(loaded, manner.effort, input_shapes, steps) if refine and not found.streamed else None
+    clock.mark("analyse")
     if found.streamed:
         expected: Estimate | None = estimate_streamed(found, budget)
     else:
+        size = refinement.extent(loaded, manner.effort, input_shapes, steps) if refine else None
         expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
@@ -201,10 +200,10 @@ def fold(
     )  # fmt: skip
     if synthetic is not None:
         keep_samples(evidence, calibration, Path(synthetic))
-    seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
+    clock.mark("samples")
     with ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfold-"))
-        target = Path(output) if output is not None else Path(scratch) / "folded.onnx"
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfold-")))
+        target = Path(output) if output is not None else scratch / "folded.onnx"
         kept = None
         if output is not None and (resume or found.streamed):
             how = (manner.method, manner.recovery, manner.clusterer, seed, found.streamed, fold_heads)
@@ -218,61 +217,47 @@ def fold(
             value = integers.narrowed(budget.aim, budget.value, planner.trial, loaded, planner.evidence)
             planned = replace(budget, value=value)
         decision = planner.decide(planned)
-        merges, proto, pending = decision.folded.merges, decision.folded.proto, decision.folded.pending
+        merges, pending = decision.folded.merges, decision.folded.pending
         left = "" if merges else planner.nothing_left(budget)
         if left and not quantize:
             raise NothingToFoldError(left)
-        seconds["fold"] = time.perf_counter() - begin - sum(seconds.values())
-        refined: RefinementReport | None = None
-        if refine and merges:
-            maps = refinement.maps_of(found.analysis, merges)
-            manners = manner.effort, seed
-            proto, refined = trained(loaded, proto, planner.evidence, steps, manners, maps, usable, progress)
-            seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
-        step = integers.quantise(loaded, proto, planner.evidence, target, external_data) if quantize else None
-        if step is not None:
-            proto, external_data = step.proto, external_data or bool(loaded.data_files())
-            seconds["quantize"] = time.perf_counter() - begin - sum(seconds.values())
-        within = None if kept is None else kept.staging
-        with staged(proto, loaded, target, external_data, pending, progress, within) as written:
-            seconds["write"] = time.perf_counter() - begin - sum(seconds.values())
-            original, quantised = on_disk(loaded, Path(scratch)), None
-            verdict = check(
-                original, written.path, planner.feeds, providers=usable, missing=missing,
-                protos=(loaded.proto, proto), inputs=planner.described, latency=latency,
-                too_large=found.streamed and not comparable(loaded, max_memory),
-                in_float32=None if found.streamed else _in_float32(loaded, proto), caches=found.analysis.caches,
-            )  # fmt: skip
-            if step is not None:
-                verdict, quantised = step.judged(
-                    verdict, original, written, planner.feeds, latency, (budget.aim, budget.value)
-                )
-                verdict = replace(verdict, notes=(*verdict.notes, *([f"only quantised: {left}"] if left else [])))
-            if found.streamed:
-                verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, written.path))
-            if kept is not None:
-                verdict = replace(verdict, notes=(*verdict.notes, *kept.notes))
-            seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
-            lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
-            interface = changed(loaded.graph, found.analysis.caches, lengths)
-            report = FoldReport(
-                found.name, "" if output is None else os.fspath(output),
-                {
-                    **planner.settings(round_to), "budget": {budget.aim.value: budget.value},
-                    "uniform_ratio": decision.ratio,
-                },
-                Size(loaded.size, count_parameters(loaded.proto), prices.macs({})),
-                Size(written.size, count_parameters(proto), prices.macs(lengths)),
-                _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
-                _with_notes(verdict, loaded.size, written.size, planner.evidence, budget, decision.folded.refitted),
-                seconds if expected is None else {**seconds, "estimated": expected.samples + expected.fold},
-                coverage(found.analysis, prices), refined, quantisation=quantised, interface=interface,
-            )  # fmt: skip
-            if not verdict.passed:
-                raise _failed(report)
-            if output is not None:
-                written.commit()
-    return FoldResult(proto, report, loaded, pending)
+        clock.mark("fold")
+        training = Training(steps, manner.effort, seed) if refine and merges else None
+        ending = Ending(
+            loaded, planner.evidence, target, scratch, training, quantize, external_data, clock, progress
+        )  # fmt: skip
+        checking = Checking(
+            planner.feeds, planner.described, usable, missing, latency,
+            found.streamed and not comparable(loaded, max_memory), caches,
+        )  # fmt: skip
+        ended = stack.enter_context(ending.of(
+            decision.folded.proto, checking, maps=refinement.maps_of(found.analysis, merges) if training else None,
+            budget=(budget.aim, budget.value), pending=pending, within=None if kept is None else kept.staging,
+        ))  # fmt: skip
+        verdict = ended.verdict.noting(f"only quantised: {left}" if left else "")
+        if found.streamed:
+            verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, ended.written.path))
+        verdict = verdict.noting(*(() if kept is None else kept.notes))
+        clock.mark("validate")
+        lengths = planner.work.lengths({name: merge.after for name, merge in merges.items()})
+        taken = clock.seconds if expected is None else {**clock.seconds, "estimated": expected.samples + expected.fold}
+        report = FoldReport(
+            found.name, "" if output is None else os.fspath(output),
+            {
+                **planner.settings(round_to), "budget": {budget.aim.value: budget.value},
+                "uniform_ratio": decision.ratio,
+            },
+            Size(loaded.size, count_parameters(loaded.proto), found.prices.macs({})),
+            Size(ended.written.size, count_parameters(ended.proto), found.prices.macs(lengths)),
+            _group_reports(found, planner.work, merges, round_to), found.analysis.refusals,
+            _with_notes(
+                verdict, loaded.size, ended.written.size, planner.evidence, budget, decision.folded.refitted
+            ),
+            taken, coverage(found.analysis, found.prices), ended.refined, quantisation=ended.quantised,
+            interface=changed(loaded.graph, caches, lengths),
+        )  # fmt: skip
+        ended.commit(report, output is not None)
+    return FoldResult(ended.proto, report, loaded, pending)
 
 
 def inspect(
@@ -323,50 +308,12 @@ def compare(
         verdict = check(
             paths[0], paths[1], feeds, providers=usable, missing=missing, protos=(old.proto, new.proto),
             inputs=DESCRIPTION if inputs is None else "the inputs given", latency=latency,
-            in_float32=_in_float32(old, new.proto, new.folder),
+            in_float32=in_float32(old, new.proto, new.folder),
         )  # fmt: skip
     sizes = [
         Size(m.size, count_parameters(m.proto), c.macs({})) for m, c in ((old, prices), (new, costs(new, input_shapes)))
     ]
     return FoldReport(named(before), named(after), {"seed": seed}, sizes[0], sizes[1], (), (), verdict)
-
-
-def _in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:
-    """Makes copies of two models in which bfloat16, of which CPUs run little, is float32; None if there is none."""
-    if not holds(old.proto, BFLOAT16):
-        return None
-    return lambda: (
-        inline(old.proto, old.folder).SerializeToString(), inline(new, folder or old.folder).SerializeToString()
-    )  # fmt: skip
-
-
-def trained(
-    original: Model,
-    proto: ModelProto,
-    evidence: Samples | None,
-    steps: int | None,
-    manner: tuple[Effort, int],
-    maps: Mapping[str, refinement.Map],
-    usable: Sequence[str],
-    progress: Progress[Any],
-) -> tuple[ModelProto, RefinementReport]:
-    """A compressed model with its weights trained on the samples, or as it was where that is no better; and the report.
-
-    `steps`: None for those that the effort allows; `manner`: effort and seed; `maps`: see `refinement.refine`.
-    """
-    if evidence is None:
-        fast = "--effort fast makes no inputs: give --calibration or take --effort balanced"
-        note = fast if manner[0] is Effort.FAST else "there are no inputs to train on, as for models that stay on disk"
-        return proto, RefinementReport(False, float("nan"), float("nan"), 0, (), (), note)
-    count, batch = refinement.extent(original, manner[0], refinement.sample_shapes(original, evidence), steps)
-    found = refinement.refine(
-        original, proto, evidence, steps=count, batch=batch, seed=manner[1], maps=maps,
-        provider=quickest(original, usable), progress=progress,
-    )  # fmt: skip
-    report = RefinementReport(
-        found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
-    )
-    return refinement.refined(proto, found.arrays, original.folder) if found.improved else proto, report
 
 
 def _group_reports(
@@ -406,9 +353,3 @@ def _with_notes(
             "before: timings on this machine vary"
         )
     return Check(verdict.problems, tuple(notes), verdict.providers, verdict.inputs)
-
-
-def _failed(report: FoldReport) -> ValidationError:
-    error = ValidationError(f"{report.model}: the folded model was not written: {report.verdict}")
-    error.report = report
-    return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Check:
     def passed(self) -> bool:
         """Whether the model may be used."""
         return not self.problems
+
+    def noting(self, *notes: str) -> Check:
+        """The same verdict with these notes too, but for empty ones."""
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
 
     @property
     def worst(self) -> OutputError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,7 @@ class Step:
             WEIGHTS_AS, ACTIVATIONS_AS, self.samples, *on_integers(self.proto), provider, self.size, written.size,
             error, worst, *times,
         )  # fmt: skip
-        return replace(verdict, notes=(*verdict.notes, *self._notes(report, aim))), report
+        return verdict.noting(*self._notes(report, aim)), report
 
     def _beside(
         self, original: Path, written: Path, feeds: Inputs, provider: str, latency: bool

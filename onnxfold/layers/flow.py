@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,27 @@ from onnx import ModelProto
 
 from ..analyse import Analysis
 from ..costs import costs, count_parameters
-from ..errors import NothingToFoldError, OnnxFoldError, RequestError, ValidationError
+from ..ending import Checking, Clock, Ending, Training
+from ..errors import NothingToFoldError, OnnxFoldError, RequestError
 from ..evidence import gather_evidence, given_up
 from ..features import Method
-from ..flow import FoldResult, fold, trained
+from ..flow import FoldResult, fold
 from ..images import Preprocess
 from ..inputs import DESCRIPTION
-from ..integers import check_quantisable, narrowed, quantise
+from ..integers import check_quantisable, narrowed
 from ..model import Model, load
 from ..plan import Aim
 from ..progress import Progress, silent
 from ..recover import Recovery
 from ..refinement import check_steps
-from ..report import Dropped, FoldReport, RefinementReport, Shared, Size
+from ..report import Dropped, FoldReport, Shared, Size
 from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
 from ..samples import Effort, Samples
 from ..session import Feeds, Session, resolve_providers
-from ..stages import Source, analysed, named, on_disk, probes
-from ..store import check_target, inline, staged
+from ..stages import Source, analysed, named, probes
+from ..store import check_target, inline
 from ..trial import Trial
-from ..validate import brief, check
+from ..validate import brief
 from .align import seats
 from .blocks import Block, blocks, bypasses, influence, whole_blocks, writers
 from .decide import Limits, blocks_asked, fuse_to, least_missed, size_of
@@ -104,7 +105,7 @@ def fuse(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    begin = time.perf_counter()
+    clock = Clock()
     if how is not None and share is target_size is max_error is None:
         max_error = DEFAULT_MAX_ERROR
     limits = asked = Limits(share, target_size, max_error)
@@ -124,91 +125,64 @@ def fuse(
     if refine:
         check_steps(steps)
     first: FoldResult | None = None
-    seconds: dict[str, float] = {}
     if folding:
         first = fold(
             model, recovery=level, effort=spent, calibration=calibration, samples=samples, preprocess=preprocess,
             input_shapes=input_shapes, providers=providers, seed=seed, latency=False, progress=progress, **folding,
         )  # fmt: skip
-        seconds = dict(first.report.seconds)
+        clock.take(first.report.seconds)
     start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
     sampling = Recovery.AUTO if likeness.sampled else level
     evidence = gather_evidence(
-        loaded,
-        calibration,
-        samples,
-        preprocess,
-        spent,
-        Method.FOLD,
-        sampling,
-        seed,
-        input_shapes,
-        progress,
-        usable,
+        loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable,
         refine or quantize,
-    )
+    )  # fmt: skip
     work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
-    seconds["samples"] = seconds.get("samples", 0.0) + time.perf_counter() - begin - sum(seconds.values())
+    clock.mark("samples")
     if quantize and limits.error is not None:
         within = narrowed(Aim.QUALITY, limits.error, work.trial, loaded, evidence)
         limits = replace(limits, error=within)
     dropped = work.dropping(str(drop_blocks)) if drop_blocks is not None else []
-    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch:
-        target = Path(output) if output is not None else Path(scratch) / "fused.onnx"
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="onnxfold-")))
+        target = Path(output) if output is not None else scratch / "fused.onnx"
         partition = None
         if kind is None:
             made = work.fused([], Fusion.MEAN, dropped)
         else:
             partition, made = work.sharing(kind, likeness, limits, whole, dropped)
-        proto = made.proto
-        seconds["fold"] = seconds.get("fold", 0.0) + time.perf_counter() - begin - sum(seconds.values())
-        refined: RefinementReport | None = None
-        if refine:
-            proto, refined = trained(loaded, proto, evidence, steps, (spent, seed), {}, usable, progress)
-            seconds["refine"] = time.perf_counter() - begin - sum(seconds.values())
-        step = quantise(loaded, proto, evidence, target, external_data) if quantize else None
-        if step is not None:
-            proto, external_data = step.proto, external_data or bool(loaded.data_files())
-            seconds["quantize"] = time.perf_counter() - begin - sum(seconds.values())
-        with staged(proto, loaded, target, external_data) as written:
-            original, quantised = on_disk(loaded, Path(scratch)), None
-            verdict = check(
-                original, written.path, work.feeds, providers=usable, missing=missing,
-                protos=(loaded.proto, proto), inputs=work.described, latency=latency,
-            )  # fmt: skip
-            if step is not None:
-                aim = None if asked.error is None else (Aim.QUALITY, asked.error)
-                verdict, quantised = step.judged(verdict, original, written, work.feeds, latency, aim)
-            seconds["validate"] = time.perf_counter() - begin - sum(seconds.values())
-            notes = (*verdict.notes, *(() if work.evidence is None else work.evidence.notes))
-            if written.size > (limits.size or 1) * loaded.size:
-                notes = (*notes, f"the file takes {written.size / loaded.size:.3f} of the bytes of the original")
-            after = load(written.path, input_shapes)
-            report = FoldReport(
-                named(model), "" if output is None else os.fspath(output),
-                {
-                    **(first.report.settings if first is not None else {}), "effort": spent.value,
-                    "samples": None if work.evidence is None else work.evidence.described,
-                    "samples_used": work.sampled,
-                    "recovery": (Recovery.LEAST_SQUARES if work.repairs else Recovery.NONE).value, "seed": seed,
-                    "include": list(include), "exclude": list(exclude), "fuse": None if kind is None else kind.value,
-                    "metric": likeness.value, "share": limits.share, "file_share": limits.size,
-                    "largest_error": asked.error, "drop_blocks": None if drop_blocks is None else str(drop_blocks),
-                    "whole_blocks": whole, "aligned": align,
-                },
-                Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
-                Size(written.size, count_parameters(proto), costs(after, input_shapes).macs({})),
-                first.report.groups if first is not None else (), (), replace(verdict, notes=notes), seconds,
-                refinement=refined, shared=_shared(partition),
-                dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped), quantisation=quantised,
-            )  # fmt: skip
-            if not verdict.passed:
-                error = ValidationError(f"{report.model}: the fused model was not written: {report.verdict}")
-                error.report = report
-                raise error
-            if output is not None:
-                written.commit()
-    return FoldResult(proto, report, loaded)
+        clock.mark("fold")
+        training = Training(steps, spent, seed) if refine else None
+        ending = Ending(loaded, evidence, target, scratch, training, quantize, external_data, clock, progress)
+        checking = Checking(work.feeds, work.described, usable, missing, latency)
+        aim = None if asked.error is None else (Aim.QUALITY, asked.error)
+        ended = stack.enter_context(ending.of(made.proto, checking, budget=aim))
+        written = ended.written
+        verdict = ended.verdict.noting(*(() if work.evidence is None else work.evidence.notes))
+        if written.size > (limits.size or 1) * loaded.size:
+            verdict = verdict.noting(f"the file takes {written.size / loaded.size:.3f} of the bytes of the original")
+        after = load(written.path, input_shapes)
+        clock.mark("validate")
+        report = FoldReport(
+            named(model), "" if output is None else os.fspath(output),
+            {
+                **(first.report.settings if first is not None else {}), "effort": spent.value,
+                "samples": None if work.evidence is None else work.evidence.described,
+                "samples_used": work.sampled,
+                "recovery": (Recovery.LEAST_SQUARES if work.repairs else Recovery.NONE).value, "seed": seed,
+                "include": list(include), "exclude": list(exclude), "fuse": None if kind is None else kind.value,
+                "metric": likeness.value, "share": limits.share, "file_share": limits.size,
+                "largest_error": asked.error, "drop_blocks": None if drop_blocks is None else str(drop_blocks),
+                "whole_blocks": whole, "aligned": align,
+            },
+            Size(loaded.size, count_parameters(loaded.proto), costs(loaded, input_shapes).macs({})),
+            Size(written.size, count_parameters(ended.proto), costs(after, input_shapes).macs({})),
+            first.report.groups if first is not None else (), (), verdict, clock.seconds,
+            refinement=ended.refined, shared=_shared(partition),
+            dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped), quantisation=ended.quantised,
+        )  # fmt: skip
+        ended.commit(report, output is not None)
+    return FoldResult(ended.proto, report, loaded)
 
 
 class _Work:
