@@ -54,6 +54,13 @@ def test_help_tells_the_main_job_first(capsys: Capture) -> None:
     assert "10 % at most" in text
 
 
+@pytest.mark.parametrize("given", [["--help"], ["--fuse", "mean", "--help"], ["layers", "-h"], ["sweep", "-h"]])
+def test_help_holds_no_template(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given) == 0
+    shown = capsys.readouterr().out
+    assert "{" not in shown and "exit codes" in shown
+
+
 def test_commands_in_the_help_work(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("--help")
     lines = capsys.readouterr().out.splitlines()
