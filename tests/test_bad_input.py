@@ -448,7 +448,7 @@ def test_interrupted(refused: Refused, tmp_path: Path, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     path = write(tmp_path / "in.onnx")
-    for place in ("onnxfold.stages.load", "onnxfold.flow.check", "onnxfold.store._write"):
+    for place in ("onnxfold.stages.load", "onnxfold.ending.check", "onnxfold.store._write"):
         with monkeypatch.context() as patch:
             patch.setattr(place, stop)
             refused(130, path, tmp_path / "out.onnx", "--ratio", "0.5", says="interrupted")
