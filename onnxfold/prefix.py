@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Sequence
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from .bodies import captures
 from .model import Model
 from .session import Feeds
 from .walk import Walk
+
+_COUNTS = 64  # numbers in a constant of lengths at most; indices of channels are followed as groups
 
 
 class Prefix:
@@ -18,14 +21,18 @@ class Prefix:
     def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
         self._model, self._feeds = model, feeds
         self._walk = Walk(model.proto, feeds, model.folder)
+        self._lengths = _integers(model.proto)
         self._held = frozenset[
             str
         ]()  # what versions read later than the original does (lengths, in lists of their own)
 
     def begin(self, version: ModelProto, changed: Container[str]) -> tuple[Walk, Walk]:
         """Walks over the original and over `version`, both at the first node where one of the tensors `changed` is
-        read or made, or whose text differs. Raises what onnxruntime raises."""
-        stop = self._same(version, changed)
+        read or made, a constant that counts channels is another one, or whose text differs. Raises what onnxruntime
+        raises."""
+        lengths = _integers(version)
+        counted = {name for name, tensor in lengths.items() if self._lengths.get(name) != tensor}
+        stop = self._same(version, changed, counted)
         late = self._late(version, stop)
         if stop < self._walk.position or not late <= self._held:
             self._held |= late
@@ -40,8 +47,8 @@ class Prefix:
         made = {name for node in version.graph.node[:stop] for name in node.output if name}
         return frozenset((new - old) & made)
 
-    def _same(self, version: ModelProto, changed: Container[str]) -> int:
-        """How many nodes at the beginning are the same."""
+    def _same(self, version: ModelProto, changed: Container[str], counted: Container[str]) -> int:
+        """How many nodes at the beginning are the same: exporters count channels long before the node that does."""
         pairs = zip(self._model.proto.graph.node, version.graph.node, strict=False)
         stored = self._model.constants.stored
         for index, (old, new) in enumerate(pairs):
@@ -49,4 +56,12 @@ class Prefix:
                 continue  # makes a weight, often far ahead of what reads it; walks compute it where they need it
             if any(name in changed for name in (*old.input, *captures(old), *old.output)) or old != new:
                 return index
+            if any(name in counted for name in (*new.input, *captures(new))):
+                return index
         return min(len(self._model.proto.graph.node), len(version.graph.node))
+
+
+def _integers(proto: ModelProto) -> dict[str, TensorProto]:
+    """The initializers that may count channels, by name."""
+    kinds = (TensorProto.INT32, TensorProto.INT64)
+    return {t.name: t for t in proto.graph.initializer if t.data_type in kinds and math.prod(t.dims) <= _COUNTS}

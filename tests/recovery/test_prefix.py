@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attending import TWO_LAYERS
+from helpers import model as make_model
 from onnx import ModelProto
 from tiny import MODELS, TEXT, net
 
@@ -102,3 +103,21 @@ def test_a_list_that_is_made_late() -> None:
         for feed, one in zip(data, found, strict=True):
             (expected,) = Session(proto.SerializeToString()).run(feed)
             assert np.allclose(one["y"], expected, atol=1e-5)
+
+
+def test_a_count_of_channels_far_ahead_of_them() -> None:
+    """TensorFlow's tensordot: the shape that the product gets is put together before the product."""
+    text = """(float[N,5,6] x) => (float[N,5,4] y) {
+        s = Shape (x) lead = Slice (s, zero, two) shape = Concat <axis = 0> (lead, width)
+        t = Reshape (x, rows) m = MatMul (t, w) r = Reshape (m, shape) a = Relu (r) y = MatMul (a, v) }"""
+    lengths = {"zero": [0], "two": [2], "width": [16], "rows": [-1, 6]}
+    proto = make_model(text, {"w": (6, 16), "v": (16, 4)}, lengths)
+    model = load(proto)
+    data = [{"x": np.random.default_rng(0).standard_normal((8, 5, 6)).astype(np.float32)}]
+    work = Compressor(model, analyse(model))
+    (group,) = work.analysis.groups
+    merges = {group.name: work.merge(group.name, 8)}
+    folded = work.emit(merges)
+    (done,) = refit_readers(model, work.analysis, merges, folded, data)
+    assert done.output == "y" and done.after <= done.before
+    assert Prefix(model, data).begin(folded, touched(work.analysis, merges))[0].position == 2
