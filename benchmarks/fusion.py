@@ -232,10 +232,14 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     """Rows by metric and fusion that were not measured again stay."""
     if old is None or "dense" not in new:
         return new
-    again = {(row["metric"], row["fusion"]): row for row in new["rows"]}
-    names = [(row["metric"], row["fusion"]) for row in old["rows"]]
+    again = {_name(row): row for row in new["rows"]}
+    names = [_name(row) for row in old["rows"]]
     rows = [again.get(name, row) for name, row in zip(names, old["rows"], strict=True)]
     return {**new, "rows": rows + [row for name, row in again.items() if name not in names]}
+
+
+def _name(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["metric"], row["fusion"], row.get("inputs")
 
 
 def render(stored: Path) -> None:
