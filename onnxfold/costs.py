@@ -98,9 +98,8 @@ PER_ACTIVATION, PER_MAC = 4e-9, 4e-11
 by them does not depend on how busy a machine is."""
 
 
-def step_seconds(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> float:
-    """About how long two versions of the model forward and one back take, on inputs of these shapes."""
-    prices = costs(model, shapes)
+def step_seconds(model: Model, prices: Costs) -> float:
+    """About how long two versions of the model forward and one back take."""
     return PER_ACTIVATION * activations(model, prices) + PER_MAC * prices.macs({})
 
 

@@ -78,6 +78,11 @@ class Moments:
         x, _ = self._offsets(group)
         return np.asarray(self._xx[group] / self.count - np.outer(x, x))
 
+    def spread(self) -> Floats:
+        """[groups, d] variances of x."""
+        means = self._x / self.count
+        return np.asarray(np.diagonal(self._xx, axis1=1, axis2=2) / self.count - means * means)
+
     def cross(self, group: int = 0) -> Floats:
         """[o, d] covariance of y with x."""
         x, y = self._offsets(group)
@@ -100,12 +105,11 @@ def damping(moments: Array, ridge: float) -> float:
 
     Inputs that never do (heads filled up with zeros, dead channels) change nothing.
     """
-    return max(ridge * float(np.trace(moments)) / max(1, varying(moments)), 1e-12)
+    return max(ridge * float(np.trace(moments)) / max(1, varying(np.diagonal(moments))), 1e-12)
 
 
-def varying(moments: Array) -> int:
-    """How many of the inputs that `moments` [d, d] are of vary at all."""
-    spread = np.diagonal(moments)
+def varying(spread: Array) -> int:
+    """How many inputs of these variances [d] vary at all."""
     return int(np.count_nonzero(spread > _CONSTANT * float(spread.max(initial=0))))
 
 

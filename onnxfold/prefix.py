@@ -22,9 +22,7 @@ class Prefix:
         self._model, self._feeds = model, feeds
         self._walk = Walk(model.proto, feeds, model.folder)
         self._lengths = _integers(model.proto)
-        self._held = frozenset[
-            str
-        ]()  # what versions read later than the original does (lengths, in lists of their own)
+        self._held = frozenset[str]()  # what versions read later than the original (lengths, in lists of their own)
 
     def begin(self, version: ModelProto, changed: Container[str]) -> tuple[Walk, Walk]:
         """Walks over the original and over `version`, both at the first node where one of the tensors `changed` is

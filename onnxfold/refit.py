@@ -192,7 +192,7 @@ class _Fitting:
         if sums is None:
             return None
         old, bias_too = self._read(node.weight), reader.has_bias
-        merged, ridge = node.matrix(old.astype(np.float64)), self._grown(sums.inputs(), sums.count)
+        merged, ridge = node.matrix(old.astype(np.float64)), self._grown(sums.spread(), sums.count)
         if self.level is Recovery.STATISTICS:
             solved, bias, before, after = rescale(sums, merged, bias=bias_too)
         else:
@@ -242,7 +242,7 @@ class _Fitting:
         if not (sums.finite and np.isfinite(x).all() and np.isfinite(y).all()):
             return None
         width = merged.shape[1]
-        ridge = self._grown(sums.inputs()[:width, :width], sums.count)
+        ridge = self._grown(sums.spread()[:, :width], sums.count)
         parts, before, after = remap(sums, merged, target_rows, ridge, reader.has_bias)
         solved = pool.together(parts)
         self.weights.write(node.weight, node.tensor(solved[None], old.shape))
@@ -250,8 +250,9 @@ class _Fitting:
             self._set_bias(reader, (y - solved @ x) / count)
         return Refitted(node.y, before, after, Fit.CHANNELS)
 
-    def _grown(self, moments: NDArray[Any], rows: int) -> float:
-        return self.ridge * (1 + _FEW * varying(moments) / max(1, rows))
+    def _grown(self, spread: NDArray[Any], rows: int) -> float:
+        """The ridge for so many rows of inputs of these variances [groups, features]."""
+        return self.ridge * (1 + _FEW * max(map(varying, spread)) / max(1, rows))
 
     def _set_bias(self, reader: Refittable, bias: NDArray[np.float64]) -> None:
         node, tail, weights = reader.node, reader.tail, self.weights

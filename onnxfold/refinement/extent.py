@@ -41,7 +41,8 @@ def extent(
     Raises RequestError for a number of `steps` below 1.
     """
     check_steps(steps)
-    elements, each = activations(model, costs(model, shapes)), step_seconds(model, shapes)
+    prices = costs(model, shapes)
+    elements, each = activations(model, prices), step_seconds(model, prices)
     batch, wanted = BATCH, steps or STEPS[effort]
     while batch > _SMALLEST and (
         4 * elements * batch > _MEMORY or (steps is None and each * batch * wanted > 2 * SECONDS[effort])

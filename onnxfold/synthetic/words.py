@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import inputs
 from ..batching import fixed
-from ..costs import step_seconds
+from ..costs import costs, step_seconds
 from ..graph import Graph
 from ..model import Model
 from ..scores import word_scores
@@ -58,7 +58,7 @@ def words(
         try:
             session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
             one = {n: (1, *x.shape[1:]) for n, x in feeds.items()}
-            expected = count * feeds[name].shape[1] * _FORWARD * step_seconds(model, one)
+            expected = count * feeds[name].shape[1] * _FORWARD * step_seconds(model, costs(model, one))
             if seconds is not None and expected > seconds:
                 raise RuntimeError(f"that would take {expected:.0f} seconds")
             writer = _Writer(session, name, session.outputs.index(scores), limits[name])

@@ -65,6 +65,7 @@ def assert_moments(sums: Moments, x: NDArray[Any], y: NDArray[Any]) -> None:
         close(mean_x, a.mean(axis=0))
         close(mean_y, b.mean(axis=0))
         close(sums.inputs(g), np.cov(a, rowvar=False, bias=True))
+        close(sums.spread()[g], a.var(axis=0))
         close(sums.cross(g), (b - b.mean(axis=0)).T @ (a - a.mean(axis=0)) / n)
         raw_x, raw_yx = sums.raw(g)
         close(raw_x, a.T @ a / n)
@@ -145,6 +146,6 @@ def test_share_of_places() -> None:
 
 def test_inputs_that_never_vary_count_for_nothing() -> None:
     moments = np.diag([4.0, 2.0, 0.0, 1e-20, 3.0])
-    assert varying(moments) == 3 and varying(np.zeros((2, 2))) == 0
+    assert varying(np.diagonal(moments)) == 3 and varying(np.zeros(2)) == 0
     assert damping(moments, 0.1) == pytest.approx(0.1 * 9 / 3)
     assert damping(np.zeros((2, 2)), 0.1) > 0, "a system that can be solved"
