@@ -5,7 +5,7 @@
 
 share: top-1 with 25 and 50 % of the layers without weights of their own, by metric and kind of fusion: unaligned and
 aligned without repair; least squares on 128 training images, no labels (mean by every metric, the rest by one).
-refine: the same by one metric, least squares and then gradients, on 512 training images and on synthetic ones.
+refine: the same, least squares and then gradients, on 512 training images and on synthetic ones (--steps 100: hours).
 drop: a quarter of the residual blocks of a ResNet-56 dropped, and channels folded to the same arithmetic and latency.
 size: bytes of the file, and memory that a process takes to load it, with and without shared weights.
 """
@@ -16,7 +16,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,14 +23,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from figures import filled
 from nets import Net, net, options, parsed
 from onnx import helper, numpy_helper
 
-from onnxfold import FoldResult, fold
+from onnxfold import FoldResult, fold, refinement
 from onnxfold.analyse import Analysis, analyse
 from onnxfold.costs import count_parameters
+from onnxfold.evidence import gather_evidence
+from onnxfold.features import Method
+from onnxfold.gauge import Gauge
 from onnxfold.layers.align import seats
 from onnxfold.layers.find import Layer, layers
 from onnxfold.layers.flow import DEFAULT_METRIC, fuse
@@ -40,6 +41,10 @@ from onnxfold.layers.rank import Partition, alone, layer_sets, rank
 from onnxfold.layers.similarity import Metric
 from onnxfold.layers.tie import Fusion
 from onnxfold.model import load
+from onnxfold.progress import silent
+from onnxfold.recover import Recovery
+from onnxfold.samples import Effort
+from onnxfold.session import SHORT, Feeds
 
 PARTS = ("share", "refine", "drop", "size")
 NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")
@@ -71,7 +76,7 @@ class Fuser:
         self.found, _ = layers(self.model)
         (source,) = [name for name in self.model.graph.inputs if name not in self.model.constants]
         images = real.unlabelled
-        self.feeds = [{source: images[i : i + BATCH]} for i in range(0, len(images), BATCH)]
+        self.feeds: Sequence[Feeds] = [{source: images[i : i + BATCH]} for i in range(0, len(images), BATCH)]
         self._known: dict[tuple[Any, ...], float] = {}
 
     def sets(self, metric: Metric) -> list[list[list[Layer]]]:
@@ -118,27 +123,52 @@ def share(real: Net, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
             yield {"dense": dense, "rows": rows}
 
 
-def refine(real: Net, metrics: Sequence[Metric], steps: int | None) -> Iterator[dict[str, Any]]:
-    """Show 1, trained on what the original says: by metric and share, with images and with none."""
-    rows, original = list[dict[str, Any]](), onnx.load(real.path)
-    for metric in metrics:
-        for part in SHARES:
-            for inputs in ("512 images", "synthetic"):
-                given = real.unlabelled if inputs != "synthetic" else None
-                how: dict[str, Any] = {"share": part, "metric": metric, "calibration": given, "samples": REAL}
-                found = {}
-                for column, more in (("least squares", {}), ("refined", {"refine": True, "steps": steps})):
-                    done = fuse(real.path, how=Fusion.MEAN, latency=False, **how, **more)
-                    found[column] = real.top1(done.model)
-                    found["left"] = count_parameters(done.model) / count_parameters(original)
-                rows.append({"metric": metric.value, "fusion": part, "inputs": inputs, **found})
-                print(real.name, rows[-1], flush=True)
-                yield {"dense": real.top1(original), "rows": rows}
+def refine(
+    real: Net, metrics: Sequence[Metric], kinds: Sequence[Fusion], steps: int | None
+) -> Iterator[dict[str, Any]]:
+    """Show 1, trained on what the original says: by metric, kind and share, with images and with none."""
+    work, rows = Fuser(real), list[dict[str, Any]]()
+    dense = real.top1(work.model.proto)
+    known: dict[tuple[Any, ...], dict[str, float]] = {}
+    for inputs in ("512 images", "synthetic"):
+        given = real.unlabelled if inputs != "synthetic" else None
+        evidence = gather_evidence(
+            work.model, given, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
+        )
+        assert evidence is not None
+        work.feeds = evidence.fit
+        count, batch = refinement.extent(
+            work.model, Effort.BALANCED, refinement.sample_shapes(work.model, evidence), steps
+        )
+        for metric in metrics:
+            for share, sets in zip(SHARES, work.sets(metric), strict=True):
+                for how in kinds:
+                    key = (*(tuple(layer.key for layer in one) for one in sets), how, inputs)
+                    if key not in known:
+                        made = fuse_layers(work.model, work.analysis, sets, how, feeds=work.feeds)
+                        fitted = repaired(made, work.feeds).proto
+                        better = refinement.refine(work.model, fitted, evidence, steps=count, batch=batch)
+                        trained = refinement.refined(fitted, better.arrays, None) if better.improved else fitted
+                        known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
+                    row = {
+                        "metric": metric.value,
+                        "fusion": how.value,
+                        "share": share,
+                        "inputs": inputs,
+                        "steps": count,
+                    }
+                    rows.append({**row, "left": work.left(sets), **known[key]})
+                    print(real.name, rows[-1], flush=True)
+                    yield {"dense": dense, "rows": rows}
 
 
 def drop(real: Net) -> Iterator[dict[str, Any]]:
-    """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further."""
-    original, rows = onnx.load(real.path), list[dict[str, Any]]()
+    """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further; latencies as
+    `--target-latency` measures them."""
+    rows = list[dict[str, Any]]()
+    gauge = Gauge(
+        load(real.path), real.path, False, SHORT["cpu"], lambda session: {session.inputs[0].name: real.images[:1]}
+    )
     data: dict[str, Any] = {"calibration": real.unlabelled}
     blocks: dict[str, Any] = {"how": None, "drop_blocks": "25%"}
     jobs: list[tuple[str, Callable[..., FoldResult], dict[str, Any]]] = [
@@ -156,28 +186,11 @@ def drop(real: Net) -> Iterator[dict[str, Any]]:
             how["target_latency"] = rows[1]["latency"]
         done = job(real.path, latency=False, **how)
         assert done.report.after is not None
-        ratio = faster(original, done.model, real)
+        ratio = gauge.latency(done.model)
         macs = done.report.after.macs / done.report.before.macs
         rows.append({"title": title, "macs": macs, "latency": ratio, "top1": real.top1(done.model)})
         print(rows[-1], flush=True)
         yield {"rows": rows}
-
-
-def faster(original: onnx.ModelProto, proto: onnx.ModelProto, real: Net) -> float:
-    """Latency as a share of the original's, batch 1, one thread: of 600 runs each, taken in turns of five, the quickest
-    tenth (what else the machine does only adds to a run)."""
-    how = ort.SessionOptions()
-    how.intra_op_num_threads = how.inter_op_num_threads = 1
-    sessions = [ort.InferenceSession(p.SerializeToString(), how, ["CPUExecutionProvider"]) for p in (original, proto)]
-    feeds, times = {sessions[0].get_inputs()[0].name: real.images[:1]}, ([], [])
-    for _ in range(120):
-        for session, taken in zip(sessions, times, strict=True):
-            for _ in range(5):
-                begin = time.perf_counter()
-                session.run(None, feeds)
-                taken.append(time.perf_counter() - begin)
-    before, after = (float(np.quantile(taken, 0.1)) for taken in times)
-    return after / before
 
 
 def size(real: Net) -> Iterator[dict[str, Any]]:
@@ -239,7 +252,7 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["metric"], row["fusion"], row.get("inputs")
+    return tuple(row.get(key) for key in ("metric", "fusion", "share", "inputs", "steps"))
 
 
 def render(stored: Path) -> None:
@@ -250,9 +263,8 @@ def render(stored: Path) -> None:
     for name in NETS:
         if name in found:
             text = filled(text, f"share {name}", _shares(found[name]))
-    text = filled(
-        text, "refine", _refined({name: found[f"refine {name}"] for name in NETS if f"refine {name}" in found})
-    )
+        if f"refine {name}" in found:
+            text = filled(text, f"refine {name}", _refined(found[f"refine {name}"]))
     if "drop" in found:
         lines = ["| | MACs | latency | top-1 |", "|---|---|---|---|"]
         lines += [
@@ -287,16 +299,25 @@ def _shares(found: dict[str, Any]) -> str:
 
 
 def _refined(found: dict[str, Any]) -> str:
+    """A line for each metric, kind and number of steps; what least squares left and what refinement made of it."""
+    heads = [f"{share:.0%}: {title}" for share in SHARES for title in ("parameters", "512 images", "synthetic")]
     lines = [
-        "| | metric | layers fused | parameters | inputs | least squares | refined | lost |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| dense {found['dense']:.2f} | | steps | " + " | ".join(heads) + " |",
+        "|---|---|---|" + "---|" * len(heads),
     ]
-    for name, one in found.items():
-        lines += [
-            f"| {name}, {one['dense']:.2f} | {r['metric']} | {r['fusion']:.0%} | {r['left']:.2f} | {r['inputs']} "
-            f"| {r['least squares']:.2f} | {r['refined']:.2f} | {one['dense'] - r['refined']:.2f} |"
-            for r in one["rows"]
-        ]
+    cells = {_name(row): row for row in found["rows"]}
+    order = [*Metric], [*Fusion]
+    kinds = {(row["metric"], row["fusion"], row["steps"]) for row in found["rows"]}
+    for metric, how, steps in sorted(
+        kinds, key=lambda k: (k[2], order[0].index(Metric(k[0])), order[1].index(Fusion(k[1])))
+    ):
+        shown = []
+        for share in SHARES:
+            pair = [cells.get((metric, how, share, inputs, steps)) for inputs in ("512 images", "synthetic")]
+            left = dict.fromkeys(f"{one['left']:.2f}" for one in pair if one)
+            shown.append(" / ".join(left))
+            shown += [f"{one['least squares']:.2f} → {one['refined']:.2f}" if one else "" for one in pair]
+        lines.append(f"| {metric} | {how} | {steps} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -305,17 +326,18 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--models", nargs="+", default=list(NETS))
     parser.add_argument("--metrics", nargs="+", default=[metric.value for metric in Metric], help="of these only")
+    parser.add_argument("--kinds", nargs="+", default=[how.value for how in Fusion], help="of fusion, for refine only")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
     parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
-    ask = partial(share, metrics=[Metric(name) for name in asked.metrics])
+    metrics = [Metric(name) for name in asked.metrics]
+    ask = partial(share, metrics=metrics)
     jobs: list[tuple[str, Callable[[Net], Iterator[dict[str, Any]]], str]] = []
     jobs += [(name, ask, name) for name in asked.models] if "share" in asked.parts else []
-    metrics = [m for m in map(Metric, asked.metrics) if m is DEFAULT_METRIC or len(asked.metrics) < len(Metric)]
-    train = partial(refine, metrics=metrics, steps=asked.steps)
+    train = partial(refine, metrics=metrics, kinds=[Fusion(name) for name in asked.kinds], steps=asked.steps)
     jobs += [(f"refine {name}", train, name) for name in asked.models] if "refine" in asked.parts else []
     jobs += [("drop", drop, "cifar10_resnet56_bn")] if "drop" in asked.parts else []
     jobs += [("size", size, "cifar10_resnet18w32_bn")] if "size" in asked.parts else []

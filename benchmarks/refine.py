@@ -52,7 +52,7 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     done, batch = refinement.extent(found.model, manner.effort, None, steps)
     result = refinement.refine(
         found.model, folded.proto, evidence, steps=done, batch=batch,
-        maps=refinement.maps_of(found.analysis, folded.merges), progress=on_terminal,
+        pairs=refinement.Counterparts(refinement.maps_of(found.analysis, folded.merges)), progress=on_terminal,
     )  # fmt: skip
     after = refinement.refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {

@@ -113,18 +113,18 @@ class Ending:
         proto: ModelProto,
         checking: Checking,
         *,
-        maps: Mapping[str, refinement.Map] | None = None,
+        pairs: refinement.Counterparts | None = None,
         budget: tuple[Aim, float] | None = None,
         pending: Mapping[str, Pending] | None = None,
         within: Path | None = None,
     ) -> Iterator[Ended]:
-        """End with `proto`. `maps`: see `refinement.refine`; `budget`: of the whole; `pending`, `within`: see `staged`.
+        """End with `proto`. `pairs`: as `refinement.refine` has them; `budget`: of the whole; others: see `staged`.
 
         Nothing is left behind unless `Ended.commit` is called inside. Raises QuantisationError, and what `staged` does.
         """
         refined: RefinementReport | None = None
         if self.training is not None:
-            proto, refined = self._trained(proto, self.training, maps or {}, checking.providers)
+            proto, refined = self._trained(proto, self.training, pairs or refinement.Counterparts(), checking.providers)
             self.clock.mark("refine")
         step, external = None, self.external
         if self.quantised:
@@ -145,7 +145,7 @@ class Ending:
             yield Ended(proto, verdict, refined, quantised, written)
 
     def _trained(
-        self, proto: ModelProto, how: Training, maps: Mapping[str, refinement.Map], providers: Sequence[str]
+        self, proto: ModelProto, how: Training, pairs: refinement.Counterparts, providers: Sequence[str]
     ) -> tuple[ModelProto, RefinementReport]:
         """`proto` with its weights trained on the samples, or as it was where that is no better; and the report."""
         original, evidence = self.original, self.evidence
@@ -158,7 +158,7 @@ class Ending:
             original, how.effort, refinement.sample_shapes(original, evidence), how.steps
         )  # fmt: skip
         found = refinement.refine(
-            original, proto, evidence, steps=count, batch=batch, seed=how.seed, maps=maps,
+            original, proto, evidence, steps=count, batch=batch, seed=how.seed, pairs=pairs,
             provider=quickest(original, providers), progress=self.progress,
         )  # fmt: skip
         report = RefinementReport(

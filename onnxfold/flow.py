@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,15 @@ from .workfolder import key_of, work_folder
 class FoldResult:
     """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
 
-    Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes.
+    Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes. `maps()`
+    says what became of the channels of activations.
     """
 
     model: ModelProto = field(repr=False)
     report: FoldReport
     _source: Model = field(repr=False)
     _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
+    maps: Callable[[], Mapping[str, refinement.Map | None]] = field(default=dict, repr=False)
 
     def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
         """Write the model atomically, with a new external data file where the original has one."""
@@ -218,6 +221,7 @@ def fold(
             planned = replace(budget, value=value)
         decision = planner.decide(planned)
         merges, pending = decision.folded.merges, decision.folded.pending
+        maps = partial(refinement.maps_of, found.analysis, merges)
         left = "" if merges else planner.nothing_left(budget)
         if left and not quantize:
             raise NothingToFoldError(left)
@@ -231,7 +235,7 @@ def fold(
             found.streamed and not comparable(loaded, max_memory), caches,
         )  # fmt: skip
         ended = stack.enter_context(ending.of(
-            decision.folded.proto, checking, maps=refinement.maps_of(found.analysis, merges) if training else None,
+            decision.folded.proto, checking, pairs=refinement.Counterparts(maps()) if training else None,
             budget=(budget.aim, budget.value), pending=pending, within=None if kept is None else kept.staging,
         ))  # fmt: skip
         verdict = ended.verdict.noting(f"only quantised: {left}" if left else "")
@@ -257,7 +261,7 @@ def fold(
             interface=changed(loaded.graph, caches, lengths),
         )  # fmt: skip
         ended.commit(report, output is not None)
-    return FoldResult(ended.proto, report, loaded, pending)
+    return FoldResult(ended.proto, report, loaded, pending, maps)
 
 
 def inspect(

@@ -26,7 +26,7 @@ from ..model import Model, load
 from ..plan import Aim
 from ..progress import Progress, silent
 from ..recover import Recovery
-from ..refinement import check_steps
+from ..refinement import Counterparts, check_steps, composed, maps_of
 from ..report import Dropped, FoldReport, Shared, Size
 from ..request import DEFAULT_MAX_ERROR, Patterns, check_seed, one_of, patterns
 from ..samples import Effort, Samples
@@ -126,10 +126,12 @@ def fuse(
         check_steps(steps)
     first: FoldResult | None = None
     if folding:
-        first = fold(
-            model, recovery=level, effort=spent, calibration=calibration, samples=samples, preprocess=preprocess,
-            input_shapes=input_shapes, providers=providers, seed=seed, latency=False, progress=progress, **folding,
-        )  # fmt: skip
+        same: dict[str, Any] = {
+            "recovery": level, "effort": spent, "calibration": calibration, "samples": samples, "seed": seed,
+            "preprocess": preprocess, "input_shapes": input_shapes, "providers": providers, "latency": False,
+            "progress": progress,
+        }  # fmt: skip
+        first = fold(model, **{**same, **folding})
         clock.take(first.report.seconds)
     start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
     sampling = Recovery.AUTO if likeness.sampled else level
@@ -156,7 +158,8 @@ def fuse(
         ending = Ending(loaded, evidence, target, scratch, training, quantize, external_data, clock, progress)
         checking = Checking(work.feeds, work.described, usable, missing, latency)
         aim = None if asked.error is None else (Aim.QUALITY, asked.error)
-        ended = stack.enter_context(ending.of(made.proto, checking, budget=aim))
+        pairs = work.pairs(made, first) if refine else None
+        ended = stack.enter_context(ending.of(made.proto, checking, pairs=pairs, budget=aim))
         written = ended.written
         verdict = ended.verdict.noting(*(() if work.evidence is None else work.evidence.notes))
         if written.size > (limits.size or 1) * loaded.size:
@@ -296,6 +299,11 @@ class _Work:
             again = moved | writers(self.start, aims)
             tried.append(repaired(replace(made, aims=aims), fit, again, self._seed, self._progress))
         return min(tried, key=lambda one: self.trial.error(one.proto))
+
+    def pairs(self, made: Fused, first: FoldResult | None) -> Counterparts:
+        """What activations of `made` are of those of the original, after a `first` fold if there was one."""
+        maps = maps_of(self.analysis, made.moves)
+        return Counterparts(composed(first.maps(), maps) if first is not None else maps, made.aims)
 
     def _plain(
         self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None

@@ -13,6 +13,7 @@ from onnx import ModelProto
 from ..analyse import Analysis, analyse
 from ..edits import edits
 from ..emit import emit
+from ..merge import Merge
 from ..model import Model, load
 from ..progress import Progress, silent
 from ..refit import Refitted, refit_readers
@@ -32,22 +33,23 @@ class Fused:
     """A model whose layers share weights.
 
     `base` is the original as aligned: the same function, channels in another order. `changed` names the shared weights.
-    `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped).
+    `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped). `moves`: how the
+    groups of the original were permuted.
     """
 
     base: Model
     proto: ModelProto = field(repr=False)
     changed: frozenset[str]
     aims: Mapping[str, str] = field(default_factory=dict)
+    moves: Mapping[str, Merge] = field(default_factory=dict)
     refitted: tuple[Refitted, ...] = ()
 
 
-def brought_together(model: Model, analysis: Analysis, sets: Sequence[Sequence[Layer]], shapes: Shapes) -> Model:
-    """The model with inner channels permuted so that the layers of each set match; itself where nothing moves."""
-    orders = aligned(sets, model.constants.array, seats(analysis))
-    if not orders:
+def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge], shapes: Shapes) -> Model:
+    """The model with groups permuted; itself where nothing moves."""
+    if not moves:
         return model
-    proto = emit(model, edits(model, analysis, permutations(orders)))
+    proto = emit(model, edits(model, analysis, moves))
     if len(proto.graph.node) < len(model.proto.graph.node):  # what computed a weight that moved is gone
         return load(inline(proto, model.folder), shapes)
     return replace(model, proto=proto, path=None)
@@ -68,7 +70,8 @@ def fuse_layers(
 ) -> Fused:
     """The layers of each of `sets` with one weight, `bypass`ed tensors skipped; with `feeds`, the shared weights are
     those that serve all best on them. Raises what onnxruntime raises."""
-    base = brought_together(model, analysis, sets, shapes) if align else model
+    moves = permutations(aligned(sets, model.constants.array, seats(analysis))) if align else {}
+    base = brought_together(model, analysis, moves, shapes)
     now = {layer.key: layer for layer in layers(base)[0]}
     here = [[now[layer.key] for layer in one] for one in sets]
     known = seen(base, [layer for one in here for layer in one], feeds, seed) if feeds else {}
@@ -81,7 +84,7 @@ def fuse_layers(
             value = node.tensor(best.weight, one[0].shape)
         values[one[0].weight] = value
     changes = replace(tie_edits(base, here, values), bypass=bypass or {})
-    return Fused(base, emit(base, changes), frozenset(values), aims or {})
+    return Fused(base, emit(base, changes), frozenset(values), aims or {}, moves)
 
 
 def repaired(

@@ -2,7 +2,10 @@
 
 from .descent import Refinement, refine, refined
 from .extent import check_steps, extent, sample_shapes
-from .maps import maps_of
-from .targets import Map
+from .maps import composed, maps_of
+from .targets import Counterparts, Map
 
-__all__ = ["Map", "Refinement", "check_steps", "extent", "maps_of", "refine", "refined", "sample_shapes"]
+__all__ = [
+    "Counterparts", "Map", "Refinement", "check_steps", "composed", "extent", "maps_of", "refine", "refined",
+    "sample_shapes",
+]  # fmt: skip

@@ -27,9 +27,10 @@ from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
 from .problem import UnsuitableError, pose
-from .targets import Map
+from .targets import Counterparts
 
 Floats = NDArray[np.float32]
+_SAME = Counterparts()
 RATE = 1e-3  # Adam's
 _RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
 _WARMUP = 20  # steps at least, or one in twenty; half of them at most
@@ -74,7 +75,7 @@ def refine(
     steps: int,
     batch: int,
     seed: int = 0,
-    maps: Mapping[str, Map] | None = None,
+    pairs: Counterparts = _SAME,
     provider: str = SHORT["cpu"],
     progress: Progress[Any] = silent,
 ) -> Refinement:
@@ -87,14 +88,14 @@ def refine(
         samples: to descend on (`fit`) and to measure on (`check`).
         steps, batch: of Adam, and how many samples each takes at most.
         seed: of the order and the augmentation of samples. The same gives the same values on the same machine.
-        maps: by activation, what its channels are of those that the original has, where they are fewer.
+        pairs: what activations of `compressed` are of those of `original`.
         provider: an onnxruntime execution provider, for the descent.
 
     A model that cannot be refined gives a `Refinement` that says why, and no exception.
     """
     begin = time.perf_counter()
     try:
-        found = _descend(original, compressed, samples, steps, batch, seed, maps or {}, provider, progress)
+        found = _descend(original, compressed, samples, steps, batch, seed, pairs, provider, progress)
     except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
@@ -127,7 +128,7 @@ def _descend(
     steps: int,
     batch: int,
     seed: int,
-    maps: Mapping[str, Map],
+    pairs: Counterparts,
     provider: str,
     progress: Progress[Any],
 ) -> Refinement:
@@ -140,7 +141,7 @@ def _descend(
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
     pool = Pool.of(samples.fit, specs, batch)
-    problem = pose(original, student, pool.shapes, maps, provider)
+    problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
     warmup = min(0.5, max(0.05, _WARMUP / steps))
     adam = {name: Adam(x, _rate(x), warmup=warmup) for name, x in values.items()}

@@ -22,7 +22,7 @@ from ..session import Feeds, Session
 from ..trial import raw_outputs
 from ..weights import Weights
 from .affine import spell_out
-from .targets import Map, Target, blocks
+from .targets import Counterparts, Target, blocks
 from .variables import as_inputs, variables
 
 Floats = NDArray[np.float32]
@@ -57,7 +57,7 @@ def pose(
     original: Model,
     compressed: Model,
     shapes: Mapping[str, Sequence[int]],
-    maps: Mapping[str, Map],
+    pairs: Counterparts,
     provider: str,
 ) -> Problem:
     """What is to be descended for a batch of inputs of these `shapes`.
@@ -73,14 +73,14 @@ def pose(
     outputs = [name for name in raw_outputs(original.graph) if name in raw_outputs(compressed.graph)]
     for graph in (before.graph, after.graph):
         _check_shapes(graph, outputs)
-    compared = blocks(before.graph, after.graph, maps, outputs)
+    compared = blocks(before.graph, after.graph, pairs, outputs)
     held = Weights(compressed.proto, compressed)
     start = {name: x for name, x in variables(after.graph).items() if held.read(name) is not None}
     spell_out(after.graph)
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
     words = word_scores(original.graph)
-    joined = _joined(before, after, [Target(name, words=name in words) for name in outputs], compared)
+    joined = _joined(before, after, [Target(name, name, words=name in words) for name in outputs], compared)
     used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
@@ -114,7 +114,7 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
     graph.initializer.extend(before.graph.initializer)
     graph.value_info.extend([*before.graph.value_info, *after.graph.output, *before.graph.output])
     emit = Emitter(graph)
-    terms = [_error(emit, target, known[BEFORE + target.name]) for target in (*inner, *outputs)]
+    terms = [_error(emit, target, known[BEFORE + target.source]) for target in (*inner, *outputs)]
     emit.output(emit.op("Mul", [emit.op("Sum", terms), emit.constant([1 / len(terms)])], LOSS), [1])
     prune(graph)
     return joined
@@ -122,7 +122,7 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
 
 def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
     """A tensor [1]: |now - then|^2 / |then|^2, of scores of words by their probability."""
-    then = BEFORE + target.name
+    then = BEFORE + target.source
     if target.map is not None:
         axis, matrix = target.map.axis, target.map.matrix
         apart = [int(np.prod(shape[:axis])), shape[axis], int(np.prod(shape[axis + 1 :]))]

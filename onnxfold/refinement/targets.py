@@ -30,18 +30,31 @@ class Map:
     matrix: Floats = field(repr=False)
 
 
+@dataclass(frozen=True, eq=False)
+class Counterparts:
+    """What activations of a compressed model are of those of the original, where not just the one of the same name.
+
+    `maps`: what its channels are of the original's; None: that cannot be said. `aims`: the activation that takes the
+    place of another, by the name of that one (blocks between them were dropped).
+    """
+
+    maps: Mapping[str, Map | None] = field(default_factory=dict)
+    aims: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Target:
-    """A tensor of both versions. `map` takes the original's to what the compressed one should be; None: the same.
-    `words`: it scores such, on its last axis (scores.py)."""
+    """The tensor `name` of the compressed model is to be like `source` of the original, once `map` (None: nothing) has
+    changed that. `words`: it scores such, on its last axis (scores.py)."""
 
     name: str
+    source: str
     map: Map | None = None
     words: bool = False
 
 
-def blocks(before: GraphProto, after: GraphProto, maps: Mapping[str, Map], without: Container[str]) -> list[Target]:
-    """The outputs of blocks of `after` that `before` has too, of the same shape or of one that `maps` leads to.
+def blocks(before: GraphProto, after: GraphProto, pairs: Counterparts, without: Container[str]) -> list[Target]:
+    """The outputs of blocks of `after` that have a counterpart in `before`, as `pairs` say.
 
     Both graphs with static shapes; `without`: tensors that are compared anyway.
     """
@@ -55,19 +68,25 @@ def blocks(before: GraphProto, after: GraphProto, maps: Mapping[str, Map], witho
             found += [waiting] if waiting is not None else []
             waiting, begun = None, True
         for name in node.output:
-            if begun and name in candidates and name not in without and name in old and name in new:
-                target = _comparable(name, old[name], new[name], maps.get(name))
+            source = pairs.aims.get(name, name)
+            if begun and name in candidates and name not in without and source in old and name in new:
+                if waiting is not None and waiting.name in pairs.aims:
+                    continue  # what follows it is not like its own counterpart either
+                target = _comparable(name, source, old[source], new[name], pairs.maps)
                 waiting = target or waiting
     return found
 
 
-def _comparable(name: str, old: Sequence[int], new: Sequence[int], how: Map | None) -> Target | None:
+def _comparable(
+    name: str, source: str, old: Sequence[int], new: Sequence[int], maps: Mapping[str, Map | None]
+) -> Target | None:
+    how = maps.get(source)
     if how is not None:
         mapped = list(old)
         mapped[how.axis] = how.matrix.shape[0]
         fits = how.matrix.shape[1] == old[how.axis] and tuple(mapped) == tuple(new)
-        return Target(name, how) if fits else None
-    return Target(name) if tuple(old) == tuple(new) else None
+        return Target(name, source, how) if fits else None
+    return Target(name, source) if source not in maps and tuple(old) == tuple(new) else None
 
 
 def _through(graph: GraphProto) -> set[str]:

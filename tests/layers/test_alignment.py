@@ -9,7 +9,7 @@ from helpers import EXACT_PERMUTE_RTOL, run
 from onnx import ModelProto
 
 from onnxfold.analyse import analyse
-from onnxfold.layers.align import aligned, seats
+from onnxfold.layers.align import aligned, permutations, seats
 from onnxfold.layers.find import Layer, layers
 from onnxfold.layers.fusing import brought_together
 from onnxfold.layers.rank import alone, pairs, rank
@@ -32,7 +32,9 @@ def apart(model: Model, one: str, other: str) -> float:
 def together(proto: ModelProto, *sets: tuple[str, str]) -> tuple[Model, Model]:
     """The model before and after the layers of these weights were brought together."""
     before = load(proto)
-    return before, brought_together(before, analyse(before), [found(before, *one) for one in sets], None)
+    analysis = analyse(before)
+    orders = aligned([found(before, *one) for one in sets], before.constants.array, seats(analysis))
+    return before, brought_together(before, analysis, permutations(orders), None)
 
 
 def test_a_permuted_copy_is_found() -> None:

@@ -13,7 +13,7 @@ from onnx import ModelProto, helper
 from onnxfold.batching import Batching
 from onnxfold.refinement.affine import spell_out
 from onnxfold.refinement.batches import Pool
-from onnxfold.refinement.targets import Map, Target, blocks
+from onnxfold.refinement.targets import Counterparts, Map, Target, blocks
 from onnxfold.refinement.variables import as_inputs, variables
 from onnxfold.session import InputSpec, Session
 
@@ -32,6 +32,7 @@ RESIDUAL = """(float[2,3,8,8] x) => (float[2,4] y) {
     g = MatMul (f, v)
     y = Add (g, vb)
 }"""
+SAME = Counterparts()
 SHAPES: dict[str, Any] = {
     "w0": (6, 3, 3, 3), "b0": (6,), "w1": (6, 6, 3, 3), "scale1": (6,), "shift1": (6,), "mean1": (6,), "var1": (6,),
     "w2": (6, 6, 3, 3), "scale2": (6,), "var2": (6,), "v": (6, 4), "vb": (4,),
@@ -105,7 +106,7 @@ def names(targets: list[Target]) -> list[str]:
 
 def test_blocks_of_a_residual_network_are_its_streams() -> None:
     graph = residual().graph
-    assert names(blocks(graph, graph, {}, {"y"})) == ["r0", "f"]  # r2 and what follows up to the next linear node: f
+    assert names(blocks(graph, graph, SAME, {"y"})) == ["r0", "f"]  # r2 and what follows up to the next linear node: f
 
 
 def test_every_layer_of_a_chain_is_a_block() -> None:
@@ -118,12 +119,12 @@ def test_every_layer_of_a_chain_is_a_block() -> None:
     }"""
     shapes: dict[str, Any] = {"w0": (6, 8), "w1": (8, 7), "w2": (7, 3)}
     graph = onnx.shape_inference.infer_shapes(model(text, shapes)).graph
-    assert names(blocks(graph, graph, {}, {"y"})) == ["b", "d"]
+    assert names(blocks(graph, graph, SAME, {"y"})) == ["b", "d"]
     narrow = onnx.shape_inference.infer_shapes(model(text, {"w0": (6, 8), "w1": (8, 5), "w2": (5, 3)})).graph
-    assert names(blocks(graph, narrow, {}, {"y"})) == ["b"]
+    assert names(blocks(graph, narrow, SAME, {"y"})) == ["b"]
     how = Map(1, np.eye(7, dtype=np.float32)[:5])
-    assert blocks(graph, narrow, {"d": how}, {"y"}) == [Target("b"), Target("d", how)]
-    assert names(blocks(graph, narrow, {"d": Map(1, np.eye(7, dtype=np.float32)[:4])}, {"y"})) == ["b"]
+    assert blocks(graph, narrow, Counterparts({"d": how}), {"y"}) == [Target("b", "b"), Target("d", "d", how)]
+    assert names(blocks(graph, narrow, Counterparts({"d": Map(1, np.eye(7, dtype=np.float32)[:4])}), {"y"})) == ["b"]
 
 
 def test_branches_are_no_blocks_but_where_they_join_is_one() -> None:
@@ -135,13 +136,13 @@ def test_branches_are_no_blocks_but_where_they_join_is_one() -> None:
         z = MatMul (b, w2)
     }"""
     graph = onnx.shape_inference.infer_shapes(model(text, {"w0": (6, 6), "w1": (6, 6), "w2": (6, 6)})).graph
-    assert names(blocks(graph, graph, {}, {"y", "z"})) == ["s"]
+    assert names(blocks(graph, graph, SAME, {"y", "z"})) == ["s"]
 
 
 def test_nothing_before_the_first_weight_is_a_block() -> None:
     text = "(float[2,6] x) => (float[2,6] y) { a = Relu (x)\n b = MatMul (a, w)\n c = Relu (b)\n y = MatMul (c, w) }"
     graph = onnx.shape_inference.infer_shapes(model(text, {"w": (6, 6)})).graph
-    assert names(blocks(graph, graph, {}, {"y"})) == ["c"]
+    assert names(blocks(graph, graph, SAME, {"y"})) == ["c"]
 
 
 # BatchNormalization -------------------------------------------------------------------------------------------------

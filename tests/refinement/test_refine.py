@@ -22,6 +22,7 @@ from onnxfold.model import load
 from onnxfold.refinement import descent
 from onnxfold.refinement.extent import extent
 from onnxfold.refinement.problem import pose
+from onnxfold.refinement.targets import Counterparts
 from onnxfold.samples import Effort, Samples
 from onnxfold.session import Session
 
@@ -222,7 +223,7 @@ def agrees_with_differences(path: Path) -> None:
     shapes = {s.name: concrete_shape(s.shape, 2) for s in specs}
     rng = np.random.default_rng(0)
     feeds = {s.name: rng.standard_normal(shapes[s.name]).astype(np.float32) for s in specs}
-    problem = pose(original, compressed, shapes, {}, "CPUExecutionProvider")
+    problem = pose(original, compressed, shapes, Counterparts(), "CPUExecutionProvider")
     loss, gradients = problem.evaluate(problem.start, feeds)
     assert loss > 1e-4 and problem.blocks > 0
     parts = [list(gradients), list(gradients)[::2], list(gradients)[1::2], list(gradients)[:1]]
