@@ -147,7 +147,8 @@ def refine(
                     if key not in known:
                         made = fuse_layers(work.model, work.analysis, sets, how, feeds=work.feeds)
                         fitted = repaired(made, work.feeds).proto
-                        better = refinement.refine(work.model, fitted, evidence, steps=count, batch=batch)
+                        pairs = refinement.Counterparts(refinement.maps_of(work.analysis, made.moves))
+                        better = refinement.refine(work.model, fitted, evidence, steps=count, batch=batch, pairs=pairs)
                         trained = refinement.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     row = {
