@@ -51,6 +51,7 @@ NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")
 SHARES = (0.25, 0.5)
 REFITTED = {NETS[0]: tuple(Metric), NETS[1]: (DEFAULT_METRIC, Metric.ACTIVATIONS, Metric.REFIT)}
 BATCH, REAL = 32, 512
+INPUTS = (f"{REAL} images", "synthetic")
 PAPER = (  # O'Neill et al., arXiv 2007.14917: CIFAR-10, ResNet, Wasserstein, mean; 25 and 50 % fused
     ("the paper's ResNet (dense 93.6), without retraining", (91.3, 91.8)),
     ("the same, retrained after every fusion", (94.8, 94.6)),
@@ -124,16 +125,16 @@ def share(real: Net, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
 
 
 def refine(
-    real: Net, metrics: Sequence[Metric], kinds: Sequence[Fusion], steps: int | None
+    real: Net, metrics: Sequence[Metric], kinds: Sequence[Fusion], steps: int | None, given: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Show 1, trained on what the original says: by metric, kind and share, with images and with none."""
     work, rows = Fuser(real), list[dict[str, Any]]()
     dense = real.top1(work.model.proto)
     known: dict[tuple[Any, ...], dict[str, float]] = {}
-    for inputs in ("512 images", "synthetic"):
-        given = real.unlabelled if inputs != "synthetic" else None
+    for inputs in given:
+        images = real.unlabelled if inputs == INPUTS[0] else None
         evidence = gather_evidence(
-            work.model, given, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
+            work.model, images, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
         )
         assert evidence is not None
         work.feeds = evidence.fit
@@ -301,7 +302,7 @@ def _shares(found: dict[str, Any]) -> str:
 
 def _refined(found: dict[str, Any]) -> str:
     """A line for each metric, kind and number of steps; what least squares left and what refinement made of it."""
-    heads = [f"{share:.0%}: {title}" for share in SHARES for title in ("parameters", "512 images", "synthetic")]
+    heads = [f"{share:.0%}: {title}" for share in SHARES for title in ("parameters", *INPUTS)]
     lines = [
         f"| dense {found['dense']:.2f} | | steps | " + " | ".join(heads) + " |",
         "|---|---|---|" + "---|" * len(heads),
@@ -314,7 +315,7 @@ def _refined(found: dict[str, Any]) -> str:
     ):
         shown = []
         for share in SHARES:
-            pair = [cells.get((metric, how, share, inputs, steps)) for inputs in ("512 images", "synthetic")]
+            pair = [cells.get((metric, how, share, inputs, steps)) for inputs in INPUTS]
             left = dict.fromkeys(f"{one['left']:.2f}" for one in pair if one)
             shown.append(" / ".join(left))
             shown += [f"{one['least squares']:.2f} → {one['refined']:.2f}" if one else "" for one in pair]
@@ -328,6 +329,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(NETS))
     parser.add_argument("--metrics", nargs="+", default=[metric.value for metric in Metric], help="of these only")
     parser.add_argument("--kinds", nargs="+", default=[how.value for how in Fusion], help="of fusion, for refine only")
+    parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=INPUTS, help="to refine on")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
     parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
@@ -338,7 +340,9 @@ def main() -> None:
     ask = partial(share, metrics=metrics)
     jobs: list[tuple[str, Callable[[Net], Iterator[dict[str, Any]]], str]] = []
     jobs += [(name, ask, name) for name in asked.models] if "share" in asked.parts else []
-    train = partial(refine, metrics=metrics, kinds=[Fusion(name) for name in asked.kinds], steps=asked.steps)
+    train = partial(
+        refine, metrics=metrics, kinds=[Fusion(name) for name in asked.kinds], steps=asked.steps, given=asked.inputs
+    )
     jobs += [(f"refine {name}", train, name) for name in asked.models] if "refine" in asked.parts else []
     jobs += [("drop", drop, "cifar10_resnet56_bn")] if "drop" in asked.parts else []
     jobs += [("size", size, "cifar10_resnet18w32_bn")] if "size" in asked.parts else []

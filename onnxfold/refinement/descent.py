@@ -26,6 +26,7 @@ from ..trial import Trial
 from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
+from .pictures import with_pictures
 from .problem import UnsuitableError, pose
 from .targets import Counterparts
 
@@ -140,7 +141,7 @@ def _descend(
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    pool = Pool.of(samples.fit, specs, batch)
+    pool = Pool.of(with_pictures(samples, seed).fit, specs, batch)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
     warmup = min(0.5, max(0.05, _WARMUP / steps))
