@@ -244,12 +244,13 @@ class FoldReport:
         names = {g.name for g in ordered}
         shown = [g for g in self.groups if g.name in names]
         notes = ["; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown]
-        right = ["channels", "weights", *(["merged into", "merge error"] if folded else [])]
+        clustered = folded and any(g.clusters for g in shown)
+        right = ["channels", "weights", *(["merged into", "merge error"] if clustered else [])]
         table = new_table("group", right=right, more=["note"] if any(notes) else [])
         for group, note in zip(shown, notes, strict=True):
             width = f"{group.before} → {group.after}" if folded and group.after < group.before else str(group.before)
             row = [width, str(sum(map(len, (group.makers, group.readers))))]
-            if folded:
+            if clustered:
                 row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
             table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
         if len(self.groups) > len(shown):

@@ -171,6 +171,13 @@ def test_long_lists_are_cut_unless_verbose() -> None:
     assert "n4, n5" in shown(report, verbose=True)
 
 
+def test_clusters_are_shown_where_there_are_any() -> None:
+    some = [GroupReport(name, 8, 4, 1, n, 0.1, ("a",), ("b",), "") for name, n in (("clustered", 4), ("chosen", 0))]
+    both, one = (shown(replace(example(), groups=groups)) for groups in (tuple(some), (some[1],)))
+    assert "merged into" in both and "4 clusters" in both and "merge error" in both
+    assert "merged into" not in one and "merge error" not in one and "8 → 4" in one
+
+
 def test_inspection_shows_no_empty_tables() -> None:
     text = shown(inspect(net()))
     assert "2 groups, 32 channels" in text and "latency" not in text and "merge error" not in text
