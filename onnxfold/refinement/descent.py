@@ -37,7 +37,7 @@ _RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide one
 _WARMUP = 20  # steps at least, or one in twenty; half of them at most
 _LOOKS = 16  # times that the error on inputs held back is measured
 _LOST, _SLOWER = 2.0, 0.25  # so many times the best error: back to the best weights, at a quarter of the rate
-_PATIENCE = 6  # of them in a row without a better one, in the second half: at the full rate errors may rise first
+_PATIENCE = 6  # of them in a row without a better one end it, in the second half: errors may rise at first
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,18 @@ def _descend(
                 for name, one in adam.items():
                     values[name][...] = kept.get(name, problem.start[name])
                     one.slow_down(_SLOWER)
-            elif 2 * done > steps and min(e for _, e in errors[-_PATIENCE:]) > best:
+            elif 2 * done > steps and _hopeless([e for _, e in errors[1:]], best):
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not kept and not note:
         note = "it made nothing better on the inputs held back"
     return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
+
+
+def _hopeless(errors: Sequence[float], best: float) -> bool:
+    """Whether the last `errors` are neither better than the `best` nor than those before them."""
+    late, early = errors[-_PATIENCE:], errors[:-_PATIENCE]
+    return min(late) > best and min(early, default=np.inf) <= min(late)
 
 
 def _mean(found: Sequence[tuple[float, dict[str, Floats]]]) -> tuple[float, dict[str, Floats]]:

@@ -149,6 +149,19 @@ def test_untrusted_inputs_are_not_trained_on() -> None:
     assert not found.improved and "random inputs" in found.note
 
 
+@pytest.mark.parametrize(
+    ("errors", "hopeless"),
+    [
+        ([0.84, 0.94, 0.86, 0.89, 0.91, 0.85, 0.89, 0.84, 0.83], False),  # worse than 0.8, but falling
+        ([0.84, 0.94, 0.86, 0.89, 0.91, 0.85, 0.89, 0.84, 0.79], False),
+        ([0.82, 0.94, 0.86, 0.89, 0.91, 0.85, 0.89, 0.84, 0.83], True),
+        ([0.84, 0.94, 0.86, 0.89, 0.91], False),  # too early to tell
+    ],
+)
+def test_no_patience_with_errors_that_do_not_fall(errors: list[float], hopeless: bool) -> None:
+    assert descent._hopeless(errors, 0.8) is hopeless
+
+
 # how much -----------------------------------------------------------------------------------------------------------
 
 
