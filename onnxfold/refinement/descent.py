@@ -26,7 +26,7 @@ from ..trial import Trial
 from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
-from .pictures import with_pictures
+from .pictures import of_use, pictures
 from .problem import UnsuitableError, pose
 from .targets import Counterparts
 
@@ -141,7 +141,10 @@ def _descend(
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    pool = Pool.of(with_pictures(samples, seed).fit, specs, batch)
+    more = of_use(
+        pictures(samples, seed), lambda feeds: Trial(original, lambda _: feeds).distance(student.proto), before
+    )
+    pool = Pool.of([*samples.fit, *more], specs, batch)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
     warmup = min(0.5, max(0.05, _WARMUP / steps))

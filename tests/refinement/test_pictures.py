@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxfold.refinement.pictures import with_pictures
+from onnxfold.refinement.pictures import of_use, pictures
 from onnxfold.samples import Samples
 from onnxfold.synthetic.leaves import KIND
 
@@ -30,9 +30,7 @@ def test_three_pictures_for_every_image(shape: tuple[int, ...], over: tuple[int,
     """With the level and the contrast of the images in every channel, in feeds of the same size and type."""
     level = np.array([3.0, -1.0, 0.5]).reshape([3 if axis not in over else 1 for axis in range(4)])
     before = samples((images(*shape) * level + level).astype(kind))
-    after = with_pictures(before, 0)
-    assert after.fit[: len(before.fit)] == before.fit and after.check is before.check
-    added = [feed["x"] for feed in after.fit[len(before.fit) :]]
+    added = [feed["x"] for feed in pictures(before, 0)]
     assert {x.shape for x in added} == {before.fit[0]["x"].shape} and {x.dtype for x in added} == {np.dtype(kind)}
     made, given = (
         np.concatenate([np.asarray(x, np.float64) for x in part]) for part in (added, [f["x"] for f in before.fit])
@@ -47,7 +45,7 @@ def test_three_pictures_for_every_image(shape: tuple[int, ...], over: tuple[int,
 
 def test_the_seed_decides() -> None:
     x = samples(images(16, 3, 16, 16))
-    one, same, other = (with_pictures(x, seed).fit[-1]["x"] for seed in (0, 0, 1))
+    one, same, other = (pictures(x, seed)[-1]["x"] for seed in (0, 0, 1))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
@@ -62,6 +60,19 @@ def test_the_seed_decides() -> None:
     ],
     ids=["the user's own", "pictures already", "no colours", "no images", "integers"],
 )
-def test_nothing_is_added_to(x: Array, more: dict[str, Any]) -> None:
-    given = samples(x, **more)
-    assert with_pictures(given, 0) is given
+def test_none_beside(x: Array, more: dict[str, Any]) -> None:
+    assert pictures(samples(x, **more), 0) == ()
+
+
+@pytest.mark.parametrize(("error", "taken"), [(0.9, True), (1.0, True), (1.2, False), (float("nan"), False)])
+def test_only_where_the_model_errs_no_more_on_them(error: float, taken: bool) -> None:
+    """Asked on the first 64."""
+    made = pictures(samples(images(32, 3, 16, 16)), 0)
+    asked: list[int] = []
+
+    def measured(feeds: Any) -> float:
+        asked.append(sum(len(feed["x"]) for feed in feeds))
+        return error
+
+    assert of_use(made, measured, 1.0) == (made if taken else ()) and asked == [64]
+    assert of_use((), measured, 1.0) == () and asked == [64]
