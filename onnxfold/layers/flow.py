@@ -47,6 +47,7 @@ from .tie import Fusion
 
 DEFAULT_METRIC = Metric.WASSERSTEIN
 _REPAIRS = (Recovery.AUTO, Recovery.NONE, Recovery.LEAST_SQUARES)
+_NO_BLOCKS = "the model has no residual block with an identity skip that could be dropped"
 
 
 def fuse(
@@ -124,6 +125,7 @@ def fuse(
         check_quantisable(loaded, False, calibration is not None or spent is not Effort.FAST)
     if refine:
         check_steps(steps)
+    _check_possible(loaded, kind is not None, whole, drop_blocks is not None)
     first: FoldResult | None = None
     if folding:
         same: dict[str, Any] = {
@@ -188,6 +190,16 @@ def fuse(
     return FoldResult(ended.proto, report, loaded)
 
 
+def _check_possible(model: Model, sharing: bool, whole: bool, dropping: bool) -> None:
+    """Raise NothingToFoldError where a model has nothing to share or to drop, before any time is spent on it."""
+    found, left = layers(model)
+    residual = blocks(model) if dropping or whole else []
+    if dropping and not residual:
+        raise NothingToFoldError(_NO_BLOCKS)
+    if sharing and not (whole_blocks(residual, found) if whole else alone(found)):
+        raise NothingToFoldError(nothing(model.path or "this model", whole, left))
+
+
 class _Work:
     """One model (`start`, folded or not), the `original` that errors are measured against, and the samples."""
 
@@ -241,7 +253,7 @@ class _Work:
     def dropping(self, asked: str) -> list[Block]:
         """The blocks to drop. Raises RequestError, PlanError, NothingToFoldError."""
         if not self.blocks:
-            raise NothingToFoldError("the model has no residual block with an identity skip that could be dropped")
+            raise NothingToFoldError(_NO_BLOCKS)
         count = blocks_asked(asked, len(self.blocks))
         try:
             self.influence = influence(self.start, self.blocks, self.fit())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tiny import MODELS, ROOT, snapshot, write, write_external
 
 from onnxfold import NothingToFoldError, PlanError, RequestError, cli, fuse
-from onnxfold.layers import heat
+from onnxfold.layers import flow, heat
 from onnxfold.layers.ranking import rank_layers
 
 Capture = pytest.CaptureFixture[str]
@@ -99,6 +99,28 @@ def test_nothing_alike() -> None:
         fuse(two_blocks(), exclude=["#8", "#11"], share=0.2, **FAST)
     with pytest.raises(NothingToFoldError, match="residual block"):
         fuse(chain(3), how=None, drop_blocks=1, **FAST)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"share": 0.5}, "no two layers have weights of one shape"),
+        ({"share": 0.5, "whole": True}, "no two residual blocks"),
+        ({"how": None, "drop_blocks": 1}, "residual block"),
+    ],
+)
+def test_what_cannot_be_is_said_before_time_is_spent(
+    asked: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No channels are folded and no inputs made first."""
+
+    def spent(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(flow, "fold", spent)
+    monkeypatch.setattr(flow, "gather_evidence", spent)
+    with pytest.raises(NothingToFoldError, match=text):
+        fuse(chain(1), folding={"ratio": 0.2}, **asked)
 
 
 def test_which() -> None:
