@@ -200,6 +200,17 @@ def test_nothing_to_fold(refused: Refused, tmp_path: Path) -> None:
     refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", says="nothing to fold")
 
 
+def test_a_reason_without_channels_has_no_number(refused: Refused, tmp_path: Path) -> None:
+    """Of a convolution whose input has no known rank nobody knows how many channels it makes."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,K] x, int64[M] s) => (float y) {
+        z = Reshape (x, s)
+        y = Conv (z, w)
+    }"""
+    write(tmp_path / "in.onnx", net(text, {"w": (4, 3, 1, 1)}))
+    error = refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", says="unknown shape")
+    assert "channels)" not in error
+
+
 def test_budget_that_removes_nothing(refused: Refused, tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
     refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0", says="removes nothing")
