@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,10 @@ def refine(
                         better = refinement.refine(work.model, fitted, evidence, steps=count, batch=batch, pairs=pairs)
                         trained = refinement.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
-                    row = {
-                        "metric": metric.value,
-                        "fusion": how.value,
-                        "share": share,
-                        "inputs": inputs,
-                        "steps": count,
-                    }
-                    rows.append({**row, "left": work.left(sets), **known[key]})
+                    rows.append({
+                        "metric": metric.value, "fusion": how.value, "share": share, "inputs": inputs, "steps": count,
+                        "left": work.left(sets), **known[key],
+                    })  # fmt: skip
                     print(real.name, rows[-1], flush=True)
                     yield {"dense": dense, "rows": rows}
 
@@ -168,8 +165,7 @@ def refine(
 def drop(real: Net) -> Iterator[dict[str, Any]]:
     """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further; latencies by one
     thread, and by as many as there are cores, as `--target-latency` measures them."""
-    rows = list[dict[str, Any]]()
-    original = onnx.load(real.path)
+    original, rows = onnx.load(real.path), list[dict[str, Any]]()
     data: dict[str, Any] = {"calibration": real.unlabelled}
     blocks: dict[str, Any] = {"how": None, "drop_blocks": "25%"}
     jobs: list[tuple[str, Callable[..., FoldResult], dict[str, Any]]] = [
@@ -315,18 +311,16 @@ def _refined(found: dict[str, Any]) -> str:
         "|---|---|---|" + "---|" * len(heads),
     ]
     cells = {_name(row): row for row in found["rows"]}
-    order = [*Metric], [*Fusion]
-    kinds = {(row["metric"], row["fusion"], row["steps"]) for row in found["rows"]}
-    for metric, how, steps in sorted(
-        kinds, key=lambda k: (k[2], order[0].index(Metric(k[0])), order[1].index(Fusion(k[1])))
-    ):
+    counts = sorted({row["steps"] for row in found["rows"]})
+    for steps, metric, how in product(counts, (m.value for m in Metric), (f.value for f in Fusion)):
         shown = []
         for share in SHARES:
             pair = [cells.get((metric, how, share, inputs, steps)) for inputs in INPUTS]
             left = dict.fromkeys(f"{one['left']:.2f}" for one in pair if one)
             shown.append(" / ".join(left))
             shown += [f"{one['least squares']:.2f} → {one['refined']:.2f}" if one else "" for one in pair]
-        lines.append(f"| {metric} | {how} | {steps} | " + " | ".join(shown) + " |")
+        if any(shown):
+            lines.append(f"| {metric} | {how} | {steps} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 

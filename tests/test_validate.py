@@ -335,3 +335,16 @@ def test_compare_equal_models() -> None:
     report = compare(net(), net(), latency=False)
     assert report.check and report.check.worst and report.check.worst.sqnr_db == math.inf
     onnx.checker.check_model(net())
+
+
+def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that silently became the CPU is an error, not a measurement."""
+    with pytest.raises(RuntimeError, match="fell back"):
+
+        class Fallen:
+            def __init__(self, *_: object, **__: object) -> None: ...
+            def get_providers(self) -> list[str]:
+                return ["CPUExecutionProvider"]
+
+        monkeypatch.setattr(session.ort, "InferenceSession", Fallen)
+        session.Session(b"", "CUDAExecutionProvider")

@@ -26,7 +26,7 @@ from ..trial import Trial
 from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
-from .pictures import of_use, pictures
+from .pictures import beside
 from .problem import UnsuitableError, pose
 from .targets import Counterparts
 
@@ -141,9 +141,7 @@ def _descend(
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    more = of_use(
-        pictures(samples, seed), lambda feeds: Trial(original, lambda _: feeds).distance(student.proto), before
-    )
+    more = beside(samples, lambda feeds: Trial(original, lambda _: feeds).distance(student.proto), before, seed)
     pool = Pool.of([*samples.fit, *more], specs, batch)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}

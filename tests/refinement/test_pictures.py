@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxfold.refinement.pictures import of_use, pictures
+from onnxfold.refinement.pictures import beside
 from onnxfold.samples import Samples
 from onnxfold.synthetic.leaves import KIND
 
@@ -18,6 +18,11 @@ def samples(x: Array, **more: Any) -> Samples:
     """`x` in feeds of 16, made by descent unless `more` says something else."""
     feeds = tuple({"x": x[i : i + 16]} for i in range(0, len(x), 16))
     return Samples(**{"fit": feeds, "check": feeds[:1], "described": "made", "trusted": True, "faithful": True, **more})
+
+
+def pictures(given: Samples, seed: int) -> Any:
+    """For a model that errs as much on them as on images."""
+    return beside(given, lambda _: 1.0, 1.0, seed)
 
 
 def images(*shape: int) -> Array:
@@ -64,15 +69,23 @@ def test_none_beside(x: Array, more: dict[str, Any]) -> None:
     assert pictures(samples(x, **more), 0) == ()
 
 
-@pytest.mark.parametrize(("error", "taken"), [(0.9, True), (1.0, True), (1.2, False), (float("nan"), False)])
-def test_only_where_the_model_errs_no_more_on_them(error: float, taken: bool) -> None:
-    """Asked on the first 64."""
-    made = pictures(samples(images(32, 3, 16, 16)), 0)
+@pytest.mark.parametrize(("error", "taken"), [(0.9, 96), (1.0, 96), (1.2, 0), (float("nan"), 0)])
+def test_only_where_the_model_errs_no_more_on_them(error: float, taken: int) -> None:
+    """Asked on 64, before the others are drawn."""
     asked: list[int] = []
 
     def measured(feeds: Any) -> float:
         asked.append(sum(len(feed["x"]) for feed in feeds))
         return error
 
-    assert of_use(made, measured, 1.0) == (made if taken else ()) and asked == [64]
-    assert of_use((), measured, 1.0) == () and asked == [64]
+    found = beside(samples(images(32, 3, 16, 16)), measured, 1.0, 0)
+    assert sum(len(feed["x"]) for feed in found) == taken and asked == [64]
+
+
+def test_feeds_are_whole() -> None:
+    """Of a model that takes 48 samples and no other number."""
+    feed = {"x": images(48, 3, 8, 8)}
+    given = Samples((feed, feed), (feed,), "made", True, True)
+    asked: list[int] = []
+    found = beside(given, lambda feeds: asked.extend(len(feed["x"]) for feed in feeds) or 1.0, 1.0, 0)
+    assert asked == [48] and [len(feed["x"]) for feed in found] == [48] * 6

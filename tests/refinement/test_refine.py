@@ -228,8 +228,9 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 # the gradient of whole networks -------------------------------------------------------------------------------------
 
 
-def agrees_with_differences(path: Path) -> None:
-    """The gradient of the loss between a network and a disturbed one, along itself: for all weights, and for some."""
+def off_differences(path: Path) -> float:
+    """How far the gradient of the loss between a network and a disturbed one is from differences, as a share: along
+    itself, for all weights and for some, the furthest."""
     original = load(path)
     compressed = load(disturbed(original.proto))
     specs = Session(original.proto.SerializeToString()).inputs
@@ -240,6 +241,7 @@ def agrees_with_differences(path: Path) -> None:
     loss, gradients = problem.evaluate(problem.start, feeds)
     assert loss > 1e-4 and problem.blocks > 0
     parts = [list(gradients), list(gradients)[::2], list(gradients)[1::2], list(gradients)[:1]]
+    off = []
     for part in parts:
         square = sum(float(np.square(gradients[name], dtype=np.float64).sum()) for name in part)
         step = 3e-3 * loss / square  # the loss changes by 0.3 %
@@ -248,12 +250,13 @@ def agrees_with_differences(path: Path) -> None:
             moved = {n: (problem.start[n] + sign * step * gradients[n]).astype(np.float32) for n in part}
             return problem.evaluate({**problem.start, **moved}, feeds)[0]
 
-        assert abs((at(1) - at(-1)) / (2 * step * square) - 1) < GRADIENT_RTOL, part
+        off.append(abs((at(1) - at(-1)) / (2 * step * square) - 1))
+    return float(np.max(off))  # nan, if one is
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.onnx")), ids=lambda p: p.stem)
 def test_gradient_of_the_digits_networks(path: Path) -> None:
-    agrees_with_differences(path)
+    assert off_differences(path) < GRADIENT_RTOL
 
 
 @pytest.mark.slow
@@ -262,7 +265,7 @@ def test_gradient_of_the_cifar_networks(name: str) -> None:
     path = SHARED / f"{name}.onnx"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    agrees_with_differences(path)
+    assert off_differences(path) < GRADIENT_RTOL
 
 
 def test_a_wrong_gradient_of_a_network_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +275,7 @@ def test_a_wrong_gradient_of_a_network_is_seen(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         adjoints, "_of_weight", lambda ctx, *rest: ctx.b.op("Mul", [right(ctx, *rest), ctx.constant(1.05, 1)])
     )
-    with pytest.raises(AssertionError):
-        agrees_with_differences(MODELS / "digits_vgg.onnx")
+    assert off_differences(MODELS / "digits_vgg.onnx") > GRADIENT_RTOL
 
 
 def test_too_high_a_rate_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""External data and targets that are missing, wrong or in the way: one clear line, and all files stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from refusals import MODEL, REQUEST, Refused
+from tiny import write, write_external
+
+# external data ------------------------------------------------------------------------------------------------------
+
+
+def relocate(path: Path, location: str) -> None:
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    write(path, proto)
+
+
+def test_external_data_missing(refused: Refused, tmp_path: Path) -> None:
+    path = write_external(tmp_path / "in.onnx")
+    (tmp_path / "weights.bin").unlink()
+    refused(MODEL, path, tmp_path / "out.onnx", says=("weights.bin", "missing", "put it there"))
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_external_data_cut_short(refused: Refused, tmp_path: Path, length: int) -> None:
+    path = write_external(tmp_path / "in.onnx")
+    data = tmp_path / "weights.bin"
+    data.write_bytes(data.read_bytes()[:length])
+    refused(MODEL, path, tmp_path / "out.onnx", says=("weights.bin", "cut off"))
+
+
+@pytest.mark.parametrize("how", ["dots", "dots inside", "absolute", "link", "empty"])
+def test_external_data_outside(refused: Refused, tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = write_external(folder / "in.onnx")
+    shutil.move(folder / "weights.bin", tmp_path / "secret.bin")
+    if how == "link":
+        (folder / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    places = {
+        "dots": "../secret.bin", "dots inside": "a/../../secret.bin", "absolute": str(tmp_path / "secret.bin"),
+        "link": "weights.bin", "empty": "",
+    }  # fmt: skip
+    relocate(path, places[how])
+    refused(MODEL, path, tmp_path / "out.onnx", says=("outside the model's folder", "refused"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "-8"), ("offset", "x"), ("length", "4"), ("length", "1e9")])
+def test_external_data_nonsense(refused: Refused, tmp_path: Path, key: str, value: str) -> None:
+    path = write_external(tmp_path / "in.onnx")
+    proto = onnx.load(path, load_external_data=False)
+    entry = next(e for e in proto.graph.initializer[0].external_data if e.key == key)
+    entry.value = value
+    refused(MODEL, write(path, proto), tmp_path / "out.onnx", says="'w1'")
+
+
+def test_output_over_the_external_data(refused: Refused, tmp_path: Path) -> None:
+    path = write_external(tmp_path / "in.onnx")
+    refused(REQUEST, path, tmp_path / "weights.bin", "--ratio", "0.5", says="holds the weights of the input")
+
+
+# the output ---------------------------------------------------------------------------------------------------------
+
+
+def test_output_folder_missing(refused: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "in.onnx")
+    refused(REQUEST, tmp_path / "in.onnx", tmp_path / "no" / "out.onnx", says=("does not exist", "create it"))
+
+
+def test_output_folder_read_only(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "in.onnx")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
+    refused(REQUEST, tmp_path / "in.onnx", tmp_path / "out.onnx", says="not writable")
+
+
+def test_output_is_a_folder(refused: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "in.onnx")
+    refused(REQUEST, tmp_path / "in.onnx", tmp_path, says="is a folder")
+
+
+def test_output_is_a_pipe(refused: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "in.onnx")
+    refused(REQUEST, tmp_path / "in.onnx", os.devnull, says="no ordinary file")
+
+
+@pytest.mark.parametrize("how", ["same", "dots", "symlink", "hard link"])
+def test_output_is_the_input(refused: Refused, tmp_path: Path, how: str) -> None:
+    path, other = write(tmp_path / "in.onnx"), tmp_path / "other.onnx"
+    if how == "symlink":
+        other.symlink_to(path)
+    elif how == "hard link":
+        other.hardlink_to(path)
+    target = {"same": path, "dots": tmp_path / ".." / tmp_path.name / "in.onnx"}.get(how, other)
+    refused(REQUEST, path, target, says="is the input itself")
+
+
+def test_report_in_a_missing_folder(refused: Refused, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.onnx")
+    for report in (tmp_path / "no" / "r.json", tmp_path):
+        refused(REQUEST, path, tmp_path / "out.onnx", "--report", report, says="--report"[2:])
+        refused(REQUEST, path, "--inspect", "--report", report, says="report")
+        refused(REQUEST, "compare", path, path, "--report", report, says="report")
+
+
+def test_report_over_a_model(refused: Refused, tmp_path: Path) -> None:
+    path, out = write(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    for report in (path, out):
+        refused(REQUEST, path, out, "--report", report, says="would overwrite the model")
