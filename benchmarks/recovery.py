@@ -1,14 +1,14 @@
 """Top-1 of every method at the same widths or MACs, with and without data, on real networks; the tables of docs/.
 
-    python benchmarks/recovery.py [--models NAME ...] [--effort balanced] [--store docs/accuracy.json]
+    python benchmarks/recovery.py [--models NAME ...] [--columns TITLE ...] [--store docs/accuracy.json]
     python benchmarks/recovery.py --render docs/accuracy.json     # the tables and the plot of docs/accuracy.md again
 
 Rows "inner": the same share of channels kept in the inner group of every residual block. Rows "MACs": all groups with a
 target for the MACs, planned by ours, uniform by the others. Columns: L1, L2, plain fold (k-means), closed form
 (Fold-AR, or variance correction where BatchNormalization was fused), onnxsim's L2 pruning (all channels, at the
 sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, readers multiplied by a ridge map
-fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthetic inputs and with 128 real ones. All
-figures of a network come from one run; `--store` keeps them by network.
+fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthetic inputs and with 128 real ones.
+`--store` keeps the figures by network; with `--columns`, those of other columns stay.
 """
 
 from __future__ import annotations
@@ -157,31 +157,36 @@ def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[s
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--models", nargs="+", default=list(ROWS))
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="only these")
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures, by network; then rendered")
     parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
-    print(f"{'':24}{'':10}{'MACs':>6}" + "".join(f"{name:>13}" for name in COLUMNS))
+    print(f"{'':24}{'':10}{'MACs':>6}" + "".join(f"{name:>13}" for name in asked.columns))
     for name in asked.models:
         real = net(asked.data, name, asked.images)
         dense = real.top1(onnx.load(real.path))
         print(f"{name.split('_', 1)[1]:24}{'dense':10}{dense:>19.2f}", flush=True)
         columns, seconds = {}, {}
-        for title in COLUMNS:
+        for title in asked.columns:
             begin = time.perf_counter()
             columns[title] = column(real, title, ROWS[name], asked.effort)
             seconds[title] = time.perf_counter() - begin
-        rows = [{"title": row, "cells": {title: columns[title][row] for title in COLUMNS}} for row in ROWS[name]]
         for row in ROWS[name]:
-            cells = [columns[title][row] for title in COLUMNS]
-            left = next(cell[0] for cell in reversed(cells) if cell)
+            cells = [columns[title][row] for title in asked.columns]
+            left = next((cell[0] for cell in reversed(cells) if cell), float("nan"))
             text = "".join(f"{'-' if cell is None else format(cell[1], '.2f'):>13}" for cell in cells)
             print(f"{'':24}{row:10}{left:>6.2f}{text}", flush=True)
-        print(f"{'':24}{'seconds':16}" + "".join(f"{seconds[title]:>13.0f}" for title in COLUMNS), flush=True)
+        print(f"{'':24}{'seconds':16}" + "".join(f"{seconds[title]:>13.0f}" for title in asked.columns), flush=True)
         if asked.store:
             kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
+            before = {row["title"]: row["cells"] for row in kept.get(name, {"rows": ()})["rows"]}
+            rows = [
+                {"title": row, "cells": {**before.get(row, {}), **{title: columns[title][row] for title in columns}}}
+                for row in ROWS[name]
+            ]
             kept[name] = {"dense": dense, "images": len(real.images), "rows": rows}
             asked.store.write_text(json.dumps(kept, indent=1) + "\n")
     if asked.store:

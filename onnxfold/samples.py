@@ -34,10 +34,10 @@ class Effort(Enum):
     """Seconds: weights only, no samples."""
 
     BALANCED = "balanced"
-    """A few minutes at most: 128 synthetic samples, or the user's."""
+    """A few minutes at most: up to 512 synthetic samples, or the user's."""
 
     BEST = "best"
-    """The same, descending four times as long."""
+    """The same, descending up to ten times as long."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Extent:
     pictures: int
 
 
-SYNTHETIC = {Effort.BALANCED: (512, 160), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
+SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more

@@ -26,7 +26,6 @@ from ..trial import Trial
 from ..validate import brief
 from ..weights import Weights
 from .batches import Pool
-from .pictures import beside
 from .problem import UnsuitableError, pose
 from .targets import Counterparts
 
@@ -141,8 +140,7 @@ def _descend(
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    more = beside(samples, lambda feeds: Trial(original, lambda _: feeds).distance(student.proto), before, seed)
-    pool = Pool.of([*samples.fit, *more], specs, batch)
+    pool = Pool.of(samples.fit, specs, batch)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
     warmup = min(0.5, max(0.05, _WARMUP / steps))

@@ -11,7 +11,7 @@ from onnx import parser
 from onnxfold.model import load
 from onnxfold.samples import Effort, synthetic_samples
 from onnxfold.session import Session
-from onnxfold.synthetic import synthesize
+from onnxfold.synthetic import inversion, synthesize
 from onnxfold.synthetic.images import noise
 from onnxfold.synthetic.leaves import KIND, leaves, takes_pictures
 
@@ -77,3 +77,27 @@ def test_models_that_hold_nothing_of_their_data(text: str) -> None:
     assert found.trusted and found.faithful and found.described == KIND
     for feed in found.fit[:2]:
         Session(proto.SerializeToString()).run(feed)
+
+
+def normalised() -> onnx.ModelProto:
+    """A convolution with BatchNormalization, which hold something of the data."""
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,32,32] x) => (float[N,8,30,30] y) {'
+        " c = Conv (x, w) y = BatchNormalization (c, scale, shift, mean, spread) }"
+    )
+    rng = np.random.default_rng(0)
+    values = {"w": rng.standard_normal((8, 3, 3, 3)) / 5, "scale": np.ones(8), "shift": np.zeros(8)}
+    values |= {"mean": np.zeros(8), "spread": rng.uniform(0.5, 1.5, 8)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(x.astype(np.float32), n) for n, x in values.items())
+    return proto
+
+
+def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images made from statistics have edges and even areas, which descents from noise do not find."""
+    made = synthesize(load(normalised()), count=16, steps=20)
+    assert made.kind == "deep inversion from BatchNormalization statistics"
+    monkeypatch.setattr(inversion, "takes_pictures", lambda shape: False)
+    smooth = synthesize(load(normalised()), count=16, steps=20)
+    assert made.losses[-1] < made.losses[0] and smooth.losses[-1] < smooth.losses[0]
+    found = kurtosis(made.feeds["x"]), kurtosis(smooth.feeds["x"])
+    assert found[0] > 6 > 5 > found[1], found
