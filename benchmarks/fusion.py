@@ -294,7 +294,8 @@ def _shares(found: dict[str, Any]) -> str:
     titles = ("parameters", "as they are", "aligned", "least squares")
     heads = [f"{share:.0%}: {title}" for share in SHARES for title in titles]
     lines = [f"| dense {found['dense']:.2f} | | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-    for row in found["rows"]:
+    order = [(metric.value, how.value) for metric, how in product(Metric, Fusion)]
+    for row in sorted(found["rows"], key=lambda row: order.index((row["metric"], row["fusion"]))):
         shown = [[left, *pair] for left, pair in zip(row["left"], row["cells"], strict=True)]
         cells = ["" if cell is None else f"{cell:.2f}" for pair in shown for cell in pair]
         lines.append(f"| {row['metric']} | {row['fusion']} | " + " | ".join(cells) + " |")
