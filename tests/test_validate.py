@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,11 @@ class Dead(Fake):
         raise RuntimeError(self._reason)
 
 
-def judge(
-    old: Fake | Exception, new: Fake | Exception, providers: Sequence[str] = (CPU,), latency: bool = False, **more: Any
-) -> Check:
-    """The verdict on two sessions; an exception is raised when the session starts."""
+Started = Fake | Exception | Callable[[str], Any]
+
+
+def judge(old: Started, new: Started, providers: Sequence[str] = (CPU,), latency: bool = False, **more: Any) -> Check:
+    """The verdict on two sessions (or what makes them by provider); an exception is raised when the session starts."""
 
     def loader(model: str | Path | bytes, provider: str) -> Any:
         made = old if model == b"old" else new
@@ -196,7 +197,7 @@ def test_start_fails_on_one_provider() -> None:
         error = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no driver\nmore")
         return error if provider == CUDA else Fake({"y": GOOD})
 
-    verdict = judge(old, Fake({"y": GOOD}), (CUDA, CPU))  # type: ignore[arg-type]
+    verdict = judge(old, Fake({"y": GOOD}), (CUDA, CPU))
     assert [p.status for p in verdict.providers] == ["failed", "ok"]
     assert verdict.providers[0].message == "original: no driver"
     assert verdict.passed and verdict.notes == ("CUDA: original: no driver",)
@@ -267,7 +268,8 @@ def test_missing_provider_is_no_error(
 
 def test_latency_is_interleaved() -> None:
     log: list[str] = []
-    interleaved(Fake({"y": GOOD}, log, "old"), Fake({"y": GOOD}, log, "new"), {})  # type: ignore[arg-type]
+    pair: list[Any] = [Fake({"y": GOOD}, log, name) for name in ("old", "new")]
+    interleaved(*pair, {})
     turn = sum(validate.TURN)
     assert log[1 : 1 + 4 * turn] == (["old"] * turn + ["new"] * turn) * 2
     assert log.count("old") - 1 == log.count("new") <= validate.LATENCY_RUNS[1] * turn / validate.TURN[1]
@@ -276,7 +278,8 @@ def test_latency_is_interleaved() -> None:
 def test_slow_models_take_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "LATENCY_SECONDS", 0.0)
     log: list[str] = []
-    interleaved(Fake({"y": GOOD}, log, "old"), Fake({"y": GOOD}, log, "new"), {})  # type: ignore[arg-type]
+    pair: list[Any] = [Fake({"y": GOOD}, log, name) for name in ("old", "new")]
+    interleaved(*pair, {})
     assert log == ["old", *["old", "new"] * validate.LATENCY_RUNS[0]]
 
 

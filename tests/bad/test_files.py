@@ -26,7 +26,8 @@ def relocate(path: Path, location: str) -> None:
 def test_external_data_missing(refused: Refused, tmp_path: Path) -> None:
     path = write_external(tmp_path / "in.onnx")
     (tmp_path / "weights.bin").unlink()
-    refused(MODEL, path, tmp_path / "out.onnx", says=("weights.bin", "missing", "put it there"))
+    line = refused(MODEL, path, tmp_path / "out.onnx")
+    assert "weights.bin" in line and "missing" in line and "put it there" in line
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1])
@@ -34,7 +35,8 @@ def test_external_data_cut_short(refused: Refused, tmp_path: Path, length: int) 
     path = write_external(tmp_path / "in.onnx")
     data = tmp_path / "weights.bin"
     data.write_bytes(data.read_bytes()[:length])
-    refused(MODEL, path, tmp_path / "out.onnx", says=("weights.bin", "cut off"))
+    line = refused(MODEL, path, tmp_path / "out.onnx")
+    assert "weights.bin" in line and "cut off" in line
 
 
 @pytest.mark.parametrize("how", ["dots", "dots inside", "absolute", "link", "empty"])
@@ -50,7 +52,8 @@ def test_external_data_outside(refused: Refused, tmp_path: Path, how: str) -> No
         "link": "weights.bin", "empty": "",
     }  # fmt: skip
     relocate(path, places[how])
-    refused(MODEL, path, tmp_path / "out.onnx", says=("outside the model's folder", "refused"))
+    line = refused(MODEL, path, tmp_path / "out.onnx")
+    assert "outside the model's folder" in line and "refused" in line
 
 
 @pytest.mark.parametrize(("key", "value"), [("offset", "-8"), ("offset", "x"), ("length", "4"), ("length", "1e9")])
@@ -59,12 +62,12 @@ def test_external_data_nonsense(refused: Refused, tmp_path: Path, key: str, valu
     proto = onnx.load(path, load_external_data=False)
     entry = next(e for e in proto.graph.initializer[0].external_data if e.key == key)
     entry.value = value
-    refused(MODEL, write(path, proto), tmp_path / "out.onnx", says="'w1'")
+    assert "'w1'" in refused(MODEL, write(path, proto), tmp_path / "out.onnx")
 
 
 def test_output_over_the_external_data(refused: Refused, tmp_path: Path) -> None:
     path = write_external(tmp_path / "in.onnx")
-    refused(REQUEST, path, tmp_path / "weights.bin", "--ratio", "0.5", says="holds the weights of the input")
+    assert "holds the weights of the input" in refused(REQUEST, path, tmp_path / "weights.bin", "--ratio", "0.5")
 
 
 # the output ---------------------------------------------------------------------------------------------------------
@@ -72,18 +75,19 @@ def test_output_over_the_external_data(refused: Refused, tmp_path: Path) -> None
 
 def test_output_folder_missing(refused: Refused, tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
-    refused(REQUEST, tmp_path / "in.onnx", tmp_path / "no" / "out.onnx", says=("does not exist", "create it"))
+    line = refused(REQUEST, tmp_path / "in.onnx", tmp_path / "no" / "out.onnx")
+    assert "does not exist" in line and "create it" in line
 
 
 def test_output_folder_read_only(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "in.onnx")
     monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write anywhere
-    refused(REQUEST, tmp_path / "in.onnx", tmp_path / "out.onnx", says="not writable")
+    assert "not writable" in refused(REQUEST, tmp_path / "in.onnx", tmp_path / "out.onnx")
 
 
 def test_output_is_a_folder(refused: Refused, tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
-    refused(REQUEST, tmp_path / "in.onnx", tmp_path, says="is a folder")
+    assert "is a folder" in refused(REQUEST, tmp_path / "in.onnx", tmp_path)
 
 
 def test_output_is_a_pipe(refused: Refused, tmp_path: Path) -> None:
