@@ -11,6 +11,7 @@ there, so that latencies can be measured again when the machine is quiet; `--wri
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from nets import Net, net, options, parsed
 
 import onnxfold
 from onnxfold.progress import on_terminal
+from onnxfold.report import save
 from onnxfold.session import Session
 
 LARGE, SMALL = "cifar10_resnet56_bn", "cifar10_resnet20_bn"
@@ -57,10 +59,11 @@ class Maker:
         """The file of the model called `name`, made of `real` with these arguments of `onnxfold.fold`."""
         target = self.folder / f"{name}.onnx"
         if not target.exists():
-            onnxfold.fold(
+            made = onnxfold.fold(
                 real.path, target, round_to=self.round_to, calibration=real.unlabelled, samples=len(real.unlabelled),
                 latency=False, progress=on_terminal, **how,
             )  # fmt: skip
+            save(made.report, report_of(target))
         return target
 
     def refined(self, name: str, **how: Any) -> Path:
@@ -83,8 +86,7 @@ def chain(work: Maker) -> Iterator[tuple[str, str, Path]]:
     yield "the same + refine", "B", work.refined("half refined int8", **half, quantize=True)
     yield "ResNet-20", "", small.path
     other = work.made("small int8", small, ratio=0.0, quantize=True)
-    floats = work.made("half", large, **half)
-    share = in_floats(other, ((alone, large.path), (folded, floats))) / large.path.stat().st_size
+    share = in_floats(other, (alone, folded)) / large.path.stat().st_size
     yield "ResNet-20, INT8 alone", "C", other
     yield (
         f"ResNet-56, fold to {share:.2f} of the bytes + INT8",
@@ -94,10 +96,18 @@ def chain(work: Maker) -> Iterator[tuple[str, str, Path]]:
     yield "the same + refine", "C", work.refined("least refined int8", target_size=share, quantize=True)
 
 
-def in_floats(wanted: Path, known: tuple[tuple[Path, Path], tuple[Path, Path]]) -> float:
-    """Bytes in floats that make the file `wanted` in INT8, on the line through two `known` pairs (INT8, floats)."""
-    (y0, x0), (y1, x1) = ([file.stat().st_size for file in pair] for pair in known)
-    return x0 + (wanted.stat().st_size - y0) * (x1 - x0) / (y1 - y0)
+def report_of(made: Path) -> Path:
+    """The report beside a model."""
+    return made.with_suffix(".json")
+
+
+def in_floats(wanted: Path, known: tuple[Path, Path]) -> float:
+    """Bytes in floats that make the file `wanted` in INT8, on the line through two models `known` in both."""
+    (x0, y0), (x1, y1) = [
+        (found["file_before"], found["file_after"])
+        for found in (json.loads(report_of(made).read_text())["quantisation"] for made in known)
+    ]
+    return float(x0 + (wanted.stat().st_size - y0) * (x1 - x0) / (y1 - y0))
 
 
 def measured(work: Maker, title: str, beside: str, path: Path, rounds: int) -> Row:

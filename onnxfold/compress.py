@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -19,6 +19,7 @@ from .edits import edits, removed_atoms
 from .emit import emit
 from .features import Method, feature_gram
 from .gather import gather
+from .graph import Node
 from .groupwork import Outcome, Task, run
 from .merge import Merge
 from .model import Model
@@ -188,18 +189,28 @@ class Compressor:
             removed_atoms(g, _first(g, keep[g.name])) for g in self.analysis.groups if g.name in keep
         )
 
-    def widths(self, names: Iterable[str]) -> list[Width]:
-        """What planning needs of these groups."""
+    def widths(self, names: Iterable[str], quantized: bool = False) -> list[Width]:
+        """What planning needs of these groups; `quantized`: for kernels of INT8, whose grouped convolutions (depthwise
+        ones above all) take twice as long where their channels are no whole blocks."""
         groups = [self._groups[n] for n in names]
-        return [Width(g.name, g.size, g.blocks, self._block(g.name), g.run) for g in groups]
+        return [
+            Width(
+                g.name, g.size, g.blocks, self._block(g.name), g.run,
+                BLOCK if quantized and any(n.attrs.get("group", 1) > 1 for n in self._nodes(g.name)) else 1,
+            )
+            for g in groups
+        ]  # fmt: skip
+
+    def _nodes(self, name: str) -> Iterator[Node]:
+        """Those whose weights the channels of a group lie in."""
+        return (self.model.graph.nodes[i] for p in self._groups[name].parameters for i in p.nodes)
 
     def _block(self, name: str) -> int:
         """How many channels the kernels that make a group compute at once, or share a scale where they are read."""
         parameters, stored = self._groups[name].parameters, self.model.constants.stored
         here = [(p.axis, stored[p.tensor]) for p in parameters if p.tensor in stored]
         shared = max((one.block for axis, one in here if axis == one.axis), default=0)
-        nodes = (self.model.graph.nodes[i] for p in parameters for i in p.nodes)
-        return shared or (BLOCK if any("Conv" in node.op for node in nodes) else 1)
+        return shared or (BLOCK if any("Conv" in node.op for node in self._nodes(name)) else 1)
 
 
 def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:

@@ -88,9 +88,23 @@ def decide(
 
 
 def decide_sampled(sampled: Sampled, prices: Costs, budget: Budget, gauge: Gauge, progress: Progress[Any]) -> Decision:
-    """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met."""
+    """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met.
+
+    Widths that kernels of INT8 need are given up where the target is out of reach with them.
+    """
+    widths = sampled.work.widths(sampled.chosen)
+    blocks = sampled.work.widths(sampled.chosen, budget.quantized)
+    if blocks != widths:
+        with contextlib.suppress(PlanError):
+            return _decided(sampled, blocks, prices, budget, gauge, progress)
+    return _decided(sampled, widths, prices, budget, gauge, progress)
+
+
+def _decided(
+    sampled: Sampled, widths: Sequence[Width], prices: Costs, budget: Budget, gauge: Gauge, progress: Progress[Any]
+) -> Decision:
+    """The same for groups of these `widths`."""
     work = sampled.work
-    widths = work.widths(sampled.chosen)
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)

@@ -218,7 +218,7 @@ def fold(
         planned = budget
         if quantize:
             value = integers.narrowed(budget.aim, budget.value, planner.trial, loaded, planner.evidence)
-            planned = replace(budget, value=value)
+            planned = replace(budget, value=value, quantized=True)
         decision = planner.decide(planned)
         merges, pending = decision.folded.merges, decision.folded.pending
         maps = partial(refinement.maps_of, found.analysis, merges)

@@ -43,7 +43,6 @@ class Aim(Enum):
     """The share of the samples whose largest output must stay the same one."""
 
 
-_BLOCKWISE = {Aim.LATENCY: 0.9}  # how much blocks count in planning; 0.5 for other aims
 _REMAINING = (Aim.PARAMS, Aim.MACS, Aim.SIZE, Aim.LATENCY)
 
 
@@ -52,12 +51,25 @@ class Budget:
     """One aim with its `value` (a share, 0..1), and the multiple that widths are rounded to. Checked when made.
 
     `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that makes them).
+    `quantized`: the result is going to be stored in INT8.
     """
 
     aim: Aim
     value: float
     round_to: int = 8
     special: tuple[tuple[re.Pattern[str], float], ...] = ()
+    quantized: bool = False
+
+    @property
+    def blockwise(self) -> float:
+        """How much (0..1) of what narrower groups seem to save is what kernels save, a block of channels at a time.
+
+        Nothing where widths are free (`round_to` 1). INT8 makes it nearly all: its convolutions take longer with 8
+        channels than with 16, depthwise ones with 40 twice as long as with 48 (`python benchmarks/int8_widths.py`).
+        """
+        if self.round_to == 1:
+            return 0.0
+        return 0.9 if self.quantized or self.aim is Aim.LATENCY else 0.5
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.value) and 0 <= self.value <= 1):
@@ -86,14 +98,21 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Width:
-    """What planning knows of a group: its `size`, in how many equal `cells` it must stay, its kernels' `block`, and how
-    many positions a channel takes in its narrowest weight (`run`: the dimension of an attention head)."""
+    """What planning knows of a group: its `size`, in how many equal `cells` it must stay, its kernels' `block`, how
+    many positions a channel takes in its narrowest weight (`run`: the dimension of an attention head), and what its
+    kernels need a multiple of, in positions (`multiple`; where widths are rounded at all)."""
 
     name: str
     size: int
     cells: int
     block: int = 1
     run: int = 1
+    multiple: int = 1
+
+    def step(self, round_to: int) -> int:
+        """The multiple of channels that are kept, of the cells and of `round_to` positions."""
+        positions = round_to if round_to == 1 else math.lcm(round_to, self.multiple)
+        return math.lcm(positions // math.gcd(positions, self.run), self.cells)
 
     def padded(self, k: int) -> int:
         """The channels that kernels compute for k."""
@@ -119,7 +138,7 @@ def round_width(width: Width, wanted: float, round_to: int) -> int:
     >>> round_width(Width("heads", 12, 1, run=64), 8.4, 8)
     8
     """
-    step = math.lcm(round_to // math.gcd(round_to, width.run), width.cells)
+    step = width.step(round_to)
     least = max(step, math.ceil(2 * width.cells / step) * step)
     if least >= width.size:
         return width.size
@@ -197,7 +216,7 @@ def by_error(
         limit = tolerance * curve[width.cells]
         enough = np.flatnonzero(curve[width.cells :] <= limit) + width.cells
         wanted = int(enough[0]) if len(enough) else width.size
-        step = math.lcm(round_to, width.cells)
+        step = width.step(round_to)
         k = round_width(width, math.ceil(wanted / step) * step, round_to)
         if k < width.size:
             keep[width.name] = k
@@ -226,11 +245,10 @@ def path(
         price: share of the original that remains under given widths.
 
     Every step shrinks the group whose next stretch of its error curve (to any narrower width: curves need not be
-    convex) costs the least error per price saved. Unless widths are free (`round_to` 1), half of what a stretch is
-    taken to save is what kernels save, a block of channels at a time; nearly all of it for a budget of latency.
-    Measured on ResNet-20 and -56 at 0.7 and 0.5 of the MACs: 0.05 of the latency less at equal MACs, top-1 as before.
+    convex) costs the least error per price saved, of which `Budget.blockwise` is what kernels save. Measured in floats
+    on ResNet-20 and -56 at 0.7 and 0.5 of the MACs: 0.05 of the latency less at equal MACs, top-1 as before.
     """
-    blocks = 0.0 if budget.round_to == 1 else _BLOCKWISE.get(budget.aim, 0.5)
+    blocks = budget.blockwise
     keep = {w.name: w.size for w in widths}
     allowed = {w.name: [k for k in _allowed(w, budget.round_to) if np.isfinite(errors[w.name][k])] for w in widths}
     sizes = {w.name: w.size for w in widths}
@@ -297,6 +315,4 @@ def refund(
 
 def _allowed(width: Width, round_to: int) -> list[int]:
     """The widths narrower than it is that a group may have, ascending."""
-    least = round_width(width, 0, round_to)
-    step = math.lcm(round_to, width.cells)
-    return [k for k in range(least, width.size, step)]
+    return list(range(round_width(width, 0, round_to), width.size, width.step(round_to)))

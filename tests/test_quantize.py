@@ -31,6 +31,7 @@ from onnxfold.session import Session
 from onnxfold.validate import Check, OutputError, ProviderCheck
 
 RESNET, MLP = MODELS / "digits_resnet_bn.onnx", MODELS / "digits_mlp.onnx"
+MOBILENET = MODELS / "digits_mobilenet.onnx"
 MOST_FOR_INT8 = 0.03  # error of INT8 alone on the digits networks; measured 0.018 to 0.025
 LEAST_TOP1 = 0.98  # of digits: both networks have 99.6 %
 
@@ -54,6 +55,29 @@ def noise(proto: ModelProto, count: int = 4) -> list[dict[str, NDArray[Any]]]:
     names = [v.name for v in proto.graph.input]
     pairs = list(zip(names, shapes, strict=True))
     return [{name: rng.standard_normal(shape).astype(np.float32) for name, shape in pairs} for _ in range(count)]
+
+
+# widths -------------------------------------------------------------------------------------------------------------
+
+
+def depthwise(**how: Any) -> list[int]:
+    """The widths of depthwise convolutions after a fold of a MobileNet."""
+    report = onnxfold.fold(MOBILENET, **how, **GIVEN).report
+    return [g.after for g in report.groups if "expand" in g.name]
+
+
+@pytest.mark.slow
+def test_depthwise_convolutions_get_whole_blocks() -> None:
+    """INT8 takes twice as long for those with others."""
+    found = depthwise(target_macs=0.7, quantize=True)
+    assert len(found) == 5 and all(width % 16 == 0 for width in found)
+    assert any(width % 16 for width in depthwise(target_macs=0.7))
+
+
+@pytest.mark.slow
+def test_a_target_that_whole_blocks_cannot_meet_is_met_without() -> None:
+    found = depthwise(target_macs=0.2, round_to=24, quantize=True)
+    assert 24 in found and all(width % 24 == 0 for width in found)  # 48 is the least with whole blocks
 
 
 # the file and what is said of it ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .problem import Problem, Value
 
 Floats = NDArray[np.float32]
 RATE = 0.1  # Adam's, in units of the standard deviation of the inputs
-_TUNED = 32  # pixels: the side of the images that the smoothness was tuned on
+_TUNED = 32  # pixels: the side of the images that the weights of roughness were tuned on
 _SHIFT = 8  # a roll moves images by at most 1/8 of their side
 _SCALES = tuple((4.0**k, 0.0) for k in (0, -1, 1, -2, 2, 3, 4))  # of inputs that are no images: 1/16 .. 256
 _RARE = 1.25  # times worse counts the fit at scales above 1 of images: most models standardise their inputs
@@ -83,11 +83,12 @@ class _Walk:
     def __init__(self, problem: Problem, rng: np.random.Generator, scale: float, offset: float) -> None:
         self._problem, self._rng, self._scale, self._offset = problem, rng, np.float32(scale), np.float32(offset)
         self._axes = {name: images.spatial_axes(shape) for name, shape in problem.shapes.items()}
+        goal = problem.terms.goal
         sides = [problem.shapes[name][a] for name, axes in self._axes.items() for a in axes]
-        self._coarseness = min(
-            1.0, (min(sides, default=_TUNED) / _TUNED) ** 2
-        )  # neighbours differ more in small images
+        # neighbours differ more in small images, above all beyond pictures: digits of 8 x 8 have strokes of one pixel
+        self._weight = goal.smoothness * min(1.0, min(sides, default=_TUNED) / _TUNED) ** (4 if goal.excess else 2)
         self._z = {name: _start(rng, shape) for name, shape in problem.shapes.items()}
+        self._rough = {n: images.roughness(z, self._axes[n])[0] if goal.excess else 0.0 for n, z in self._z.items()}
         self._target = _targets(rng, problem.chunk, problem.terms.classes)
         self._adam = {name: Adam(z, RATE) for name, z in self._z.items()}
         self._allowed: int | None = None
@@ -101,13 +102,15 @@ class _Walk:
             self._allowed = max(4, int((deadline - self._begin) / each))
         moves = {name: self._move(name) for name in self._z}
         value = self._value({name: images.moved(z, self._axes[name], *moves[name]) for name, z in self._z.items()})
-        weight = self._problem.terms.goal.smoothness * self._coarseness
         total = value.loss
         for name, z in self._z.items():
             gradient = images.moved_back(value.gradients[name], self._axes[name], *moves[name]) * self._scale
             rough, slope = images.roughness(z, self._axes[name])
-            total += weight * rough
-            self._adam[name].step(gradient + np.float32(weight) * slope, done / min(steps, self._allowed or steps))
+            beyond = rough - self._rough[name]
+            if beyond > 0:
+                total += self._weight * beyond
+                gradient += np.float32(self._weight) * slope
+            self._adam[name].step(gradient, done / min(steps, self._allowed or steps))
         self.losses.append(total)
 
     def result(self) -> tuple[dict[str, Floats], Value]:

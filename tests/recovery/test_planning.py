@@ -21,7 +21,7 @@ from onnxfold.costs import costs
 from onnxfold.decide import met
 from onnxfold.errors import PlanError
 from onnxfold.model import load
-from onnxfold.plan import BLOCK, Aim, Budget, Step, Width, allocate, meet, path, refund
+from onnxfold.plan import BLOCK, Aim, Budget, Step, Width, allocate, by_error, meet, path, refund
 from onnxfold.sampled import Folded, Sampled
 
 Floats = NDArray[np.float64]
@@ -100,7 +100,9 @@ def test_half_of_what_counts_is_what_kernels_save() -> None:
     assert list(path(free, line, total, macs(8)))[1].keep == {"whole": 8}
     dear = {**line, "within": 2.5 * line["within"]}
     assert list(path(widths, dear, total, macs(8)))[1].keep == {"whole": 8}
-    assert list(path(widths, dear, total, Budget(Aim.LATENCY, 0.5)))[1].keep == {"within": 24}
+    for blockwise in (Budget(Aim.LATENCY, 0.5), Budget(Aim.MACS, 0.5, quantized=True)):
+        assert list(path(widths, dear, total, blockwise))[1].keep == {"within": 24}
+    assert list(path(widths, dear, total, Budget(Aim.MACS, 0.5, 1, quantized=True)))[1].keep == {"whole": 15}
 
 
 def test_a_cliff_behind_a_plateau_is_seen_from_afar() -> None:
@@ -173,6 +175,34 @@ def test_rounded_widths_remove_no_more_than_asked_for() -> None:
     uniformly, plan = meet(work.widths(names), budget, left), met(work, work.widths(names), budget, left)
     assert left(uniformly.keep) < left(plan.keep) <= 0.7
     assert plan.keep and all(left({**plan.keep, name: k + 8}) > 0.7 for name, k in plan.keep.items())
+
+
+def test_heads_go_one_by_one() -> None:
+    """A head of 64 positions is a multiple of 8 by itself."""
+    heads = Width("heads", 6, 1, run=64)
+    found = {"heads": np.arange(6, -1, -1.0)}
+    steps = [s.keep.get("heads", 6) for s in path([heads], found, lambda keep: keep.get("heads", 6) / 6, macs(8))]
+    assert steps == [6, 5, 4, 3, 2]
+    assert by_error([heads], {"heads": np.array([9, 8, 6, 1, 1, 0, 0.0])}, 0.2, 8).keep == {"heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("round_to", "allowed"), [(1, range(63, 1, -1)), (8, (48, 32, 16)), (12, (48,)), (64, ())]
+)  # multiples of 16 and of what is asked for, unless widths are free
+def test_kernels_that_need_whole_blocks_get_them(round_to: int, allowed: Sequence[int]) -> None:
+    width = Width("depthwise", 64, 1, BLOCK, multiple=BLOCK)
+    line = {"depthwise": np.arange(64, -1, -1.0)}
+    steps = path([width], line, lambda keep: keep.get("depthwise", 64) / 64, macs(round_to))
+    assert [s.keep["depthwise"] for s in steps if s.keep] == list(allowed)
+
+
+def test_only_grouped_convolutions_in_int8_need_whole_blocks() -> None:
+    model = load(MODELS / "digits_mobilenet.onnx")
+    work = Compressor(model, analyse(model))
+    names = [g.name for g in work.analysis.groups]
+    assert {w.multiple for w in work.widths(names)} == {1}
+    grouped = {w.name for w in work.widths(names, quantized=True) if w.multiple == BLOCK}
+    assert "/6/expand/expand.0/Conv" in grouped and "/6/project/project.0/Conv" not in grouped
 
 
 def test_a_plan_without_whole_heads_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:

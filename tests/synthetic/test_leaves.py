@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -11,8 +13,8 @@ from onnx import parser
 from onnxfold.model import load
 from onnxfold.samples import Effort, synthetic_samples
 from onnxfold.session import Session
-from onnxfold.synthetic import inversion, synthesize
-from onnxfold.synthetic.images import noise
+from onnxfold.synthetic import Synthetic, inversion, problem, synthesize
+from onnxfold.synthetic.images import noise, roughness
 from onnxfold.synthetic.leaves import KIND, leaves, takes_pictures
 
 SHAPE = (64, 3, 32, 32)
@@ -90,6 +92,32 @@ def normalised() -> onnx.ModelProto:
     values |= {"mean": np.zeros(8), "spread": rng.uniform(0.5, 1.5, 8)}
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(x.astype(np.float32), n) for n, x in values.items())
     return proto
+
+
+def fused() -> onnx.ModelProto:
+    """Convolutions with biases, of which only a prior is known."""
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,32,32] x) => (float[N,8,26,26] y) {'
+        " a = Conv (x, v, b) r = Relu (a) c = Conv (r, w, b) s = Relu (c) y = Conv (s, w, b) }"
+    )
+    rng = np.random.default_rng(0)
+    values = {"v": rng.standard_normal((8, 3, 3, 3)), "w": rng.standard_normal((8, 8, 3, 3)), "b": np.ones(8)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(x.astype(np.float32), n) for n, x in values.items())
+    return proto
+
+
+def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = synthesize(load(fused()), count=16, steps=40)
+    assert made.kind == problem.PRIOR.kind
+    start = roughness(leaves(np.random.default_rng([0, 1]), (16, 3, 32, 32)), (2, 3))[0]
+
+    def relative(found: Synthetic) -> float:
+        x = found.feeds["x"]
+        return roughness((x - x.mean()) / x.std(), (2, 3))[0] / start
+
+    monkeypatch.setattr(problem, "PRIOR", replace(problem.PRIOR, smoothness=0.0))
+    free = synthesize(load(fused()), count=16, steps=40)
+    assert 0.8 < relative(made) < 1.2 < 2 < relative(free)
 
 
 def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
