@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .crew import Crew
 from .decide import Decision, decide, decide_sampled
@@ -24,6 +24,8 @@ from .session import Feeds, Session
 from .stages import Shapes, Subject, probes
 from .trial import Trial
 from .workfolder import WorkFolder
+
+Found = TypeVar("Found")
 
 
 class Planner:
@@ -79,21 +81,27 @@ class Planner:
     @property
     def trial(self) -> Trial:
         """Measures errors: on the samples held back, or on probe inputs."""
-        return self._with_samples.trial if self.sampled else self._from_weights
+        return self._of_samples(lambda sampled: sampled.trial) or self._from_weights
 
     def decide(self, budget: Budget) -> Decision:
         """What meets `budget`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
         prices, gauge, progress = self.subject.prices, self._gauge, self._progress
-        if self.evidence is not None and self.sampled:
-            try:
-                return decide_sampled(self._with_samples, prices, budget, gauge, progress)
-            except OnnxFoldError:
-                raise
-            except Exception as error:  # onnxruntime's share no base class
-                self.evidence = given_up(self.evidence, error, self.manner.method, self.manner.recovery)
-        return decide(
+        return self._of_samples(lambda sampled: decide_sampled(sampled, prices, budget, gauge, progress)) or decide(
             self.work, prices, budget, self.subject.chosen, self.recovery, self._from_weights, gauge, progress
         )
+
+    def _of_samples(self, found: Callable[[Sampled], Found]) -> Found | None:
+        """What is `found` with samples; None where there are none, or where the model proves not to run piece by piece:
+        they are given up then."""
+        if self.evidence is None or not self.sampled:
+            return None
+        try:
+            return found(self._with_samples)
+        except OnnxFoldError:
+            raise
+        except Exception as error:  # onnxruntime's share no base class
+            self.evidence = given_up(self.evidence, error, self.manner.method, self.manner.recovery)
+            return None
 
     def nothing_left(self, budget: Budget) -> str:
         """Why a decision for `budget` removed no channel."""

@@ -86,9 +86,13 @@ def calibration_samples(
     input_shapes: Mapping[str, Sequence[int]] | None,
 ) -> Samples:
     """The user's own data. Raises RequestError where it does not fit the model."""
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    session = Session(inline(model.proto, model.folder).SerializeToString())
+    specs = session.inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
-    fit, check = _split(list(batches(found.feeds, specs, _batch(found.samples))), specs)
+    pieces = list(batches(found.feeds, specs, _batch(found.samples)))
+    # an exporter may write an open batch and a batch of one inside
+    apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
+    fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
     return Samples(fit, check, found.description, True, True, None, found.notes, True)
 
 
@@ -116,7 +120,7 @@ def synthetic_samples(
         ]
     else:
         pieces = [made.feeds]
-    fit, check = _split(pieces, specs)
+    fit, check = _split(pieces, specs, made.apart)
     notes = (made.note,) if made.note else ()
     return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
 
@@ -194,14 +198,26 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
     return SHORT["cpu"]
 
 
+def _runs(session: Session, feed: Feeds) -> bool:
+    try:
+        session.run(feed)
+    except Exception:  # onnxruntime's exceptions share no base class
+        return False
+    return True
+
+
 def _batch(count: int) -> int:
     """Samples in a batch: few enough that some batches can be held back."""
     return max(1, min(BATCH, count // CHECK_SHARE))
 
 
-def _split(pieces: list[Feeds], specs: Sequence[InputSpec]) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
-    """The last pieces are held back, in larger batches; all serve for both where there are few."""
+def _split(
+    pieces: list[Feeds], specs: Sequence[InputSpec], apart: bool = False
+) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
+    """The last pieces are held back, in larger batches unless they are to stay `apart`; all serve for both where there
+    are few."""
     if len(pieces) < 4:
         return tuple(pieces), tuple(pieces)
     held = max(1, len(pieces) // CHECK_SHARE)
-    return tuple(pieces[:-held]), tuple(batches(pieces[-held:], specs, _HELD))
+    check = pieces[-held:]
+    return tuple(pieces[:-held]), tuple(check if apart else batches(check, specs, _HELD))

@@ -355,6 +355,20 @@ def test_what_the_quantiser_raises_ends_in_one_line(
     assert said.count("\n") == 1 and snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("budget", [{"target_params": 0.9}, {"max_error": 0.2}, {"ratio": 0.25}], ids=str)
+def test_a_model_that_does_not_run_on_the_inputs_is_refused(budget: dict[str, float]) -> None:
+    """It says that it takes any number of images, and takes multiples of three."""
+    proto = onnx.load(RESNET)
+    first = next(n for n in proto.graph.node if n.op_type == "Relu")
+    (there,), first.output[0] = first.output, "before"
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([3, -1, 8, 8]), "of_three"))
+    reshape = onnx.helper.make_node("Reshape", ["before", "of_three"], [there])
+    proto.graph.node.insert(list(proto.graph.node).index(first) + 1, reshape)
+    given = {"image": IMAGES[:16]}
+    with pytest.raises(QuantisationError, match="give these"):
+        onnxfold.fold(proto, calibration=given, quantize=True, latency=False, **budget)
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
     with pytest.raises(QuantisationError, match=r"needs onnxruntime.quantization and what that imports"):

@@ -160,7 +160,8 @@ def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple
         raise
     except Exception as error:  # onnx and onnxruntime raise exceptions without a common base class
         raise QuantisationError(
-            f"onnxruntime cannot quantise {name} ({brief(error)}): fold it without --quantize"
+            f"onnxruntime cannot quantise {name} ({brief(error)}): fold it without --quantize, or where it runs on "
+            "inputs of other lengths, give these (--input-shape, --calibration)"
         ) from error
     if not on_integers(made)[0]:
         raise QuantisationError(f"{name} has no operator that onnxruntime quantises: fold it without --quantize")

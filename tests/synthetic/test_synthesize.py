@@ -17,7 +17,7 @@ import onnxfold
 from onnxfold import inputs, samples
 from onnxfold.errors import RequestError
 from onnxfold.model import load
-from onnxfold.samples import Effort, synthetic_samples
+from onnxfold.samples import Effort, calibration_samples, synthetic_samples
 from onnxfold.session import SHORT, Session
 from onnxfold.synthetic import synthesize
 from onnxfold.synthetic.leaves import KIND
@@ -207,8 +207,9 @@ def test_states_without_a_batch_axis() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_batch_of_one_inside() -> None:
-    """A channel shuffle exported for one image: its Reshape takes no second one."""
+@pytest.mark.parametrize("declared", [1, "N"])
+def test_a_batch_of_one_inside(declared: int | str) -> None:
+    """A channel shuffle exported for one image: its Reshape takes no second one, whatever the input says."""
     proto = onnx.load(BN)
     first = next(n for n in proto.graph.node if n.op_type == "Relu")
     out = first.output[0]
@@ -218,12 +219,19 @@ def test_a_batch_of_one_inside() -> None:
     proto.graph.node.insert(at + 1, onnx.helper.make_node("Reshape", ["before", "shape_of_one"], [out]))
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     dims[0].Clear()
-    dims[0].dim_value = 1
+    if isinstance(declared, int):
+        dims[0].dim_value = declared
+    else:
+        dims[0].dim_param = declared
     model = load(proto)
     made = synthesize(model, count=4, steps=3)
     assert made.kind == "deep inversion from BatchNormalization statistics", made.note
     assert made.apart and made.feeds["image"].shape == (4, 1, 1, 8, 8)
-    assert {f["image"].shape for f in synthetic_samples(model, Effort.BALANCED, 0, None).fit} == {(1, 1, 8, 8)}
+    images = np.random.default_rng(0).standard_normal((48, 1, 8, 8)).astype(np.float32)
+    for found in synthetic_samples(model, Effort.BALANCED, 0, None), calibration_samples(model, images, 48, None, None):
+        assert len(found.check) > 1 and {f["image"].shape for f in (*found.fit, *found.check)} == {(1, 1, 8, 8)}
+    report = onnxfold.fold(model.proto, ratio=0.3, calibration=images, latency=False).report
+    assert report.settings["samples_used"] and report.check is not None and report.check.worst is not None
 
 
 def test_normalisation_of_sequences_behind_computed_shapes() -> None:
