@@ -65,7 +65,7 @@ class Samples:
     `described` is for the user; `trusted` whether readers may be refitted on them, `faithful` whether they also tell
     which channels matter (inputs that only spread the classes do not: merging by weights did better, 98.6 against
     93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown); `own` whether they are the
-    user's, and not made.
+    user's, and not made; `apart` whether the model takes no more than one feed at a time, whatever its inputs declare.
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
@@ -76,6 +76,7 @@ class Samples:
     match: float | None = None
     notes: tuple[str, ...] = ()
     own: bool = False
+    apart: bool = False
 
 
 def calibration_samples(
@@ -93,7 +94,7 @@ def calibration_samples(
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
-    return Samples(fit, check, found.description, True, True, None, found.notes, True)
+    return Samples(fit, check, found.description, True, True, None, found.notes, True, apart)
 
 
 def synthetic_samples(
@@ -122,7 +123,8 @@ def synthetic_samples(
         pieces = [made.feeds]
     fit, check = _split(pieces, specs, made.apart)
     notes = (made.note,) if made.note else ()
-    return Samples(fit, check, made.kind, made.kind != DESCRIPTION, made.kind != CLASS_SPREAD, made.match, notes)
+    trusted, faithful = made.kind != DESCRIPTION, made.kind != CLASS_SPREAD
+    return Samples(fit, check, made.kind, trusted, faithful, made.match, notes, apart=made.apart)
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:

@@ -28,15 +28,16 @@ class Pool:
     together: int = 1
 
     @classmethod
-    def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int) -> Pool:
-        """`feeds` in batches of up to `most`; where shapes differ, only those of the most frequent shapes."""
+    def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False) -> Pool:
+        """`feeds` in batches of up to `most`, or `apart` one at a time; where shapes differ, only those of the most
+        frequent shapes."""
         form = Batching.of(specs)
         groups: dict[Any, list[Feeds]] = {}
         for feed in feeds:
             kind = {n: x.shape[n in form.names and form.size is None :] for n, x in feed.items()}
             groups.setdefault(tuple(kind.items()), []).append(feed)
         chosen = max(groups.values(), key=len)
-        if not form.names or form.size is not None:
+        if apart or not form.names or form.size is not None:
             return cls(chosen, 0, form.names, max(1, min(len(chosen), most // form.length(chosen[0]))))
         joined = {n: np.concatenate([f[n] for f in chosen]) if n in form.names else x for n, x in chosen[0].items()}
         return cls([joined], min(most, form.length(joined)), form.names)

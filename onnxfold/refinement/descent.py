@@ -140,7 +140,7 @@ def _descend(
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    pool = Pool.of(samples.fit, specs, batch)
+    pool = Pool.of(samples.fit, specs, batch, samples.apart)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}
     warmup = min(0.5, max(0.05, _WARMUP / steps))

@@ -230,8 +230,9 @@ def test_a_batch_of_one_inside(declared: int | str) -> None:
     images = np.random.default_rng(0).standard_normal((48, 1, 8, 8)).astype(np.float32)
     for found in synthetic_samples(model, Effort.BALANCED, 0, None), calibration_samples(model, images, 48, None, None):
         assert len(found.check) > 1 and {f["image"].shape for f in (*found.fit, *found.check)} == {(1, 1, 8, 8)}
-    report = onnxfold.fold(model.proto, ratio=0.3, calibration=images, latency=False).report
+    report = onnxfold.fold(model.proto, ratio=0.3, calibration=images, refine=True, steps=4, latency=False).report
     assert report.settings["samples_used"] and report.check is not None and report.check.worst is not None
+    assert report.refinement is not None and len(report.refinement.losses) == 4
 
 
 def test_normalisation_of_sequences_behind_computed_shapes() -> None:
