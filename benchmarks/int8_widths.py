@@ -10,11 +10,10 @@ shares of the latency in floats at the largest width. INT8 as the tool writes it
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from dataclasses import dataclass
 
 import numpy as np
+from latency import medians
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxfold
@@ -78,19 +77,6 @@ def in_int8(model: ModelProto, shape: tuple[int, ...]) -> ModelProto:
     return made
 
 
-def medians(models: list[tuple[ModelProto, Feeds]], rounds: int) -> list[float]:
-    """Seconds of each, run in turn."""
-    sessions = [(Session(m.SerializeToString(), threads=1), feeds) for m, feeds in models]
-    taken: list[list[float]] = [[] for _ in sessions]
-    for _ in range(rounds):
-        for (session, feeds), times in zip(sessions, taken, strict=True):
-            session.run(feeds)
-            begin = time.perf_counter()
-            session.run(feeds)
-            times.append(time.perf_counter() - begin)
-    return [statistics.median(times) for times in taken]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
@@ -99,11 +85,12 @@ def main() -> None:
     print("| |" + "".join(f" {w} |" for w in asked.widths))
     print("|---|" + "---|" * len(asked.widths))
     for kind in KINDS:
-        versions = []
+        versions: list[tuple[Session, Feeds]] = []
         for width in asked.widths:
             model, shape = kind.chain(width), (1, kind.fixed, kind.side, kind.side)
             feeds = {"x": np.random.default_rng(2).standard_normal(shape).astype(np.float32)}
-            versions += [(model, feeds), (in_int8(model, shape), feeds)]
+            for version in (model, in_int8(model, shape)):
+                versions.append((Session(version.SerializeToString(), threads=1), feeds))
         found = medians(versions, asked.rounds)
         for title, times in (("floats", found[::2]), ("INT8", found[1::2])):
             print(f"| {kind.title}, {title} |" + "".join(f" {t / found[-2]:.2f} |" for t in times), flush=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,18 +35,24 @@ CORPUS = (
 SHAPES = {"ppocr_mobile_v1.1_det": {"image": (1, 3, 320, 320)}, "retinaface_mbnet0.25": {"input": (1, 3, 320, 320)}}
 
 
-def ratio(old: Session, new: Session, feeds: Feeds, rounds: int) -> float:
-    """Median latency of `new` over that of `old`."""
-    old.run(feeds)
-    new.run(feeds)
-    times: tuple[list[float], list[float]] = ([], [])
+def medians(runs: Sequence[tuple[Session, Feeds]], rounds: int) -> list[float]:
+    """Median seconds of each, run in turn."""
+    for session, feeds in runs:
+        session.run(feeds)
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        for session, taken in zip((old, new), times, strict=True):
-            session.run(feeds)  # the first of a turn pays for caches that the other had
+        for (session, feeds), taken in zip(runs, times, strict=True):
+            session.run(feeds)  # the first of a turn pays for caches that the others had
             begin = time.perf_counter()
             session.run(feeds)
             taken.append(time.perf_counter() - begin)
-    return statistics.median(times[1]) / statistics.median(times[0])
+    return [statistics.median(taken) for taken in times]
+
+
+def ratio(old: Session, new: Session, feeds: Feeds, rounds: int) -> float:
+    """Median latency of `new` over that of `old`."""
+    before, after = medians([(old, feeds), (new, feeds)], rounds)
+    return after / before
 
 
 def main() -> None:

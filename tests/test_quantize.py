@@ -16,7 +16,7 @@ from helpers import model
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from sklearn.datasets import load_digits
-from tiny import MODELS, main, net, snapshot, write, write_external
+from tiny import MODELS, main, net, reshaped_inside, snapshot, write, write_external
 
 import onnxfold
 from onnxfold import cli
@@ -358,12 +358,7 @@ def test_what_the_quantiser_raises_ends_in_one_line(
 @pytest.mark.parametrize("budget", [{"target_params": 0.9}, {"max_error": 0.2}, {"ratio": 0.25}], ids=str)
 def test_a_model_that_does_not_run_on_the_inputs_is_refused(budget: dict[str, float]) -> None:
     """It says that it takes any number of images, and takes multiples of three."""
-    proto = onnx.load(RESNET)
-    first = next(n for n in proto.graph.node if n.op_type == "Relu")
-    (there,), first.output[0] = first.output, "before"
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([3, -1, 8, 8]), "of_three"))
-    reshape = onnx.helper.make_node("Reshape", ["before", "of_three"], [there])
-    proto.graph.node.insert(list(proto.graph.node).index(first) + 1, reshape)
+    proto = reshaped_inside(RESNET, [3, -1, 8, 8])
     given = {"image": IMAGES[:16]}
     with pytest.raises(QuantisationError, match="give these"):
         onnxfold.fold(proto, calibration=given, quantize=True, latency=False, **budget)

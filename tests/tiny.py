@@ -31,6 +31,17 @@ TEXT = """<ir_version: 8, opset_import: ["" : 17, "custom" : 1]> agraph (float[N
 SHAPES = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 16, 3, 3), "b2": (16,), "w3": (10, 16), "b3": (10,)}
 
 
+def reshaped_inside(path: Path, shape: Sequence[int]) -> ModelProto:
+    """The model of a file with a Reshape to `shape` behind its first ReLU."""
+    proto = onnx.load(path)
+    first = next(n for n in proto.graph.node if n.op_type == "Relu")
+    (there,), first.output[0] = list(first.output), "before"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "shape_inside"))
+    reshape = onnx.helper.make_node("Reshape", ["before", "shape_inside"], [there])
+    proto.graph.node.insert(list(proto.graph.node).index(first) + 1, reshape)
+    return proto
+
+
 def net(
     text: str = TEXT, shapes: Mapping[str, tuple[int, ...]] = SHAPES, dtype: Any = np.float32, seed: int = 0
 ) -> ModelProto:

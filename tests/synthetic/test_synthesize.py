@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
-from tiny import MODELS, net
+from tiny import MODELS, net, reshaped_inside
 
 import onnxfold
 from onnxfold import inputs, samples
@@ -210,13 +210,7 @@ def test_states_without_a_batch_axis() -> None:
 @pytest.mark.parametrize("declared", [1, "N"])
 def test_a_batch_of_one_inside(declared: int | str) -> None:
     """A channel shuffle exported for one image: its Reshape takes no second one, whatever the input says."""
-    proto = onnx.load(BN)
-    first = next(n for n in proto.graph.node if n.op_type == "Relu")
-    out = first.output[0]
-    first.output[0] = "before"
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, -1, 8, 8]), "shape_of_one"))
-    at = list(proto.graph.node).index(first)
-    proto.graph.node.insert(at + 1, onnx.helper.make_node("Reshape", ["before", "shape_of_one"], [out]))
+    proto = reshaped_inside(BN, [1, -1, 8, 8])
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     dims[0].Clear()
     if isinstance(declared, int):
