@@ -27,8 +27,8 @@ from nets import Net, net, options, parsed
 
 import onnxfold
 from onnxfold.progress import on_terminal
-from onnxfold.report import save
-from onnxfold.session import Session
+from onnxfold.report.fold_report import save
+from onnxfold.runtime.session import Session
 
 LARGE, SMALL = "cifar10_resnet56_bn", "cifar10_resnet20_bn"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "chain.md"

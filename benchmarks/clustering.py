@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxfold.cluster import cluster, gram
+from onnxfold.folding.gram import gram
+from onnxfold.folding.kmeans import cluster
 
 Features = NDArray[np.float32]
 Solver = Callable[["Problem"], NDArray[Any]]

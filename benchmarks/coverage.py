@@ -24,12 +24,12 @@ from nets import options, parsed
 from onnx import TensorProto
 
 import onnxfold
-from onnxfold.constants import FLOATS
+from onnxfold.analysis.pins import Refusal
+from onnxfold.api import inspect
 from onnxfold.errors import OnnxFoldError
-from onnxfold.flow import inspect
-from onnxfold.model import load
-from onnxfold.oracles import OracleResult, duplicate, permute
-from onnxfold.refusals import Refusal
+from onnxfold.model.constants import FLOATS
+from onnxfold.model.model import load
+from onnxfold.testing import OracleResult, duplicate, permute
 
 SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
     "ppocr_mobile_v1.1_det": {"image": (1, 3, 320, 320)},

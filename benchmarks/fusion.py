@@ -28,25 +28,22 @@ from figures import filled
 from nets import Net, net, options, parsed
 from onnx import helper, numpy_helper
 
-from onnxfold import FoldResult, fold, refinement
-from onnxfold.analyse import Analysis, analyse
-from onnxfold.costs import count_parameters
-from onnxfold.evidence import gather_evidence
-from onnxfold.features import Method
-from onnxfold.gauge import latency_share
-from onnxfold.layers.align import seats
-from onnxfold.layers.find import Layer, layers
-from onnxfold.layers.flow import DEFAULT_METRIC, fuse
-from onnxfold.layers.fusing import fuse_layers, repaired
-from onnxfold.layers.rank import Partition, alone, layer_sets, rank
-from onnxfold.layers.similarity import Metric
-from onnxfold.layers.tie import Fusion
-from onnxfold.model import load
+from onnxfold import FoldResult, fold
+from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.costs import count_parameters
+from onnxfold.analysis.result import Analysis
+from onnxfold.api import fuse
+from onnxfold.calibration.collect import gather_evidence
+from onnxfold.evaluation.latency import latency_share, timing_feeds
+from onnxfold.model.model import load
+from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric, Recovery
+from onnxfold.passes import distillation as refinement
+from onnxfold.passes.weight_sharing.alignment import seats
+from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
+from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
+from onnxfold.passes.weight_sharing.layers import Layer, layers
 from onnxfold.progress import silent
-from onnxfold.recover import Recovery
-from onnxfold.samples import Effort
-from onnxfold.session import Feeds, Session
-from onnxfold.validate import timing_feeds
+from onnxfold.runtime.session import Feeds, Session
 
 PARTS = ("share", "refine", "drop", "size")
 NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")

@@ -17,7 +17,7 @@ from latency import medians
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxfold
-from onnxfold.session import Feeds, Session
+from onnxfold.runtime.session import Feeds, Session
 
 DEPTH = 8
 WIDTHS = (8, 12, 16, 24, 32, 40, 48, 56, 64)

@@ -17,10 +17,10 @@ from nets import options, parsed
 
 import onnxfold
 from onnxfold.errors import OnnxFoldError
-from onnxfold.inputs import index_limits, probe
-from onnxfold.model import load
-from onnxfold.session import Feeds, Session
-from onnxfold.store import inline
+from onnxfold.model.model import load
+from onnxfold.model.save import inline
+from onnxfold.runtime.probe_inputs import index_limits, probe
+from onnxfold.runtime.session import Feeds, Session
 
 CIFAR = (
     "cifar10_resnet20_bn", "cifar10_resnet20_fused", "cifar10_resnet56_bn", "cifar10_resnet56_fused",

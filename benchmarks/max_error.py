@@ -16,14 +16,15 @@ from typing import Any
 from nets import net, options, parsed
 
 import onnxfold
+from onnxfold.calibration.samples import synthetic_extent
+from onnxfold.calibration.synthetic.synthesize import synthesize
 from onnxfold.errors import OnnxFoldError
-from onnxfold.inputs import DESCRIPTION, index_limits, probe
-from onnxfold.model import Model, load
-from onnxfold.samples import Effort, synthetic_extent
-from onnxfold.session import Feeds, Session
-from onnxfold.store import inline
-from onnxfold.synthetic import synthesize
-from onnxfold.trial import Trial
+from onnxfold.evaluation.candidates import Trial
+from onnxfold.model.model import Model, load
+from onnxfold.model.save import inline
+from onnxfold.options.choices import Effort
+from onnxfold.runtime.probe_inputs import DESCRIPTION, index_limits, probe
+from onnxfold.runtime.session import Feeds, Session
 
 MODELS = (
     "cifar10_resnet20_bn", "cifar10_resnet20_fused", "cifar10_resnet20_dynamo", "cifar10_resnet32pool_bn",

@@ -27,20 +27,20 @@ from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from onnxfold.analyse import analyse
-from onnxfold.channels import Role
-from onnxfold.cluster import Clusterer
-from onnxfold.compress import Compressor
-from onnxfold.costs import costs
-from onnxfold.evidence import gather_evidence
-from onnxfold.merge import Merge
-from onnxfold.model import load
-from onnxfold.plan import Aim, Budget
-from onnxfold.planner import Planner
+from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.costs import costs
+from onnxfold.analysis.groups import Role
+from onnxfold.calibration.collect import gather_evidence
+from onnxfold.folding.merge import Merge
+from onnxfold.model.model import load
+from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.choices import Clusterer
+from onnxfold.options.options import Manner
+from onnxfold.passes.prepare import subject
+from onnxfold.planning.merger import Compressor
+from onnxfold.planning.planner import Planner
 from onnxfold.progress import silent
-from onnxfold.request import Manner
-from onnxfold.stages import subject
-from onnxfold.walk import Walk
+from onnxfold.runtime.segments import Walk
 
 HALF = ("inner .75", "inner .50", "inner .25", "MACs .90", "MACs .75", "MACs .60", "MACs .50", "MACs .35")
 FEW = ("inner .75", "inner .50", "inner .25", "MACs .75", "MACs .50")

@@ -17,14 +17,14 @@ from typing import Any
 
 from nets import INNER, Net, net, options, parsed
 
-from onnxfold import refinement
-from onnxfold.cluster import Clusterer
-from onnxfold.evidence import gather_evidence
-from onnxfold.plan import Aim, Budget
-from onnxfold.planner import Planner
+from onnxfold.calibration.collect import gather_evidence
+from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.choices import Clusterer
+from onnxfold.options.options import Manner
+from onnxfold.passes import distillation as refinement
+from onnxfold.passes.prepare import subject
+from onnxfold.planning.planner import Planner
 from onnxfold.progress import on_terminal
-from onnxfold.request import Manner
-from onnxfold.stages import subject
 
 ROWS = {
     "cifar10_resnet20_bn": ("inner .75", "inner .50", "inner .25"),

@@ -24,7 +24,7 @@ from typing import Any
 
 from nets import HERE
 
-from onnxfold.cli import main as onnxfold
+from onnxfold.cli.main import main as onnxfold
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 TIMED = ("seconds", "latency", "speedup", "share", "verdict")  # keys of reports that start like this

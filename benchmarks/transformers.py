@@ -24,7 +24,7 @@ from nets import net, options, parsed
 from restated import restated
 
 from onnxfold import fold
-from onnxfold.costs import count_parameters
+from onnxfold.analysis.costs import count_parameters
 
 VITS = {  # patterns of the groups of hidden units, and of heads
     "cifar10_vit_d128_l6_fused": ("linear1", "self_attn"),

@@ -1,4 +1,4 @@
-// The Python module onnxfold._core: converts, checks shapes, releases the GIL. No algorithm lives here.
+// The Python module onnxfold.folding._core: converts, checks shapes, releases the GIL. No algorithm lives here.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 

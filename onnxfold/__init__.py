@@ -7,7 +7,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .cluster import Clusterer
+from .api import FoldResult, compare, fold, fuse, inspect, rank_layers, sweep
 from .errors import (
     ModelError,
     NothingToFoldError,
@@ -18,14 +18,10 @@ from .errors import (
     RuleError,
     ValidationError,
 )
-from .features import Method
-from .flow import FoldResult, compare, fold, inspect
-from .layers.flow import fuse
-from .layers.ranking import LayersReport, rank_layers
-from .recover import Recovery
-from .report import FoldReport
-from .sweeping import sweep
-from .sweepreport import SweepReport
+from .options.choices import Clusterer, Method, Recovery
+from .report.fold_report import FoldReport
+from .report.layers_report import LayersReport
+from .report.sweep_report import SweepReport
 
 try:
     __version__ = version("onnxfold")

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+
+class Clock:
+    """The seconds that stages took, one after another."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, stage: str) -> None:
+        """What passed since the last mark belongs to `stage`."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def take(self, seconds: Mapping[str, float]) -> None:
+        """What passed since the last mark was measured by others, by stage."""
+        for stage, one in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + one
+        self._last = time.perf_counter()
+
 
 T = TypeVar("T")
 Progress = Callable[[str, Iterable[T]], Iterator[T]]

@@ -15,17 +15,18 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
-from onnxfold.analyse import Analysis, analyse
-from onnxfold.channels import ChannelGroup
-from onnxfold.costs import count_parameters
-from onnxfold.edits import edits
-from onnxfold.emit import emit
-from onnxfold.graph import plain_domains
-from onnxfold.inputs import index_limits, probe
-from onnxfold.merge import Merge, folding, pruning
-from onnxfold.model import Model, load
-from onnxfold.oracles import duplicate, permute
-from onnxfold.session import Session
+from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.costs import count_parameters
+from onnxfold.analysis.groups import ChannelGroup
+from onnxfold.analysis.result import Analysis
+from onnxfold.folding.merge import Merge, folding, pruning
+from onnxfold.model.graph import plain_domains
+from onnxfold.model.model import Model, load
+from onnxfold.runtime.probe_inputs import index_limits, probe
+from onnxfold.runtime.session import Session
+from onnxfold.testing import duplicate, permute
+from onnxfold.transform.edits import edits
+from onnxfold.transform.emit import emit
 
 EXACT_PERMUTE_RTOL = 1e-5  # float32, sums in another order; measured 2e-7 on the small models, 1e-6 on VGG-19
 EXACT_FOLD_RTOL = 1e-5  # float32, reordered sums, and means of equal numbers; measured 2e-7, 1.1e-6 on VGG-19

@@ -12,7 +12,7 @@ from helpers import Case
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxfold.nbits import Layout, join
+from onnxfold.model.quantized.packing import Layout, join
 
 Array = NDArray[Any]
 X_SCALE, X_ZERO = 0.05, 128

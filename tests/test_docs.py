@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-from onnxfold.cli import main
+from onnxfold.cli.main import main
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"

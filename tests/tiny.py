@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, parser
 
 import onnxfold
-from onnxfold import cli
+from onnxfold.cli import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"

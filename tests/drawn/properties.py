@@ -15,18 +15,20 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from scipy.sparse import csr_matrix
 
 import onnxfold
-from onnxfold.analyse import Analysis, analyse
-from onnxfold.channels import ChannelGroup, Place, Role
-from onnxfold.costs import count_parameters
-from onnxfold.edits import edits
-from onnxfold.emit import emit
+from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.costs import count_parameters
+from onnxfold.analysis.groups import ChannelGroup, Place, Role
+from onnxfold.analysis.result import Analysis
 from onnxfold.errors import NothingToFoldError, PlanError
-from onnxfold.inputs import index_limits, probe
-from onnxfold.merge import Merge, folding, pruning, rearranging
-from onnxfold.model import Model, load
-from onnxfold.oracles import duplication, pairs, permutation
-from onnxfold.session import Session
-from onnxfold.trial import raw_outputs, relative_l2, with_outputs
+from onnxfold.evaluation.metrics import relative_l2
+from onnxfold.folding.merge import Merge, folding, pruning, rearranging
+from onnxfold.model.model import Model, load
+from onnxfold.runtime.outputs import raw_outputs, with_outputs
+from onnxfold.runtime.probe_inputs import index_limits, probe
+from onnxfold.runtime.session import Session
+from onnxfold.testing import duplication, pairs, permutation
+from onnxfold.transform.edits import edits
+from onnxfold.transform.emit import emit
 
 from .build import build
 from .recipe import Recipe

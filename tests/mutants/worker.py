@@ -18,10 +18,10 @@ from onnx import numpy_helper
 
 import onnxfold
 from onnxfold.errors import OnnxFoldError, ValidationError
-from onnxfold.inputs import index_limits, probe
-from onnxfold.model import load
-from onnxfold.session import Session
-from onnxfold.store import inline
+from onnxfold.model.model import load
+from onnxfold.model.save import inline
+from onnxfold.runtime.probe_inputs import index_limits, probe
+from onnxfold.runtime.session import Session
 
 MEMORY = 6 << 30  # bytes of private memory: a wish beyond that is refused, and not granted at the machine's cost
 

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnxfold.linear import linear
-from onnxfold.moments import Moments
-from onnxfold.recover.least_squares import refit, rescale
+from onnxfold.model.linear import linear
+from onnxfold.recovery.least_squares import refit, rescale
+from onnxfold.recovery.moments import Moments
 
 EXACT_RTOL = 1e-4  # float32 products of rows, then a solved system. Measured over 1e-5
 ERROR_ATOL = 1e-6  # of relative squared errors, from float32 products. Measured over 1e-7

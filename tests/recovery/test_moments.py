@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnxfold.linear import Linear, linear
-from onnxfold.moments import LEAST_ROWS, ROWS_PER_FEATURE, Moments, damping, share_of_places, varying
+from onnxfold.folding.ridge import damping, varying
+from onnxfold.model.linear import Linear, linear
+from onnxfold.recovery.moments import LEAST_ROWS, ROWS_PER_FEATURE, Moments, share_of_places
 
 SUMS_RTOL = 1e-6  # products in float32, sums in float64; relative to the largest entry. Measured under 5e-7
 

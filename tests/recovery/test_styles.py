@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from transformer import NETS, Draw, Kind, Style, build, feeds
 
 import onnxfold
-from onnxfold import refit
-from onnxfold.session import Session
+from onnxfold.recovery import reconstruct as refit
+from onnxfold.runtime.session import Session
 
 SAME = 1e-4  # relative L2 of outputs, of models folded from activations that differ by 1e-6. Measured up to 1e-5
 APART = 1e-3  # what branches that do not see their sum change. Measured 4e-3 and more

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnxfold.blas import one_thread
+from onnxfold.folding.blas import one_thread
 
 from .weights import Draw, Source, Stored
 

@@ -1,0 +1,52 @@
+"""The matrix by which one axis of a tensor is folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from ..folding.merge import Merge
+from .groups import Place, Role
+from .result import Analysis
+
+
+def _axis_matrix(
+    parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_], made: bool = False
+) -> csr_matrix:
+    """[new length, old length]: identity on positions that no merge touches, the merges' matrices elsewhere."""
+    place_of = np.cumsum(kept) - 1
+    free = kept.copy()
+    rows, columns, values = list[Any](), list[Any](), list[Any]()
+    for place, merge in parts:
+        free[place.positions.ravel()] = False
+        means = place.role is Role.MAKES or (made and not place.summed)
+        matrix = (merge.makes if means else merge.reads).tocoo()
+        factor = merge.scales.get(name)
+        weights = matrix.data if factor is None or place.role is not Role.MAKES else matrix.data * factor[matrix.row]
+        for r in range(place.positions.shape[1]):
+            rows.append(place_of[place.positions[merge.keep[matrix.row], r]])
+            columns.append(place.positions[matrix.col, r])
+            values.append(weights)
+    untouched = np.flatnonzero(free)
+    rows.append(place_of[untouched])
+    columns.append(untouched)
+    values.append(np.ones(len(untouched)))
+    return csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(int(kept.sum()), len(kept))
+    )
+
+
+def axis_matrix(analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor: str) -> csr_matrix:
+    """[new, old]: what becomes of the channels of activation `tensor` under the merges of the places in it."""
+    (axis,) = {place.axis for place, _ in parts}
+    size = analysis.slots[tensor, axis, 1][1]
+    kept = np.ones(size, bool)
+    for place, merge in parts:
+        gone = np.ones(merge.before, bool)
+        gone[merge.keep] = False
+        kept[place.positions[gone].ravel()] = False
+    return _axis_matrix(parts, tensor, kept, made=True)

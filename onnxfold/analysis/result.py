@@ -1,0 +1,88 @@
+"""What an analysis found, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.kv_cache import Cache
+from .atoms import SlotKey
+from .groups import ChannelGroup
+from .pins import Refusal
+from .rules.facts import At, Atoms, Normalize
+
+
+@dataclass(frozen=True)
+class Recount:
+    """An integer of node `node`, at `at`, that equals the number of atoms in `of` times `sign`.
+
+    Of an integer that the graph multiplies from lengths that stay and a number, it is the number.
+    """
+
+    node: int
+    at: At
+    of: Atoms
+    sign: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """Input `input` of node `node` keeps the numbers `value` when one of `lengths`, (tensor, axis) pairs, changes: what
+    the model computes from these is no length (the scale 1 / sqrt(dimension) of attention)."""
+
+    node: int
+    input: int
+    value: NDArray[Any]
+    lengths: frozenset[tuple[str, int]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything later stages need to know of the graph; no later stage knows an operator.
+
+    `slots` maps (tensor, axis, blocks) to the first atom and the number of atoms of that axis; `reached` tells of every
+    atom whether it is in a group. `parameters` counts the floating-point numbers of all weights that meet data.
+    `caches` are those among inputs and outputs whose heads may change.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    refusals: tuple[Refusal, ...]
+    recounts: tuple[Recount, ...]
+    norms: tuple[Normalize, ...]
+    slots: Mapping[SlotKey, tuple[int, int]] = field(repr=False)
+    reached: NDArray[np.bool_] = field(repr=False)
+    parameters: int
+    caches: tuple[Cache, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
+
+    @property
+    def atoms(self) -> int:
+        """How many atoms there are."""
+        return len(self.reached)
+
+    @cached_property
+    def shares(self) -> Mapping[tuple[str, int], float]:
+        """The share of every axis (tensor, axis) that is in groups, 0..1; axes that are not there are in none."""
+        out = dict[tuple[str, int], float]()
+        for (tensor, axis, _), (at, size) in self.slots.items():
+            inside = float(self.reached[at : at + size].sum()) / max(1, size)
+            out[tensor, axis] = max(inside, out.get((tensor, axis), 0.0))
+        return out
+
+    def lengths(self, removed: Iterable[Atoms]) -> Mapping[tuple[str, int], int]:
+        """New lengths of all axes that get shorter when the atoms in `removed` go."""
+        kept = np.ones(self.atoms, bool)
+        for atoms in removed:
+            kept[atoms] = False
+        before = np.concatenate([[0], np.cumsum(kept)])
+        out = {}
+        for (tensor, axis, blocks), (start, size) in self.slots.items():
+            left = int(before[start + size] - before[start])
+            if left != size:
+                out[tensor, axis] = left // blocks
+        return out

@@ -1,0 +1,107 @@
+"""Operators that pick or place by index: the indexed axes are kept, those around them pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .facts import Fact, Refuse, Tie
+from .node_view import NodeView, TensorView
+from .table import Rule
+
+
+def gather(n: NodeView) -> Iterator[Fact]:
+    """The gathered axis is kept; the axes around it pass, and so do those of the indices."""
+    x, index, y = n.x(0), n.x(1), n.y()
+    axis = n.attr("axis", 0) % x.rank
+    for k in range(x.rank):
+        if k != axis:
+            yield Tie(x.axis(k), y.axis(k if k < axis else k + index.rank - 1))
+    for k in range(index.rank):
+        yield Tie(index.axis(k), y.axis(axis + k))
+
+
+def gather_elements(n: NodeView) -> Iterator[Fact]:
+    """Along one axis; along the others element i of the indices picks from position i."""
+    x, index, y = n.x(0), n.x(1), n.y()
+    yield from _beside(n, (x, index), y)
+
+
+def scatter_elements(n: NodeView) -> Iterator[Fact]:
+    """As GatherElements, the other way round."""
+    x, index, updates, y = n.x(0), n.x(1), n.x(2), n.y()
+    yield from _beside(n, (x, index, updates), y)
+
+
+def _beside(n: NodeView, sides: tuple[TensorView, ...], y: TensorView) -> Iterator[Fact]:
+    """Axes that are not indexed pass where all tensors have them in full: a shorter index leaves positions out."""
+    indexed = n.attr("axis", 0) % y.rank
+    for axis in range(y.rank):
+        if axis != indexed and all(side.shape[axis] == y.shape[axis] for side in sides):
+            for side in sides:
+                yield Tie(side.axis(axis), y.axis(axis))
+
+
+def gather_nd(n: NodeView) -> Iterator[Fact]:
+    """Rows of the indices name positions along some axes of x; batch axes before and the axes behind these pass."""
+    x, index, y = n.x(0), n.x(1), n.y()
+    named, batch = index.size(-1), n.attr("batch_dims", 0)
+    if named is None:
+        yield Refuse("has indices of open length")
+        return
+    for axis in range(batch):
+        yield Tie(x.axis(axis), y.axis(axis))
+    for axis in range(index.rank - 1):
+        yield Tie(index.axis(axis), y.axis(axis))
+    for axis in range(batch + named, x.rank):
+        yield Tie(x.axis(axis), y.axis(axis - named - batch + index.rank - 1))
+
+
+def scatter_nd(n: NodeView) -> Iterator[Fact]:
+    """Rows of the indices name positions along the first axes of x; the axes behind these pass."""
+    x, index, updates, y = n.x(0), n.x(1), n.x(2), n.y()
+    named = index.size(-1)
+    if named is None:
+        yield Refuse("has indices of open length")
+        return
+    for axis in range(named, x.rank):
+        yield Tie(x.axis(axis), y.axis(axis))
+        yield Tie(updates.axis(axis - x.rank), y.axis(axis))
+
+
+def one_hot(n: NodeView) -> Iterator[Fact]:
+    """The new axis numbers the classes; those of the indices pass."""
+    index, y = n.x(0), n.y()
+    new = n.attr("axis", -1) % y.rank
+    for k in range(index.rank):
+        yield Tie(index.axis(k), y.axis(k if k < new else k + 1))
+
+
+def numbered(n: NodeView) -> Iterator[Fact]:
+    """What comes out depends on where a position stands: none is like another."""
+    yield Refuse("numbers the positions of its axes")
+
+
+def compared(n: NodeView) -> Iterator[Fact]:
+    """Elements or whole slices are compared with each other, and some are left out."""
+    yield Refuse("picks elements by comparing them")
+
+
+def drawn(n: NodeView) -> Iterator[Fact]:
+    """Random numbers: equal channels become different ones, and other shapes draw other numbers."""
+    yield Refuse("draws random numbers")
+
+
+RANDOM = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+)  # fmt: skip
+RULES = (
+    Rule(gather, ("Gather",)),
+    Rule(gather_elements, ("GatherElements",)),
+    Rule(scatter_elements, ("ScatterElements", "Scatter")),
+    Rule(gather_nd, ("GatherND",)),
+    Rule(scatter_nd, ("ScatterND",)),
+    Rule(one_hot, ("OneHot",)),
+    Rule(numbered, ("EyeLike", "Range")),
+    Rule(compared, ("NonMaxSuppression", "NonZero", "Unique")),
+    Rule(drawn, RANDOM),
+)

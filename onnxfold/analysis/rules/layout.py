@@ -1,0 +1,194 @@
+"""Operators that move, cut and join whole positions: Concat, Split, Slice, Pad, Transpose, Expand, DepthToSpace..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...model.shapes.arithmetic import Value
+from .facts import At, Axis, Count, Fact, Free, Refuse, Tie
+from .lengths import follow
+from .node_view import NodeView
+from .pointwise import others
+from .table import Rule
+
+
+def concat(n: NodeView) -> Iterator[Fact]:
+    """The inputs stand one after the other along `axis`."""
+    y = n.y()
+    axis, start = n.attr("axis", 1) % y.rank, 0
+    parts = [n.x(i) for i in range(len(n.inputs))]
+    for x in parts:
+        yield from others(x, y, axis)
+    for x in parts:
+        size = x.size(axis)
+        if size is None or y.size(axis) is None:
+            return  # where the parts lie is open: this axis is kept
+        yield Tie(x.axis(axis), y.axis(axis)[start : start + size])
+        start += size
+
+
+def split(n: NodeView) -> Iterator[Fact]:
+    """The outputs are consecutive parts along `axis`; sizes are written out when parts become unequal."""
+    x = n.x()
+    axis, start = n.attr("axis", 0) % x.rank, 0
+    if any(y is None for y in n.outputs):
+        yield Refuse("has an output without a name")
+        return
+    parts = [n.y(i) for i in range(len(n.outputs))]
+    for y in parts:
+        yield from others(x, y, axis)
+    for i, y in enumerate(parts):
+        size = y.size(axis)
+        if size is None or x.size(axis) is None:
+            return
+        part = x.axis(axis)[start : start + size]
+        yield Tie(part, y.axis(axis))
+        yield Count(part, At(attr="split", index=i) if n.version < 13 else At(None, 1, i, "num_outputs"))
+        start += size
+
+
+def cut(n: NodeView) -> Iterator[Fact]:
+    """Slice with step 1 follows positions; an axis cut with another step is kept."""
+    x, y = n.x(), n.y()
+    starts, ends = n.values("starts", 1), n.values("ends", 2)
+    axes = n.ints("axes", 3) if n.has(3) or "axes" in n.attrs else list(range(len(starts or ())))
+    steps = n.ints("steps", 4) if n.has(4) else [1] * len(starts or ())
+    if axes is None or starts is None or ends is None or steps is None:
+        yield Refuse("has computed bounds")
+        return
+    named = {axis % x.rank: i for i, axis in enumerate(axes)}
+    for axis in range(x.rank):
+        if axis not in named:
+            yield Tie(x.axis(axis), y.axis(axis))
+            continue
+        i, size = named[axis], x.size(axis)
+        first, last = starts[i].number, ends[i].number
+        if steps[i] != 1 or size is None or first is None or last is None:
+            continue
+        if x.constant and (starts[i].live or ends[i].live):
+            continue  # a table, cut to the length of an input: at other lengths other rows are used
+        begin, end, _ = slice(first, last).indices(size)
+        end = max(begin, end)
+        whole = x.axis(axis)
+        yield Tie(whole[begin:end], y.axis(axis))
+        yield Free(whole[:begin])
+        yield Free(whole[end:])
+        yield from _bound(whole, begin, starts[i], n.at("starts", 1, i))
+        if last < size or ends[i].live:  # beyond the end means "to the end", whatever the length becomes
+            yield from _bound(whole, end, ends[i], n.at("ends", 2, i))
+
+
+def _bound(whole: Axis, position: int, value: Value, at: At) -> list[Count]:
+    """Bounds count what lies before them, negative ones what lies behind."""
+    if value.number is not None and value.number < 0:
+        return follow(whole[position:], value, at, -1) if value.number >= -len(whole) else []
+    return follow(whole[:position], value, at)
+
+
+def pad(n: NodeView) -> Iterator[Fact]:
+    """Constant padding adds positions that nothing makes; other modes, and cropping, keep their axis."""
+    x, y = n.x(), n.y()
+    pads = n.ints("pads", 1)
+    axes = n.ints("axes", 3) if n.has(3) else list(range(x.rank))
+    if pads is None or axes is None:
+        yield Refuse("has computed pads")
+        return
+    named = {axis % x.rank: i for i, axis in enumerate(axes)}
+    for axis in range(x.rank):
+        i = named.get(axis)
+        before, after = (pads[i], pads[i + len(axes)]) if i is not None else (0, 0)
+        if before == after == 0:
+            yield Tie(x.axis(axis), y.axis(axis))
+            continue
+        size = x.size(axis)
+        if i is None or size is None or before < 0 or after < 0 or n.attr("mode", "constant") != "constant":
+            continue
+        whole = y.axis(axis)
+        yield Tie(x.axis(axis), whole[before : before + size])
+        for part, index in ((whole[:before], i), (whole[before + size :], i + len(axes))):
+            yield Free(part)
+            if len(part):
+                yield Count(part, n.at("pads", 1, index))
+
+
+def transpose(n: NodeView) -> Iterator[Fact]:
+    """Axis k of the output is axis perm[k] of the input."""
+    x = n.x()
+    for k, axis in enumerate(n.attr("perm", list(reversed(range(x.rank))))):
+        yield Tie(x.axis(axis), n.y().axis(k))
+
+
+def expand(n: NodeView) -> Iterator[Fact]:
+    """Broadcast to a given shape; a 1 there leaves the axis as it is. New axes hold copies only."""
+    x, y = n.x(), n.y()
+    shape = n.values("", 1)
+    if shape is None:
+        yield Refuse("has a computed shape")
+        return
+    for k in range(1, y.rank + 1):
+        if k <= x.rank:
+            yield Tie(x.axis(-k), y.axis(-k))
+        else:
+            yield Free(y.axis(-k))
+        if k <= len(shape) and shape[-k].number != 1:
+            yield from follow(y.axis(-k), shape[-k], At(input=1, index=len(shape) - k))
+
+
+def constant_of_shape(n: NodeView) -> Iterator[Fact]:
+    """One number everywhere: no position differs from another."""
+    y, shape = n.y(), n.values("", 0)
+    if shape is None:
+        yield Refuse("has a computed shape")
+        return
+    for k, value in enumerate(shape):
+        yield Free(y.axis(k))
+        yield from follow(y.axis(k), value, At(input=0, index=k))
+
+
+def tile(n: NodeView) -> Iterator[Fact]:
+    """Axes repeated once pass, the others are kept."""
+    repeats = n.ints("", 1)
+    if repeats is None:
+        yield Refuse("has computed repeats")
+        return
+    for axis, times in enumerate(repeats):
+        if times == 1:
+            yield Tie(n.x().axis(axis), n.y().axis(axis))
+
+
+def depth_to_space(n: NodeView) -> Iterator[Fact]:
+    """Every output channel is made of blocksize^2 channels: one of each part (DCR), or a run of them (CRD)."""
+    x, y, parts = n.x(), n.y(), n.attr("blocksize") ** 2
+    yield Tie(x.axis(0), y.axis(0))
+    if n.attr("mode", "DCR") == "DCR":
+        yield Tie(x.axis(1), y.axis(1).tile(parts))
+    elif n.attr("mode") == "CRD":
+        yield Tie(x.axis(1), y.axis(1).repeat(parts))
+
+
+def space_to_depth(n: NodeView) -> Iterator[Fact]:
+    """The channels once for every position of a block, one whole copy after the other."""
+    x, y = n.x(), n.y()
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(x.axis(1).tile(n.attr("blocksize") ** 2), y.axis(1))
+
+
+def reverse_sequence(n: NodeView) -> Iterator[Fact]:
+    """Positions in time are turned around, as many as input 1 says for every sample; other axes pass."""
+    yield from others(n.x(), n.y(), n.attr("time_axis", 0))
+    yield Tie(n.x(1).axis(0), n.y().axis(n.attr("batch_axis", 1)))
+
+
+RULES = (
+    Rule(concat, ("Concat",), since=4),
+    Rule(split, ("Split",), since=2),
+    Rule(cut, ("Slice",)),
+    Rule(pad, ("Pad",), since=2),
+    Rule(transpose, ("Transpose",)),
+    Rule(expand, ("Expand",)),
+    Rule(constant_of_shape, ("ConstantOfShape",), since=9),
+    Rule(tile, ("Tile",), since=6),
+    Rule(depth_to_space, ("DepthToSpace",)),
+    Rule(space_to_depth, ("SpaceToDepth",)),
+    Rule(reverse_sequence, ("ReverseSequence",)),
+)

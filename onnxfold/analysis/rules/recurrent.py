@@ -1,0 +1,68 @@
+"""LSTM, GRU and RNN: the hidden units are channels that the node makes and, one step later, reads itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .facts import At, Axis, Count, Fact, Reads, Refuse, Tie
+from .node_view import NodeView, TensorView
+from .table import Rule
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(n: NodeView) -> Iterator[Fact]:
+    """Every gate holds the hidden units in the same order, and so do both directions: they share the last axis of Y.
+
+    Gates, clipping, peepholes and activations act on every unit alone.
+    """
+    x, w, r = n.x(0), n.x(1), n.x(2)
+    yield from _batches(n, first=bool(n.attr("layout", 0)))
+    if w.constant:
+        yield Tie(x.axis(2), w.axis(2))
+    if not r.constant:
+        return  # nothing could take the sum of the units that it reads: they are kept
+    unit = r.axis(2)
+    places = list(_units(n, unit))
+    if any(axis.size not in (None, copies.size) for axis, copies in places):
+        yield Refuse("has parameters that do not fit each other")
+        return
+    for axis, copies in places:
+        yield Tie(axis, copies)
+    yield Reads(unit)
+    yield Count(unit, At(attr="hidden_size"))
+
+
+def _units(n: NodeView, unit: Axis) -> Iterator[tuple[Axis, Axis]]:
+    """The axes that hold the hidden units, and the units as they stand there.
+
+    W and R have them once per gate, B twice (biases of the input and of the state), the peepholes P for three gates.
+    """
+    gates = GATES[n.op]
+    for number, times in ((1, gates), (2, gates), (3, 2 * gates), (7, 3)):
+        for parameter in _given(n, number):
+            yield parameter.axis(1), unit.tile(times)
+    for state in (*_given(n, 5, 6), *n.outputs):
+        if state is not None:
+            yield state.axis(-1), unit
+
+
+def _batches(n: NodeView, first: bool) -> Iterator[Fact]:
+    """The batch of x, of the lengths, of the states and of Y; sequences are mixed."""
+    batch = n.x().axis(0 if first else 1)
+    for lengths in _given(n, 4):
+        yield Tie(batch, lengths.axis(0))
+    for state in (*_given(n, 5, 6), *n.outputs[1:]):
+        if state is not None:
+            yield Tie(batch, state.axis(0 if first else 1))
+    for y in n.outputs[:1]:
+        if y is not None:
+            yield Tie(batch, y.axis(0 if first else 2))
+
+
+def _given(n: NodeView, *numbers: int) -> Iterator[TensorView]:
+    """Those of these inputs that are there."""
+    yield from (n.x(i) for i in numbers if n.has(i))
+
+
+RULES = (Rule(recurrent, ("LSTM", "GRU", "RNN"), since=7),)

@@ -1,0 +1,188 @@
+"""Reshape, Flatten, Squeeze and Unsqueeze: axes keep their order but are joined, split, added or dropped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ...model.graph import TIMES, Dim
+from ...model.shapes.arithmetic import Value
+from .facts import At, Count, Fact, Free, OneOf, Refuse, Tie
+from .lengths import follow
+from .node_view import NodeView, TensorView
+from .table import Rule
+
+Segment = tuple[list[int], list[int]]
+
+
+def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
+    """Runs of axes of `x` and of `y` that hold the same elements; open dimensions match by name only.
+
+    >>> list(segments(("N", 8, 4, 4), ("N", 128)))
+    [([0], [0]), ([1, 2, 3], [1])]
+    >>> list(segments((8, 4, "T"), (32, "T")))
+    [([2], [1]), ([0, 1], [0])]
+    >>> list(segments((6, 4), (4, 6)))
+    [([0, 1], [0, 1])]
+    """
+    i = 0
+    while i < min(len(x), len(y)) and x[i] is not None and x[i] == y[i]:
+        yield [i], [i]
+        i += 1
+    right_x, right_y = len(x), len(y)
+    while right_x > i and right_y > i:
+        a, b = right_x - 1, right_y - 1
+        alike = x[a] is not None and x[a] == y[b]
+        while not alike:
+            dims_x, dims_y = x[a:right_x], y[b:right_y]
+            if not all(isinstance(d, int) and d > 0 for d in (*dims_x, *dims_y)):
+                return
+            have, want = math.prod(map(int, dims_x)), math.prod(map(int, dims_y))  # type: ignore[arg-type]
+            if have == want:
+                break
+            if have < want:
+                a -= 1
+            else:
+                b -= 1
+            if a < i or b < i:
+                return
+        yield list(range(a, right_x)), list(range(b, right_y))
+        right_x, right_y = a, b
+
+
+def _spread(tensor: TensorView) -> tuple[list[Dim], list[int | None]]:
+    """The dimensions, one like "N by 8" as the two that it holds, and the axis whose positions each has."""
+    dims, axes = list[Dim](), list[int | None]()
+    for axis, dim in enumerate(tensor.shape):
+        if isinstance(dim, str) and TIMES in dim:
+            open_part, times = dim.rsplit(TIMES, 1)
+            dims += [open_part, int(times)]
+            axes += [None, axis]
+        else:
+            dims.append(dim)
+            axes.append(axis)
+    return dims, axes
+
+
+def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:
+    """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
+    (dims_x, axes_x), (dims_y, axes_y) = _spread(x), _spread(y)
+    for of_x, of_y in segments(dims_x, dims_y):
+        wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
+        wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
+        if len(wide_x) == 1 and len(wide_y) == 1:
+            yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
+            yield from _counted(x, y, wide_x[0], wide_y[0], target)
+        elif len(wide_y) == 1 and wide_x:
+            joined = y.axis(wide_y[0])
+            sizes = [x.axis(a).size or 1 for a in wide_x]
+            yield OneOf(
+                tuple(
+                    (
+                        Tie(x.axis(a).repeat(math.prod(sizes[i + 1 :])).tile(math.prod(sizes[:i])), joined),
+                        *_counted(x, y, None, wide_y[0], target),
+                    )
+                    for i, a in _by_size(wide_x, sizes)
+                )
+            )
+        elif len(wide_x) == 1 and wide_y:
+            whole = x.axis(wide_x[0])
+            sizes = [y.axis(a).size or 1 for a in wide_y]
+            yield OneOf(
+                tuple(
+                    (
+                        Tie(whole, y.axis(a).repeat(math.prod(sizes[i + 1 :])).tile(math.prod(sizes[:i]))),
+                        *_counted(x, y, None, a, target),
+                    )
+                    for i, a in _by_size(wide_y, sizes)
+                )
+            )
+
+
+def _by_size(axes: list[int], sizes: list[int]) -> list[tuple[int, int]]:
+    """(place in `axes`, axis), the longest first: where nothing else decides, it has the most to give."""
+    return sorted(enumerate(axes), key=lambda pair: -sizes[pair[0]])
+
+
+def _counted(
+    x: TensorView, y: TensorView, from_axis: int | None, axis: int, target: Sequence[Value] | None
+) -> list[Count]:
+    if target is None:
+        return []
+    value = target[axis]
+    copies = value.number == 0 and from_axis == axis and not value.live
+    if copies or (value.number == -1 and not value.live):
+        return []
+    at, repeated = At(input=1, index=axis), y.axis(axis)
+    if value.live and value.number is None and value.linear and value.factor == repeated.size != 1:
+        return [Count(repeated, at)]  # so many times an open length: the graph multiplies
+    return follow(repeated, value, at)
+
+
+def reshape(n: NodeView) -> Iterator[Fact]:
+    """Reshape to the integers of input 1 (0: as in the input, -1: what is left)."""
+    target = n.values("shape", 1)
+    if target is None:
+        yield Refuse("has a computed shape")
+        return
+    yield from reshaped(n.x(), n.y(), target)
+
+
+def flatten(n: NodeView) -> Iterator[Fact]:
+    """Two axes out: those before `axis` joined, and those from it on."""
+    x, y = n.x(), n.y()
+    axis = n.attr("axis", 1)
+    axis = axis + x.rank if axis < 0 else axis
+    if axis == 1:
+        yield Tie(x.axis(0), y.axis(0))
+        rest = [a for a in range(1, x.rank) if x.shape[a] != 1]
+        if len(rest) == 1:
+            yield Tie(x.axis(rest[0]), y.axis(1))
+        elif y.size(1) is not None:
+            yield from (fact for fact in reshaped(x, y, None) if isinstance(fact, OneOf))
+    else:
+        yield from reshaped(x, y, None)
+
+
+def _axes(n: NodeView, rank: int) -> list[int] | None:
+    axes = n.ints("axes", 1)
+    return None if axes is None else sorted(a % rank for a in axes)
+
+
+def squeeze(n: NodeView) -> Iterator[Fact]:
+    """The named axes, of length 1, go. Without names every axis of length 1 goes, so lengths must be known."""
+    x, y = n.x(), n.y()
+    gone = _axes(n, x.rank)
+    if gone is None:
+        if n.has(1) or any(not isinstance(d, int) for d in x.shape):
+            yield Refuse("drops axes that are not known")
+            return
+        gone = [a for a, d in enumerate(x.shape) if d == 1]
+    for k, axis in enumerate(a for a in range(x.rank) if a not in gone):
+        yield Tie(x.axis(axis), y.axis(k))
+
+
+def unsqueeze(n: NodeView) -> Iterator[Fact]:
+    """Axes of length 1 are added at the named places of the output."""
+    x, y = n.x(), n.y()
+    new = _axes(n, y.rank)
+    if new is None:
+        yield Refuse("adds axes that are not known")
+        return
+    for axis, k in enumerate(a for a in range(y.rank) if a not in new):
+        yield Tie(x.axis(axis), y.axis(k))
+
+
+def shape(n: NodeView) -> Iterator[Fact]:
+    """Only lengths are read; where they end up is checked by the analysis."""
+    for axis in n.x().axes():
+        yield Free(axis)
+
+
+RULES = (
+    Rule(reshape, ("Reshape",), since=5),
+    Rule(flatten, ("Flatten",)),
+    Rule(squeeze, ("Squeeze",)),
+    Rule(unsqueeze, ("Unsqueeze",)),
+    Rule(shape, ("Shape", "Size")),
+)

@@ -1,0 +1,1 @@
+"""Calibration data: the user's own, or synthetic."""

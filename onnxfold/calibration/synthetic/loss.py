@@ -1,0 +1,146 @@
+"""The loss of deep inversion, appended to a graph as ONNX nodes.
+
+Statistics of BatchNormalization (Yin et al., "Dreaming to Distill", CVPR 2020, arXiv 1912.08795; here relative to the
+spread of each channel): mean over layers of the mean over channels of (mean - m)^2 / v + log(variance / v)^2, where m
+and v are the running statistics and mean and variance are taken over the batch and all spatial positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from ...model.model import Model
+from ...runtime.autodiff.adjoints import MOMENTS
+from ...runtime.autodiff.emitter import PREFIX, Emitter
+from ...runtime.outputs import raw_outputs
+from . import bn_prior as fused
+from .bn_prior import Prior
+
+FIT, TARGET = PREFIX + "fit", PREFIX + "target"
+MEANS, SQUARES, CONTRAST = PREFIX + "means", PREFIX + "squares", PREFIX + "contrast"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor [N, C, ...] and what its channels should look like: `mean` [C], `variance` [C] over N and space."""
+
+    tensor: str
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """[C] channels that vary at all; the others are left out of the loss."""
+        return np.asarray(self.variance > 1e-6 * self.variance.max(initial=0))
+
+
+def class_scores(model: Model) -> str | None:
+    """The class scores, before a final softmax, if the only output is that: [N, classes] or [N, classes, 1, ...]."""
+    names = raw_outputs(model.graph)
+    if len(model.graph.outputs) != 1 or len(names) != 1:
+        return None
+    info = model.graph.tensor(names[0])
+    shape = info.shape or ()
+    if len(shape) < 2 or not isinstance(shape[1], int) or shape[1] < 2 or any(d != 1 for d in shape[2:]):
+        return None
+    return names[0] if info.dtype in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16) else None
+
+
+def moments(emit: Emitter, tensor: str, shape: Sequence[int]) -> tuple[str, str]:
+    """Tensors [C]: the mean and the mean square of `tensor` [N, C, ...] over all axes but 1."""
+    names = [emit.name(), emit.name()]
+    emit.graph.node.append(onnx.helper.make_node(MOMENTS, [tensor], names, rank=len(shape)))
+    for name in names:  # onnx cannot infer the shapes of an operator of ours
+        emit.graph.value_info.append(onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [shape[1]]))
+    return names[0], names[1]
+
+
+def fit_loss(emit: Emitter, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]]) -> str:
+    """A tensor [1], the loss of the module's docstring; the moments of all layers become outputs MEANS and SQUARES."""
+    losses, means, squares = [], [], []
+    axis = emit.constant([0], np.int64)
+    for layer in layers:
+        mean, square = moments(emit, layer.tensor, shapes[layer.tensor])
+        alive = layer.alive
+        variance = np.where(alive, layer.variance, 1)
+        centred = emit.op("Sub", [mean, emit.constant(layer.mean)])
+        off = emit.op("Mul", [centred, emit.constant(alive / np.sqrt(variance))])
+        spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
+        relative = emit.op("Mul", [spread, emit.constant(1 / variance)])
+        # a channel that is constant over the batch: bounded below, or the logarithm has no bound
+        log = emit.op("Log", [emit.op("Max", [relative, emit.constant([1e-4])])])
+        log = emit.op("Mul", [log, emit.constant(alive)])
+        both = emit.op("Add", [emit.op("Mul", [off, off]), emit.op("Mul", [log, log])])
+        losses.append(emit.op("ReduceMean", [both, axis], keepdims=1))
+        means.append(mean)
+        squares.append(square)
+    total = sum(len(layer.mean) for layer in layers)
+    emit.output(emit.op("Concat", means, MEANS, axis=0), [total])
+    emit.output(emit.op("Concat", squares, SQUARES, axis=0), [total])
+    return emit.op("Mul", [emit.op("Sum", losses), emit.constant([1 / len(losses)])])
+
+
+def prior_loss(emit: Emitter, priors: Sequence[Prior], shapes: Mapping[str, Sequence[int]]) -> str:
+    """A tensor [1]: mean over `priors` of the terms that fused.py explains."""
+    losses = []
+    axis, one = emit.constant([0], np.int64), emit.constant([1.0])
+    for prior in priors:
+        mean, square = moments(emit, prior.tensor, shapes[prior.tensor])
+        alive = prior.alive / prior.alive.sum()
+        spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
+        variance = emit.op("Max", [spread, emit.constant([1e-4 * prior.level**2])])
+        deviation = emit.op("Sqrt", [variance])
+        shifted = emit.op("Sub", [mean, emit.constant(fused.SLOPE * prior.bias)])
+        position = emit.op("Sub", [emit.op("Div", [shifted, deviation]), emit.constant([fused.SHIFT])])
+        log = emit.op("Log", [deviation])
+        relative = emit.op("Sub", [log, emit.constant(prior.log_norm)])
+        middle = emit.op("ReduceSum", [emit.op("Mul", [relative, emit.constant(alive)]), axis], keepdims=1)
+        uneven = emit.op("Sub", [relative, middle])
+        level = emit.op("ReduceSum", [emit.op("Mul", [log, emit.constant(alive)]), axis], keepdims=1)
+        off = emit.op("Sub", [level, emit.constant([np.log(prior.level)])])
+        terms = ((position, fused.POSITION * alive), (uneven, fused.EVENNESS * alive), (off, np.array([fused.LEVEL])))
+        for residual, weight in terms:
+            bounded = emit.op("Log", [emit.op("Add", [emit.op("Mul", [residual, residual]), one])])
+            losses.append(emit.op("ReduceSum", [emit.op("Mul", [bounded, emit.constant(weight)]), axis], keepdims=1))
+    return emit.op("Mul", [emit.op("Sum", losses), emit.constant([1 / len(priors)])])
+
+
+def class_loss(emit: Emitter, scores: str, batch: int, classes: int) -> str:
+    """A tensor [1]: the cross-entropy of `scores` against the one-hot input TARGET [batch, classes]."""
+    emit.graph.input.append(onnx.helper.make_tensor_value_info(TARGET, TensorProto.FLOAT, [batch, classes]))
+    flat = emit.op("Reshape", [scores, emit.constant([batch, classes], np.int64)])
+    logs = emit.op("LogSoftmax", [flat], axis=1)
+    picked = emit.op("ReduceSum", [emit.op("Mul", [logs, TARGET]), emit.constant([0, 1], np.int64)], keepdims=0)
+    return emit.op("Mul", [picked, emit.constant([-1 / batch])])
+
+
+def contrast(emit: Emitter, scores: str, batch: int, classes: int) -> None:
+    """Make CONTRAST [1] an output: the standard deviation of `scores` over the classes, mean over the samples."""
+    flat = emit.op("Reshape", [scores, emit.constant([batch, classes], np.int64)])
+    across = emit.constant([1], np.int64)
+    centred = emit.op("Sub", [flat, emit.op("ReduceMean", [flat, across], keepdims=1)])
+    variance = emit.op("ReduceMean", [emit.op("Mul", [centred, centred]), across], keepdims=0)
+    everything = emit.constant([0], np.int64)
+    emit.output(emit.op("ReduceMean", [emit.op("Sqrt", [variance]), everything], CONTRAST, keepdims=1), [1])
+
+
+def match(layers: Sequence[Layer], mean: NDArray[np.float64], square: NDArray[np.float64]) -> float:
+    """How well moments (concatenated over `layers`) fit, from 0 to 1: 1 - the mean over layers of the mean over
+    channels of [min(1, |mean - m| / sqrt(v)) + min(1, |log(variance / v)|)] / 2.
+    """
+    per_layer, at = [], 0
+    for layer in layers:
+        part, alive = slice(at, at := at + len(layer.mean)), layer.alive
+        expected = layer.variance[alive]
+        variance = np.maximum(square[part] - np.square(mean[part]), 0)[alive]
+        off = np.minimum(1, np.abs(mean[part] - layer.mean)[alive] / np.sqrt(expected))
+        spread = np.minimum(1, np.abs(np.log(np.maximum(variance / expected, 1e-9))))
+        if alive.any():
+            per_layer.append(float(np.mean(off + spread)) / 2)
+    return 1 - float(np.mean(per_layer)) if per_layer else 0.0

@@ -1,0 +1,165 @@
+"""Inputs for a model whose data nobody gave: deep inversion where the model holds something of its data, pictures of
+shapes where it takes images and holds nothing, class spread for other classifiers, random inputs for the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import RequestError
+from ...model.model import Model
+from ...model.save import inline
+from ...model.shapes.nominal import concrete_shape
+from ...progress import Progress, silent
+from ...runtime import probe_inputs
+from ...runtime.session import SHORT, InputSpec, Session
+from .dead_leaves import KIND as PICTURES
+from .dead_leaves import leaves, takes_pictures
+from .deep_inversion import invert
+from .generated_text import words
+from .problem import CLASSES, Problem, UnsuitableError, pose
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Inputs made for a model.
+
+    Attributes:
+        feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
+            inputs disagree on it, gets one set of random inputs in its own shapes instead, or `count` sets `apart`.
+        kind: how they were made, to be shown to the user.
+        match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
+            (`objective.match`); None where nothing was matched.
+        seconds: time taken.
+        losses: the loss at every step, mean over the chunks; empty for random inputs.
+        note: why inputs are random, or why fewer steps were taken; '' otherwise.
+        apart: the first axis of `feeds` numbers sets of inputs that are run one by one, each in the model's own shapes.
+    """
+
+    feeds: dict[str, NDArray[Any]] = field(repr=False)
+    kind: str
+    match: float | None
+    seconds: float
+    losses: tuple[float, ...] = field(default=(), repr=False)
+    note: str = ""
+    apart: bool = False
+
+
+def synthesize(
+    model: Model,
+    *,
+    count: int = 128,
+    steps: int = 300,
+    pictures: int | None = None,
+    seed: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: str = SHORT["cpu"],
+    progress: Progress[Any] = silent,
+    seconds: float | None = None,
+) -> Synthetic:
+    """Make inputs on which the model behaves as it does on its own data, from the model alone.
+
+    Args:
+        count: samples.
+        steps: of Adam per chunk of samples.
+        pictures: samples, where these are pictures of shapes, which cost no steps (default: `count`).
+        seed: the same model, settings and seed give the same inputs on the same machine (if `seconds` does not cut in).
+        input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
+        provider: an onnxruntime execution provider.
+        seconds: a limit on the wall time of the descent; preparing the gradient comes on top.
+
+    Raises:
+        RequestError: a count or a number of steps below 1, or an input that is no numeric tensor.
+        ModelError: external data cannot be read.
+        Exception: what onnxruntime raises for a model that it cannot load.
+    """
+    if count < 1 or steps < 1:
+        raise RequestError(f"synthetic inputs need at least one sample and one step, not {count} and {steps}")
+    begin = time.perf_counter()
+    shapes = input_shapes or {}
+    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    written = words(model, specs, count, seed, shapes, provider, seconds)
+    if written is not None:
+        feeds, kind, note = written
+        return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
+    shown = _pictures(specs, pictures or count, seed, shapes)
+    reason = ""
+    for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
+        try:
+            problem = pose(model, specs, count, shapes, provider, apart, seed)
+            if problem.terms.goal is CLASSES and shown is not None:
+                break
+            found = invert(problem, count, steps, seed, seconds, progress)
+            if not all(np.isfinite(x).all() for x in found.x.values()):
+                raise UnsuitableError("the descent left the range of numbers")
+            feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
+        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+            continue
+        kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
+        return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
+    if shown is not None:
+        return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
+    feeds = _random(model, specs, count, seed, shapes)
+    return Synthetic(
+        feeds, probe_inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
+    )
+
+
+def _pictures(
+    specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]] | None:
+    """`count` pictures for a model of one input that takes such; None for another."""
+    if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None:
+        return None
+    spec = specs[0]
+    shape = (count, *concrete_shape(spec.shape, 1, shapes.get(spec.name))[1:])
+    if np.dtype(spec.dtype).kind != "f" or not takes_pictures(shape):
+        return None
+    return {spec.name: leaves(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}
+
+
+def _complete(
+    model: Model,
+    specs: Sequence[InputSpec],
+    problem: Problem,
+    found: Mapping[str, NDArray[Any]],
+    count: int,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[str, NDArray[Any]]:
+    """What was found with all other inputs beside it, for `count` samples, each input in its own type."""
+    own = {s.name: concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
+    others = [s for s in specs if s.name not in found]
+    beside = probe_inputs.probe(
+        others, batch=1, seed=seed, shapes=shapes, limits=probe_inputs.index_limits(model.graph)
+    )
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        if spec.name in found:
+            feeds[spec.name] = found[spec.name].astype(spec.dtype)
+        elif problem.apart:
+            feeds[spec.name] = np.stack([beside[spec.name]] * count)
+        else:
+            shape = (count, *own[spec.name][1:]) if own[spec.name] else ()
+            feeds[spec.name] = np.array(np.broadcast_to(beside[spec.name], shape))
+    return feeds
+
+
+def _random(
+    model: Model, specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, NDArray[Any]]:
+    """`count` random samples; one set in the model's own shapes where its inputs share no batch axis."""
+    limits = probe_inputs.index_limits(model.graph)
+    one = {s.name: concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
+    first = {shape[0] if shape else 0 for shape in one.values()}
+    if first != {1}:
+        return probe_inputs.probe(specs, batch=1, seed=seed, shapes=shapes, limits=limits)
+    return probe_inputs.probe(
+        specs, batch=count, seed=seed, shapes={name: (count, *shape[1:]) for name, shape in one.items()}, limits=limits
+    )

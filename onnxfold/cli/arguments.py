@@ -1,0 +1,202 @@
+"""The options of the command line: how they are called, what they say of themselves, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..errors import RequestError
+from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
+from ..options.options import DEFAULT_MAX_ERROR
+from ..options.preprocess import Preprocess
+from ..progress import announced, on_terminal, silent
+from .parsing import providers, shapes
+
+USAGE = """\
+onnxfold IN OUT [options]      make a smaller, faster model
+       onnxfold IN --inspect          show what can be folded, write nothing
+       onnxfold IN OUT --fuse mean    let layers share weights (add --help for more)
+       onnxfold layers IN             show which layers are alike, write no model
+       onnxfold sweep IN              show what several budgets gain and cost, write no model
+       onnxfold compare A B           measure two versions of a model against each other
+"""
+SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
+MAIN = f"""\
+Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
+Needs no training data. The result is measured against the original before it is written.
+
+  onnxfold in.onnx out.onnx                     safe: outputs on probe inputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
+  onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
+"""
+COMPARE = """\
+Runs two models with the same inputs and outputs on the same random inputs, and shows sizes,
+latencies and how far the outputs differ. The exit code is 1 if B has another interface, does not
+run or gives NaN; how large an error is good enough is for you to say.
+"""
+SWEEP = """\
+Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
+model. Samples and error curves are had once for all of them. The errors are measured on samples
+that nothing was fitted on. Marked is the knee of the curve of errors over arithmetic removed: the
+point furthest below its chord (Kneedle, Satopaa et al. 2011). Latencies are those of this machine.
+"""
+LAYERS = """\
+Ranks all pairs of layers that could share one weight (the same operator, weights of one shape) by
+how far they are apart: 0 for equal ones. Layers are brought together first, by permuting inner
+channels, which changes no output.
+"""
+FUSE = f"""\
+Lets layers that are alike share one weight, which is stored once: the file shrinks, the arithmetic
+stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
+before so that layers match; the shared weights and what follows them are fitted to the original.
+
+  onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
+  onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
+  onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
+"""
+CODES = """\
+exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
+3 unreadable model; 4 nothing to fold; 5 not quantised; 70 a bug in onnxfold; 130 interrupted
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for what is wrong, and no guessing of options from their first letters."""
+
+    def __init__(self, prog: str, usage: str, description: str) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=100)
+        super().__init__(
+            prog, usage=usage, description=description, epilog=CODES, formatter_class=layout, allow_abbrev=False,
+            add_help=False,
+        )  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"onnxfold: {one_line(message)} (try --help)\n")
+
+
+def names_of(given: Sequence[str]) -> set[str]:
+    """The long options that are given."""
+    end = given.index("--") if "--" in given else len(given)
+    return {argument.partition("=")[0] for argument in given[:end]}
+
+
+def add_likeness(group: argparse._ArgumentGroup) -> None:
+    """How layers are compared."""
+    known = ", ".join(m.value for m in Metric)
+    group.add_argument(
+        "--metric", metavar="M", choices=[m.value for m in Metric], default=DEFAULT_METRIC.value,
+        help=f"how alike layers are: {known} (default {DEFAULT_METRIC.value})",
+    )  # fmt: skip
+    group.add_argument("--whole-blocks", action="store_true", help="whole residual blocks, not single layers")
+
+
+def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which channels may be folded."""
+    what = parser.add_argument_group("which channels")
+    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
+    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
+    what.add_argument(
+        "--fold-heads", action="store_true", help="also heads of key-value caches: inputs and outputs change shape"
+    )
+    what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
+    return what
+
+
+def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
+    """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
+    how = parser.add_argument_group("how")
+    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
+    if channels:
+        how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
+    if repair:
+        how.add_argument(
+            "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
+            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+        )  # fmt: skip
+    how.add_argument(
+        "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
+        help="fast (seconds, from weights alone), balanced, best",
+    )  # fmt: skip
+    how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
+    how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
+    how.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
+    if channels:
+        how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
+        how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
+    return how
+
+
+def add_large(parser: argparse.ArgumentParser) -> None:
+    """For models that are not loaded whole."""
+    large = parser.add_argument_group("large models (docs/large-models.md)")
+    large.add_argument("--max-memory", metavar="SIZE", help="like 4G: what takes more to run is never loaded whole")
+    large.add_argument("--resume", action="store_true", help="go on from what an interrupted run has merged")
+    large.add_argument("--jobs", metavar="N", type=int, default=1, help="merge N groups at a time (default 1)")
+    large.add_argument("--scheduler", metavar="ADDRESS", default="", help="a Dask cluster: its workers merge groups")
+
+
+def add_refining(how: argparse._ArgumentGroup) -> None:
+    """What follows a fold or a fusion."""
+    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
+    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size; 800 at most)")
+    how.add_argument("--quantize", action="store_true", help="then INT8, by onnxruntime, with the same inputs")
+
+
+def refined(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of what follows a fold or a fusion. Raises RequestError."""
+    if options.steps is not None and not options.refine:
+        raise RequestError("--steps is for --refine: give both, or neither")
+    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize}
+
+
+def manner(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that `fold` and `sweep` share."""
+    return {
+        **sampling(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
+        "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
+        "threads": options.threads, "fold_heads": options.fold_heads, "announce": None if options.quiet else announced,
+    }  # fmt: skip
+
+
+def sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that all share who look at samples."""
+    return {
+        "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
+        "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
+        "input_shapes": shapes(options.input_shape), "providers": providers(options.providers),
+        "seed": options.seed, "progress": silent if options.quiet else on_terminal,
+    }  # fmt: skip
+
+
+def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argparse._ArgumentGroup:
+    """Where to measure, and what to print."""
+    measure = parser.add_argument_group("measuring")
+    measure.add_argument(
+        "--input-shape", metavar="NAME:D,D,...", action="append", default=[],
+        help="shape of an input that the model leaves open, like image:1,3,224,224",
+    )  # fmt: skip
+    measure.add_argument("--providers", metavar="P,P", help="where to run: cpu,cuda (default: cpu, and cuda if there)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
+    if verbose:
+        output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
+    output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return output
+
+
+def add_last(output: argparse._ArgumentGroup) -> None:
+    """Help and version."""
+    output.add_argument("-h", "--help", action="help", help="show this help and exit")
+    output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
+
+
+def one_line(text: str) -> str:
+    """`text` in one line that cannot steer a terminal (names in a model may hold anything)."""
+    joined = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)

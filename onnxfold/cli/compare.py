@@ -1,0 +1,27 @@
+"""``onnxfold compare A B``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..api import compare
+from .arguments import COMPARE, Parser, add_common, add_last
+from .output import _check_report, _show
+from .parsing import providers, shapes
+
+
+def _compare(given: Sequence[str]) -> int:
+    parser = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
+    parser.add_argument("before", metavar="A", type=Path, help="the model to measure against")
+    parser.add_argument("after", metavar="B", type=Path, help="the other one")
+    output = add_common(parser)
+    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the random inputs (default 0)")
+    add_last(output)
+    options = parser.parse_args(given)
+    _check_report(options.report, options.before, options.after)
+    report = compare(
+        options.before, options.after, input_shapes=shapes(options.input_shape),
+        providers=providers(options.providers), seed=options.seed,
+    )  # fmt: skip
+    return _show(report, options)

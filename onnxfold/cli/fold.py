@@ -1,0 +1,83 @@
+"""``onnxfold IN OUT`` and ``onnxfold IN --inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..api import fold, inspect
+from ..errors import RequestError, ValidationError
+from ..report.fold_report import FoldReport
+from .arguments import (
+    MAIN,
+    USAGE,
+    Parser,
+    add_common,
+    add_how,
+    add_large,
+    add_last,
+    add_refining,
+    add_which,
+    manner,
+    refined,
+)
+from .output import _check_report, _show
+from .parsing import ratios, shapes, size_of
+
+
+def _fold(given: Sequence[str]) -> int:
+    parser = Parser("onnxfold", USAGE, MAIN)
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="the file to write")
+    budget = parser.add_argument_group("how much (one of these; none: the safe default above)")
+    budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
+    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
+    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
+    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
+    budget.add_argument(
+        "--target-latency", metavar="F", type=float,
+        help="share of the latency to keep, measured here: it depends on the machine",
+    )  # fmt: skip
+    budget.add_argument(
+        "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
+    )
+    budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
+    budget.add_argument(
+        "--group-ratio", metavar="REGEX=R", action="append", default=[],
+        help="another --ratio for these groups; without --ratio, only they shrink",
+    )  # fmt: skip
+    what = add_which(parser)
+    what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
+    how = add_how(parser)
+    how.add_argument(
+        "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
+    )
+    add_refining(how)
+    add_large(parser)
+    output = add_common(parser)
+    output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
+    add_last(output)
+    options = parser.parse_args(given)
+    _check_report(options.report, options.input, options.output)
+    if options.inspect:
+        report = inspect(
+            options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
+            input_shapes=shapes(options.input_shape),
+        )  # fmt: skip
+        return _show(report, options)
+    if options.output is None:
+        raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
+    try:
+        result = fold(
+            options.input, options.output, ratio=options.ratio, target_params=options.target_params,
+            target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
+            max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
+            **refined(options), external_data=options.save_as_external_data, group_ratios=ratios(options.group_ratio),
+            max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
+            scheduler=options.scheduler, resume=options.resume, **manner(options),
+        )  # fmt: skip
+    except ValidationError as error:
+        if isinstance(error.report, FoldReport):
+            _show(error.report, options)
+        raise
+    return _show(result.report, options)

@@ -1,0 +1,69 @@
+"""What is written behind options on the command line, as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import RequestError
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def size_of(text: str) -> int:
+    """4G, 500M or a number of bytes. Raises RequestError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if not found or not (size := int(float(found[1]) * _UNITS[found[2].upper()])):
+        raise RequestError(f"--max-memory wants a size like 4G or 500M, not '{text}'")
+    return size
+
+
+def providers(text: str | None) -> list[str] | None:
+    """Names between commas; None for None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Numbers between commas. Raises RequestError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
+
+
+def ratios(given: Sequence[str]) -> dict[str, float]:
+    """{REGEX: R} of texts like REGEX=R. Raises RequestError."""
+    found = {}
+    for text in given:
+        pattern, equals, share = text.rpartition("=")
+        try:
+            found[pattern] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not pattern:
+            raise RequestError(f"--group-ratio wants REGEX=R (like 'layers.7.*mlp=0.5'), not '{text}'")
+    return found
+
+
+def shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """{NAME: dimensions} of texts like NAME:D,D,... Raises RequestError."""
+    found = {}
+    for text in given:
+        name, colon, dims = text.rpartition(":")
+        try:
+            found[name] = tuple(int(d) for d in dims.replace("x", ",").split(","))
+        except ValueError:
+            colon = ""
+        if not colon or not name:
+            raise RequestError(f"--input-shape wants NAME:D,D,... (like image:1,3,224,224), not '{text}'")
+    return found
+
+
+def dashes(arguments: Sequence[str]) -> list[str]:
+    """Long options may be written with underscores."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    dashed = []
+    for argument in arguments[:end]:
+        name, equals, value = argument.partition("=")
+        dashed.append(name.replace("_", "-") + equals + value if name.startswith("--") else argument)
+    return [*dashed, *arguments[end:]]

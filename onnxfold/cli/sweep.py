@@ -1,0 +1,30 @@
+"""``onnxfold sweep IN``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..api import sweep
+from ..options.choices import SHARES
+from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_which, manner
+from .output import _check_report, _Console, _keep_report
+from .parsing import numbers
+
+
+def _sweep(given: Sequence[str]) -> int:
+    parser = Parser("onnxfold sweep", "onnxfold sweep IN [options]", SWEEP)
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    default = ",".join(f"{share:g}".lstrip("0") for share in SHARES)
+    parser.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
+    add_which(parser)
+    add_how(parser)
+    add_last(add_common(parser, verbose=False))
+    options = parser.parse_args(given)
+    _check_report(options.report, options.input)
+    at = SHARES if options.at is None else numbers("--at", options.at)
+    report = sweep(options.input, at=at, **manner(options))
+    if not options.quiet:
+        report.print(_Console())
+    _keep_report(report, options.report)
+    return 0 if report.passed else 1

@@ -1,0 +1,130 @@
+"""What a candidate weighs and how fast it is, measured while the fold is still being decided."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from ..errors import RequestError
+from ..model.model import Model
+from ..model.save import inline, size_written
+from ..runtime.probe_inputs import first
+from ..runtime.session import Feeds, Session, brief, short
+
+LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, both models together
+LATENCY_RUNS = (3, 1000)  # at least and at most, per model
+TURN = (3, 5)  # untimed and timed runs before the other model's turn; measured: single runs in turn are off by 4x
+SLOWER = 1.02  # times the latency; below, a difference is noise
+
+
+def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
+    """One sample where the original takes a batch of one, else all of `given`. Runs both, so they are warm after it."""
+    single = first(given, 1)
+    try:
+        old.run(single)
+    except Exception:  # a fixed batch; onnxruntime's exceptions share no base class
+        single = dict(given)
+        old.run(single)
+    new.run(new.fitted(single))
+    return single
+
+
+def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]:
+    """Median latencies in ms of both models (warm already), run in turn so that a busy machine slows both alike.
+
+    Fast models take turns of several runs: the first of a turn pay for threads and caches that the other model had.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    fed = old.fitted(feeds), new.fitted(feeds)
+    least, most = LATENCY_RUNS
+    begin = time.perf_counter()
+    old.run(fed[0])
+    untimed, timed = TURN if (time.perf_counter() - begin) * 2 * sum(TURN) * least < LATENCY_SECONDS else (0, 1)
+    begin = time.perf_counter()
+    while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - begin < LATENCY_SECONDS):
+        for session, given, taken in zip((old, new), fed, times, strict=True):
+            for _ in range(untimed):
+                session.run(given)
+            for _ in range(timed):
+                start = time.perf_counter()
+                session.run(given)
+                taken.append((time.perf_counter() - start) * 1e3)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+AGREE = 1.05  # ratios of latencies that differ by less are one measurement
+MOST_PAIRS = 2  # of measurements, one in each order
+
+
+class Gauge:
+    """Measures versions of `model` against it: file sizes as `target` would be written, latencies on `provider`.
+
+    `provider` is None where there is none to time on, `feeds` makes what is timed. Nothing runs before it is asked for.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        target: Path,
+        external_data: bool,
+        provider: str | None,
+        feeds: Callable[[Session], Feeds],
+    ) -> None:
+        self._model, self._target, self._external = model, target, external_data
+        self._provider, self._feeds = provider, feeds
+
+    def size(self, proto: ModelProto) -> int:
+        """Bytes of the file that a version would be, external data included."""
+        return size_written(proto, self._model, self._target, self._external)
+
+    def latency(self, proto: ModelProto) -> float:
+        """The share of the original's median latency that a version takes, at batch 1 or the model's own.
+
+        Both run in turn, once with each of them first, and again while the ratios disagree; the median counts. Raises
+        RequestError where the original cannot be timed; what onnxruntime raises where the version cannot.
+        """
+        old, feeds = self._original
+        new = self._session(proto)
+        return latency_share(old, new, timing_feeds(old, new, feeds))
+
+    @cached_property
+    def _original(self) -> tuple[Session, Feeds]:
+        if self._provider is None:
+            raise RequestError("--target-latency has nothing to measure on: none of --providers is there")
+        try:
+            session = self._session(self._model.proto)
+            feeds = self._feeds(session)
+            session.run(feeds)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            where = short(self._provider)
+            raise RequestError(
+                f"--target-latency cannot be measured, the model does not run on {where}: {brief(error)}"
+            ) from error
+        return session, feeds
+
+    def _session(self, proto: ModelProto) -> Session:
+        assert self._provider is not None
+        return Session(inline(proto, self._model.folder, as_is=True).SerializeToString(), self._provider)
+
+
+def latency_share(old: Session, new: Session, feeds: Feeds) -> float:
+    """The latency of `new` over that of `old`: the median over measurements that let each of them go first."""
+    ratios: list[float] = []
+    for _ in range(MOST_PAIRS):
+        before, after = interleaved(old, new, feeds)
+        ratios.append(after / before)
+        after, before = interleaved(new, old, feeds)
+        ratios.append(after / before)
+        if _spread(ratios) <= AGREE:
+            break
+    return math.exp(float(np.median(np.log(ratios))))
+
+
+def _spread(ratios: Sequence[float]) -> float:
+    return max(ratios) / min(ratios)

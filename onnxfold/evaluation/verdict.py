@@ -1,0 +1,220 @@
+"""Validation: the folded model against the original, through onnxruntime, on every provider there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, ValueInfoProto
+
+from ..model.graph import impossible
+from ..model.kv_cache import Cache
+from ..runtime.session import Feeds, Session, brief, short
+from .latency import SLOWER, interleaved, timing_feeds
+from .metrics import OutputError, output_error
+
+
+@dataclass(frozen=True)
+class ProviderCheck:
+    """The comparison on one provider. `status`: "ok", "missing", "skipped" or "failed" (`message` says why).
+
+    Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model).
+    """
+
+    provider: str
+    status: str
+    message: str
+    latency_before_ms: float | None
+    latency_after_ms: float | None
+    outputs: tuple[OutputError, ...]
+
+    @property
+    def speedup(self) -> float | None:
+        """Latency before over latency after."""
+        if self.latency_before_ms is None or not self.latency_after_ms:
+            return None
+        return self.latency_before_ms / self.latency_after_ms
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verdict: `problems` is empty if the folded model is sound; `notes` are worth knowing but no failure."""
+
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    providers: tuple[ProviderCheck, ...]
+    inputs: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model may be used."""
+        return not self.problems
+
+    def noting(self, *notes: str) -> Check:
+        """The same verdict with these notes too, but for empty ones."""
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
+
+    @property
+    def worst(self) -> OutputError | None:
+        """The output with the largest relative L2 error on the first provider that ran."""
+        ran = next((p for p in self.providers if p.status == "ok" and p.outputs), None)
+        return max(ran.outputs, key=lambda o: o.relative_l2) if ran else None
+
+
+Loader = Callable[[str | Path | bytes, str], Session]
+
+
+def check(
+    before: Path | bytes,
+    after: Path | bytes,
+    feeds: Feeds | Callable[[Session], Feeds],
+    *,
+    providers: Sequence[str],
+    missing: Sequence[str] = (),
+    protos: tuple[ModelProto, ModelProto],
+    inputs: str,
+    latency: bool = True,
+    loader: Loader = Session,
+    too_large: bool = False,
+    in_float32: Callable[[], tuple[bytes, bytes]] | None = None,
+    caches: Sequence[Cache] = (),
+) -> Check:
+    """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
+
+    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain. In
+    `caches` the new model may have fewer heads; such outputs are not compared.
+
+    A provider that cannot start or fails while it runs gives its own verdict; the others still count. Where one does
+    not run the original, copies `in_float32` are compared, if there are any. A problem is: a changed interface, a file
+    the checker refuses, a model that runs no more, NaN where there was none.
+    """
+    heads = {name: cache.axis for cache in caches for name in (cache.past, cache.present)}
+    problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
+    notes, checks = list[str](), list[ProviderCheck]()
+    for provider in () if too_large else providers:
+        done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
+        if remark and done.status == "failed" and in_float32 is not None:
+            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
+            if copies.status == "ok":
+                why = done.message.removeprefix("original: ")
+                done, trouble = copies, flaw
+                remark = f"{short(provider)} does not run this bfloat16 model, so float32 copies were compared ({why})"
+        checks.append(done)
+        problems += [trouble] if trouble else []
+        notes += [remark] if remark else []
+    checks += [ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing]
+    if too_large:
+        notes.append("not run as a whole: it is too large for the memory there is")
+        checks += [ProviderCheck(p, "skipped", "too large to run here", None, None, ()) for p in providers]
+    elif not any(c.status == "ok" for c in checks):
+        notes.append("nothing was measured: no provider could run the original model")
+    return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
+
+
+def _one(
+    before: Path | bytes,
+    after: Path | bytes,
+    feeds: Feeds | Callable[[Session], Feeds],
+    provider: str,
+    latency: bool,
+    loader: Loader,
+    heads: Mapping[str, int],
+) -> tuple[ProviderCheck, str, str]:
+    """(comparison on one provider, the problem it shows or '', a note or '')."""
+    where = short(provider)
+    try:
+        old = loader(before, provider)
+        given = feeds(old) if callable(feeds) else feeds
+        expected = dict(zip(old.outputs, old.run(given), strict=True))
+    except Exception as error:
+        reason = f"original: {brief(error)}"
+        return _failed(provider, reason), "", f"{where}: {reason}"
+    try:
+        new = loader(after, provider)
+        found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
+        timing = timing_feeds(old, new, given) if latency else None
+    except Exception as error:
+        trouble = f"{where} runs the original but not the result: {brief(error)}"
+        return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
+    pairs = [
+        (name, np.asarray(a), np.asarray(found[name]))
+        for name, a in expected.items()
+        if name in found and _numeric(a) and _numeric(found[name])
+        if name not in heads or np.shape(a)[heads[name]] == np.shape(found[name])[heads[name]]
+    ]
+    trouble, remark = "", ""
+    for name, a, b in pairs:
+        if a.shape != b.shape:
+            reason = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}"
+            return _failed(provider, f"output '{name}' changed its shape"), reason, ""
+        if not np.isfinite(a.astype(np.float64)).all():
+            remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
+        elif not np.isfinite(b.astype(np.float64)).all():
+            trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
+    errors = tuple(output_error(name, a, b) for name, a, b in pairs)
+    times = interleaved(old, new, timing) if timing is not None else (None, None)
+    done = ProviderCheck(provider, "ok", "", times[0], times[1], errors)
+    if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
+        remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
+    return done, trouble, remark
+
+
+def _failed(provider: str, reason: str) -> ProviderCheck:
+    return ProviderCheck(provider, "failed", reason, None, None, ())
+
+
+def _numeric(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def _interface(before: ModelProto, after: ModelProto, heads: Mapping[str, int]) -> list[str]:
+    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same, but for axes in
+    `heads`."""
+    constants = {t.name for proto in (before, after) for t in proto.graph.initializer}
+    problems = []
+    for what, old, new in (
+        ("input", before.graph.input, after.graph.input),
+        ("output", before.graph.output, after.graph.output),
+    ):
+        signatures = [
+            [(v.name, _type(v, heads.get(v.name))) for v in values if what == "output" or v.name not in constants]
+            for values in (old, new)
+        ]
+        if signatures[0] != signatures[1]:
+            at = next((a or b for a, b in zip_longest(*signatures) if a != b), ("", None))
+            problems.append(f"the model's {what}s changed ('{at[0]}')")
+    return problems
+
+
+def _type(value: ValueInfoProto, skip: int | None) -> object:
+    """The type of an input or output without the names of its open dimensions, and without axis `skip`."""
+    if not value.type.HasField("tensor_type"):
+        return value.type.SerializeToString(deterministic=True)
+    declared = value.type.tensor_type
+    dims = [
+        d.dim_value if d.HasField("dim_value") and axis != skip else None for axis, d in enumerate(declared.shape.dim)
+    ]
+    return declared.elem_type, dims if declared.HasField("shape") else None
+
+
+def _impossible(proto: ModelProto) -> bool:
+    """Whether lengths are declared at which shape inference, part of the full check, may never end, or all ends."""
+    return any(impossible(value) for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info))
+
+
+def _checker(before: Path | bytes, after: Path | bytes, full: bool) -> list[str]:
+    """The (full) check of the result, unless the original does not pass it either."""
+
+    def refused(model: Path | bytes) -> str:
+        try:
+            onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
+        except Exception as error:  # ValidationError, InferenceError and bare RuntimeErrors alike
+            return brief(error)
+        return ""
+
+    reason = refused(after)
+    return [f"the ONNX checker refuses the folded model: {reason}"] if reason and not refused(before) else []

@@ -1,0 +1,1 @@
+"""The mathematics of folding: arrays in, merges out. Nothing here knows ONNX."""

@@ -1,0 +1,120 @@
+"""Merges: what becomes of the channels of one group, as two small matrices. Folding and pruning differ only here.
+
+Parameters that make channels become ``makes @ W`` along their axis, parameters that read channels ``reads @ W``
+(each row of `reads` adds up the columns it replaces). Source: Wang et al., ICLR 2025 (mean and sum); Saukh et al., ICLR
+2026 (pruning as the same projection with another matrix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from ..errors import RuleError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """n channels become k.
+
+    `keep` [k]: the old channels whose positions the new ones take, ascending. `labels` [n]: the new channel of every
+    old one, -1 for a dropped one. `makes`, `reads` [k, n]. `scales`: extra factors [k] for single making parameters, by
+    tensor name (recovery). `error`: the squared distance that the merge introduces in the features it was made from.
+    """
+
+    keep: Ints
+    labels: Ints
+    makes: csr_matrix = field(repr=False)
+    reads: csr_matrix = field(repr=False)
+    scales: Mapping[str, Floats] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        k, n = len(self.keep), len(self.labels)
+        if self.makes.shape != (k, n) or self.reads.shape != (k, n):
+            raise RuleError(f"a merge of {n} channels into {k} with matrices {self.makes.shape}, {self.reads.shape}")
+        if not (np.diff(self.keep) > 0).all() or not (self.labels[self.keep] == np.arange(k)).all():
+            raise RuleError("a merge must keep its channels in ascending order, each in its own cluster")
+
+    @property
+    def before(self) -> int:
+        """The number of channels before."""
+        return len(self.labels)
+
+    @property
+    def after(self) -> int:
+        """The number of channels after."""
+        return len(self.keep)
+
+    def scaled(self, tensor: str, factors: Floats) -> Merge:
+        """The same merge with `factors` [k] on the parameter `tensor`."""
+        return replace(self, scales=MappingProxyType({**self.scales, tensor: factors}))
+
+
+def folding(labels: NDArray[np.integer], error: float = 0.0) -> Merge:
+    """The merge of clusters: mean for what makes, sum for what reads.
+
+    Args:
+        labels: [n] cluster of every channel, 0..k-1, every cluster used; renumbered by first member.
+        error: inertia of the clustering.
+    """
+    _, first, canonical = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    canonical = rank[canonical.ravel()]
+    n, k = len(labels), len(first)
+    reads = csr_matrix((np.ones(n), (canonical, np.arange(n))), shape=(k, n))
+    sizes = np.bincount(canonical, minlength=k)
+    makes = csr_matrix((1.0 / sizes[canonical], (canonical, np.arange(n))), shape=(k, n))
+    return Merge(np.sort(first).astype(np.int64), canonical, makes, reads, error=error)
+
+
+def pruning(keep: NDArray[np.integer], channels: int, error: float = 0.0) -> Merge:
+    """The merge that drops all channels but `keep` [k]."""
+    kept = np.unique(np.asarray(keep, np.int64))
+    labels = np.full(channels, -1, np.int64)
+    labels[kept] = np.arange(len(kept))
+    select = csr_matrix((np.ones(len(kept)), (np.arange(len(kept)), kept)), shape=(len(kept), channels))
+    return Merge(kept, labels, select, select, error=error)
+
+
+def weighted(merge: Merge, weights: Floats) -> Merge:
+    """The same merge with the mean of what makes weighted by `weights` [n] (positive where a channel is merged)."""
+    kept = merge.labels >= 0
+    share = np.where(kept, weights, 0.0)
+    share = share / np.bincount(merge.labels[kept], share[kept], merge.after)[merge.labels]
+    members = np.flatnonzero(kept)
+    makes = csr_matrix((share[kept], (merge.labels[kept], members)), shape=merge.makes.shape)
+    return replace(merge, makes=makes)
+
+
+def rearranging(makes: csr_matrix, reads: csr_matrix) -> Merge:
+    """A merge that keeps every channel's place and recombines the parameters (permutation, duplication oracles)."""
+    n = makes.shape[0]
+    return Merge(np.arange(n), np.arange(n), makes, reads)
+
+
+def apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
+    """`matrix` along `axis`; with `blocks`, its blocks along `axis` of each part of axis 0."""
+    matrix = matrix.astype(array.dtype)
+    if blocks == 1:
+        moved = np.moveaxis(array, axis, 0)
+        flat = np.ascontiguousarray(moved.reshape(moved.shape[0], -1))
+        return np.moveaxis((matrix @ flat).reshape(matrix.shape[0], *moved.shape[1:]), 0, axis)
+    new, old = matrix.shape[0] // blocks, matrix.shape[1] // blocks
+    if new * blocks != matrix.shape[0]:
+        raise RuleError("the blocks of a grouped weight became unequal")
+    parts = np.split(array, blocks, axis=0)
+    return np.concatenate(
+        [apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1) for i, part in enumerate(parts)]
+    )

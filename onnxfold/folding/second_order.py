@@ -1,0 +1,205 @@
+"""Second-order selection: which channels to give up, when their readers are refitted to what is left.
+
+Block Optimal Brain Surgeon: with the inverse moments P = (H + lambda I)^-1 of a reader's inputs and its weights W,
+dropping the inputs J costs exactly tr(W_J P_JJ^-1 W_J') in squared output error after all other weights have been
+refitted (Hassibi and Stork 1993; Kurtic et al., ZipLM, 2023, for structures). Channels go one by one, the cheapest for
+all readers together first, so one run gives the error for every width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from .blas import one_thread
+from .ridge import damping
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
+
+_AHEAD = 8  # a round looks exactly at the cheapest eighth (at least _LEAST), then updates the large matrices once
+_LEAST = 24
+_SINGLE = 1024  # inputs; wider readers are computed in single precision: half the time, and only ranks depend on it
+_SLACK = 0.05  # a round goes on while the cheapest it sees costs at most this much more than the cheapest it does not
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """One reader of the channels: `moments` [d, d] of its centred inputs, `weights` [outputs, d], `columns` [n, b] the
+    inputs that belong to every channel (-1 for one that it does not read: each part of a grouped convolution is a
+    reader of its own), and the `energy` that its squared error is divided by."""
+
+    moments: Floats
+    weights: Floats
+    columns: Ints
+    energy: float
+
+    @property
+    def read(self) -> Ints:
+        """The channels that it reads."""
+        return np.flatnonzero(self.columns[:, 0] >= 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Elimination:
+    """`order` [m]: channels, the first to go first. `errors` [m + 1]: the error when so many are gone, summed over the
+    readers, each relative to its energy."""
+
+    order: Ints
+    errors: NDArray[np.float64]
+
+
+def eliminate(readers: Sequence[Reader], keep: int = 1, ridge: float = 1e-3, cells: Ints | None = None) -> Elimination:
+    """Drop channels one by one until `keep` are left.
+
+    `ridge` is relative to the mean of the diagonal of the moments. With `cells` [n] the channels go in rounds: one of
+    every cell before the next of any.
+    """
+    with one_thread(all(len(reader.moments) <= _SINGLE for reader in readers)):
+        return _eliminate(readers, keep, ridge, cells)
+
+
+def _eliminate(readers: Sequence[Reader], keep: int, ridge: float, cells: Ints | None) -> Elimination:
+    n = readers[0].columns.shape[0]
+    states = [_State(reader, ridge) for reader in readers]
+    left = np.arange(n)
+    order, errors = list[int](), [0.0]
+    allowed = _Rounds(n, cells)
+    while len(left) > keep:
+        scores = np.sum([state.scores(left) for state in states], axis=0)
+        open_ = allowed.open(left)
+        ranked = left[open_][np.argsort(scores[open_], kind="stable")]
+        ahead = ranked[: max(_LEAST, len(left) // _AHEAD)]
+        outside = np.sort(scores[open_])[len(ahead)] if len(ahead) < len(ranked) else np.inf
+        with one_thread():
+            gone, costs = _exactly(states, ahead, outside, len(left) - keep, allowed)
+        for state in states:
+            state.drop(gone)
+        order += gone
+        errors += list(errors[-1] + np.cumsum(costs))
+        left = left[~np.isin(left, gone)]
+    return Elimination(np.array(order, np.int64), np.maximum.accumulate(errors))
+
+
+class _Rounds:
+    """Which channels may go next when all cells shrink alike."""
+
+    def __init__(self, n: int, cells: Ints | None) -> None:
+        self.cells = np.zeros(n, np.int64) if cells is None else cells
+        self.count = int(self.cells.max()) + 1
+        self.gone = np.zeros(self.count, np.int64)
+
+    @property
+    def even(self) -> bool:
+        """Whether no round has begun."""
+        return bool(self.gone.min() == self.gone.max())
+
+    def open(self, left: Ints) -> NDArray[np.bool_]:
+        return np.asarray(self.gone[self.cells[left]] == self.gone.min())
+
+    def take(self, channel: int) -> None:
+        self.gone[self.cells[channel]] += 1
+
+
+def _exactly(
+    states: Sequence[_State], ahead: Ints, outside: float, most: int, allowed: _Rounds
+) -> tuple[list[int], list[float]]:
+    """Greedy among the channels `ahead`, as long as none outside is likely to be cheaper: scores seldom fall.
+
+    Begun in the middle of a round of the cells, it ends with that: nothing is known of the other cells' channels.
+    """
+    until = None if allowed.even else int(allowed.gone.min())
+    small = [state.part(ahead) for state in states]
+    gone, costs = list[int](), list[float]()
+    waiting = np.arange(len(ahead))
+    while len(waiting) and len(gone) < most and until in (None, allowed.gone.min()):
+        may = waiting[allowed.open(ahead[waiting])]
+        if not len(may):
+            break
+        scores = np.sum([part.scores(may) for part in small], axis=0)
+        best = int(np.argmin(scores))
+        if gone and scores[best] > outside * (1 + _SLACK):
+            break
+        chosen = int(may[best])
+        for part in small:
+            part.drop([chosen])
+        gone.append(int(ahead[chosen]))
+        costs.append(float(scores[best]))
+        allowed.take(gone[-1])
+        waiting = waiting[waiting != chosen]
+    return gone, costs
+
+
+class _State:
+    """The inverse moments and the weights of one reader, without the inputs of the channels that went."""
+
+    def __init__(self, reader: Reader, ridge: float) -> None:
+        d = len(reader.moments)
+        kind: type[np.floating[Any]] = np.float32 if d > _SINGLE else np.float64
+        self.inverse: Floats = _inverse(reader.moments, damping(reader.moments, ridge), kind)
+        self.weights: Floats = np.array(reader.weights, kind)
+        self.columns = reader.columns
+        self.energy = max(reader.energy, 1e-30)
+
+    def scores(self, channels: Ints) -> NDArray[np.float64]:
+        """What dropping each of `channels` costs, relative to the energy."""
+        mine = self.columns[channels, 0] >= 0
+        out = np.zeros(len(channels))
+        if not mine.any():
+            return out
+        at = self.columns[channels[mine]]
+        own = self.inverse[at[:, :, None], at[:, None, :]]
+        weights = self.weights[:, at].transpose(1, 2, 0)  # [channels, b, outputs]
+        solved: Floats = np.linalg.solve(own, weights)
+        out[mine] = np.maximum(np.einsum("cbo,cbo->c", weights, solved), 0.0) / self.energy
+        return out
+
+    def part(self, channels: Ints) -> _State:
+        """The same for these channels alone, numbered from 0; good as long as no other one goes."""
+        columns = self.columns[channels]
+        mine = columns[:, 0] >= 0
+        at = columns[mine].ravel()
+        part = object.__new__(_State)
+        part.inverse, part.weights = self.inverse[np.ix_(at, at)], self.weights[:, at]
+        part.columns = np.full(columns.shape, -1)
+        part.columns[mine] = np.arange(len(at)).reshape(-1, columns.shape[1])
+        part.energy = self.energy
+        return part
+
+    def drop(self, channels: Sequence[int]) -> None:
+        """Refit the weights without these channels."""
+        at = self.columns[list(channels)].ravel()
+        at = at[at >= 0]
+        if not len(at):
+            return
+        rows = self.inverse[at]
+        factor = np.linalg.solve(self.inverse[np.ix_(at, at)], rows)
+        self.weights = self.weights - self.weights[:, at] @ factor
+        self.inverse -= rows.T @ factor
+        alive = np.ones(len(self.inverse), bool)
+        alive[at] = False
+        self.inverse, self.weights = self.inverse[np.ix_(alive, alive)], self.weights[:, alive]
+        renumbered = (np.cumsum(alive) - 1)[self.columns]  # those of dropped channels are never read again
+        self.columns = np.where(self.columns >= 0, renumbered, -1)
+
+
+def _inverse(moments: Floats, ridge: float, kind: type[np.floating[Any]]) -> Floats:
+    """(moments + ridge I)^-1, with a larger ridge where that has no Cholesky factor."""
+    factor, invert = (lapack.spotrf, lapack.spotri) if kind is np.float32 else (lapack.dpotrf, lapack.dpotri)
+    for _ in range(8):
+        damped = np.array(moments, kind, order="F")
+        damped[np.diag_indices(len(damped))] += ridge
+        lower, failed = factor(damped, lower=1, overwrite_a=1)
+        if not failed:
+            inverse, failed = invert(lower, lower=1, overwrite_c=1)
+        if not failed:
+            upper = np.triu_indices(len(inverse), 1)
+            inverse[upper] = inverse.T[upper]
+            return np.ascontiguousarray(inverse)
+        ridge *= 10
+    raise FloatingPointError("the moments of a reader's inputs are not positive semidefinite")

@@ -1,6 +1,0 @@
-"""INT8 after a compression: onnxruntime's static quantisation, and what it gains and costs."""
-
-from .chain import Step, check_quantisable, narrowed, quantise
-from .report import QuantisationReport
-
-__all__ = ["QuantisationReport", "Step", "check_quantisable", "narrowed", "quantise"]

@@ -1,0 +1,285 @@
+"""A frozen, read-only view of an ONNX graph. The only module that imports onnx-graphsurgeon.
+
+onnx-graphsurgeon reads a *skeleton* of the user's model (a copy without the weights and without what it cannot
+carry), so nothing it loses or corrupts can reach the file that is written: edits are patched into the proto itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
+
+from ..errors import ModelError
+from .subgraphs import DEFAULT_DOMAINS, captured_by_closed, every_initializer, every_node, opened, subgraphs
+
+gs.logger.G_LOGGER.severity = logging.CRITICAL
+
+Dim = int | str | None
+TIMES = " by "  # "N by 8": a length that is 8 times an open one, and 8 positions that come again and again
+MICROSOFT = "com.microsoft"
+# What onnxruntime has in the default domain although onnx does not, and the opset from which onnx does.
+OWN_OPERATORS = {"SimplifiedLayerNormalization": 1000, "LayerNormalization": 17}
+LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
+_GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
+
+
+class Names(Protocol):
+    """What knows whether a tensor is one of its own, as a model's constants do."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+
+def period(dim: Dim) -> int | None:
+    """How many positions come again and again along a dimension that is known to be a multiple of so many.
+
+    >>> period("N by 8")
+    8
+    """
+    return int(dim.rsplit(TIMES, 1)[1]) if isinstance(dim, str) and TIMES in dim else None
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's name, shape (None: rank unknown; a str or None dimension: not fixed) and onnx element type."""
+
+    name: str
+    shape: tuple[Dim, ...] | None
+    dtype: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node. `index` is its position in `every_node`; absent inputs are ''. `captures` are outer tensors that its
+    bodies use, where their nodes are not in the graph themselves."""
+
+    index: int
+    op: str
+    domain: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any]
+    captures: tuple[str, ...]
+    version: int
+
+    @property
+    def label(self) -> str:
+        """The node's name, or its type and position where it has none."""
+        return self.name or f"{self.op}#{self.index}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The main graph and its `opened` bodies: nodes in file order, bodies last, tensors by name, who makes and reads
+    each tensor. `borders` says of a tensor why it is where a body begins or ends."""
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, TensorInfo]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    producer: Mapping[str, int] = field(repr=False)
+    consumers: Mapping[str, tuple[int, ...]] = field(repr=False)
+    borders: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    def tensor(self, name: str) -> TensorInfo:
+        """The tensor called `name`; one that shape inference could not reach has no shape."""
+        return self.tensors.get(name) or TensorInfo(name, None, TensorProto.UNDEFINED)
+
+
+def skeleton(
+    proto: ModelProto, input_shapes: Mapping[str, Sequence[Dim]] | None = None, keep: int = 1024
+) -> ModelProto:
+    """A copy of `proto` without weights: initializers over `keep` integers or 16 floats become typed inputs.
+
+    `input_shapes` replaces the declared shapes of graph inputs. Metadata is left out; functions and nodes stay.
+    """
+    out = ModelProto(ir_version=max(proto.ir_version, 4))
+    out.opset_import.extend(proto.opset_import)
+    out.functions.extend(proto.functions)
+    graph = out.graph
+    graph.name = proto.graph.name or "graph"
+    graph.node.extend(proto.graph.node)
+    graph.output.extend(proto.graph.output)
+    initialised = {t.name for t in proto.graph.initializer}
+    initialised |= {t.values.name for t in proto.graph.sparse_initializer}
+    graph.value_info.extend(v for v in proto.graph.value_info if v.name not in initialised)  # weights know their shape
+    for value in proto.graph.input:
+        if value.name in initialised:
+            continue
+        graph.input.append(value)
+        if input_shapes and value.name in input_shapes:
+            _set_shape(graph.input[-1], input_shapes[value.name])
+            # declared intermediate shapes may contradict the given one: let inference find them again
+            del graph.value_info[:]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        for dim in impossible(value):
+            dim.ClearField("dim_value")
+    for tensor in proto.graph.initializer:
+        size = 1
+        for d in tensor.dims:
+            size *= d
+        integer = tensor.data_type in (TensorProto.INT64, TensorProto.INT32)
+        if size <= (keep if integer else 16) and tensor.data_location != TensorProto.EXTERNAL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    for sparse in proto.graph.sparse_initializer:
+        graph.input.append(onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims))
+    return plain_domains(out)
+
+
+def plain_domains(proto: ModelProto) -> ModelProto:
+    """`proto`, or a copy that onnx's checker and inference take too, where onnxruntime is more generous: without
+    "ai.onnx" spelled out in nodes, and with onnxruntime's own operators of the default domain in com.microsoft."""
+    opset = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    if not any(node.domain == "ai.onnx" or _is_own(node, opset) for node in _all_nodes(proto)):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for node in _all_nodes(copy):
+        if _is_own(node, opset):
+            node.domain = MICROSOFT
+        elif node.domain == "ai.onnx":
+            node.ClearField("domain")
+    if all(o.domain != MICROSOFT for o in copy.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+    return copy
+
+
+def _is_own(node: NodeProto, opset: int) -> bool:
+    return node.domain in DEFAULT_DOMAINS and opset < OWN_OPERATORS.get(node.op_type, 0)
+
+
+def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    """Nodes of the graph and of functions, and those of bodies at any depth."""
+    waiting = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while waiting:
+        yield (node := waiting.pop())
+        waiting.extend(inner for body in subgraphs(node) for inner in body.node)
+
+
+def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    """Declared lengths that no tensor has: -1, which some exporters write for open ones, and absurdly large ones.
+
+    onnx's own inference ends the whole process where a Slice meets the former, and may count up to the latter.
+    """
+    return [d for d in value.type.tensor_type.shape.dim if not 0 <= d.dim_value <= LONGEST]
+
+
+def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
+    """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
+    versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
+    nodes, producer, readers = [], {}, dict[str, list[int]]()
+    bodies = opened(model)
+    borders: dict[str, str] = {}
+    for body in bodies:
+        op = body.holder.op_type
+        borders.update((v.name, f"what {op} gives to its body") for v in body.graph.input)
+        borders.update((v.name, f"what {op} takes from its body") for v in body.graph.output)
+    for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):
+        inputs, outputs = tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs)
+        domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
+        nodes.append(
+            Node(
+                index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(proto)),
+                tuple(sorted(set(captured_by_closed(proto, bodies)))), versions.get(domain, 1),
+            )
+        )  # fmt: skip
+        producer.update(dict.fromkeys(filter(None, outputs), index))
+        for name in filter(None, dict.fromkeys(inputs)):
+            readers.setdefault(name, []).append(index)
+    return Graph(
+        tuple(nodes), _tensors(model, inferred or model), tuple(v.name for v in model.graph.input),
+        tuple(v.name for v in model.graph.output), MappingProxyType(producer),
+        MappingProxyType({name: tuple(at) for name, at in readers.items()}), MappingProxyType(borders),
+    )  # fmt: skip
+
+
+def reshaped(graph: Graph, model: ModelProto, inferred: ModelProto) -> Graph:
+    """The same view of `model`, a skeleton, with shapes from another inference."""
+    return replace(graph, tensors=_tensors(model, inferred))
+
+
+def _tensors(model: ModelProto, inferred: ModelProto) -> Mapping[str, TensorInfo]:
+    tensors = {}
+    shapes = inferred.graph
+    for value in [*shapes.input, *shapes.value_info, *shapes.output]:
+        if value.type.HasField("tensor_type"):
+            tensors[value.name] = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
+    for body in opened(model):
+        for value in [*body.graph.input, *body.graph.value_info, *body.graph.output]:
+            if value.type.HasField("tensor_type"):
+                info = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
+                tensors.setdefault(value.name, info)
+    for tensor in every_initializer(model):
+        tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
+    return MappingProxyType(tensors)
+
+
+def _import(model: ModelProto) -> Any:
+    """onnx-graphsurgeon's graph of a sanitised copy: only attributes and types that it is known to read faithfully."""
+    copy = ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(o for o in model.opset_import if o.domain != "ai.onnx")
+    if len(copy.opset_import) < len(model.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid("", max(o.version for o in model.opset_import)))
+    copy.graph.name = model.graph.name
+    for values, shown in ((model.graph.input, copy.graph.input), (model.graph.output, copy.graph.output)):
+        for value in values:
+            shown.add(name=value.name).type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in every_node(model):
+        clean = copy.graph.node.add(op_type=node.op_type, name=node.name)
+        clean.input.extend(node.input)
+        clean.output.extend(node.output)
+        clean.attribute.extend(a for a in node.attribute if _readable(a))
+    try:
+        return gs.import_onnx(copy)
+    except Exception as error:
+        raise ModelError(f"onnx-graphsurgeon cannot read this graph: {error}") from error
+
+
+def _readable(attribute: AttributeProto) -> bool:
+    if attribute.ref_attr_name or attribute.type not in _GS_ATTRIBUTES:
+        return False
+    return attribute.type in (AttributeProto.INT, AttributeProto.FLOAT) or bool(attribute.ints or attribute.floats)
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    """Attribute values as Python ones (strings decoded); graphs, tensors and references stay protos."""
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
+        value = onnx.helper.get_attribute_value(attribute)
+        values[attribute.name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return values
+
+
+def shape_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
+    """The declared shape of a tensor; None if it has none."""
+    return dims_of(value.type.tensor_type) if value.type.HasField("tensor_type") else None
+
+
+def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
+    """The dimensions of a tensor type; lengths that no tensor has count as open."""
+    if not kind.HasField("shape"):
+        return None
+    dims: list[Dim] = []
+    for d in kind.shape.dim:
+        if d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST:
+            dims.append(d.dim_value)
+        else:
+            name: str | bytes = d.dim_param  # protobuf gives bytes where it is no UTF-8 text
+            dims.append((name.decode() if isinstance(name, bytes) else name) or None)
+    return tuple(dims)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[Dim]) -> None:
+    kind = value.type.tensor_type.elem_type
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shape)))

@@ -1,0 +1,205 @@
+"""Loading: a path or a ModelProto becomes a checked, frozen `Model` whose weights are read only when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from ..errors import ModelError, RequestError
+from .constants import Constants
+from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors
+from .graph import Dim, Graph, plain_domains, read_graph, skeleton
+from .shapes.inference import consistent, negative
+from .shapes.resolve import probed, shaped
+from .subgraphs import captures
+
+Source = str | os.PathLike[str] | ModelProto
+Shapes = Mapping[str, Sequence[int]] | None
+
+
+def named(source: Source) -> str:
+    """What reports call a model."""
+    return "model" if isinstance(source, ModelProto) else os.fspath(source)
+
+
+PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the user gave it, never changed, and the view of it that the analysis reads.
+
+    `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
+    """
+
+    proto: ModelProto = field(repr=False)
+    graph: Graph = field(repr=False)
+    folder: Path | None
+    path: Path | None
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Every tensor of the main graph whose value is fixed in the file."""
+        return Constants(self.proto, self.graph, self.folder)
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the file, external data included."""
+        total = self.path.stat().st_size if self.path else self.proto.ByteSize()
+        return total + sum(external_length(t) for t in external_tensors(self.proto))
+
+    def data_files(self) -> set[Path]:
+        """The files that hold external data."""
+        if self.folder is None:
+            return set()
+        return {external_file(t, self.folder)[0] for t in external_tensors(self.proto)}
+
+
+def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """Read and check a model.
+
+    Args:
+        source: an .onnx file, or a ModelProto (with its weights inside it).
+        input_shapes: shapes to assume for graph inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``. A
+            length of 0 (of a cache without tokens) is what the model is run with; the dimension counts as open.
+
+    Raises:
+        ModelError: the file is missing, is no ONNX model, is refused by the ONNX checker, or has external data that
+            is missing, too short or outside the model's folder.
+        RequestError: `input_shapes` names an input that the model lacks, or has another rank.
+    """
+    if isinstance(source, ModelProto):
+        proto, path = source, None
+    else:
+        path = Path(source)
+        proto = _parse(path)
+    what = str(path) if path else "the model given"
+    try:
+        return _read(proto, path, what, input_shapes or {})
+    except UnicodeDecodeError as error:  # protobuf decodes strings when they are asked for
+        raise ModelError(f"{what} holds a name that is no UTF-8 text: export or download it again") from error
+
+
+def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
+    proto = _sorted(proto)
+    folder = path.absolute().parent if path else None
+    for tensor in every_tensor(proto):
+        check_tensor(tensor)
+    for tensor in external_tensors(proto):
+        if folder is None:
+            raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
+        external_file(tensor, folder)
+    _check(proto, path, what)
+    _check_shapes(proto, input_shapes, what)
+    bare = skeleton(proto, _with_open(proto, input_shapes))
+    if reason := negative(bare):
+        raise ModelError(
+            f"{what} cannot be run: {reason} (a kernel larger than what it is for): export the model again"
+        )
+    bare = consistent(bare)
+    graph = read_graph(bare)
+    constants = Constants(proto, graph, folder)
+    graph = shaped(graph, bare, constants)
+    fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
+    return Model(proto, probed(graph, proto, constants, fixed), folder, path)
+
+
+def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[Dim]]:
+    """`shapes`, with the declared open dimensions in place of lengths of 0."""
+    declared = {v.name: [d.dim_param or None for d in v.type.tensor_type.shape.dim] for v in proto.graph.input}
+    return {
+        name: [n or dim for n, dim in zip(shape, declared[name] or [None] * len(shape), strict=True)]
+        for name, shape in shapes.items()
+    }
+
+
+def _parse(path: Path) -> ModelProto:
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder: name the .onnx file in it")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist: check the path") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise ModelError(f"{path} is empty: export the model again")
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise ModelError(f"{path} is not an ONNX model, or is cut off: export or download it again") from None
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise ModelError(f"{path} holds no ONNX graph: is it an ONNX file?")
+    return proto
+
+
+def _sorted(proto: ModelProto) -> ModelProto:
+    """`proto`, or a copy with its nodes in topological order (onnxruntime takes any order, the checker does not)."""
+    made = {name for node in proto.graph.node for name in node.output if name}
+    waiting, order, done = list(range(len(proto.graph.node))), list[int](), set[str]()
+    needs = [
+        {name for name in (*node.input, *captures(node)) if name in made} for node in proto.graph.node
+    ]  # names from outside the graph are always there
+    while waiting:
+        ready = []
+        for index in waiting:
+            if needs[index] <= done:
+                ready.append(index)
+                done.update(proto.graph.node[index].output)
+        if not ready:
+            return proto  # a cycle: the checker says so
+        order += ready
+        taken = set(ready)
+        waiting = [index for index in waiting if index not in taken]
+    if order == list(range(len(order))):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.node[:]
+    copy.graph.node.extend(proto.graph.node[index] for index in order)
+    return copy
+
+
+def _check(proto: ModelProto, path: Path | None, what: str) -> None:
+    if not proto.HasField("graph"):
+        raise ModelError(f"{what} holds no ONNX graph")
+    try:
+        outside = next(external_tensors(proto), None) is not None
+        plain = plain_domains(proto)
+        if path is None or not (outside or proto.ByteSize() >= PROTOBUF_LIMIT):
+            onnx.checker.check_model(plain)
+        elif plain is proto:
+            onnx.checker.check_model(str(path))
+        else:  # the checker would read the file: it sees the graph without its weights instead
+            onnx.checker.check_model(skeleton(proto))
+    except Exception as error:  # the checker raises ValidationError, but also bare ValueError and RuntimeError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
+
+
+def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: str) -> None:
+    known = {v.name: v for v in proto.graph.input}
+    for name, shape in shapes.items():
+        if name not in known:
+            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}")
+        if not known[name].type.HasField("tensor_type"):
+            raise RequestError(f"input '{name}' is no tensor: it has no shape to give")
+        declared = known[name].type.tensor_type
+        if declared.HasField("shape") and len(declared.shape.dim) != len(shape):
+            raise RequestError(f"input '{name}' has {len(declared.shape.dim)} dimensions, not {len(shape)}")
+        if any(not 0 <= n < 2**31 for n in shape) or 0 in shape[:1]:
+            raise RequestError(
+                f"the shape of input '{name}' must have positive dimensions, not {list(shape)} (0 only for open ones "
+                "behind the first: caches without tokens)"
+            )
+        for axis, (dim, n) in enumerate(zip(declared.shape.dim, shape, strict=False)):
+            if dim.dim_value > 0 and dim.dim_value != n:
+                raise RequestError(f"axis {axis} of input '{name}' has length {dim.dim_value} in the model, not {n}")

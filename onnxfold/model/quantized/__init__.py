@@ -1,0 +1,1 @@
+"""Weights that a model stores as integers: how they are found, unpacked and packed again."""

@@ -1,0 +1,178 @@
+"""Shape inference by onnx: of whole models, of one node, and where declared shapes contradict it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ..graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
+from ..quantized.detect import packed_weight
+from ..subgraphs import captures, subgraphs
+
+_LIST = 1024  # numbers: longer constants give no shapes
+_ENDS = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
+# what can leave a length below 0: a window larger than what it moves over, negative pads
+_WINDOWED = (
+    "Conv", "ConvInteger", "QLinearConv", "FusedConv", "ConvTranspose", "DeformConv", "AveragePool", "MaxPool",
+    "LpPool", "QLinearAveragePool", "Pad",
+)  # fmt: skip
+_TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Split", "Range", "Pad")
+
+
+def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
+    """Shape inference with data propagation; a model it cannot handle comes back as it was.
+
+    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their makers.
+    """
+    if known:
+        nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
+        named = {name for n in nodes for name in n.output}
+        values = [(name, numpy_helper.from_array(np.asarray(value, order="C"))) for name, value in known.items()]
+        front = [onnx.helper.make_node("Constant", [], [name], value=v) for name, v in values if name not in named]
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        del copy.graph.node[:]
+        copy.graph.node.extend([*front, *nodes])
+        model = copy
+    try:
+        follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=follow)
+    except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
+        return model
+
+
+def negative(bare: ModelProto) -> str:
+    """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image), in words; '' if
+    there is none, or an input has length 0.
+
+    Where a Slice cuts such a tensor, inference ends the whole process, onnx's and onnxruntime's: so what leads to a
+    Slice is looked at without it first.
+    """
+    if any(d.HasField("dim_value") and d.dim_value < 1 for v in bare.graph.input for d in v.type.tensor_type.shape.dim):
+        return ""
+    stages = _stages(bare)
+    for last in sorted(set(stages)):
+        part = _undeclared(bare)
+        del part.graph.node[:]
+        part.graph.node.extend(n for n, stage in zip(bare.graph.node, stages, strict=True) if stage <= last)
+        for value in [*(inferred := infer_shapes(part).graph).value_info, *inferred.output]:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_value < 0:
+                    return f"'{value.name}' would be {dim.dim_value} long"
+    return ""
+
+
+def _stages(bare: ModelProto) -> list[int]:
+    """By node of the main graph: how many times windows, and then a Slice of what they give, lie before it. (Bodies and
+    functions may hold a Slice.)"""
+    functions = {(f.domain, f.name) for f in bare.functions}
+    stage_of, windowed, stages = dict[str, int](), set[str](), []
+    for node in bare.graph.node:
+        names = [*node.input, *captures(node)]
+        stage = max((stage_of.get(name, 0) for name in names), default=0)
+        seen = any(name in windowed and stage_of[name] == stage for name in names)
+        if seen and (node.op_type == "Slice" or (node.domain, node.op_type) in functions or any(subgraphs(node))):
+            stage, seen = stage + 1, False
+        stage_of.update((name, stage) for name in node.output)
+        windowed.update(node.output if seen or node.op_type in _WINDOWED else ())
+        stages.append(stage)
+    return stages
+
+
+def _undeclared(bare: ModelProto) -> ModelProto:
+    """A copy of `bare` that says the shapes of its inputs only."""
+    free = ModelProto()
+    free.CopyFrom(bare)
+    del free.graph.value_info[:]
+    for value in free.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return free
+
+
+def absurd(value: NDArray[Any], ends: Container[int] = _ENDS) -> bool:
+    """Whether integers are lengths that no tensor has, and none of `ends`, which stand for "to the end".
+
+    onnx's data propagation makes lists as long as they say.
+    """
+    large = np.abs(value.astype(np.float64)) > LONGEST if value.dtype.kind in "iu" else np.zeros(0, bool)
+    return bool(large.any()) and any(abs(int(v)) not in ends for v in value[large].ravel())
+
+
+def _absurd_constants(model: ModelProto) -> bool:
+    """Whether a constant of the main graph is `absurd`, or "to the end" where a length is asked for."""
+    integers = (TensorProto.INT64, TensorProto.INT32)
+    held = {t.name: t for t in model.graph.initializer if t.data_type in integers}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            held.update(
+                (node.output[0], a.t) for a in node.attribute if a.name == "value" and a.t.data_type in integers
+            )
+    lengths = {name for node in model.graph.node if node.op_type in _TAKE_LENGTHS for name in node.input}
+    short = {name: numpy_helper.to_array(t) for name, t in held.items() if math.prod(t.dims) <= _LIST}
+    return any(absurd(value, () if name in lengths else _ENDS) for name, value in short.items())
+
+
+def infer_node(
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]
+) -> dict[str, tuple[tuple[Dim, ...] | None, int]]:
+    """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
+
+    Empty where there is no schema for it, or inference fails.
+    """
+    if packed_weight(node) is not None:  # no operator of onnx, but like one
+        a = graph.tensor(node.inputs[0])
+        return {node.outputs[0]: (None if not a.shape else (*a.shape[:-1], node.attrs["N"]), a.dtype)}
+    types = {}
+    for name in filter(None, node.inputs):
+        info = graph.tensor(name)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+    try:
+        schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
+    except Exception:  # SchemaError, InferenceError, bare RuntimeErrors
+        return {}
+    return {
+        name: (dims_of(kind.tensor_type), kind.tensor_type.elem_type)
+        for name, kind in found.items()
+        if kind.HasField("tensor_type")
+    }
+
+
+def consistent(bare: ModelProto) -> ModelProto:
+    """`bare` (a skeleton) without declared shapes that contradict what its operators give; the rest fill gaps."""
+    graph = bare.graph
+    found = infer_shapes(_undeclared(bare)).graph
+    inferred = {v.name: shape_of(v) for v in [*found.value_info, *found.output]}
+    kept = [v for v in graph.value_info if _agree(shape_of(v), inferred.get(v.name))]
+    if len(kept) < len(graph.value_info):
+        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+    for value in graph.output:
+        if not _agree(shape_of(value), inferred.get(value.name)):
+            value.type.tensor_type.ClearField("shape")
+    return bare
+
+
+def _agree(declared: tuple[Dim, ...] | None, inferred: tuple[Dim, ...] | None) -> bool:
+    if declared is None or inferred is None:
+        return True
+    fits = all(
+        a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(declared, inferred, strict=False)
+    )
+    return fits and len(declared) == len(inferred)
+
+
+def contradiction(proto: ModelProto) -> str:
+    """Why strict shape inference refuses `proto`, in one line; '' if it does not."""
+    try:
+        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:  # InferenceError and bare RuntimeErrors alike
+        return " ".join(str(error).split())[:300] or type(error).__name__
+    return ""

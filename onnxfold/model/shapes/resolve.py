@@ -1,0 +1,173 @@
+"""The shapes of all tensors: inference, what the graph itself computes of shapes, and probing where inputs are open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from ..graph import TIMES, Dim, Graph, TensorInfo, reshaped, skeleton
+from ..quantized.detect import packed_weight
+from ..subgraphs import HOLDERS, every_initializer, every_node
+from .arithmetic import Fixed, ShapeValues
+from .contrib_ops import fused_shapes
+from .inference import consistent, infer_node, infer_shapes
+
+_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
+_SPATIAL, _OTHER = 64, 16  # strides divide these; times a prime, no two open dimensions are taken for each other
+_LIST = 1024  # numbers: longer constants give no shapes
+Shapes = Mapping[str, Sequence[int]]
+
+
+class Known(Fixed, Protocol):
+    """What inference needs of a model's constants."""
+
+    def small(self) -> dict[str, NDArray[Any]]: ...
+
+
+def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
+    """`graph`, a view of the skeleton `bare`, with all shapes that inference finds.
+
+    onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
+    known by then: it does not follow all that exporters compute of shapes, and gives up for good where it stops.
+    """
+    small = constants.small()
+    graph = reshaped(graph, bare, infer_shapes(bare, small))
+    tensors = dict(graph.tensors)
+    for name, how in filter(None, map(packed_weight, graph.nodes)):
+        if name in constants and tensors[name].shape == how.shape:
+            tensors[name] = TensorInfo(name, (how.n, how.k), tensors[name].dtype)  # as all but the file sees it
+    graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
+    data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
+    data.update((name, _tensor(value)) for name, value in small.items())
+    declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
+    values = ShapeValues(graph, constants, ())
+    for node, proto in zip(graph.nodes, every_node(bare), strict=True):
+        missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
+        if missing and node.op not in HOLDERS:
+            given = {name: data[name] for name in node.inputs if name in data}
+            for name in node.inputs:
+                found = values.list_for(name, node) if name else None
+                if found is not None:
+                    given[name] = _tensor(found)
+            for name, (shape, kind) in (infer_node(graph, node, proto, given) or fused_shapes(graph, node)).items():
+                if name in missing:
+                    tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
+        values.learn(node)
+    return graph
+
+
+def _tensor(value: NDArray[Any]) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(value, order="C"))
+
+
+def _dims(graph: Graph, name: str) -> tuple[Dim, ...]:
+    return graph.tensor(name).shape or (None,)
+
+
+def _filled(
+    found: tuple[Dim, ...] | None, more: tuple[Dim, ...] | None, declared: Collection[str]
+) -> tuple[Dim, ...] | None:
+    """`found`, with what `more` knows where it does not; `found` where they contradict each other."""
+    if found is None or more is None or len(found) != len(more):
+        return found if found is not None else more
+    return tuple(b if _unknown(a, declared) and b is not None else a for a, b in zip(found, more, strict=True))
+
+
+def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> Graph:
+    """`graph`, with shapes that inference cannot find while inputs are open: it is asked twice, at different lengths.
+
+    A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
+    dimension that it always equals, or a name of its own for the two lengths. `given` shapes are not varied.
+    """
+    names, once, again = _lengths(graph, constants, given)
+    declared = set(names.values())
+    if not names or not any(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)):
+        return graph
+    one, two = (
+        shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors for shapes in (once, again)
+    )
+    tensors = dict(graph.tensors)
+    names = {**_declared(graph, declared, one, two), **names}
+    for info in _used(graph):
+        if info.name in one and info.name in two:
+            shape = _joined(one[info.name].shape, two[info.name].shape, names)
+            kind = info.dtype or one[info.name].dtype
+            tensors[info.name] = TensorInfo(info.name, _filled(info.shape, shape, declared), kind)
+    return replace(graph, tensors=MappingProxyType(tensors))
+
+
+def _declared(
+    graph: Graph, declared: Collection[str], one: Mapping[str, TensorInfo], two: Mapping[str, TensorInfo]
+) -> dict[tuple[int, int], str]:
+    """Names of open dimensions by the two lengths tried, where the model itself says them of a tensor inside: of the
+    sum of past and new tokens, say."""
+    found = dict[tuple[int, int], str]()
+    for info in _used(graph):
+        trials = [tensors[info.name].shape or () for tensors in (one, two) if info.name in tensors]
+        for dim, *pair in zip(info.shape or (), *trials, strict=False) if len(trials) == 2 else ():
+            if isinstance(dim, str) and dim in declared and all(isinstance(length, int) for length in pair):
+                found.setdefault((pair[0], pair[1]), dim)
+    return found
+
+
+def _used(graph: Graph) -> Iterator[TensorInfo]:
+    names = dict.fromkeys([*graph.inputs, *(o for node in graph.nodes for o in node.outputs if o)])
+    return (graph.tensor(name) for name in names)
+
+
+def _unknown(dim: Dim, declared: Collection[str]) -> bool:
+    """Whether a dimension may be more than is known: open, and not called as one of the inputs'."""
+    return not isinstance(dim, int) and dim not in declared
+
+
+def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[int, int], str], Shapes, Shapes]:
+    """Names of the open input dimensions by the two lengths tried, and the shapes of both trials."""
+    symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
+    names: dict[tuple[int, int], str] = {}
+    trials: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+    for name in graph.inputs:
+        shape = graph.tensor(name).shape
+        if name in constants or name in given or shape is None or all(isinstance(d, int) for d in shape):
+            continue
+        for axis, dim in enumerate(shape):
+            key = (name, axis) if dim is None else dim
+            if isinstance(dim, int):
+                pair = dim, dim
+            else:
+                unit = 1 if axis == 0 else _SPATIAL if axis > 1 and len(shape) > 3 else _OTHER
+                at = 2 * len(symbols) % len(_PRIMES)
+                pair = symbols.setdefault(key, (unit * _PRIMES[at], unit * _PRIMES[at + 1]))
+                names.setdefault(pair, dim or f"{name}[{axis}]")
+            for trial, length in zip(trials, pair, strict=True):
+                trial.setdefault(name, []).append(length)
+    return names, *trials
+
+
+def _joined(
+    one: tuple[Dim, ...] | None, two: tuple[Dim, ...] | None, names: Mapping[tuple[int, int], str]
+) -> tuple[Dim, ...] | None:
+    """What two trials together say of a shape; None where they disagree on the rank."""
+    if one is None or two is None or len(one) != len(two):
+        return None
+    dims = list[Dim]()
+    for a, b in zip(one, two, strict=True):
+        if isinstance(a, int) and isinstance(b, int):
+            dims.append(a if a == b else names.get((a, b)) or _multiple(a, b, names) or f"{a}|{b}")
+        else:
+            dims.append(None)
+    return tuple(dims)
+
+
+def _multiple(a: int, b: int, names: Mapping[tuple[int, int], str]) -> str | None:
+    """Lengths that are the same multiple of an open one both times (heads beside the batch): "N by 8"."""
+    for (one, two), name in names.items():
+        if one and a % one == 0 and b % two == 0 and a // one == b // two and one != two:
+            return f"{name}{TIMES}{a // one}"
+    return None

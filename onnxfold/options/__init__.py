@@ -1,0 +1,1 @@
+"""What a user may ask for, as frozen, checked data. No input or output happens here."""

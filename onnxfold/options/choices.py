@@ -1,0 +1,114 @@
+"""The choices that have names: how channels are chosen, merges repaired, layers compared, time spent."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Clusterer(Enum):
+    """Who does the clustering."""
+
+    NATIVE = "native"
+    """The compiled core: Hartigan's k-means in Gram space."""
+
+    SKLEARN = "sklearn"
+    """scikit-learn's KMeans with ten restarts: the reference, much slower."""
+
+
+class Method(Enum):
+    """How channels are chosen."""
+
+    AUTO = "auto"
+    """With samples, for groups whose readers are linear, second-order selection; with the user's own, merging where
+    that leaves less measured error. Else folding."""
+
+    SECOND_ORDER = "second-order"
+    """Those go whose readers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""
+
+    FUNCTIONAL_FOLD = "functional-fold"
+    """k-means clusters of what channels do for their readers on samples are merged."""
+
+    FOLD = "fold"
+    """k-means clusters of weights are merged."""
+
+    PRUNE_L1 = "prune-l1"
+    """Channels with the smallest sum of absolute producing weights are dropped."""
+
+    PRUNE_L2 = "prune-l2"
+    """Channels with the smallest producing weights by Euclidean norm are dropped."""
+
+
+class Metric(Enum):
+    """How the distance of two layers is measured."""
+
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+    COSINE = "cosine"
+    CKA = "cka"
+    COVARIANCE = "covariance"
+    SPECTRUM = "spectrum"
+    KL = "kl"
+    WASSERSTEIN = "wasserstein"
+    EARTH_MOVER = "earth-mover"
+
+    ACTIVATIONS = "activations"
+    """Linear CKA between what the layers give; needs samples."""
+
+    REFIT = "refit"
+    """The error that one weight for both leaves at their outputs after least squares; needs samples."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it needs samples, not weights alone."""
+        return self in (Metric.ACTIVATIONS, Metric.REFIT)
+
+
+DEFAULT_METRIC = Metric.WASSERSTEIN
+
+
+class Fusion(Enum):
+    """How the shared weight comes about (O'Neill, Ver Steeg, Galstyan, arXiv 2007.14917)."""
+
+    MEAN = "mean"
+    """The mean of the layers' weights."""
+
+    MIX = "mix"
+    """Every number from one of the layers, by lot."""
+
+    FREEZE = "freeze"
+    """One layer's weights serve all: the one nearest to the others."""
+
+
+class Recovery(Enum):
+    """How much is repaired."""
+
+    AUTO = "auto"
+    """Least squares where samples can be had, else closed form."""
+
+    NONE = "none"
+    """The plain merge."""
+
+    CLOSED_FORM = "closed-form"
+    """From weights alone: Fold-AR where BatchNormalization is in the graph, else variance correction."""
+
+    STATISTICS = "statistics"
+    """With samples: means and variances of what the readers give are restored (REPAIR)."""
+
+    LEAST_SQUARES = "least-squares"
+    """With samples: the readers are refitted to the original's outputs."""
+
+
+class Effort(Enum):
+    """How much time may be spent."""
+
+    FAST = "fast"
+    """Seconds: weights only, no samples."""
+
+    BALANCED = "balanced"
+    """A few minutes at most: up to 512 synthetic samples, or the user's."""
+
+    BEST = "best"
+    """The same, descending up to ten times as long."""
+
+
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

@@ -1,0 +1,187 @@
+"""Refinement: the weights of a compressed model are trained on what the original says, without labels or a framework.
+
+The student's block outputs and outputs are drawn to the teacher's (Romero et al., FitNets, arXiv 1412.6550; Hinton et
+al., arXiv 1503.02531). Gradients are an ONNX graph that onnxruntime runs, Adam with cosine decay is ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from ...calibration.samples import Samples
+from ...evaluation.candidates import Trial
+from ...model.editable_weights import Weights
+from ...model.model import Model, load
+from ...model.save import inline
+from ...progress import Progress, Title, silent
+from ...runtime.autodiff.adam import Adam
+from ...runtime.session import SHORT, Session, brief
+from .batches import Pool
+from .block_targets import Counterparts
+from .problem import UnsuitableError, pose
+
+Floats = NDArray[np.float32]
+_SAME = Counterparts()
+RATE = 1e-3  # Adam's
+_RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
+_WARMUP = 20  # steps at least, or one in twenty; half of them at most
+_LOOKS = 16  # times that the error on inputs held back is measured
+_LOST, _SLOWER = 2.0, 0.25  # so many times the best error: back to the best weights, at a quarter of the rate
+_PATIENCE = 6  # of them in a row without a better one end it, in the second half: errors may rise at first
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What refining came to.
+
+    Attributes:
+        arrays: the new values by the name of the constant, in its own type of floats; empty where nothing was gained.
+        before, after: relative error of the outputs on the inputs held back; nan where it was not measured.
+        losses: at every step.
+        errors: (steps done, error on the inputs held back) wherever that was measured.
+        blocks: how many outputs of blocks were compared.
+        note: why nothing was refined, or why it ended early; '' otherwise.
+    """
+
+    arrays: Mapping[str, NDArray[Any]] = field(repr=False)
+    before: float
+    after: float
+    losses: tuple[float, ...] = field(default=(), repr=False)
+    errors: tuple[tuple[int, float], ...] = field(default=(), repr=False)
+    blocks: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def improved(self) -> bool:
+        """Whether there are better weights."""
+        return bool(self.arrays)
+
+
+def refine(
+    original: Model,
+    compressed: ModelProto,
+    samples: Samples,
+    *,
+    steps: int,
+    batch: int,
+    seed: int = 0,
+    pairs: Counterparts = _SAME,
+    provider: str = SHORT["cpu"],
+    progress: Progress[Any] = silent,
+) -> Refinement:
+    """Train the weights of `compressed` to do what `original` does.
+
+    Args:
+        original: the model before compression.
+        compressed: another version of it with the same inputs and outputs; what block outputs they share by name and
+            shape are compared too. It is not changed.
+        samples: to descend on (`fit`) and to measure on (`check`).
+        steps, batch: of Adam, and how many samples each takes at most.
+        seed: of the order and the augmentation of samples. The same gives the same values on the same machine.
+        pairs: what activations of `compressed` are of those of `original`.
+        provider: an onnxruntime execution provider, for the descent.
+
+    A model that cannot be refined gives a `Refinement` that says why, and no exception.
+    """
+    begin = time.perf_counter()
+    try:
+        found = _descend(original, compressed, samples, steps, batch, seed, pairs, provider, progress)
+    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+        found = Refinement({}, float("nan"), float("nan"), note=brief(error))
+    return replace(found, seconds=time.perf_counter() - begin)
+
+
+def refined(compressed: ModelProto, arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> ModelProto:
+    """A copy of `compressed` with these values. `folder`: where its external data is."""
+    return _written(compressed, load(inline(compressed, folder)), arrays)
+
+
+def _rate(x: Floats) -> float:
+    size = float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+    return min(RATE, _RELATIVE * size) if x.ndim > 1 and size > 0 else RATE
+
+
+def _written(proto: ModelProto, model: Model, arrays: Mapping[str, NDArray[Any]]) -> ModelProto:
+    """A copy of `proto` with these values, `model` being what it was loaded as."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    weights = Weights(copy, model)
+    for name, array in arrays.items():
+        weights.write(name, array)
+    return copy
+
+
+def _descend(
+    original: Model,
+    compressed: ModelProto,
+    samples: Samples,
+    steps: int,
+    batch: int,
+    seed: int,
+    pairs: Counterparts,
+    provider: str,
+    progress: Progress[Any],
+) -> Refinement:
+    if not samples.trusted:
+        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+    student = load(inline(compressed, original.folder))
+    trial = Trial(original, lambda _: samples.check)
+    before = trial.distance(student.proto)
+    if not np.isfinite(before):
+        raise UnsuitableError("the outputs cannot be compared on the inputs held back")
+    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
+    pool = Pool.of(samples.fit, specs, batch, samples.apart)
+    problem = pose(original, student, pool.shapes, pairs, provider)
+    values = {name: x.copy() for name, x in problem.start.items()}
+    warmup = min(0.5, max(0.05, _WARMUP / steps))
+    adam = {name: Adam(x, _rate(x), warmup=warmup) for name, x in values.items()}
+    best, kept, errors, losses, note = before, dict[str, Floats](), [(0, before)], list[float](), ""
+    looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
+    title = Title("refining")
+    batches = pool.draw(np.random.default_rng([seed, 2]))
+    for done in progress(title, range(1, steps + 1)):
+        loss, gradients = _mean([problem.evaluate(values, next(batches)) for _ in range(pool.together)])
+        if not np.isfinite(loss):
+            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            break
+        losses.append(loss)
+        for name, one in adam.items():
+            one.step(gradients[name], (done - 0.5) / steps)
+        title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
+        if done in looks:
+            errors.append((done, trial.distance(_written(student.proto, student, values))))
+            if errors[-1][1] < best:
+                best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
+            elif errors[-1][1] > _LOST * best:
+                for name, one in adam.items():
+                    values[name][...] = kept.get(name, problem.start[name])
+                    one.slow_down(_SLOWER)
+            elif 2 * done > steps and _hopeless([e for _, e in errors[1:]], best):
+                note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
+                break
+    if not kept and not note:
+        note = "it made nothing better on the inputs held back"
+    return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
+
+
+def _hopeless(errors: Sequence[float], best: float) -> bool:
+    """Whether the last `errors` are neither better than the `best` nor than those before them."""
+    late, early = errors[-_PATIENCE:], errors[:-_PATIENCE]
+    return min(late) > best and min(early, default=np.inf) <= min(late)
+
+
+def _mean(found: Sequence[tuple[float, dict[str, Floats]]]) -> tuple[float, dict[str, Floats]]:
+    """Losses and gradients of several feeds as of one."""
+    if len(found) == 1:
+        return found[0]
+    loss = sum(loss for loss, _ in found) / len(found)
+    return loss, {name: np.mean([one[name] for _, one in found], axis=0) for name in found[0][1]}

@@ -1,0 +1,122 @@
+"""The first pass of every command: load, analyze, say which groups may shrink, and refuse broken models."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..analysis.analyze import analyse
+from ..analysis.costs import costs
+from ..analysis.result import Analysis
+from ..errors import ModelError, NothingToFoldError, OnnxFoldError
+from ..evaluation.candidates import Trial
+from ..model.constants import FLOATS
+from ..model.model import Model, Shapes, Source, load, named
+from ..model.save import inline
+from ..model.shapes.inference import contradiction
+from ..model.subgraphs import every_initializer
+from ..options.options import Patterns
+from ..planning.memory import streamed
+from ..planning.subject import Subject
+from ..runtime.outputs import with_outputs
+from ..runtime.probe_inputs import index_limits, probe
+from ..runtime.session import Feeds, Session, brief
+
+
+def subject(
+    source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None, fold_heads: bool = False
+) -> Subject:
+    """Load and analyse a model that is to be folded, within `max_memory` bytes if that is given.
+
+    Raises ModelError, RequestError, NothingToFoldError.
+    """
+    model = load(source, shapes)
+    streams = streamed(model, max_memory)
+    _check_weights(model, streams)
+    analysis = analysed(model, fold_heads)
+    notes = notes_on(analysis, patterns)
+    chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
+    if not chosen:
+        raise NothingToFoldError(_nothing(model, analysis, any(patterns)))
+    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams, fold_heads)
+
+
+def analysed(model: Model, fold_heads: bool = False) -> Analysis:
+    """The analysis (`analyse`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
+    shapes which its tensors do not have, the model is to blame."""
+
+    try:
+        return analyse(model, fold_heads=fold_heads)
+    except OnnxFoldError:
+        raise
+    except Exception as error:
+        what = model.path or "the model given"
+        if reason := contradiction(model.proto) or _refusal(model):
+            blame = f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again"
+        elif reason := _false_shape(model):
+            blame = f"{what} cannot be analysed ({error}): {reason}: export the model again"
+        else:
+            raise  # a bug of ours
+        raise ModelError(blame) from error
+
+
+def _feeds(model: Model, session: Session) -> Feeds:
+    return probe(session.inputs, batch=2, limits=index_limits(model.graph))
+
+
+def _refusal(model: Model) -> str:
+    """Why onnxruntime does not run a model; '' if it does."""
+    try:
+        Trial(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        return brief(error)
+    return ""
+
+
+def _false_shape(model: Model) -> str:
+    """A tensor that has another shape when the model is run than the model says, in words; '' if there is none."""
+    main = model.graph.nodes[: len(model.proto.graph.node)]
+    names = [name for node in main for name in node.outputs if model.graph.tensor(name).shape is not None]
+    shown = inline(with_outputs(model.proto, names, model.graph), model.folder)
+    session = Session(shown.SerializeToString())
+    for name, value in zip(names, session.run(_feeds(model, session)), strict=True):
+        said, has = model.graph.tensor(name).shape or (), np.shape(value)
+        if len(said) != len(has) or any(isinstance(a, int) and a != b for a, b in zip(said, has, strict=True)):
+            return f"'{name}' has shape {list(has)}, not {list(said)} as the model says"
+    return ""
+
+
+def notes_on(analysis: Analysis, patterns: Patterns) -> dict[str, str]:
+    """Why groups are left out, by name."""
+    include, exclude = patterns
+    notes = {}
+    for group in analysis.groups:
+        names = (group.name, *group.makers)
+        if include and not any(p.search(name) for p in include for name in names):
+            notes[group.name] = "not included"
+        elif any(p.search(name) for p in exclude for name in names):
+            notes[group.name] = "excluded"
+    return notes
+
+
+def _check_weights(model: Model, streams: bool) -> None:
+    """Refuse NaN in weights, though not one alone: that is what a Where fills in, say.
+
+    Infinity is refused only where it would be merged: masks and bounds may hold it. Where a model is streamed, weights
+    outside its file are looked at when they are merged, or copied."""
+    for tensor in every_initializer(model.proto):
+        if tensor.data_type not in FLOATS or math.prod(tensor.dims) == 1:
+            continue
+        if streams and model.constants.outside(tensor.name) is not None:
+            continue
+        if (bad := np.isnan(model.constants.array(tensor.name))).any():
+            at = [int(i) for i in np.argwhere(bad)[0]]
+            raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
+
+
+def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
+    if analysis.groups and filtered:
+        return "no group matches --include and --exclude: --inspect lists their names"
+    reasons = "; ".join(r.kind + (f" ({r.channels} channels)" if r.channels else "") for r in analysis.refusals[:3])
+    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"

@@ -1,0 +1,106 @@
+"""From sets of layers to a fused model: align, fuse, fit the shared weights, then refit what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from ...analysis.analyze import analyse
+from ...analysis.result import Analysis
+from ...folding.merge import Merge
+from ...model.model import Model, load
+from ...model.save import inline
+from ...options.choices import Fusion
+from ...progress import Progress, silent
+from ...recovery.reconstruct import Refitted, refit_readers
+from ...runtime.session import Feeds
+from ...transform.edits import edits
+from ...transform.emit import emit
+from .alignment import aligned, permutations, seats
+from .joint_fit import joint, seen
+from .layers import Layer, layers
+from .tying import fused, tie_edits
+
+Floats = NDArray[np.float64]
+Shapes = Mapping[str, Sequence[int]] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """A model whose layers share weights.
+
+    `base` is the original as aligned: the same function, channels in another order. `changed` names the shared weights.
+    `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped). `moves`: how the
+    groups of the original were permuted.
+    """
+
+    base: Model
+    proto: ModelProto = field(repr=False)
+    changed: frozenset[str]
+    aims: Mapping[str, str] = field(default_factory=dict)
+    moves: Mapping[str, Merge] = field(default_factory=dict)
+    refitted: tuple[Refitted, ...] = ()
+
+
+def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge], shapes: Shapes) -> Model:
+    """The model with groups permuted; itself where nothing moves."""
+    if not moves:
+        return model
+    proto = emit(model, edits(model, analysis, moves))
+    if len(proto.graph.node) < len(model.proto.graph.node):  # what computed a weight that moved is gone
+        return load(inline(proto, model.folder), shapes)
+    return replace(model, proto=proto, path=None)
+
+
+def fuse_layers(
+    model: Model,
+    analysis: Analysis,
+    sets: Sequence[Sequence[Layer]],
+    how: Fusion,
+    *,
+    seed: int = 0,
+    shapes: Shapes = None,
+    feeds: Sequence[Feeds] | None = None,
+    align: bool = True,
+    bypass: Mapping[str, str] | None = None,
+    aims: Mapping[str, str] | None = None,
+) -> Fused:
+    """The layers of each of `sets` with one weight, `bypass`ed tensors skipped; with `feeds`, the shared weights are
+    those that serve all best on them. Raises what onnxruntime raises."""
+    moves = permutations(aligned(sets, model.constants.array, seats(analysis))) if align else {}
+    base = brought_together(model, analysis, moves, shapes)
+    now = {layer.key: layer for layer in layers(base)[0]}
+    here = [[now[layer.key] for layer in one] for one in sets]
+    known = seen(base, [layer for one in here for layer in one], feeds, seed) if feeds else {}
+    values = dict[str, Floats]()
+    for one in here:
+        weights = [base.constants.array(layer.weight).astype(np.float64) for layer in one]
+        value, node = fused(weights, how, seed), one[0].linear
+        if all(layer.key in known for layer in one):
+            best = joint([known[layer.key] for layer in one], node.matrix(value))
+            value = node.tensor(best.weight, one[0].shape)
+        values[one[0].weight] = value
+    changes = replace(tie_edits(base, here, values), bypass=bypass or {})
+    return Fused(base, emit(base, changes), frozenset(values), aims or {}, moves)
+
+
+def repaired(
+    fused: Fused,
+    feeds: Sequence[Feeds],
+    changed: frozenset[str] = frozenset(),
+    seed: int = 0,
+    progress: Progress[Any] = silent,
+) -> Fused:
+    """With all that follows a shared weight (or another tensor that `changed`) refitted to the original, in order."""
+    proto = ModelProto()
+    proto.CopyFrom(fused.proto)
+    done = refit_readers(
+        fused.base, analyse(fused.base), {}, proto, feeds, changed=fused.changed | changed, aims=fused.aims, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    return replace(fused, proto=proto, refitted=done)

@@ -1,0 +1,128 @@
+"""How far to go: which layers share weights under a budget, and which blocks go. Measured where a limit asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from onnx import ModelProto
+
+from ...errors import NothingToFoldError, PlanError, RequestError
+from ...model.model import Model
+from ...options.budget import Limits
+from ...progress import Progress
+from .distances import Partition
+from .fuse import Fused
+from .residual_blocks import Block
+
+PATIENCE = 3  # joins in a row that break the limit, until no more are tried
+_TRIED = 6  # blocks nearest to the identity, of which the one that the outputs miss least goes next
+
+
+Make = Callable[[Partition], Fused]
+
+
+def fuse_to(
+    start: Partition,
+    limits: Limits,
+    count: int,
+    make: Make,
+    size: Callable[[Partition], float],
+    error: Callable[[ModelProto], float],
+    progress: Progress[Any],
+) -> tuple[Partition, Fused]:
+    """The nearest sets joined until a limit is met.
+
+    Args:
+        count: of the layers that could share weights with others or not.
+        make: the fused model, repaired as far as that is wanted.
+        size: the share of the file that would remain.
+        error: of a version of the model.
+
+    With an error limit every join is made, repaired and measured; one that breaks the limit is left out, and after
+    `PATIENCE` such in a row no more are tried. Raises PlanError for what cannot be reached, NothingToFoldError where no
+    join keeps the limit.
+    """
+    wanted = None if limits.share is None else max(1, round(limits.share * count))
+
+    def enough(at: Partition) -> bool:
+        if wanted is not None:
+            return at.layers >= wanted
+        return limits.size is not None and size(at) <= limits.size
+
+    if limits.error is None:
+        at = start
+        while not enough(at):
+            pair = at.next()
+            if pair is None:
+                raise PlanError(_beyond(limits, at, count, size))
+            at = at.joined(*pair)
+        return at, make(at)
+    at, best, refused = start, None, 0
+    for _ in progress("fusing layers", list(range(count))):
+        pair = at.next()
+        if pair is None or refused >= PATIENCE or (best is not None and enough(at)):
+            break
+        tried = at.joined(*pair)
+        made = make(tried)
+        if error(made.proto) <= limits.error:
+            at, best, refused = tried, made, 0
+        else:
+            at, refused = at.parted(*pair), refused + 1
+    if best is None:
+        raise NothingToFoldError(
+            f"no two layers can share a weight while the outputs keep --max-error {limits.error:g}: ask for more with "
+            "--share, for example --share 10"
+        )
+    return at, best
+
+
+def least_missed(
+    found: Sequence[Block], count: int, influence: Mapping[str, float], error: Callable[[Sequence[Block]], float]
+) -> list[Block]:
+    """`count` blocks to drop: one by one, of those nearest to the identity the one without which the error is least."""
+    left = sorted(found, key=lambda block: influence[block.name])
+    gone: list[Block] = []
+    for _ in range(count):
+        errors = {block.name: error([*gone, block]) for block in left[:_TRIED]}
+        best = min(left[:_TRIED], key=lambda block: errors[block.name])
+        gone.append(best)
+        left.remove(best)
+    return sorted(gone, key=lambda block: block.nodes)
+
+
+def blocks_asked(text: str, there: int) -> int:
+    """How many blocks "N" or "P%" means. Raises RequestError, and PlanError for more than there are."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not value > 0 or (value > 100 if percent else not value.is_integer()):
+        raise RequestError(f"--drop-blocks wants a number of blocks or a percentage, like 3 or 25%, not '{text}'")
+    count = max(1, round(value / 100 * there)) if percent else int(value)
+    if count > there:
+        raise PlanError(f"--drop-blocks {text}: the model has {there} residual blocks that can be dropped")
+    return count
+
+
+def _beyond(limits: Limits, at: Partition, count: int, size: Callable[[Partition], float]) -> str:
+    if limits.share is not None:
+        most = 100 * at.layers / max(1, count)
+        return f"--share {100 * limits.share:g} cannot be reached: at most {most:.0f} % of the layers can share weights"
+    return (
+        f"--target-size {limits.size:g} cannot be reached by sharing weights: at best {size(at):.2f} of the file remain"
+    )
+
+
+def size_of(model: Model, whole: int) -> Callable[[Partition], float]:
+    """The share of `whole` bytes that the file takes under a partition: less by the weights that are shared."""
+
+    def share(at: Partition) -> float:
+        saved = 0
+        for one in at.sets:
+            item = model.constants.array(one[0][0].weight).dtype.itemsize
+            saved += (len(one) - 1) * item * sum(layer.size for layer in one[0])
+        return (whole - saved) / whole
+
+    return share

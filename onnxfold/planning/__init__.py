@@ -1,0 +1,1 @@
+"""How much of which channel group goes, under a budget."""

@@ -1,0 +1,158 @@
+"""What an interrupted run has done, kept beside its target, so that another one can go on from there.
+
+The folder ``.NAME.onnxfold`` holds the outcome of every group that is merged (a few labels and factors), a key that
+tells model and options apart, and the files that are being written. It goes when the target is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import OnnxFoldError
+from ..model.external_data import Stretch, external_tensors
+from ..model.model import Model
+from ..model.save import left_behind, write_bytes
+from .merge_task import Outcome
+
+_FORMAT = "1"  # of the outcomes
+_MARK = "onnxfold-work"  # the file that holds the key
+_SAMPLE = 4096  # bytes of every weight outside the model that the key depends on
+
+
+def key_of(model: Model, *options: object) -> str:
+    """64 hexadecimal digits that depend on the model and the `options`.
+
+    Of a weight outside the model: on where it is, its first 4 KiB, and the size and time of its file. Reading all of it
+    would take as long as folding.
+    """
+    digest = hashlib.sha256(model.proto.SerializeToString(deterministic=True))
+    for file in sorted(model.data_files()):
+        state = file.stat()
+        digest.update(f"{file.name} {state.st_size} {state.st_mtime_ns}".encode())
+    if model.folder is not None:
+        for tensor in external_tensors(model.proto):
+            digest.update(Stretch.of(tensor, model.folder).raw()[:_SAMPLE])
+    plain = [option.value if isinstance(option, Enum) else option for option in options]
+    digest.update(repr((_FORMAT, _version(), *plain)).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def work_folder(target: Path, key: str, resume: bool) -> Iterator[WorkFolder]:
+    """A `WorkFolder` that goes when all went well, and, unless `resume`, with a run that cannot succeed."""
+    work = WorkFolder(target, key, resume)
+    try:
+        yield work
+    except OnnxFoldError:
+        if not resume:
+            work.remove()
+        raise
+    work.remove()
+
+
+class WorkFolder:
+    """The folder for `target`, made when this is, with what is left of an earlier run under the same `key`.
+
+    `resume`: whether that is used; else the run begins anew. `notes` say what was ignored. Where the name is taken by
+    something else nothing is kept, and `staging` is None.
+    """
+
+    def __init__(self, target: Path, key: str, resume: bool) -> None:
+        self.path = target.absolute().parent / f".{target.name}.onnxfold"
+        self.notes: list[str] = []
+        self.staging: Path | None = None
+        mark = self.path / _MARK
+        if os.path.lexists(self.path) and not _ours(self.path):
+            self.notes.append(
+                f"{self.path.name} is no work folder of onnxfold: ignored, nothing is kept to resume from"
+            )
+            return
+        before = _text(mark)
+        for orphan in left_behind(self.path / "staging", target):
+            orphan.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "staging", ignore_errors=True)
+        if before != key or not resume:
+            if resume and before is not None:
+                self.notes.append(f"{self.path.name} is of another model or of other options: ignored")
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.staging = self.path / "staging"
+        self.staging.mkdir(parents=True)
+        if not mark.is_file():
+            write_bytes(mark, key.encode())
+
+    def get(self, name: str, keep: int, size: int, repair: bool) -> Outcome | None:
+        """What an earlier run found for group `name` of `size` channels; None if it did not get there."""
+        if self.staging is None:
+            return None
+        path = self._path(name, keep, repair)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                factors = [{str(n): held[f"{kind} {i}"] for i, n in enumerate(held[kind])} for kind in _KINDS]
+                labels, (error, total) = held["labels"].astype(np.int64), held["figures"].tolist()
+            if labels.shape != (size,) or len(np.unique(labels[labels >= 0])) != keep:
+                raise ValueError(f"{keep} of {size} channels are not in it")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            self.notes.append(f"{self.path.name}/{path.name} is broken: '{name}' was merged anew")
+            return None
+        return Outcome(labels, error, total, *factors)
+
+    def put(self, name: str, keep: int, repair: bool, outcome: Outcome) -> None:
+        """Keep what was found for group `name`, whole or not at all."""
+        if self.staging is None:
+            return
+        arrays = {"labels": outcome.labels.astype(np.int32), "figures": np.array([outcome.error, outcome.total])}
+        for kind, factors in zip(_KINDS, (outcome.normalised, outcome.fused), strict=True):
+            arrays[kind] = np.array(list(factors), dtype=np.str_)
+            arrays |= {f"{kind} {i}": np.asarray(values) for i, values in enumerate(factors.values())}
+        partial = self.staging / "outcome.npz"
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._path(name, keep, repair))
+
+    def remove(self) -> None:
+        """The target is there, or the run failed for good."""
+        if self.staging is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self.path)
+
+    def _path(self, name: str, keep: int, repair: bool) -> Path:
+        digest = hashlib.sha256(f"{name}\0{keep}\0{repair}".encode()).hexdigest()
+        return self.path / f"{digest[:32]}.npz"
+
+
+_KINDS = ("normalised", "fused")
+
+
+def _ours(path: Path) -> bool:
+    """Whether there is nothing in a folder but what a work folder holds (its key goes first when it is removed)."""
+    known = re.compile(rf"{_MARK}|staging|[0-9a-f]{{32}}\.npz|\.{_MARK}\..*\.tmp")
+    return path.is_dir() and not path.is_symlink() and all(known.fullmatch(name) for name in os.listdir(path))
+
+
+def _version() -> str:
+    try:
+        return version("onnxfold")
+    except PackageNotFoundError:  # run from a source tree
+        return ""
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,122 @@
+"""How long a fold is going to take, before it begins: two short measurements and counts of what is to be done."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..calibration.collect import wanted
+from ..calibration.samples import are_made, synthetic_extent
+from ..model.model import Shapes
+from ..model.save import inline
+from ..options.budget import Aim, Budget
+from ..options.options import Manner
+from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
+from ..runtime.session import Session
+from .allocation import special_ratios
+from .memory import group_sizes
+from .subject import Subject, probes
+
+_DESCENT = 6.0  # forward passes that a step of deep inversion takes
+_NODE = 0.03  # seconds to prepare the gradient of a node
+_PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
+_MEASURED = 1.1  # for every group that is folded alone, at every share
+_CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
+_STEP = 5.0  # forward passes that a step of refinement takes
+_START = 0.04  # seconds to start the sessions for that
+_PAIR = 1.5e-7  # to cluster, for every pair of channels
+_BYTE = 6e-9  # to read, hash and write one
+_LONG = 10.0  # seconds: what takes less begins without a word
+_SIDE = 512  # of the matrices whose product is timed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`)."""
+
+    samples: float
+    fold: float
+
+    @property
+    def worth_saying(self) -> bool:
+        """Whether it is long enough to be told."""
+        return self.samples + self.fold > _LONG
+
+    def __str__(self) -> str:
+        """In words: 'about 2 minutes (1 minute of them to make inputs)'."""
+        made = f" ({_spoken(self.samples)} of them to make inputs)" if self.samples >= 1 else ""
+        return f"about {_spoken(self.samples + self.fold)}{made}"
+
+
+def estimate(
+    subject: Subject, manner: Manner, own: int, measured: bool, shapes: Shapes, refining: tuple[int, int] | None = None
+) -> Estimate | None:
+    """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
+
+    Args:
+        own: calibration samples of the user, 0 where inputs are to be made.
+        measured: whether error curves are (a ratio needs none).
+        refining: steps of refinement, and samples in each; None without.
+    """
+    if not own and not wanted(manner.effort, manner.method, manner.recovery, refining is not None):
+        return None
+    try:
+        forward = _forward(subject, shapes)
+    except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
+        return None
+    made, count = 0.0, own
+    if not own:
+        extent = synthetic_extent(subject.model, manner.effort, shapes)
+        count = extent.count
+        if not are_made(subject.model, manner.effort, manner.seed, shapes):
+            made = min(extent.seconds, _DESCENT * forward * count * extent.steps) + _NODE * len(
+                subject.model.graph.nodes
+            )
+    alone = (2 if measured else 0) + (_CHOSEN if own else 0)
+    rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
+    work = subject.compressor(manner)
+    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.reader_features(name)]
+    solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
+    each = forward * count * _MEASURED + _START
+    trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
+    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving + trained)
+
+
+def estimate_streamed(subject: Subject, budget: Budget) -> Estimate:
+    """What it may take to fold a model from its weights alone, group by group, and to write it."""
+    special = special_ratios(subject.analysis.groups, budget)
+    groups = [g for g in subject.analysis.groups if g.name in subject.chosen]
+    if budget.aim is Aim.RATIO:
+        groups = [g for g in groups if special.get(g.name, budget.value) > 0]
+    rate = _rate()
+    merging = sum(g.size * (sum(group_sizes(subject.model, g)) / rate + _PAIR * g.size) for g in groups)
+    return Estimate(0.0, merging + _BYTE * subject.model.size)
+
+
+def _forward(subject: Subject, shapes: Shapes) -> float:
+    """Seconds per sample of one run of the original."""
+    model = subject.model
+    session = Session(inline(model.proto, model.folder).SerializeToString())
+    feeds = probes(model, subject.prices, shapes, 0)(session)
+    session.run(feeds)
+    begin = time.perf_counter()
+    session.run(feeds)
+    return (time.perf_counter() - begin) / max(1, max((len(x) for x in feeds.values() if x.ndim), default=1))
+
+
+def _rate() -> float:
+    """Multiply-adds per second, times two."""
+    x = np.ones((_SIDE, _SIDE), np.float32)
+    x @ x
+    begin = time.perf_counter()
+    x @ x
+    return 2 * _SIDE**3 / max(1e-6, time.perf_counter() - begin)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} seconds"
+    return f"{round(seconds / 60)} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,104 @@
+"""Second moments of what a linear node reads, and of what it should give, summed up batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model.linear import Linear
+
+Floats = NDArray[np.float64]
+Array = NDArray[Any]
+
+MOST_FEATURES = 4608
+"""Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider readers have no moments; they are merged only."""
+ROWS_PER_FEATURE = 8
+LEAST_ROWS = 16384
+"""More rows of patches than these tell little more about so many features: a random share of the places is used."""
+
+
+class Moments:
+    """Sums over rows x (inputs) and y (targets) per group of a linear node: 1, x, y, xx', yx', y^2.
+
+    Rows are multiplied in single precision, batch by batch, and added in double; all less the means of the first batch,
+    so that inputs far from 0 keep their variance.
+    """
+
+    def __init__(self, node: Linear) -> None:
+        g, d, o = node.groups, node.features, node.outputs
+        self.node, self.count = node, 0
+        self._x, self._y = np.zeros((g, d)), np.zeros((g, o))
+        self._xx, self._yx = np.zeros((g, d, d)), np.zeros((g, o, d))
+        self._yy = np.zeros((g, o))
+        self._at_x, self._at_y = np.zeros((g, d), np.float32), np.zeros((g, o), np.float32)
+
+    def add(self, x: Array, y: Array, share: float, rng: np.random.Generator) -> None:
+        """Take in a batch: the node's input and its target (of the shape of its output), at a `share` of the places."""
+        total = self.node.positions(y)
+        chosen = None if share >= 1 else np.sort(rng.choice(total, max(1, int(total * share)), replace=False))
+        patches = np.asarray(self.node.patches(x, y.shape, chosen), np.float32)
+        targets = np.asarray(self.node.rows(y, chosen), np.float32)
+        targets = targets.reshape(len(targets), self.node.groups, self.node.outputs)
+        if self.count == 0:
+            self._at_x = patches.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._at_y = targets.mean(axis=0, dtype=np.float64).astype(np.float32)
+        patches, targets = patches - self._at_x, targets - self._at_y
+        self.count += len(patches)
+        self._x += patches.sum(axis=0, dtype=np.float64)
+        self._y += targets.sum(axis=0, dtype=np.float64)
+        self._yy += np.einsum("rgo,rgo->go", targets, targets, dtype=np.float64)
+        if self.node.groups == 1:
+            p = patches[:, 0]
+            self._xx[0] += p.T @ p
+            self._yx[0] += targets[:, 0].T @ p
+        else:
+            p = np.ascontiguousarray(patches.transpose(1, 0, 2))
+            self._xx += p.transpose(0, 2, 1) @ p
+            self._yx += targets.transpose(1, 2, 0) @ p
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that was taken in was finite, and small enough to be squared in single precision."""
+        return all(bool(np.isfinite(part).all()) for part in (self._xx, self._yx, self._yy))
+
+    def means(self, group: int = 0) -> tuple[Floats, Floats]:
+        """Means of x [d] and y [o]."""
+        x, y = self._offsets(group)
+        return self._at_x[group] + x, self._at_y[group] + y
+
+    def _offsets(self, group: int) -> tuple[Floats, Floats]:
+        """Means less those of the first batch."""
+        return self._x[group] / self.count, self._y[group] / self.count
+
+    def inputs(self, group: int = 0) -> Floats:
+        """[d, d] covariance of x."""
+        x, _ = self._offsets(group)
+        return np.asarray(self._xx[group] / self.count - np.outer(x, x))
+
+    def spread(self) -> Floats:
+        """[groups, d] variances of x."""
+        means = self._x / self.count
+        return np.asarray(np.diagonal(self._xx, axis1=1, axis2=2) / self.count - means * means)
+
+    def cross(self, group: int = 0) -> Floats:
+        """[o, d] covariance of y with x."""
+        x, y = self._offsets(group)
+        return np.asarray(self._yx[group] / self.count - np.outer(y, x))
+
+    def raw(self, group: int = 0) -> tuple[Floats, Floats]:
+        """Uncentred: xx' [d, d] and yx' [o, d]."""
+        x, y = self.means(group)
+        return self.inputs(group) + np.outer(x, x), self.cross(group) + np.outer(y, x)
+
+    def energies(self, group: int = 0, centred: bool = True) -> Floats:
+        """[o] variances of y; or means of y^2."""
+        _, y = self._offsets(group)
+        variances = np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
+        return variances if centred else variances + self.means(group)[1] ** 2
+
+
+def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:
+    """The share of `places` rows worth looking at."""
+    return min(1.0, max(least, ROWS_PER_FEATURE * node.features) / max(1, places))

@@ -1,0 +1,101 @@
+"""Heat maps of the distances between layers: HTML that needs nothing, PNG by matplotlib (an optional extra)."""
+
+from __future__ import annotations
+
+import html
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ..errors import RequestError
+from ..model.save import write_text
+from ..passes.weight_sharing.distances import Class
+from .layers_report import LayersReport
+
+_NEAR, _FAR = (26, 84, 144), (247, 247, 240)  # colours of distance 0 and of the largest
+_STYLE = """body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse; margin: 1em 0 2em }
+td { width: 1.4em; height: 1.4em; padding: 0 } th { font-weight: normal; text-align: right; padding-right: .5em }"""
+
+
+def check_plot(path: Path | None) -> None:
+    """Find out before the work whether the plot can be drawn. Raises RequestError."""
+    if path is None:
+        return
+    if path.suffix.lower() not in (".html", ".png"):
+        raise RequestError(f"--plot draws .html and .png files, not {path}")
+    if not path.absolute().parent.is_dir():
+        raise RequestError(f"cannot write the plot {path}: name a file in a folder that exists")
+    if path.suffix.lower() == ".png":
+        _matplotlib(path)
+
+
+def draw(report: LayersReport, path: Path) -> None:
+    """Write the distances of every class of layers as a heat map. Raises RequestError."""
+    try:
+        if path.suffix.lower() == ".html":
+            write_text(path, page(report))
+        else:
+            _png(report, path)
+    except OSError as error:
+        raise RequestError(f"cannot write the plot {path}: {error.strerror or error}") from error
+
+
+def page(report: LayersReport) -> str:
+    """The HTML page: one table per class, cells coloured, the figures shown when pointed at."""
+    title = html.escape(f"{report.model}: {report.metric} distance of layers")
+    tables = "\n".join(_table(kind) for kind in report.kinds)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+    body = f"<h1>{title}</h1>\n<p>{html.escape(report.verdict)}. Dark: alike.</p>\n{tables}"
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n</body></html>\n'
+
+
+def _table(kind: Class) -> str:
+    most = float(np.max(kind.distances, initial=0.0, where=np.isfinite(kind.distances)))
+    rows = []
+    for name, distances in zip(kind.names, kind.distances, strict=True):
+        pairs = zip(kind.names, distances, strict=True)
+        cells = "".join(_cell(f"{name} / {other}", float(d), most) for other, d in pairs)
+        rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+    shape = "x".join(map(str, kind.units[0][0].shape))
+    return f"<h2>{shape}</h2><p>0 to {most:.3f}</p><table>{''.join(rows)}</table>"
+
+
+def _cell(label: str, distance: float, most: float) -> str:
+    colour = _colour(distance / most if most else 0.0)
+    return f'<td style="background:{colour}" title="{html.escape(f"{label}: {distance:.4f}")}"></td>'
+
+
+def _colour(share: float) -> str:
+    share = min(1.0, share) if math.isfinite(share) else 1.0
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(_NEAR, _FAR, strict=True))
+
+
+def _png(report: LayersReport, path: Path) -> None:
+    plt = _matplotlib(path)
+    count = len(report.kinds)
+    longest = max(len(kind.units) for kind in report.kinds)
+    side = max(4.0, 0.3 * longest + 2)
+    figure, axes = plt.subplots(1, count, figsize=(side * count, side), squeeze=False, layout="constrained")
+    for axis, kind in zip(axes[0], report.kinds, strict=True):
+        image = axis.imshow(kind.distances, cmap="Blues_r", vmin=0)
+        axis.set_title("x".join(map(str, kind.units[0][0].shape)))
+        axis.set_xticks(range(len(kind.names)), kind.names, rotation=90, fontsize=6)
+        axis.set_yticks(range(len(kind.names)), kind.names, fontsize=6)
+        figure.colorbar(image, ax=axis, shrink=0.6)
+    figure.suptitle(f"{report.model}: {report.metric} distance of layers")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _matplotlib(path: Path) -> ModuleType:
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        why = "needs matplotlib, which is not there: pip install 'onnxfold[plot]', or name an .html file"
+        raise RequestError(f"--plot {path} {why}") from error
+    return pyplot

@@ -1,0 +1,109 @@
+"""What a sweep found: a row for every budget, the knee, JSON and a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from ..analysis.costs import Size
+from ..passes.sweep import SweepRow
+from ..runtime.session import short
+from ..units import in_bytes, in_percent, in_units, less
+from .fold_report import SCHEMA
+from .tables import new_table, plain
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """A curve of models, the largest first; `recommended` is the target of the row at the knee, if there is one.
+
+    `samples` says what errors and agreements were measured on, `notes` what else is worth knowing.
+    """
+
+    model: str
+    settings: Mapping[str, Any]
+    before: Size
+    rows: tuple[SweepRow, ...]
+    recommended: float | None
+    samples: str
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every model that was made passed its checks."""
+        return not any(row.problems for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """One line that says what to do with it."""
+        if self.recommended is None:
+            usable = sum(row.usable for row in self.rows)
+            return f"no knee in {usable} of {len(self.rows)} budgets: choose by the error that you can bear"
+        row = next(row for row in self.rows if row.target == self.recommended)
+        parts = [f"--target-macs {self.recommended:g} is at the knee"]
+        if row.size is not None and row.error is not None:
+            parts.append(f"file {less(self.before.file, row.size.file)}")
+            parts.append(f"MACs {less(self.before.macs, row.size.macs)}")
+            parts.append(f"output error {in_percent(row.error)}")
+        return ", ".join(parts)
+
+    def to_json(self) -> str:
+        """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
+        data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed}
+        return json.dumps(plain(data), indent=2, allow_nan=False)
+
+    def print(self, console: Console | None = None) -> None:
+        """Show the table; None: on standard output."""
+        (console or Console()).print(self.render())
+
+    def render(self) -> RenderableType:
+        """The table as one renderable."""
+        before = self.before
+        about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
+        parts: list[RenderableType] = [Text(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
+        parts += [Text(f" measured on {self.samples}", style="dim")]
+        parts += [Text(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
+        parts += [Text(f" {note}", style="dim") for note in self.notes]
+        mark, style = ("✔ ", "green") if self.passed else ("✘ ", "red")
+        return Group(*parts, "", Text(mark, style=style).append(self.verdict, style="bold"))
+
+    def _curve(self) -> RenderableType:
+        before = self.before
+        where = next((t.provider for row in self.rows for t in row.timings if t.share is not None), None)
+        classes = any(row.agreement is not None for row in self.rows)
+        timed = [f"latency {short(where)}"] if where else []
+        right = ["file", "params", "MACs", *timed, "error", *(["same top-1"] if classes else [])]
+        table = new_table("target", right=right)
+        for row in self.rows:
+            if row.size is None:
+                table.add_row(_at(row.target), *[Text("-", style="dim")] * len(right))
+                continue
+            size = row.size
+            cells = [_of(size.file, before.file), _of(size.parameters, before.parameters), _of(size.macs, before.macs)]
+            if where:
+                share = next((t.share for t in row.timings if t.provider == where), None)
+                cells.append("" if share is None else f"{100 * share:.0f} %")
+            cells.append("" if row.error is None else in_percent(row.error))
+            if classes:
+                cells.append("" if row.agreement is None else f"{100 * row.agreement:.1f} %")
+            mark = " ← knee" if row.target == self.recommended else " failed" if row.problems else ""
+            table.add_row(Text(_at(row.target)).append(mark, style="bold"), *cells)
+        return table
+
+
+def _said(row: SweepRow) -> list[str]:
+    return [*row.problems, *([row.note] if row.note else [])]
+
+
+def _at(target: float) -> str:
+    return f"{100 * target:g} %"
+
+
+def _of(after: int, before: int) -> str:
+    return f"{100 * after / before:.1f} %" if before else ""

@@ -1,0 +1,171 @@
+"""A copy of the model that can be differentiated: weights inside, float32, static shapes, opset 18 or later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from ...errors import OnnxFoldError
+from ...model.half_precision import widen
+from ...model.model import Model, load
+from ...model.quantized.detect import dequantises, packed_weight
+from ...model.save import inline
+from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
+
+Floats = NDArray[np.float32]
+OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
+_CLIP = 11  # the opset from which Clip takes its bounds as inputs
+
+
+def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """The model with every input of fixed shape, initializers no inputs, opset >= 18 and inferred shapes.
+
+    Half precision becomes float32 (gradients underflow in it), and so do weights stored as integers. A pair of
+    QuantizeLinear and DequantizeLinear on activations becomes the range that it clips to, often the only ReLU there is
+    (the straight-through estimator; Bengio et al., arXiv 1308.3432).
+
+    Raises:
+        Exception: what onnx's version converter or shape inference raises (RuntimeError and others).
+    """
+    proto = ModelProto()
+    proto.CopyFrom(inline(model.proto, model.folder))
+    graph = proto.graph
+    initialised = {t.name for t in graph.initializer}
+    kept = [v for v in graph.input if v.name not in initialised]
+    for value in kept:
+        if value.name in shapes:
+            kind = value.type.tensor_type.elem_type
+            value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shapes[value.name])))
+    copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+    del graph.input[:]
+    graph.input.extend(copies)
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    _unpacked(graph, model)
+    widen(graph)
+    version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    _straight_through(graph, model, initialised, version)
+    if version < OPSET:
+        proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
+        proto = onnx.version_converter.convert_version(proto, OPSET)
+        del proto.graph.value_info[:]
+    proto.ir_version = max(proto.ir_version, 8)
+    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    _declare_more(proto)
+    return proto
+
+
+def _declare_more(proto: ModelProto) -> None:
+    """Shapes that onnx's inference left open and our own finds (through computed Reshape targets), in place."""
+    known = shapes_of(proto.graph)
+    names = [name for node in proto.graph.node for name in node.output if name and name not in known]
+    if not names:
+        return
+    try:
+        graph = load(proto).graph
+    except OnnxFoldError:  # a model that the checker refuses: it goes on with what there is
+        return
+    found = {}
+    for name in names:
+        info = graph.tensor(name)
+        if info.dtype and info.shape is not None and all(isinstance(d, int) for d in info.shape):
+            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(info.shape))
+    kept = [v for v in proto.graph.value_info if v.name not in found]
+    copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in (*kept, *found.values())]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(copies)
+
+
+def shapes_of(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Every static shape that `graph` declares."""
+    found = {}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            found[value.name] = tuple(d.dim_value for d in dims)
+    return found
+
+
+def activation_bytes(proto: ModelProto) -> int:
+    """Bytes of all intermediate tensors of known shape, at 4 bytes each."""
+    constant = {t.name for t in proto.graph.initializer}
+    return 4 * sum(math.prod(s) for name, s in shapes_of(proto.graph).items() if name not in constant)
+
+
+def prune(graph: GraphProto) -> None:
+    """Keep only what the outputs of `graph` need."""
+    needed = {v.name for v in graph.output}
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            for body in subgraphs(node):
+                needed.update(name for inner in body.node for name in inner.input)
+                needed.update(v.name for v in body.output)
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in reversed(kept)]
+    tensors = [TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
+
+
+def _unpacked(graph: GraphProto, model: Model) -> None:
+    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers of their names, in
+    place."""
+    nodes, weights = list[NodeProto](), dict[str, TensorProto]()
+
+    def put(name: str) -> None:
+        array = np.ascontiguousarray(model.constants.array(name).astype(np.float32))
+        weights[name] = numpy_helper.from_array(array, name)
+
+    for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
+        packed = packed_weight(seen)
+        if dequantises(seen) and seen.outputs[0] in model.constants:
+            put(seen.outputs[0])
+        elif packed is not None and packed[0] in model.constants.stored:
+            put(packed[0])
+            y, bias = seen.outputs[0], [name for name in seen.inputs[5:6] if name]
+            turned, product = f"{y}_onnxfold_turned", f"{y}_onnxfold_product" if bias else y
+            nodes.append(onnx.helper.make_node("Transpose", [packed[0]], [turned], perm=[1, 0]))
+            nodes.append(onnx.helper.make_node("MatMul", [seen.inputs[0], turned], [product], name=seen.name))
+            nodes += [onnx.helper.make_node("Add", [product, *bias], [y])] if bias else []
+        else:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+    kept = [TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name not in weights]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(node for node in nodes if node.op_type != "Constant" or node.output[0] not in weights)
+    graph.initializer.extend([*kept, *weights.values()])
+
+
+def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
+    """Clip, or Identity where the range is not known, in place of DequantizeLinear(QuantizeLinear(x)), in place."""
+    quantised = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
+            source, out, name = quantised[node.input[0]].input[0], node.output[0], node.name
+            bounds = _range(list(quantised[node.input[0]].input[1:3]), model)
+            if bounds is None or version < _CLIP:
+                node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))
+                continue
+            names = [f"{out}_onnxfold_{end}" for end in ("low", "high")]
+            graph.initializer.extend(numpy_helper.from_array(b, n) for b, n in zip(bounds, names, strict=True))
+            node.CopyFrom(onnx.helper.make_node("Clip", [source, *names], [out], name=name))
+
+
+def _range(settings: Sequence[str], model: Model) -> tuple[Floats, Floats] | None:
+    """The least and the largest number that a pair with this scale and zero point, constants of one number, gives."""
+    if len(settings) < 2 or not all(name in model.constants for name in settings):
+        return None
+    scale, zero = (model.constants.array(name) for name in settings)
+    if scale.size != 1 or zero.size != 1 or zero.dtype not in (np.int8, np.uint8, np.int16, np.uint16):
+        return None
+    ends = np.iinfo(zero.dtype)
+    shift, step = float(zero.reshape(())), float(scale.reshape(()))
+    return np.array((ends.min - shift) * step, np.float32), np.array((ends.max - shift) * step, np.float32)

@@ -1,0 +1,122 @@
+"""Probe inputs: what a model is run on when the user gives no data. Seeded, so the same model gets the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from ..model.graph import Graph, Node
+from ..model.kv_cache import Cache
+from ..model.shapes.nominal import concrete_shape
+from .session import Feeds, InputSpec
+
+
+def emptied(feeds: Feeds, caches: Sequence[Cache]) -> Feeds:
+    """`feeds` with zeros in `caches`."""
+    pasts = [cache.past for cache in caches if cache.past in feeds]
+    return {**feeds, **{name: np.zeros_like(feeds[name]) for name in pasts}}
+
+
+DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
+TOKENS = "random token ids (every word of the vocabulary as likely as any other)"
+VOCABULARY = 8  # rows that make a table one of words; smaller ones are of segments and the like
+_SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
+
+
+def index_limits(graph: Graph) -> dict[str, int]:
+    """Inputs that number the rows of a table (embeddings), or the classes of a one-hot code: how many there are."""
+    limits: dict[str, int] = {}
+    source = {name: name for name in graph.inputs}
+    for node in graph.nodes:
+        if node.op in _SAME_NUMBERS and node.inputs[0] in source:
+            source[node.outputs[0]] = source[node.inputs[0]]
+        for index, table, axis in _numbered(node):
+            shape = graph.tensor(table).shape
+            rows = shape[axis] if shape else None
+            if index in source and isinstance(rows, int) and rows > 0:
+                limits[source[index]] = min(rows, limits.get(source[index], rows))
+    return limits
+
+
+def _numbered(node: Node) -> list[tuple[str, str, int]]:
+    """(index, table, axis): tensors with numbers of positions along an axis of another."""
+    if node.op == "Gather":
+        return [(node.inputs[1], node.inputs[0], node.attrs.get("axis", 0))]
+    if node.op == "OneHot":
+        return [(node.inputs[0], node.outputs[0], node.attrs.get("axis", -1))]
+    if node.op == "EmbedLayerNormalization":  # words, and segments where there are any
+        return [(node.inputs[i], node.inputs[table], 0) for i, table in ((0, 2), (1, 4)) if node.inputs[i]]
+    return []
+
+
+def tokens(
+    specs: Sequence[InputSpec],
+    limits: Mapping[str, int],
+    *,
+    batch: int,
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Feeds for a language model: words drawn below `limits`, all of one segment (0), all other inputs 1 (masks)."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        shape = concrete_shape(spec.shape, 1, (shapes or {}).get(spec.name))
+        shape = (batch, *shape[1:]) if shape else ()
+        limit = limits.get(spec.name, 0)
+        drawn = rng.integers(0, limit, shape) if limit >= VOCABULARY else np.full(shape, 0 if limit else 1)
+        feeds[spec.name] = np.asarray(drawn).astype(np.dtype(spec.dtype))
+    return feeds
+
+
+def probe(
+    specs: Sequence[InputSpec],
+    *,
+    batch: int = 8,
+    seed: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Feeds for all inputs of a model.
+
+    Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
+    are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
+    out. Raises RequestError for inputs that are no tensors.
+    """
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        if spec.dtype is None:
+            raise RequestError(f"input '{spec.name}' is not a tensor: onnxfold cannot make probe inputs for it")
+        shape = concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name))
+        dtype = np.dtype(spec.dtype)
+        if dtype.kind == "f" and spec.name not in (limits or {}):
+            feeds[spec.name] = _smooth(rng, shape).astype(dtype)
+        else:
+            feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
+    return feeds
+
+
+def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
+    """The first `count` samples (axis 0) of feeds whose inputs all share one batch length."""
+    lengths = {len(x) for x in feeds.values() if x.ndim}
+    return {name: x[:count] if x.ndim and len(lengths) == 1 else x for name, x in feeds.items()}
+
+
+def _smooth(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:
+    noise = rng.standard_normal(shape)
+    if len(shape) != 4 or not noise.size:
+        return noise
+    axes = (2, 3) if shape[1] <= 4 or shape[3] > 4 else (1, 2)
+    frequency = np.meshgrid(*(np.fft.fftfreq(shape[a]) for a in axes), indexing="ij")
+    amplitude = 1 / np.maximum(np.hypot(*frequency), 1 / max(shape[a] for a in axes))
+    spread = [1] * 4
+    for a in axes:
+        spread[a] = shape[a]
+    wave = np.fft.ifftn(np.fft.fftn(noise, axes=axes) * amplitude.reshape(spread), axes=axes).real
+    deviation = wave.std()
+    return np.asarray(wave / deviation if deviation > 0 else wave)

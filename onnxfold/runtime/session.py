@@ -1,0 +1,135 @@
+"""The only module that opens onnxruntime sessions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from ..model.model import Model
+from ..model.save import inline
+
+
+def quickest(model: Model, providers: Sequence[str]) -> str:
+    """CUDA where it is among `providers` and starts (if not, the checks of the result say so), else the CPU."""
+    if SHORT["cuda"] in providers:
+        try:
+            Session(inline(model.proto, model.folder).SerializeToString(), SHORT["cuda"])
+        except Exception:  # onnxruntime's exceptions share no base class
+            return SHORT["cpu"]
+        return SHORT["cuda"]
+    return SHORT["cpu"]
+
+
+def brief(error: BaseException) -> str:
+    """The first line of an error, without onnxruntime's prefixes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", lines[0])[:200]
+
+
+def short(provider: str) -> str:
+    """A provider's name as people say it: CPU, CUDA, Tensorrt."""
+    name = provider.removesuffix("ExecutionProvider")
+    return name.upper() if name.lower() in ("cpu", "cuda") else name
+
+
+Feeds = Mapping[str, NDArray[Any]]
+SHORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_DTYPES: Mapping[str, Any] = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A model input as onnxruntime sees it; `dtype` None for what is not a plain tensor."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A model loaded by one execution provider, without falling back to another in silence."""
+
+    def __init__(self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        # threads that wait for the next run would slow the model that runs in between
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        providers = [provider] if provider == SHORT["cpu"] else [provider, SHORT["cpu"]]
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        # without the fallback, which prints and then runs on another provider
+        self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        if provider not in self._session.get_providers():
+            raise RuntimeError(f"onnxruntime could not start {provider} and fell back to the CPU")
+        self.inputs = tuple(InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs())
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
+
+    def run(self, feeds: Feeds) -> list[Any]:
+        """All outputs, in order."""
+        return list(self._session.run(None, dict(feeds)))
+
+    def fitted(self, feeds: Feeds) -> Feeds:
+        """`feeds` with as many heads in caches as this version of a model has (see `fitted`)."""
+        return fitted(feeds, {spec.name: spec.shape for spec in self.inputs})
+
+
+def fitted(feeds: Feeds, shapes: Mapping[str, Sequence[int | str | None]]) -> dict[str, NDArray[Any]]:
+    """`feeds` for a version of their model whose inputs are of `shapes`.
+
+    Caches of attention that hold nothing (no tokens, or zeros) are cut to the heads that it has; all else is as it was.
+    """
+    found = dict(feeds)
+    for name, x in feeds.items():
+        shape = shapes.get(name, ())
+        if x.ndim != len(shape) or x.ndim < 4:
+            continue
+        fewer = [i for i, n in enumerate(shape) if isinstance(n, int) and 0 < n < x.shape[i]]
+        if len(fewer) == 1 and not x.any():
+            found[name] = np.ascontiguousarray(np.take(x, range(int(shape[fewer[0]] or 0)), fewer[0]))
+    return found
+
+
+def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """(usable, missing) providers for what the user asked for; None means the CPU, and CUDA where it is offered.
+
+    Raises RequestError for a name onnxruntime does not know at all.
+    """
+    offered, known = ort.get_available_providers(), ort.get_all_providers()
+    if names is None:
+        return [p for p in (SHORT["cpu"], SHORT["cuda"]) if p in offered], []
+    names = [names] if isinstance(names, str) else names
+    asked = [SHORT.get(name.lower(), name) for name in names if name]
+    for name in asked:
+        if name not in known and name not in offered:
+            raise RequestError(
+                f"onnxruntime knows no provider '{name}': choose from {', '.join(SHORT)}, or its own names "
+                f"({', '.join(sorted(known)[:3])}, ...)"
+            )
+    if not asked:
+        raise RequestError("name at least one provider, for example --providers cpu")
+    asked = list(dict.fromkeys(asked))
+    return [p for p in asked if p in offered], [p for p in asked if p not in offered]
+
+
+def silence() -> None:
+    """Keep onnxruntime's own log off the terminal, for the whole process; errors come as exceptions all the same."""
+    ort.set_default_logger_severity(4)
+
+
+def version() -> str:
+    """The version of onnxruntime."""
+    return str(ort.__version__)

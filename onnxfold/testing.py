@@ -1,0 +1,158 @@
+"""Two proofs of an analysis that know no operator, for any model.
+
+*permute*: channels of a group reordered everywhere change no output. *duplicate*: channels of a group made exact copies
+in pairs, then folded by those pairs, leave every output as it was up to rounding. Each has a negative control: one
+parameter axis left out on purpose must show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+from scipy.sparse import csr_matrix, identity
+
+from .analysis.analyze import analyse
+from .analysis.atoms import SlotKey
+from .analysis.axis_matrix import axis_matrix
+from .analysis.groups import ChannelGroup, Place, Role
+from .analysis.result import Analysis
+from .evaluation.metrics import relative_l2
+from .folding.merge import Merge, apply, folding, rearranging
+from .model.model import Model, load
+from .model.save import inline
+from .runtime.outputs import raw_outputs, with_outputs
+from .runtime.probe_inputs import index_limits, probe
+from .runtime.session import Feeds, Session
+from .transform.edits import edits
+from .transform.emit import emit
+
+Carry = Callable[[Feeds], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """Relative L2 errors over all outputs (before a final softmax): of the oracle, and of its negative control."""
+
+    error: float
+    control: float
+
+
+def permutation(group: ChannelGroup, rng: np.random.Generator) -> Merge:
+    """A random reordering of the channels, within their cells."""
+    order = np.arange(group.size)
+    for cell in range(group.blocks):
+        mine = np.flatnonzero(group.cells == cell)
+        order[mine] = rng.permutation(mine)
+    matrix = csr_matrix((np.ones(group.size), (np.arange(group.size), order)), shape=(group.size, group.size))
+    return rearranging(matrix, matrix)
+
+
+def pairs(group: ChannelGroup) -> NDArray[np.int64]:
+    """Labels that put neighbours of a cell together, two by two."""
+    labels = np.arange(group.size)
+    for cell in range(group.blocks):
+        mine = np.flatnonzero(group.cells == cell)
+        labels[mine[1::2]] = mine[: len(mine) // 2 * 2 : 2]
+    return labels
+
+
+def duplication(group: ChannelGroup) -> Merge:
+    """Every second channel becomes an exact copy of its neighbour; what reads them stays."""
+    labels = pairs(group)
+    copy = csr_matrix((np.ones(group.size), (np.arange(group.size), labels)), shape=(group.size, group.size))
+    return rearranging(copy, identity(group.size, format="csr"))
+
+
+def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
+    """All groups permuted at once."""
+    analysis = analysis or analyse(model)
+    rng = np.random.default_rng(seed)
+    merges = {group.name: permutation(group, rng) for group in analysis.groups}
+
+    def error(skip: frozenset[SlotKey]) -> float:
+        after = emit(model, edits(model, analysis, merges, skip))
+        return _error(model, model.proto, after, seed, ends=partial(carried, analysis, merges), **how)
+
+    return OracleResult(error(frozenset()), error(_control(model, analysis)))
+
+
+def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
+    """All groups made twice redundant, then folded back."""
+    analysis = analysis or analyse(model)
+    copying = {group.name: duplication(group) for group in analysis.groups}
+
+    def error(skip: frozenset[SlotKey]) -> float:
+        copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
+        twice = load(copies, how.get("shapes"))
+        again = analyse(twice, fold_heads=bool(analysis.caches))
+        merges = {group.name: folding(pairs(group)) for group in again.groups}
+        after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
+        return _error(model, twice.proto, after, seed, ends=ends, begin=partial(carried, analysis, copying), **how)
+
+    return OracleResult(error(frozenset()), error(_control(model, analysis)))
+
+
+def _error(
+    model: Model,
+    before: ModelProto,
+    after: ModelProto,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int = 2,
+    scale: float = 1.0,
+    feeds: Feeds | None = None,
+    begin: Carry = dict,
+    ends: Carry = dict,
+) -> float:
+    """The largest relative L2 error over the raw outputs of two versions of `model`; floats are fed times `scale`.
+
+    `feeds` (None: random ones) become those of `before` by `begin`. What inputs and outputs of `before` are to `after`
+    is told by `ends`: caches have other heads there.
+    """
+    outputs = raw_outputs(model.graph)
+
+    def session(proto: ModelProto) -> Session:
+        return Session(inline(with_outputs(proto, outputs, model.graph), model.folder).SerializeToString())
+
+    first = session(before)
+    feeds = feeds or probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
+    feeds = {n: np.asarray(x * scale, x.dtype) if x.dtype.kind == "f" and scale != 1 else x for n, x in feeds.items()}
+    feeds = begin(feeds)
+    expected = ends(dict(zip(outputs, first.run(feeds), strict=True)))
+    found = session(after).run(ends(feeds))
+    return max(relative_l2(expected[name], value) for name, value in zip(outputs, found, strict=True))
+
+
+def carried(analysis: Analysis, merges: Mapping[str, Merge], arrays: Feeds) -> dict[str, NDArray[Any]]:
+    """What becomes of the values of activations (by tensor) under `merges`: of caches, whose heads are channels."""
+    parts: dict[tuple[str, int], list[tuple[Place, Merge]]] = {}
+    for group in analysis.groups:
+        for place in group.places:
+            if place.tensor in arrays and place.role is None and group.name in merges:
+                parts.setdefault((place.tensor, place.axis), []).append((place, merges[group.name]))
+    found = dict(arrays)
+    for (name, axis), here in parts.items():
+        found[name] = apply(axis_matrix(analysis, here, name), found[name], axis, 1).astype(found[name].dtype)
+    return found
+
+
+def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:
+    """A making parameter of the last group, a weight rather than a bias: without it the others disagree with it.
+
+    One of every group where all are made inside bodies: a branch that is not taken shows nothing.
+    """
+    found, main = list[SlotKey](), len(model.proto.graph.node)
+    for group in reversed(analysis.groups):
+        places = [p for p in group.parameters if p.role is Role.MAKES]
+        if places:
+            place = max(places, key=lambda p: len(model.graph.tensor(p.tensor).shape or ()))
+            found.append((place.tensor, place.axis, place.blocks))
+            if min(place.nodes) < main:
+                return frozenset(found[-1:])
+    return frozenset(found)

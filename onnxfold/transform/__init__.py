@@ -1,0 +1,1 @@
+"""Edits of a model: from merges to a smaller ModelProto."""

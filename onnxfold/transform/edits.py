@@ -1,0 +1,149 @@
+"""Edits: what merges change of a model, as new weights, integers and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analysis.atoms import SlotKey
+from ..analysis.axis_matrix import _axis_matrix
+from ..analysis.groups import ChannelGroup, Place
+from ..analysis.result import Analysis
+from ..analysis.rules.facts import At
+from ..folding.merge import Merge, apply
+from ..model.model import Model
+from ..model.quantized.scheme import Scheme
+from ..model.tensors import Pending
+from .requantize import merged
+
+
+@dataclass(frozen=True)
+class Integer:
+    """The integer at `at` of node `node`, its value after the fold, and whether it is `new`, or what is computed in its
+    place."""
+
+    node: int
+    at: At
+    value: int
+    new: bool
+
+
+@dataclass(frozen=True)
+class Edits:
+    """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
+    (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
+    arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
+    -> what all its readers read instead. `numbers`: (node, which) -> numbers to read instead."""
+
+    arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
+    integers: Sequence[Integer]
+    lengths: Mapping[tuple[str, int], int]
+    schemes: Mapping[str, Scheme] = field(default_factory=dict, repr=False)
+    inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    bypass: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+
+
+def edits(
+    model: Model,
+    analysis: Analysis,
+    merges: Mapping[str, Merge],
+    skip: frozenset[SlotKey] = frozenset(),
+    lazy: bool = False,
+) -> Edits:
+    """What the merges (by group name) change; if `lazy`, new values of weights outside the model's file are pending.
+
+    `skip` leaves out parameter axes on purpose: the negative control of the oracles, never anything else.
+    """
+    groups = [(g, merges[g.name]) for g in analysis.groups if g.name in merges]
+    removed = [removed_atoms(g, m.keep) for g, m in groups]
+    kept = np.ones(analysis.atoms, bool)
+    for atoms in removed:
+        kept[atoms] = False
+    changes: dict[str, list[tuple[Place, Merge]]] = {}
+    for group, merge in groups:
+        for place in group.parameters:
+            if (place.tensor, place.axis, place.blocks) not in skip:
+                changes.setdefault(place.tensor, []).append((place, merge))
+    weights = [_Weight(model, analysis, name, parts, kept) for name, parts in changes.items()]
+    arrays: dict[str, NDArray[Any] | Pending] = {
+        one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
+        for one in weights
+    }
+    integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
+    return Edits(
+        arrays,
+        [
+            Integer(r.node, r.at, r.sign * left, left != len(r.of) or not r.at.lengths.isdisjoint(lengths))
+            for r, left in integers
+        ],
+        lengths,
+        {one.name: one.scheme for one in weights if one.name in model.constants.stored},
+        numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+    )
+
+
+def removed_atoms(group: ChannelGroup, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The atoms of the channels of `group` that are not in `keep`."""
+    gone = np.ones(group.size, bool)
+    gone[keep] = False
+    return group.atoms[gone[group.owner]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    """A weight that `parts` touch; of all atoms, those `kept`."""
+
+    model: Model
+    analysis: Analysis
+    name: str
+    parts: Sequence[tuple[Place, Merge]]
+    kept: NDArray[np.bool_]
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """Its values after all merges."""
+        original = self.model.constants.array(self.name)
+        array = original if original.dtype in (np.float32, np.float64) else original.astype(np.float32)
+        for axis, blocks in sorted(self._axes, key=lambda at: (-at[1], at[0])):  # blocked axes first
+            here = [(p, m) for p, m in self.parts if (p.axis, p.blocks) == (axis, blocks)]
+            array = apply(_axis_matrix(here, self.name, self._left(axis, blocks)), array, axis, blocks)
+        return (array if original.dtype.kind not in "iu" else np.rint(array)).astype(original.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `array`, where no axis has blocks."""
+        tensor = self.model.constants.initializer(self.name)
+        assert tensor is not None
+        shape = list(tensor.dims)
+        for axis, blocks in self._axes:
+            shape[axis] = int(self._left(axis, blocks).sum())
+        return tuple(shape)
+
+    @property
+    def scheme(self) -> Scheme:
+        """How it becomes integers, where it is stored so."""
+        scheme = self.model.constants.scheme(self.name)
+        for axis, blocks in sorted(self._axes):
+            left = self._left(axis, blocks)
+            matrix = _axis_matrix([(p, m) for p, m in self.parts if p.axis == axis], self.name, left)
+            scheme = merged(scheme, axis, blocks, left, matrix, self.model.constants.stored[self.name].block)
+        return scheme
+
+    @property
+    def pending(self) -> bool:
+        """Whether its values can wait until they are written: they lie outside the model's file."""
+        return all(p.blocks == 1 for p, _ in self.parts) and self.model.constants.outside(self.name) is not None
+
+    @property
+    def _axes(self) -> set[tuple[int, int]]:
+        return {(place.axis, place.blocks) for place, _ in self.parts}
+
+    def _left(self, axis: int, blocks: int) -> NDArray[np.bool_]:
+        start, size = self.analysis.slots[self.name, axis, blocks]
+        return self.kept[start : start + size]

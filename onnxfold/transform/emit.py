@@ -1,0 +1,33 @@
+"""Emission: edits are patched into a copy of the user's own ModelProto."""
+
+from __future__ import annotations
+
+from onnx import ModelProto
+
+from ..model.integer_weights import Shelf
+from ..model.model import Model
+from ..model.tensors import settled
+from .edits import Edits
+from .patch import Patch
+
+
+def emit(model: Model, changes: Edits) -> ModelProto:
+    """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte.
+
+    Tensors with pending values have them not (`tensors.is_deferred`): they are for who writes them.
+    """
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    shelf, stored = Shelf(proto, model.constants, model.folder), model.constants.stored
+    shelf.write({name: settled(array) for name, array in changes.arrays.items() if name in stored}, changes.schemes)
+    writer = Patch(proto, model)
+    writer.suspects |= shelf.left
+    writer.inputs(changes.inputs)
+    writer.bypass(changes.bypass)
+    writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
+    writer.integers(changes.integers)
+    writer.numbers(changes.numbers)
+    packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
+    writer.lengths({at: length for at, length in changes.lengths.items() if at[0] not in packed})
+    writer.sweep()
+    return proto

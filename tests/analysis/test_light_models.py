@@ -1,0 +1,125 @@
+"""Both oracles on well-known architectures, and on the trained models of this repository.
+
+The onnx package ships the architectures, with constants for weights; they get random ones here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from helpers import folds, oracles_hold
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper, version_converter
+from tiny import MODELS
+
+from onnxfold.analysis.analyze import analyse
+from onnxfold.model.model import load
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+TRAINED = sorted(MODELS.glob("*.onnx"))
+TRAINED_GROUPS = {
+    "digits_mlp": 2, "digits_mobilenet": 9, "digits_resnet_bn": 6, "digits_resnet_fused": 6, "digits_vgg": 5
+}  # fmt: skip
+
+
+def light(name: str, opset: int, seed: int = 0) -> ModelProto:
+    """A light model of the onnx package at `opset`, with random weights: He's for kernels, positive scales."""
+    path = LIGHT / f"light_{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"the installed onnx has no {path.name}")
+    proto = onnx.load(str(path))
+    if opset != proto.opset_import[0].version:
+        proto = version_converter.convert_version(proto, opset)
+    given = {t.name: t for t in proto.graph.initializer}
+    roles: dict[str, tuple[str, int]] = {}
+    for node in reversed(proto.graph.node):
+        for i, used in enumerate(node.input):  # an Unsqueeze passes on what its result is for
+            roles[used] = roles[node.output[0]] if node.op_type == "Unsqueeze" else (node.op_type, i)
+    rng = np.random.default_rng(seed)
+    for node in [n for n in proto.graph.node if n.op_type == "ConstantOfShape"]:
+        shape = numpy_helper.to_array(given[node.input[0]]).tolist()
+        array = weight(roles[node.output[0]], shape, rng)
+        proto.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
+        proto.graph.node.remove(node)
+    for tensor in given.values():
+        role = roles.get(tensor.name, ("", 0))
+        if role[0] == "ConstantOfShape" or not role[0]:
+            proto.graph.initializer.remove(tensor)
+        elif tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(weight(role, tensor.dims, rng), tensor.name))
+    left = {t.name for t in proto.graph.initializer}
+    for value in [v for v in proto.graph.input if v.name in given and v.name not in left]:
+        proto.graph.input.remove(value)
+    if proto.ir_version < 4:
+        listed = {v.name for v in proto.graph.input}
+        for tensor in [t for t in proto.graph.initializer if t.name not in listed]:
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return proto
+
+
+def weight(role: tuple[str, int], shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Random values for a parameter, by the operator and the input it is for."""
+    if role in (("BatchNormalization", 1), ("BatchNormalization", 4), ("Mul", 1)):
+        return rng.uniform(0.5, 1.5, tuple(shape)).astype(np.float32)
+    values = rng.standard_normal(tuple(shape), np.float32)
+    spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1
+    return values * np.float32(spread)
+
+
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+SOFTMAX, LRN = ("Softmax mixes this axis", 1000), ("LRN mixes this axis", 352)
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "groups", "channels", "refused"),
+    [
+        ("squeezenet", 9, 25, 2944, [SOFTMAX]),
+        ("squeezenet", 13, 25, 2944, [SOFTMAX]),
+        ("shufflenet", 9, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
+        ("shufflenet", 13, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
+        ("inception_v1", 9, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
+        ("inception_v1", 13, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
+        slow("inception_v2", 13, 69, 9952, [SOFTMAX]),
+        slow("resnet50", 9, 37, 11456, [SOFTMAX]),
+        slow("resnet50", 13, 37, 11456, [SOFTMAX]),
+        slow("densenet121", 9, 120, 10240, [("a graph output", 1000)]),
+        slow("densenet121", 13, 120, 10240, [("a graph output", 1000)]),
+        slow("bvlc_alexnet", 13, 5, 9216, [SOFTMAX, LRN]),
+        slow("zfnet512", 13, 5, 6656, [SOFTMAX, LRN]),
+        slow("vgg19", 13, 18, 13696, [SOFTMAX]),  # 5 GB of memory
+    ],
+)
+def test_oracles(name: str, opset: int, groups: int, channels: int, refused: list[tuple[str, int]]) -> None:
+    found = oracles_hold(light(name, opset))
+    assert (len(found.groups), sum(g.size for g in found.groups)) == (groups, channels)
+    assert sorted((r.kind, r.channels) for r in found.refusals if r.channels) == sorted(refused)
+
+
+@pytest.mark.slow
+def test_resnet50_is_followed_but_for_its_classes() -> None:
+    """Every Sum of a residual stage is one group with all that it joins: 4 stages and the stem, 32 inner layers."""
+    found = analyse(load(light("resnet50", 13)))
+    assert sum(r.channels for r in found.refusals) == 1000
+    sizes = sorted((g.size for g in found.groups if len(g.makers) > 1), reverse=True)
+    assert sizes == [2048, 1024, 512, 256]
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
+def test_folding_runs(name: str) -> None:
+    folds(light(name, 13), alone=False)
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_oracles_on_trained_models(path: Path) -> None:
+    proto = onnx.load(str(path))
+    found = oracles_hold(proto)
+    assert len(found.groups) == TRAINED_GROUPS[path.stem]
+    assert [r.kind for r in found.refusals] == ["a graph output"]
+    folds(proto)

@@ -1,0 +1,126 @@
+"""How long a fold is expected to take, and when that is said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import MODELS
+
+import onnxfold
+from onnxfold.errors import RequestError
+from onnxfold.options.choices import Clusterer
+from onnxfold.options.options import Manner
+from onnxfold.passes.prepare import subject
+from onnxfold.planning import time_estimate as module
+from onnxfold.planning.subject import Subject
+from onnxfold.planning.time_estimate import Estimate, estimate
+from onnxfold.progress import announced
+
+MLP = MODELS / "digits_mlp.onnx"
+IMAGES = {"image": np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)}
+
+
+def manner(effort: str = "balanced") -> Manner:
+    return Manner.of("auto", "auto", Clusterer.NATIVE, effort, 0, 0, [], [])
+
+
+@pytest.fixture
+def mlp(monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """With a machine on which a sample takes 10 ms, and where nothing was made before."""
+    monkeypatch.setattr(module, "are_made", lambda *_: False)
+    monkeypatch.setattr(module, "_forward", lambda *_: 0.01)
+    monkeypatch.setattr(module, "_rate", lambda: 1e9)
+    return subject(MLP, None, manner().patterns)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        ((0.0, 3.0), "about 5 seconds"),
+        ((20.0, 23.0), "about 45 seconds (20 seconds of them to make inputs)"),
+        ((60.0, 70.0), "about 2 minutes (60 seconds of them to make inputs)"),
+        ((0.0, 9000.0), "about 2.5 hours"),
+    ],
+)
+def test_in_words(seconds: tuple[float, float], words: str) -> None:
+    assert str(Estimate(*seconds)) == words
+
+
+def test_what_there_is_need_not_be_made(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    none, own, many = (estimate(mlp, manner(), n, True, None) for n in (0, 128, 1024))
+    assert none and own and many
+    assert none.samples > 100 and own.samples == 0  # 512 samples, 40 steps, 6 passes of 10 ms, up to the limit
+    assert many.fold > 4 * own.fold
+    monkeypatch.setattr(module, "are_made", lambda *_: True)
+    again = estimate(mlp, manner(), 0, True, None)
+    assert again == Estimate(0.0, none.fold)
+
+
+def test_a_ratio_measures_no_curves(mlp: Subject) -> None:
+    planned, ratio = estimate(mlp, manner(), 64, True, None), estimate(mlp, manner(), 64, False, None)
+    assert planned and ratio and planned.fold > ratio.fold
+
+
+def test_refinement_takes_time(mlp: Subject) -> None:
+    plain, refined = (estimate(mlp, manner(), 64, False, None, size) for size in (None, (100, 64)))
+    assert plain and refined
+    assert refined.fold - plain.fold == pytest.approx(5 * 0.01 * 6400)  # passes a step, seconds a sample, samples
+    assert refined.samples == plain.samples
+
+
+def test_nothing_is_expected_of_weights_alone(mlp: Subject) -> None:
+    assert estimate(mlp, manner("fast"), 0, True, None) is None
+    assert estimate(mlp, manner("fast"), 64, True, None) is not None
+
+
+def test_nothing_is_expected_where_no_inputs_are_made(mlp: Subject) -> None:
+    by_weights = Manner.of("fold", "closed-form", Clusterer.NATIVE, "balanced", 0, 0, [], [])
+    assert estimate(mlp, by_weights, 0, True, None) is None
+    assert estimate(mlp, by_weights, 64, True, None) is not None
+
+
+def test_a_model_that_does_not_run_has_none(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> float:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr(module, "_forward", fail)
+    assert estimate(mlp, manner(), 0, True, None) is None
+
+
+def test_it_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONG", 0.0)
+    events: list[str] = []
+
+    def progress(what: str, items: Iterable[Any]) -> Iterator[Any]:
+        events.append(what)
+        yield from items
+
+    result = onnxfold.fold(
+        MLP, target_macs=0.6, calibration=IMAGES, latency=False, progress=progress, announce=events.append
+    )
+    assert events[0].startswith("about ") and len([e for e in events if e.startswith("about ")]) == 1 < len(events)
+    assert result.report.seconds["estimated"] > 0
+
+
+def test_what_is_short_is_not_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONG", 1e6)
+    said: list[str] = []
+    onnxfold.fold(MLP, target_macs=0.6, calibration=IMAGES, latency=False, announce=said.append)
+    assert not said
+
+
+def test_a_bad_request_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxfold.api.estimate", lambda *_: pytest.fail("estimated"))
+    with pytest.raises(RequestError):
+        onnxfold.fold(MLP, target_macs=2.0)
+
+
+def test_only_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    announced("about 5 seconds")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    announced("about 6 seconds")
+    assert "5 seconds" not in (text := capsys.readouterr().err) and "about 6 seconds" in text
