@@ -2,7 +2,7 @@
 
     python benchmarks/chain.py [--steps N] [--keep FOLDER] [--write]
 
-A CIFAR-10 ResNet-56 as the tool makes it (`onnxfold IN OUT --quantize`), with unlabelled training images: INT8 alone,
+A CIFAR-10 ResNet-56 as the tool makes it (`onnxfold IN OUT --quantize`), with unlabeled training images: INT8 alone,
 half of the multiply-accumulates and INT8, the same refined. Against INT8 alone at the same size: what floats reach in
 the bytes of INT8 alone, and what the chain reaches in those of a ResNet-20 in INT8. Latency is that of batch 1 on one
 thread as a share of the original's, medians of interleaved runs, of several sessions. `--keep` stores the models, and
@@ -49,7 +49,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Maker:
+class Producer:
     """Makes models, each stored once in `folder`."""
 
     large: Net
@@ -63,7 +63,7 @@ class Maker:
         target = self.folder / f"{name}.onnx"
         if not target.exists():
             made = onnxfold.fold(
-                real.path, target, round_to=self.round_to, calibration=real.unlabelled, samples=len(real.unlabelled),
+                real.path, target, round_to=self.round_to, calibration=real.unlabeled, samples=len(real.unlabeled),
                 latency=False, progress=on_terminal, **how,
             )  # fmt: skip
             save(made.report, report_of(target))
@@ -74,7 +74,7 @@ class Maker:
         return self.made(name, self.large, refine=True, steps=self.steps, **how)
 
 
-def chain(work: Maker) -> Iterator[tuple[str, str, Path]]:
+def chain(work: Producer) -> Iterator[tuple[str, str, Path]]:
     """(title, size class, file) of every row, from the largest file to the smallest."""
     large, small = work.large, work.small
     yield "ResNet-56", "", large.path
@@ -108,12 +108,12 @@ def in_floats(wanted: Path, known: tuple[Path, Path]) -> float:
     """Bytes in floats that make the file `wanted` in INT8, on the line through two models `known` in both."""
     (x0, y0), (x1, y1) = [
         (found["file_before"], found["file_after"])
-        for found in (json.loads(report_of(made).read_text())["quantisation"] for made in known)
+        for found in (json.loads(report_of(made).read_text())["quantization"] for made in known)
     ]
     return float(x0 + (wanted.stat().st_size - y0) * (x1 - x0) / (y1 - y0))
 
 
-def measured(work: Maker, title: str, beside: str, path: Path, rounds: int) -> Row:
+def measured(work: Producer, title: str, beside: str, path: Path, rounds: int) -> Row:
     """One row. Both networks have the same test images, and call their input the same."""
     ratios = []
     for _ in range(SESSIONS if path != work.large.path else 0):
@@ -137,7 +137,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--steps", type=int, help="of refinement (default: the tool's)")
-    parser.add_argument("--samples", type=int, default=512, help="unlabelled training images, up to 512 (default)")
+    parser.add_argument("--samples", type=int, default=512, help="unlabeled training images, up to 512 (default)")
     parser.add_argument("--round-to", type=int, default=8, help="kept widths are multiples of this (default 8)")
     parser.add_argument("--rounds", type=int, default=300, help="runs of each model that latencies are medians of")
     parser.add_argument("--keep", type=Path, help="folder for the models; those in it are not made again")
@@ -146,7 +146,7 @@ def main() -> None:
     nets = [net(asked.data, name, asked.images, asked.samples) for name in (LARGE, SMALL)]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        work = Maker(nets[0], nets[1], asked.keep or Path(scratch), asked.steps, asked.round_to)
+        work = Producer(nets[0], nets[1], asked.keep or Path(scratch), asked.steps, asked.round_to)
         work.folder.mkdir(parents=True, exist_ok=True)
         for title, beside, path in chain(work):
             rows.append(measured(work, title, beside, path, asked.rounds))

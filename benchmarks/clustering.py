@@ -53,10 +53,10 @@ class Result:
 
 
 def mixture(n: int, d: int, k: int, seed: int = 0) -> Features:
-    """Points around 2/3 k centres, with noise as wide as the centres lie apart and a decaying spectrum."""
+    """Points around 2/3 k centers, with noise as wide as the centers lie apart and a decaying spectrum."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(max(1, 2 * k // 3), d))
-    points = centres[random.integers(0, len(centres), n)] + random.normal(size=(n, d))
+    centers = random.normal(size=(max(1, 2 * k // 3), d))
+    points = centers[random.integers(0, len(centers), n)] + random.normal(size=(n, d))
     return (points * np.arange(1, d + 1) ** -0.35).astype(np.float32)
 
 

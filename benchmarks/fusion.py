@@ -29,16 +29,16 @@ from nets import Net, net, options, parsed
 from onnx import helper, numpy_helper
 
 from onnxfold import FoldResult, fold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.analysis.result import Analysis
 from onnxfold.api import fuse
-from onnxfold.calibration.collect import gather_evidence
+from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
 from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric, Recovery
 from onnxfold.passes import distillation as refinement
-from onnxfold.passes.weight_sharing.alignment import seats
+from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
 from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
 from onnxfold.passes.weight_sharing.layers import Layer, layers
@@ -72,16 +72,16 @@ class Fuser:
 
     def __init__(self, real: Net) -> None:
         self.real, self.model = real, load(real.path)
-        self.analysis: Analysis = analyse(self.model)
+        self.analysis: Analysis = analyze(self.model)
         self.found, _ = layers(self.model)
         (source,) = [name for name in self.model.graph.inputs if name not in self.model.constants]
-        images = real.unlabelled
+        images = real.unlabeled
         self.feeds: Sequence[Feeds] = [{source: images[i : i + BATCH]} for i in range(0, len(images), BATCH)]
         self._known: dict[tuple[Any, ...], float] = {}
 
     def sets(self, metric: Metric) -> list[list[list[Layer]]]:
         """The layers that share weights, for each of SHARES."""
-        at = Partition(rank(self.model, alone(self.found), metric, seats(self.analysis), self.feeds))
+        at = Partition(rank(self.model, alone(self.found), metric, alignable(self.analysis), self.feeds))
         out = []
         for share in SHARES:
             while at.layers < max(1, round(share * len(self.found))):
@@ -131,8 +131,8 @@ def refine(
     dense = real.top1(work.model.proto)
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for inputs in given:
-        images = real.unlabelled if inputs == INPUTS[0] else None
-        evidence = gather_evidence(
+        images = real.unlabeled if inputs == INPUTS[0] else None
+        evidence = collect_samples(
             work.model, images, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
         )
         assert evidence is not None
@@ -163,7 +163,7 @@ def drop(real: Net) -> Iterator[dict[str, Any]]:
     """Show 3: a quarter of the blocks dropped, and channels folded to the same arithmetic and further; latencies by one
     thread, and by as many as there are cores, as `--target-latency` measures them."""
     original, rows = onnx.load(real.path), list[dict[str, Any]]()
-    data: dict[str, Any] = {"calibration": real.unlabelled}
+    data: dict[str, Any] = {"calibration": real.unlabeled}
     blocks: dict[str, Any] = {"how": None, "drop_blocks": "25%"}
     jobs: list[tuple[str, Callable[..., FoldResult], dict[str, Any]]] = [
         ("25 % of the blocks dropped", fuse, {**blocks, **data, "recovery": "none"}),

@@ -19,7 +19,7 @@ import onnxfold
 from onnxfold.calibration.samples import synthetic_extent
 from onnxfold.calibration.synthetic.synthesize import synthesize
 from onnxfold.errors import OnnxFoldError
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import Model, load
 from onnxfold.model.save import inline
 from onnxfold.options.choices import Effort
@@ -83,9 +83,9 @@ def main() -> None:
         assert report.check.worst is not None
         said = report.check.worst.relative_l2
         unseen = fresh(model, asked.effort, described)
-        found = Trial(model, lambda _, feeds=unseen: feeds).error(result.model)
+        found = Evaluator(model, lambda _, feeds=unseen: feeds).error(result.model)
         images = real(asked.data, name)
-        truly = Trial(model, lambda _, feeds=images: feeds).error(result.model) if images else None
+        truly = Evaluator(model, lambda _, feeds=images: feeds).error(result.model) if images else None
         count, kept = count + 1, kept + (found <= ALLOWED * asked.max_error)
         left = report.after.macs / report.before.macs
         shown = "-" if truly is None else f"{truly:.3f}"

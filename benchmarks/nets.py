@@ -22,13 +22,13 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Net:
-    """A classifier, `images` it has not seen as it wants them with `labels`, and others without (`unlabelled`)."""
+    """A classifier, `images` it has not seen as it wants them with `labels`, and others without (`unlabeled`)."""
 
     name: str
     path: Path
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
-    unlabelled: NDArray[np.float32]
+    unlabeled: NDArray[np.float32]
 
     def top1(self, model: onnx.ModelProto) -> float:
         """Percent of the images whose largest score is the label's."""
@@ -50,14 +50,14 @@ def net(data: Path, name: str, count: int = 2000, others: int = 128) -> Net:
     if entry["data"] == "cifar10":
         with np.load(data / "cifar10" / "test2k.npz") as test, np.load(data / "cifar10" / "calib512.npz") as train:
             images, labels = test["images"][:count], test["labels"][:count]
-            unlabelled = train[train.files[0]][:: 512 // others]
+            unlabeled = train[train.files[0]][:: 512 // others]
     elif entry["data"] == "imagenet":
         everything, classes = _photographs(data / "imagenet", entry)
         taken = np.arange(len(everything)) % 25 < 8  # 128 of 400
-        images, labels, unlabelled = everything[~taken][:count], classes[~taken][:count], everything[taken]
+        images, labels, unlabeled = everything[~taken][:count], classes[~taken][:count], everything[taken]
     else:
         sys.exit(f"{name} is no image classifier")
-    return Net(name, path, _prepared(entry, images), labels.astype(np.int64), _prepared(entry, unlabelled))
+    return Net(name, path, _prepared(entry, images), labels.astype(np.int64), _prepared(entry, unlabeled))
 
 
 def options(text: str) -> argparse.ArgumentParser:

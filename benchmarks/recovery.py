@@ -6,7 +6,7 @@
 Rows "inner": the same share of channels kept in the inner group of every residual block. Rows "MACs": all groups with a
 target for the MACs, planned by ours, uniform by the others. Columns: L1, L2, plain fold (k-means), closed form
 (Fold-AR, or variance correction where BatchNormalization was fused), onnxsim's L2 pruning (all channels, at the
-sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, readers multiplied by a ridge map
+sparsity whose MACs come nearest), a GRAIL-like channel ridge (k-means clusters, consumers multiplied by a ridge map
 fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthetic inputs and with 128 real ones.
 `--store` keeps the figures by network; with `--columns`, those of other columns stay.
 """
@@ -27,20 +27,20 @@ from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.analysis.groups import Role
-from onnxfold.calibration.collect import gather_evidence
+from onnxfold.calibration.collect import collect_samples
 from onnxfold.folding.merge import Merge
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim, Budget
 from onnxfold.options.choices import Clusterer
 from onnxfold.options.options import Manner
 from onnxfold.passes.prepare import subject
-from onnxfold.planning.merger import Compressor
+from onnxfold.planning.merger import Merger
 from onnxfold.planning.planner import Planner
 from onnxfold.progress import silent
-from onnxfold.runtime.segments import Walk
+from onnxfold.runtime.segments import SegmentRunner
 
 HALF = ("inner .75", "inner .50", "inner .25", "MACs .90", "MACs .75", "MACs .60", "MACs .50", "MACs .35")
 FEW = ("inner .75", "inner .50", "inner .25", "MACs .75", "MACs .50")
@@ -69,10 +69,11 @@ Cell = tuple[float, float]  # share of the MACs, top-1
 
 
 def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: float) -> onnx.ModelProto:
-    """GRAIL's map: readers times B = G R' (R G R' + 1e-3 mean(diag) I)^-1, G the uncentred moments of their input."""
+    """GRAIL's map: consumers times B = G R' (R G R' + 1e-3 mean(diag) I)^-1, G the uncentered moments of their
+    input."""
     model = load(path)
-    analysis = analyse(model)
-    work = Compressor(model, analysis)
+    analysis = analyze(model)
+    work = Merger(model, analysis)
     (source,) = [name for name in model.graph.inputs if name not in model.constants]
     nodes = model.graph.nodes
     merges = {}
@@ -81,9 +82,9 @@ def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: 
             continue
         merge = work.merge(group.name, round(group.size * (1 - ratio)))
         moments = np.zeros((group.size, group.size))
-        walk = Walk(model.proto, [{source: images}])
-        readers = sorted({i for p in group.parameters if p.role is Role.READS for i in p.nodes})
-        for index in readers:
+        walk = SegmentRunner(model.proto, [{source: images}])
+        consumers = sorted({i for p in group.parameters if p.role is Role.CONSUMES for i in p.nodes})
+        for index in consumers:
             x = walk.advance(index, [nodes[index].inputs[0]])[0][nodes[index].inputs[0]]
             flat = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
             if len(flat) == group.size:
@@ -124,7 +125,7 @@ def column(real: Net, title: str, rows: Sequence[str], effort: str) -> dict[str,
     found: dict[str, Cell | None] = dict.fromkeys(rows)
     if title == "ridge 128":
         for row in inner:
-            found[row] = (0.0, real.top1(channel_ridge(real.path, real.unlabelled, INNER, 1 - shares[row])))
+            found[row] = (0.0, real.top1(channel_ridge(real.path, real.unlabeled, INNER, 1 - shares[row])))
     elif title == "onnxsim":
         for row in (row for row in rows if row not in inner):
             pruned = by_onnxsim(real.path, shares[row])
@@ -137,12 +138,12 @@ def column(real: Net, title: str, rows: Sequence[str], effort: str) -> dict[str,
 
 
 def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[str], effort: str) -> dict[str, Cell]:
-    """Several budgets decided as `onnxfold.fold` decides one, on one survey."""
-    calibration = real.unlabelled if title == "128 images" else None
+    """Several budgets decided as `onnxfold.fold` decides one, on one measure_sensitivity."""
+    calibration = real.unlabeled if title == "128 images" else None
     how = {"method": "auto", "recovery": "auto", "effort": effort, **RIVALS.get(title, {})}
     manner = Manner.of(how["method"], how["recovery"], Clusterer.NATIVE, how["effort"], 0, 0, include, [])
     found = subject(real.path, None, manner.patterns)
-    evidence = gather_evidence(
+    evidence = collect_samples(
         found.model, calibration, 128, None, manner.effort, manner.method, manner.recovery, 0, None, silent
     )
     planner = Planner(found, manner, evidence, None, silent, providers=[], target=real.path)

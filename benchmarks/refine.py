@@ -17,7 +17,7 @@ from typing import Any
 
 from nets import INNER, Net, net, options, parsed
 
-from onnxfold.calibration.collect import gather_evidence
+from onnxfold.calibration.collect import collect_samples
 from onnxfold.options.budget import Aim, Budget
 from onnxfold.options.choices import Clusterer
 from onnxfold.options.options import Manner
@@ -39,8 +39,8 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     inner = kind == "inner"
     manner = Manner.of("auto", "auto", Clusterer.NATIVE, effort, 0, 0, [INNER] if inner else [], [])
     found = subject(real.path, None, manner.patterns)
-    evidence = gather_evidence(
-        found.model, real.unlabelled if inputs == "real" else None, REAL, None, manner.effort, manner.method,
+    evidence = collect_samples(
+        found.model, real.unlabeled if inputs == "real" else None, REAL, None, manner.effort, manner.method,
         manner.recovery, 0, None, on_terminal, (), True,
     )  # fmt: skip
     assert evidence is not None

@@ -31,7 +31,7 @@ onnx.save(pruned[0] if isinstance(pruned, tuple) else pruned, sys.argv[2])
 
 
 def resnet50(path: Path, seed: int = 0) -> None:
-    """Write the light model's graph with He-initialised weights at opset 13 or later."""
+    """Write the light model's graph with He-initialized weights at opset 13 or later."""
     light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_resnet50.onnx"
     model = onnx.load(light)
     shapes = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}

@@ -79,7 +79,7 @@ def restated(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _norm(op: Any, branch: str, stream: str, scale: str) -> tuple[str, str]:
-    """What a normalisation makes of stream and branch, and their sum."""
+    """What a normalization makes of stream and branch, and their sum."""
     how: dict[str, Any] = {"epsilon": EPSILON}
     if not branch:
         return op("SimplifiedLayerNormalization", [stream, scale], axis=-1, **how)[0], stream

@@ -59,7 +59,7 @@ def vits(data: Path, name: str, images: int) -> tuple[onnx.ModelProto, Score, ob
     hidden, heads = VITS[name]
     parts = {"hidden units": [hidden], "heads": [heads], "both": [hidden, heads]}
     rows = [(f"{part} -{r:.0%}", {"ratio": r, "include": at}) for part, at in parts.items() for r in SHARES]
-    return onnx.load(real.path), real.top1, real.unlabelled, rows
+    return onnx.load(real.path), real.top1, real.unlabeled, rows
 
 
 def stories(data: Path, name: str) -> tuple[onnx.ModelProto, Score, object, list[Row]]:

@@ -13,7 +13,7 @@ from .errors import (
     NothingToFoldError,
     OnnxFoldError,
     PlanError,
-    QuantisationError,
+    QuantizationError,
     RequestError,
     RuleError,
     ValidationError,
@@ -30,6 +30,6 @@ except PackageNotFoundError:  # run from a source tree that was not installed
 
 __all__ = [
     "Clusterer", "FoldReport", "FoldResult", "LayersReport", "Method", "ModelError", "NothingToFoldError",
-    "OnnxFoldError", "PlanError", "QuantisationError", "Recovery", "RequestError", "RuleError", "SweepReport",
+    "OnnxFoldError", "PlanError", "QuantizationError", "Recovery", "RequestError", "RuleError", "SweepReport",
     "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip

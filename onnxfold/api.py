@@ -1,4 +1,4 @@
-"""The flow: load, analyse, plan, cluster, merge, recover, emit, validate, report."""
+"""The flow: load, analyze, plan, cluster, merge, recover, emit, validate, report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from .analysis.costs import Size, costs, count_parameters
 from .analysis.coverage import coverage
-from .calibration.collect import gather_evidence, keep_samples, refuse_samples
+from .calibration.collect import collect_samples, keep_samples, refuse_samples
 from .errors import NothingToFoldError, PlanError, RequestError, ValidationError
 from .evaluation.verdict import check
 from .model.kv_cache import changed
@@ -32,17 +32,17 @@ from .passes import quantization as integers
 from .passes.block_check import block_checked, check_block
 from .passes.distillation.schedule import check_steps
 from .passes.finalize import Checking, Ended, Ending, in_float32
-from .passes.prepare import analysed, notes_on, subject
-from .passes.quantization.quantize import check_quantisable, narrowed
+from .passes.prepare import analyzed, notes_on, subject
+from .passes.quantization.quantize import check_quantizable, narrowed
 from .passes.sweep import SweepRow, _row, _shares, recommended
-from .passes.weight_sharing.alignment import seats
+from .passes.weight_sharing.alignment import alignable
 from .passes.weight_sharing.distances import alone, nothing, pairs, rank
 from .passes.weight_sharing.layers import layers
 from .passes.weight_sharing.residual_blocks import blocks, whole_blocks
 from .passes.weight_sharing.result import Dropped
 from .passes.weight_sharing.share import _REPAIRS, _check_possible, _shared, _Work
-from .planning.checkpoint import key_of, work_folder
-from .planning.executor import Crew
+from .planning.checkpoint import checkpoint, key_of
+from .planning.executor import Executor
 from .planning.memory import check_memory, comparable
 from .planning.planner import Planner
 from .planning.subject import probes
@@ -99,15 +99,15 @@ def sweep(
     found = subject(model, input_shapes, manner.patterns, fold_heads=fold_heads)
     if found.streamed:
         raise RequestError(f"{found.name} is over 2 GiB, too large to be run here: fold it to one target at a time")
-    seconds = {"analyse": time.perf_counter() - begin}
+    seconds = {"analyze": time.perf_counter() - begin}
     expected = estimate(found, manner, 0 if calibration is None else samples, True, input_shapes)
     if announce is not None and expected is not None and expected.worth_saying:
         announce(f"{expected}, and the time to fold and measure {len(budgets)} models")
-    evidence = gather_evidence(
+    evidence = collect_samples(
         found.model, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed,
         input_shapes, progress, usable,
     )  # fmt: skip
-    seconds["samples"] = time.perf_counter() - begin - seconds["analyse"]
+    seconds["samples"] = time.perf_counter() - begin - seconds["analyze"]
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as folder:
         target = Path(folder) / "folded.onnx"
         planner = Planner(found, manner, evidence, input_shapes, progress, providers=usable, target=target)
@@ -185,7 +185,7 @@ def fuse(
         include, exclude: regular expressions on the names of layers and of blocks (their sums).
 
     Raises:
-        RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
+        RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     clock = Clock()
@@ -204,7 +204,7 @@ def fuse(
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     loaded = load(model, input_shapes)
     if quantize:
-        check_quantisable(loaded, False, calibration is not None or spent is not Effort.FAST)
+        check_quantizable(loaded, False, calibration is not None or spent is not Effort.FAST)
     if refine:
         check_steps(steps)
     _check_possible(loaded, kind is not None, whole, drop_blocks is not None)
@@ -219,14 +219,14 @@ def fuse(
         clock.take(first.report.seconds)
     start = load(inline(first.model, loaded.folder), input_shapes) if first is not None else loaded
     sampling = Recovery.AUTO if likeness.sampled else level
-    evidence = gather_evidence(
+    evidence = collect_samples(
         loaded, calibration, samples, preprocess, spent, Method.FOLD, sampling, seed, input_shapes, progress, usable,
         refine or quantize,
     )  # fmt: skip
     work = _Work(loaded, start, evidence, input_shapes, chosen, level, seed, align, progress)
     clock.mark("samples")
     if quantize and limits.error is not None:
-        within = narrowed(Aim.QUALITY, limits.error, work.trial, loaded, evidence)
+        within = narrowed(Aim.QUALITY, limits.error, work.evaluator, loaded, evidence)
         limits = replace(limits, error=within)
     dropped = work.dropping(str(drop_blocks)) if drop_blocks is not None else []
     with ExitStack() as stack:
@@ -266,7 +266,7 @@ def fuse(
             Size(written.size, count_parameters(ended.proto), costs(after, input_shapes).macs({})),
             first.report.groups if first is not None else (), (), verdict, clock.seconds,
             refinement=ended.refined, shared=_shared(partition),
-            dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped), quantisation=ended.quantised,
+            dropped=tuple(Dropped(b.name, work.influence[b.name]) for b in dropped), quantization=ended.quantized,
         )  # fmt: skip
         _commit_or_raise(ended, report, output is not None)
     return FoldResult(ended.proto, report, loaded)
@@ -302,12 +302,12 @@ def rank_layers(
         raise NothingToFoldError(nothing(loaded.path or "this model", whole, left))
     evidence = None
     if kind.sampled:
-        evidence = gather_evidence(
+        evidence = collect_samples(
             loaded, calibration, samples, preprocess, spent, Method.FOLD, Recovery.AUTO, seed, input_shapes, progress,
             usable,
         )  # fmt: skip
     feeds = evidence.fit if evidence is not None and evidence.trusted else None
-    free = seats(analysed(loaded)) if align else {}
+    free = alignable(analyzed(loaded)) if align else {}
     ranked = rank(loaded, units, kind, free, feeds, progress)
     described = None if evidence is None else evidence.described
     return LayersReport(named(model), kind.value, align, described, tuple(pairs(ranked)), tuple(ranked), left)
@@ -401,9 +401,9 @@ def fold(
         refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
             without labels; kept only where it helps on samples held back. The report says what came of it.
         steps: of that; None: what `effort` allows for a model of this size.
-        quantize: store the result in INT8, by onnxruntime's static quantisation with the samples. `max_error` and
+        quantize: store the result in INT8, by onnxruntime's static quantization with the samples. `max_error` and
             `min_agreement` hold for the whole, other budgets for what comes before; where nothing can be folded within
-            them, the model is quantised as it is.
+            them, the model is quantized as it is.
         round_to: kept widths are multiples of this (1 switches it off).
         include, exclude: regular expressions on group names and the names of the nodes that make the channels.
         fold_heads: also fold heads that key-value caches among the inputs and outputs have: their declared shapes
@@ -428,7 +428,7 @@ def fold(
         announce: told before anything that takes long how long that may be.
 
     Raises:
-        RequestError, ModelError, NothingToFoldError, PlanError, QuantisationError: see `onnxfold.errors`.
+        RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     clock = Clock()
@@ -437,22 +437,22 @@ def fold(
         ratio, target_params, target_macs, max_error, min_agreement, target_size, target_latency, round_to, group_ratios
     )
     check_jobs(jobs)
-    crew = Crew(jobs, scheduler)
+    executor = Executor(jobs, scheduler)
     usable, missing = resolve_providers(providers)
     if output is not None:
         check_target(Path(output), None if isinstance(model, ModelProto) else Path(model))
     found = subject(model, input_shapes, manner.patterns, max_memory, fold_heads)
     loaded, caches = found.model, found.analysis.caches
     if quantize:
-        integers.check_quantisable(loaded, found.streamed, calibration is not None or manner.effort is not Effort.FAST)
+        integers.check_quantizable(loaded, found.streamed, calibration is not None or manner.effort is not Effort.FAST)
     if (refine or quantize) and caches:
         what = "--refine" if refine else "--quantize"
         raise RequestError(f"{what} compares caches as they were: leave out {what}, or --fold-heads")
     if found.streamed:
         refuse_samples(calibration, manner.method, manner.recovery, budget.aim, refine)
-        check_memory(loaded, found.analysis, found.chosen, 1 if crew.away else jobs, max_memory)
-    crew.check()
-    clock.mark("analyse")
+        check_memory(loaded, found.analysis, found.chosen, 1 if executor.away else jobs, max_memory)
+    executor.check()
+    clock.mark("analyze")
     if found.streamed:
         expected: Estimate | None = estimate_streamed(found, budget)
     else:
@@ -460,7 +460,7 @@ def fold(
         expected = estimate(found, manner, 0 if calibration is None else samples, ratio is None, input_shapes, size)
     if announce is not None and expected is not None and expected.worth_saying:
         announce(str(expected))
-    evidence = None if found.streamed else gather_evidence(
+    evidence = None if found.streamed else collect_samples(
         loaded, calibration, samples, preprocess, manner.effort, manner.method, manner.recovery, seed, input_shapes,
         progress, usable, refine or quantize,
     )  # fmt: skip
@@ -473,14 +473,14 @@ def fold(
         kept = None
         if output is not None and (resume or found.streamed):
             how = (manner.method, manner.recovery, manner.clusterer, seed, found.streamed, fold_heads)
-            kept = stack.enter_context(work_folder(target, key_of(loaded, *how), resume))
+            kept = stack.enter_context(checkpoint(target, key_of(loaded, *how), resume))
         planner = Planner(
             found, manner, evidence, input_shapes, progress, providers=usable, target=target,
-            external_data=external_data, crew=crew, kept=kept,
+            external_data=external_data, executor=executor, kept=kept,
         )  # fmt: skip
         planned = budget
         if quantize:
-            value = integers.narrowed(budget.aim, budget.value, planner.trial, loaded, planner.evidence)
+            value = integers.narrowed(budget.aim, budget.value, planner.evaluator, loaded, planner.evidence)
             planned = replace(budget, value=value, quantized=True)
         decision = planner.decide(planned)
         merges, pending = decision.folded.merges, decision.folded.pending
@@ -501,7 +501,7 @@ def fold(
             decision.folded.proto, checking, pairs=refinement.Counterparts(maps()) if training else None,
             budget=(budget.aim, budget.value), pending=pending, within=None if kept is None else kept.staging,
         ))  # fmt: skip
-        verdict = ended.verdict.noting(f"only quantised: {left}" if left else "")
+        verdict = ended.verdict.noting(f"only quantized: {left}" if left else "")
         if found.streamed:
             verdict = block_checked(verdict, check_block(loaded, found.analysis, merges, ended.written.path))
         verdict = verdict.noting(*(() if kept is None else kept.notes))
@@ -520,7 +520,7 @@ def fold(
             _with_notes(
                 verdict, loaded.size, ended.written.size, planner.evidence, budget, decision.folded.refitted
             ),
-            taken, coverage(found.analysis, found.prices), ended.refined, quantisation=ended.quantised,
+            taken, coverage(found.analysis, found.prices), ended.refined, quantization=ended.quantized,
             interface=changed(loaded.graph, caches, lengths),
         )  # fmt: skip
         _commit_or_raise(ended, report, output is not None)
@@ -538,7 +538,7 @@ def inspect(
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     compiled = patterns(include, exclude)
     loaded = load(model, input_shapes)
-    analysis = analysed(loaded, fold_heads)
+    analysis = analyzed(loaded, fold_heads)
     notes = notes_on(analysis, compiled)
     groups = tuple(_group_report(g, g.size, 0, 0.0, notes.get(g.name, "")) for g in analysis.groups)
     prices = costs(loaded, input_shapes)

@@ -30,8 +30,8 @@ class NothingToFoldError(OnnxFoldError):
     exit_code = 4
 
 
-class QuantisationError(OnnxFoldError):
-    """The model cannot be quantised: it is already, onnxruntime's quantiser refuses or lacks something, too large."""
+class QuantizationError(OnnxFoldError):
+    """The model cannot be quantized: it is already, onnxruntime's quantizer refuses or lacks something, too large."""
 
     exit_code = 5
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from scipy.sparse import csr_matrix, identity
 
-from .analysis.analyze import analyse
+from .analysis.analyze import analyze
 from .analysis.atoms import SlotKey
 from .analysis.axis_matrix import axis_matrix
 from .analysis.groups import ChannelGroup, Place, Role
@@ -54,7 +54,7 @@ def permutation(group: ChannelGroup, rng: np.random.Generator) -> Merge:
 
 
 def pairs(group: ChannelGroup) -> NDArray[np.int64]:
-    """Labels that put neighbours of a cell together, two by two."""
+    """Labels that put neighbors of a cell together, two by two."""
     labels = np.arange(group.size)
     for cell in range(group.blocks):
         mine = np.flatnonzero(group.cells == cell)
@@ -63,7 +63,7 @@ def pairs(group: ChannelGroup) -> NDArray[np.int64]:
 
 
 def duplication(group: ChannelGroup) -> Merge:
-    """Every second channel becomes an exact copy of its neighbour; what reads them stays."""
+    """Every second channel becomes an exact copy of its neighbor; what reads them stays."""
     labels = pairs(group)
     copy = csr_matrix((np.ones(group.size), (np.arange(group.size), labels)), shape=(group.size, group.size))
     return rearranging(copy, identity(group.size, format="csr"))
@@ -71,7 +71,7 @@ def duplication(group: ChannelGroup) -> Merge:
 
 def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
     """All groups permuted at once."""
-    analysis = analysis or analyse(model)
+    analysis = analysis or analyze(model)
     rng = np.random.default_rng(seed)
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
 
@@ -84,13 +84,13 @@ def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
     """All groups made twice redundant, then folded back."""
-    analysis = analysis or analyse(model)
+    analysis = analysis or analyze(model)
     copying = {group.name: duplication(group) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
         copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
         twice = load(copies, how.get("shapes"))
-        again = analyse(twice, fold_heads=bool(analysis.caches))
+        again = analyze(twice, fold_heads=bool(analysis.caches))
         merges = {group.name: folding(pairs(group)) for group in again.groups}
         after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
         return _error(model, twice.proto, after, seed, ends=ends, begin=partial(carried, analysis, copying), **how)
@@ -149,7 +149,7 @@ def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:
     """
     found, main = list[SlotKey](), len(model.proto.graph.node)
     for group in reversed(analysis.groups):
-        places = [p for p in group.parameters if p.role is Role.MAKES]
+        places = [p for p in group.parameters if p.role is Role.PRODUCES]
         if places:
             place = max(places, key=lambda p: len(model.graph.tensor(p.tensor).shape or ()))
             found.append((place.tensor, place.axis, place.blocks))

@@ -32,7 +32,7 @@ def two_blocks(**values: NDArray[Any]) -> ModelProto:
 
 
 def permuted_copy() -> ModelProto:
-    """The second block is the first with its inner channels in another order, normalisation included."""
+    """The second block is the first with its inner channels in another order, normalization included."""
     proto = two_blocks()
     held = weights(proto)
     first = {name: held[f"{name}1"] for name in ("u", "v", "scale", "beta", "mean", "var")}

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, parser
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.analysis.groups import ChannelGroup
 from onnxfold.analysis.result import Analysis
@@ -163,7 +163,7 @@ def oracles_hold(
 ) -> Analysis:
     """Exactly these group sizes are found (in file order), and both oracles hold and are not blind."""
     loaded = load(proto, shapes)
-    found = analyse(loaded)
+    found = analyze(loaded)
     if groups is not None:
         sizes = [g.size for g in found.groups]
         assert sizes == list(groups), f"{[(g.name, g.size) for g in found.groups]}, refused {found.refusals}"
@@ -191,13 +191,13 @@ def fold_by(labels: Mapping[str, Sequence[int]], proto: ModelProto) -> ModelProt
     """Groups (by name) folded by labels."""
     loaded = load(proto)
     merges = {name: folding(np.asarray(given)) for name, given in labels.items()}
-    return emit(loaded, edits(loaded, analyse(loaded), merges))
+    return emit(loaded, edits(loaded, analyze(loaded), merges))
 
 
 def keep_first(count: int, proto: ModelProto) -> ModelProto:
     """The model with all groups pruned to the first `count` channels of each of their cells."""
     loaded = load(proto)
-    found = analyse(loaded)
+    found = analyze(loaded)
     merges = {}
     for group in found.groups:
         cells = [np.flatnonzero(group.cells == cell)[:count] for cell in range(group.blocks)]
@@ -208,18 +208,18 @@ def keep_first(count: int, proto: ModelProto) -> ModelProto:
 def folds(proto: ModelProto, seed: int = 0, alone: bool = True) -> None:
     """Folded by random labels and pruned, the model is valid and runs as before; with `alone` group by group too."""
     loaded = load(proto)
-    found = analyse(loaded)
+    found = analyze(loaded)
     rng = np.random.default_rng(seed)
     kept = {g.name: random_labels(g, rng) for g in found.groups}
     fold = {name: folding(labels) for name, labels in kept.items()}
     prune = {name: pruning(merge.keep, merge.before) for name, merge in fold.items()}
-    trials: list[Mapping[str, Merge]] = [fold, prune]
+    evaluators: list[Mapping[str, Merge]] = [fold, prune]
     if alone and len(fold) > 1:
-        trials += [{name: merge} for name, merge in fold.items()]
+        evaluators += [{name: merge} for name, merge in fold.items()]
     before = run(loaded, proto)
     computed = loaded.constants.names - {o for n in proto.graph.node if n.op_type == "Constant" for o in n.output}
     may_grow = len(computed) > len(proto.graph.initializer)  # a weight and its transpose, stored once, may part
-    for merges in trials:
+    for merges in evaluators:
         after = emit(loaded, edits(loaded, found, merges))
         onnx.checker.check_model(plain_domains(after), full_check=True)
         shapes = [x.shape for x in run(loaded, after)]
@@ -254,8 +254,8 @@ def constant(proto: ModelProto, name: str) -> Array:
     for tensor in proto.graph.initializer:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)
-    maker = next(n for n in proto.graph.node if name in n.output)
-    value = helper.get_attribute_value(maker.attribute[0])
+    producer = next(n for n in proto.graph.node if name in n.output)
+    value = helper.get_attribute_value(producer.attribute[0])
     return numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
 
 

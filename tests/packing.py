@@ -1,4 +1,4 @@
-"""Weights of test models stored as integers, in every way that quantisers do."""
+"""Weights of test models stored as integers, in every way that quantizers do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxfold.model.quantized.packing import Layout, join
 
 Array = NDArray[Any]
 X_SCALE, X_ZERO = 0.05, 128
-"""Of the quantised activations of test models, as uint8."""
+"""Of the quantized activations of test models, as uint8."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Pack:
 class Bits:
     """How MatMulNBits stores a weight [N, K]: in blocks of `block` numbers of `bits`; with zero points (no "": none,
     "packed", "flat": packed, on one axis as old models have it, "float": not packed), scales of `dtype`; blocks of
-    neighbours, or `mixed` by a g_idx. `spare`: as with `Pack`, with equal scales for all blocks of a row.
+    neighbors, or `mixed` by a g_idx. `spare`: as with `Pack`, with equal scales for all blocks of a row.
     """
 
     bits: int = 4
@@ -101,7 +101,7 @@ class Bits:
 
 @dataclass(frozen=True)
 class Packed(Case):
-    """A case whose weights in `packs` are quantised. A node that reads weight w gets it from a DequantizeLinear in
+    """A case whose weights in `packs` are quantized. A node that reads weight w gets it from a DequantizeLinear in
     front; one that reads w_q, w_s, w_z (integers, scale, zero point) gets those. Activations: scale s, zero point z."""
 
     packs: Mapping[str, Pack | Bits] = field(default_factory=dict, repr=False)

@@ -102,7 +102,7 @@ def within(name: str, parts: Iterable[str]) -> bool:
 
 def part(module: str) -> str:
     """The package (or the module beside the packages) that a module of onnxfold lies in; '' for onnxfold itself."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def upward(imports: Iterable[Import]) -> list[str]:

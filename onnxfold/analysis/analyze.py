@@ -32,15 +32,15 @@ from .rules.node_view import NodeView, TensorView
 from .rules.table import RuleTable
 
 
-def analyse(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
+def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
     """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (caches.py).
 
     Raises RuleError if a rule breaks its contract (a bug of ours).
     """
-    return _Analyser(model, rules or default_rules(), fold_heads).run()
+    return _Analyzer(model, rules or default_rules(), fold_heads).run()
 
 
-class _Analyser:
+class _Analyzer:
     def __init__(self, model: Model, rules: RuleTable, fold_heads: bool) -> None:
         self.model, self.rules, self.fold_heads = model, rules, fold_heads
         self.caches = find_caches(model.graph, model.constants)
@@ -242,7 +242,7 @@ class _Analyser:
             start, size = self.table.slots[key]
             low, high = np.searchsorted(atoms, (start, start + size))
             for how in set((made[labels[low:high]] & ~np.isin(atoms[low:high], reading)).tolist()):
-                at_nodes = self.roles.setdefault(key, {}).setdefault(Role.MAKES if how else Role.READS, [])
+                at_nodes = self.roles.setdefault(key, {}).setdefault(Role.PRODUCES if how else Role.CONSUMES, [])
                 at_nodes.append(node.index)
 
     # all nodes together -----------------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ def _axis_matrix(
     rows, columns, values = list[Any](), list[Any](), list[Any]()
     for place, merge in parts:
         free[place.positions.ravel()] = False
-        means = place.role is Role.MAKES or (made and not place.summed)
+        means = place.role is Role.PRODUCES or (made and not place.summed)
         matrix = (merge.makes if means else merge.reads).tocoo()
         factor = merge.scales.get(name)
-        weights = matrix.data if factor is None or place.role is not Role.MAKES else matrix.data * factor[matrix.row]
+        weights = matrix.data if factor is None or place.role is not Role.PRODUCES else matrix.data * factor[matrix.row]
         for r in range(place.positions.shape[1]):
             rows.append(place_of[place.positions[merge.keep[matrix.row], r]])
             columns.append(place.positions[matrix.col, r])

@@ -27,11 +27,11 @@ def chain(graph: Graph, constants: Names, tensor: str) -> tuple[frozenset[int], 
     constants that are added; None where others have a part in it."""
     nodes, added = set[int](), set[str]()
     while True:
-        maker = graph.producer.get(tensor)
-        if maker is None:
+        producer = graph.producer.get(tensor)
+        if producer is None:
             return None
-        node = graph.nodes[maker]
-        nodes.add(maker)
+        node = graph.nodes[producer]
+        nodes.add(producer)
         if node.domain not in ("", "com.microsoft"):
             return None
         if node.op in _MAKERS and node.inputs[1] in constants and node.attrs.get("group", 1) == 1:

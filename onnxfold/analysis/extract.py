@@ -30,7 +30,7 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
     for place in group.parameters:
         part = _part(model, place)
-        if place.role is Role.READS:
+        if place.role is Role.CONSUMES:
             columns.append(part)
         elif part.width == place.positions.shape[1] or _per_gate(model, place):
             check_finite(part.tensor, model.constants.array(part.tensor))
@@ -40,8 +40,8 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
         else:
             filters.append(part)
     norms = tuple(_norms(model, analysis, [*rows, *filters], vectors))
-    normalised = {norm.producer for norm in norms}
-    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalised and p.tensor not in gates]
+    normalized = {norm.producer for norm in norms}
+    made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalized and p.tensor not in gates]
     plain = tuple((tensor, _bias(model, tensor)) for tensor in made)
     return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
 
@@ -82,10 +82,10 @@ def _norms(model: Model, analysis: Analysis, rows: list[Part], vectors: list[Par
             continue
         gamma, beta, mean, var = (known[name][:, 0] for name in names)
         node = model.graph.nodes[model.graph.consumers[norm.scale][0]]
-        maker = model.graph.producer.get(node.inputs[0])
+        index = model.graph.producer.get(node.inputs[0])
         producer = bias = ""
-        if maker is not None:
-            before = model.graph.nodes[maker]
+        if index is not None:
+            before = model.graph.nodes[index]
             alone = model.graph.consumers.get(before.outputs[0], ()) == (node.index,)
             if alone and len(before.inputs) > 1 and before.inputs[1] in making:
                 producer = before.inputs[1]

@@ -17,10 +17,10 @@ Ints = NDArray[np.int64]
 
 
 class Role(Enum):
-    """What a parameter's axis does: MAKES channels (merged by mean) or READS them (merged by sum)."""
+    """What a parameter's axis does: PRODUCES channels (merged by mean) or CONSUMES them (merged by sum)."""
 
-    MAKES = "makes"
-    READS = "reads"
+    PRODUCES = "makes"
+    CONSUMES = "reads"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Place:
 
     `blocks` over 1 means the axis seen apart by each of that many parts of axis 0 (grouped Conv weights). `role` is
     None for activations. `nodes` are the indices of the nodes that use a parameter in this role. `summed`: of one side
-    of a product of activations, which is added up where channels merge (products.py); its weights have the role READS,
-    though their nodes make it.
+    of a product of activations, which is added up where channels merge (products.py); its weights have the role
+    CONSUMES, though their nodes make it.
     """
 
     tensor: str
@@ -49,8 +49,8 @@ class ChannelGroup:
     name: str
     size: int
     places: tuple[Place, ...] = field(repr=False)
-    makers: tuple[str, ...]
-    readers: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
     cells: Ints = field(repr=False)
     atoms: Atoms = field(repr=False)  # all atoms, sorted by channel: atoms[owner == channel]
     owner: Ints = field(repr=False)
@@ -145,11 +145,11 @@ def _group(
 ) -> ChannelGroup | None:
     # channels in the order of their first atom in the first place that makes them
     slots = np.unique(slot[atoms])
-    made = [s for s in slots if s < len(keys) and Role.MAKES in roles.get(keys[s], {})]
+    made = [s for s in slots if s < len(keys) and Role.PRODUCES in roles.get(keys[s], {})]
     if not made:
         return None
     weights = [s for s in made if len(graph.tensor(keys[s][0]).shape or ()) > 1] or made
-    first = min(weights, key=lambda s: (roles[keys[s]][Role.MAKES][0], s))
+    first = min(weights, key=lambda s: (roles[keys[s]][Role.PRODUCES][0], s))
     lead = atoms[(slot[atoms] == first) & (rank[atoms] == 0)]
     channel = labels[np.sort(lead)]
     index = {int(c): i for i, c in enumerate(channel)}
@@ -164,15 +164,17 @@ def _group(
         (tensor, axis, blocks), used = keys[at], roles.get(keys[at], {})
         role = next(iter(used), None)
         nodes = tuple(used[role]) if role else ()
-        places.append(Place(tensor, axis, blocks, role and (Role.READS if summed else role), positions, nodes, summed))
+        places.append(
+            Place(tensor, axis, blocks, role and (Role.CONSUMES if summed else role), positions, nodes, summed)
+        )
     label = [node.label for node in graph.nodes]
     wide = [keys[s] for s in weights]
-    makers = dict.fromkeys(i for p in places if (p.tensor, p.axis, p.blocks) in wide for i in p.nodes)
-    readers = dict.fromkeys(i for p in places if p.role is Role.READS for i in p.nodes)
+    producers = dict.fromkeys(i for p in places if (p.tensor, p.axis, p.blocks) in wide for i in p.nodes)
+    consumers = dict.fromkeys(i for p in places if p.role is Role.CONSUMES for i in p.nodes)
     by_owner = np.argsort(owner, kind="stable")
     return ChannelGroup(
-        label[roles[keys[first]][Role.MAKES][0]], len(channel), tuple(places),
-        tuple(label[i] for i in sorted(makers)), tuple(label[i] for i in sorted(readers)),
+        label[roles[keys[first]][Role.PRODUCES][0]], len(channel), tuple(places),
+        tuple(label[i] for i in sorted(producers)), tuple(label[i] for i in sorted(consumers)),
         np.zeros(len(channel), np.int64), atoms[by_owner], owner[by_owner],
     )  # fmt: skip
 
@@ -206,7 +208,7 @@ def _cells(group: ChannelGroup, blocks: Sequence[Blocked]) -> Ints | str:
 
 def _with_cells(group: ChannelGroup, cells: Ints) -> ChannelGroup:
     return ChannelGroup(
-        group.name, group.size, group.places, group.makers, group.readers, cells, group.atoms, group.owner
+        group.name, group.size, group.places, group.producers, group.consumers, cells, group.atoms, group.owner
     )
 
 
@@ -218,7 +220,7 @@ def _unique_names(groups: Iterable[ChannelGroup]) -> tuple[ChannelGroup, ...]:
         name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
         out.append(
             ChannelGroup(
-                name, group.size, group.places, group.makers, group.readers, group.cells, group.atoms, group.owner
+                name, group.size, group.places, group.producers, group.consumers, group.cells, group.atoms, group.owner
             )
         )
     return tuple(out)

@@ -74,7 +74,7 @@ def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
     channels, cost = Counter[Reason](), Counter[Reason]()
     counted = np.zeros(len(kept.pinned), bool)
     for key, roles in kept.roles.items():
-        if Role.MAKES in roles and len(model.graph.tensor(key[0]).shape or ()) > 1:
+        if Role.PRODUCES in roles and len(model.graph.tensor(key[0]).shape or ()) > 1:
             counted[kept.at(key)] = True
     for channel in np.flatnonzero(counted & kept.pinned):
         channels[kept.pins[kept.reasons[channel]][1]] += 1
@@ -143,7 +143,9 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     setting = len(model.graph.tensor(name).shape or ()) < 2 and not any(key in kept.roles for key in keys)
     if left < 0.5 or setting:  # scales of a Resize, say
         return {}
-    used = sorted([k for k in keys if k in kept.roles] or keys, key=lambda k: Role.MAKES not in kept.roles.get(k, {}))
+    used = sorted(
+        [k for k in keys if k in kept.roles] or keys, key=lambda k: Role.PRODUCES not in kept.roles.get(k, {})
+    )
     blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
     blamed.sort(key=lambda causes: all(reason.kind in (GRAPH_INPUT, GRAPH_OUTPUT) for reason in causes))
     if not blamed or not blamed[0]:

@@ -32,7 +32,7 @@ def _needed(method: Method, recovery: Recovery) -> bool:
     return method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
 
 
-def gather_evidence(
+def collect_samples(
     model: Model,
     calibration: object,
     count: int,

@@ -1,4 +1,4 @@
-"""Images as calibration data: read, resized, normalised and laid out as a model takes them.
+"""Images as calibration data: read, resized, normalized and laid out as a model takes them.
 
 Pillow reads image files and is optional; arrays of pixels need nothing.
 """
@@ -18,7 +18,7 @@ from ..options.preprocess import EXAMPLE, Layout, Preprocess
 from ..runtime.session import InputSpec
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-CROP = 0.875  # share of the shorter side that the centre crop keeps: 256 -> 224, as image classifiers are evaluated
+CROP = 0.875  # share of the shorter side that the center crop keeps: 256 -> 224, as image classifiers are evaluated
 ROUNDING = 1e-3  # float32: 255 levels divided and multiplied again are off by 3e-5
 
 
@@ -58,7 +58,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     """One image file as the input wants it: float [1, C, H, W] or [1, H, W, C], by the layout.
 
     An image of another size than H x W is scaled (bilinear, with antialiasing) until it just covers H/0.875 x W/0.875,
-    then cropped in the centre. Colours become grey where the model has one channel.
+    then cropped in the center. Colors become gray where the model has one channel.
 
     Raises:
         RequestError: no Pillow, no image, deeper than 8 bits, or the model leaves height or width open.
@@ -91,7 +91,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
         left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
         image = image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
     pixels = np.asarray(image, np.uint8).reshape(1, height, width, channels)
-    return normalise(_as(pixels, preprocess.layout), spec, preprocess, str(path))
+    return normalize(_as(pixels, preprocess.layout), spec, preprocess, str(path))
 
 
 def lay_out(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, where: str) -> NDArray[Any]:
@@ -113,7 +113,7 @@ def lay_out(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, where
     return _as(batch if last else batch.transpose(0, 2, 3, 1), preprocess.layout)
 
 
-def normalise(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, where: str) -> NDArray[Any]:
+def normalize(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, where: str) -> NDArray[Any]:
     """Pixels uint8, in the layout of the model, as the numbers it takes: ``(pixel / 255 - mean) / std``.
 
     Raises RequestError where the model takes integers and these are none.

@@ -14,7 +14,7 @@ from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed
 from ..runtime.session import Feeds, InputSpec
-from .images import lay_out, needs_preprocess, normalise
+from .images import lay_out, needs_preprocess, normalize
 from .sources import evenly, open_source
 
 Shape = Sequence[int | str | None]
@@ -204,7 +204,7 @@ def _values(part: NDArray[Any], spec: InputSpec, preprocess: Preprocess | None, 
     Raises RequestError for values that are not finite or that the type cannot hold."""
     wanted = np.dtype(spec.dtype)
     if _is_image(part, spec) and preprocess is not None:
-        out = normalise(part, spec, preprocess, where)
+        out = normalize(part, spec, preprocess, where)
     else:
         with np.errstate(over="ignore"):
             out = np.array(part, wanted, order="C")

@@ -51,7 +51,7 @@ SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
 class Samples:
     """Feeds to fit on and feeds to measure on (held back where there are enough), each runnable as it is.
 
-    `described` is for the user; `trusted` whether readers may be refitted on them, `faithful` whether they also tell
+    `described` is for the user; `trusted` whether consumers may be refitted on them, `faithful` whether they also tell
     which channels matter (inputs that only spread the classes do not: merging by weights did better, 98.6 against
     93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown); `own` whether they are the
     user's, and not made; `apart` whether the model takes no more than one feed at a time, whatever its inputs declare.

@@ -16,12 +16,12 @@ from ..model.model import Model
 from ..model.save import inline
 from ..runtime.outputs import raw_outputs, with_outputs
 from ..runtime.session import Feeds, Session
-from ..runtime.shared_prefix import Prefix
+from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
 from .metrics import relative_l2
 
 
-class Trial:
+class Evaluator:
     """The original's outputs on the batches that `feeds` makes, and the error of candidates (on the CPU).
 
     Nothing runs before the first question, and nothing at all unless the model `fits` into memory. Outputs in `caches`
@@ -62,8 +62,8 @@ class Trial:
             return False
 
     @cached_property
-    def _prefix(self) -> Prefix:
-        return Prefix(self._model, self._feeds)
+    def _prefix(self) -> SharedPrefix:
+        return SharedPrefix(self._model, self._feeds)
 
     def outputs(self, proto: ModelProto, changed: Container[str] | None = None) -> list[NDArray[Any]]:
         """The raw outputs of a version of the model, those of all batches in one flat array each."""

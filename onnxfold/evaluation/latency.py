@@ -62,7 +62,7 @@ AGREE = 1.05  # ratios of latencies that differ by less are one measurement
 MOST_PAIRS = 2  # of measurements, one in each order
 
 
-class Gauge:
+class Profiler:
     """Measures versions of `model` against it: file sizes as `target` would be written, latencies on `provider`.
 
     `provider` is None where there is none to time on, `feeds` makes what is timed. Nothing runs before it is asked for.

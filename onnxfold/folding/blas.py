@@ -19,7 +19,7 @@ def one_thread(when: bool = True) -> Iterator[None]:
     """BLAS with one thread inside this, if `when`; as it was before when the last thread has left.
 
     For many small matrices one is best: where something else runs on the machine, two that wait for each other took
-    forty times as long (the survey of a small ResNet, two cores, OpenBLAS).
+    forty times as long (the sensitivity analysis of a small ResNet, two cores, OpenBLAS).
     """
     if not when:
         yield

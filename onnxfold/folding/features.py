@@ -27,8 +27,8 @@ def balanced(part: Floats, share: float = 1.0) -> Floats:
 
     A part in which all rows are equal says nothing and stays zero.
     """
-    centred = part - part.mean(axis=0, dtype=np.float64)
-    size = float(np.sqrt(np.square(centred, dtype=np.float64).sum()))
+    centered = part - part.mean(axis=0, dtype=np.float64)
+    size = float(np.sqrt(np.square(centered, dtype=np.float64).sum()))
     return part * 0.0 if size <= 1e-12 * (1 + float(np.abs(part).max(initial=0))) else part * (np.sqrt(share) / size)
 
 
@@ -47,7 +47,7 @@ def _narrow(weights: GroupWeights) -> list[Floats]:
 
 
 def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
-    """The centred Gram matrix [n, n] of the balanced feature rows; float32 for more than `accumulate.SINGLE` channels.
+    """The centered Gram matrix [n, n] of the balanced feature rows; float32 for more than `accumulate.SINGLE` channels.
 
     Groups of many channels or many weights are read in blocks of columns, twice: first for the size of each part.
     """
@@ -61,20 +61,20 @@ def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
 
 
 def _streamed(weights: GroupWeights) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """For every part that says something, its balanced and centred features [n, columns] block by block."""
+    """For every part that says something, its balanced and centered features [n, columns] block by block."""
     for part in (*weights.rows, *weights.filters, *weights.columns):
         squares, largest = 0.0, 0.0
         for piece in part.pieces():
-            squares += float(np.square(_centred(piece), dtype=np.float64).sum())
+            squares += float(np.square(_centered(piece), dtype=np.float64).sum())
             largest = max(largest, float(np.abs(piece).max(initial=0)))
         if np.sqrt(squares) > 1e-12 * (1 + largest):
             factor = np.float32(1 / np.sqrt(squares))
-            yield (_centred(piece) * factor for piece in part.pieces())
+            yield (_centered(piece) * factor for piece in part.pieces())
     for vector in _narrow(weights):
-        yield iter([_centred(balanced(vector, VECTOR_WEIGHT))])
+        yield iter([_centered(balanced(vector, VECTOR_WEIGHT))])
 
 
-def _centred(piece: Floats) -> NDArray[np.float32]:
+def _centered(piece: Floats) -> NDArray[np.float32]:
     return np.asarray(piece - piece.mean(axis=0, dtype=np.float64), np.float32)
 
 

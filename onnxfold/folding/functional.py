@@ -1,9 +1,11 @@
-"""What channels do for their readers: distances between functions, and merges judged by what readers can make up for.
+"""What channels do for their consumers: distances between functions, and merges judged by what consumers can make up
+for.
 
-All from the second moments H of the readers' inputs and their weights W. A merge gives z = A x, where the nonlinearity
-in front of x is taken to be linear; then the best reader of z errs by tr(W (H - H A' (A H A')^-1 A H) W'), which is the
-cost of dropping (block Optimal Brain Surgeon) where A selects. Clustering activations instead of weights: cf. Wang
-et al., ICLR 2025, whose features are weights; refitted readers of merged channels: GRAIL (arXiv 2602.23795).
+All from the second moments H of the consumers' inputs and their weights W. A merge gives z = A x, where the
+nonlinearity in front of x is taken to be linear; then the best consumer of z errs by tr(W (H - H A' (A H A')^-1 A H)
+W'), which is the cost of dropping (block Optimal Brain Surgeon) where A selects. Clustering activations instead of
+weights: cf. Wang et al., ICLR 2025, whose features are weights; refitted consumers of merged channels: GRAIL (arXiv
+2602.23795).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from scipy.sparse import csr_matrix
 from .blas import one_thread
 from .merge import Merge, folding, pruning, weighted
 from .ridge import damping
-from .second_order import Reader
+from .second_order import Consumer
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,49 +34,49 @@ _LEAST = 1e-30
 
 @dataclass(frozen=True, eq=False)
 class Functions:
-    """What the n channels of a group do for their readers.
+    """What the n channels of a group do for their consumers.
 
-    `gram` [n, n]: inner products of the channels' activations in the readers' eyes (see `functions`), as squared errors
-    relative to the readers' energies; `likeness` [n, n]: correlations of the activations; `worth` [n]: the diagonal of
-    `gram`. `readers`: none where their moments were too large to be kept.
+    `gram` [n, n]: inner products of the channels' activations in the consumers' eyes (see `functions`), as squared
+    errors relative to the consumers' energies; `likeness` [n, n]: correlations of the activations; `worth` [n]: the
+    diagonal of `gram`. `consumers`: none where their moments were too large to be kept.
     """
 
     gram: Floats = field(repr=False)
     likeness: Floats = field(repr=False)
     worth: Floats = field(repr=False)
-    readers: tuple[Reader, ...] = field(default=(), repr=False)
+    consumers: tuple[Consumer, ...] = field(default=(), repr=False)
 
 
-def functions(readers: Sequence[Reader], remember: bool = False) -> Functions:
-    """The functions of the channels of one group; with `remember`, its readers stay at hand in single precision.
+def functions(consumers: Sequence[Consumer], remember: bool = False) -> Functions:
+    """The functions of the channels of one group; with `remember`, its consumers stay at hand in single precision.
 
-    Activations x_i [b] are compared in the metric M [b, b] of the mean reader, M = sum_i W_i' W_i, which gives the
+    Activations x_i [b] are compared in the metric M [b, b] of the mean consumer, M = sum_i W_i' W_i, which gives the
     correlation rho_ij = tr(M H_ij) / sqrt(tr(M H_ii) tr(M H_jj)), and are scaled to what they contribute to the
     outputs, w_i^2 = tr(W_i H_ii W_i') / energy: the Gram matrix is rho_ij w_i w_j. A channel that does little is near
-    0, where it can go anywhere, and two that do the same are near each other even where their readers weigh them
+    0, where it can go anywhere, and two that do the same are near each other even where their consumers weigh them
     differently; the inner products of the contributions themselves, tr(W_i H_ij W_j'), do not see these (ResNet-20,
     inner groups at half their channels: 1.22 times the error of dropping, against 1.15).
     """
-    n = len(readers[0].columns)
+    n = len(consumers[0].columns)
     common, worth = np.zeros((n, n)), np.zeros(n)
-    for reader in readers:
-        mine = reader.read
-        at = reader.columns[mine]
-        weights = np.asarray(reader.weights, np.float64)[:, at]  # [outputs, channels, b]
+    for consumer in consumers:
+        mine = consumer.read
+        at = consumer.columns[mine]
+        weights = np.asarray(consumer.weights, np.float64)[:, at]  # [outputs, channels, b]
         metric = np.einsum("ocb,ocd->bd", weights, weights, optimize=True)
         inside = np.zeros((len(mine), len(mine)))
         for b, d in np.ndindex(*metric.shape):
-            inside += metric[b, d] * reader.moments[np.ix_(at[:, b], at[:, d])]
-        energy = max(reader.energy, _LEAST)
+            inside += metric[b, d] * consumer.moments[np.ix_(at[:, b], at[:, d])]
+        energy = max(consumer.energy, _LEAST)
         common[np.ix_(mine, mine)] += (inside + inside.T) / (2 * energy)
-        own = reader.moments[at[:, :, None], at[:, None, :]]
+        own = consumer.moments[at[:, :, None], at[:, None, :]]
         worth[mine] += np.einsum("ocb,cbd,ocd->c", weights, own, weights, optimize=True) / energy
     size = np.sqrt(np.maximum(np.diag(common), 0.0))
     scale = np.where(size > 0, 1 / np.where(size > 0, size, 1.0), 0.0)
     likeness = common * np.outer(scale, scale)
     worth = np.maximum(worth, 0.0)
     root = np.sqrt(worth)
-    kept = tuple(_single(reader) for reader in readers) if remember else ()
+    kept = tuple(_single(consumer) for consumer in consumers) if remember else ()
     return Functions(likeness * np.outer(root, root), likeness, worth, kept)
 
 
@@ -84,19 +86,19 @@ def functional_merge(found: Functions, labels: Ints, error: float = 0.0) -> Merg
     return weighted(folding(labels, error), found.worth + floor)
 
 
-def linear_error(readers: Sequence[Reader], merge: Merge, ridge: float) -> float:
-    """The squared error, summed over the readers and relative to their energies, when they are refitted to `merge`.
+def linear_error(consumers: Sequence[Consumer], merge: Merge, ridge: float) -> float:
+    """The squared error, summed over the consumers and relative to their energies, when they are refitted to `merge`.
 
     As if activations were merged rather than what makes them: exact for dropping, too small for merging. `ridge` is
     relative to the mean of the diagonal of the moments, as in `eliminate`.
     """
     makes = merge.makes.tocoo()
     total = 0.0
-    for reader in readers:
-        d = len(reader.moments)
-        kept = reader.columns[merge.keep]
-        rest = np.setdiff1d(np.arange(d), reader.columns)
-        rows, columns = kept[makes.row], reader.columns[makes.col]
+    for consumer in consumers:
+        d = len(consumer.moments)
+        kept = consumer.columns[merge.keep]
+        rest = np.setdiff1d(np.arange(d), consumer.columns)
+        rows, columns = kept[makes.row], consumer.columns[makes.col]
         both = (rows >= 0) & (columns >= 0)
         values = np.broadcast_to(makes.data[:, None], rows.shape)[both]
         chosen = csr_matrix(
@@ -106,32 +108,32 @@ def linear_error(readers: Sequence[Reader], merge: Merge, ridge: float) -> float
             ),
             shape=(d, d),
         )[np.union1d(kept[kept >= 0], rest)]
-        damped = _damped(reader, ridge)
+        damped = _damped(consumer, ridge)
         cross = chosen @ damped  # [new inputs, d]
-        wanted = np.asarray(cross @ reader.weights.T)
+        wanted = np.asarray(cross @ consumer.weights.T)
         solved = _solved(np.asarray((chosen @ cross.T).T), wanted)
-        whole = float(np.sum((reader.weights @ damped) * reader.weights))
-        total += max(0.0, whole - float(np.sum(wanted * solved))) / max(reader.energy, _LEAST)
+        whole = float(np.sum((consumer.weights @ damped) * consumer.weights))
+        total += max(0.0, whole - float(np.sum(wanted * solved))) / max(consumer.energy, _LEAST)
     return total
 
 
 def absorb(found: Functions, kept: Ints, ridge: float, cells: Ints | None = None, error: float = 0.0) -> Merge:
     """All channels but `kept` [k] go; those that a kept one can stand in for are merged into it.
 
-    With the readers refitted to the kept channels, the residuals r of their outputs, and V_ij the refitted weights of
+    With the consumers refitted to the kept channels, the residuals r of their outputs, and V_ij the refitted weights of
     kept channel i less those with which it stands in for j, adding t times what is new in a dropped x_j to channel i
     takes away cov(r, V_ij x_j)^2 / var(V_ij x_j) of the squared error, at t = cov / var. Each dropped channel goes to
     the kept one (of its own cell [n]) where that is most, if t is positive and their activations are `ALIKE`; what
     makes is then averaged with the weights 1 and t (1 at most).
 
-    `found` must have remembered its readers.
+    `found` must have remembered its consumers.
     """
     n = len(found.worth)
     kept = np.sort(np.asarray(kept, np.int64))
     gone = np.setdiff1d(np.arange(n), kept)
     both, spread = np.zeros((len(kept), len(gone))), np.zeros((len(kept), len(gone)))
-    for reader in found.readers:
-        _gains(reader, kept, gone, ridge, both, spread)
+    for consumer in found.consumers:
+        _gains(consumer, kept, gone, ridge, both, spread)
     may = (both > 0) & (spread > _LEAST) & (found.likeness[np.ix_(kept, gone)] > ALIKE)
     if cells is not None:
         may &= cells[kept][:, None] == cells[gone]
@@ -150,31 +152,31 @@ def absorb(found: Functions, kept: Ints, ridge: float, cells: Ints | None = None
     return weighted(Merge(kept, labels, into, into, error=error), weight)
 
 
-def _gains(reader: Reader, kept: Ints, gone: Ints, ridge: float, both: Floats, spread: Floats) -> None:
+def _gains(consumer: Consumer, kept: Ints, gone: Ints, ridge: float, both: Floats, spread: Floats) -> None:
     """Add to `both` [k, gone] cov(r, V_ij x_j) and to `spread` var(V_ij x_j), relative to the energy."""
-    here, out = np.flatnonzero(reader.columns[kept, 0] >= 0), np.flatnonzero(reader.columns[gone, 0] >= 0)
+    here, out = np.flatnonzero(consumer.columns[kept, 0] >= 0), np.flatnonzero(consumer.columns[gone, 0] >= 0)
     if not len(here) or not len(out):
         return
-    width = reader.columns.shape[1]
-    at_gone = reader.columns[gone[out]].ravel()
-    others = np.setdiff1d(np.arange(len(reader.moments)), at_gone)
-    damped = _damped(reader, ridge)
+    width = consumer.columns.shape[1]
+    at_gone = consumer.columns[gone[out]].ravel()
+    others = np.setdiff1d(np.arange(len(consumer.moments)), at_gone)
+    damped = _damped(consumer, ridge)
     cross = damped[np.ix_(others, at_gone)]
     stands_in = _solved(damped[np.ix_(others, others)], cross)
     new = damped[np.ix_(at_gone, at_gone)] - cross.T @ stands_in  # covariance of what is new in the dropped inputs
-    lost = reader.weights[:, at_gone]
-    refitted = np.zeros_like(reader.weights, np.float64)
-    refitted[:, others] = reader.weights[:, others] + lost @ stands_in.T
-    used = refitted[:, reader.columns[kept[here]]].transpose(1, 2, 0)  # [k, b, outputs]
+    lost = consumer.weights[:, at_gone]
+    refitted = np.zeros_like(consumer.weights, np.float64)
+    refitted[:, others] = consumer.weights[:, others] + lost @ stands_in.T
+    used = refitted[:, consumer.columns[kept[here]]].transpose(1, 2, 0)  # [k, b, outputs]
     residual = (new @ lost.T).reshape(len(out), width, -1)
     where = np.ix_(here, out)
-    energy = max(reader.energy, _LEAST)
+    energy = max(consumer.energy, _LEAST)
     both[where] += used.reshape(len(here), -1) @ residual.reshape(len(out), -1).T / energy
     blocks = new.reshape(len(out), width, len(out), width)[np.arange(len(out)), :, np.arange(len(out)), :]
     spread[where] += (used @ used.transpose(0, 2, 1)).reshape(len(here), -1) @ blocks.reshape(len(out), -1).T / energy
-    place = np.zeros(len(reader.moments), np.int64)
+    place = np.zeros(len(consumer.moments), np.int64)
     place[others] = np.arange(len(others))
-    instead = stands_in[place[reader.columns[kept[here]]]].reshape(len(here), width, len(out), width)
+    instead = stands_in[place[consumer.columns[kept[here]]]].reshape(len(here), width, len(out), width)
     own = lost.T.reshape(len(out), width, -1)  # W_j' [gone, b, outputs]
     crossed = (own.reshape(-1, own.shape[-1]) @ used.reshape(-1, used.shape[-1]).T).reshape(len(out), width, -1, width)
     for j in range(len(out)):  # V_i less F W_j, what x_i took over of x_j: products of both with outputs summed out
@@ -184,8 +186,8 @@ def _gains(reader: Reader, kept: Ints, gone: Ints, ridge: float, both: Floats, s
         spread[here, out[j]] += np.einsum("kbc,bc->k", square, blocks[j]) / energy
 
 
-def _damped(reader: Reader, ridge: float) -> Floats:
-    damped = np.array(reader.moments, np.float64)
+def _damped(consumer: Consumer, ridge: float) -> Floats:
+    damped = np.array(consumer.moments, np.float64)
     damped[np.diag_indices(len(damped))] += damping(damped, ridge)
     return damped
 
@@ -195,5 +197,7 @@ def _solved(matrix: NDArray[Any], right: NDArray[Any]) -> Floats:
         return np.asarray(cho_solve(cho_factor(matrix, lower=True, check_finite=False), right, check_finite=False))
 
 
-def _single(reader: Reader) -> Reader:
-    return Reader(reader.moments.astype(np.float32), reader.weights.astype(np.float32), reader.columns, reader.energy)
+def _single(consumer: Consumer) -> Consumer:
+    return Consumer(
+        consumer.moments.astype(np.float32), consumer.weights.astype(np.float32), consumer.columns, consumer.energy
+    )

@@ -47,28 +47,28 @@ def gram(parts: Sequence[NDArray[Any]]) -> Floats:
         single = part.dtype.kind == "f" and part.dtype.itemsize <= 4
         step = min(width, _SINGLE_COLUMNS) if single else width
         for begin in range(0, part.shape[1], step):
-            block = _centred(part[:, begin : begin + step], index, begin, np.float32 if single else np.float64)
+            block = _centered(part[:, begin : begin + step], index, begin, np.float32 if single else np.float64)
             product = block @ block.T  # numpy calls BLAS syrk for this: half the work, exactly symmetric
             total = product.astype(np.float64) if total is None else np.add(total, product, out=total)
     return np.zeros((n, n)) if total is None else total
 
 
-def _centred(block: NDArray[Any], part: int, begin: int, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+def _centered(block: NDArray[Any], part: int, begin: int, dtype: type[np.floating[Any]]) -> NDArray[Any]:
     """IN: columns `begin`... of a part. OUT: a copy in `dtype` without its column means; refuses NaN and infinity."""
-    centred = np.array(block, dtype=dtype, order="C")
+    centered = np.array(block, dtype=dtype, order="C")
     with np.errstate(over="ignore", invalid="ignore"):  # what these would say, the next lines say better
-        means = centred.mean(axis=0)
+        means = centered.mean(axis=0)
     if not np.isfinite(means).all():  # NaN and infinity anywhere in a column show in its mean
-        bad = np.argwhere(~np.isfinite(centred))
+        bad = np.argwhere(~np.isfinite(centered))
         if len(bad) == 0:
             column = begin + int(np.argmin(np.isfinite(means)))
             raise ModelError(f"part {part} of the features has values too large to add up in column {column}")
         row, column = (int(at) for at in bad[0])
         raise ModelError(
-            f"part {part} of the features has {centred[row, column]} at row {row}, column {begin + column}"
+            f"part {part} of the features has {centered[row, column]} at row {row}, column {begin + column}"
         )
-    centred -= means  # rounded alike for every row, so no distance changes
-    return centred
+    centered -= means  # rounded alike for every row, so no distance changes
+    return centered
 
 
 class GramSum:

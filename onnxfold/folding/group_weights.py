@@ -88,7 +88,7 @@ class GroupWeights:
 
     `rows`: weights that make channels by contracting others. `filters`: depthwise weights. `vectors`: one number per
     channel (bias, gamma, ...), per gate for recurrent layers. `columns`: weights that read the channels. `plain`: names
-    in `rows` whose output no BatchNormalization normalises, with the name of their bias ('' if none). Recurrent layers
+    in `rows` whose output no BatchNormalization normalizes, with the name of their bias ('' if none). Recurrent layers
     have none: their gates saturate, so what averaging takes from the inputs is not what the outputs lose.
     """
 

@@ -100,7 +100,7 @@ def cluster(
 ) -> Assignment:
     """Put n points into exactly k clusters with an inertia as low as can be found.
 
-    `gram` is their Gram matrix: n x n, symmetric, positive semidefinite, centred or not. With `blocks` (the block
+    `gram` is their Gram matrix: n x n, symmetric, positive semidefinite, centered or not. With `blocks` (the block
     id of every point, int64[n]; all blocks equally large) no cluster crosses blocks, and every block gets
     k / (number of blocks) clusters.
 

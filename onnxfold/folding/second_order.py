@@ -1,9 +1,9 @@
-"""Second-order selection: which channels to give up, when their readers are refitted to what is left.
+"""Second-order selection: which channels to give up, when their consumers are refitted to what is left.
 
-Block Optimal Brain Surgeon: with the inverse moments P = (H + lambda I)^-1 of a reader's inputs and its weights W,
+Block Optimal Brain Surgeon: with the inverse moments P = (H + lambda I)^-1 of a consumer's inputs and its weights W,
 dropping the inputs J costs exactly tr(W_J P_JJ^-1 W_J') in squared output error after all other weights have been
 refitted (Hassibi and Stork 1993; Kurtic et al., ZipLM, 2023, for structures). Channels go one by one, the cheapest for
-all readers together first, so one run gives the error for every width.
+all consumers together first, so one run gives the error for every width.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Ints = NDArray[np.int64]
 
 _AHEAD = 8  # a round looks exactly at the cheapest eighth (at least _LEAST), then updates the large matrices once
 _LEAST = 24
-_SINGLE = 1024  # inputs; wider readers are computed in single precision: half the time, and only ranks depend on it
+_SINGLE = 1024  # inputs; wider consumers are computed in single precision: half the time, and only ranks depend on it
 _SLACK = 0.05  # a round goes on while the cheapest it sees costs at most this much more than the cheapest it does not
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
-    """One reader of the channels: `moments` [d, d] of its centred inputs, `weights` [outputs, d], `columns` [n, b] the
-    inputs that belong to every channel (-1 for one that it does not read: each part of a grouped convolution is a
-    reader of its own), and the `energy` that its squared error is divided by."""
+class Consumer:
+    """One consumer of the channels: `moments` [d, d] of its centered inputs, `weights` [outputs, d], `columns` [n, b]
+    the inputs that belong to every channel (-1 for one that it does not read: each part of a grouped convolution is a
+    consumer of its own), and the `energy` that its squared error is divided by."""
 
     moments: Floats
     weights: Floats
@@ -48,25 +48,27 @@ class Reader:
 @dataclass(frozen=True, eq=False)
 class Elimination:
     """`order` [m]: channels, the first to go first. `errors` [m + 1]: the error when so many are gone, summed over the
-    readers, each relative to its energy."""
+    consumers, each relative to its energy."""
 
     order: Ints
     errors: NDArray[np.float64]
 
 
-def eliminate(readers: Sequence[Reader], keep: int = 1, ridge: float = 1e-3, cells: Ints | None = None) -> Elimination:
+def eliminate(
+    consumers: Sequence[Consumer], keep: int = 1, ridge: float = 1e-3, cells: Ints | None = None
+) -> Elimination:
     """Drop channels one by one until `keep` are left.
 
     `ridge` is relative to the mean of the diagonal of the moments. With `cells` [n] the channels go in rounds: one of
     every cell before the next of any.
     """
-    with one_thread(all(len(reader.moments) <= _SINGLE for reader in readers)):
-        return _eliminate(readers, keep, ridge, cells)
+    with one_thread(all(len(consumer.moments) <= _SINGLE for consumer in consumers)):
+        return _eliminate(consumers, keep, ridge, cells)
 
 
-def _eliminate(readers: Sequence[Reader], keep: int, ridge: float, cells: Ints | None) -> Elimination:
-    n = readers[0].columns.shape[0]
-    states = [_State(reader, ridge) for reader in readers]
+def _eliminate(consumers: Sequence[Consumer], keep: int, ridge: float, cells: Ints | None) -> Elimination:
+    n = consumers[0].columns.shape[0]
+    states = [_State(consumer, ridge) for consumer in consumers]
     left = np.arange(n)
     order, errors = list[int](), [0.0]
     allowed = _Rounds(n, cells)
@@ -136,15 +138,15 @@ def _exactly(
 
 
 class _State:
-    """The inverse moments and the weights of one reader, without the inputs of the channels that went."""
+    """The inverse moments and the weights of one consumer, without the inputs of the channels that went."""
 
-    def __init__(self, reader: Reader, ridge: float) -> None:
-        d = len(reader.moments)
+    def __init__(self, consumer: Consumer, ridge: float) -> None:
+        d = len(consumer.moments)
         kind: type[np.floating[Any]] = np.float32 if d > _SINGLE else np.float64
-        self.inverse: Floats = _inverse(reader.moments, damping(reader.moments, ridge), kind)
-        self.weights: Floats = np.array(reader.weights, kind)
-        self.columns = reader.columns
-        self.energy = max(reader.energy, 1e-30)
+        self.inverse: Floats = _inverse(consumer.moments, damping(consumer.moments, ridge), kind)
+        self.weights: Floats = np.array(consumer.weights, kind)
+        self.columns = consumer.columns
+        self.energy = max(consumer.energy, 1e-30)
 
     def scores(self, channels: Ints) -> NDArray[np.float64]:
         """What dropping each of `channels` costs, relative to the energy."""
@@ -202,4 +204,4 @@ def _inverse(moments: Floats, ridge: float, kind: type[np.floating[Any]]) -> Flo
             inverse[upper] = inverse.T[upper]
             return np.ascontiguousarray(inverse)
         ridge *= 10
-    raise FloatingPointError("the moments of a reader's inputs are not positive semidefinite")
+    raise FloatingPointError("the moments of a consumer's inputs are not positive semidefinite")

@@ -17,9 +17,9 @@ from onnx.external_data_helper import uses_external_data
 from ..errors import ModelError
 from .external_data import Stretch, tensor_array
 from .graph import Graph, Node
-from .quantized.detect import DEQUANTIZE, dequantises, find, unpacked
+from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import Layout
-from .quantized.scheme import Scheme, dequantise
+from .quantized.scheme import Scheme, dequantize
 from .quantized.tensor import Stored, Unwritable, integers_of, scheme_of
 from .subgraphs import DEFAULT_DOMAINS, every_initializer, every_node
 
@@ -28,7 +28,7 @@ FLOATS = frozenset(
 )  # element types whose channels can be averaged
 WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 _GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
-# Never evaluated as constants: random operators, and quantising (what comes of a weight would be stored beside it).
+# Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
 _NOT_CONSTANT = frozenset(
     (
         "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If",
@@ -57,13 +57,13 @@ class Constants:
         self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}
         names = set(self._initializers)
-        quantised = set[str]()
+        quantized = set[str]()
         for node in graph.nodes:
-            if dequantises(node) and all(name in names - quantised for name in node.inputs if name):
+            if dequantizes(node) and all(name in names - quantized for name in node.inputs if name):
                 names.add(node.outputs[0])
-                quantised.add(node.outputs[0])
+                quantized.add(node.outputs[0])
                 self._nodes[node.outputs[0]] = node
-            if quantised.intersection(node.inputs):
+            if quantized.intersection(node.inputs):
                 continue
             if node.domain != "" or node.op in _NOT_CONSTANT or node.captures or not node.outputs:
                 continue
@@ -73,7 +73,7 @@ class Constants:
                 for name in filter(None, node.outputs):
                     names.add(name)
                     self._nodes[name] = node
-        self.names, self._dequantising = frozenset(names), frozenset(quantised)
+        self.names, self._dequantizing = frozenset(names), frozenset(quantized)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -83,7 +83,7 @@ class Constants:
         found: dict[str, NDArray[Any]] = {}
         sizes: dict[str, int] = {name: math.prod(t.dims) for name, t in self._initializers.items()}
         for name, node in self._nodes.items():
-            if name in self._dequantising:
+            if name in self._dequantizing:
                 continue  # a weight: its numbers give no shape
             if node.op in _GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
                 continue  # large, or unknown before it is computed
@@ -111,18 +111,18 @@ class Constants:
         return isinstance(value, TensorProto) and value.data_type in (TensorProto.INT64, TensorProto.INT32)
 
     @cached_property
-    def _quantised(self) -> Mapping[str, Stored | Unwritable]:
+    def _quantized(self) -> Mapping[str, Stored | Unwritable]:
         return find(self._graph, self)
 
     @cached_property
     def stored(self) -> Mapping[str, Stored]:
         """The float constants that are stored as integers, by name."""
-        return {name: one for name, one in self._quantised.items() if isinstance(one, Stored)}
+        return {name: one for name, one in self._quantized.items() if isinstance(one, Stored)}
 
     @cached_property
     def unwritable(self) -> Mapping[str, Unwritable]:
-        """Why other quantised constants cannot be changed, by name."""
-        return {name: one for name, one in self._quantised.items() if isinstance(one, Unwritable)}
+        """Why other quantized constants cannot be changed, by name."""
+        return {name: one for name, one in self._quantized.items() if isinstance(one, Unwritable)}
 
     def initializer(self, name: str) -> TensorProto | None:
         """The initializer called `name`, or None if the constant comes from a node."""
@@ -138,7 +138,7 @@ class Constants:
     def array(self, name: str) -> NDArray[Any]:
         """The value of constant `name` in its own element type (read-only); of a stored one, as floats."""
         if name in self.stored:
-            return self._dequantised(self.stored[name])
+            return self._dequantized(self.stored[name])
         return self.stored_array(name)
 
     def read(self, name: str) -> NDArray[Any] | None:
@@ -164,8 +164,8 @@ class Constants:
         """The type that stored constant `name` is computed in: 32 bits of an integer are too many for float32."""
         return np.float64 if self.stored[name].bits > 24 else np.float32
 
-    def _dequantised(self, stored: Stored) -> NDArray[Any]:
-        return dequantise(integers_of(stored, self), self.scheme(stored.name), self.float_type(stored.name))
+    def _dequantized(self, stored: Stored) -> NDArray[Any]:
+        return dequantize(integers_of(stored, self), self.scheme(stored.name), self.float_type(stored.name))
 
     def part_name(self, stored: Stored, slot: int) -> str:
         """The tensor at an input of the node that holds a stored constant; '' if there is none."""
@@ -185,17 +185,17 @@ class Constants:
         node = self._nodes[name]
         if node.op == "Constant" and isinstance(node.attrs.get("value"), TensorProto):
             return tensor_array(node.attrs["value"], self._folder)
-        if dequantises(node):
+        if dequantizes(node):
             return unpacked(node, self.stored_array)
         from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it
 
         feeds = {i: np.array(self.stored_array(i)) for i in dict.fromkeys(node.inputs) if i}
         untyped = onnx.TypeProto()
-        maker = NodeProto()
-        maker.CopyFrom(self._protos[node.index])
-        maker.ClearField("domain")  # the default one, however it is spelled
+        producer = NodeProto()
+        producer.CopyFrom(self._protos[node.index])
+        producer.ClearField("domain")  # the default one, however it is spelled
         graph = onnx.helper.make_graph(
-            [maker], "constant",
+            [producer], "constant",
             [onnx.helper.make_value_info(i, untyped) for i in feeds],
             [onnx.helper.make_value_info(name, untyped)],
         )  # fmt: skip

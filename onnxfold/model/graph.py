@@ -107,11 +107,11 @@ def skeleton(
     graph.name = proto.graph.name or "graph"
     graph.node.extend(proto.graph.node)
     graph.output.extend(proto.graph.output)
-    initialised = {t.name for t in proto.graph.initializer}
-    initialised |= {t.values.name for t in proto.graph.sparse_initializer}
-    graph.value_info.extend(v for v in proto.graph.value_info if v.name not in initialised)  # weights know their shape
+    initialized = {t.name for t in proto.graph.initializer}
+    initialized |= {t.values.name for t in proto.graph.sparse_initializer}
+    graph.value_info.extend(v for v in proto.graph.value_info if v.name not in initialized)  # weights know their shape
     for value in proto.graph.input:
-        if value.name in initialised:
+        if value.name in initialized:
             continue
         graph.input.append(value)
         if input_shapes and value.name in input_shapes:
@@ -176,7 +176,7 @@ def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimensi
 def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
-    nodes, producer, readers = [], {}, dict[str, list[int]]()
+    nodes, producer, consumers = [], {}, dict[str, list[int]]()
     bodies = opened(model)
     borders: dict[str, str] = {}
     for body in bodies:
@@ -194,11 +194,11 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
         )  # fmt: skip
         producer.update(dict.fromkeys(filter(None, outputs), index))
         for name in filter(None, dict.fromkeys(inputs)):
-            readers.setdefault(name, []).append(index)
+            consumers.setdefault(name, []).append(index)
     return Graph(
         tuple(nodes), _tensors(model, inferred or model), tuple(v.name for v in model.graph.input),
         tuple(v.name for v in model.graph.output), MappingProxyType(producer),
-        MappingProxyType({name: tuple(at) for name, at in readers.items()}), MappingProxyType(borders),
+        MappingProxyType({name: tuple(at) for name, at in consumers.items()}), MappingProxyType(borders),
     )  # fmt: skip
 
 

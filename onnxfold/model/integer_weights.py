@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from .constants import Constants, constant_attribute
 from .external_data import tensor_array
 from .quantized.packing import Layout, layout
-from .quantized.scheme import Floats, Scheme, dequantise, requantise
+from .quantized.scheme import Floats, Scheme, dequantize, requantize
 from .quantized.tensor import Stored, following, integers_of, scheme_of, written
 from .subgraphs import captures, every_initializer, every_node
 from .tensors import made, replaced
@@ -36,7 +36,7 @@ class Shelf:
 
     def read(self, name: str) -> Array:
         """The values of constant `name`, as floats."""
-        return dequantise(integers_of(self.stored[name], self), self.scheme(name), self._constants.float_type(name))
+        return dequantize(integers_of(self.stored[name], self), self.scheme(name), self._constants.float_type(name))
 
     def scheme(self, name: str) -> Scheme:
         """How `name` is stored now."""
@@ -44,7 +44,7 @@ class Shelf:
 
     def scheme_for(self, name: str, values: Array) -> Scheme:
         """How `name` would be stored with these values."""
-        return requantise(values, self.scheme(name))[1]
+        return requantize(values, self.scheme(name))[1]
 
     def write(self, values: Mapping[str, Array], schemes: Mapping[str, Scheme] | None = None) -> None:
         """Store new `values`. `schemes`: those that they had before they were rounded, where these changed too.
@@ -61,7 +61,7 @@ class Shelf:
                 todo[bias] = self.read(bias)
         for name in [name for name in todo if self.stored[name].factor is None]:
             least = self._least(name, todo)
-            integers, scheme = requantise(todo[name], (schemes or {}).get(name) or self.scheme(name), least)
+            integers, scheme = requantize(todo[name], (schemes or {}).get(name) or self.scheme(name), least)
             self._put(name, integers, scheme)
         for name in [name for name in todo if self.stored[name].factor is not None]:
             scheme = self._following(name)

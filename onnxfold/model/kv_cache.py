@@ -131,10 +131,10 @@ def _comes_from(graph: Graph, name: str, op: str) -> bool:
     """Whether a node `op` made `name`, or what nodes that scale and choose made it of."""
     seen, waiting = {name}, [name]
     while waiting:
-        maker = graph.producer.get(waiting.pop())
-        if maker is None:
+        producer = graph.producer.get(waiting.pop())
+        if producer is None:
             continue
-        node = graph.nodes[maker]
+        node = graph.nodes[producer]
         if node.op == op:
             return True
         if node.op in _SCALES:

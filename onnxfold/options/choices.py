@@ -19,14 +19,14 @@ class Method(Enum):
     """How channels are chosen."""
 
     AUTO = "auto"
-    """With samples, for groups whose readers are linear, second-order selection; with the user's own, merging where
+    """With samples, for groups whose consumers are linear, second-order selection; with the user's own, merging where
     that leaves less measured error. Else folding."""
 
     SECOND_ORDER = "second-order"
-    """Those go whose readers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""
+    """Those go whose consumers can be refitted with the least error (block Optimal Brain Surgeon; needs samples)."""
 
     FUNCTIONAL_FOLD = "functional-fold"
-    """k-means clusters of what channels do for their readers on samples are merged."""
+    """k-means clusters of what channels do for their consumers on samples are merged."""
 
     FOLD = "fold"
     """k-means clusters of weights are merged."""
@@ -92,10 +92,10 @@ class Recovery(Enum):
     """From weights alone: Fold-AR where BatchNormalization is in the graph, else variance correction."""
 
     STATISTICS = "statistics"
-    """With samples: means and variances of what the readers give are restored (REPAIR)."""
+    """With samples: means and variances of what the consumers give are restored (REPAIR)."""
 
     LEAST_SQUARES = "least-squares"
-    """With samples: the readers are refitted to the original's outputs."""
+    """With samples: the consumers are refitted to the original's outputs."""
 
 
 class Effort(Enum):

@@ -136,11 +136,11 @@ def _block(model: Model, group: ChannelGroup, inside: Collection[str]) -> list[i
 
 def _session(model: Model, proto: ModelProto, folder: Path | None, made: set[str], outputs: Sequence[str]) -> Session:
     """The nodes of `proto` that make the tensors `made`, and the constants that these need."""
-    makers = {name: index for index, node in enumerate(proto.graph.node) for name in node.output if name}
+    producers = {name: index for index, node in enumerate(proto.graph.node) for name in node.output if name}
     chosen, waiting = set[int](), [*made]
     while waiting:
         name = waiting.pop()
-        index = makers.get(name)
+        index = producers.get(name)
         if index is not None and index not in chosen and (name in made or name in model.constants):
             chosen.add(index)
             waiting.extend(proto.graph.node[index].input)

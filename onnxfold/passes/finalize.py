@@ -1,4 +1,4 @@
-"""How every compression ends: trained and quantised where asked for, written, checked, and only then put in place."""
+"""How every compression ends: trained and quantized where asked for, written, checked, and only then put in place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Ended:
     proto: ModelProto = field(repr=False)
     verdict: Check
     refined: RefinementReport | None
-    quantised: integers.QuantisationReport | None
+    quantized: integers.QuantizationReport | None
     written: Staged
 
 
@@ -55,7 +55,7 @@ class Ended:
 class Ending:
     """The last stages for versions of `original`, written to `target`; other files go to the folder `scratch`.
 
-    `training`: None for no refinement; `quantised`: whether INT8 is the last step; `external`: whether weights of over
+    `training`: None for no refinement; `quantized`: whether INT8 is the last step; `external`: whether weights of over
     1 KiB go beside the file.
     """
 
@@ -64,7 +64,7 @@ class Ending:
     target: Path
     scratch: Path
     training: Training | None
-    quantised: bool
+    quantized: bool
     external: bool
     clock: Clock
     progress: Progress[Any]
@@ -82,20 +82,20 @@ class Ending:
     ) -> Iterator[Ended]:
         """End with `proto`. `pairs`: as `refinement.refine` has them; `budget`: of the whole; others: see `staged`.
 
-        Nothing is left behind unless `Ended.commit` is called inside. Raises QuantisationError, and what `staged` does.
+        Nothing is left behind unless `Ended.commit` is called inside. Raises QuantizationError, and what `staged` does.
         """
         refined: RefinementReport | None = None
         if self.training is not None:
             proto, refined = self._trained(proto, self.training, pairs or refinement.Counterparts(), checking.providers)
             self.clock.mark("refine")
         step, external = None, self.external
-        if self.quantised:
-            step = integers.quantise(self.original, proto, self.evidence, self.target, external)
+        if self.quantized:
+            step = integers.quantize(self.original, proto, self.evidence, self.target, external)
             proto, external = step.proto, external or bool(self.original.data_files())
             self.clock.mark("quantize")
         with staged(proto, self.original, self.target, external, pending, self.progress, within) as written:
             self.clock.mark("write")
-            before, quantised = on_disk(self.original, self.scratch), None
+            before, quantized = on_disk(self.original, self.scratch), None
             verdict = check(
                 before, written.path, checking.feeds, providers=checking.providers, missing=checking.missing,
                 protos=(self.original.proto, proto), inputs=checking.described, latency=checking.latency,
@@ -103,8 +103,8 @@ class Ending:
                 caches=checking.caches,
             )  # fmt: skip
             if step is not None:
-                verdict, quantised = step.judged(verdict, before, written, checking.feeds, checking.latency, budget)
-            yield Ended(proto, verdict, refined, quantised, written)
+                verdict, quantized = step.judged(verdict, before, written, checking.feeds, checking.latency, budget)
+            yield Ended(proto, verdict, refined, quantized, written)
 
     def _trained(
         self, proto: ModelProto, how: Training, pairs: refinement.Counterparts, providers: Sequence[str]

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from ..analysis.analyze import analyse
+from ..analysis.analyze import analyze
 from ..analysis.costs import costs
 from ..analysis.result import Analysis
 from ..errors import ModelError, NothingToFoldError, OnnxFoldError
-from ..evaluation.candidates import Trial
+from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import inline
@@ -27,14 +27,14 @@ from ..runtime.session import Feeds, Session, brief
 def subject(
     source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None, fold_heads: bool = False
 ) -> Subject:
-    """Load and analyse a model that is to be folded, within `max_memory` bytes if that is given.
+    """Load and analyze a model that is to be folded, within `max_memory` bytes if that is given.
 
     Raises ModelError, RequestError, NothingToFoldError.
     """
     model = load(source, shapes)
     streams = streamed(model, max_memory)
     _check_weights(model, streams)
-    analysis = analysed(model, fold_heads)
+    analysis = analyzed(model, fold_heads)
     notes = notes_on(analysis, patterns)
     chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
     if not chosen:
@@ -42,20 +42,20 @@ def subject(
     return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams, fold_heads)
 
 
-def analysed(model: Model, fold_heads: bool = False) -> Analysis:
-    """The analysis (`analyse`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
+def analyzed(model: Model, fold_heads: bool = False) -> Analysis:
+    """The analysis (`analyze`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
     shapes which its tensors do not have, the model is to blame."""
 
     try:
-        return analyse(model, fold_heads=fold_heads)
+        return analyze(model, fold_heads=fold_heads)
     except OnnxFoldError:
         raise
     except Exception as error:
         what = model.path or "the model given"
         if reason := contradiction(model.proto) or _refusal(model):
-            blame = f"{what} cannot be analysed ({error}) nor run ({reason}): export the model again"
+            blame = f"{what} cannot be analyzed ({error}) nor run ({reason}): export the model again"
         elif reason := _false_shape(model):
-            blame = f"{what} cannot be analysed ({error}): {reason}: export the model again"
+            blame = f"{what} cannot be analyzed ({error}): {reason}: export the model again"
         else:
             raise  # a bug of ours
         raise ModelError(blame) from error
@@ -68,7 +68,7 @@ def _feeds(model: Model, session: Session) -> Feeds:
 def _refusal(model: Model) -> str:
     """Why onnxruntime does not run a model; '' if it does."""
     try:
-        Trial(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
+        Evaluator(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
     except Exception as error:  # onnxruntime's exceptions share no base class
         return brief(error)
     return ""
@@ -92,7 +92,7 @@ def notes_on(analysis: Analysis, patterns: Patterns) -> dict[str, str]:
     include, exclude = patterns
     notes = {}
     for group in analysis.groups:
-        names = (group.name, *group.makers)
+        names = (group.name, *group.producers)
         if include and not any(p.search(name) for p in include for name in names):
             notes[group.name] = "not included"
         elif any(p.search(name) for p in exclude for name in names):

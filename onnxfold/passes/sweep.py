@@ -90,10 +90,10 @@ def _row(
         )  # fmt: skip
         lengths = planner.work.lengths({name: merge.after for name, merge in folded.merges.items()})
         size = Size(written.size, count_parameters(folded.proto), planner.subject.prices.macs(lengths))
-    trial = planner.trial
+    evaluator = planner.evaluator
     return SweepRow(
-        budget.value, size, trial.error(folded.proto) if trial.possible else None,
-        trial.agreement(folded.proto) if trial.possible and verdict.passed and _classes(verdict) else None,
+        budget.value, size, evaluator.error(folded.proto) if evaluator.possible else None,
+        evaluator.agreement(folded.proto) if evaluator.possible and verdict.passed and _classes(verdict) else None,
         tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
     )  # fmt: skip
 

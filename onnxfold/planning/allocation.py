@@ -23,7 +23,7 @@ class Named(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def makers(self) -> tuple[str, ...]: ...
+    def producers(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def special_ratios(groups: Iterable[Named], budget: Budget) -> dict[str, float]:
     found = dict[str, float]()
     listed = list(groups)
     for pattern, ratio in reversed(budget.special):
-        fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.makers)))}
+        fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
             raise RequestError(f"no group matches --group-ratio '{pattern.pattern}': --inspect lists their names")
         found.update(fits)

@@ -23,7 +23,7 @@ from ..errors import OnnxFoldError
 from ..model.external_data import Stretch, external_tensors
 from ..model.model import Model
 from ..model.save import left_behind, write_bytes
-from .merge_task import Outcome
+from .merge_task import MergeOutcome
 
 _FORMAT = "1"  # of the outcomes
 _MARK = "onnxfold-work"  # the file that holds the key
@@ -49,9 +49,9 @@ def key_of(model: Model, *options: object) -> str:
 
 
 @contextlib.contextmanager
-def work_folder(target: Path, key: str, resume: bool) -> Iterator[WorkFolder]:
-    """A `WorkFolder` that goes when all went well, and, unless `resume`, with a run that cannot succeed."""
-    work = WorkFolder(target, key, resume)
+def checkpoint(target: Path, key: str, resume: bool) -> Iterator[Checkpoint]:
+    """A `Checkpoint` that goes when all went well, and, unless `resume`, with a run that cannot succeed."""
+    work = Checkpoint(target, key, resume)
     try:
         yield work
     except OnnxFoldError:
@@ -61,7 +61,7 @@ def work_folder(target: Path, key: str, resume: bool) -> Iterator[WorkFolder]:
     work.remove()
 
 
-class WorkFolder:
+class Checkpoint:
     """The folder for `target`, made when this is, with what is left of an earlier run under the same `key`.
 
     `resume`: whether that is used; else the run begins anew. `notes` say what was ignored. Where the name is taken by
@@ -91,7 +91,7 @@ class WorkFolder:
         if not mark.is_file():
             write_bytes(mark, key.encode())
 
-    def get(self, name: str, keep: int, size: int, repair: bool) -> Outcome | None:
+    def get(self, name: str, keep: int, size: int, repair: bool) -> MergeOutcome | None:
         """What an earlier run found for group `name` of `size` channels; None if it did not get there."""
         if self.staging is None:
             return None
@@ -107,14 +107,14 @@ class WorkFolder:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             self.notes.append(f"{self.path.name}/{path.name} is broken: '{name}' was merged anew")
             return None
-        return Outcome(labels, error, total, *factors)
+        return MergeOutcome(labels, error, total, *factors)
 
-    def put(self, name: str, keep: int, repair: bool, outcome: Outcome) -> None:
+    def put(self, name: str, keep: int, repair: bool, outcome: MergeOutcome) -> None:
         """Keep what was found for group `name`, whole or not at all."""
         if self.staging is None:
             return
         arrays = {"labels": outcome.labels.astype(np.int32), "figures": np.array([outcome.error, outcome.total])}
-        for kind, factors in zip(_KINDS, (outcome.normalised, outcome.fused), strict=True):
+        for kind, factors in zip(_KINDS, (outcome.normalized, outcome.fused), strict=True):
             arrays[kind] = np.array(list(factors), dtype=np.str_)
             arrays |= {f"{kind} {i}": np.asarray(values) for i, values in enumerate(factors.values())}
         partial = self.staging / "outcome.npz"
@@ -135,7 +135,7 @@ class WorkFolder:
         return self.path / f"{digest[:32]}.npz"
 
 
-_KINDS = ("normalised", "fused")
+_KINDS = ("normalized", "fused")
 
 
 def _ours(path: Path) -> bool:

@@ -20,7 +20,7 @@ _ANSWER = 10  # seconds that a scheduler may take to answer
 
 
 @dataclass(frozen=True)
-class Crew:
+class Executor:
     """So many `jobs` at a time in this process, or as many as the workers of the Dask `scheduler` take.
 
     `scheduler` is its address, like tcp://127.0.0.1:8786; '' for none.

@@ -20,9 +20,9 @@ Factors = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class MergeTask:
     """Merge a group to `keep` channels by `method` from its weights, and `repair` the merge: by Fold-AR, and by the
-    correction of fused normalisation if `fused`.
+    correction of fused normalization if `fused`.
 
     `cells` [n]: the block of every channel, None where there is only one. `gram`: that of the features, where it is
     known already. `threads`: 0 for all; the outcome does not depend on it.
@@ -42,18 +42,18 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class MergeOutcome:
     """What became of a task.
 
     `labels` [n]: the new channel of every old one, -1 for a dropped one. `error`: the squared distance that the merge
-    introduces in the features, `total`: that of one channel for all. `normalised`, `fused`: factors [k] by parameter,
-    of Fold-AR, and of that and the correction of fused normalisation; empty where nothing was to be repaired.
+    introduces in the features, `total`: that of one channel for all. `normalized`, `fused`: factors [k] by parameter,
+    of Fold-AR, and of that and the correction of fused normalization; empty where nothing was to be repaired.
     """
 
     labels: NDArray[np.int64]
     error: float
     total: float
-    normalised: Factors
+    normalized: Factors
     fused: Factors
 
     def merge(self) -> Merge:
@@ -66,12 +66,12 @@ class Outcome:
     def repaired(self, fused: bool) -> Merge:
         """The merge with its factors."""
         merge = self.merge()
-        for tensor, factors in (self.fused if fused else self.normalised).items():
+        for tensor, factors in (self.fused if fused else self.normalized).items():
             merge = merge.scaled(tensor, factors)
         return merge
 
 
-def run(task: Task) -> Outcome:
+def run(task: MergeTask) -> MergeOutcome:
     """Do it. Raises ModelError for weights that are not finite, PlanError for clusters that cannot be made."""
     gram = feature_gram(task.weights, task.threads) if task.gram is None else task.gram
     total = float(np.trace(gram))
@@ -83,15 +83,15 @@ def run(task: Task) -> Outcome:
         )
         merge = folding(found.labels, found.inertia)
     del gram
-    normalised: Factors = {}
+    normalized: Factors = {}
     fused: Factors = {}
     if task.repair:
-        normalised = (repaired := fold_ar(task.weights, merge)).scales
+        normalized = (repaired := fold_ar(task.weights, merge)).scales
         fused = (variance_correction(task.weights, repaired) if task.fused else repaired).scales
-    return Outcome(merge.labels, merge.error, total, dict(normalised), dict(fused))
+    return MergeOutcome(merge.labels, merge.error, total, dict(normalized), dict(fused))
 
 
-def _pruned(task: Task, gram: Gram) -> Merge:
+def _pruned(task: MergeTask, gram: Gram) -> Merge:
     """The merge that drops the channels with the lowest scores, equally many of every cell."""
     n = task.weights.size
     cells = np.zeros(n, np.int64) if task.cells is None else task.cells
@@ -100,5 +100,5 @@ def _pruned(task: Task, gram: Gram) -> Merge:
     blocks = int(cells.max()) + 1
     kept = np.concatenate([best[cells[best] == c][: task.keep // blocks] for c in range(blocks)])
     gone = np.setdiff1d(np.arange(n), kept)
-    # squared size of the centred features of the dropped channels, to compare with a clustering's inertia
+    # squared size of the centered features of the dropped channels, to compare with a clustering's inertia
     return pruning(kept, n, float(np.diag(gram)[gone].sum()))

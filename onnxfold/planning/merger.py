@@ -27,12 +27,12 @@ from ..recovery.closed_form import fold_ar, variance_correction
 from ..transform.edits import edits, removed_atoms
 from ..transform.emit import emit
 from .allocation import BLOCK, Width
-from .checkpoint import WorkFolder
-from .executor import Crew
-from .merge_task import Outcome, Task, run
+from .checkpoint import Checkpoint
+from .executor import Executor
+from .merge_task import MergeOutcome, MergeTask, run
 
 
-class Compressor:
+class Merger:
     """One model and one method; remembers Gram matrices, so that several plans can be tried.
 
     `streamed`: it does not, and new values of weights outside the model's file are computed when they are written. Then
@@ -47,13 +47,13 @@ class Compressor:
         clusterer: Clusterer = Clusterer.NATIVE,
         seed: int = 0,
         threads: int = 0,
-        crew: Crew | None = None,
+        executor: Executor | None = None,
         streamed: bool = False,
-        kept: WorkFolder | None = None,
+        kept: Checkpoint | None = None,
     ) -> None:
         self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
         self._clusterer, self._seed, self._threads = clusterer, seed, threads
-        self._crew, self._kept = crew or Crew(), kept
+        self._executor, self._kept = executor or Executor(), kept
         self._grams: dict[str, Gram] = {}
         self._curves: dict[str, NDArray[np.float64]] = {}
         self._totals: dict[str, float] = {}
@@ -71,10 +71,10 @@ class Compressor:
             self._grams[name] = made
         return made
 
-    def reader_features(self, name: str) -> list[int]:
-        """How many inputs the readers of a group have: all their channels, times the kernel."""
+    def consumer_features(self, name: str) -> list[int]:
+        """How many inputs the consumers of a group have: all their channels, times the kernel."""
         found = []
-        for place in (p for p in self._groups[name].parameters if p.role is Role.READS and not p.summed):
+        for place in (p for p in self._groups[name].parameters if p.role is Role.CONSUMES and not p.summed):
             shape = self.model.graph.tensor(place.tensor).shape or ()
             sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
             found.append(math.prod(sizes))
@@ -112,7 +112,7 @@ class Compressor:
         known = {key[:2] for key in self._recovered} if repair else self._made.keys()
         open_ = [key for key in keep.items() if key not in known and not self._resumed(*key, repair)]
         tasks = (self._task(name, k, repair, self._grams.get(name)) for name, k in open_)
-        with closing(self._crew.each(run, tasks)) as done:
+        with closing(self._executor.each(run, tasks)) as done:
             for _ in progress("merging groups", open_):
                 number, outcome = next(done)
                 self._take(*open_[number], repair, outcome)
@@ -126,15 +126,15 @@ class Compressor:
             self._take(name, keep, repair, outcome)
         return outcome is not None
 
-    def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> Task:
+    def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> MergeTask:
         group = self._groups[name]
         weights = gather(self.model, self.analysis, group)
-        threads = self._crew.threads(self._threads)
+        threads = self._executor.threads(self._threads)
         how = (self.method, self._clusterer, self._seed, threads)
-        known = None if self._crew.away else gram
-        return Task(name, keep, weights, self.cells(name), *how, repair, repair and not self.streamed, known)
+        known = None if self._executor.away else gram
+        return MergeTask(name, keep, weights, self.cells(name), *how, repair, repair and not self.streamed, known)
 
-    def _take(self, name: str, keep: int, repaired: bool, outcome: Outcome) -> None:
+    def _take(self, name: str, keep: int, repaired: bool, outcome: MergeOutcome) -> None:
         """Remember what became of a task."""
         self._made[name, keep], self._totals[name] = outcome.merge(), outcome.total
         if repaired:
@@ -158,7 +158,7 @@ class Compressor:
         return self._recovered[name, keep, fused]
 
     def repair(self, name: str, merge: Merge, fused: bool = True) -> Merge:
-        """A merge of group `name` with Fold-AR, and with the correction of fused normalisation if `fused`."""
+        """A merge of group `name` with Fold-AR, and with the correction of fused normalization if `fused`."""
         weights = gather(self.model, self.analysis, self._groups[name])
         merge = fold_ar(weights, merge)
         return variance_correction(weights, merge) if fused else merge

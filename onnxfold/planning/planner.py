@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
 from ..errors import OnnxFoldError
-from ..evaluation.candidates import Trial
-from ..evaluation.latency import Gauge
+from ..evaluation.candidates import Evaluator
+from ..evaluation.latency import Profiler
 from ..model.model import Shapes
 from ..options.budget import Aim, Budget
 from ..options.choices import Recovery
@@ -20,9 +20,9 @@ from ..options.options import Manner
 from ..progress import Progress
 from ..runtime.probe_inputs import DESCRIPTION, emptied
 from ..runtime.session import Feeds, Session
-from .checkpoint import WorkFolder
-from .executor import Crew
-from .sampled import Sampled
+from .checkpoint import Checkpoint
+from .executor import Executor
+from .sampled import SampledMerger
 from .search import Decision, decide, decide_sampled
 from .subject import Subject, probes
 
@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 
 
 class Planner:
-    """Decides budgets for `subject`. Survey and error curves are had once, however many budgets there are.
+    """Decides budgets for `subject`. Sensitivity and error curves are had once, however many budgets there are.
 
     `evidence` is None, or what samples there are; those that are not trusted only count as none. It is replaced by a
     version that is not trusted (`sampled` turns false) when the model proves not to run piece by piece.
@@ -47,15 +47,15 @@ class Planner:
         providers: Sequence[str],
         target: Path,
         external_data: bool = False,
-        crew: Crew | None = None,
-        kept: WorkFolder | None = None,
+        executor: Executor | None = None,
+        kept: Checkpoint | None = None,
     ) -> None:
-        """`providers`, `target` and `external_data` are what targets are measured for (`Gauge`)."""
+        """`providers`, `target` and `external_data` are what targets are measured for (`Profiler`)."""
         self.subject, self.manner = subject, manner
         self.evidence = None if evidence is None else without_caches(evidence, subject.analysis.caches)
-        self.work = subject.compressor(manner, crew, kept)
+        self.work = subject.merger(manner, executor, kept)
         self._shapes, self._progress = shapes, progress
-        self._gauge = Gauge(subject.model, target, external_data, next(iter(providers), None), self._single)
+        self._profiler = Profiler(subject.model, target, external_data, next(iter(providers), None), self._single)
 
     @property
     def sampled(self) -> bool:
@@ -80,18 +80,18 @@ class Planner:
         return self.evidence.described if self.evidence is not None and self.sampled else DESCRIPTION
 
     @property
-    def trial(self) -> Trial:
+    def evaluator(self) -> Evaluator:
         """Measures errors: on the samples held back, or on probe inputs."""
-        return self._of_samples(lambda sampled: sampled.trial) or self._from_weights
+        return self._of_samples(lambda sampled: sampled.evaluator) or self._from_weights
 
     def decide(self, budget: Budget) -> Decision:
         """What meets `budget`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
-        prices, gauge, progress = self.subject.prices, self._gauge, self._progress
-        return self._of_samples(lambda sampled: decide_sampled(sampled, prices, budget, gauge, progress)) or decide(
-            self.work, prices, budget, self.subject.chosen, self.recovery, self._from_weights, gauge, progress
+        prices, profiler, progress = self.subject.prices, self._profiler, self._progress
+        return self._of_samples(lambda sampled: decide_sampled(sampled, prices, budget, profiler, progress)) or decide(
+            self.work, prices, budget, self.subject.chosen, self.recovery, self._from_weights, profiler, progress
         )
 
-    def _of_samples(self, found: Callable[[Sampled], Found]) -> Found | None:
+    def _of_samples(self, found: Callable[[SampledMerger], Found]) -> Found | None:
         """What is `found` with samples; None where there are none, or where the model proves not to run piece by piece:
         they are given up then."""
         if self.evidence is None or not self.sampled:
@@ -129,17 +129,17 @@ class Planner:
         }  # fmt: skip
 
     @cached_property
-    def _with_samples(self) -> Sampled:
+    def _with_samples(self) -> SampledMerger:
         found = self.evidence
         assert found is not None
-        made = Sampled(self.work, found, self.subject.chosen, self.manner.method, self.recovery, self._progress)
+        made = SampledMerger(self.work, found, self.subject.chosen, self.manner.method, self.recovery, self._progress)
         self.evidence = replace(found, notes=(*found.notes, *made.notes))
         return made
 
     @cached_property
-    def _from_weights(self) -> Trial:
+    def _from_weights(self) -> Evaluator:
         caches = self.subject.analysis.caches
-        return Trial(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed, caches)
+        return Evaluator(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed, caches)
 
     def _probes(self, session: Session) -> Feeds:
         subject = self.subject

@@ -12,29 +12,29 @@ from onnx import ModelProto
 
 from ..analysis.groups import Role
 from ..calibration.samples import Samples
-from ..evaluation.candidates import Trial
+from ..evaluation.candidates import Evaluator
 from ..folding.functional import absorb, functional_merge, linear_error
 from ..folding.merge import Merge, pruning
 from ..model.linear import RECURRENT
 from ..model.tensors import Pending
 from ..options.choices import Method, Recovery
 from ..progress import Progress
-from ..recovery.readers import touched
-from ..recovery.reconstruct import Refitted, refit_readers
+from ..recovery.consumers import touched
+from ..recovery.reconstruct import Refitted, reconstruct
 from ..runtime.session import Feeds
-from ..runtime.shared_prefix import Prefix
+from ..runtime.shared_prefix import SharedPrefix
 from .allocation import Width, round_width
-from .merger import Compressor
-from .sensitivity import RIDGE, Survey, survey
+from .merger import Merger
+from .sensitivity import RIDGE, Sensitivity, measure_sensitivity
 
 _UNSEEN = 4  # one in so many batches is not fitted on but measured, where groups are folded alone
-_PER_FEATURE = 10.0  # multiply-adds per cubed number of features: a refit of a reader
+_PER_FEATURE = 10.0  # multiply-adds per cubed number of features: a refit of a consumer
 _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minute or two on two cores
 _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
-_CLOSE = 0.99  # a merge whose linearised error is this share of what dropping costs, or less, is worth measuring
+_CLOSE = 0.99  # a merge whose linearized error is this share of what dropping costs, or less, is worth measuring
 _CLEAR = 0.97  # and is taken where its measured error is
 _ROWS = 4096  # of patches, where a group is folded alone
-_ENOUGH = 8  # batches that readers are refitted on for that: the same few for all
+_ENOUGH = 8  # batches that consumers are refitted on for that: the same few for all
 _RIVALS = 4  # dropping, and three ways to merge
 
 
@@ -48,12 +48,13 @@ class Folded:
     pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
 
 
-class Sampled:
-    """One model, the groups `chosen`, and samples; the survey of the original happens when this is made."""
+class SampledMerger:
+    """One model, the groups `chosen`, and samples; the sensitivity analysis of the original happens when this is
+    made."""
 
     def __init__(
         self,
-        work: Compressor,
+        work: Merger,
         samples: Samples,
         chosen: Sequence[str],
         method: Method,
@@ -65,20 +66,20 @@ class Sampled:
         by_choice = method is Method.AUTO and samples.faithful
         # on synthetic inputs it gains nothing (ResNet-20, see docs/architecture.md) and takes four times as long
         self._choosing = by_choice and samples.own and recovery is Recovery.LEAST_SQUARES
-        self.found = Survey({}, {})
-        self._surveyed = by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
-        if self._surveyed:
-            self.found = survey(
+        self.found = Sensitivity({}, {})
+        self._measured_sensitivity = by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
+        if self._measured_sensitivity:
+            self.found = measure_sensitivity(
                 work.model, work.analysis, chosen, samples.fit, remember=self._choosing, progress=progress
             )
         caches = work.analysis.caches
-        self.trial = Trial(work.model, lambda _: samples.check, caches=caches)
+        self.evaluator = Evaluator(work.model, lambda _: samples.check, caches=caches)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()
         fit = samples.fit
         held = max(1, round(len(fit) / _UNSEEN))
         self._seen, unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
-        self._alone = Trial(work.model, lambda _: unseen, caches=caches)
-        self._prefixes = dict[int, Prefix]()
+        self._alone = Evaluator(work.model, lambda _: unseen, caches=caches)
+        self._prefixes = dict[int, SharedPrefix]()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -92,13 +93,13 @@ class Sampled:
 
     @property
     def _recurrent(self) -> list[str]:
-        """Groups that a survey says nothing of because an LSTM, GRU or RNN reads them."""
-        if not self._surveyed:
+        """Groups that a sensitivity analysis says nothing of because an LSTM, GRU or RNN reads them."""
+        if not self._measured_sensitivity:
             return []
         nodes = self.work.model.graph.nodes
         read = {
             g.name for g in self.work.analysis.groups
-            if any(nodes[i].op in RECURRENT for p in g.parameters if p.role is Role.READS for i in p.nodes)
+            if any(nodes[i].op in RECURRENT for p in g.parameters if p.role is Role.CONSUMES for i in p.nodes)
         }  # fmt: skip
         known = {*self.found.eliminations, *self.found.broken}
         return [name for name in self.chosen if name in read and name not in known]
@@ -120,12 +121,12 @@ class Sampled:
         if choose and self._choosing:
             affordable = self._affordable(self.work.widths(keep), _RIVALS)
             open_ = [n for n in keep if n in affordable and n in self.found.functions]
-            open_ = [n for n in open_ if self.found.functions[n].readers]
+            open_ = [n for n in open_ if self.found.functions[n].consumers]
             merges |= {name: self._chosen(name, keep[name]) for name in self._progress("choosing merges", open_)}
         proto = self.work.emit(merges)
         if self.recovery not in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             return Folded(proto, merges)
-        done = refit_readers(
+        done = reconstruct(
             self.work.model, self.work.analysis, merges, proto, self.samples.fit, level=self.recovery,
             progress=self._progress,
         )  # fmt: skip
@@ -134,9 +135,9 @@ class Sampled:
     def curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:
         """By group, the squared relative error of the outputs that k channels are expected to leave, at index k.
 
-        The shape comes from the survey (or from Ward's clustering where a group was not surveyed), the height from
-        folds of the group alone with its readers refitted, measured on a few other samples, and interpolated. Once
-        measured they are kept, for other budgets.
+        The shape comes from the sensitivity analysis (or from Ward's clustering where a group was not measured), the
+        height from folds of the group alone with its consumers refitted, measured on a few other samples, and
+        interpolated. Once measured they are kept, for other budgets.
         """
         key = (tuple(widths), round_to)
         if key not in self._curves:
@@ -178,8 +179,8 @@ class Sampled:
             self._functional(name, keep),
             self.work.merge(name, keep),
         ]
-        bound = _CLOSE * linear_error(found.readers, drop, RIDGE)
-        close = [merge for merge in rivals if linear_error(found.readers, merge, RIDGE) < bound]
+        bound = _CLOSE * linear_error(found.consumers, drop, RIDGE)
+        close = [merge for merge in rivals if linear_error(found.consumers, merge, RIDGE) < bound]
         if not close:
             return drop
         feeds = self._seen[:_ENOUGH]
@@ -195,7 +196,7 @@ class Sampled:
     def _affordable(self, widths: Sequence[Width], times: int) -> set[str]:
         """The groups that are measured one by one, so many `times`, the cheapest first; the others are taken to be like
         them."""
-        prices = {w.name: sum(float(f) ** 3 for f in self.work.reader_features(w.name)) for w in widths}
+        prices = {w.name: sum(float(f) ** 3 for f in self.work.consumer_features(w.name)) for w in widths}
         spent, names = 0.0, set[str]()
         for name in sorted(prices, key=lambda n: prices[n]):
             spent += _PER_FEATURE * times * prices[name]
@@ -205,15 +206,15 @@ class Sampled:
         return names
 
     def _measured(self, name: str, merge: Merge, feeds: Sequence[Feeds]) -> float:
-        """The squared relative error of the outputs when group `name` alone is folded and its readers are refitted on
+        """The squared relative error of the outputs when group `name` alone is folded and its consumers are refitted on
         `feeds`; measured on other samples."""
         merges = {name: merge}
         proto = self.work.emit(merges)
         if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
-            prefix = self._prefixes.setdefault(len(feeds), Prefix(self.work.model, feeds))
-            refit_readers(
+            prefix = self._prefixes.setdefault(len(feeds), SharedPrefix(self.work.model, feeds))
+            reconstruct(
                 self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
-                only=self._readers(name), prefix=prefix, rows=_ROWS,
+                only=self._consumers(name), prefix=prefix, rows=_ROWS,
             )  # fmt: skip
         return float(min(self._alone.distance(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
 
@@ -236,9 +237,9 @@ class Sampled:
         dropped = name in self.found.eliminations and self.method is not Method.FUNCTIONAL_FOLD
         return merge if self.recovery is Recovery.NONE or dropped else self.work.repair(name, merge)
 
-    def _readers(self, name: str) -> frozenset[str]:
+    def _consumers(self, name: str) -> frozenset[str]:
         group = next(g for g in self.work.analysis.groups if g.name == name)
         nodes = self.work.model.graph.nodes
         return frozenset(
-            output for p in group.parameters if p.role is Role.READS for i in p.nodes for output in nodes[i].outputs
+            output for p in group.parameters if p.role is Role.CONSUMES for i in p.nodes for output in nodes[i].outputs
         )

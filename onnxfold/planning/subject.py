@@ -1,4 +1,4 @@
-"""The first stages, which all commands share: load, analyse, say which groups may shrink; and probe inputs."""
+"""The first stages, which all commands share: load, analyze, say which groups may shrink; and probe inputs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..model.model import Model, Shapes
 from ..options.options import Manner
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session
-from .checkpoint import WorkFolder
-from .executor import Crew
-from .merger import Compressor
+from .checkpoint import Checkpoint
+from .executor import Executor
+from .merger import Merger
 
 PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
 
@@ -35,10 +35,10 @@ class Subject:
     streamed: bool = False
     fold_heads: bool = False
 
-    def compressor(self, manner: Manner, crew: Crew | None = None, kept: WorkFolder | None = None) -> Compressor:
-        """What merges its groups in this manner, by `crew`; what is `kept` of an earlier run counts."""
+    def merger(self, manner: Manner, executor: Executor | None = None, kept: Checkpoint | None = None) -> Merger:
+        """What merges its groups in this manner, by `executor`; what is `kept` of an earlier run counts."""
         how = (manner.method, manner.clusterer, manner.seed, manner.threads)
-        return Compressor(self.model, self.analysis, *how, crew, self.streamed, kept)
+        return Merger(self.model, self.analysis, *how, executor, self.streamed, kept)
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:

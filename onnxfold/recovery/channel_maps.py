@@ -1,6 +1,7 @@
-"""Readers too wide for the moments of all their inputs: kernel positions are pooled, and channels are all that is left.
+"""Consumers too wide for the moments of all their inputs: kernel positions are pooled, and channels are all that is
+left.
 
-A reader of 1,024 channels by 3x3 has 9,216 inputs; their moments would take 680 MB. Those of its channels over all
+A consumer of 1,024 channels by 3x3 has 9,216 inputs; their moments would take 680 MB. Those of its channels over all
 positions take 8 MB. They tell how channels stand in for one another, the same way at every kernel position.
 """
 
@@ -80,7 +81,7 @@ def pool(node: Linear, read: Place | None) -> Pool | None:
 
 def pools(analysis: Analysis, nodes: Mapping[str, Linear]) -> dict[str, Pool]:
     """By output, how those of `nodes` (by output) pool that can. Their channels before and after share one matrix."""
-    reads = {p.tensor: p for g in analysis.groups for p in g.parameters if p.role is Role.READS and not p.summed}
+    reads = {p.tensor: p for g in analysis.groups for p in g.parameters if p.role is Role.CONSUMES and not p.summed}
     found = {y: pool(node, reads.get(node.weight)) for y, node in nodes.items()}
     return {y: how for y, how in found.items() if how is not None and 2 * nodes[y].features <= MOST_FEATURES * how.taps}
 
@@ -115,7 +116,7 @@ def share_of_rows(total: int) -> float:
 
 
 class Fit(Enum):
-    """How a reader was refitted."""
+    """How a consumer was refitted."""
 
     FULL = "full"
     CHANNELS = "channels"
@@ -124,7 +125,7 @@ class Fit(Enum):
 
 
 def wide_notes(fits: Mapping[str, Fit]) -> tuple[str, ...]:
-    """What the user should know of readers (by output) that were not refitted in full."""
+    """What the user should know of consumers (by output) that were not refitted in full."""
     notes = []
     wide = f"of over {MOST_FEATURES} inputs (too wide for a full moment matrix)"
     for fit, kind, what in (
@@ -135,5 +136,5 @@ def wide_notes(fits: Mapping[str, Fit]) -> tuple[str, ...]:
         names = [name for name, how in fits.items() if how is fit]
         if names:
             some = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-            notes.append(f"{len(names)} reader{'s' if len(names) > 1 else ''} {kind}: {what} ({some})")
+            notes.append(f"{len(names)} consumer{'s' if len(names) > 1 else ''} {kind}: {what} ({some})")
     return tuple(notes)

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 def fold_ar(weights: GroupWeights, merge: Merge) -> Merge:
     """Multiply the merged gamma of every BatchNormalization by N / sqrt(N + (N^2 - N) E). beta stays.
 
-    E is the mean pairwise cosine of the rows before the normalisation, per cluster, not below 0: a cluster of members
+    E is the mean pairwise cosine of the rows before the normalization, per cluster, not below 0: a cluster of members
     that cancel each other is not blown up.
     """
     for norm in weights.norms:

@@ -1,4 +1,4 @@
-"""What follows a linear node: a normalisation, a bias added later, and the sum that it joins."""
+"""What follows a linear node: a normalization, a bias added later, and the sum that it joins."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..model.subgraphs import captures
 Floats = NDArray[np.float64]
 Read = Callable[[str], "NDArray[Any] | None"]
 _SKIPS = {("com.microsoft", "SkipLayerNormalization"): 4, ("com.microsoft", "SkipSimplifiedLayerNormalization"): 3}
-"""Normalisations of a sum of two activations, and the input that holds a bias; the sum is output `_SUM`."""
+"""Normalizations of a sum of two activations, and the input that holds a bias; the sum is output `_SUM`."""
 _SUM = 3
 _ROOM = 8  # the share of its integers that a pair which only rounds has on either side of zero
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
+class Epilogue:
     """After a linear node with outputs y: ``scale * y + shift`` is what the rest of the model sees of it.
 
-    `scale`, `shift` [channels]. `mean`, `gamma`: the running mean and the factor of the normalisation that does this,
+    `scale`, `shift` [channels]. `mean`, `gamma`: the running mean and the factor of the normalization that does this,
     by name, where nobody else reads them; `added`: the constant that is added as a bias. `other`: another activation
     that is added to that, and `join` the sum, where it has a name; '' where there is none. (Both
     may be of another shape than y: of more axes before the last.)
@@ -42,7 +42,7 @@ class Tail:
     gamma: str = ""
 
 
-class Followers:
+class Epilogues:
     """Who reads what in a graph, to find tails; `read` gives the value of a constant, or None for an activation."""
 
     def __init__(self, graph: GraphProto, read: Read) -> None:
@@ -54,7 +54,7 @@ class Followers:
         self._tensors = {t.name: t for t in graph.initializer}
         self._outputs = {v.name for v in graph.output}
 
-    def tail(self, node: Linear) -> Tail:
+    def epilogue(self, node: Linear) -> Epilogue:
         """What follows `node`."""
         channels = node.groups * node.outputs
         scale, shift, mean, gamma_of, added, at = np.ones(channels), np.zeros(channels), "", "", "", node.y
@@ -64,7 +64,7 @@ class Followers:
         if after is not None and value is not None and _per_channel(value, node) and len(self._consumers[bias]) == 1:
             added, shift = bias, value.astype(np.float64).ravel()
             if after.op_type != "Add":
-                return Tail(scale, shift, added=added)
+                return Epilogue(scale, shift, added=added)
             at = after.output[0]
             after = self._only(at)
         if after is not None and after.op_type == "BatchNormalization" and node.windows is not None:
@@ -88,7 +88,7 @@ class Followers:
             shift = shift + value.astype(np.float64).ravel()
             alone = node.bias == "" and not (added or mean) and len(self._consumers[bias]) == 1
             added = bias if alone else added
-        return Tail(scale, shift, mean, added, join, other, gamma_of)
+        return Epilogue(scale, shift, mean, added, join, other, gamma_of)
 
     def _sum(self, node: NodeProto, at: str) -> tuple[str, str, str]:
         """What `node` makes of the sum of `at` and another activation, that, and a bias it adds; each '' for none."""
@@ -104,8 +104,8 @@ class Followers:
         return made, beside, node.input[bias] if len(node.input) > bias else ""
 
     def _only(self, name: str) -> NodeProto | None:
-        readers = self._consumers.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in self._outputs else None
+        consumers = self._consumers.get(name, [])
+        return consumers[0] if len(consumers) == 1 and name not in self._outputs else None
 
     def _past_rounding(self, at: str) -> str:
         """`at`, or what pairs of QuantizeLinear and DequantizeLinear make of it where they only round."""
@@ -149,5 +149,5 @@ def _per_channel(value: NDArray[Any], node: Linear) -> bool:
 
 
 def reader_of(arrays: Mapping[str, NDArray[Any]]) -> Read:
-    """`Followers`' reader for constants at hand."""
+    """`Epilogues`' consumer for constants at hand."""
     return arrays.get

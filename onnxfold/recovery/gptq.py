@@ -1,4 +1,4 @@
-"""Rounding a refitted reader to the integers it is stored as: what some columns lose, others make up for."""
+"""Rounding a refitted consumer to the integers it is stored as: what some columns lose, others make up for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refitting a reader: the weights that give the original's outputs from the inputs it has now."""
+"""Refitting a consumer: the weights that give the original's outputs from the inputs it has now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SMALL = 1024  # inputs; systems of so many are solved by one thread
 
 
 def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) -> tuple[Floats, Floats, float, float]:
-    """Minimise |y - W x - b|^2 + ridge mean(diag H) |W - `weights`|^2.
+    """Minimize |y - W x - b|^2 + ridge mean(diag H) |W - `weights`|^2.
 
     Args:
         moments: of the inputs now and the outputs wanted.
@@ -37,7 +37,7 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
         solved[g] = old + change
         x, y = moments.means(g)
         offsets.append(y - solved[g] @ x if bias else np.zeros(len(y)))
-        energy = float(moments.energies(g, centred=bias).sum())
+        energy = float(moments.energies(g, centered=bias).sum())
         error = energy - 2 * float(np.sum(c * old)) + float(np.sum((old @ h) * old))
         before += error
         after += error - 2 * float(np.sum(gap * change)) + float(np.sum((change @ h) * change))
@@ -47,11 +47,11 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
 
 
 def remap(
-    moments: Moments, weights: Floats, wanted: Floats, ridge: float, centred: bool = True
+    moments: Moments, weights: Floats, wanted: Floats, ridge: float, centered: bool = True
 ) -> tuple[Floats, float, float]:
     """Channel-level maps: every original channel from those that are left, the same way for all who read it.
 
-    Minimise |wanted x - W z|^2 + ridge mean(diag H) |W - weights|^2 over W, where z are the channels now and x the
+    Minimize |wanted x - W z|^2 + ridge mean(diag H) |W - weights|^2 over W, where z are the channels now and x the
     original's at the same positions: W = wanted B but for the ridge, with B the least-squares map from z to x.
 
     Args:
@@ -59,14 +59,14 @@ def remap(
         weights: [m, k] the merged weights; every kernel position of every output is a row of its own.
         wanted: [m, n] the original's.
         ridge: relative to the mean of the diagonal of the moments H of z.
-        centred: whether means are taken off (a bias restores them).
+        centered: whether means are taken off (a bias restores them).
 
     Returns W [m, k] and the relative squared errors before and after, kernel positions taken one by one.
 
     Source: GRAIL (arXiv 2602.23795), whose map B = G R' (R G R' + ridge I)^-1 is pulled to zero instead, and assumes
     that what is left of x is R x; here z is seen as it is.
     """
-    h = moments.inputs() if centred else moments.raw()[0]
+    h = moments.inputs() if centered else moments.raw()[0]
     k = weights.shape[1]
     mine, both, theirs = h[:k, :k], h[k:, :k], h[k:, k:]
     c = wanted @ both
@@ -94,7 +94,7 @@ def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Float
     before = after = total = 0.0
     for g in range(len(weights)):
         h, c = (moments.inputs(g), moments.cross(g)) if bias else moments.raw(g)
-        old, energies = weights[g], moments.energies(g, centred=bias)
+        old, energies = weights[g], moments.energies(g, centered=bias)
         spread = np.maximum(np.sum((old @ h) * old, axis=1), 0.0)
         both = np.sum(c * old, axis=1)
         factor = np.where(spread > 1e-12 * max(float(spread.max(initial=0)), 1e-30), 1.0, 0.0)
@@ -110,7 +110,7 @@ def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Float
 
 
 def scaled(moments: Moments, weights: Floats, fixed: bool = False) -> tuple[Floats, Floats, float, float]:
-    """Minimise |y - a W x - b|^2 over a factor a (`fixed`: 1) and an offset b for every output; W stays.
+    """Minimize |y - a W x - b|^2 over a factor a (`fixed`: 1) and an offset b for every output; W stays.
 
     Returns a and b [groups * outputs], and the relative squared errors before (a = 1, with the best b) and after.
     """

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
 MOST_FEATURES = 4608
-"""Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider readers have no moments; they are merged only."""
+"""Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider consumers have no moments; they are merged only."""
 ROWS_PER_FEATURE = 8
 LEAST_ROWS = 16384
 """More rows of patches than these tell little more about so many features: a random share of the places is used."""
@@ -88,15 +88,15 @@ class Moments:
         return np.asarray(self._yx[group] / self.count - np.outer(y, x))
 
     def raw(self, group: int = 0) -> tuple[Floats, Floats]:
-        """Uncentred: xx' [d, d] and yx' [o, d]."""
+        """Uncentered: xx' [d, d] and yx' [o, d]."""
         x, y = self.means(group)
         return self.inputs(group) + np.outer(x, x), self.cross(group) + np.outer(y, x)
 
-    def energies(self, group: int = 0, centred: bool = True) -> Floats:
+    def energies(self, group: int = 0, centered: bool = True) -> Floats:
         """[o] variances of y; or means of y^2."""
         _, y = self._offsets(group)
         variances = np.asarray(np.maximum(self._yy[group] / self.count - y * y, 0.0))
-        return variances if centred else variances + self.means(group)[1] ** 2
+        return variances if centered else variances + self.means(group)[1] ** 2
 
 
 def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:

@@ -1,4 +1,4 @@
-"""The least-squares level of recovery: readers of a folded model are refitted to the original's activations.
+"""The least-squares level of recovery: consumers of a folded model are refitted to the original's activations.
 
 Node by node in graph order: the inputs are those of the model as folded and refitted so far, the targets those of the
 original, so what went wrong before is made up for where it still can be. Where a branch joins a sum, the target is the
@@ -26,25 +26,25 @@ from ..model.model import Model
 from ..options.choices import Recovery
 from ..progress import Progress, silent
 from ..runtime.session import Feeds
-from ..runtime.shared_prefix import Prefix
+from ..runtime.shared_prefix import SharedPrefix
 from .channel_maps import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
+from .consumers import Refittable, find_refittable, on_integers, originals, output_matrix, touched
 from .gptq import rounded
 from .least_squares import refit, remap, rescale, scaled
 from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
-from .readers import Refittable, find_refittable, on_integers, originals, output_matrix, touched
 
 RIDGE = 0.1
 _FEW = 4.0  # the ridge grows by so much where there are as many inputs as rows
-_FAINT = 1e-4  # a normalisation's scale below this times the largest hides what it scales: nothing to aim at there
+_FAINT = 1e-4  # a normalization's scale below this times the largest hides what it scales: nothing to aim at there
 
 
 @dataclass(frozen=True)
 class Refitted:
     """One node: its output, and the relative squared error of that before and after, on the samples used.
 
-    Readers too wide for the moments of all their inputs are refitted by channel-level maps (`Fit.CHANNELS`; the errors
-    are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN); nor are those that
-    compute on integers (`Fit.INTEGERS`).
+    Consumers too wide for the moments of all their inputs are refitted by channel-level maps (`Fit.CHANNELS`; the
+    errors are those of kernel positions taken one by one), or not at all (`Fit.NONE`; the errors are NaN); nor are
+    those that compute on integers (`Fit.INTEGERS`).
     """
 
     output: str
@@ -54,7 +54,7 @@ class Refitted:
 
 
 @np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
-def refit_readers(
+def reconstruct(
     model: Model,
     analysis: Analysis,
     merges: Mapping[str, Merge],
@@ -65,7 +65,7 @@ def refit_readers(
     only: frozenset[str] | None = None,
     ridge: float = RIDGE,
     seed: int = 0,
-    prefix: Prefix | None = None,
+    prefix: SharedPrefix | None = None,
     rows: int = LEAST_ROWS,
     progress: Progress[Any] = silent,
     changed: frozenset[str] = frozenset(),
@@ -74,33 +74,35 @@ def refit_readers(
     """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
 
     With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `changed` names
-    tensors that differ without a merge; a weight among them that several nodes share stays, and the normalisation (or
+    tensors that differ without a merge; a weight among them that several nodes share stays, and the normalization (or
     bias) behind each of these nodes is fitted. `aims`: sums that are to be like another tensor of the original. `level`
-    STATISTICS restores means and variances of the outputs alone, and leaves readers alone that are too wide. `prefix`
+    STATISTICS restores means and variances of the outputs alone, and leaves consumers alone that are too wide. `prefix`
     is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
     Raises what onnxruntime raises for a model that does not run.
     """
     weights, everything = Weights(folded, model), changed | touched(analysis, merges)
-    readers = find_refittable(model, folded, weights, everything, changed, aims)
-    readers = [reader for reader in readers if only is None or reader.node.y in only]
-    wide = [reader.node.y for reader in readers if reader.node.features > MOST_FEATURES]
-    alone = [reader.node.y for reader in readers if reader.node.y in wide and not reader.shared]
+    consumers = find_refittable(model, folded, weights, everything, changed, aims)
+    consumers = [consumer for consumer in consumers if only is None or consumer.node.y in only]
+    wide = [consumer.node.y for consumer in consumers if consumer.node.features > MOST_FEATURES]
+    alone = [consumer.node.y for consumer in consumers if consumer.node.y in wide and not consumer.shared]
     found = pools(analysis, originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
     left = [y for y in wide if y not in found]
-    readers = [replace(reader, pool=found.get(reader.node.y)) for reader in readers if reader.node.y not in left]
-    before, now = (prefix or Prefix(model, feeds)).begin(folded, everything)
+    consumers = [
+        replace(consumer, pool=found.get(consumer.node.y)) for consumer in consumers if consumer.node.y not in left
+    ]
+    before, now = (prefix or SharedPrefix(model, feeds)).begin(folded, everything)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
-    last_use = {name: number for number, reader in enumerate(readers) for name in reader.targets}
+    last_use = {name: number for number, consumer in enumerate(consumers) for name in consumer.targets}
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
     fitting = _Fitting(model, weights, folded, level, ridge, rows, np.random.default_rng(seed))
     done = list[Refitted]()
-    for number, reader in enumerate(progress("refitting", readers)):
-        last = max(made.get(name, 0) for name in reader.targets)
+    for number, consumer in enumerate(progress("refitting", consumers)):
+        last = max(made.get(name, 0) for name in consumer.targets)
         targets = {name for name, use in last_use.items() if use >= number}
         for kept, new in zip(waiting, before.advance(last + 1, targets), strict=True):
             kept.update({name: value for name, value in new.items() if name not in kept})
-        have = now.advance(reader.index, reader.inputs)
-        one = fitting.fit(_Seen(reader, have, waiting, output_matrix(analysis, merges, reader.node)))
+        have = now.advance(consumer.index, consumer.inputs)
+        one = fitting.fit(_Seen(consumer, have, waiting, output_matrix(analysis, merges, consumer.node)))
         done += [one] if one is not None else []
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
@@ -112,33 +114,33 @@ def refit_readers(
 
 @dataclass(frozen=True)
 class _Seen:
-    """A reader and what it is fitted to: per batch, tensors of the folded model `now` and of the original (`wanted`).
+    """A consumer and what it is fitted to: per batch, tensors of the folded model `now` and of the original (`wanted`).
 
     `matrix` [new, old]: of the channels of its output, None where these stay as they are.
     """
 
-    reader: Refittable
+    consumer: Refittable
     now: Sequence[Mapping[str, NDArray[Any]]]
     wanted: Sequence[Mapping[str, NDArray[Any]]]
     matrix: csr_matrix | None
 
     def places(self) -> int:
         """Positions of the output, over all batches."""
-        return sum(self.reader.node.positions(w[self.reader.node.y]) for w in self.wanted)
+        return sum(self.consumer.node.positions(w[self.consumer.node.y]) for w in self.wanted)
 
     def targets(self) -> Iterator[NDArray[Any]]:
         """Per batch, what the node should give: the original's output, or what is missing in the sum that it joins."""
-        node, tail = self.reader.node, self.reader.tail
+        node, epilogue = self.consumer.node, self.consumer.epilogue
         axis = node.axis
         shape = [1] * self.now[0][node.x].ndim
         shape[axis] = -1
-        faint = np.abs(tail.scale) <= _FAINT * max(np.abs(tail.scale).max(initial=0), 1e-30)
-        safe = np.where(faint, 1.0, tail.scale)
+        faint = np.abs(epilogue.scale) <= _FAINT * max(np.abs(epilogue.scale).max(initial=0), 1e-30)
+        safe = np.where(faint, 1.0, epilogue.scale)
         for h, w in zip(self.now, self.wanted, strict=True):
             target, sums = _channels(self.matrix, w[node.y], axis), self._sums(h, w)
             if sums is not None:
                 missing = (_channels(self.matrix, sums[0], axis).astype(np.float32) - sums[1]) / safe.reshape(shape)
-                aimed = missing - (tail.shift / safe).reshape(shape) if self.reader.sum else missing + target
+                aimed = missing - (epilogue.shift / safe).reshape(shape) if self.consumer.sum else missing + target
                 target = np.where(faint.reshape(shape), target, aimed)
             yield target
 
@@ -147,8 +149,8 @@ class _Seen:
     ) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """The sum in the original (the other summand there if it has no name), and the other summand as it is now,
         with the axes of the node's output; None where that joins no sum."""
-        node, other = self.reader.node, self.reader.tail.other
-        total = self.reader.sum or other
+        node, other = self.consumer.node, self.consumer.epilogue.other
+        total = self.consumer.sum or other
         if not other or other not in now or total not in wanted:
             return None
         whole, beside, shape = wanted[total], now[other], wanted[node.y].shape
@@ -162,7 +164,7 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """Fits readers one by one; each gets weights that `fit` writes into `folded`."""
+    """Fits consumers one by one; each gets weights that `fit` writes into `folded`."""
 
     model: Model
     weights: Weights
@@ -174,13 +176,13 @@ class _Fitting:
 
     def fit(self, seen: _Seen) -> Refitted | None:
         """None where the node sees values that are not finite, or nothing can be fitted: it stays as it was merged."""
-        if seen.reader.shared:
-            return self._scales(seen) if seen.reader.has_bias else None
-        return self._weights(seen) if seen.reader.pool is None else self._channels(seen, seen.reader.pool)
+        if seen.consumer.shared:
+            return self._scales(seen) if seen.consumer.has_bias else None
+        return self._weights(seen) if seen.consumer.pool is None else self._channels(seen, seen.consumer.pool)
 
     def _moments(self, seen: _Seen) -> Moments | None:
         """Of what the node reads and should give; None where that is not finite."""
-        node = seen.reader.node
+        node = seen.consumer.node
         sums = Moments(node)
         share = share_of_places(node, seen.places(), self.rows)
         for h, target in zip(seen.now, seen.targets(), strict=True):
@@ -189,44 +191,44 @@ class _Fitting:
 
     def _weights(self, seen: _Seen) -> Refitted | None:
         """Fit all weights of the node."""
-        reader, node, sums = seen.reader, seen.reader.node, self._moments(seen)
+        consumer, node, sums = seen.consumer, seen.consumer.node, self._moments(seen)
         if sums is None:
             return None
-        old, bias_too = self._read(node.weight), reader.has_bias
+        old, bias_too = self._read(node.weight), consumer.has_bias
         merged, ridge = node.matrix(old.astype(np.float64)), self._grown(sums.spread(), sums.count)
         if self.level is Recovery.STATISTICS:
             solved, bias, before, after = rescale(sums, merged, bias=bias_too)
         else:
             solved, bias, before, after = refit(sums, merged, ridge, bias=bias_too)
         scheme = None
-        if reader.integers and self.level is Recovery.LEAST_SQUARES:
+        if consumer.integers and self.level is Recovery.LEAST_SQUARES:
             scheme = self.weights.shelf.scheme_for(node.weight, node.tensor(solved, old.shape))
             solved, shift = rounded(node, solved, old.shape, scheme, sums, ridge, bias_too)
             bias = bias + shift
         self.weights.write(node.weight, node.tensor(solved, old.shape), scheme)
         if bias_too:
-            self._set_bias(reader, bias)
+            self._set_bias(consumer, bias)
         return Refitted(node.y, before, after)
 
     def _scales(self, seen: _Seen) -> Refitted | None:
-        """Fit the normalisation behind a shared weight, or the bias alone: a factor and an offset for every channel."""
-        node, tail, sums = seen.reader.node, seen.reader.tail, self._moments(seen)
+        """Fit the normalization behind a shared weight, or the bias alone: a factor and an offset for every channel."""
+        node, epilogue, sums = seen.consumer.node, seen.consumer.epilogue, self._moments(seen)
         if sums is None:
             return None
-        scales = bool(tail.mean and tail.gamma)
+        scales = bool(epilogue.mean and epilogue.gamma)
         matrices = node.matrix(self._read(node.weight).astype(np.float64))
         factor, bias, before, after = scaled(sums, matrices, fixed=not scales)
         if scales:
-            gamma, mean = self._read(tail.gamma), self._read(tail.mean)
-            self.weights.write(tail.gamma, gamma * factor)
-            self.weights.write(tail.mean, (mean - bias) / factor)
+            gamma, mean = self._read(epilogue.gamma), self._read(epilogue.mean)
+            self.weights.write(epilogue.gamma, gamma * factor)
+            self.weights.write(epilogue.mean, (mean - bias) / factor)
         else:
-            self._set_bias(seen.reader, bias)
+            self._set_bias(seen.consumer, bias)
         return Refitted(node.y, before, after)
 
     def _channels(self, seen: _Seen, pool: Pool) -> Refitted | None:
-        """Fit a reader that is too wide by a map from the channels it has to those the original had."""
-        reader, node, matrix = seen.reader, seen.reader.node, seen.matrix
+        """Fit a consumer that is too wide by a map from the channels it has to those the original had."""
+        consumer, node, matrix = seen.consumer, seen.consumer.node, seen.matrix
         original = originals(self.model, [node.y])[node.y]
         whole = original.matrix(self.model.constants.array(node.weight).astype(np.float64))[0]
         target_rows = pool.apart(whole if matrix is None else matrix @ whole)
@@ -244,44 +246,44 @@ class _Fitting:
             return None
         width = merged.shape[1]
         ridge = self._grown(sums.spread()[:, :width], sums.count)
-        parts, before, after = remap(sums, merged, target_rows, ridge, reader.has_bias)
+        parts, before, after = remap(sums, merged, target_rows, ridge, consumer.has_bias)
         solved = pool.together(parts)
         self.weights.write(node.weight, node.tensor(solved[None], old.shape))
-        if reader.has_bias:
-            self._set_bias(reader, (y - solved @ x) / count)
+        if consumer.has_bias:
+            self._set_bias(consumer, (y - solved @ x) / count)
         return Refitted(node.y, before, after, Fit.CHANNELS)
 
     def _grown(self, spread: NDArray[Any], rows: int) -> float:
         """The ridge for so many rows of inputs of these variances [groups, features]."""
         return self.ridge * (1 + _FEW * max(map(varying, spread)) / max(1, rows))
 
-    def _set_bias(self, reader: Refittable, bias: NDArray[np.float64]) -> None:
-        node, tail, weights = reader.node, reader.tail, self.weights
+    def _set_bias(self, consumer: Refittable, bias: NDArray[np.float64]) -> None:
+        node, epilogue, weights = consumer.node, consumer.epilogue, self.weights
         value = weights.read(node.bias) if node.bias else None
         if value is not None and value.size == bias.size:
             weights.write(node.bias, bias)
-        elif tail.added:  # the addition was part of the tail: what it adds is now what is left of it
-            weights.write(tail.added, self._read(tail.added).ravel() + bias)
-        elif tail.mean:
-            weights.write(tail.mean, self._read(tail.mean).ravel() - bias)
+        elif epilogue.added:  # the addition was part of the epilogue: what it adds is now what is left of it
+            weights.write(epilogue.added, self._read(epilogue.added).ravel() + bias)
+        elif epilogue.mean:
+            weights.write(epilogue.mean, self._read(epilogue.mean).ravel() - bias)
         else:
-            self._add_bias(reader, bias)
+            self._add_bias(consumer, bias)
 
-    def _add_bias(self, reader: Refittable, bias: NDArray[np.float64]) -> None:
+    def _add_bias(self, consumer: Refittable, bias: NDArray[np.float64]) -> None:
         """Give the node a bias that it did not have."""
         weights, graph = self.weights, self.folded.graph
-        name = f"{reader.node.weight}_bias"
+        name = f"{consumer.node.weight}_bias"
         while name in weights.names:
             name += "_"
         weights.names.add(name)
-        kind = helper.tensor_dtype_to_np_dtype(weights.kind(reader.node.weight))
+        kind = helper.tensor_dtype_to_np_dtype(weights.kind(consumer.node.weight))
         graph.initializer.append(numpy_helper.from_array(bias.astype(kind), name))
         if self.folded.ir_version < 4:
             tensor = graph.initializer[-1]
             graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-        while len(reader.proto.input) < 3:
-            reader.proto.input.append("")
-        reader.proto.input[2] = name
+        while len(consumer.proto.input) < 3:
+            consumer.proto.input.append("")
+        consumer.proto.input[2] = name
 
     def _read(self, name: str) -> NDArray[Any]:
         value = self.weights.read(name)

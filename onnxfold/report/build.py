@@ -13,16 +13,14 @@ from ..evaluation.verdict import Check
 from ..folding.merge import Merge
 from ..options.budget import Aim, Budget
 from ..planning.allocation import round_width
-from ..planning.merger import Compressor
+from ..planning.merger import Merger
 from ..planning.subject import Subject
 from ..recovery.channel_maps import wide_notes
 from ..recovery.reconstruct import Refitted
 from .fold_report import GroupReport
 
 
-def _group_reports(
-    found: Subject, work: Compressor, merges: Mapping[str, Merge], round_to: int
-) -> tuple[GroupReport, ...]:
+def _group_reports(found: Subject, work: Merger, merges: Mapping[str, Merge], round_to: int) -> tuple[GroupReport, ...]:
     out = []
     for group in found.analysis.groups:
         merge = merges.get(group.name)
@@ -39,7 +37,9 @@ def _group_reports(
 
 
 def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, note: str) -> GroupReport:
-    return GroupReport(group.name, group.size, after, group.blocks, clusters, error, group.makers, group.readers, note)
+    return GroupReport(
+        group.name, group.size, after, group.blocks, clusters, error, group.producers, group.consumers, note
+    )
 
 
 def _with_notes(

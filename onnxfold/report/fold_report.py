@@ -19,7 +19,7 @@ from ..evaluation.verdict import Check
 from ..model.kv_cache import HeadsChanged
 from ..model.save import write_text
 from ..passes.distillation.result import RefinementReport
-from ..passes.quantization.result import QuantisationReport
+from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units, less
@@ -43,15 +43,15 @@ class GroupReport:
     blocks: int
     clusters: int
     error: float
-    makers: tuple[str, ...]
-    readers: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
     note: str
 
 
 @dataclass(frozen=True)
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
-    analysed (compare), `refinement` and `quantisation` where none was asked for. `shared`, `dropped`: what became of
+    analyzed (compare), `refinement` and `quantization` where none was asked for. `shared`, `dropped`: what became of
     whole layers; `interface`: inputs and outputs that have other heads.
     """
 
@@ -68,7 +68,7 @@ class FoldReport:
     refinement: RefinementReport | None = None
     shared: tuple[Shared, ...] = ()
     dropped: tuple[Dropped, ...] = ()
-    quantisation: QuantisationReport | None = None
+    quantization: QuantizationReport | None = None
     interface: tuple[HeadsChanged, ...] = ()
 
     @property
@@ -94,8 +94,8 @@ class FoldReport:
             parts.append(f"output error {in_percent(worst.relative_l2)}")
         if self.refinement is not None and self.refinement.kept:
             parts.append(str(self.refinement))
-        if self.quantisation is not None:
-            parts.append(str(self.quantisation))
+        if self.quantization is not None:
+            parts.append(str(self.quantization))
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
@@ -132,8 +132,8 @@ class FoldReport:
             about = f"{in_bytes(self.before.file)}, {in_units(self.before.parameters)} parameters"
             about += f", {in_units(self.before.macs)} MACs" if self.before.macs else ""
             parts.append(Text(about, style="dim"))
-        if self.quantisation is not None:
-            parts += ["", quantization_table(self.quantisation)]
+        if self.quantization is not None:
+            parts += ["", quantization_table(self.quantization)]
         if self.shared:
             parts += ["", self._shared()]
         if self.dropped:
@@ -203,7 +203,7 @@ class FoldReport:
         table = new_table("group", right=right, more=["note"] if any(notes) else [])
         for group, note in zip(shown, notes, strict=True):
             width = f"{group.before} → {group.after}" if folded and group.after < group.before else str(group.before)
-            row = [width, str(sum(map(len, (group.makers, group.readers))))]
+            row = [width, str(sum(map(len, (group.producers, group.consumers))))]
             if clustered:
                 row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
             table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
@@ -244,9 +244,9 @@ class FoldReport:
         return table
 
 
-def quantization_table(done: QuantisationReport) -> Table:
+def quantization_table(done: QuantizationReport) -> Table:
     """INT8 beside floats."""
-    made = new_table("INT8", right=("in floats", "quantised", "change"))
+    made = new_table("INT8", right=("in floats", "quantized", "change"))
     made.add_row(
         "file", in_bytes(done.file_before), in_bytes(done.file_after), change(done.file_before, done.file_after)
     )

@@ -14,7 +14,7 @@ from ..model.save import write_text
 from ..passes.weight_sharing.distances import Class
 from .layers_report import LayersReport
 
-_NEAR, _FAR = (26, 84, 144), (247, 247, 240)  # colours of distance 0 and of the largest
+_NEAR, _FAR = (26, 84, 144), (247, 247, 240)  # colors of distance 0 and of the largest
 _STYLE = """body { font: 14px sans-serif; margin: 2em } table { border-collapse: collapse; margin: 1em 0 2em }
 td { width: 1.4em; height: 1.4em; padding: 0 } th { font-weight: normal; text-align: right; padding-right: .5em }"""
 
@@ -43,7 +43,7 @@ def draw(report: LayersReport, path: Path) -> None:
 
 
 def page(report: LayersReport) -> str:
-    """The HTML page: one table per class, cells coloured, the figures shown when pointed at."""
+    """The HTML page: one table per class, cells colored, the figures shown when pointed at."""
     title = html.escape(f"{report.model}: {report.metric} distance of layers")
     tables = "\n".join(_table(kind) for kind in report.kinds)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
@@ -63,11 +63,11 @@ def _table(kind: Class) -> str:
 
 
 def _cell(label: str, distance: float, most: float) -> str:
-    colour = _colour(distance / most if most else 0.0)
-    return f'<td style="background:{colour}" title="{html.escape(f"{label}: {distance:.4f}")}"></td>'
+    color = _color(distance / most if most else 0.0)
+    return f'<td style="background:{color}" title="{html.escape(f"{label}: {distance:.4f}")}"></td>'
 
 
-def _colour(share: float) -> str:
+def _color(share: float) -> str:
     share = min(1.0, share) if math.isfinite(share) else 1.0
     return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(_NEAR, _FAR, strict=True))
 

@@ -23,7 +23,7 @@ Live = dict[str, Any]
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
-class Walk:
+class SegmentRunner:
     """One pass over the nodes of `proto` with several batches of feeds; see `advance`.
 
     `proto` is read segment by segment: initializers changed or added ahead of the walk take effect. Tensors in `hold`
@@ -74,9 +74,9 @@ class Walk:
                 del live[name]
         return found
 
-    def fork(self, proto: ModelProto) -> Walk:
+    def fork(self, proto: ModelProto) -> SegmentRunner:
         """Another walk from here, over a version of the model whose nodes and weights are the same up to here."""
-        other = Walk(proto, [], self._folder)
+        other = SegmentRunner(proto, [], self._folder)
         other.position = self.position
         for live in self._live:
             inputs = {name: value for name, value in live.items() if name in other._given}

@@ -9,22 +9,22 @@ from onnx import ModelProto, TensorProto
 
 from ..model.model import Model
 from ..model.subgraphs import captures
-from .segments import Walk
+from .segments import SegmentRunner
 from .session import Feeds
 
 _COUNTS = 64  # numbers in a constant of lengths at most; indices of channels are followed as groups
 
 
-class Prefix:
+class SharedPrefix:
     """A walk over the original on `feeds` that goes on only where versions differ ever later; else it starts anew."""
 
     def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
         self._model, self._feeds = model, feeds
-        self._walk = Walk(model.proto, feeds, model.folder)
+        self._walk = SegmentRunner(model.proto, feeds, model.folder)
         self._lengths = _integers(model.proto)
         self._held = frozenset[str]()  # what versions read later than the original (lengths, in lists of their own)
 
-    def begin(self, version: ModelProto, changed: Container[str]) -> tuple[Walk, Walk]:
+    def begin(self, version: ModelProto, changed: Container[str]) -> tuple[SegmentRunner, SegmentRunner]:
         """Walks over the original and over `version`, both at the first node where one of the tensors `changed` is
         read or made, a constant that counts channels is another one, or whose text differs. Raises what onnxruntime
         raises."""
@@ -34,7 +34,7 @@ class Prefix:
         late = self._late(version, stop)
         if stop < self._walk.position or not late <= self._held:
             self._held |= late
-            self._walk = Walk(self._model.proto, self._feeds, self._model.folder, self._held)
+            self._walk = SegmentRunner(self._model.proto, self._feeds, self._model.folder, self._held)
         self._walk.advance(stop)
         return self._walk.fork(self._model.proto), self._walk.fork(version)
 

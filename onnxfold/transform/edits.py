@@ -38,7 +38,7 @@ class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
     arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
-    -> what all its readers read instead. `numbers`: (node, which) -> numbers to read instead."""
+    -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]

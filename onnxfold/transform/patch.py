@@ -93,7 +93,7 @@ class Patch:
         return any(o in self.model.constants and o not in arrays for o in made)
 
     def _beside(self, name: str, array: NDArray[Any]) -> None:
-        """New values under a name of their own, for all readers that do not compute constants."""
+        """New values under a name of their own, for all consumers that do not compute constants."""
         fresh = self._fresh(name)
         self._add(made(array, fresh, self.initializers[name].data_type if name in self.initializers else 0))
         self.uses[fresh] = 0
@@ -126,8 +126,8 @@ class Patch:
                 computed.setdefault(name, {})[index, number] = [c for c in counted if c.new]
             else:
                 self._set_input(node, number, values, counted[0].at.instead_of)
-        for name, readers in computed.items():
-            self._computed(name, readers)
+        for name, consumers in computed.items():
+            self._computed(name, consumers)
 
     def numbers(self, numbers: Mapping[tuple[int, int], NDArray[Any]]) -> None:
         """Nodes read plain numbers in place of what is computed from lengths that change."""
@@ -139,14 +139,14 @@ class Patch:
                 self._add(made(value, fresh[old], self.model.graph.tensor(old).dtype))
             self._give(self.nodes[index], number, fresh[old])
 
-    def _computed(self, name: str, readers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
+    def _computed(self, name: str, consumers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
         """New numbers in the list `name`, which the graph puts together: in place where all who read it want the same,
         else in a list of its own for every set of numbers."""
         wanted = dict[tuple[Number, ...], list[tuple[int, int]]]()
-        for reader, counted in readers.items():
+        for consumer, counted in consumers.items():
             numbers = tuple(Number(c.at.index or 0, c.value, bool(c.at.lengths)) for c in counted)
-            wanted.setdefault(numbers, []).append(reader)
-        alone = len(wanted) == 1 and self.uses[name] == len(readers)
+            wanted.setdefault(numbers, []).append(consumer)
+        alone = len(wanted) == 1 and self.uses[name] == len(consumers)
         for numbers, who in wanted.items():
             fresh = self._list(name, numbers, min(index for index, _ in who), alone)
             for index, number in who:
@@ -161,8 +161,8 @@ class Patch:
             self.uses[fresh] = self.uses.get(fresh, 0) + 1
             self.suspects.add(old)
 
-    def _list(self, name: str, numbers: Sequence[Number], reader: int, alone: bool) -> str:
-        """List `name` with other `numbers`: `name` itself if `alone`, else one made just before node `reader`."""
+    def _list(self, name: str, numbers: Sequence[Number], consumer: int, alone: bool) -> str:
+        """List `name` with other `numbers`: `name` itself if `alone`, else one made just before node `consumer`."""
         graph, constants = self.model.graph, self.model.constants
         if length(graph, name) == 1 and numbers[0].plain:
             fresh = self._fresh(name)  # a length of other channels, which from now on is a number by itself
@@ -174,23 +174,23 @@ class Patch:
             found = behind(graph, constants, name, one.index)
             if found is None:
                 raise RuleError(f"element {one.index} of '{name}' cannot be found")
-            maker, number, inside = found
+            producer, number, inside = found
             pieces.setdefault(number, []).append(replace(one, index=inside))
-        node = self.nodes[maker]
+        node = self.nodes[producer]
         if not alone:
             node = NodeProto()
-            node.CopyFrom(self.nodes[maker])
+            node.CopyFrom(self.nodes[producer])
             node.name = self._fresh(node.name) if node.name else ""
             node.output[0] = self._fresh(name)
             for given in node.input:
                 self.uses[given] = self.uses.get(given, 0) + 1
-            self.more.append((reader, node))
+            self.more.append((consumer, node))
         for number, parts in pieces.items():
             piece = node.input[number]
             if piece in constants:
                 self._set_input(node, number, {p.index: p.value for p in parts}, None)
             else:
-                own = self._list(piece, parts, maker if alone else reader, alone and self.uses[piece] == 1)
+                own = self._list(piece, parts, producer if alone else consumer, alone and self.uses[piece] == 1)
                 self._give(node, number, own)
         return str(node.output[0])
 
@@ -202,7 +202,7 @@ class Patch:
                     dim.dim_value = lengths[value.name, axis]
 
     def sweep(self) -> None:
-        """Add new nodes, drop what the edits left without a reader: replaced nodes, then their inputs, and so on."""
+        """Add new nodes, drop what the edits left without a consumer: replaced nodes, then their inputs, and so on."""
         while self.suspects:
             name = self.suspects.pop()
             if self.uses.get(name, 0):
@@ -228,7 +228,7 @@ class Patch:
             for index in reversed(own):
                 if index in self.gone:
                     del graph.node[index - start]
-                for node in [node for reader, node in self.more if reader == index]:
+                for node in [node for consumer, node in self.more if consumer == index]:
                     graph.node.insert(index - start, node)
             start = own.stop
 

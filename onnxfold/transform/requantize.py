@@ -18,7 +18,7 @@ def merged(
     """`scheme` after `matrix` [new, old] along `axis` (apart in `blocks` parts of axis 0), of which `kept` stays.
 
     The scales of channels are averaged. Those of blocks of so many numbers, on the axis that they run along: what is
-    left is put into blocks anew, in its order (by the blocks that it was in, where these are no neighbours), and each
+    left is put into blocks anew, in its order (by the blocks that it was in, where these are no neighbors), and each
     begins with the scale of its first number.
     """
     if scheme.groups is not None and axis == scheme.axis:

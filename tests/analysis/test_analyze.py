@@ -9,7 +9,7 @@ import pytest
 from helpers import model, oracles_hold
 from onnx import ModelProto, numpy_helper, parser
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Role
 from onnxfold.analysis.result import Analysis
 from onnxfold.analysis.rules import FAMILIES, conv
@@ -38,7 +38,7 @@ def tie(axis: int) -> object:
 
 
 def found(*facts: object, text: str = TEXT, weights: object = None) -> Analysis:
-    return analyse(load(model(text, weights or CONVS)), relu(*facts))  # type: ignore[arg-type]
+    return analyze(load(model(text, weights or CONVS)), relu(*facts))  # type: ignore[arg-type]
 
 
 def kinds(analysis: Analysis) -> list[str]:
@@ -83,8 +83,8 @@ def test_axes_without_atoms() -> None:
 def test_what_is_tied_is_one_group() -> None:
     analysis = found(tie(0), tie(1), tie(2), tie(3))
     (group,) = analysis.groups
-    assert (group.name, group.size, group.makers, group.readers) == ("Conv#0", 8, ("Conv#0",), ("Conv#2",))
-    assert [(p.tensor, p.axis, p.role) for p in group.parameters] == [("w", 0, Role.MAKES), ("v", 1, Role.READS)]
+    assert (group.name, group.size, group.producers, group.consumers) == ("Conv#0", 8, ("Conv#0",), ("Conv#2",))
+    assert [(p.tensor, p.axis, p.role) for p in group.parameters] == [("w", 0, Role.PRODUCES), ("v", 1, Role.CONSUMES)]
     assert kinds(analysis) == ["a graph output"]
 
 
@@ -107,11 +107,11 @@ def test_free_positions_are_not_kept() -> None:
         lambda n: Free(n.x().axis(1)[6:]), lambda n: Free(n.y().axis(1)[6:]), tie(0), tie(2), tie(3),
         lambda n: Tie(n.x().axis(1)[:6], n.y().axis(1)[:6]),
     )  # fmt: skip
-    assert [(g.size, g.readers) for g in analysis.groups] == [(6, ("Conv#2",)), (2, ())]
+    assert [(g.size, g.consumers) for g in analysis.groups] == [(6, ("Conv#2",)), (2, ())]
 
 
 def test_an_operator_without_a_rule_keeps_all_it_touches() -> None:
-    analysis = analyse(load(model(TEXT, CONVS)), RuleTable(conv.RULES))
+    analysis = analyze(load(model(TEXT, CONVS)), RuleTable(conv.RULES))
     assert not analysis.groups
     assert ("no rule for Relu", 8, ("Relu#1",)) in [(r.kind, r.channels, r.where) for r in analysis.refusals]
 
@@ -165,7 +165,7 @@ def test_the_newest_rule_that_is_not_too_new_is_taken() -> None:
 
 
 def test_an_axis_that_is_cut_to_length_1_is_kept() -> None:
-    """One channel of many that ends in an axis of length 1 cannot go, and is not like its neighbours."""
+    """One channel of many that ends in an axis of length 1 cannot go, and is not like its neighbors."""
     text = "(float[2,3,4,4] x) => (float[2,5,4,4] y) { h = Conv(x, w) a = Relu(h) g = Conv(h, v) y = Add(g, a) }"
     analysis = found(
         tie(0), lambda n: Tie(n.x().axis(1)[:1], Axis(np.empty(0, np.int64), 1)), lambda n: Free(n.x().axis(1)[1:]),
@@ -224,7 +224,7 @@ def test_channels_that_are_read_elsewhere_are_another_group() -> None:
     text = """(float[2,3,4,4] x) => (float[2,5,4,4] y, float[2,6,4,4] z) {
         h = Conv(x, w) p, q = Split<axis=1>(h) y = Conv(h, v) z = Conv(q, u) }"""
     analysis = oracles_hold(model(text, {**CONVS, "u": (6, 4, 1, 1)}), groups=[4, 4])
-    assert [g.readers for g in analysis.groups] == [("Conv#2",), ("Conv#2", "Conv#3")]
+    assert [g.consumers for g in analysis.groups] == [("Conv#2",), ("Conv#2", "Conv#3")]
     assert [g.name for g in analysis.groups] == ["Conv#0", "Conv#0:2"]
 
 
@@ -238,7 +238,7 @@ def test_groups_of_one_axis_are_in_the_order_of_its_positions() -> None:
 
 def test_single_channels_are_no_group() -> None:
     text = "(float[2,3,4,4] x) => (float[2,5,4,4] y) { h = Conv(x, w) a = Relu(h) y = Conv(a, v) }"
-    analysis = analyse(load(model(text, {"w": (1, 3, 1, 1), "v": (5, 1, 1, 1)})))
+    analysis = analyze(load(model(text, {"w": (1, 3, 1, 1), "v": (5, 1, 1, 1)})))
     assert not analysis.groups
 
 
@@ -260,7 +260,7 @@ def test_an_axis_both_made_and_read_is_kept() -> None:
 def test_integer_constants_are_kept() -> None:
     text = """(float[2,3] x) => (float[2,5] y) {
         h = MatMul(x, w) g = Cast<to=7>(h) f = Add(g, c) e = Cast<to=1>(f) y = MatMul(e, v) }"""
-    analysis = analyse(load(model(text, {"w": (3, 8), "v": (8, 5)}, {"c": list(range(8))})))
+    analysis = analyze(load(model(text, {"w": (3, 8), "v": (8, 5)}, {"c": list(range(8))})))
     assert not analysis.groups
     assert kinds(analysis)[0] == "a constant that is not floating point"
 
@@ -271,7 +271,7 @@ def test_integer_constants_are_kept() -> None:
 def test_a_custom_operator_is_refused_with_its_domain() -> None:
     text = "(float[2,3] x) => (float[2,5] y) <float[2,8] a> { h = MatMul(x, w) a = com.microsoft.Strange(h) "
     text += "y = MatMul(a, v) }"
-    analysis = analyse(load(model(text, {"w": (3, 8), "v": (8, 5)})))
+    analysis = analyze(load(model(text, {"w": (3, 8), "v": (8, 5)})))
     assert not analysis.groups
     assert "no rule for com.microsoft.Strange" in kinds(analysis)
 
@@ -292,7 +292,7 @@ def test_a_weight_that_a_body_captures_is_kept() -> None:
         h = MatMul(x, w) i = Add(h, b) a = Relu(i) y = MatMul(a, v)
         z = If(c) <then_branch = yes () => (float[8] r) { r = Neg(b) },
                    else_branch = no () => (float[8] r) { r = Identity(b) }> }"""
-    analysis = analyse(load(model(text, {"w": (3, 8), "b": (8,), "v": (8, 5)})))
+    analysis = analyze(load(model(text, {"w": (3, 8), "b": (8,), "v": (8, 5)})))
     assert not analysis.groups
     assert "used inside the body of If" in kinds(analysis)
 
@@ -300,7 +300,7 @@ def test_a_weight_that_a_body_captures_is_kept() -> None:
 def test_refusals_are_sorted_by_what_they_cost() -> None:
     text = """(float[2,3,6,6] x) => (float[2,5,6,6] y) {
         h = Conv(x, w) a = LRN<size=3>(h) g = Conv(a, u) f = Softmax<axis=1>(g) y = Conv(f, v) }"""
-    analysis = analyse(load(model(text, {"w": (6, 3, 1, 1), "u": (9, 6, 1, 1), "v": (5, 9, 1, 1)})))
+    analysis = analyze(load(model(text, {"w": (6, 3, 1, 1), "u": (9, 6, 1, 1), "v": (5, 9, 1, 1)})))
     assert [(r.kind, r.channels) for r in analysis.refusals] == [
         ("Softmax mixes this axis", 9), ("LRN mixes this axis", 6), ("a graph output", 5)
     ]  # fmt: skip
@@ -308,7 +308,7 @@ def test_refusals_are_sorted_by_what_they_cost() -> None:
 
 def test_tensors_of_unknown_shape_are_refused() -> None:
     text = "(float[2,3] x, int64[R] s) => (float[2,5] y) { h = MatMul(x, w) a = Reshape(h, s) y = MatMul(a, v) }"
-    analysis = analyse(load(model(text, {"w": (3, 8), "v": (8, 5)})))
+    analysis = analyze(load(model(text, {"w": (3, 8), "v": (8, 5)})))
     assert not analysis.groups
     assert "Reshape has tensors of unknown shape (--input-shape may tell)" in kinds(analysis)
 
@@ -337,12 +337,12 @@ def test_a_declared_shape_that_contradicts_the_operators_is_not_believed(declare
         f = Flatten (p)
         y = Gemm (f, w2)
     }}"""
-    assert [g.size for g in analyse(load(declaring(text, w1=(16, 3, 3, 3), w2=(16, 10)))).groups] == [16]
+    assert [g.size for g in analyze(load(declaring(text, w1=(16, 3, 3, 3), w2=(16, 10)))).groups] == [16]
 
 
 def test_a_declared_output_shape_that_contradicts_the_operators_is_not_believed() -> None:
     text = "(float[N,3,8,8] x) => (float y) { c = Conv <kernel_shape: ints = [3,3]> (x, w1) y = Conv (c, w2) }"
-    assert [g.size for g in analyse(load(declaring(text, w1=(16, 3, 3, 3), w2=(5, 16, 1, 1)))).groups] == [16]
+    assert [g.size for g in analyze(load(declaring(text, w1=(16, 3, 3, 3), w2=(5, 16, 1, 1)))).groups] == [16]
 
 
 def test_a_declared_shape_fills_what_inference_cannot_know() -> None:
@@ -355,4 +355,4 @@ def test_a_declared_shape_fills_what_inference_cannot_know() -> None:
         q = Relu (k)
         y = MatMul (q, w3)
     }"""
-    assert [g.size for g in analyse(load(declaring(text, w1=(16, 8), w2=(16, 12), w3=(12, 10)))).groups] == [12]
+    assert [g.size for g in analyze(load(declaring(text, w1=(16, 8), w2=(16, 12), w3=(12, 10)))).groups] == [12]

@@ -1,4 +1,4 @@
-"""Groups whose makers and readers are recurrent layers: merged by their weights, other readers refitted."""
+"""Groups whose producers and consumers are recurrent layers: merged by their weights, other consumers refitted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from helpers import model
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.analysis.extract import gather
 from onnxfold.model.model import load
@@ -52,7 +52,7 @@ def test_what_reads_the_units_is_refitted() -> None:
 
 def test_gates_are_not_scaled_up() -> None:
     loaded = load(proto())
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     units = next(g for g in analysis.groups if g.size == UNITS)
     weights = gather(loaded, analysis, units)
     assert {p.tensor for p in weights.rows} == {"w", "r"}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, version_converter
 from tiny import MODELS
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -105,9 +105,9 @@ def test_oracles(name: str, opset: int, groups: int, channels: int, refused: lis
 @pytest.mark.slow
 def test_resnet50_is_followed_but_for_its_classes() -> None:
     """Every Sum of a residual stage is one group with all that it joins: 4 stages and the stem, 32 inner layers."""
-    found = analyse(load(light("resnet50", 13)))
+    found = analyze(load(light("resnet50", 13)))
     assert sum(r.channels for r in found.refusals) == 1000
-    sizes = sorted((g.size for g in found.groups if len(g.makers) > 1), reverse=True)
+    sizes = sorted((g.size for g in found.groups if len(g.producers) > 1), reverse=True)
     assert sizes == [2048, 1024, 512, 256]
 
 

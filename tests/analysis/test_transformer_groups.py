@@ -10,7 +10,7 @@ import pytest
 from helpers import CONTROL, EXACT_FOLD_RTOL, EXACT_PERMUTE_RTOL
 from transformer import NETS, Config, Style, build, runs_batch, shapes
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.testing import duplicate, permute
 
@@ -55,7 +55,7 @@ def test_groups_of_a_transformer(net: str, style: Style) -> None:
     given = shapes(proto, batch)  # no words in caches
     for known in (None, given):  # lengths that are known lose nothing
         model = load(proto, known)
-        found = analyse(model)
+        found = analyze(model)
         assert [group.size for group in found.groups] == expected(net, style), found.refusals
     for oracle, rtol in ((permute, EXACT_PERMUTE_RTOL), (duplicate, EXACT_FOLD_RTOL)):
         result = oracle(model, found, shapes=given, batch=batch)

@@ -171,8 +171,8 @@ def test_notes(tmp_path: Path) -> None:
         "c.npz: 4 samples, fewer than the 128 asked for",
     )
     assert read_calibration(source, [InputSpec("images", F, ("N", 3, 8, 8))], samples=4).notes == ()
-    labelled = {"x": numbered(4, 3, 8, 8), "labels": np.arange(4)}
-    assert read_calibration(labelled, IMAGE, samples=4).notes == ("array 'labels' is no input of the model: ignored",)
+    labeled = {"x": numbered(4, 3, 8, 8), "labels": np.arange(4)}
+    assert read_calibration(labeled, IMAGE, samples=4).notes == ("array 'labels' is no input of the model: ignored",)
 
 
 def test_several_inputs(tmp_path: Path) -> None:
@@ -680,10 +680,10 @@ def test_image_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (16, 16), (500, 7), (1, 1)])
 @pytest.mark.parametrize("wanted", [(32, 32), (16, 48), (48, 16)])
-def test_images_are_scaled_and_cropped_in_the_centre(
+def test_images_are_scaled_and_cropped_in_the_center(
     tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]
 ) -> None:
-    """On an image whose colours are its coordinates, the crop is centred and shows 0.875 of the tighter side."""
+    """On an image whose colors are its coordinates, the crop is centered and shows 0.875 of the tighter side."""
     rows, columns = np.meshgrid(*((np.arange(n) + 0.5) / n * 255 for n in size), indexing="ij")
     path = save_image(tmp_path / "x.png", np.stack([rows, columns, 0 * rows], -1).astype(np.uint8))
     specs = [InputSpec("x", F, ("N", *wanted, 3))]

@@ -229,7 +229,7 @@ def test_file_name_that_is_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_reader_that_stops_early(tmp_path: Path) -> None:
+def test_consumer_that_stops_early(tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
     command = f"{sys.executable} -m onnxfold in.onnx out.onnx --ratio 0.5 --effort fast | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(

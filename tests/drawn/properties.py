@@ -1,4 +1,4 @@
-"""What must be true of every graph: analysed without an error, both oracles, no blind oracle, folds that run."""
+"""What must be true of every graph: analyzed without an error, both oracles, no blind oracle, folds that run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from scipy.sparse import csr_matrix
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.analysis.groups import ChannelGroup, Place, Role
 from onnxfold.analysis.result import Analysis
@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 
 @dataclass
-class Outcome:
+class MergeOutcome:
     """What was seen of a graph: `problems` should be empty; `skipped` says why an oracle could not judge."""
 
     recipe: Recipe
@@ -71,30 +71,30 @@ class Judge:
     """The properties, one after the other; the original is run once."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.outcome = Outcome(recipe)
+        self.outcome = MergeOutcome(recipe)
         self.proto, self.outcome.steps = build(recipe)
         self.outcome.operators = Counter(node.op_type for node in self.proto.graph.node)
         onnx.checker.check_model(self.proto, full_check=True)
         self.rng = np.random.default_rng(recipe.seed)
 
-    def run(self) -> Outcome:
-        checks: Sequence[Callable[[], None]] = (self.analysed, self.oracles, self.alone, self.folded)
+    def run(self) -> MergeOutcome:
+        checks: Sequence[Callable[[], None]] = (self.analyzed, self.oracles, self.alone, self.folded)
         for check in checks:
             try:
                 check()
             except SkipError as reason:
                 self.outcome.skipped = str(reason)
-                if check == self.analysed:
+                if check == self.analyzed:
                     break
             except Exception as error:  # whatever it is, it is the finding
                 self.outcome.problems.append(f"{check.__name__}: {type(error).__name__}: {error}")
-                if check == self.analysed:
+                if check == self.analyzed:
                     break
         return self.outcome
 
     # the properties ---------------------------------------------------------------------------------------------
 
-    def analysed(self) -> None:
+    def analyzed(self) -> None:
         """Analysis never raises, and finds the same twice."""
         self.model: Model = load(self.proto)
         self.names = raw_outputs(self.model.graph)
@@ -108,7 +108,7 @@ class Judge:
         specs = [spec for spec in first.inputs if spec.name not in held]
         self.feeds = probe(specs, batch=OPEN_BATCH, limits=index_limits(self.model.graph))
         self.plain = [np.asarray(x) for x in first.run(self.feeds)]
-        self.found: Analysis = analyse(self.model)
+        self.found: Analysis = analyze(self.model)
         self.outcome.groups = [group.size for group in self.found.groups]
 
     def oracles(self) -> None:
@@ -133,7 +133,7 @@ class Judge:
         copying = {group.name: duplication(group) for group in self.found.groups}
         copies = emit(self.model, edits(self.model, self.found, copying))
         twice = load(copies)
-        again = analyse(twice)
+        again = analyze(twice)
         if [group.size for group in again.groups] != self.outcome.groups:
             raise ProblemError(f"duplicate: other groups in the copy: {[g.size for g in again.groups]}")
         merges = {group.name: folding(pairs(group)) for group in again.groups}
@@ -146,7 +146,7 @@ class Judge:
         """
         if any(node.op in ("ArgMax", "ArgMin") for node in self.model.graph.nodes):
             return
-        place = _maker(group)
+        place = _producer(group)
         order = _rolled(group)
         if place is None or (order == np.arange(group.size)).all():
             return
@@ -165,10 +165,10 @@ class Judge:
     def alone(self) -> None:
         """Every group pruned alone, and all folded at random: valid models that run, with fewer parameters."""
         labels = {group.name: _labels(group, self.rng) for group in self.found.groups}
-        trials: list[Mapping[str, Merge]] = [{name: folding(one) for name, one in labels.items()}]
-        for name, merge in trials[0].items():
-            trials.append({name: pruning(merge.keep, merge.before)})
-        for merges in trials:
+        evaluators: list[Mapping[str, Merge]] = [{name: folding(one) for name, one in labels.items()}]
+        for name, merge in evaluators[0].items():
+            evaluators.append({name: pruning(merge.keep, merge.before)})
+        for merges in evaluators:
             if any(merge.after < merge.before for merge in merges.values()):
                 self.valid(emit(self.model, edits(self.model, self.found, merges)))
 
@@ -215,18 +215,18 @@ class Judge:
         return [np.asarray(x) for x in Session(shown.SerializeToString()).run(self.feeds)]
 
 
-def judge(recipe: Recipe) -> Outcome:
+def judge(recipe: Recipe) -> MergeOutcome:
     """All properties of one graph."""
     return Judge(recipe).run()
 
 
-def _maker(group: ChannelGroup) -> Place | None:
-    made = [place for place in group.parameters if place.role is Role.MAKES]
+def _producer(group: ChannelGroup) -> Place | None:
+    made = [place for place in group.parameters if place.role is Role.PRODUCES]
     return max(made, key=lambda place: place.positions.size, default=None)
 
 
 def _rolled(group: ChannelGroup) -> NDArray[np.int64]:
-    """Every channel takes the place of its neighbour in its cell."""
+    """Every channel takes the place of its neighbor in its cell."""
     order = np.arange(group.size)
     for cell in range(group.blocks):
         mine = np.flatnonzero(group.cells == cell)

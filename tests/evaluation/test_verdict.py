@@ -14,7 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny import TEXT, fold, main, net, write
 
 from onnxfold import RequestError, compare
-from onnxfold.evaluation import verdict as validate
+from onnxfold.evaluation import latency as timing
+from onnxfold.evaluation import verdict as module
 from onnxfold.evaluation.latency import interleaved
 from onnxfold.evaluation.metrics import output_error, top1
 from onnxfold.evaluation.verdict import Check, check
@@ -274,22 +275,22 @@ def test_latency_is_interleaved() -> None:
     log: list[str] = []
     pair: list[Any] = [Fake({"y": GOOD}, log, name) for name in ("old", "new")]
     interleaved(*pair, {})
-    turn = sum(validate.TURN)
+    turn = sum(timing.TURN)
     assert log[1 : 1 + 4 * turn] == (["old"] * turn + ["new"] * turn) * 2
-    assert log.count("old") - 1 == log.count("new") <= validate.LATENCY_RUNS[1] * turn / validate.TURN[1]
+    assert log.count("old") - 1 == log.count("new") <= timing.LATENCY_RUNS[1] * turn / timing.TURN[1]
 
 
 def test_slow_models_take_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate, "LATENCY_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 0.0)
     log: list[str] = []
     pair: list[Any] = [Fake({"y": GOOD}, log, name) for name in ("old", "new")]
     interleaved(*pair, {})
-    assert log == ["old", *["old", "new"] * validate.LATENCY_RUNS[0]]
+    assert log == ["old", *["old", "new"] * timing.LATENCY_RUNS[0]]
 
 
 @pytest.mark.parametrize(("times", "slower"), [((1.0, 1.5), True), ((1.0, 1.01), False), ((1.5, 1.0), False)])
 def test_slower_is_noted(monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], slower: bool) -> None:
-    monkeypatch.setattr(validate, "interleaved", lambda *_: times)
+    monkeypatch.setattr(module, "interleaved", lambda *_: times)
     verdict = judge(Fake({"y": GOOD}), Fake({"y": GOOD}), latency=True)
     assert verdict.passed
     assert verdict.notes == (("slower on CPU: 1.50x the latency",) if slower else ())
@@ -298,7 +299,7 @@ def test_slower_is_noted(monkeypatch: pytest.MonkeyPatch, times: tuple[float, fl
 
 def test_fixed_batch_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model whose batch is fixed at 4 cannot run one sample."""
-    monkeypatch.setattr(validate, "LATENCY_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 0.0)
     report = fold(net(TEXT.replace("N,", "4,")), ratio=0.5).report
     assert report.check is not None
     assert report.check.providers[0].status == "ok" and report.check.providers[0].speedup

@@ -1,4 +1,4 @@
-"""What channels do for their readers, against least squares written out and channels that are made to be alike."""
+"""What channels do for their consumers, against least squares written out and channels that are made to be alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxfold.folding.functional import Functions, absorb, functional_merge, functions, linear_error
 from onnxfold.folding.kmeans import cluster
 from onnxfold.folding.merge import Merge, folding, pruning
-from onnxfold.folding.second_order import Reader, eliminate
+from onnxfold.folding.second_order import Consumer, eliminate
 
 EXACT_RTOL = 1e-6  # float64 against least squares on the same rows. Measured 1e-9
 RIDGE = 1e-6
@@ -19,11 +19,11 @@ RIDGE = 1e-6
 Floats = NDArray[np.float64]
 
 
-def reader(x: Floats, weights: Floats, width: int = 1) -> Reader:
-    """The reader of rows `x` [rows, channels * width]."""
+def consumer(x: Floats, weights: Floats, width: int = 1) -> Consumer:
+    """The consumer of rows `x` [rows, channels * width]."""
     moments = np.cov(x, rowvar=False, bias=True)
     columns = np.arange(x.shape[1]).reshape(-1, width)
-    return Reader(moments, weights, columns, float(np.sum((weights @ moments) * weights)))
+    return Consumer(moments, weights, columns, float(np.sum((weights @ moments) * weights)))
 
 
 def activations(n: int, rng: np.random.Generator, rows: int = 4000) -> Floats:
@@ -45,7 +45,7 @@ def written_out(x: Floats, weights: Floats, makes: Floats, width: int = 1) -> fl
 def test_linear_errors_are_those_of_least_squares(labels: Sequence[int], width: int) -> None:
     rng = np.random.default_rng(0)
     x, weights = activations(6 * width, rng), rng.standard_normal((4, 6 * width))
-    one = reader(x, weights, width)
+    one = consumer(x, weights, width)
     for merge in (folding(np.array(labels)), pruning(np.array([0, 2, 5]), 6)):
         wanted = written_out(x, weights, merge.makes.toarray(), width)
         assert linear_error([one], merge, 1e-10) == pytest.approx(wanted, rel=EXACT_RTOL)
@@ -53,25 +53,25 @@ def test_linear_errors_are_those_of_least_squares(labels: Sequence[int], width: 
 
 def test_dropping_costs_what_elimination_says() -> None:
     rng = np.random.default_rng(1)
-    readers = [reader(activations(12, rng), rng.standard_normal((5, 12)), width) for width in (2, 2)]
-    found = eliminate(readers, 1, 1e-3)
+    consumers = [consumer(activations(12, rng), rng.standard_normal((5, 12)), width) for width in (2, 2)]
+    found = eliminate(consumers, 1, 1e-3)
     for gone in (1, 3, 5):
         drop = pruning(np.setdiff1d(np.arange(6), found.order[:gone]), 6)
-        assert linear_error(readers, drop, 1e-3) == pytest.approx(found.errors[gone], rel=1e-6)
+        assert linear_error(consumers, drop, 1e-3) == pytest.approx(found.errors[gone], rel=1e-6)
 
 
 def test_channels_that_do_the_same_are_clustered_whatever_their_weights() -> None:
-    """One is another one times a positive number, as behind a ReLU; its readers' weights are others entirely."""
+    """One is another one times a positive number, as behind a ReLU; its consumers' weights are others entirely."""
     rng = np.random.default_rng(2)
     x, weights = activations(6, rng), rng.standard_normal((8, 6))
     x[:, 4] = 1.3 * x[:, 1]
-    one = reader(x, weights)
+    one = consumer(x, weights)
     found = functions([one])
     assert found.likeness[1, 4] == pytest.approx(1)
     labels = cluster(found.gram, 5).labels
     assert labels[1] == labels[4] and len(set(labels)) == 5
     assert linear_error([one], functional_merge(found, labels), RIDGE) < 1e-4
-    # the control: contributions to the outputs, in which the readers' weights count, see nothing in common
+    # the control: contributions to the outputs, in which the consumers' weights count, see nothing in common
     contributions = (weights.T @ weights) * one.moments
     other = cluster(contributions, 5).labels
     assert other[1] != other[4]
@@ -81,17 +81,17 @@ def test_a_channel_that_does_nothing_is_near_every_other_and_moves_none() -> Non
     rng = np.random.default_rng(3)
     x, weights = activations(5, rng), rng.standard_normal((4, 5))
     weights[:, 3] = 0
-    found = functions([reader(x, weights)])
+    found = functions([consumer(x, weights)])
     assert found.worth[3] == 0 and (found.gram[3] == 0).all()
     merge = functional_merge(found, np.array([0, 1, 2, 0, 3]))
     assert merge.makes[0, 0] > 1 - 1e-5 and merge.makes[0, 3] < 1e-5
 
 
-def test_readers_are_weighed_by_their_energies() -> None:
+def test_consumers_are_weighed_by_their_energies() -> None:
     rng = np.random.default_rng(4)
-    one = reader(activations(6, rng), rng.standard_normal((4, 6)))
-    other = reader(activations(6, rng), rng.standard_normal((3, 6)))
-    quiet = Reader(other.moments, other.weights, other.columns, other.energy * 1e12)
+    one = consumer(activations(6, rng), rng.standard_normal((4, 6)))
+    other = consumer(activations(6, rng), rng.standard_normal((3, 6)))
+    quiet = Consumer(other.moments, other.weights, other.columns, other.energy * 1e12)
     np.testing.assert_allclose(functions([one, quiet]).gram, functions([one]).gram, atol=1e-9)
     assert not np.allclose(functions([one, other]).gram, functions([one]).gram, atol=1e-3)
 
@@ -100,7 +100,7 @@ def test_readers_are_weighed_by_their_energies() -> None:
 
 
 def absorbing(x: Floats, weights: Floats, kept: Sequence[int], width: int = 1) -> tuple[Functions, Merge]:
-    found = functions([reader(x, weights, width)], remember=True)
+    found = functions([consumer(x, weights, width)], remember=True)
     return found, absorb(found, np.array(kept), RIDGE)
 
 
@@ -123,28 +123,28 @@ def test_twins_are_merged_and_the_dead_dropped() -> None:
     assert merge.makes[1, 5] == pytest.approx(0.5, abs=0.02)  # both see as much
     assert merge.makes[1, 1] + merge.makes[1, 5] == pytest.approx(1)
     drop = pruning(merge.keep, 6)
-    assert linear_error(found.readers, merge, RIDGE) < 0.1 * linear_error(found.readers, drop, RIDGE)
+    assert linear_error(found.consumers, merge, RIDGE) < 0.1 * linear_error(found.consumers, drop, RIDGE)
     assert written_out(x, weights, merge.makes.toarray()) < 0.1 * written_out(x, weights, drop.makes.toarray())
 
 
 def test_exact_duplicates_leave_nothing_to_merge_for() -> None:
-    """Dropping one of them costs nothing once the readers are refitted: nothing is left that merging could win."""
+    """Dropping one of them costs nothing once the consumers are refitted: nothing is left that merging could win."""
     x, weights = noisy_twins()
     x[:, 5] = x[:, 1]
     found, merge = absorbing(x, weights, [0, 1, 2, 3])
-    assert linear_error(found.readers, merge, RIDGE) < 1e-5
-    assert linear_error(found.readers, pruning(merge.keep, 6), RIDGE) < 1e-5
+    assert linear_error(found.consumers, merge, RIDGE) < 1e-5
+    assert linear_error(found.consumers, pruning(merge.keep, 6), RIDGE) < 1e-5
 
 
 def test_channels_that_are_not_alike_are_not_merged() -> None:
-    """Readers that agree are not enough: what lies behind a nonlinearity adds up only where activations are alike."""
+    """Consumers that agree are not enough: what lies behind a nonlinearity adds up only where activations are alike."""
     x, weights = noisy_twins()
     x[:, 5] = np.random.default_rng(6).permutation(x[:, 5])
     _, merge = absorbing(x, weights, [0, 1, 2, 3])
     assert merge.labels[5] == -1
 
 
-def test_opposite_readers_do_not_merge() -> None:
+def test_opposite_consumers_do_not_merge() -> None:
     """What the outputs lack of a channel would have to be taken off a kept one: a ReLU cannot."""
     x, weights = noisy_twins()
     weights[:, 5] = -2 * weights[:, 1]
@@ -154,14 +154,14 @@ def test_opposite_readers_do_not_merge() -> None:
 
 def test_cells_are_not_crossed() -> None:
     x, weights = noisy_twins()
-    found = functions([reader(x, weights)], remember=True)
+    found = functions([consumer(x, weights)], remember=True)
     kept = np.array([0, 1, 2, 3])
     assert absorb(found, kept, RIDGE, np.array([0, 0, 0, 1, 1, 1])).labels[5] == -1
     assert absorb(found, kept, RIDGE, np.array([0, 0, 1, 1, 1, 0])).labels[5] == 1
 
 
 def test_the_best_share_is_found() -> None:
-    """Where the readers weigh the twins unequally, they are averaged as unequally."""
+    """Where the consumers weigh the twins unequally, they are averaged as unequally."""
     x, weights = noisy_twins()
     weights[:, 5] = 0.4 * weights[:, 1]
     _, merge = absorbing(x, weights, [0, 1, 2, 3])
@@ -185,19 +185,19 @@ def test_windows_share_one_map() -> None:
     found, merge = absorbing(x, weights, [0, 1, 2, 3], 3)
     assert merge.labels[4] == 1
     drop = pruning(merge.keep, 5)
-    assert linear_error(found.readers, merge, RIDGE) < 0.5 * linear_error(found.readers, drop, RIDGE)
+    assert linear_error(found.consumers, merge, RIDGE) < 0.5 * linear_error(found.consumers, drop, RIDGE)
 
 
-def test_a_reader_in_parts_is_the_sum_of_its_parts() -> None:
+def test_a_consumer_in_parts_is_the_sum_of_its_parts() -> None:
     rng = np.random.default_rng(8)
     x, weights = activations(6, rng), np.zeros((4, 6))
     weights[:2, :3], weights[2:, 3:] = rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
     moments = np.cov(x, rowvar=False, bias=True)
     moments[:3, 3:] = moments[3:, :3] = 0
-    whole = Reader(moments, weights, np.arange(6)[:, None], 1.0)
+    whole = Consumer(moments, weights, np.arange(6)[:, None], 1.0)
     parts = [
-        Reader(moments[:3, :3], weights[:2, :3], np.array([0, 1, 2, -1, -1, -1])[:, None], 1.0),
-        Reader(moments[3:, 3:], weights[2:, 3:], np.array([-1, -1, -1, 0, 1, 2])[:, None], 1.0),
+        Consumer(moments[:3, :3], weights[:2, :3], np.array([0, 1, 2, -1, -1, -1])[:, None], 1.0),
+        Consumer(moments[3:, 3:], weights[2:, 3:], np.array([-1, -1, -1, 0, 1, 2])[:, None], 1.0),
     ]
     cells, ridge = np.repeat([0, 1], 3), 1e-9
     one, two = eliminate([whole], 2, ridge, cells), eliminate(parts, 2, ridge, cells)

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 from tiny import net
 
-from onnxfold.analysis import extract as gather
-from onnxfold.analysis.analyze import analyse
-from onnxfold.folding import features
-from onnxfold.folding import gram as accumulate
+from onnxfold.analysis.analyze import analyze
+from onnxfold.analysis.extract import gather
+from onnxfold.folding import features, gram, group_weights
 from onnxfold.folding.blas import one_thread
 from onnxfold.folding.features import feature_gram, magnitudes
 from onnxfold.folding.gram import GramSum
@@ -32,16 +31,16 @@ def some_weights(path: Path) -> list[GroupWeights]:
     """Of gated MLPs outside the file, and of convolutions with biases inside it."""
     found = []
     for model in (load(write_gated(path / "m.onnx", 1, 40, 96)), load(net())):
-        analysis = analyse(model)
-        found += [gather.gather(model, analysis, group) for group in analysis.groups]
+        analysis = analyze(model)
+        found += [gather(model, analysis, group) for group in analysis.groups]
     assert len(found) == 3
     return found
 
 
 def blocks(monkeypatch: pytest.MonkeyPatch, entries: int = 500) -> None:
     monkeypatch.setattr(features, "MOST_ENTRIES", 0)
-    monkeypatch.setattr(gather, "BLOCK_ENTRIES", entries)
-    monkeypatch.setattr(accumulate, "_SLAB", 32)
+    monkeypatch.setattr(group_weights, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(gram, "_SLAB", 32)
 
 
 @pytest.mark.parametrize(("single", "dtype", "rtol"), [(4096, np.float64, DOUBLE_RTOL), (8, np.float32, SINGLE_RTOL)])
@@ -51,7 +50,7 @@ def test_blocks_give_the_same_gram(
     weights = some_weights(tmp_path)
     whole = [feature_gram(one) for one in weights]
     blocks(monkeypatch)
-    monkeypatch.setattr(accumulate, "SINGLE", single)
+    monkeypatch.setattr(gram, "SINGLE", single)
     for one, expected in zip(weights, whole, strict=True):
         found = feature_gram(one)
         assert found.dtype == dtype and np.array_equal(found, found.T)
@@ -96,7 +95,7 @@ def test_pieces_are_the_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_single_precision_needs_half_the_memory() -> None:
-    total = GramSum(accumulate.SINGLE + 1)
+    total = GramSum(gram.SINGLE + 1)
     assert total.whole().dtype == np.float32
 
 

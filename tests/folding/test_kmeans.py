@@ -23,8 +23,8 @@ DUPLICATE_RTOL = 1e-12  # BLAS may round inner products of equal rows differentl
 def features(n: int, d: int, seed: int) -> NDArray[np.float64]:
     """Overlapping clusters with a decaying spectrum, like rows of a weight matrix."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(max(1, n // 3), d))
-    points = centres[random.integers(0, len(centres), n)] + random.normal(size=(n, d))
+    centers = random.normal(size=(max(1, n // 3), d))
+    points = centers[random.integers(0, len(centers), n)] + random.normal(size=(n, d))
     return points * np.arange(1, d + 1) ** -0.35
 
 
@@ -87,7 +87,7 @@ class TestAssignment:
 class TestGram:
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     @pytest.mark.parametrize("order", ["C", "F"])
-    def test_is_the_sum_of_centred_products(self, dtype: type, order: str) -> None:
+    def test_is_the_sum_of_centered_products(self, dtype: type, order: str) -> None:
         parts = [np.asarray(features(13, d, d), dtype=dtype, order=order) for d in (1, 40, 7)]  # type: ignore[call-overload]
         whole = np.concatenate([part.astype(np.float64) for part in parts], axis=1)
         whole -= whole.mean(axis=0)
@@ -273,8 +273,8 @@ class TestBlocks:
 
 class TestSklearn:
     def test_agrees_where_the_answer_is_plain(self) -> None:
-        centres = 100.0 * np.eye(5)
-        points = centres[np.arange(30) % 5] + features(30, 5, 11)
+        centers = 100.0 * np.eye(5)
+        points = centers[np.arange(30) % 5] + features(30, 5, 11)
         native, reference = (cluster(gram([points]), 5, clusterer=which) for which in Clusterer)
         assert np.array_equal(native.labels, reference.labels)
         assert reference.inertia == pytest.approx(native.inertia, rel=SKLEARN_RTOL)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxfold.folding import second_order as module
-from onnxfold.folding.second_order import Elimination, Reader, eliminate
+from onnxfold.folding.second_order import Consumer, Elimination, eliminate
 
 COST_RTOL = 1e-8  # float64, updated inverses against solved systems. Measured under 1e-9
 SINGLE_RTOL = 2e-4  # float32 inverses of matrices with condition about 1e3. Measured under 2e-5
@@ -20,17 +20,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def reader(n: int, width: int, outputs: int, rng: np.random.Generator, samples: int = 400) -> Reader:
+def consumer(n: int, width: int, outputs: int, rng: np.random.Generator, samples: int = 400) -> Consumer:
     """Correlated inputs, `width` of them in a row (or, every other time, scattered) for each of n channels."""
     d = n * width
     x = rng.standard_normal((samples, d)) @ (np.eye(d) + 0.4 * rng.standard_normal((d, d)))
     moments = np.cov(x, rowvar=False, bias=True)
     weights = rng.standard_normal((outputs, d)) * rng.uniform(0.2, 2, d)
     columns = rng.permutation(d).reshape(n, width)
-    return Reader(moments, weights, columns, float(np.sum((weights @ moments) * weights)) * rng.uniform(0.5, 2))
+    return Consumer(moments, weights, columns, float(np.sum((weights @ moments) * weights)) * rng.uniform(0.5, 2))
 
 
-def refitted_error(one: Reader, gone: Sequence[int], ridge: float) -> float:
+def refitted_error(one: Consumer, gone: Sequence[int], ridge: float) -> float:
     """The least of |W x - V x|^2 + ridge |V - W|^2-like damping over V without the inputs of the channels `gone`.
 
     The damped moments are those of inputs with white noise added, so plain least squares on them is what is meant.
@@ -45,27 +45,27 @@ def refitted_error(one: Reader, gone: Sequence[int], ridge: float) -> float:
     return float(np.sum(left * (damped @ left)) / one.energy)
 
 
-def naive(readers: Sequence[Reader], keep: int, ridge: float, cells: Ints | None = None) -> Elimination:
+def naive(consumers: Sequence[Consumer], keep: int, ridge: float, cells: Ints | None = None) -> Elimination:
     """Greedy, every candidate from scratch."""
-    n = len(readers[0].columns)
+    n = len(consumers[0].columns)
     cells = np.zeros(n, np.int64) if cells is None else cells
     order, errors = list[int](), [0.0]
     while n - len(order) > keep:
         taken = np.bincount(cells[order], minlength=cells.max() + 1)
         may = [c for c in range(n) if c not in order and taken[cells[c]] == taken.min()]
-        costs = [sum(refitted_error(r, [*order, c], ridge) for r in readers) for c in may]
+        costs = [sum(refitted_error(r, [*order, c], ridge) for r in consumers) for c in may]
         order.append(may[int(np.argmin(costs))])
         errors.append(min(costs))
     return Elimination(np.array(order, np.int64), np.array(errors))
 
 
 PROBLEMS = {
-    "one reader": ([(10, 1, 6)], None, 1),
+    "one consumer": ([(10, 1, 6)], None, 1),
     "windows": ([(8, 3, 5)], None, 1),
-    "two readers": ([(9, 1, 6), (9, 4, 3)], None, 1),
-    "three readers": ([(7, 2, 4), (7, 1, 9), (7, 1, 1)], None, 2),
+    "two consumers": ([(9, 1, 6), (9, 4, 3)], None, 1),
+    "three consumers": ([(7, 2, 4), (7, 1, 9), (7, 1, 1)], None, 2),
     "cells": ([(12, 1, 6)], np.repeat([0, 1, 2], 4), 3),
-    "cells, two readers": ([(12, 1, 6), (12, 2, 3)], np.tile([0, 1], 6), 2),
+    "cells, two consumers": ([(12, 1, 6), (12, 2, 3)], np.tile([0, 1], 6), 2),
     "many": ([(40, 1, 10)], None, 20),
     "many, cells": ([(36, 1, 8)], np.arange(36) % 4, 16),
 }
@@ -76,9 +76,9 @@ PROBLEMS = {
 def test_the_naive_greedy(problem: str, seed: int) -> None:
     shapes, cells, keep = PROBLEMS[problem]
     rng = np.random.default_rng(seed)
-    readers = [reader(*shape, rng) for shape in shapes]
-    wanted = naive(readers, keep, RIDGE, cells)
-    found = eliminate(readers, keep, RIDGE, cells)
+    consumers = [consumer(*shape, rng) for shape in shapes]
+    wanted = naive(consumers, keep, RIDGE, cells)
+    found = eliminate(consumers, keep, RIDGE, cells)
     np.testing.assert_array_equal(found.order, wanted.order)
     np.testing.assert_allclose(found.errors, wanted.errors, rtol=COST_RTOL)
 
@@ -89,20 +89,20 @@ def test_looking_less_far_ahead(problem: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "_LEAST", 4)
     shapes, cells, keep = PROBLEMS[problem]
     rng = np.random.default_rng(3)
-    readers = [reader(*shape, rng) for shape in shapes]
-    found = eliminate(readers, keep, RIDGE, cells)
+    consumers = [consumer(*shape, rng) for shape in shapes]
+    found = eliminate(consumers, keep, RIDGE, cells)
     n = shapes[0][0]
     assert len(found.order) == n - keep and len(set(found.order)) == n - keep
-    own = [sum(refitted_error(r, found.order[:i], RIDGE) for r in readers) for i in range(n - keep + 1)]
+    own = [sum(refitted_error(r, found.order[:i], RIDGE) for r in consumers) for i in range(n - keep + 1)]
     np.testing.assert_allclose(found.errors, np.maximum.accumulate(own), rtol=COST_RTOL, atol=1e-12)
     assert (np.diff(found.errors) >= 0).all()
-    best = naive(readers, keep, RIDGE, cells).errors
+    best = naive(consumers, keep, RIDGE, cells).errors
     assert found.errors[-1] <= best[-1] * AHEAD_FACTOR
 
 
 def test_cells_take_turns() -> None:
     rng, cells = np.random.default_rng(0), np.repeat([0, 1, 2, 3], 9)
-    found = eliminate([reader(36, 1, 8, rng)], 4, RIDGE, cells)
+    found = eliminate([consumer(36, 1, 8, rng)], 4, RIDGE, cells)
     rounds = cells[found.order].reshape(-1, 4)
     np.testing.assert_array_equal(np.sort(rounds, axis=1), np.tile(np.arange(4), (8, 1)))
 
@@ -115,7 +115,7 @@ def test_a_duplicate_goes_first_and_for_nothing(twin: int) -> None:
     weights = rng.standard_normal((6, 8))
     moments = np.cov(x, rowvar=False, bias=True)
     found = eliminate(
-        [Reader(moments, weights, np.arange(8)[:, None], float(np.sum((weights @ moments) * weights)))], 1, 1e-6
+        [Consumer(moments, weights, np.arange(8)[:, None], float(np.sum((weights @ moments) * weights)))], 1, 1e-6
     )
     assert found.order[0] in (twin, 3)
     assert found.errors[1] < 1e-5 < 1e-2 < found.errors[2]
@@ -123,29 +123,29 @@ def test_a_duplicate_goes_first_and_for_nothing(twin: int) -> None:
 
 def test_a_channel_that_nobody_reads_goes_first() -> None:
     rng = np.random.default_rng(1)
-    one = reader(8, 2, 4, rng)
+    one = consumer(8, 2, 4, rng)
     one.weights[:, one.columns[6]] = 0
-    alone = Reader(np.diag(np.diag(one.moments)), one.weights, one.columns, one.energy)
+    alone = Consumer(np.diag(np.diag(one.moments)), one.weights, one.columns, one.energy)
     found = eliminate([alone], 1, 1e-9)
     assert found.order[0] == 6
     assert found.errors[1] == pytest.approx(0, abs=1e-12)
 
 
-def test_energies_weigh_the_readers() -> None:
-    """The reader whose outputs are small beside their energy has no say."""
+def test_energies_weigh_the_consumers() -> None:
+    """The consumer whose outputs are small beside their energy has no say."""
     rng = np.random.default_rng(2)
-    one, other = reader(9, 1, 5, rng), reader(9, 1, 5, rng)
-    quiet = Reader(other.moments, other.weights, other.columns, other.energy * 1e9)
+    one, other = consumer(9, 1, 5, rng), consumer(9, 1, 5, rng)
+    quiet = Consumer(other.moments, other.weights, other.columns, other.energy * 1e9)
     np.testing.assert_array_equal(eliminate([one, quiet]).order, eliminate([one]).order)
     assert list(eliminate([one, other]).order) != list(eliminate([one]).order)
 
 
 def test_single_precision_is_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    readers = [reader(30, 2, 12, rng), reader(30, 1, 5, rng)]
-    double = eliminate(readers, 1, RIDGE)
+    consumers = [consumer(30, 2, 12, rng), consumer(30, 1, 5, rng)]
+    double = eliminate(consumers, 1, RIDGE)
     monkeypatch.setattr(module, "_SINGLE", 0)
-    single = eliminate(readers, 1, RIDGE)
+    single = eliminate(consumers, 1, RIDGE)
     np.testing.assert_allclose(single.errors, double.errors, rtol=SINGLE_RTOL)
     assert not np.array_equal(single.errors, double.errors)  # it was another computation
     assert single.errors.dtype == np.float64
@@ -166,7 +166,7 @@ def test_singular_moments(kind: str, single: bool, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "_SINGLE", 0)
     weights = rng.standard_normal((4, d))
     energy = float(np.sum((weights @ moments) * weights))
-    found = eliminate([Reader(moments, weights, np.arange(d).reshape(8, 3), energy)], 1, 1e-2)
+    found = eliminate([Consumer(moments, weights, np.arange(d).reshape(8, 3), energy)], 1, 1e-2)
     assert sorted([*found.order, *set(range(8)) - set(found.order)]) == list(range(8))
     assert np.isfinite(found.errors).all() and (np.diff(found.errors) >= 0).all()
     if kind == "constant inputs":
@@ -176,16 +176,16 @@ def test_singular_moments(kind: str, single: bool, monkeypatch: pytest.MonkeyPat
 def test_moments_a_little_below_zero_are_damped_more() -> None:
     """Rounding may leave eigenvalues just below -ridge."""
     moments = np.diag([1.0, 1.0, 1.0, -0.1])
-    found = eliminate([Reader(moments, np.ones((2, 4)), np.arange(4)[:, None], 1.0)], 1, 1e-3)
+    found = eliminate([Consumer(moments, np.ones((2, 4)), np.arange(4)[:, None], 1.0)], 1, 1e-3)
     assert np.isfinite(found.errors).all()
 
 
 def test_broken_moments_are_an_error() -> None:
     with pytest.raises(FloatingPointError, match="positive semidefinite"):
-        eliminate([Reader(-np.eye(4), np.ones((2, 4)), np.arange(4)[:, None], 1.0)])
+        eliminate([Consumer(-np.eye(4), np.ones((2, 4)), np.arange(4)[:, None], 1.0)])
 
 
 def test_nothing_to_drop() -> None:
-    found = eliminate([reader(4, 1, 3, np.random.default_rng(0))], 4)
+    found = eliminate([consumer(4, 1, 3, np.random.default_rng(0))], 4)
     assert len(found.order) == 0
     np.testing.assert_array_equal(found.errors, [0.0])

@@ -16,7 +16,7 @@ from onnx import ModelProto
 from transformer import NETS, PRESETS, Config, Draw, Kind, Style, build, feeds, runs_batch, shapes
 
 from onnxfold import ModelError, PlanError, RequestError, fold, inspect, sweep
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.cli.main import main
 from onnxfold.model.kv_cache import KEPT, Cache, find_caches
 from onnxfold.model.model import load
@@ -58,9 +58,9 @@ def test_whole_heads_fold_where_allowed(net: str, style: Style) -> None:
     config = NETS[net]
     proto = build(config, style).model()
     model = load(proto)
-    kept = analyse(model)
+    kept = analyze(model)
     assert not kept.caches and KEPT in {refusal.kind for refusal in kept.refusals}
-    found = analyse(model, fold_heads=True)
+    found = analyze(model, fold_heads=True)
     assert [g.size for g in found.groups] == [config.kv_heads, config.mlp] * config.layers
     ends = {name for cache in found.caches for name in (cache.past, cache.present)}
     assert len(ends) == 4 * config.layers
@@ -131,9 +131,9 @@ def test_forms_of_caches(form: str) -> None:
     proto, expected = FORMS[form]
     model = load(proto)
     assert [(c.past, c.present, c.axis) for c in find_caches(model.graph, model.constants)] == expected
-    assert [g.size for g in analyse(model).groups] == []
-    assert any(r.kind == KEPT for r in analyse(model).refusals)
-    found = analyse(model, fold_heads=True)
+    assert [g.size for g in analyze(model).groups] == []
+    assert any(r.kind == KEPT for r in analyze(model).refusals)
+    found = analyze(model, fold_heads=True)
     assert [g.size for g in found.groups] == [HEADS], found.refusals
     for oracle, rtol in ((permute, EXACT_PERMUTE_RTOL), (duplicate, EXACT_FOLD_RTOL)):
         result = oracle(model, found, feeds=given(proto))
@@ -152,13 +152,13 @@ def test_what_is_no_cache(form: str) -> None:
     """States that no attention reads, keys from another model, a Concat of something else."""
     model = load(cached(NONE[form]))
     assert find_caches(model.graph, model.constants) == ()
-    assert [g.size for g in analyse(model, fold_heads=True).groups] == [g.size for g in analyse(model).groups]
+    assert [g.size for g in analyze(model, fold_heads=True).groups] == [g.size for g in analyze(model).groups]
 
 
 def test_an_output_that_is_not_there_pairs_with_nothing() -> None:
     model = load(cached(out=OUT.rpartition(",")[0].rpartition(", float")[0]))
     assert [c.past for c in find_caches(model.graph, model.constants)] == ["pk"]
-    assert not analyse(model, fold_heads=True).groups, "heads of the values are kept, and with them those of the keys"
+    assert not analyze(model, fold_heads=True).groups, "heads of the values are kept, and with them those of the keys"
 
 
 # folding -------------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def prompts(proto: ModelProto, count: int = 24) -> dict[str, NDArray[Any]]:
 
 @pytest.mark.parametrize("style", [Style.DECOMPOSED, Style.FUSED], ids=lambda s: s.value)
 def test_samples_need_no_caches(style: Style) -> None:
-    """Caches that calibration data leaves out are empty; the readers of heads are refitted on it."""
+    """Caches that calibration data leaves out are empty; the consumers of heads are refitted on it."""
     proto = alike(style, PRESETS["llama3-8b"].tiny(cache=True, heads=8, kv_heads=4))
     how: dict[str, Any] = {"ratio": 0.5, "fold_heads": True, "latency": False, "calibration": prompts(proto)}
     fitted_error = fold(proto, **how).report.check

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 import onnxfold
 from onnxfold import inspect
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.model.model import load
 from onnxfold.model.subgraphs import opened
@@ -48,7 +48,7 @@ def test_both_branches(make: object, condition: bool) -> None:
     """Each oracle sees the branch that runs: its control breaks the last group, so the other branch needs a model."""
     proto = make(condition)  # type: ignore[operator]
     loaded = load(proto)
-    found = analyse(loaded)
+    found = analyze(loaded)
     assert [g.size for g in found.groups] == [8, 6]
     assert not [r for r in found.refusals if "body of" in r.kind]
     if not condition:
@@ -78,7 +78,7 @@ def test_samples_do_not_reach_into_bodies() -> None:
 def test_a_name_that_two_branches_share_keeps_both_closed() -> None:
     proto = branching(True, q="r")
     assert not opened(proto)
-    found = analyse(load(proto))
+    found = analyze(load(proto))
     assert not found.groups
     assert "used inside the body of If" in [r.kind for r in found.refusals]
 
@@ -89,7 +89,7 @@ def test_what_passes_through_a_loop_is_kept() -> None:
         y = Loop(n, c, x) <body = step (int64 i, bool d, float[2,3] s) => (bool e, float[2,3] z) {
             e = Identity(d) h = MatMul(s, w) a = Relu(h) z = MatMul(a, v) }> }"""
     proto = model(text, {"w": (3, 8), "v": (8, 3)})
-    found = analyse(load(proto))
+    found = analyze(load(proto))
     assert [g.size for g in found.groups] == [8]
     kinds = {r.kind for r in found.refusals}
     assert "what Loop takes from its body" in kinds

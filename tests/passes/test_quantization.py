@@ -21,15 +21,15 @@ from tiny import MODELS, main, net, reshaped_inside, snapshot, write, write_exte
 import onnxfold
 from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.cli import main as cli
-from onnxfold.errors import PlanError, QuantisationError
+from onnxfold.errors import PlanError, QuantizationError
 from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.verdict import Check, ProviderCheck
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim
-from onnxfold.passes.quantization import ort_quantizer as quantiser
+from onnxfold.passes.quantization import ort_quantizer as quantizer
 from onnxfold.passes.quantization import quantize as chain
 from onnxfold.passes.quantization.ort_quantizer import in_int8, on_integers
-from onnxfold.passes.quantization.result import QuantisationReport
+from onnxfold.passes.quantization.result import QuantizationReport
 from onnxfold.runtime.session import Session
 
 RESNET, MLP = MODELS / "digits_resnet_bn.onnx", MODELS / "digits_mlp.onnx"
@@ -89,7 +89,7 @@ def test_a_target_that_whole_blocks_cannot_meet_is_met_without() -> None:
 def test_a_fold_in_int8_is_what_its_report_says(tmp_path: Path) -> None:
     target = tmp_path / "out.onnx"
     report = onnxfold.fold(RESNET, target, target_macs=0.7, quantize=True, **GIVEN).report
-    written, found = onnx.load(target), report.quantisation
+    written, found = onnx.load(target), report.quantization
     assert (
         found is not None and report.after is not None and report.check is not None and report.check.worst is not None
     )
@@ -147,26 +147,26 @@ def test_ranges_are_not_taken_from_what_is_held_back() -> None:
     assert ranges(1) == ranges(3)
 
 
-def test_where_nothing_is_folded_the_model_is_quantised_all_the_same() -> None:
+def test_where_nothing_is_folded_the_model_is_quantized_all_the_same() -> None:
     report = onnxfold.fold(RESNET, ratio=0, quantize=True, **GIVEN).report
-    assert report.after is not None and report.quantisation is not None
-    assert report.after.macs == report.before.macs and report.quantisation.error_before == 0
-    assert 0 < report.quantisation.error_after < MOST_FOR_INT8
-    assert "only quantised: this budget removes nothing" in report.verdict
+    assert report.after is not None and report.quantization is not None
+    assert report.after.macs == report.before.macs and report.quantization.error_before == 0
+    assert 0 < report.quantization.error_after < MOST_FOR_INT8
+    assert "only quantized: this budget removes nothing" in report.verdict
 
 
 @pytest.mark.slow
 def test_a_limit_on_the_error_holds_for_the_whole() -> None:
     with_int8, without = (onnxfold.fold(RESNET, max_error=0.05, quantize=q, **GIVEN).report for q in (True, False))
-    assert with_int8.quantisation is not None and with_int8.check is not None and with_int8.check.worst is not None
+    assert with_int8.quantization is not None and with_int8.check is not None and with_int8.check.worst is not None
     assert with_int8.check.worst.relative_l2 < 0.055  # one batch of those that the limit was kept on together
-    assert with_int8.quantisation.error_before < with_int8.quantisation.error_after
+    assert with_int8.quantization.error_before < with_int8.quantization.error_after
     assert with_int8.after is not None and without.after is not None
     assert with_int8.after.macs >= without.after.macs
 
 
 class Known:
-    """A Trial whose answers are known."""
+    """A Evaluator whose answers are known."""
 
     def __init__(self, error: float, agreement: float) -> None:
         self.error, self.agreement = (lambda _: error), (lambda _: agreement)
@@ -186,12 +186,12 @@ class Known:
 )
 def test_what_int8_costs_is_taken_off_a_limit(aim: Aim, asked: float, left: float | None) -> None:
     proto = model("(float[2,6] x) => (float[2,4] y) { y = MatMul(x, w) }", {"w": (6, 4)})
-    trial: Any = Known(0.3, 0.875)
+    evaluator: Any = Known(0.3, 0.875)
     if left is not None:
-        assert chain.narrowed(aim, asked, trial, load(proto), _evidence(proto)) == pytest.approx(left)
+        assert chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto)) == pytest.approx(left)
     else:
         with pytest.raises(PlanError, match="cannot be kept with --quantize: INT8 alone has an"):
-            chain.narrowed(aim, asked, trial, load(proto), _evidence(proto))
+            chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto))
 
 
 def test_external_data_stays_external(tmp_path: Path) -> None:
@@ -213,30 +213,30 @@ def test_fold_refine_and_int8_from_the_command_line(tmp_path: Path, capsys: pyte
     arguments = ["--target-macs", "0.6", "--refine", "--steps", "5", "--quantize", "--report", str(kept)]
     assert cli.main([str(RESNET), str(target), *arguments, "--calibration", str(tmp_path / "images.npz")]) == 0
     report = json.loads(kept.read_text())
-    assert report["refinement"]["losses"] and report["quantisation"]["error_before"] is not None
-    assert report["quantisation"]["latency_after_ms"] > 0
+    assert report["refinement"]["losses"] and report["quantization"]["error_before"] is not None
+    assert report["quantization"]["latency_after_ms"] > 0
     assert report["seconds"]["quantize"] > 0
     assert report["after"]["file"] == target.stat().st_size
     shown = capsys.readouterr().out
-    assert "in floats" in shown and "quantised" in shown and "in INT8" in shown
+    assert "in floats" in shown and "quantized" in shown and "in INT8" in shown
 
 
-@pytest.mark.parametrize("normalised", [True, False], ids=["BatchNormalization", "without"])
-def test_shared_weights_are_stored_once_in_int8_too(normalised: bool) -> None:
-    """Each convolution's own normalisation is not taken into the weight that they share."""
+@pytest.mark.parametrize("normalized", [True, False], ids=["BatchNormalization", "without"])
+def test_shared_weights_are_stored_once_in_int8_too(normalized: bool) -> None:
+    """Each convolution's own normalization is not taken into the weight that they share."""
     proto = permuted_copy()
-    if not normalised:
+    if not normalized:
         for node in proto.graph.node:
             if node.op_type == "BatchNormalization":
                 node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
     feeds = {"x": np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)}
     result = onnxfold.fuse(proto, share=0.2, quantize=True, calibration=feeds, latency=False)
-    assert len(result.report.shared) == 1 and result.report.quantisation is not None
+    assert len(result.report.shared) == 1 and result.report.quantization is not None
     shapes = [
         tuple(t.dims) for t in result.model.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1
     ]
     assert len(shapes) == 5  # of six weights
-    assert operators(result.model).count("BatchNormalization") == (2 if normalised else 0)
+    assert operators(result.model).count("BatchNormalization") == (2 if normalized else 0)
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_old_operator_sets_and_weights_among_the_inputs() -> None:
     assert np.linalg.norm(expected - found) < 0.05 * np.linalg.norm(expected)  # measured 0.013
 
 
-REPORT = QuantisationReport("int8", "uint8", 8, 3, (), "CPUExecutionProvider", 900, 300, 0.02, 0.03, 2.0, 1.0)
+REPORT = QuantizationReport("int8", "uint8", 8, 3, (), "CPUExecutionProvider", 900, 300, 0.02, 0.03, 2.0, 1.0)
 WORST = OutputError("y", 0.03, 1.0, 30.0, 0.1, 0.9)
 VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", "ok", "", 2.0, 1.0, (WORST,)),), "inputs")
 
@@ -304,12 +304,12 @@ def test_random_ranges_are_said() -> None:
 # refusals -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_quantised_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quantized_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, target = tmp_path / "int8.onnx", tmp_path / "out.onnx"
     write(first, in_int8(onnx.load(MLP), [{"image": IMAGES.reshape(-1, 64)[:32]}]))
     before = snapshot(tmp_path)
     assert cli.main([str(first), str(target), "--quantize"]) == 5
-    assert "is quantised already (QuantizeLinear" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert "is quantized already (QuantizeLinear" in (said := capsys.readouterr().err) and said.count("\n") == 1
     assert snapshot(tmp_path) == before
     onnxfold.fold(first, target, ratio=0.25, effort="fast", latency=False)  # as the message says
 
@@ -331,29 +331,29 @@ def test_a_model_that_is_never_loaded_whole_is_refused(tmp_path: Path, capsys: p
 def test_half_precision_is_refused(dtype: Any) -> None:
     text = "(float16[N,6] x) => (float16[N,4] y) { y = MatMul(x, w) }"
     proto = model(text, values={"w": np.ones((6, 4), dtype)})
-    with pytest.raises(QuantisationError, match="16 bits"):
-        chain.check_quantisable(load(proto), False, True)
+    with pytest.raises(QuantizationError, match="16 bits"):
+        chain.check_quantizable(load(proto), False, True)
 
 
-def test_nothing_that_could_be_quantised_is_refused(tmp_path: Path) -> None:
+def test_nothing_that_could_be_quantized_is_refused(tmp_path: Path) -> None:
     proto = model("(float[N,6] x) => (float[N,6] y) { y = Sin(x) }")
-    with pytest.raises(QuantisationError, match="no operator that onnxruntime quantises"):
+    with pytest.raises(QuantizationError, match="no operator that onnxruntime quantizes"):
         chain._int8(load(proto), proto, _evidence(proto))
 
 
-def test_what_the_quantiser_raises_ends_in_one_line(
+def test_what_the_quantizer_raises_ends_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise AssertionError("inside\nand more")
 
-    monkeypatch.setattr(quantiser.backend(), "quantize_static", fails)
+    monkeypatch.setattr(quantizer.backend(), "quantize_static", fails)
     np.savez(tmp_path / "images.npz", image=IMAGES[:64])
     arguments = ["--quantize", "--ratio", "0.25", "--calibration", str(tmp_path / "images.npz")]
     before = snapshot(tmp_path)
     assert cli.main([str(RESNET), str(tmp_path / "out.onnx"), *arguments]) == 5
     said = capsys.readouterr().err
-    assert "onnxruntime cannot quantise" in said and "(inside): fold it without --quantize" in said
+    assert "onnxruntime cannot quantize" in said and "(inside): fold it without --quantize" in said
     assert said.count("\n") == 1 and snapshot(tmp_path) == before
 
 
@@ -362,14 +362,14 @@ def test_a_model_that_does_not_run_on_the_inputs_is_refused(budget: dict[str, fl
     """It says that it takes any number of images, and takes multiples of three."""
     proto = reshaped_inside(RESNET, [3, -1, 8, 8])
     given = {"image": IMAGES[:16]}
-    with pytest.raises(QuantisationError, match="give these"):
+    with pytest.raises(QuantizationError, match="give these"):
         onnxfold.fold(proto, calibration=given, quantize=True, latency=False, **budget)
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
-    with pytest.raises(QuantisationError, match=r"needs onnxruntime.quantization and what that imports"):
-        quantiser.backend()
+    with pytest.raises(QuantizationError, match=r"needs onnxruntime.quantization and what that imports"):
+        quantizer.backend()
 
 
 def _evidence(proto: ModelProto) -> Any:

@@ -195,7 +195,7 @@ class TestMaxMemory:
 def test_spread_is_the_projection(merge: Any) -> None:
     """Full width: makes then reads gives what the fold gives (C = U (U'U)^-1 U', or the pruned identity)."""
     rng = np.random.default_rng(0)
-    maker, reader = rng.standard_normal((6, 4)), rng.standard_normal((3, 6))
+    producer, consumer = rng.standard_normal((6, 4)), rng.standard_normal((3, 6))
     wide = spread(merge)
-    folded = (merge.reads @ reader.T).T @ (merge.makes @ maker)
-    assert (wide.reads @ reader.T).T @ (wide.makes @ maker) == pytest.approx(folded)
+    folded = (merge.reads @ consumer.T).T @ (merge.makes @ producer)
+    assert (wide.reads @ consumer.T).T @ (wide.makes @ producer) == pytest.approx(folded)

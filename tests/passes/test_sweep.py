@@ -1,4 +1,4 @@
-"""The sweep: a row per budget, one survey for all of them, and the knee of the curve."""
+"""The sweep: a row per budget, one sensitivity analysis for all of them, and the knee of the curve."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from rich.console import Console
 from tiny import MODELS, ROOT, main, net, snapshot, write, write_external
 
 import onnxfold
-from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, sweep
+from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
 from onnxfold.analysis.costs import Size
-from onnxfold.cli import main as cli
 from onnxfold.options.choices import SHARES
-from onnxfold.passes import sweep as module
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
 from onnxfold.planning.knee import knee
-from onnxfold.planning.sampled import Sampled
+from onnxfold.planning.sampled import SampledMerger
 
 sys.path.append(str(ROOT / "models"))
 import digits
@@ -128,13 +126,13 @@ def test_stages_happen_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(owner, name, wrapper)
 
-    counted(module, "subject")
-    counted(module, "gather_evidence")
-    counted(sampled, "survey")
-    counted(Sampled, "_measured_curves")
-    counted(Sampled, "finish")
+    counted(api, "subject")
+    counted(api, "collect_samples")
+    counted(sampled, "measure_sensitivity")
+    counted(SampledMerger, "_measured_curves")
+    counted(SampledMerger, "finish")
     report = sweep(VGG, at=[0.8, 0.6, 0.4], calibration=images(), latency=False)
-    assert calls == {"subject": 1, "gather_evidence": 1, "survey": 1, "_measured_curves": 1, "finish": 3}
+    assert calls == {"subject": 1, "collect_samples": 1, "measure_sensitivity": 1, "_measured_curves": 1, "finish": 3}
     assert report.settings["samples_used"]
     errors = [r.error for r in report.rows if r.error is not None]
     assert len(errors) == 3 and errors == sorted(errors) and errors[0] < 0.2

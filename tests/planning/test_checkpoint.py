@@ -17,7 +17,7 @@ from onnxfold import ModelError
 from onnxfold.cli import main as cli
 from onnxfold.planning import merge_task as groupwork
 from onnxfold.planning import merger as compress
-from onnxfold.planning.merge_task import Outcome, Task
+from onnxfold.planning.merge_task import MergeOutcome, MergeTask
 
 BLOCKS = 6
 
@@ -54,7 +54,7 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The groups that are merged, as they are."""
     names = list[str]()
 
-    def run(task: Task) -> Outcome:
+    def run(task: MergeTask) -> MergeOutcome:
         names.append(task.name)
         return groupwork.run(task)
 
@@ -74,7 +74,7 @@ def interrupted(source: Path, folder: Path, after: int, monkeypatch: pytest.Monk
     folder.mkdir(exist_ok=True)
     run, done = compress.run, list[str]()
 
-    def stopping(task: Task) -> Outcome:
+    def stopping(task: MergeTask) -> MergeOutcome:
         if len(done) == after:
             raise KeyboardInterrupt
         done.append(task.name)
@@ -181,7 +181,7 @@ def test_a_name_that_is_taken(tmp_path: Path, source: Path, folder: bool) -> Non
 def test_a_run_that_fails_leaves_nothing(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxfold.passes.prepare.streamed", lambda *_: True)
 
-    def failing(task: Task) -> Outcome:
+    def failing(task: MergeTask) -> MergeOutcome:
         raise ModelError("broken")
 
     monkeypatch.setattr(compress, "run", failing)

@@ -17,7 +17,7 @@ from tiny import MODELS, snapshot
 import onnxfold
 from onnxfold import ModelError, RequestError
 from onnxfold.cli import main as cli
-from onnxfold.planning.executor import Crew
+from onnxfold.planning.executor import Executor
 
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'onnxfold[dask]'")
 HERE = "127.0.0.1"
@@ -46,12 +46,14 @@ def test_the_same_bytes_whoever_works(tmp_path: Path, scheduler: str, how: dict[
     outside, inside = write_gated(tmp_path / "in.onnx", 5, 32, 96, np.float16), MODELS / "digits_resnet_bn.onnx"
     for name, source in (("outside", outside), ("inside", inside)):
         crews = [{"jobs": 1}, {"jobs": 2}, {"jobs": 3, "threads": 2}, {"scheduler": scheduler}]
-        made = [fold(source, tmp_path / f"{name}{i}" / "out.onnx", **crew, **how) for i, crew in enumerate(crews)]
+        made = [
+            fold(source, tmp_path / f"{name}{i}" / "out.onnx", **executor, **how) for i, executor in enumerate(crews)
+        ]
         assert made[0] and all(other == made[0] for other in made)
 
 
 def test_tasks_run_side_by_side_and_come_as_they_are_done() -> None:
-    found = list(Crew(jobs=2).each(lambda x: x * x, range(7)))
+    found = list(Executor(jobs=2).each(lambda x: x * x, range(7)))
     assert sorted(found) == [(i, i * i) for i in range(7)]
 
 
@@ -60,9 +62,9 @@ def test_what_a_worker_finds_wrong_arrives_as_it_is(tmp_path: Path, scheduler: s
     source = write_gated(tmp_path / "in.onnx", 3, 24, 64)
     damaged(source, "layers.1.mlp.up.weight", np.inf)
     said = r"weight 'layers\.1\.mlp\.up\.weight' is not a finite number at \[0, 10\]"
-    for crew in ({"jobs": 2}, {"scheduler": scheduler}):
+    for executor in ({"jobs": 2}, {"scheduler": scheduler}):
         with pytest.raises(ModelError, match=said):
-            onnxfold.fold(source, tmp_path / "out.onnx", ratio=0.4, effort="fast", **crew)
+            onnxfold.fold(source, tmp_path / "out.onnx", ratio=0.4, effort="fast", **executor)
     assert not (tmp_path / "out.onnx").exists()
 
 
@@ -86,13 +88,13 @@ def test_a_scheduler_without_workers() -> None:
         distributed.LocalCluster(n_workers=0, host=HERE, dashboard_address=f"{HERE}:0", silence_logs=50) as cluster,
         pytest.raises(RequestError, match="has no workers"),
     ):
-        Crew(scheduler=cluster.scheduler_address).check()
+        Executor(scheduler=cluster.scheduler_address).check()
 
 
 def test_without_dask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(RequestError, match=r"pip install 'onnxfold\[dask\]'"):
-        Crew(scheduler=f"tcp://{HERE}:1").check()
+        Executor(scheduler=f"tcp://{HERE}:1").check()
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "2000", "x"])

@@ -14,9 +14,10 @@ from tiny import FAST, MODELS, ROOT, fold, main, net, write, write_external
 import onnxfold
 from onnxfold import PlanError, RequestError
 from onnxfold.analysis.costs import costs, count_parameters
-from onnxfold.evaluation import latency as gauge
-from onnxfold.evaluation import verdict as validate
-from onnxfold.evaluation.latency import Gauge, latency_share
+from onnxfold.evaluation import latency as profiler
+from onnxfold.evaluation import latency as timing
+from onnxfold.evaluation import verdict
+from onnxfold.evaluation.latency import Profiler, latency_share
 from onnxfold.model.model import load
 from onnxfold.model.save import size_written, staged
 from onnxfold.options.budget import Aim, Budget
@@ -174,14 +175,14 @@ def test_a_model_with_nothing_to_shrink_is_not_timed() -> None:
     assert fast_enough([1.0, 0.5], lambda _: pytest.fail("timed"), Budget(Aim.LATENCY, 1.0), silent) == 0
 
 
-def by_parameters(model: Gauge, proto: Any) -> float:
+def by_parameters(model: Profiler, proto: Any) -> float:
     """A made-up latency: half of it fixed, the other half by parameters."""
     return 0.5 + 0.5 * count_parameters(proto) / count_parameters(model._model.proto)
 
 
 @pytest.mark.parametrize("samples", [False, True])
 def test_a_fold_to_a_latency(samples: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gauge, "latency", by_parameters)
+    monkeypatch.setattr(Profiler, "latency", by_parameters)
     more: dict[str, Any] = {"calibration": images("digits_vgg")} if samples else {"effort": "fast"}
     report = onnxfold.fold(MODELS / "digits_vgg.onnx", target_latency=0.8, **more, **QUICK).report
     assert report.after is not None and report.settings["budget"] == {"target-latency": 0.8}
@@ -194,7 +195,7 @@ def test_a_fold_to_a_latency(samples: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_real_latency_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the target can be met is for the machine to say; the answer must be a fold or say how far it got."""
-    monkeypatch.setattr(validate, "LATENCY_SECONDS", 0.05)
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 0.05)
     try:
         report = fold(MODELS / "digits_vgg.onnx", target_latency=0.7).report
     except PlanError as error:
@@ -204,8 +205,8 @@ def test_a_real_latency_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_final_check_that_was_slower_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gauge, "latency", lambda *_: 0.5)
-    monkeypatch.setattr(validate, "interleaved", lambda *_: (1.0, 0.75))
+    monkeypatch.setattr(Profiler, "latency", lambda *_: 0.5)
+    monkeypatch.setattr(verdict, "interleaved", lambda *_: (1.0, 0.75))
     assert "0.75 of the latency in this check" in fold(net(), target_latency=0.6).report.verdict
     assert "of the latency" not in fold(net(), target_latency=0.75).report.verdict
 
@@ -233,13 +234,13 @@ class Clocked:
 
 
 def test_who_runs_first_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate.time, "perf_counter", lambda: Clocked.now)
-    monkeypatch.setattr(validate, "LATENCY_SECONDS", 30.0)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: Clocked.now)
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 30.0)
     old: Any = Clocked(0.01)
     new: Any = Clocked(0.01)
     monkeypatch.setattr(Clocked, "now", 0.0)
     monkeypatch.setattr(Clocked, "runs", 0)
-    before, after = validate.interleaved(old, new, {})
+    before, after = timing.interleaved(old, new, {})
     monkeypatch.setattr(Clocked, "runs", 0)
     assert after / before > 1.02
     assert latency_share(old, new, {}) == pytest.approx(1, abs=0.01)
@@ -256,7 +257,7 @@ def test_measurements_that_disagree_are_repeated(
         slow = 2.0 if runs == 2 or len(calls) != 1 else 1.5
         return (slow, 1.0) if first == "old" else (1.0, slow)
 
-    monkeypatch.setattr(gauge, "interleaved", fake)
+    monkeypatch.setattr(profiler, "interleaved", fake)
     assert latency_share("old", "new", {}) == pytest.approx(0.5)  # type: ignore[arg-type]
     assert calls == ["old", "new"] * (runs // 2)
 
@@ -270,7 +271,7 @@ def test_the_ladder_has_every_uniform_plan_once() -> None:
 
 
 def test_the_command_line_takes_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Gauge, "latency", by_parameters)
+    monkeypatch.setattr(Profiler, "latency", by_parameters)
     for option in ("--target-size", "--target-latency"):
         out = tmp_path / f"{option}.onnx"
         assert main([str(MODELS / "digits_mlp.onnx"), str(out), option, "0.8", *FAST, "-q"]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gated import write_gated
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.planning.memory import most_memory
 
@@ -39,7 +39,7 @@ def peak(source: Path, target: Path, limit: int) -> int:
 def test_peak_memory_is_bounded(tmp_path: Path) -> None:
     source = write_gated(tmp_path / "in.onnx", BLOCKS, WIDTH, WIDTH)
     model = load(source)
-    analysis = analyse(model)
+    analysis = analyze(model)
     bound = most_memory(model, analysis, [group.name for group in analysis.groups], jobs=1)
     assert bound < 0.98 * model.size
     streamed, loaded = peak(source, tmp_path / "a" / "out.onnx", bound), peak(source, tmp_path / "b" / "out.onnx", 0)

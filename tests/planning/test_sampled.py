@@ -17,17 +17,17 @@ from onnx import numpy_helper
 from tiny import MODELS, ROOT, net
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.api import FoldResult
 from onnxfold.calibration.samples import Samples, calibration_samples
 from onnxfold.errors import PlanError, RequestError
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.folding.merge import Merge
 from onnxfold.model.model import load
 from onnxfold.options.choices import Method, Recovery
 from onnxfold.planning import sampled as sampled_module
-from onnxfold.planning.merger import Compressor
-from onnxfold.planning.sampled import Sampled
+from onnxfold.planning.merger import Merger
+from onnxfold.planning.sampled import SampledMerger
 from onnxfold.progress import silent
 from onnxfold.runtime.session import Session
 
@@ -62,8 +62,8 @@ def samples_of(name: str, count: int = 128) -> Samples:
 
 def measured(result: FoldResult, name: str) -> tuple[float, float]:
     """Error and agreement on the samples that were held back."""
-    trial = Trial(load(MODELS / f"{name}.onnx"), lambda _: samples_of(name).check)
-    return trial.error(result.model), trial.agreement(result.model)
+    evaluator = Evaluator(load(MODELS / f"{name}.onnx"), lambda _: samples_of(name).check)
+    return evaluator.error(result.model), evaluator.agreement(result.model)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -193,11 +193,11 @@ def test_two_inputs_with_data() -> None:
 # the parts ----------------------------------------------------------------------------------------------------------
 
 
-def sampled(name: str, method: Method = Method.AUTO, recovery: Recovery = Recovery.LEAST_SQUARES) -> Sampled:
+def sampled(name: str, method: Method = Method.AUTO, recovery: Recovery = Recovery.LEAST_SQUARES) -> SampledMerger:
     loaded = load(MODELS / f"{name}.onnx")
-    analysis = analyse(loaded)
-    work = Compressor(loaded, analysis, method)
-    return Sampled(work, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
+    analysis = analyze(loaded)
+    work = Merger(loaded, analysis, method)
+    return SampledMerger(work, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
 
 
 @pytest.mark.parametrize("method", [Method.AUTO, Method.FUNCTIONAL_FOLD, Method.FOLD, Method.PRUNE_L1])
@@ -218,19 +218,19 @@ def test_curves_are_measured() -> None:
     curves = made.curves(widths, 8)
     for width in widths:
         folded = made.finish({width.name: width.size // 2})
-        error = made.trial.error(folded.proto) ** 2
+        error = made.evaluator.error(folded.proto) ** 2
         assert error / 3 < curves[width.name][width.size // 2] < error * 3
 
 
 def test_nothing_is_fitted_on_the_samples_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     made, fitted = sampled("digits_mlp"), list[Any]()
-    original = sampled_module.refit_readers
+    original = sampled_module.reconstruct
 
     def watch(model: Any, analysis: Any, merges: Any, proto: Any, feeds: Any, **how: Any) -> Any:
         fitted.extend(feeds)
         return original(model, analysis, merges, proto, feeds, **how)
 
-    monkeypatch.setattr(sampled_module, "refit_readers", watch)
+    monkeypatch.setattr(sampled_module, "reconstruct", watch)
     done = made.finish({name: 32 for name in made.chosen})
     held = np.concatenate([feed["image"] for feed in made.samples.check])
     used = np.concatenate([feed["image"] for feed in fitted])
@@ -247,8 +247,8 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
     keep = made.work.widths([name])[0].size // 2
     asked: list[Merge] = []
 
-    def measured(prefers: str) -> Callable[[Sampled, str, Merge, object], float]:
-        def error(_: Sampled, name: str, merge: Merge, feeds: object) -> float:
+    def measured(prefers: str) -> Callable[[SampledMerger, str, Merge, object], float]:
+        def error(_: SampledMerger, name: str, merge: Merge, feeds: object) -> float:
             asked.append(merge)
             dropped = merge.labels.min() < 0 and np.bincount(merge.labels[merge.labels >= 0]).max() == 1
             return 0.1 if (dropped == (prefers == "drop")) else 0.2
@@ -260,13 +260,13 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
     taken = {}
     for prefers in ("drop", "merge"):
         asked.clear()
-        monkeypatch.setattr(Sampled, "_measured", measured(prefers))
+        monkeypatch.setattr(SampledMerger, "_measured", measured(prefers))
         taken[prefers] = made.finish({name: keep}, choose=True).merges[name]
         assert len(asked) == 4
     np.testing.assert_array_equal(taken["drop"].labels, drop.labels)
     assert taken["merge"].after == keep and np.bincount(taken["merge"].labels[taken["merge"].labels >= 0]).max() > 1
     asked.clear()
-    monkeypatch.setattr(Sampled, "_measured", measured("merge"))
+    monkeypatch.setattr(SampledMerger, "_measured", measured("merge"))
     monkeypatch.setattr("onnxfold.planning.sampled._CLOSE", 0.0)  # nothing can win
     np.testing.assert_array_equal(made.finish({name: keep}, choose=True).merges[name].labels, drop.labels)
     assert not asked
@@ -276,12 +276,12 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
 def test_samples_that_were_made_do_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     """They gained nothing that way, and it takes time."""
     monkeypatch.setattr("onnxfold.planning.sampled._CLOSE", np.inf)
-    monkeypatch.setattr(Sampled, "_measured", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(SampledMerger, "_measured", lambda *_: pytest.fail("measured"))
     loaded = load(SMALL)
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     names = [g.name for g in analysis.groups]
-    made = Sampled(
-        Compressor(loaded, analysis, Method.AUTO), replace(samples_of("digits_mlp"), own=False), names, Method.AUTO,
+    made = SampledMerger(
+        Merger(loaded, analysis, Method.AUTO), replace(samples_of("digits_mlp"), own=False), names, Method.AUTO,
         Recovery.LEAST_SQUARES, silent,
     )  # fmt: skip
     merges = made.finish({name: 32 for name in names}, choose=True).merges

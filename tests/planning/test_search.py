@@ -14,15 +14,15 @@ from tiny import MODELS
 from transformer import PRESETS, Draw, Kind, Style, build, feeds
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.errors import PlanError
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim, Budget
 from onnxfold.planning import search as decide
 from onnxfold.planning.allocation import BLOCK, Step, Width, allocate, by_error, meet, path, refund
-from onnxfold.planning.merger import Compressor
-from onnxfold.planning.sampled import Folded, Sampled
+from onnxfold.planning.merger import Merger
+from onnxfold.planning.sampled import Folded, SampledMerger
 from onnxfold.planning.search import met
 
 Floats = NDArray[np.float64]
@@ -166,7 +166,7 @@ def test_what_is_left_over_is_given_back(target: float, seed: int) -> None:
 def test_rounded_widths_remove_no_more_than_asked_for() -> None:
     """Uniform ratios in multiples of 8 jump from the whole model to a third of the arithmetic; what is left is had."""
     model = load(MODELS / "digits_resnet_bn.onnx")
-    work = Compressor(model, analyse(model))
+    work = Merger(model, analyze(model))
     prices, names = costs(model), [g.name for g in work.analysis.groups]
     whole, budget = prices.macs({}), Budget(Aim.MACS, 0.7, 8)
 
@@ -199,7 +199,7 @@ def test_kernels_that_need_whole_blocks_get_them(round_to: int, allowed: Sequenc
 
 def test_only_grouped_convolutions_in_int8_need_whole_blocks() -> None:
     model = load(MODELS / "digits_mobilenet.onnx")
-    work = Compressor(model, analyse(model))
+    work = Merger(model, analyze(model))
     names = [g.name for g in work.analysis.groups]
     assert {w.multiple for w in work.widths(names)} == {1}
     grouped = {w.name for w in work.widths(names, quantized=True) if w.multiple == BLOCK}
@@ -213,7 +213,7 @@ def test_a_plan_without_whole_heads_is_measured_too(monkeypatch: pytest.MonkeyPa
     calibration = {name: x for name, x in feeds(proto, config, batch=24).items() if "past" not in name}
     seen: list[list[Folded]] = []
 
-    def noted(sampled: Sampled, made: Sequence[Folded]) -> Folded:
+    def noted(sampled: SampledMerger, made: Sequence[Folded]) -> Folded:
         seen.append(list(made))
         return nearest(sampled, made)
 

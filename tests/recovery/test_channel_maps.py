@@ -1,4 +1,5 @@
-"""Readers too wide for full moments: channel-level maps, in the refit, in the survey and in the report."""
+"""Consumers too wide for full moments: channel-level maps, in the refit, in the sensitivity analysis and in the
+report."""
 
 from __future__ import annotations
 
@@ -14,19 +15,19 @@ from onnx import ModelProto, helper, numpy_helper
 from tiny import net
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Place, Role
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.folding.merge import Merge, folding, pruning
 from onnxfold.model.linear import Linear, linear
 from onnxfold.model.model import load
 from onnxfold.options.choices import Recovery
-from onnxfold.planning import sensitivity as survey
+from onnxfold.planning import sensitivity as measure_sensitivity
 from onnxfold.recovery import channel_maps as pooled
 from onnxfold.recovery import reconstruct as refit
 from onnxfold.recovery.channel_maps import Fit, Pool, pool, wide_notes
 from onnxfold.recovery.least_squares import remap
-from onnxfold.recovery.reconstruct import Refitted, refit_readers
+from onnxfold.recovery.reconstruct import Refitted, reconstruct
 from onnxfold.runtime.session import Session
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
@@ -42,7 +43,7 @@ Array = NDArray[Any]
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pooled, refit, survey):
+    for module in (pooled, refit, measure_sensitivity):
         monkeypatch.setattr(module, "MOST_FEATURES", NARROW)
 
 
@@ -76,10 +77,10 @@ def mixed(name: str) -> ModelProto:
     proto = model(*CASES[name])
     tensors = {t.name: t for t in proto.graph.initializer}
     mixing = np.random.default_rng(5).standard_normal((4, 4)).astype(np.float32)
-    for maker in {"w", "b"} & set(tensors):
-        value = numpy_helper.to_array(tensors[maker]).copy()
+    for producer in {"w", "b"} & set(tensors):
+        value = numpy_helper.to_array(tensors[producer]).copy()
         value[4:] = np.einsum("ij,j...->i...", mixing, value[:4])
-        tensors[maker].raw_data = value.tobytes()
+        tensors[producer].raw_data = value.tobytes()
     return proto
 
 
@@ -93,10 +94,10 @@ def refitted(
 ) -> tuple[float, float, tuple[Refitted, ...]]:
     """Errors of the plain and of the refitted model on other inputs, and what was refitted."""
     loaded = load(proto)
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     merges = {analysis.groups[0].name: merge}
     plain, folded = (emit(loaded, edits(loaded, analysis, merges)) for _ in range(2))
-    done = refit_readers(loaded, analysis, merges, folded, feeds(0), level=level, ridge=ridge)
+    done = reconstruct(loaded, analysis, merges, folded, feeds(0), level=level, ridge=ridge)
 
     def run(one: ModelProto) -> Array:
         session = Session(one.SerializeToString())
@@ -132,7 +133,7 @@ def test_only_a_map_between_channels_is_fitted() -> None:
     assert full.after < narrow.after < narrow.before
 
 
-def test_statistics_leave_wide_readers_alone() -> None:
+def test_statistics_leave_wide_consumers_alone() -> None:
     plain, after, done = refitted(mixed("Conv"), pruning(np.arange(4), 8), Recovery.STATISTICS)
     assert plain == after
     assert [one.fit for one in done] == [Fit.NONE]
@@ -141,20 +142,25 @@ def test_statistics_leave_wide_readers_alone() -> None:
 def test_no_channels_to_pool() -> None:
     proto = model("(float[N,48] x) => (float y) { h = MatMul (x, w) y = MatMul (h, v) }", {"w": (48, 64), "v": (64, 5)})
     loaded = load(proto)
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     merges = {analysis.groups[0].name: pruning(np.arange(50), 64)}
     folded = emit(loaded, edits(loaded, analysis, merges))
     before = folded.SerializeToString()
-    done = refit_readers(loaded, analysis, merges, folded, feeds(0, (8, 48)))
+    done = reconstruct(loaded, analysis, merges, folded, feeds(0, (8, 48)))
     assert [(one.output, one.fit) for one in done] == [("y", Fit.NONE)]
     assert np.isnan(done[0].after)
     assert folded.SerializeToString() == before
-    assert survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0, (8, 48))).eliminations == {}
+    assert (
+        measure_sensitivity.measure_sensitivity(
+            loaded, analysis, [analysis.groups[0].name], feeds(0, (8, 48))
+        ).eliminations
+        == {}
+    )
 
 
-@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("ridge", [0.0, 0.1, 1e9])
-def test_remap_is_the_minimum(ridge: float, centred: bool) -> None:
+def test_remap_is_the_minimum(ridge: float, centered: bool) -> None:
     """Against least squares on the rows themselves."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6)) + 0.5
@@ -162,8 +168,8 @@ def test_remap_is_the_minimum(ridge: float, centred: bool) -> None:
     sums = pooled.channel_moments(10)
     pooled.add_rows(sums, np.concatenate([z, x.astype(np.float32)], axis=1), 1.0, rng)
     wanted, old = rng.standard_normal((7, 6)), rng.standard_normal((7, 4))
-    solved, before, after = remap(sums, old, wanted, ridge, centred)
-    if centred:
+    solved, before, after = remap(sums, old, wanted, ridge, centered)
+    if centered:
         x, z = x - x.mean(axis=0), z - z.mean(axis=0)
     target = x @ wanted.T
     pull = np.sqrt(ridge * np.mean(z * z) * len(z)) * np.eye(4)
@@ -183,7 +189,7 @@ def test_remap_is_grails_map_without_a_ridge() -> None:
     g, r, wanted = x.T.astype(np.float64) @ x, np.eye(6)[keep], rng.standard_normal((5, 6))
     grail = wanted @ g @ r.T @ np.linalg.inv(r @ g @ r.T)
     for old in (wanted[:, keep], rng.standard_normal((5, 3))):
-        np.testing.assert_allclose(remap(sums, old, wanted, 0.0, centred=False)[0], grail, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(remap(sums, old, wanted, 0.0, centered=False)[0], grail, rtol=1e-4, atol=1e-4)
 
 
 def conv(**attributes: Any) -> Linear:
@@ -199,7 +205,7 @@ def gemm(inputs: int) -> Linear:
 
 
 def place(positions: Array) -> Place:
-    return Place("w", 1, 1, Role.READS, positions)
+    return Place("w", 1, 1, Role.CONSUMES, positions)
 
 
 def test_pools() -> None:
@@ -232,14 +238,16 @@ def test_pooled_product_is_the_product(last: bool) -> None:
 def test_the_survey_sees_channels(case: str) -> None:
     """Half of the channels cost nothing, the others do."""
     loaded = load(mixed(case))
-    analysis = analyse(loaded)
-    (found,) = survey.survey(loaded, analysis, [analysis.groups[0].name], feeds(0), ridge=1e-7).eliminations.values()
+    analysis = analyze(loaded)
+    (found,) = measure_sensitivity.measure_sensitivity(
+        loaded, analysis, [analysis.groups[0].name], feeds(0), ridge=1e-7
+    ).eliminations.values()
     assert found.errors[4] < 1e-4 < 1e-2 < found.errors[5]
 
 
 @pytest.mark.parametrize(("limit", "says"), [(60, "channel-level maps"), (30, "merged and not refitted")])
 def test_the_report_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, says: str) -> None:
-    for module in (pooled, refit, survey):
+    for module in (pooled, refit, measure_sensitivity):
         monkeypatch.setattr(module, "MOST_FEATURES", limit)
     proto = net()
     result = onnxfold.fold(
@@ -249,13 +257,13 @@ def test_the_report_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert result.report.check is not None
     notes = [n for n in result.report.check.notes if "too wide" in n]
     assert len(notes) == 1 and says in notes[0]
-    assert notes[0].startswith(f"1 reader of over {limit} inputs") and "'c'" in notes[0]
+    assert notes[0].startswith(f"1 consumer of over {limit} inputs") and "'c'" in notes[0]
 
 
 def test_notes() -> None:
     assert wide_notes({"a": Fit.FULL}) == ()
     fits = {"a": Fit.CHANNELS, "b": Fit.FULL, "c": Fit.NONE, "d": Fit.CHANNELS}
     first, second = wide_notes(fits)
-    assert first.startswith("2 readers of over") and "('a', 'd')" in first
-    assert second.startswith("1 reader of over") and "not refitted" in second and "('c')" in second
+    assert first.startswith("2 consumers of over") and "('a', 'd')" in first
+    assert second.startswith("1 consumer of over") and "not refitted" in second and "('c')" in second
     assert ", ...)" in wide_notes({str(i): Fit.NONE for i in range(9)})[0]

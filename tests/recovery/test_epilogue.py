@@ -10,7 +10,7 @@ from helpers import constant, model
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onnxfold.model.linear import linear
-from onnxfold.recovery.epilogue import Followers, Tail, reader_of
+from onnxfold.recovery.epilogue import Epilogue, Epilogues, reader_of
 from onnxfold.runtime.session import Session
 
 TAIL_ATOL = 2e-6  # float32 outputs of size 1. Measured under 1e-6
@@ -19,16 +19,16 @@ BN = "BatchNormalization"
 NORM = {"scale1": (4,), "bias1": (4,), "mean1": (4,), "var1": (4,)}
 
 
-def tail_of(proto: ModelProto, output: str) -> Tail:
+def tail_of(proto: ModelProto, output: str) -> Epilogue:
     arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    maker: NodeProto = next(n for n in proto.graph.node if output in n.output)
-    node = linear(maker, arrays[maker.input[1]].shape)
+    producer: NodeProto = next(n for n in proto.graph.node if output in n.output)
+    node = linear(producer, arrays[producer.input[1]].shape)
     assert node is not None
-    return Followers(proto.graph, reader_of(arrays)).tail(node)
+    return Epilogues(proto.graph, reader_of(arrays)).epilogue(node)
 
 
-def facts(tail: Tail) -> tuple[str, str, str, str]:
-    return tail.mean, tail.added, tail.join, tail.other
+def facts(epilogue: Epilogue) -> tuple[str, str, str, str]:
+    return epilogue.mean, epilogue.added, epilogue.join, epilogue.other
 
 
 # text, weights, the output looked at, (mean, added, join, other), the tensor that scale * output + shift is
@@ -65,7 +65,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str,
         "(float[N,5,3] x) => (float y) { h = MatMul (x, w) s = Add (b, h) y = Relu (s) }",
         {"w": (3, 4), "b": (1, 1, 4)}, "h", ("", "b", "", ""), "s",
     ),
-    "bias after a convolution, normalised": (
+    "bias after a convolution, normalized": (
         f"""(float[N,3,6,6] x) => (float y) {{
             h = Conv (x, w) s = Add (h, b) n = {BN} (s, scale1, bias1, mean1, var1) y = Relu (n) }}""",
         {"w": (4, 3, 3, 3), "b": (4, 1, 1), **NORM}, "h", ("mean1", "b", "", ""), "n",
@@ -94,7 +94,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str,
         "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) s = Sum (x, h) y = Relu (s) }",
         {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "s", "x"), "h",
     ),
-    "join of two branches, normalised": (
+    "join of two branches, normalized": (
         f"""(float[N,3,6,6] x) => (float y) {{
             h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) g = Conv (x, v) s = Add (n, g) y = Relu (s) }}""",
         {"w": (4, 3, 3, 3), "v": (4, 3, 3, 3), **NORM}, "h", ("mean1", "", "s", "g"), "n",
@@ -115,7 +115,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str,
         "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) r = Relu (x) s = Sum (h, x, r) y = Relu (s) }",
         {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
     ),
-    "two readers": (
+    "two consumers": (
         "(float[N,4,6,6] x) => (float y) { h = Conv (x, w, b) s = Add (h, x) r = Relu (h) y = Mul (s, r) }",
         {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
     ),
@@ -123,7 +123,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str,
         "(float[N,4,6,6] x) => (float h, float y) { h = Conv (x, w, b) y = Add (h, x) }",
         {"w": (4, 4, 1, 1), "b": (4,)}, "h", ("", "", "", ""), "h",
     ),
-    "an output behind the normalisation": (
+    "an output behind the normalization": (
         f"""(float[N,4,6,6] x) => (float n, float y) {{
             h = Conv (x, w) n = {BN} (h, scale1, bias1, mean1, var1) y = Add (n, x) }}""",
         {"w": (4, 4, 1, 1), **NORM}, "h", ("mean1", "", "", ""), "n",
@@ -139,9 +139,9 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], str, tuple[str, str,
 def test_tails(case: str) -> None:
     text, weights, output, wanted, seen = CASES[case]
     proto = model(text, weights)
-    tail = tail_of(proto, output)
-    assert facts(tail) == wanted
-    names = list(dict.fromkeys([output, seen, *([tail.join] if tail.join else [])]))
+    epilogue = tail_of(proto, output)
+    assert facts(epilogue) == wanted
+    names = list(dict.fromkeys([output, seen, *([epilogue.join] if epilogue.join else [])]))
     del proto.graph.output[:]
     for name in names:
         proto.graph.output.add(name=name)
@@ -154,12 +154,12 @@ def test_tails(case: str) -> None:
     found = dict(zip(names, session.run(feeds), strict=True))
     shape = [1] * found[output].ndim
     shape[1 if any(n.op_type == "Conv" for n in proto.graph.node) else -1] = -1
-    after = tail.scale.reshape(shape) * found[output] + tail.shift.reshape(shape)
+    after = epilogue.scale.reshape(shape) * found[output] + epilogue.shift.reshape(shape)
     np.testing.assert_allclose(after, found[seen], atol=TAIL_ATOL)
 
 
 def test_a_body_reads_too() -> None:
-    """Who captures a tensor, or a constant, is a reader like any other."""
+    """Who captures a tensor, or a constant, is a consumer like any other."""
     text = """(float[N,4] x, bool q) => (float y) {
         h = MatMul (x, w) s = Add (h, b) t = Add (s, x)
         i = If (q) < then_branch = one () => (float[N,4] o) { o = Relu (CAPTURED) },
@@ -180,18 +180,18 @@ KINDS = {"SkipLayerNormalization": "gamma, beta", "SkipSimplifiedLayerNormalizat
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", ["h, x", "x, h"])
 @pytest.mark.parametrize("bias", ["", "b"])
-def test_sums_inside_a_normalisation(kind: str, order: str, bias: str) -> None:
+def test_sums_inside_a_normalization(kind: str, order: str, bias: str) -> None:
     inputs = ", ".join(filter(None, (order, KINDS[kind], bias)))
     text = SUMS.replace("KIND", kind).replace("INPUTS", inputs)
     weights = {"w": (4, 4), "gamma": (4,), "beta": (4,), "b": (4,)}
     used = {name: shape for name, shape in weights.items() if name in ("w", *inputs.split(", "))}
     proto = model(text, used)
-    tail = tail_of(proto, "h")
-    assert facts(tail) == ("", bias, "s", "x")
+    epilogue = tail_of(proto, "h")
+    assert facts(epilogue) == ("", bias, "s", "x")
     proto.graph.output.extend([helper.make_empty_tensor_value_info(name) for name in ("h", "s")])
     x = np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)
     _, h, s = Session(proto.SerializeToString()).run({"x": x})
-    np.testing.assert_allclose(tail.scale * h + tail.shift + x, s, atol=TAIL_ATOL)
+    np.testing.assert_allclose(epilogue.scale * h + epilogue.shift + x, s, atol=TAIL_ATOL)
     assert facts(tail_of(model(text.replace(", m, v, s =", " ="), used), "h")) == ("", bias, "", "x"), "no name"
     assert facts(tail_of(model(text.replace("(float y)", "(float y, float h)"), used), "h")) == ("", "", "", "")
 
@@ -201,9 +201,9 @@ def test_biases_inside_an_activation(kind: str) -> None:
     text = f"(float[N,5,3] x) => (float y) {{ h = MatMul (x, w) y = com.microsoft.{kind} (h, b) }}"
     weights = {"w": (3, 4), "b": (4,)}
     proto = model(text, weights)
-    tail = tail_of(proto, "h")
-    assert facts(tail) == ("", "b", "", "")
-    assert np.array_equal(tail.shift, constant(proto, "b"))
+    epilogue = tail_of(proto, "h")
+    assert facts(epilogue) == ("", "b", "", "")
+    assert np.array_equal(epilogue.shift, constant(proto, "b"))
     assert facts(tail_of(model(text.replace("(h, b)", "(h)"), weights), "h")) == ("", "", "", "")
 
 
@@ -215,10 +215,10 @@ def test_sums_behind_a_reshape() -> None:
 
 
 def test_users() -> None:
-    proto = model(CASES["two readers"][0], CASES["two readers"][1])
-    followers = Followers(proto.graph, reader_of({"w": constant(proto, "w")}))
-    assert [n.op_type for n in followers.users("h")] == ["Add", "Relu"]
-    assert followers.users("nothing") == []
+    proto = model(CASES["two consumers"][0], CASES["two consumers"][1])
+    epilogues = Epilogues(proto.graph, reader_of({"w": constant(proto, "w")}))
+    assert [n.op_type for n in epilogues.users("h")] == ["Add", "Relu"]
+    assert epilogues.users("nothing") == []
     assert linear(helper.make_node("Relu", ["h"], ["r"]), None) is None
 
 

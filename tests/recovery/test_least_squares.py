@@ -1,4 +1,4 @@
-"""Refitting and rescaling one reader against numpy on the rows themselves."""
+"""Refitting and rescaling one consumer against numpy on the rows themselves."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ CASES = {
 
 
 def batch(shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """x and y off centre, as activations are."""
+    """x and y off center, as activations are."""
     rng = np.random.default_rng(seed)
     x, y = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     return x + np.float32(0.5), y - np.float32(0.3)
@@ -72,7 +72,7 @@ def assert_moments(sums: Moments, x: NDArray[Any], y: NDArray[Any]) -> None:
         close(raw_x, a.T @ a / n)
         close(raw_yx, b.T @ a / n)
         close(sums.energies(g), b.var(axis=0))
-        close(sums.energies(g, centred=False), (b * b).mean(axis=0))
+        close(sums.energies(g, centered=False), (b * b).mean(axis=0))
 
 
 @pytest.mark.parametrize("case", CASES)

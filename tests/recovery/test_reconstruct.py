@@ -1,4 +1,4 @@
-"""Readers refitted: where the channels that went were redundant, the folded model gives the original's outputs."""
+"""Consumers refitted: where the channels that went were redundant, the folded model gives the original's outputs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from tiny import write_external
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.result import Analysis
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.folding.merge import Merge, folding, pruning
 from onnxfold.model.model import Model, load
 from onnxfold.model.save import inline
 from onnxfold.options.choices import Recovery
-from onnxfold.recovery.epilogue import Followers, Tail
-from onnxfold.recovery.reconstruct import Refitted, refit_readers
+from onnxfold.recovery.epilogue import Epilogue, Epilogues
+from onnxfold.recovery.reconstruct import Refitted, reconstruct
 from onnxfold.runtime.session import Session
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
@@ -189,7 +189,7 @@ CASES = {
         {"w": (8, 3, 3, 3), "b": (8,), "v": (6, 8, 3, 3), "c": (6,), "t": (8, 6, 1, 1), "e": (8,), "u": (5, 8, 1, 1)},
         ("w", "b", "v", "c", "t", "e"), refits=3,
     ),
-    "two readers": Case(
+    "two consumers": Case(
         """(float[N,3,6,6] x) => (float y) {
             h = Conv (x, w, b) r = Relu (h) g = Conv (r, v, c) i = Conv <strides=[1,1]> (r, u) y = Mul (g, i) }""",
         {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 3, 3), "c": (5,), "u": (5, 8, 3, 3)}, ("w", "b"), refits=2,
@@ -219,7 +219,7 @@ def outputs(proto: ModelProto, feeds: Sequence[Mapping[str, Array]]) -> Array:
 
 
 @dataclass
-class Outcome:
+class MergeOutcome:
     """The errors of the plain folded model and of the refitted one, on inputs that were not fitted on."""
 
     plain: float
@@ -236,24 +236,24 @@ def halves(analysis: Analysis) -> dict[str, Merge]:
 
 def refitted(
     source: ModelProto | Path, merges: Mapping[str, Merge] | None = None, ridge: float = NO_RIDGE, **options: Any
-) -> Outcome:
+) -> MergeOutcome:
     loaded: Model = load(source)
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     assert analysis.groups
     merges = merges or halves(analysis)
     whole, plain = inline(loaded.proto, loaded.folder), emit(loaded, edits(loaded, analysis, merges))
     folded = ModelProto()
     folded.CopyFrom(plain)
     feeds, others = feeds_for(whole, 0), feeds_for(whole, 1)
-    done = refit_readers(loaded, analysis, merges, folded, feeds, ridge=ridge, **options)
+    done = reconstruct(loaded, analysis, merges, folded, feeds, ridge=ridge, **options)
     expected = outputs(whole, others)
     plain, inlined = inline(plain, loaded.folder), inline(folded, loaded.folder)
     onnx.checker.check_model(inlined, full_check=True)
     errors = [relative_l2(expected, outputs(proto, others)) for proto in (plain, inlined)]
-    return Outcome(*errors, inlined, plain, done)
+    return MergeOutcome(*errors, inlined, plain, done)
 
 
-def reproduces(found: Outcome, rtol: float = REFIT_RTOL) -> None:
+def reproduces(found: MergeOutcome, rtol: float = REFIT_RTOL) -> None:
     assert found.plain > CONTROL, "the control shows nothing"
     assert found.refitted < rtol
 
@@ -301,7 +301,7 @@ def test_linear_combinations() -> None:
     weights[4:] = np.einsum("ij,jabc->iabc", mixing, weights[:4])
     tensors["w"].raw_data = weights.tobytes()
     reproduces(refitted(proto))
-    (group,) = analyse(load(proto)).groups
+    (group,) = analyze(load(proto)).groups
     merges = {group.name: folding(np.array([0, 1, 2, 3, 0, 1, 2, 3]))}
     reproduces(refitted(proto, merges))
 
@@ -347,7 +347,7 @@ def test_the_bias_goes_where_there_is_one(case: str) -> None:
 def test_merged_groups(case: str) -> None:
     """Twins merged by chance with others: refitting makes good what can be."""
     proto = CASES[case].model()
-    analysis, rng = analyse(load(proto)), np.random.default_rng(0)
+    analysis, rng = analyze(load(proto)), np.random.default_rng(0)
     merges = {g.name: folding(random_labels(g, rng, 0.6)) for g in analysis.groups}
     found = refitted(proto, merges)
     assert found.plain > CONTROL
@@ -369,9 +369,9 @@ def test_an_identity_gives_way_to_a_constant_of_its_own() -> None:
 
 
 def test_several_merges_of_one_stream() -> None:
-    """The reader's own outputs are merged too: it aims at the means of what they were."""
+    """The consumer's own outputs are merged too: it aims at the means of what they were."""
     proto = CASES["a chain"].model()
-    analysis = analyse(load(proto))
+    analysis = analyze(load(proto))
     first, second = analysis.groups
     merges = {
         first.name: pruning(np.arange(4), 8),
@@ -389,7 +389,7 @@ JOIN_WEIGHTS = {"wu": (8, 4, 1, 1), "wv": (8, 4, 1, 1), "wa": (6, 8, 1, 1), "wb"
 
 def join_merges(proto: ModelProto) -> dict[str, Merge]:
     """The first branch left with 2 channels, far too few; the second with 6, more than it needs."""
-    first, second = analyse(load(proto)).groups
+    first, second = analyze(load(proto)).groups
     return {first.name: pruning(np.arange(2), 8), second.name: pruning(np.arange(6), 8)}
 
 
@@ -398,22 +398,22 @@ def test_one_branch_makes_up_for_the_other(monkeypatch: pytest.MonkeyPatch) -> N
     found = refitted(proto, join_merges(proto))
     reproduces(found)
     assert found.done[0].after > 0.05
-    inner = Followers.tail
+    inner = Epilogues.epilogue
 
-    def alone(self: Followers, of: Any) -> Tail:
+    def alone(self: Epilogues, of: Any) -> Epilogue:
         return replace(inner(self, of), join="", other="")
 
-    monkeypatch.setattr(Followers, "tail", alone)
+    monkeypatch.setattr(Epilogues, "epilogue", alone)
     assert refitted(proto, join_merges(proto)).refitted > CONTROL
 
 
-def test_a_join_behind_a_normalisation() -> None:
+def test_a_join_behind_a_normalization() -> None:
     text = JOIN.replace("y = Add (a, b)", f"n = {BN} (b, scale1, bias1, mean1, var1) y = Add (n, a)")
     proto = model(text, {**JOIN_WEIGHTS, **norm(1, 6)})
     reproduces(refitted(proto, join_merges(proto)))
 
 
-def test_faint_channels_of_a_normalisation_aim_at_nothing_wild() -> None:
+def test_faint_channels_of_a_normalization_aim_at_nothing_wild() -> None:
     text = JOIN.replace("y = Add (a, b)", f"n = {BN} (b, scale1, bias1, mean1, var1) y = Add (n, a)")
     proto = model(text, {**JOIN_WEIGHTS, **norm(1, 6)})
     tensor = next(t for t in proto.graph.initializer if t.name == "scale1")
@@ -430,7 +430,7 @@ def test_a_join_that_broadcasts() -> None:
         u = Conv (x, wu) a = Conv (u, wa) p = GlobalAveragePool (x) v = Conv (p, wv) b = Conv (v, wb)
         y = Add (a, b) }"""
     proto = model(text, JOIN_WEIGHTS)
-    first, second = analyse(load(proto)).groups
+    first, second = analyze(load(proto)).groups
     merges = {first.name: pruning(np.arange(4), 8), second.name: pruning(np.arange(4), 8)}
     reproduces(refitted(proto, merges))
 
@@ -466,7 +466,7 @@ SHARED = {
 def test_what_others_see_is_left_alone(case: str) -> None:
     proto = model(*SHARED[case])
     loaded = load(proto)
-    analysis = analyse(loaded)
+    analysis = analyze(loaded)
     assert analysis.groups
     merges = halves(analysis)
     folded = emit(loaded, edits(loaded, analysis, merges))
@@ -475,11 +475,11 @@ def test_what_others_see_is_left_alone(case: str) -> None:
         {**feed, **({"q": np.array(True)} if "bool q" in SHARED[case][0] else {})}
         for feed in feeds_for(model("(float[N,6] x, float[N,5] z) => (float y) { y = Neg (x) }"), 0)
     ]
-    assert refit_readers(loaded, analysis, merges, folded, feeds) == ()
+    assert reconstruct(loaded, analysis, merges, folded, feeds) == ()
     assert folded.SerializeToString(deterministic=True) == plain
 
 
-def test_readers_behind_a_body_are_refitted() -> None:
+def test_consumers_behind_a_body_are_refitted() -> None:
     """What a body captures changed, so what it gives changed too."""
     text = """(float[N,6] x) => (float y) {
         h = MatMul (x, m) r = Relu (h) g = MatMul (r, v) s = ReduceSum <keepdims=0> (x) q = Greater (s, zero)
@@ -491,7 +491,7 @@ def test_readers_behind_a_body_are_refitted() -> None:
     assert [one.output for one in found.done] == ["g", "y"]
 
 
-def test_what_constants_make_is_no_reader() -> None:
+def test_what_constants_make_is_no_consumer() -> None:
     """A network on constants (relative positions) makes a constant: nothing is measured there, and nothing fails."""
     text = """(float[N,6] x) => (float y) {
         k = MatMul (places, m) r = Relu (k) t = MatMul (r, v) h = MatMul (x, n) s = Relu (h) g = MatMul (s, u)
@@ -502,7 +502,7 @@ def test_what_constants_make_is_no_reader() -> None:
 
 
 def test_only_some() -> None:
-    proto = CASES["two readers"].model()
+    proto = CASES["two consumers"].model()
     found = refitted(proto, only=frozenset(["i"]))
     assert [one.output for one in found.done] == ["i"]
     np.testing.assert_array_equal(constant(found.proto, "v"), constant(found.before, "v"))
@@ -511,7 +511,7 @@ def test_only_some() -> None:
 
 def test_what_did_not_change_is_left_alone() -> None:
     proto = CASES["a chain"].model()
-    _, second = analyse(load(proto)).groups
+    _, second = analyze(load(proto)).groups
     found = refitted(proto, {second.name: pruning(np.arange(3), 6)})
     reproduces(found)
     assert [one.output for one in found.done] == ["y"]
@@ -544,7 +544,7 @@ def test_errors_are_those_of_the_outputs() -> None:
 
 @pytest.mark.parametrize("case", ["convolutions", "MatMul and Add", "batch norm", "a chain"])
 def test_statistics(case: str) -> None:
-    """Means and variances of every reader are the original's, on the samples."""
+    """Means and variances of every consumer are the original's, on the samples."""
     proto = CASES[case].model()
     found = refitted(proto, level=Recovery.STATISTICS)
     assert len(found.done) == CASES[case].refits
@@ -554,7 +554,7 @@ def test_statistics(case: str) -> None:
     axes = (0, 2, 3) if case in ("convolutions", "batch norm") else tuple(range({"a chain": 1}.get(case, 2)))
 
     def moments(version: ModelProto) -> tuple[Array, Array]:
-        """Of the reader's output with what is added behind it: biases may lie there."""
+        """Of the consumer's output with what is added behind it: biases may lie there."""
         seen = {"MatMul and Add": 0, "batch norm": 0}.get(case, -1)
         session = Session(version.SerializeToString())
         y = np.concatenate([session.run(f)[seen] for f in feeds_for(proto, 0)]).astype(np.float64)

@@ -22,7 +22,7 @@ from onnxfold import FoldReport, compare, fuse, inspect, sweep
 from onnxfold.analysis.costs import Size
 from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
-from onnxfold.evaluation.latency import Gauge
+from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.verdict import Check, ProviderCheck
 from onnxfold.report.fold_report import GroupReport, save
@@ -57,7 +57,7 @@ def reports() -> list[FoldReport]:
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images, quantize=True).report)
     made.append(fold(cached(), ratio=0.5, round_to=1, effort="fast", latency=False, fold_heads=True).report)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gauge, "latency", lambda *_: 0.5)
+        patch.setattr(Profiler, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)
     made.append(fuse(permuted_copy(), effort="fast", latency=False).report)
     made.append(fuse(permuted_copy(), how=None, drop_blocks=1, effort="fast", latency=False).report)

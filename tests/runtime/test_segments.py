@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 from tiny import write_external
 
-from onnxfold.runtime.segments import Walk
+from onnxfold.runtime.segments import SegmentRunner
 from onnxfold.runtime.session import Session
 
-SEGMENT_RTOL = 1e-6  # the same kernels; onnxruntime fuses other neighbours in other segments. Measured under 1e-7
+SEGMENT_RTOL = 1e-6  # the same kernels; onnxruntime fuses other neighbors in other segments. Measured under 1e-7
 
 Array = NDArray[Any]
 
@@ -60,7 +60,7 @@ def assert_walked(
 ) -> None:
     """A walk with these stops gives, for every tensor that no constants alone make, what one run gives."""
     feeds = feeds_for(proto, batches)
-    walk = Walk(proto, feeds, folder)
+    walk = SegmentRunner(proto, feeds, folder)
     seen: list[dict[str, Array]] = [{} for _ in feeds]
     names = made(proto)
     for start, stop in itertools.pairwise((0, *stops, len(proto.graph.node))):
@@ -84,7 +84,7 @@ def test_any_stops(stops: tuple[int, ...]) -> None:
 
 def test_every_tensor_is_seen() -> None:
     proto = model(CHAIN, CHAIN_WEIGHTS)
-    walk = Walk(proto, feeds_for(proto, (2,)))
+    walk = SegmentRunner(proto, feeds_for(proto, (2,)))
     found = [walk.advance(stop, made(proto))[0] for stop in range(1, 9)]
     assert set().union(*found) == set(made(proto))
 
@@ -92,7 +92,7 @@ def test_every_tensor_is_seen() -> None:
 def test_what_is_alive_is_handed_back_and_what_is_not_is_dropped() -> None:
     proto = model(CHAIN, CHAIN_WEIGHTS)
     (feeds,) = feeds_for(proto, (2,))
-    walk = Walk(proto, [feeds])
+    walk = SegmentRunner(proto, [feeds])
     assert set(walk.advance(0, ["x", "a"])[0]) == {"x"}
     assert set(walk.advance(1, ["x", "a"])[0]) == {"x", "a"}  # x is still there when asked for, but gone afterwards
     assert set(walk.advance(3, ["x", "a", "r", "c"])[0]) == {"a", "r", "c"}
@@ -104,14 +104,14 @@ def test_what_is_alive_is_handed_back_and_what_is_not_is_dropped() -> None:
 def test_nothing_is_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     proto = model(CHAIN, CHAIN_WEIGHTS)
     ran = list[str]()
-    inner = Walk._session
+    inner = SegmentRunner._session
 
-    def counted(self: Walk, start: int, stop: int, after: Sequence[str]) -> Session:
+    def counted(self: SegmentRunner, start: int, stop: int, after: Sequence[str]) -> Session:
         ran.extend(self.proto.graph.node[i].output[0] for i in range(start, stop))
         return inner(self, start, stop, after)
 
-    monkeypatch.setattr(Walk, "_session", counted)
-    walk = Walk(proto, feeds_for(proto, (1,)))
+    monkeypatch.setattr(SegmentRunner, "_session", counted)
+    walk = SegmentRunner(proto, feeds_for(proto, (1,)))
     for stop in (2, 2, 5, 4, 8):
         walk.advance(stop, ["y"])
     assert ran == made(proto)
@@ -132,7 +132,7 @@ def test_random_nodes_are_run_once() -> None:
         y = Sub (a, m) }"""
     proto = model(text)
     (feeds,) = feeds_for(proto, (2,))
-    walk = Walk(proto, [feeds])
+    walk = SegmentRunner(proto, [feeds])
     walk.advance(4)
     np.testing.assert_allclose(walk.advance(5, ["y"])[0]["y"], feeds["x"], atol=1e-6)  # the noise was the same
 
@@ -157,7 +157,7 @@ def test_several_inputs() -> None:
     proto = model(text, {"w": (4, 4), "v": (4, 4)})
     assert_walked(proto, (1, 2, 3, 4))
     feeds = [{**feed, "unknown": np.zeros(3)} for feed in feeds_for(proto, (2,))]
-    assert set(Walk(proto, feeds).advance(0, ["x", "z", "late", "unknown"])[0]) == {"x", "z", "late"}
+    assert set(SegmentRunner(proto, feeds).advance(0, ["x", "z", "late", "unknown"])[0]) == {"x", "z", "late"}
 
 
 def test_several_outputs_and_unused_ones() -> None:
@@ -188,7 +188,7 @@ def test_weights_changed_ahead_take_effect() -> None:
     proto = model(CHAIN, CHAIN_WEIGHTS)
     feeds = feeds_for(proto, (2,))
     before = exposed(proto, ["y"], feeds)[0]["y"]
-    walk = Walk(proto, feeds)
+    walk = SegmentRunner(proto, feeds)
     walk.advance(2)
     tensor = next(t for t in proto.graph.initializer if t.name == "v")
     tensor.raw_data = (2 * numpy_helper.to_array(tensor)).tobytes()
@@ -200,7 +200,7 @@ def test_weights_changed_ahead_take_effect() -> None:
 def test_weights_added_ahead_take_effect() -> None:
     proto = model(CHAIN, CHAIN_WEIGHTS)
     feeds = feeds_for(proto, (2,))
-    walk = Walk(proto, feeds)
+    walk = SegmentRunner(proto, feeds)
     walk.advance(2)
     proto.graph.initializer.append(numpy_helper.from_array(np.arange(4, dtype=np.float32), "new"))
     proto.graph.node[2].input.append("new")
@@ -214,7 +214,7 @@ def test_half_precision_passes_from_segment_to_segment() -> None:
     proto = model(text)
     proto.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float16)[::-1], "w"))
     x = np.arange(8).reshape(2, 4).astype(np.float16)
-    walk = Walk(proto, [{"x": x}])
+    walk = SegmentRunner(proto, [{"x": x}])
     walk.advance(1)
     found = walk.advance(3, ["y"])[0]["y"]
     assert found.dtype == np.float16

@@ -11,16 +11,16 @@ from helpers import model as make_model
 from onnx import ModelProto
 from tiny import MODELS, TEXT, net
 
-from onnxfold.analysis.analyze import analyse
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.analysis.analyze import analyze
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.folding.merge import Merge, pruning
 from onnxfold.model.model import load
-from onnxfold.planning.merger import Compressor
-from onnxfold.recovery.readers import touched
-from onnxfold.recovery.reconstruct import refit_readers
-from onnxfold.runtime.segments import Walk
+from onnxfold.planning.merger import Merger
+from onnxfold.recovery.consumers import touched
+from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.runtime.segments import SegmentRunner
 from onnxfold.runtime.session import Feeds, Session
-from onnxfold.runtime.shared_prefix import Prefix
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -36,19 +36,19 @@ def feeds(name: str) -> list[Feeds]:
 @pytest.mark.parametrize("name", NETS)
 def test_what_begins_late_ends_the_same(name: str) -> None:
     model, data = load(MODELS / f"{name}.onnx"), feeds(name)
-    work = Compressor(model, analyse(model))
-    prefix, trial = Prefix(model, data), Trial(model, lambda _: data)
+    work = Merger(model, analyze(model))
+    prefix, evaluator = SharedPrefix(model, data), Evaluator(model, lambda _: data)
     for group in [*work.analysis.groups, work.analysis.groups[0]]:  # at last backwards
         merges = {group.name: work.merge(group.name, group.size // 2)}
         changed, results = touched(work.analysis, merges), list[ModelProto]()
         for given in (None, prefix):
             proto = work.emit(merges)
-            refit_readers(model, work.analysis, merges, proto, data, prefix=given)
+            reconstruct(model, work.analysis, merges, proto, data, prefix=given)
             results.append(proto)
         for a, b in zip(results[0].graph.initializer, results[1].graph.initializer, strict=True):
             one, other = (np.frombuffer(t.raw_data, np.uint8) for t in (a, b))
             assert a.name == b.name and np.array_equal(one, other)
-        whole, late = trial.error(results[0]), trial.error(results[1], changed)
+        whole, late = evaluator.error(results[0]), evaluator.error(results[1], changed)
         assert 0 < whole == pytest.approx(late, rel=1e-4)
 
 
@@ -56,14 +56,14 @@ def test_nothing_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three versions that differ from the second convolution on: the first is run once."""
     model = load(net())
     data = [{"x": np.zeros((2, 3, 8, 8), np.float32)}]
-    ran, original = list[tuple[int, int]](), Walk._session
+    ran, original = list[tuple[int, int]](), SegmentRunner._session
 
-    def watch(self: Walk, start: int, stop: int, after: Any) -> Any:
+    def watch(self: SegmentRunner, start: int, stop: int, after: Any) -> Any:
         ran.append((start, stop))
         return original(self, start, stop, after)
 
-    monkeypatch.setattr(Walk, "_session", watch)
-    prefix = Prefix(model, data)
+    monkeypatch.setattr(SegmentRunner, "_session", watch)
+    prefix = SharedPrefix(model, data)
     for _ in range(3):
         before, now = prefix.begin(model.proto, {"w2"})
         assert before.position == now.position == 2
@@ -74,13 +74,13 @@ def test_nothing_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nodes_that_differ_are_not_skipped() -> None:
     model = load(net())
     version = net(TEXT.replace("r = Relu (a)", "r = LeakyRelu (a)"))
-    _, now = Prefix(model, [{"x": np.ones((1, 3, 8, 8), np.float32)}]).begin(version, set())
+    _, now = SharedPrefix(model, [{"x": np.ones((1, 3, 8, 8), np.float32)}]).begin(version, set())
     assert now.position == 1
 
 
 def test_a_merge_touches_weights_and_activations() -> None:
     model = load(net())
-    work = Compressor(model, analyse(model))
+    work = Merger(model, analyze(model))
     merges: dict[str, Merge] = {work.analysis.groups[0].name: work.merge(work.analysis.groups[0].name, 8)}
     assert {"w1", "b1", "a", "r", "w2"} <= touched(work.analysis, merges)
     assert not {"x", "w3", "y"} & touched(work.analysis, merges)
@@ -89,13 +89,13 @@ def test_a_merge_touches_weights_and_activations() -> None:
 def test_a_list_that_is_made_late() -> None:
     """A layer keeps other heads than the one whose list of lengths it had shared: its own list reads a length again."""
     model = load(TWO_LAYERS.model("N"))
-    analysis = analyse(model)
+    analysis = analyze(model)
     second = analysis.groups[-1]
     merges = {second.name: pruning(np.arange(2), second.size)}
     proto = emit(model, edits(model, analysis, merges))
     rng = np.random.default_rng(0)
     data = [{"x": rng.standard_normal((2, 5, 6)).astype(np.float32)} for _ in range(2)]
-    prefix = Prefix(model, data)
+    prefix = SharedPrefix(model, data)
     for _ in range(2):
         _, walk = prefix.begin(proto, touched(analysis, merges))
         assert 0 < walk.position < len(proto.graph.node)
@@ -114,10 +114,10 @@ def test_a_count_of_channels_far_ahead_of_them() -> None:
     proto = make_model(text, {"w": (6, 16), "v": (16, 4)}, lengths)
     model = load(proto)
     data = [{"x": np.random.default_rng(0).standard_normal((8, 5, 6)).astype(np.float32)}]
-    work = Compressor(model, analyse(model))
+    work = Merger(model, analyze(model))
     (group,) = work.analysis.groups
     merges = {group.name: work.merge(group.name, 8)}
     folded = work.emit(merges)
-    (done,) = refit_readers(model, work.analysis, merges, folded, data)
+    (done,) = reconstruct(model, work.analysis, merges, folded, data)
     assert done.output == "y" and done.after <= done.before
-    assert Prefix(model, data).begin(folded, touched(work.analysis, merges))[0].position == 2
+    assert SharedPrefix(model, data).begin(folded, touched(work.analysis, merges))[0].position == 2

@@ -9,7 +9,7 @@ from helpers import model
 from tiny import MODELS
 from transformer import PRESETS, Style, build
 
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import load
 from onnxfold.runtime.token_scores import by_probability, word_scores
@@ -58,5 +58,5 @@ def test_choices_go_by_distance_and_budgets_by_error() -> None:
     shifted.graph.node.extend(other.node)
     shifted.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2), "two"))
     ids = np.random.default_rng(0).integers(0, 300, (4, 6))
-    trial = Trial(load(proto), lambda _: [{"ids": ids}])
-    assert trial.distance(shifted) < 1e-5 and trial.error(shifted) > 0.1
+    evaluator = Evaluator(load(proto), lambda _: [{"ids": ids}])
+    assert evaluator.distance(shifted) < 1e-5 and evaluator.error(shifted) > 0.1

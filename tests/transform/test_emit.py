@@ -128,7 +128,7 @@ def subgraph(p: ModelProto) -> None:
 
 
 def other_attributes(p: ModelProto) -> None:
-    """Attributes that no reader of ours understands: empty lists, text that is no UTF-8."""
+    """Attributes that no consumer of ours understands: empty lists, text that is no UTF-8."""
     node = p.graph.node[1]
     node.domain, node.op_type = "", "Relu"
     add(p, helper.make_node("Constant", [], ["text"], value_string=b"\xff\xfe"))

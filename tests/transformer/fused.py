@@ -75,7 +75,7 @@ class Fused(Plain):
         y, *_, total = self.ops(kind, stream, branch, *more, at=path, outputs=4, domain=MS, epsilon=c.epsilon)
         made = self.builder.nodes[-1].output
         made[1] = made[2] = ""
-        if c.family is Family.BERT:  # the sum itself has no reader
+        if c.family is Family.BERT:  # the sum itself has no consumer
             del made[1:]
         return y, total
 

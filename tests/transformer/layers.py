@@ -106,7 +106,7 @@ class Parts:
         return self.linear(path, self.config.mlp, self.config.hidden, (True, False))
 
     def scale(self, path: str) -> Drawn:
-        """The weight of a normalisation."""
+        """The weight of a normalization."""
         return Drawn(f"{dotted(path)}.weight", (1, self.config.hidden), 0.1, 1.0)
 
     def shift(self, path: str) -> Drawn:

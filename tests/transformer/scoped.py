@@ -35,9 +35,9 @@ class Scoped(Style, ABC):
     def number(self, value: Any, at: str, dtype: Any = None) -> str:
         return self.op("Constant", at=at, value=numpy_helper.from_array(self._array(value, dtype)))
 
-    def loose(self, value: Any, reader: str) -> str:
-        """A constant that belongs to no module; it is called after the type of its reader."""
-        name = f"onnx::{reader}_{self._next()}"
+    def loose(self, value: Any, consumer: str) -> str:
+        """A constant that belongs to no module; it is called after the type of its consumer."""
+        name = f"onnx::{consumer}_{self._next()}"
         tensor = numpy_helper.from_array(self._array(value, None))
         self.builder.node("Constant", [], [name], f"Constant_{self._next()}", value=tensor)
         return name

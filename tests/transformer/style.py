@@ -58,11 +58,11 @@ class Style(ABC):
 
     @abstractmethod
     def norm(self, x: str, path: str) -> tuple[str, str]:
-        """LayerNorm or RMSNorm of the stream: (normalised, the stream from here on)."""
+        """LayerNorm or RMSNorm of the stream: (normalized, the stream from here on)."""
 
     @abstractmethod
     def add_norm(self, branch: str, stream: str, at: str, path: str, first: bool) -> tuple[str, str]:
-        """Add a branch (`first`: attention's), then normalise: (normalised, stream)."""
+        """Add a branch (`first`: attention's), then normalize: (normalized, stream)."""
 
     @abstractmethod
     def linear(self, x: str, linear: Linear) -> str:
@@ -82,7 +82,7 @@ class Style(ABC):
 
     @abstractmethod
     def end(self, x: str) -> None:
-        """The head and the outputs, from the last normalised stream."""
+        """The head and the outputs, from the last normalized stream."""
 
     def run(self) -> Builder:
         """The whole network."""

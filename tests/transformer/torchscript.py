@@ -38,11 +38,11 @@ class TorchScript(Scoped):
         if self.config.layer_norm_op:
             y = self.op("LayerNormalization", x, scale, shift, at=path, axis=-1, epsilon=self.config.epsilon)
             return y, x
-        centred = self.op("Sub", x, self.op("ReduceMean", x, at=path, axes=[-1]), at=path)
-        square = self.op("Pow", centred, self.number(2.0, path), at=path)
+        centered = self.op("Sub", x, self.op("ReduceMean", x, at=path, axes=[-1]), at=path)
+        square = self.op("Pow", centered, self.number(2.0, path), at=path)
         mean = self.op("ReduceMean", square, at=path, axes=[-1])
         spread = self.op("Add", mean, self.number(self.config.epsilon, path), at=path)
-        y = self.op("Div", centred, self.op("Sqrt", spread, at=path), at=path)
+        y = self.op("Div", centered, self.op("Sqrt", spread, at=path), at=path)
         return self.op("Add", self.op("Mul", y, scale, at=path), shift, at=path), x
 
     def add_norm(self, branch: str, stream: str, at: str, path: str, first: bool) -> tuple[str, str]:

@@ -4,10 +4,10 @@ The table is put together here, explicitly; importing a family has no effect of 
 """
 
 from . import attention, conv, index, layout, linear, norm, pointwise, pool, recurrent, reduce, reshape
-from . import quantized as quantised
+from . import quantized as quantized
 from .table import Rule, RuleTable
 
-FAMILIES = (pointwise, conv, linear, attention, recurrent, norm, pool, quantised, reduce, layout, index, reshape)
+FAMILIES = (pointwise, conv, linear, attention, recurrent, norm, pool, quantized, reduce, layout, index, reshape)
 
 
 def default_rules() -> RuleTable:

@@ -15,7 +15,7 @@ def conv(n: NodeView) -> Iterator[Fact]:
 
 
 def convolution(n: NodeView, x: TensorView, w: TensorView, bias: TensorView | None) -> Iterator[Fact]:
-    """Conv and its quantised kin. Channels are read where the weight is constant: nothing else can take their sum."""
+    """Conv and its quantized kin. Channels are read where the weight is constant: nothing else can take their sum."""
     y = n.y()
     group = n.attr("group", 1)
     channels, made = x.size(1), w.size(0)

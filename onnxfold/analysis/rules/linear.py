@@ -16,7 +16,7 @@ def gemm(n: NodeView) -> Iterator[Fact]:
 
 
 def general(n: NodeView, a: TensorView, b: TensorView, c: TensorView | None) -> Iterator[Fact]:
-    """Gemm and its quantised kin."""
+    """Gemm and its quantized kin."""
     y = n.y()
     inner_a, outer_a = (0, 1) if n.attr("transA", 0) else (1, 0)
     outer_b, inner_b = (0, 1) if n.attr("transB", 0) else (1, 0)

@@ -1,4 +1,4 @@
-"""Normalisation with one scale and shift per channel, and normalisation over neighbours."""
+"""Normalization with one scale and shift per channel, and normalization over neighbors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def batch_normalization(n: NodeView) -> Iterator[Fact]:
         yield Refuse("is in training mode")
         return
     if n.attr("spatial", 1) == 0:
-        yield Refuse("normalises every position by itself (spatial=0)")
+        yield Refuse("normalizes every position by itself (spatial=0)")
         return
     x, y = n.x(), n.y()
     channel = 1 if x.rank > 1 else 0
@@ -30,7 +30,7 @@ def batch_normalization(n: NodeView) -> Iterator[Fact]:
 
 
 def instance_normalization(n: NodeView) -> Iterator[Fact]:
-    """Every channel is normalised over its own positions: they stay, the channel passes."""
+    """Every channel is normalized over its own positions: they stay, the channel passes."""
     x, y = n.x(), n.y()
     yield Tie(x.axis(0), y.axis(0))
     for channel in (x.axis(1), n.x(1).axis(0), n.x(2).axis(0)):
@@ -38,7 +38,7 @@ def instance_normalization(n: NodeView) -> Iterator[Fact]:
 
 
 def group_normalization(n: NodeView) -> Iterator[Fact]:
-    """Channels of a block are normalised together: one twice as often changes the others, so they are kept.
+    """Channels of a block are normalized together: one twice as often changes the others, so they are kept.
 
     Blocks of one channel are InstanceNormalization.
     """
@@ -51,7 +51,7 @@ def group_normalization(n: NodeView) -> Iterator[Fact]:
 
 
 def local_response(n: NodeView) -> Iterator[Fact]:
-    """LRN divides a channel by its neighbours: channels are kept, all other axes pass."""
+    """LRN divides a channel by its neighbors: channels are kept, all other axes pass."""
     yield from others(n.x(), n.y(), 1)
 
 

@@ -1,4 +1,4 @@
-"""Operators on quantised numbers: to and from them, and those that take them with a scale and zero point beside.
+"""Operators on quantized numbers: to and from them, and those that take them with a scale and zero point beside.
 
 Scales and zero points of weights are no axes of their own here: they are stored with the weight, and written with it.
 """

@@ -54,7 +54,7 @@ def softmax_old(n: NodeView) -> Iterator[Fact]:
 
 
 def layer_norm(n: NodeView) -> Iterator[Fact]:
-    """All axes from `axis` on are normalised together; those before it pass, also to the mean and the deviation."""
+    """All axes from `axis` on are normalized together; those before it pass, also to the mean and the deviation."""
     rank = n.x().rank
     for axis in range(n.attr("axis", -1) % rank):
         for y in n.outputs:
@@ -63,7 +63,7 @@ def layer_norm(n: NodeView) -> Iterator[Fact]:
 
 
 def skip_layer_norm(n: NodeView) -> Iterator[Fact]:
-    """The sum of two inputs, normalised over the last axis: that is kept, those before it pass, also to the sum."""
+    """The sum of two inputs, normalized over the last axis: that is kept, those before it pass, also to the sum."""
     x = n.x()
     for other in (n.x(1), *n.outputs):
         if other is not None:

@@ -1,6 +1,6 @@
 """BatchNormalization taken out of a graph, its statistics kept: what the tensors it made should look like.
 
-A normalisation is affine per channel, so its input having the running mean m and variance v is the same as its output
+A normalization is affine per channel, so its input having the running mean m and variance v is the same as its output
 having the mean beta and the variance gamma^2 (epsilon counts as part of v). The loss is put on the output, and the node
 is folded into the convolution before it, or becomes a product and a sum: one pass less forward and back.
 """
@@ -26,9 +26,9 @@ Floats = NDArray[np.float64]
 def take_out(graph: GraphProto, model: Model) -> list[Layer]:
     """Replace every BatchNormalization of fixed parameters in `graph` (a copy of the model's), in place."""
     layers: list[Layer] = []
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(v.name for v in graph.output)
-    makers = {name: node for node in graph.node for name in node.output}
+    consumers = Counter(name for node in graph.node for name in node.input)
+    consumers.update(v.name for v in graph.output)
+    producers = {name: node for node in graph.node for name in node.output}
     shapes = shapes_of(graph)
     nodes: list[NodeProto] = []
     for node in graph.node:
@@ -38,9 +38,13 @@ def take_out(graph: GraphProto, model: Model) -> list[Layer]:
             continue
         scale, shift, mean, variance = affine
         layers.append(Layer(node.output[0], mean, variance))
-        maker = makers.get(node.input[0])
-        if maker is not None and readers[node.input[0]] == 1 and _fold(graph, maker, scale, shift, model.constants):
-            maker.output[0] = node.output[0]
+        producer = producers.get(node.input[0])
+        if (
+            producer is not None
+            and consumers[node.input[0]] == 1
+            and _fold(graph, producer, scale, shift, model.constants)
+        ):
+            producer.output[0] = node.output[0]
         else:
             nodes += _spelled_out(graph, node, scale, shift, shapes.get(node.output[0], ()))
     copies = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
@@ -67,16 +71,18 @@ def _affine(node: NodeProto, constants: Constants) -> tuple[Floats, Floats, Floa
     return scale, beta - mean * scale, beta, np.square(gamma)
 
 
-def _fold(graph: GraphProto, maker: NodeProto, scale: Floats, shift: Floats, constants: Constants) -> bool:
+def _fold(graph: GraphProto, producer: NodeProto, scale: Floats, shift: Floats, constants: Constants) -> bool:
     """Scale and shift into the weight and bias of a Conv, in place; False where that cannot be."""
-    if maker.op_type != "Conv" or not all(name in constants for name in maker.input[1:]):
+    if producer.op_type != "Conv" or not all(name in constants for name in producer.input[1:]):
         return False
-    weight = constants.array(maker.input[1]).astype(np.float64)
-    bias = constants.array(maker.input[2]).astype(np.float64) if len(maker.input) > 2 and maker.input[2] else 0.0
+    weight = constants.array(producer.input[1]).astype(np.float64)
+    bias = (
+        constants.array(producer.input[2]).astype(np.float64) if len(producer.input) > 2 and producer.input[2] else 0.0
+    )
     folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    names = [_added(graph, maker.output[0], a) for a in (folded, bias * scale + shift)]
-    del maker.input[1:]
-    maker.input.extend(names)
+    names = [_added(graph, producer.output[0], a) for a in (folded, bias * scale + shift)]
+    del producer.input[1:]
+    producer.input.extend(names)
     return True
 
 

@@ -27,7 +27,7 @@ _BLUR = np.array([0.25, 0.5, 0.25])  # of the lens: photographs have no steps
 
 
 def takes_pictures(shape: Sequence[int]) -> bool:
-    """Whether a batch of this shape is one of grey or colour images."""
+    """Whether a batch of this shape is one of gray or color images."""
     axes = spatial_axes(shape)
     return bool(axes) and shape[6 - sum(axes)] in (1, 3)
 
@@ -63,9 +63,9 @@ def _picture(rng: np.random.Generator, channels: int, height: int, width: int) -
         along = (columns * np.cos(turn) + rows * np.sin(turn)) / radius
         across = (rows * np.cos(turn) - columns * np.sin(turn)) / (radius * flat)
         inside = along**2 + across**2 < 1 if rng.random() < _ROUND else (abs(along) < 1) & (abs(across) < 1)
-        colour = rng.normal(0, _LIGHT) + rng.normal(0, _COLOUR, channels)
+        color = rng.normal(0, _LIGHT) + rng.normal(0, _COLOUR, channels)
         part = picture[:, top : top + rows.shape[0], left : left + rows.shape[1]]
-        part[:, inside] = colour[:, None] + rng.normal(0, _SHADE) * along[inside]
+        part[:, inside] = color[:, None] + rng.normal(0, _SHADE) * along[inside]
     return _blurred(picture)
 
 

@@ -22,12 +22,12 @@ RATE = 0.1  # Adam's, in units of the standard deviation of the inputs
 _TUNED = 32  # pixels: the side of the images that the weights of roughness were tuned on
 _SHIFT = 8  # a roll moves images by at most 1/8 of their side
 _SCALES = tuple((4.0**k, 0.0) for k in (0, -1, 1, -2, 2, 3, 4))  # of inputs that are no images: 1/16 .. 256
-_RARE = 1.25  # times worse counts the fit at scales above 1 of images: most models standardise their inputs
+_RARE = 1.25  # times worse counts the fit at scales above 1 of images: most models standardize their inputs
 # of class scores, in nats, at least: 2.7 to 8 on real images, 1.9 to 7 on noise of their scale (ResNet-20, SimpNet,
 # DenseNet, MobileNets, SqueezeNet). A network without BatchNormalization, whose biases say nothing, tells its scale so.
 _CONTRAST = 1.0
 _SEARCH = 0.25  # share of the time limit that finding the scale may take
-# (scale, mean in units of it) of images as usually prepared: standardised, -1..1, 0..1, 0..255, 0..255 less the mean
+# (scale, mean in units of it) of images as usually prepared: standardized, -1..1, 0..1, 0..255, 0..255 less the mean
 _CONVENTIONS = ((1.0, 0.0), (0.5, 0.0), (0.25, 2.0), (64.0, 2.0), (64.0, 0.0))
 
 
@@ -85,7 +85,7 @@ class _Walk:
         self._axes = {name: images.spatial_axes(shape) for name, shape in problem.shapes.items()}
         goal = problem.terms.goal
         sides = [problem.shapes[name][a] for name, axes in self._axes.items() for a in axes]
-        # neighbours differ more in small images, above all beyond pictures: digits of 8 x 8 have strokes of one pixel
+        # neighbors differ more in small images, above all beyond pictures: digits of 8 x 8 have strokes of one pixel
         self._weight = goal.smoothness * min(1.0, min(sides, default=_TUNED) / _TUNED) ** (4 if goal.excess else 2)
         self._z = {name: _start(rng, shape) for name, shape in problem.shapes.items()}
         self._rough = {n: images.roughness(z, self._axes[n])[0] if goal.excess else 0.0 for n, z in self._z.items()}
@@ -133,8 +133,8 @@ class _Walk:
 
 def _start(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
     """Pictures of shapes, whose edges and even areas a descent keeps as far as the model allows; noise for what is no
-    image. So few steps make no edges of noise, and readers are repaired worse on what they make of it (ResNet-20 with a
-    quarter of its inner channels: 52.3 instead of 55.5 %)."""
+    image. So few steps make no edges of noise, and consumers are repaired worse on what they make of it (ResNet-20 with
+    a quarter of its inner channels: 52.3 instead of 55.5 %)."""
     return leaves(rng, shape) if takes_pictures(shape) else images.noise(rng, shape)
 
 

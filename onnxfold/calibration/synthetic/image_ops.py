@@ -30,7 +30,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
 def noise(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
     """Zero mean, unit variance: amplitude 1/frequency over the spatial axes of images, channels half alike; else white.
 
-    Natural images have a 1/f amplitude spectrum (Field, J. Opt. Soc. Am. A 1987) and highly correlated colours.
+    Natural images have a 1/f amplitude spectrum (Field, J. Opt. Soc. Am. A 1987) and highly correlated colors.
     """
     axes = spatial_axes(shape)
     white = rng.standard_normal(tuple(shape))
@@ -61,7 +61,7 @@ def moved_back(x: Floats, axes: Sequence[int], shift: Sequence[int], flip: bool)
 
 
 def roughness(x: Floats, axes: Sequence[int]) -> tuple[float, Floats]:
-    """Mean squared difference of neighbours along `axes`, summed over these, and its gradient (shaped like `x`)."""
+    """Mean squared difference of neighbors along `axes`, summed over these, and its gradient (shaped like `x`)."""
     total, gradient = 0.0, np.zeros_like(x)
     for axis in axes:
         step = np.diff(x, axis=axis)
@@ -102,7 +102,7 @@ def _sheet(images: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """[H, W, 3] as a PNG file (RFC 2083: 8 bits, truecolour, no filter)."""
+    """[H, W, 3] as a PNG file (RFC 2083: 8 bits, truecolor, no filter)."""
     height, width, _ = pixels.shape
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
 

@@ -69,8 +69,8 @@ def fit_loss(emit: Emitter, layers: Sequence[Layer], shapes: Mapping[str, Sequen
         mean, square = moments(emit, layer.tensor, shapes[layer.tensor])
         alive = layer.alive
         variance = np.where(alive, layer.variance, 1)
-        centred = emit.op("Sub", [mean, emit.constant(layer.mean)])
-        off = emit.op("Mul", [centred, emit.constant(alive / np.sqrt(variance))])
+        centered = emit.op("Sub", [mean, emit.constant(layer.mean)])
+        off = emit.op("Mul", [centered, emit.constant(alive / np.sqrt(variance))])
         spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
         relative = emit.op("Mul", [spread, emit.constant(1 / variance)])
         # a channel that is constant over the batch: bounded below, or the logarithm has no bound
@@ -124,8 +124,8 @@ def contrast(emit: Emitter, scores: str, batch: int, classes: int) -> None:
     """Make CONTRAST [1] an output: the standard deviation of `scores` over the classes, mean over the samples."""
     flat = emit.op("Reshape", [scores, emit.constant([batch, classes], np.int64)])
     across = emit.constant([1], np.int64)
-    centred = emit.op("Sub", [flat, emit.op("ReduceMean", [flat, across], keepdims=1)])
-    variance = emit.op("ReduceMean", [emit.op("Mul", [centred, centred]), across], keepdims=0)
+    centered = emit.op("Sub", [flat, emit.op("ReduceMean", [flat, across], keepdims=1)])
+    variance = emit.op("ReduceMean", [emit.op("Mul", [centered, centered]), across], keepdims=0)
     everything = emit.constant([0], np.int64)
     emit.output(emit.op("ReduceMean", [emit.op("Sqrt", [variance]), everything], CONTRAST, keepdims=1), [1])
 

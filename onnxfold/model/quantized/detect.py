@@ -58,13 +58,13 @@ class Fixed(Protocol):
     def stored_array(self, name: str) -> Array: ...
 
 
-def dequantises(node: Node) -> bool:
+def dequantizes(node: Node) -> bool:
     """Whether a node makes floats of integers."""
     return node.op == DEQUANTIZE and node.domain in ("", MICROSOFT)
 
 
 def integer_weights(node: NodeProto) -> dict[str, float]:
-    """The inputs of a node that would be floats in a model that is not quantised (tensors of integers, if constant),
+    """The inputs of a node that would be floats in a model that is not quantized (tensors of integers, if constant),
     and how many numbers share an element of each."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     if node.op_type == DEQUANTIZE and domain in ("", MICROSOFT):
@@ -86,7 +86,7 @@ def packed_weight(node: Node) -> tuple[str, Layout] | None:
 
 
 def find(graph: Graph, fixed: Fixed) -> dict[str, Stored | Unwritable]:
-    """All quantised constants of `graph` by name."""
+    """All quantized constants of `graph` by name."""
     found: dict[str, Stored | Unwritable] = {}
     for name, node, slots in _candidates(graph, fixed):
         why = _obstacle(graph, fixed, node, slots)
@@ -116,9 +116,9 @@ def _spread(numbers: Array, node: Node, shape: tuple[int, ...]) -> Array:
 
 
 def _candidates(graph: Graph, fixed: Fixed) -> Iterator[tuple[str, Node, Slots]]:
-    """(name, node, slots) of every quantised constant but the biases of operators that take integers."""
+    """(name, node, slots) of every quantized constant but the biases of operators that take integers."""
     for node in graph.nodes:
-        if dequantises(node) and node.outputs[0] in fixed:
+        if dequantizes(node) and node.outputs[0] in fixed:
             yield node.outputs[0], node, _DEQUANTIZED
         slots = HOLDERS[node.domain, node.op].weight if (node.domain, node.op) in HOLDERS else None
         if node.op in SCALELESS and node.domain in ("", MICROSOFT):
@@ -139,8 +139,8 @@ def _obstacle(graph: Graph, fixed: Fixed, node: Node, slots: Slots) -> str:
         return f"{node.op} holds integer weights, but not their scale"
     if scale not in fixed or (zero and zero not in fixed) or (groups and groups not in fixed):
         return f"{node.op} has a computed scale"
-    readers, captured = graph.consumers.get(integers, ()), {name for n in graph.nodes for name in n.captures}
-    if len(readers) > 1 or integers in graph.outputs or integers in captured:
+    consumers, captured = graph.consumers.get(integers, ()), {name for n in graph.nodes for name in n.captures}
+    if len(consumers) > 1 or integers in graph.outputs or integers in captured:
         return "integer weights that several nodes share"
     values, scales = fixed.stored_array(integers), fixed.stored_array(scale).astype(np.float64)
     if node.op == NBITS:
@@ -229,7 +229,7 @@ def _range(values: Array) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class _Bias:
-    """A constant that `node` adds to the product of a quantised input (of that scale; 0 if it has none or several) and
+    """A constant that `node` adds to the product of a quantized input (of that scale; 0 if it has none or several) and
     a weight. `slots`: where its integers are, None if DequantizeLinear makes it."""
 
     name: str
@@ -246,10 +246,10 @@ def _biases(graph: Graph, fixed: Fixed) -> Iterator[_Bias]:
             bias, weight = _given(node, holder.bias.integers), node.inputs[holder.weight.integers]
             scale, slots = _given(node, holder.x_scale), holder.bias
         elif node.op in ("Conv", "ConvTranspose", "Gemm") and not node.domain:
-            maker = graph.producer.get(node.inputs[0])
-            feeds = maker is not None and dequantises(graph.nodes[maker])
+            producer = graph.producer.get(node.inputs[0])
+            feeds = producer is not None and dequantizes(graph.nodes[producer])
             bias, weight, slots = _given(node, 2), node.inputs[1], None
-            scale = _given(graph.nodes[maker], 1) if maker is not None and feeds else ""
+            scale = _given(graph.nodes[producer], 1) if producer is not None and feeds else ""
         else:
             continue
         if bias in fixed:
@@ -269,7 +269,7 @@ def _settle(graph: Graph, fixed: Fixed, found: dict[str, Stored | Unwritable], b
             return
         own = replace(made, factor=Factor(bias.x_scale, bias.weight))
     if isinstance(own, Stored) and len(graph.consumers[bias.name]) > 1:
-        own = Unwritable("a quantised bias that several nodes share", bias.node.label)
+        own = Unwritable("a quantized bias that several nodes share", bias.node.label)
     found[bias.name] = own
     if isinstance(own, Unwritable):
         found[bias.weight] = own

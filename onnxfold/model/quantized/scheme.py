@@ -41,7 +41,7 @@ class Scheme:
 
 
 def in_blocks(length: int, block: int) -> NDArray[np.int64]:
-    """The number of the block that each of `length` positions is in, where neighbours share one."""
+    """The number of the block that each of `length` positions is in, where neighbors share one."""
     return np.arange(length, dtype=np.int64) // block
 
 
@@ -60,13 +60,13 @@ def used(integers: Array, bits: int, signed: bool) -> tuple[int, int]:
     return low + (signed and least > low), high
 
 
-def dequantise(integers: Array, scheme: Scheme, dtype: Any) -> Array:
+def dequantize(integers: Array, scheme: Scheme, dtype: Any) -> Array:
     """The values of `integers`, in `dtype`."""
     zero, scale = (scheme.across(numbers, integers.ndim) for numbers in (scheme.zero, scheme.scale))
     return np.asarray(((integers.astype(np.float64) - zero) * scale).astype(dtype))
 
 
-def requantise(values: Array, scheme: Scheme, least: Floats | float = 0.0) -> tuple[Array, Scheme]:
+def requantize(values: Array, scheme: Scheme, least: Floats | float = 0.0) -> tuple[Array, Scheme]:
     """Integers (as int64) for `values`, and the scheme to read them with: `scheme`, with new scales where they must be.
 
     A scale for all stays if nothing leaves the range. One of several stays where all its values are whole numbers of
@@ -104,13 +104,13 @@ def _whole(values: Floats, scheme: Scheme) -> tuple[Floats, Floats]:
 
 
 def _by_blocks(values: Array, scheme: Scheme, groups: NDArray[np.int64]) -> tuple[Array, Scheme]:
-    """`requantise` with every block as a row that has a scale of its own."""
+    """`requantize` with every block as a row that has a scale of its own."""
     assert scheme.axis is not None
     members = _members(groups, scheme.scale.shape[scheme.axis])
     rows = np.moveaxis(np.asarray(values), scheme.axis, -1)[..., members]
     scale, zero = (np.moveaxis(numbers, scheme.axis, -1) for numbers in (scheme.scale, scheme.zero))
     flat = replace(scheme, scale=scale.ravel(), zero=zero.ravel(), axis=0, groups=None)
-    whole, flat = requantise(rows.reshape(-1, members.shape[1]), flat)
+    whole, flat = requantize(rows.reshape(-1, members.shape[1]), flat)
     integers = np.empty(rows.shape[:-2] + groups.shape, np.int64)
     integers[..., members] = whole.reshape(rows.shape)
     scale, zero = (np.moveaxis(numbers.reshape(scale.shape), -1, scheme.axis) for numbers in (flat.scale, flat.zero))

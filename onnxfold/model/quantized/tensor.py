@@ -18,7 +18,7 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class Slots:
     """Which inputs of a node hold integers, their scale and zero point (None: it has no such input), and the numbers of
-    the blocks that positions are in, where these are no neighbours."""
+    the blocks that positions are in, where these are no neighbors."""
 
     integers: int
     scale: int | None = None
@@ -57,7 +57,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Unwritable:
-    """Why a quantised constant must stay as it is, and the node that reads it."""
+    """Why a quantized constant must stay as it is, and the node that reads it."""
 
     why: str
     where: str

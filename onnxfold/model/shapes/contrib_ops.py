@@ -1,4 +1,4 @@
-"""Shapes of operators that onnxruntime's optimiser makes (com.microsoft), which onnx's own inference does not know.
+"""Shapes of operators that onnxruntime's optimizer makes (com.microsoft), which onnx's own inference does not know.
 
 From the operators' specification (onnxruntime, docs/ContribOperators.md): outputs that are left out here are open.
 """

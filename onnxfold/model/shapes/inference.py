@@ -28,7 +28,7 @@ _TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Spli
 def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
     """Shape inference with data propagation; a model it cannot handle comes back as it was.
 
-    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their makers.
+    `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their producers.
     """
     if known:
         nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]

@@ -19,31 +19,31 @@ class Known(Names, Protocol):
 
 
 def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, int, int] | None:
-    """Where element `index` of computed list `name` comes from: (maker, number of its input, index in that).
+    """Where element `index` of computed list `name` comes from: (producer, number of its input, index in that).
 
-    None where it comes from more than one place, or the maker is none that is followed. Of a product the factor that
+    None where it comes from more than one place, or the producer is none that is followed. Of a product the factor that
     is a constant counts, if there is just one; of a Where that replaces -1 in a list, the list.
     """
-    maker = graph.producer.get(name)
-    if maker is None or graph.nodes[maker].domain != "":
+    producer = graph.producer.get(name)
+    if producer is None or graph.nodes[producer].domain != "":
         return None
-    node, before = graph.nodes[maker], 0
+    node, before = graph.nodes[producer], 0
     if node.op in SAME:
-        return maker, 0, index
+        return producer, 0, index
     if node.op == "Concat":
         for number, piece in enumerate(node.inputs):
             size = length(graph, piece)
             if size is None:
                 return None
             if index < before + size:
-                return maker, number, index - before
+                return producer, number, index - before
             before += size
     if node.op == "Mul":
         plain = [number for number, factor in enumerate(node.inputs) if factor in constants]
         if len(plain) == 1:
-            return maker, plain[0], index if (length(graph, node.inputs[plain[0]]) or 1) > 1 else 0
+            return producer, plain[0], index if (length(graph, node.inputs[plain[0]]) or 1) > 1 else 0
     if node.op == "Where" and _stays(graph, constants, node, index):
-        return maker, 2, index
+        return producer, 2, index
     return None
 
 
@@ -52,10 +52,10 @@ def _stays(graph: Graph, constants: Known, node: Node, index: int) -> bool:
 
     So exporters write the target of an Expand in which -1 may stand.
     """
-    maker = graph.producer.get(node.inputs[0])
-    if maker is None or graph.nodes[maker].op != "Equal" or node.inputs[2] not in graph.nodes[maker].inputs:
+    producer = graph.producer.get(node.inputs[0])
+    if producer is None or graph.nodes[producer].op != "Equal" or node.inputs[2] not in graph.nodes[producer].inputs:
         return False
-    compared = [name for name in graph.nodes[maker].inputs if name != node.inputs[2]]
+    compared = [name for name in graph.nodes[producer].inputs if name != node.inputs[2]]
     found = source(graph, constants, node.inputs[2], index)
     if found is None or found[2] or len(compared) != 1:
         return False
@@ -68,8 +68,8 @@ def _number(graph: Graph, constants: Known, name: str, index: int) -> int | None
     if name in constants:
         array = constants.array(name).reshape(-1)
         return int(array[index if array.size > 1 else 0])
-    maker = graph.producer.get(name)
-    node = None if maker is None else graph.nodes[maker]
+    producer = graph.producer.get(name)
+    node = None if producer is None else graph.nodes[producer]
     if node is not None and node.op == "ConstantOfShape" and "value" in node.attrs:
         return int(numpy_helper.to_array(node.attrs["value"]).ravel()[0])
     if node is not None and node.op == "Mul":
@@ -95,9 +95,9 @@ def source(graph: Graph, constants: Known, name: str, index: int) -> tuple[str, 
         found = behind(graph, constants, name, index)
         if found is None:
             return None
-        maker, number, index = found
-        factor = factor or graph.nodes[maker].op == "Mul"
-        name = graph.nodes[maker].inputs[number]
+        producer, number, index = found
+        factor = factor or graph.nodes[producer].op == "Mul"
+        name = graph.nodes[producer].inputs[number]
     return name, index, factor
 
 
@@ -110,6 +110,6 @@ def single(graph: Graph, constants: Known, name: str, index: int) -> bool:
         found = behind(graph, constants, name, index)
         if found is None:
             return False
-        maker, number, index = found
-        name = graph.nodes[maker].inputs[number]
+        producer, number, index = found
+        name = graph.nodes[producer].inputs[number]
     return False

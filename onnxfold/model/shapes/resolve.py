@@ -110,8 +110,8 @@ def _declared(
     sum of past and new tokens, say."""
     found = dict[tuple[int, int], str]()
     for info in _used(graph):
-        trials = [tensors[info.name].shape or () for tensors in (one, two) if info.name in tensors]
-        for dim, *pair in zip(info.shape or (), *trials, strict=False) if len(trials) == 2 else ():
+        evaluators = [tensors[info.name].shape or () for tensors in (one, two) if info.name in tensors]
+        for dim, *pair in zip(info.shape or (), *evaluators, strict=False) if len(evaluators) == 2 else ():
             if isinstance(dim, str) and dim in declared and all(isinstance(length, int) for length in pair):
                 found.setdefault((pair[0], pair[1]), dim)
     return found
@@ -128,10 +128,10 @@ def _unknown(dim: Dim, declared: Collection[str]) -> bool:
 
 
 def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[int, int], str], Shapes, Shapes]:
-    """Names of the open input dimensions by the two lengths tried, and the shapes of both trials."""
+    """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
     names: dict[tuple[int, int], str] = {}
-    trials: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
+    evaluators: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
     for name in graph.inputs:
         shape = graph.tensor(name).shape
         if name in constants or name in given or shape is None or all(isinstance(d, int) for d in shape):
@@ -145,15 +145,15 @@ def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[
                 at = 2 * len(symbols) % len(_PRIMES)
                 pair = symbols.setdefault(key, (unit * _PRIMES[at], unit * _PRIMES[at + 1]))
                 names.setdefault(pair, dim or f"{name}[{axis}]")
-            for trial, length in zip(trials, pair, strict=True):
-                trial.setdefault(name, []).append(length)
-    return names, *trials
+            for evaluator, length in zip(evaluators, pair, strict=True):
+                evaluator.setdefault(name, []).append(length)
+    return names, *evaluators
 
 
 def _joined(
     one: tuple[Dim, ...] | None, two: tuple[Dim, ...] | None, names: Mapping[tuple[int, int], str]
 ) -> tuple[Dim, ...] | None:
-    """What two trials together say of a shape; None where they disagree on the rank."""
+    """What two evaluators together say of a shape; None where they disagree on the rank."""
     if one is None or two is None or len(one) != len(two):
         return None
     dims = list[Dim]()

@@ -1,6 +1,6 @@
 """BatchNormalization written as an affine map with its statistics frozen, so that scale and shift can be trained.
 
-A normalisation behind a convolution that nothing else reads becomes part of its weight and bias, computed in the graph:
+A normalization behind a convolution that nothing else reads becomes part of its weight and bias, computed in the graph:
 that saves two passes over the activations forward and four back.
 """
 
@@ -20,20 +20,20 @@ def spell_out(graph: GraphProto) -> None:
     """Replace every BatchNormalization of fixed statistics in `graph` (shapes inferred), in place."""
     shapes = shapes_of(graph)
     known = {t.name for t in graph.initializer}
-    readers = Counter(name for node in graph.node for name in (*node.input, *captures(node)))
-    readers.update(v.name for v in graph.output)
+    consumers = Counter(name for node in graph.node for name in (*node.input, *captures(node)))
+    consumers.update(v.name for v in graph.output)
     nodes = _constants_first(graph)
-    makers = {name: node for node in nodes for name in node.output}
-    normalised = dict[str, NodeProto]()  # by input, those that the convolution before them takes in
+    producers = {name: node for node in nodes for name in node.output}
+    normalized = dict[str, NodeProto]()  # by input, those that the convolution before them takes in
     for node in (n for n in nodes if _is_affine(n, known, shapes)):
-        maker = makers.get(node.input[0])
-        if maker is not None and maker.op_type == "Conv" and readers[node.input[0]] == 1:
-            normalised[node.input[0]] = node
+        producer = producers.get(node.input[0])
+        if producer is not None and producer.op_type == "Conv" and consumers[node.input[0]] == 1:
+            normalized[node.input[0]] = node
     values = {t.name: t for t in graph.initializer}
     del graph.node[:]
     emit = Emitter(graph)
     for node in nodes:
-        after = normalised.get(node.output[0]) if node.op_type == "Conv" else None
+        after = normalized.get(node.output[0]) if node.op_type == "Conv" else None
         if after is not None:
             scale, shift = _scale_and_shift(emit, after, values)
             across = emit.constant([-1] + [1] * (len(shapes[after.input[0]]) - 1), np.int64)
@@ -44,7 +44,7 @@ def spell_out(graph: GraphProto) -> None:
             node.input.extend([weight, shift])
             node.output[0] = after.output[0]
             graph.node.append(node)
-        elif _is_affine(node, known, shapes) and node.input[0] not in normalised:
+        elif _is_affine(node, known, shapes) and node.input[0] not in normalized:
             scale, shift = _scale_and_shift(emit, node, values)
             across = emit.constant([1, -1] + [1] * (len(shapes[node.input[0]]) - 2), np.int64)
             product = emit.op("Mul", [node.input[0], emit.op("Reshape", [scale, across])])

@@ -88,7 +88,7 @@ def pose(
     del joined.graph.input[:]
     joined.graph.input.extend(copies)
     if not start:
-        raise UnsuitableError("no weight of a linear operator or a normalisation is stored as floats")
+        raise UnsuitableError("no weight of a linear operator or a normalization is stored as floats")
     joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
     session = Session(with_gradient(joined, LOSS, list(start)).SerializeToString(), provider)
     return Problem(session, start, len(compared))

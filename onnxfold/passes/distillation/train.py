@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
-from ...evaluation.candidates import Trial
+from ...evaluation.candidates import Evaluator
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
 from ...model.save import inline
@@ -134,8 +134,8 @@ def _descend(
     if not samples.trusted:
         raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
     student = load(inline(compressed, original.folder))
-    trial = Trial(original, lambda _: samples.check)
-    before = trial.distance(student.proto)
+    evaluator = Evaluator(original, lambda _: samples.check)
+    before = evaluator.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
     specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
@@ -158,7 +158,7 @@ def _descend(
             one.step(gradients[name], (done - 0.5) / steps)
         title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
         if done in looks:
-            errors.append((done, trial.distance(_written(student.proto, student, values))))
+            errors.append((done, evaluator.distance(_written(student.proto, student, values))))
             if errors[-1][1] < best:
                 best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
             elif errors[-1][1] > _LOST * best:

@@ -1,4 +1,4 @@
-"""Which weights of a model are trained: those of linear operators and normalisations, as they are stored."""
+"""Which weights of a model are trained: those of linear operators and normalizations, as they are stored."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def variables(graph: GraphProto) -> dict[str, Floats]:
     Constant nodes. One that several nodes share is one variable; what Identity or Transpose make of it is not another.
     """
     stored = {t.name: t for t in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         held = constant_attribute(node) if node.op_type == "Constant" else None
         if held is not None:
             stored[node.output[0]] = held.t
     found: dict[str, Floats] = {}
-    for name, vector in _held(graph.node, makers):
-        source = _source(name, makers)
+    for name, vector in _held(graph.node, producers):
+        source = _source(name, producers)
         if source in stored and source not in found:
             array = numpy_helper.to_array(stored[source])
             if array.dtype == np.float32 and array.size and (not vector or 1 < array.size == max(array.shape)):
@@ -55,7 +55,7 @@ def as_inputs(proto: ModelProto, values: Mapping[str, Floats]) -> None:
     graph.input.extend(helper.make_tensor_value_info(name, 1, x.shape) for name, x in values.items())
 
 
-def _held(nodes: Iterable[NodeProto], makers: Mapping[str, NodeProto]) -> Iterable[tuple[str, bool]]:
+def _held(nodes: Iterable[NodeProto], producers: Mapping[str, NodeProto]) -> Iterable[tuple[str, bool]]:
     """The names of operands that may be trained, once or more often, and whether only if they are vectors."""
     for node in nodes:
         if node.domain not in ("", "ai.onnx"):
@@ -65,12 +65,12 @@ def _held(nodes: Iterable[NodeProto], makers: Mapping[str, NodeProto]) -> Iterab
                 yield node.input[slot], False
         if node.op_type in _AFFINE:
             for one, other in (node.input, reversed(node.input)):
-                if other in makers and makers[other].op_type in _AFFINE[node.op_type]:
+                if other in producers and producers[other].op_type in _AFFINE[node.op_type]:
                     yield one, True
 
 
-def _source(name: str, makers: Mapping[str, NodeProto]) -> str:
+def _source(name: str, producers: Mapping[str, NodeProto]) -> str:
     """Where the numbers of `name` are stored, past nodes that only shape them."""
-    while name in makers and makers[name].op_type in _SAME:
-        name = makers[name].input[0]
+    while name in producers and producers[name].op_type in _SAME:
+        name = producers[name].input[0]
     return name

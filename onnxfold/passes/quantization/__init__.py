@@ -1,6 +1,6 @@
-"""INT8 after a compression: onnxruntime's static quantisation, and what it gains and costs."""
+"""INT8 after a compression: onnxruntime's static quantization, and what it gains and costs."""
 
-from .quantize import Step, check_quantisable, narrowed, quantise
-from .result import QuantisationReport
+from .quantize import Step, check_quantizable, narrowed, quantize
+from .result import QuantizationReport
 
-__all__ = ["QuantisationReport", "Step", "check_quantisable", "narrowed", "quantise"]
+__all__ = ["QuantizationReport", "Step", "check_quantizable", "narrowed", "quantize"]

@@ -1,4 +1,4 @@
-"""The only module that calls onnxruntime's quantiser: static, QDQ, weights channel by channel.
+"""The only module that calls onnxruntime's quantizer: static, QDQ, weights channel by channel.
 
 onnxruntime, "Quantize ONNX Models" (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 """
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
-from ...errors import QuantisationError
+from ...errors import QuantizationError
 from ...model.linear import WEIGHTS
 from ...model.subgraphs import DEFAULT_DOMAINS, every_node
 from ...runtime.session import Feeds, brief
@@ -39,14 +39,14 @@ _MOVED = ("DequantizeLinear", "QuantizeLinear")
 def backend() -> Any:
     """onnxruntime.quantization, imported when it is asked for: that takes half a second.
 
-    Raises QuantisationError where something that it imports is missing."""
+    Raises QuantizationError where something that it imports is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import onnxruntime.quantization as made
     except ImportError as error:
         missing = error.name or "a module"
-        raise QuantisationError(f"--quantize cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
+        raise QuantizationError(f"--quantize cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
     return made
 
 
@@ -63,7 +63,7 @@ class Reader:
 
 
 def on_cpu() -> set[str]:
-    """The operators that onnxruntime's quantiser knows and has kernels on integers for, on the CPU."""
+    """The operators that onnxruntime's quantizer knows and has kernels on integers for, on the CPU."""
     backend()
     from onnxruntime.quantization.registry import QLinearOpsRegistry
 
@@ -90,7 +90,7 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
 
 
 def _taken(proto: ModelProto) -> set[str]:
-    """The operators to quantise. Arithmetic between matrix products is left in floats: four models with attention had
+    """The operators to quantize. Arithmetic between matrix products is left in floats: four models with attention had
     0.4 to 0.8 of the error so, and none was slower. Residual sums of convolutions gain by integers."""
     ops = Counter(node.op_type for node in every_node(proto))
     known = {*on_cpu(), *_WEIGHTED}
@@ -100,7 +100,7 @@ def _taken(proto: ModelProto) -> set[str]:
 def on_integers(proto: ModelProto) -> tuple[int, tuple[tuple[str, int], ...]]:
     """(nodes that take integers in place of floats, the operators of the others with their number), Constants left out.
 
-    A node does if the quantiser knows its operator and all its inputs that are no constants of other types come from
+    A node does if the quantizer knows its operator and all its inputs that are no constants of other types come from
     DequantizeLinear; whether a processor's kernels do is for onnxruntime to say."""
     nodes, known = every_node(proto), on_cpu()
     plain = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
@@ -117,7 +117,7 @@ def on_integers(proto: ModelProto) -> tuple[int, tuple[tuple[str, int], ...]]:
 
 
 def _prepared(made: Any, proto: ModelProto, scratch: Path) -> ModelProto:
-    """`proto` with normalisations fused and shapes inferred, as the quantiser wants it."""
+    """`proto` with normalizations fused and shapes inferred, as the quantizer wants it."""
     copy = ModelProto()
     copy.CopyFrom(proto)
     version = next((o.version for o in copy.opset_import if o.domain in DEFAULT_DOMAINS), _OPSET)

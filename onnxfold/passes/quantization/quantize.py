@@ -12,8 +12,8 @@ import numpy as np
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
-from ...errors import OnnxFoldError, PlanError, QuantisationError
-from ...evaluation.candidates import Trial
+from ...errors import OnnxFoldError, PlanError, QuantizationError
+from ...evaluation.candidates import Evaluator
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
 from ...evaluation.verdict import Check
@@ -27,41 +27,41 @@ from ...runtime.probe_inputs import DESCRIPTION
 from ...runtime.session import Feeds, Session, brief, short
 from ...units import in_bytes
 from .ort_quantizer import ACTIVATIONS_AS, WEIGHTS_AS, backend, in_int8, on_integers
-from .result import QuantisationReport
+from .result import QuantizationReport
 
 Inputs = Feeds | Callable[[Session], Feeds]
 _ON_INTEGERS = re.compile(r"^Q(Linear|Gemm|Attention|Embed|Ordered)|Quantize|Integer|NBits|Bnb4|BitLinear")
 
 
-def check_quantisable(model: Model, too_large: bool, sampled: bool) -> None:
-    """Refuse before anything is spent what cannot be quantised. `sampled`: whether there will be inputs.
+def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
+    """Refuse before anything is spent what cannot be quantized. `sampled`: whether there will be inputs.
 
-    Raises QuantisationError.
+    Raises QuantizationError.
     """
     name = model.path or "this model"
     if too_large or model.size >= PROTOBUF_LIMIT:
-        raise QuantisationError(
-            f"{name} cannot be quantised: it has to be loaded and run for that, and is too large (over 2 GiB, or over "
+        raise QuantizationError(
+            f"{name} cannot be quantized: it has to be loaded and run for that, and is too large (over 2 GiB, or over "
             "--max-memory). Fold it without --quantize"
         )
     found = next((node for node in every_node(model.proto) if _ON_INTEGERS.search(node.op_type)), None)
     if found is not None:
-        raise QuantisationError(
-            f"{name} is quantised already ({found.op_type} '{found.name or found.output[0]}'): fold it without "
+        raise QuantizationError(
+            f"{name} is quantized already ({found.op_type} '{found.name or found.output[0]}'): fold it without "
             "--quantize, its weights stay integers"
         )
     if any(holds(model.proto, kind) for kind in HALF):
-        raise QuantisationError(
-            f"{name} has weights or activations of 16 bits, which onnxruntime does not quantise for the CPU: export it "
+        raise QuantizationError(
+            f"{name} has weights or activations of 16 bits, which onnxruntime does not quantize for the CPU: export it "
             "in float32"
         )
     graph = model.proto.graph
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
-        raise QuantisationError(
-            f"{name} declares lengths that no tensor has, so it cannot be quantised: export it again"
+        raise QuantizationError(
+            f"{name} declares lengths that no tensor has, so it cannot be quantized: export it again"
         )
     if not sampled:
-        raise QuantisationError(
+        raise QuantizationError(
             "--quantize measures the ranges of activations on inputs, and --effort fast makes none: give --calibration "
             "or take --effort balanced"
         )
@@ -70,7 +70,7 @@ def check_quantisable(model: Model, too_large: bool, sampled: bool) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """A compressed model in INT8 (`proto`) and before, in `floats`, serialised, which as a file takes `size` bytes.
+    """A compressed model in INT8 (`proto`) and before, in `floats`, serialized, which as a file takes `size` bytes.
 
     `samples` gave the ranges of activations; `random`: they were of the kind that says little.
     """
@@ -89,7 +89,7 @@ class Step:
         feeds: Inputs,
         latency: bool,
         aim: tuple[Aim, float] | None,
-    ) -> tuple[Check, QuantisationReport]:
+    ) -> tuple[Check, QuantizationReport]:
         """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
 
         Measured on the first provider that ran the check; `aim`: the budget of the whole chain."""
@@ -98,7 +98,7 @@ class Step:
         if provider:
             error, times = self._beside(original, written.path, feeds, provider, latency)
         worst = float("nan") if verdict.worst is None else verdict.worst.relative_l2
-        report = QuantisationReport(
+        report = QuantizationReport(
             WEIGHTS_AS, ACTIVATIONS_AS, self.samples, *on_integers(self.proto), provider, self.size, written.size,
             error, worst, *times,
         )  # fmt: skip
@@ -122,7 +122,7 @@ class Step:
         integers = Session(written, provider)
         return error, interleaved(floats, integers, timing_feeds(floats, integers, given))
 
-    def _notes(self, report: QuantisationReport, aim: tuple[Aim, float] | None) -> list[str]:
+    def _notes(self, report: QuantizationReport, aim: tuple[Aim, float] | None) -> list[str]:
         notes, (kind, value) = list[str](), aim or (None, 0.0)
         if report.slower and report.speedup is not None:
             notes.append(
@@ -139,10 +139,10 @@ class Step:
         return notes
 
 
-def quantise(original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool) -> Step:
+def quantize(original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool) -> Step:
     """`proto`, a compressed version of `original`, in INT8, with ranges from the samples that may be fitted on.
 
-    `target`, `external`: how it is written. Raises QuantisationError."""
+    `target`, `external`: how it is written. Raises QuantizationError."""
     made, floats = _int8(original, proto, evidence)
     assert evidence is not None
     count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in evidence.fit)
@@ -154,35 +154,35 @@ def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple
     """(`proto` in INT8, `proto` with its weights inside it)."""
     name = original.path or "this model"
     if evidence is None:
-        raise QuantisationError(f"{name} cannot be quantised: onnxruntime has to run it for that, and does not")
+        raise QuantizationError(f"{name} cannot be quantized: onnxruntime has to run it for that, and does not")
     floats = inline(proto, original.folder)
     try:
         made = in_int8(floats, evidence.fit)
     except OnnxFoldError:
         raise
     except Exception as error:  # onnx and onnxruntime raise exceptions without a common base class
-        raise QuantisationError(
-            f"onnxruntime cannot quantise {name} ({brief(error)}): fold it without --quantize, or where it runs on "
+        raise QuantizationError(
+            f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without --quantize, or where it runs on "
             "inputs of other lengths, give these (--input-shape, --calibration)"
         ) from error
     if not on_integers(made)[0]:
-        raise QuantisationError(f"{name} has no operator that onnxruntime quantises: fold it without --quantize")
+        raise QuantizationError(f"{name} has no operator that onnxruntime quantizes: fold it without --quantize")
     return made, floats
 
 
-def narrowed(aim: Aim, value: float, trial: Trial, original: Model, evidence: Samples | None) -> float:
+def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evidence: Samples | None) -> float:
     """The `value` of a budget for what comes before INT8, so that both together keep it: less what INT8 alone costs.
 
     Errors of both are taken to be independent of each other, and top classes that they change to be different ones.
-    Budgets that INT8 does not touch stay as they are. Raises QuantisationError; PlanError where INT8 alone passes it.
+    Budgets that INT8 does not touch stay as they are. Raises QuantizationError; PlanError where INT8 alone passes it.
     """
     if aim not in (Aim.QUALITY, Aim.AGREEMENT):
         return value
     alone = _int8(original, original.proto, evidence)[0]
-    error = trial.error(alone)
+    error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
-    cost = error if aim is Aim.QUALITY else 1 - trial.agreement(alone)
+    cost = error if aim is Aim.QUALITY else 1 - evaluator.agreement(alone)
     left = math.sqrt(max(0.0, value**2 - cost**2)) if aim is Aim.QUALITY else value + cost
     if left <= 0 or (aim is Aim.AGREEMENT and left > 1):
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"

@@ -10,7 +10,7 @@ from ...units import in_percent
 
 
 @dataclass(frozen=True)
-class QuantisationReport:
+class QuantizationReport:
     """The last step of a chain, from the compressed model in floats (`before`) to the one in INT8 (`after`).
 
     `file_*` in bytes; `error_*`: the largest relative L2 error of the outputs against the original, on the inputs of

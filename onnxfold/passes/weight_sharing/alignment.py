@@ -28,25 +28,25 @@ _GAIN = 1e-9  # relative; less is rounding
 
 
 @dataclass(frozen=True)
-class Seat:
+class Alignable:
     """Where the channels of a group are along an axis of a weight: channel c at `positions[c]`, all of them, once."""
 
     group: str
     positions: Ints
 
 
-Seats = Mapping[tuple[str, int], Seat]
+Seats = Mapping[tuple[str, int], Alignable]
 Read = Callable[[str], NDArray[Any]]
 
 
-def seats(analysis: Analysis) -> Seats:
+def alignable(analysis: Analysis) -> Seats:
     """(tensor, axis) -> the group that can be permuted there: one without blocks that fills the whole axis."""
     found = {}
     for group in analysis.groups:
         for place in group.parameters:
             full = place.blocks == 1 and group.blocks == 1 and place.positions.shape == (group.size, 1)
             if full and analysis.slots[place.tensor, place.axis, 1][1] == group.size:
-                found[place.tensor, place.axis] = Seat(group.name, place.positions[:, 0])
+                found[place.tensor, place.axis] = Alignable(group.name, place.positions[:, 0])
     return found
 
 
@@ -78,10 +78,10 @@ def reordered(array: NDArray[np.floating], weight: str, orders: Mapping[str, Int
     """A weight after its groups were permuted."""
     moved = np.asarray(array, np.float64)
     for axis in range(moved.ndim):
-        seat = free.get((weight, axis))
-        if seat is not None and seat.group in orders:
-            index = np.empty(len(seat.positions), np.int64)
-            index[seat.positions] = seat.positions[orders[seat.group]]
+        alignable = free.get((weight, axis))
+        if alignable is not None and alignable.group in orders:
+            index = np.empty(len(alignable.positions), np.int64)
+            index[alignable.positions] = alignable.positions[orders[alignable.group]]
             moved = np.take(moved, index, axis)
     return moved
 
@@ -98,8 +98,8 @@ class _Task:
         for number, one in enumerate(sets):
             per_layer = [self._axes(layer) for layer in one]
             for layer, axes in zip(one, per_layer, strict=True):
-                for axis, seat in axes.items():
-                    self._where.setdefault(seat.group, []).append((number, layer, axis))
+                for axis, alignable in axes.items():
+                    self._where.setdefault(alignable.group, []).append((number, layer, axis))
             for axis in range(len(one[0].shape)):
                 here = dict.fromkeys(axes[axis].group for axes in per_layer if axis in axes)
                 met.update(dict.fromkeys(list(here)[1:]))
@@ -107,9 +107,9 @@ class _Task:
             self.tangled |= len(moving) > 1
         self.groups = list(met)
 
-    def _axes(self, layer: Layer) -> dict[int, Seat]:
+    def _axes(self, layer: Layer) -> dict[int, Alignable]:
         found = {axis: self._free.get((layer.weight, axis)) for axis in range(len(layer.shape))}
-        return {axis: seat for axis, seat in found.items() if seat is not None}
+        return {axis: alignable for axis, alignable in found.items() if alignable is not None}
 
     def _now(self, layer: Layer, orders: Mapping[str, Ints]) -> Floats:
         return reordered(self._weights[layer.weight], layer.weight, orders, self._free)
@@ -130,10 +130,10 @@ class _Task:
             moved = False
             for group in self.groups:
                 touched = {number for number, _, _ in self._where[group]}
-                trial = {**best, group: self._order(group, best, exact=True)}
-                before, after = self.apart(best, touched), self.apart(trial, touched)
+                evaluator = {**best, group: self._order(group, best, exact=True)}
+                before, after = self.apart(best, touched), self.apart(evaluator, touched)
                 if after < before - _GAIN * max(before, 1e-30):
-                    best, moved = trial, True
+                    best, moved = evaluator, True
             if not moved:
                 break
         return best
@@ -150,12 +150,12 @@ class _Task:
         rest = {name: order for name, order in orders.items() if name != group}
         gram: Floats | None = None
         for number, layer, axis in self._where[group]:
-            seat = self._free[layer.weight, axis]
-            mine = _slices(self._now(layer, rest), axis, exact)[seat.positions]
+            alignable = self._free[layer.weight, axis]
+            mine = _slices(self._now(layer, rest), axis, exact)[alignable.positions]
             for other in self._sets[number]:
                 theirs = self._axes(other).get(axis)
                 if theirs is not None and theirs.group != group:
-                    wanted = _slices(self._now(other, orders), axis, exact)[seat.positions]
+                    wanted = _slices(self._now(other, orders), axis, exact)[alignable.positions]
                     gram = wanted @ mine.T if gram is None else gram + wanted @ mine.T
         if gram is None:
             return np.arange(len(next(iter(self._free[w.weight, a] for _, w, a in self._where[group])).positions))

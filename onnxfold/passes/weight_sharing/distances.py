@@ -14,7 +14,7 @@ from ...errors import RequestError
 from ...model.model import Model
 from ...options.choices import Metric
 from ...progress import Progress, silent
-from ...runtime.segments import Walk
+from ...runtime.segments import SegmentRunner
 from ...runtime.session import Feeds
 from .alignment import Seats, aligned, reordered
 from .joint_fit import Order, Seen, joint, seen
@@ -220,7 +220,7 @@ class _Given:
 
 def _given(model: Model, found: Sequence[Layer], feeds: Sequence[Feeds]) -> dict[str, _Given]:
     """What layers give on the samples, in one pass."""
-    walk, out = Walk(model.proto, feeds, model.folder), dict[str, _Given]()
+    walk, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, _Given]()
     for layer in sorted(found, key=lambda layer: layer.nodes[0]):
         rows, means, places = list[NDArray[Any]](), list[NDArray[Any]](), list[tuple[int, int]]()
         for batch in walk.advance(layer.nodes[0] + 1, [layer.key]):

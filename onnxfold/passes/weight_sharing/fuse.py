@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ...analysis.analyze import analyse
+from ...analysis.analyze import analyze
 from ...analysis.result import Analysis
 from ...folding.merge import Merge
 from ...model.model import Model, load
 from ...model.save import inline
 from ...options.choices import Fusion
 from ...progress import Progress, silent
-from ...recovery.reconstruct import Refitted, refit_readers
+from ...recovery.reconstruct import Refitted, reconstruct
 from ...runtime.session import Feeds
 from ...transform.edits import edits
 from ...transform.emit import emit
-from .alignment import aligned, permutations, seats
+from .alignment import alignable, aligned, permutations
 from .joint_fit import joint, seen
 from .layers import Layer, layers
 from .tying import fused, tie_edits
@@ -72,7 +72,7 @@ def fuse_layers(
 ) -> Fused:
     """The layers of each of `sets` with one weight, `bypass`ed tensors skipped; with `feeds`, the shared weights are
     those that serve all best on them. Raises what onnxruntime raises."""
-    moves = permutations(aligned(sets, model.constants.array, seats(analysis))) if align else {}
+    moves = permutations(aligned(sets, model.constants.array, alignable(analysis))) if align else {}
     base = brought_together(model, analysis, moves, shapes)
     now = {layer.key: layer for layer in layers(base)[0]}
     here = [[now[layer.key] for layer in one] for one in sets]
@@ -99,8 +99,8 @@ def repaired(
     """With all that follows a shared weight (or another tensor that `changed`) refitted to the original, in order."""
     proto = ModelProto()
     proto.CopyFrom(fused.proto)
-    done = refit_readers(
-        fused.base, analyse(fused.base), {}, proto, feeds, changed=fused.changed | changed, aims=fused.aims, seed=seed,
+    done = reconstruct(
+        fused.base, analyze(fused.base), {}, proto, feeds, changed=fused.changed | changed, aims=fused.aims, seed=seed,
         progress=progress,
     )  # fmt: skip
     return replace(fused, proto=proto, refitted=done)

@@ -1,7 +1,7 @@
 """One weight for several layers by least squares: their moments, and the weight that serves all of them best.
 
-Without normalisation this is RegMean (Jin et al., "Dataless Knowledge Fusion by Merging Weights of Language Models",
-ICLR 2023): W = (sum of Y_i X_i') (sum of X_i X_i')^-1, here pulled towards the plain fusion. Behind a normalisation
+Without normalization this is RegMean (Jin et al., "Dataless Knowledge Fusion by Merging Weights of Language Models",
+ICLR 2023): W = (sum of Y_i X_i') (sum of X_i X_i')^-1, here pulled towards the plain fusion. Behind a normalization
 each layer has a factor of its own for every output, found in turns with the weight.
 """
 
@@ -17,10 +17,10 @@ from scipy.linalg import cho_factor, cho_solve
 from ...folding.blas import one_thread
 from ...folding.ridge import damping
 from ...model.model import Model
-from ...recovery.epilogue import Followers, Tail
+from ...recovery.epilogue import Epilogue, Epilogues
 from ...recovery.least_squares import factors
 from ...recovery.moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
-from ...runtime.segments import Walk
+from ...runtime.segments import SegmentRunner
 from ...runtime.session import Feeds
 from .layers import Layer
 
@@ -34,23 +34,23 @@ _BY_ROW = 2e12  # multiply-adds; above, all outputs of a layer weigh alike and o
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a layer reads and gives on the samples: moments, and the tail behind it."""
+    """What a layer reads and gives on the samples: moments, and the epilogue behind it."""
 
     moments: Moments = field(repr=False)
-    tail: Tail = field(repr=False)
+    epilogue: Epilogue = field(repr=False)
 
     @property
     def worth(self) -> Floats:
         """[groups * outputs] squared scales of the outputs, over the energy of all of them."""
         node = self.moments.node
         energy = np.concatenate([self.moments.energies(g) for g in range(node.groups)])
-        squares = np.square(self.tail.scale)
+        squares = np.square(self.epilogue.scale)
         return np.asarray(squares / max(float(np.sum(squares * energy)), 1e-30))
 
     @property
     def scaled(self) -> bool:
         """Whether a factor for every output can be had."""
-        return bool(self.tail.mean and self.tail.gamma)
+        return bool(self.epilogue.mean and self.epilogue.gamma)
 
 
 def seen(
@@ -59,8 +59,8 @@ def seen(
     """The moments of layers, by their keys, in one pass over the model; those too wide, or not finite, are left out.
 
     Raises what onnxruntime raises."""
-    walk, rng = Walk(model.proto, feeds, model.folder), np.random.default_rng(seed)
-    followers = Followers(model.proto.graph, model.constants.read)
+    walk, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(seed)
+    epilogues = Epilogues(model.proto.graph, model.constants.read)
     at = {index: layer for layer in found for index in layer.nodes[:1] if layer.linear.features <= MOST_FEATURES}
     out: dict[str, Seen] = {}
     for index in sorted(at):
@@ -69,7 +69,7 @@ def seen(
             share = share_of_places(node, node.positions(batch[node.y]) * len(feeds), rows)
             sums.add(batch[node.x], batch[node.y], share, rng)
         if sums.finite:
-            out[at[index].key] = Seen(sums, followers.tail(node))
+            out[at[index].key] = Seen(sums, epilogues.epilogue(node))
     return out
 
 
@@ -95,8 +95,8 @@ def joint(
     `orders`: of the outputs and features of each, where these are to be taken in another order than they were seen in
     (one group only). `quick`: one system for all outputs, which weigh alike then, and have no factors.
 
-    Minimise the sum over layers i and outputs c of s_ic^2 |y_ic - a_ic w_c x_i - b_ic|^2, and the ridge on
-    |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where no normalisation is its
+    Minimize the sum over layers i and outputs c of s_ic^2 |y_ic - a_ic w_c x_i - b_ic|^2, and the ridge on
+    |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where no normalization is its
     own.
     """
     node, weight = members[0].moments.node, np.array(start, np.float64)

@@ -87,15 +87,19 @@ def _obstacle(model: Model, weight: str, index: int) -> str:
         return "its weight is stored as integers"
     if graph.tensor(weight).dtype not in FLOATS:
         return "its weight is no floating-point tensor"
-    maker = graph.producer.get(weight)
-    if maker is not None and graph.nodes[maker].op != "Constant":
-        return f"its weight is computed by {graph.nodes[maker].op}"
-    readers = [graph.nodes[i] for i in graph.consumers[weight]]
-    other = next((n for n in readers if n.op != graph.nodes[index].op or list(n.inputs).index(weight) != _SLOT), None)
+    producer = graph.producer.get(weight)
+    if producer is not None and graph.nodes[producer].op != "Constant":
+        return f"its weight is computed by {graph.nodes[producer].op}"
+    consumers = [graph.nodes[i] for i in graph.consumers[weight]]
+    other = next((n for n in consumers if n.op != graph.nodes[index].op or list(n.inputs).index(weight) != _SLOT), None)
     if other is not None:
         return f"its weight is also read by {other.op} '{other.label}'"
     main = len(model.proto.graph.node)
-    if weight in graph.outputs or any(n.index >= main for n in readers) or (maker is not None and maker >= main):
+    if (
+        weight in graph.outputs
+        or any(n.index >= main for n in consumers)
+        or (producer is not None and producer >= main)
+    ):
         return "its weight is used outside the main graph"
     if any(weight in node.captures for node in graph.nodes):
         return "its weight is used in the body of another node"

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...model.graph import Graph
 from ...model.model import Model
-from ...runtime.segments import Walk
+from ...runtime.segments import SegmentRunner
 from ...runtime.session import Feeds
 from .distances import Unit
 from .layers import Layer
@@ -61,11 +61,11 @@ def bypasses(graph: Graph, dropped: Sequence[Block]) -> tuple[dict[str, str], di
     instead, aims = dict[str, str](), dict[str, str]()
     for block in dropped:
         instead[block.total] = block.skip
-        maker = graph.producer.get(block.skip)
-        if maker is not None and graph.nodes[maker].op in _IDEMPOTENT:
+        producer = graph.producer.get(block.skip)
+        if producer is not None and graph.nodes[producer].op in _IDEMPOTENT:
             for index in graph.consumers.get(block.total, ()):
                 after = graph.nodes[index]
-                if after.op == graph.nodes[maker].op and after.outputs[0] not in graph.outputs:
+                if after.op == graph.nodes[producer].op and after.outputs[0] not in graph.outputs:
                     instead[after.outputs[0]] = block.skip
         # of several in a row the last one counts
         first = next((root for root, total in aims.items() if total == block.root), block.root)
@@ -77,7 +77,7 @@ def influence(model: Model, found: Sequence[Block], feeds: Sequence[Feeds]) -> d
     """By the name of a block: |total - skip| / |total| over the samples, 0 where it does nothing.
 
     The distance of a block from the identity (ShortGPT's block influence is the cosine form: Men et al., 2024)."""
-    walk, out = Walk(model.proto, feeds, model.folder), dict[str, float]()
+    walk, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, float]()
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
     for block in sorted(found, key=lambda block: made[block.total]):
         at = made[block.total]
@@ -105,8 +105,8 @@ def writers(model: Model, aims: Mapping[str, str]) -> frozenset[str]:
     """What the nodes read that write to the sums in `aims`: naming these as changed has the nodes refitted."""
     graph, out = model.graph, set[str]()
     for root in aims:
-        maker = graph.producer.get(root)
-        for name in graph.nodes[maker].inputs if maker is not None and graph.nodes[maker].op in _SUMS else ():
+        producer = graph.producer.get(root)
+        for name in graph.nodes[producer].inputs if producer is not None and graph.nodes[producer].op in _SUMS else ():
             index = graph.producer.get(name)
             while index is not None and graph.nodes[index].op == "BatchNormalization":
                 index = graph.producer.get(graph.nodes[index].inputs[0])
@@ -116,9 +116,9 @@ def writers(model: Model, aims: Mapping[str, str]) -> frozenset[str]:
 
 
 def _root(graph: Graph, skip: str) -> str:
-    maker = graph.producer.get(skip)
-    if maker is not None and graph.nodes[maker].op in _IDEMPOTENT:
-        return graph.nodes[maker].inputs[0]
+    producer = graph.producer.get(skip)
+    if producer is not None and graph.nodes[producer].op in _IDEMPOTENT:
+        return graph.nodes[producer].inputs[0]
     return skip
 
 

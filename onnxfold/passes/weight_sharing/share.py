@@ -11,7 +11,7 @@ from ...analysis.result import Analysis
 from ...calibration.collect import given_up
 from ...calibration.samples import Samples
 from ...errors import NothingToFoldError, OnnxFoldError, RequestError
-from ...evaluation.candidates import Trial
+from ...evaluation.candidates import Evaluator
 from ...model.model import Model
 from ...model.save import inline
 from ...options.budget import Limits
@@ -23,8 +23,8 @@ from ...runtime.probe_inputs import DESCRIPTION
 from ...runtime.session import Feeds, Session, brief
 from ..distillation.block_targets import Counterparts, Map
 from ..distillation.channel_maps import composed, maps_of
-from ..prepare import analysed
-from .alignment import seats
+from ..prepare import analyzed
+from .alignment import alignable
 from .distances import Partition, Unit, alone, layer_sets, nothing, rank
 from .fuse import Fused, Shapes, fuse_layers, repaired
 from .layers import layers
@@ -64,11 +64,11 @@ class _Work:
         self.original, self.start, self._shapes, self._seed = original, start, shapes, seed
         self.evidence, self._chosen, self._align, self._progress = evidence, chosen, align, progress
         self._recovery = recovery
-        self.analysis: Analysis = analysed(start)
+        self.analysis: Analysis = analyzed(start)
         self.found, self.left = layers(start)
         self.blocks = [block for block in blocks(start) if self._wanted(block.name)]
         self.influence: dict[str, float] = {}
-        self.trial = Trial(original, self._held)
+        self.evaluator = Evaluator(original, self._held)
 
     @property
     def sampled(self) -> bool:
@@ -107,7 +107,7 @@ class _Work:
             raise RequestError(f"--drop-blocks has to run the model, which fails: {brief(error)}") from error
 
         def missed(gone: Sequence[Block]) -> float:
-            return self.trial.error(self._plain([], Fusion.MEAN, gone, None).proto)
+            return self.evaluator.error(self._plain([], Fusion.MEAN, gone, None).proto)
 
         return least_missed(self.blocks, count, self.influence, missed)
 
@@ -120,7 +120,7 @@ class _Work:
         units = whole_blocks([b for b in self.blocks if b not in dropped], stay) if whole else alone(stay)
         if not units:
             raise NothingToFoldError(nothing(self.original.path or "this model", whole, self.left))
-        free = seats(self.analysis) if self._align else {}
+        free = alignable(self.analysis) if self._align else {}
         feeds = self.fit() if metric.sampled and self.sampled else None
         try:
             start = Partition(rank(self.start, units, metric, free, feeds, self._progress))
@@ -132,7 +132,7 @@ class _Work:
             raise RequestError(f"--metric {metric.value} has to run the model, which fails: {brief(error)}") from error
         return fuse_to(
             start, limits, len(stay), lambda at: self.fused(at.sets, how, dropped),
-            size_of(self.start, self.original.size - self._gone(dropped)), self.trial.error, self._progress,
+            size_of(self.start, self.original.size - self._gone(dropped)), self.evaluator.error, self._progress,
         )  # fmt: skip
 
     def fused(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:
@@ -156,7 +156,7 @@ class _Work:
         if aims:
             again = moved | writers(self.start, aims)
             tried.append(repaired(replace(made, aims=aims), fit, again, self._seed, self._progress))
-        return min(tried, key=lambda one: self.trial.error(one.proto))
+        return min(tried, key=lambda one: self.evaluator.error(one.proto))
 
     def pairs(self, made: Fused, folded: Mapping[str, Map | None] | None) -> Counterparts:
         """What activations of `made` are of those of the original, after a fold with these maps if there was one."""

@@ -41,7 +41,7 @@ def cosine(a: Floats, b: Floats) -> float:
 
 
 def cka(x: Floats, y: Floats) -> float:
-    """1 - |Y'X|_F^2 / (|X'X|_F |Y'Y|_F), columns centred: 0..1.
+    """1 - |Y'X|_F^2 / (|X'X|_F |Y'Y|_F), columns centered: 0..1.
 
     Linear CKA (Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019), of x [n, p] and
     y [n, q] with one row per example. An orthogonal map of the columns of either, or a factor, changes nothing. For
@@ -117,8 +117,8 @@ OF_WEIGHTS: Mapping[Metric, Callable[[Floats, Floats], float]] = MappingProxyTyp
 
 
 def _cov(a: Floats) -> Floats:
-    centred = a - a.mean(axis=1, keepdims=True)
-    return np.asarray(centred @ centred.T / a.shape[1])
+    centered = a - a.mean(axis=1, keepdims=True)
+    return np.asarray(centered @ centered.T / a.shape[1])
 
 
 def _relative(a: NDArray[Any], b: NDArray[Any]) -> float:

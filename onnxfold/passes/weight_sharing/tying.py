@@ -23,8 +23,8 @@ def fused(weights: Sequence[Floats], how: Fusion, seed: int = 0) -> Floats:
     if how is Fusion.MIX:
         chosen = np.random.default_rng(seed).integers(0, len(stack), stack.shape[1:])
         return np.asarray(np.take_along_axis(stack, chosen[None], axis=0)[0])
-    centre = stack.mean(axis=0)  # the one nearest to the mean has the least sum of squared distances
-    return np.asarray(stack[int(np.argmin([float(np.square(one - centre).sum()) for one in stack]))])
+    center = stack.mean(axis=0)  # the one nearest to the mean has the least sum of squared distances
+    return np.asarray(stack[int(np.argmin([float(np.square(one - center).sum()) for one in stack]))])
 
 
 def tie_edits(model: Model, sets: Sequence[Sequence[Layer]], values: Mapping[str, Floats]) -> Edits:

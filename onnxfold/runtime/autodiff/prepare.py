@@ -13,7 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from ...errors import OnnxFoldError
 from ...model.half_precision import widen
 from ...model.model import Model, load
-from ...model.quantized.detect import dequantises, packed_weight
+from ...model.quantized.detect import dequantizes, packed_weight
 from ...model.save import inline
 from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
 
@@ -35,8 +35,8 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     proto = ModelProto()
     proto.CopyFrom(inline(model.proto, model.folder))
     graph = proto.graph
-    initialised = {t.name for t in graph.initializer}
-    kept = [v for v in graph.input if v.name not in initialised]
+    initialized = {t.name for t in graph.initializer}
+    kept = [v for v in graph.input if v.name not in initialized]
     for value in kept:
         if value.name in shapes:
             kind = value.type.tensor_type.elem_type
@@ -50,7 +50,7 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     _unpacked(graph, model)
     widen(graph)
     version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
-    _straight_through(graph, model, initialised, version)
+    _straight_through(graph, model, initialized, version)
     if version < OPSET:
         proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
         proto = onnx.version_converter.convert_version(proto, OPSET)
@@ -127,7 +127,7 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
 
     for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
         packed = packed_weight(seen)
-        if dequantises(seen) and seen.outputs[0] in model.constants:
+        if dequantizes(seen) and seen.outputs[0] in model.constants:
             put(seen.outputs[0])
         elif packed is not None and packed[0] in model.constants.stored:
             put(packed[0])
@@ -146,11 +146,11 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
 
 def _straight_through(graph: GraphProto, model: Model, constants: set[str], version: int) -> None:
     """Clip, or Identity where the range is not known, in place of DequantizeLinear(QuantizeLinear(x)), in place."""
-    quantised = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
+    quantized = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in quantised:
-            source, out, name = quantised[node.input[0]].input[0], node.output[0], node.name
-            bounds = _range(list(quantised[node.input[0]].input[1:3]), model)
+        if node.op_type == "DequantizeLinear" and node.input[0] in quantized:
+            source, out, name = quantized[node.input[0]].input[0], node.output[0], node.name
+            bounds = _range(list(quantized[node.input[0]].input[1:3]), model)
             if bounds is None or version < _CLIP:
                 node.CopyFrom(onnx.helper.make_node("Identity", [source], [out], name=name))
                 continue

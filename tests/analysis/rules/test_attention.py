@@ -11,7 +11,7 @@ from attending import TWO_LAYERS, WIDTH, D, H, T
 from helpers import Case, holds, node
 
 from onnxfold.analysis.alternatives import Option, settled
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Role
 from onnxfold.folding.merge import pruning
 from onnxfold.model.model import load
@@ -148,7 +148,7 @@ def test_heads_beside_the_batch() -> None:
     )  # fmt: skip
     holds(case, "N")
     loaded = load(case.model("N"))
-    found = analyse(loaded)
+    found = analyze(loaded)
     folded = emit(loaded, edits(loaded, found, {g.name: pruning(np.arange(3), H) for g in found.groups}))
     (heads,) = [t for t in folded.graph.initializer if t.name == node(folded, "Mul").input[1]]
     assert np.frombuffer(heads.raw_data, np.int64).tolist() == [3]
@@ -158,7 +158,7 @@ def test_one_list_for_two_layers() -> None:
     """A target that two layers share: each may keep other heads, and then has a list of its own."""
     holds(TWO_LAYERS, "N")
     loaded = load(TWO_LAYERS.model("N"))
-    found = analyse(loaded)
+    found = analyze(loaded)
     first, _, second = found.groups
     merges = {first.name: pruning(np.arange(2), H), second.name: pruning(np.arange(3), H)}
     folded = emit(loaded, edits(loaded, found, merges))
@@ -170,9 +170,9 @@ def test_one_list_for_two_layers() -> None:
 
 def test_a_head_is_as_wide_as_its_dimension() -> None:
     """Rounding counts positions: 4 heads of 3 are 12 wide, in weights that make them and in those that read them."""
-    (group,) = analyse(load(CASES[0].model("N"))).groups
+    (group,) = analyze(load(CASES[0].model("N"))).groups
     assert group.run == D
-    assert {p.positions.shape[1] for p in group.places if p.role in (Role.MAKES, Role.READS)} == {D}
+    assert {p.positions.shape[1] for p in group.places if p.role in (Role.PRODUCES, Role.CONSUMES)} == {D}
 
 
 def test_what_leaves_most_weights_is_followed() -> None:

@@ -19,7 +19,7 @@ from helpers import (
     oracles_hold,
 )
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 
 SHUFFLE = """g = Reshape(f, split) e = Transpose<perm=[0,2,1,3,4]>(g) d = Reshape(e, join)"""
@@ -193,9 +193,9 @@ def test_group_of_a_grouped_convolution_stays() -> None:
 
 
 def test_the_channels_of_grouped_convolutions_are_in_blocks() -> None:
-    found = analyse(load(case("grouped-chain").model()))
+    found = analyze(load(case("grouped-chain").model()))
     assert [g.blocks for g in found.groups] == [2, 4, 4]
-    found = analyse(load(case("channel-shuffle").model()))
+    found = analyze(load(case("channel-shuffle").model()))
     assert [g.blocks for g in found.groups] == [2, 2, 2]
 
 

@@ -21,7 +21,7 @@ from helpers import (
     run,
 )
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,)}
@@ -238,7 +238,7 @@ def test_bounds_of_slice_are_recounted(name: str, keep: int, start: int, end: in
 
 def test_bounds_of_slice_in_the_middle() -> None:
     before = case("slice-middle").model()  # [2:5]: the group around it has 5 channels, the one inside 3
-    around, inside = analyse(load(before)).groups
+    around, inside = analyze(load(before)).groups
     after = fold_by({around.name: [0, 0, 1, 2, 2]}, before)
     assert (given(after, "Slice", 1), given(after, "Slice", 2)) == ([1], [4])
     after = fold_by({inside.name: [0, 0, 1]}, before)
@@ -249,7 +249,7 @@ def test_bounds_of_slice_in_the_middle() -> None:
 def test_negative_bounds_follow_what_lies_behind_them(name: str) -> None:
     """A bound counted from the end moves when channels behind it go, though none before it do."""
     before = case(name).model()
-    for group in analyse(load(before)).groups:
+    for group in analyze(load(before)).groups:
         labels = np.minimum(np.arange(group.size), group.size - 2)
         after = fold_by({group.name: labels}, before)
         onnx.checker.check_model(after, full_check=True)
@@ -259,7 +259,7 @@ def test_negative_bounds_follow_what_lies_behind_them(name: str) -> None:
 def test_padding_of_the_shortcut_is_recounted() -> None:
     """12 channels in three blocks of 4: padding, the stage before, padding."""
     before = case("resnet-option-a").model()
-    found = analyse(load(before))
+    found = analyze(load(before))
     stage, padded = found.groups
     after = fold_by({stage.name: [0, 0, 1, 2]}, before)
     assert given(after, "Pad", 1) == [0, 4, 0, 0, 0, 4, 0, 0]
@@ -300,7 +300,7 @@ def test_computed_bounds_are_refused(batch: str | int) -> None:
     text = """(float[N,3,8,8] x, int64[1] starts) => (float[N,5,6,6] y) <float[N,8,6,6] g> {
         h = Conv(x, w) g = Slice(h, starts, ends, axes) f = Conv(g, u) a = Relu(f) y = Conv(a, v) }"""
     weights = {"w": (8, 3, 3, 3), "u": (8, 8, 1, 1), "v": (5, 8, 1, 1)}
-    found = analyse(load(model(text, weights, {"ends": [8], "axes": [1]}, batch=batch)))
+    found = analyze(load(model(text, weights, {"ends": [8], "axes": [1]}, batch=batch)))
     assert [g.size for g in found.groups] == [8]
     assert "Slice has computed bounds" in [r.kind for r in found.refusals]
 

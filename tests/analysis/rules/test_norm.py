@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import Case, constant, holds, keep_first, model, oracles_hold
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 
 BN = {"scale": (8,), "shift": (8,), "mean": (8,), "var": (8,)}
@@ -69,17 +69,17 @@ def test_case(case: Case, batch: str | int) -> None:
     holds(case, batch)
 
 
-def test_normalisation_with_a_parameter_per_position_is_kept() -> None:
+def test_normalization_with_a_parameter_per_position_is_kept() -> None:
     text = """(float[N,3,6,6] x) => (float y) {
         h = Conv(x, w) g = BatchNormalization<spatial=0>(h, scale, shift, mean, var) a = Relu(g) y = Conv(a, v) }"""
     sizes = dict.fromkeys(("scale", "shift", "mean", "var"), (8, 4, 4))
-    found = analyse(load(model(text, {**CONV, **sizes}, opset=7)))
+    found = analyze(load(model(text, {**CONV, **sizes}, opset=7)))
     assert not found.groups
-    assert "BatchNormalization normalises every position by itself (spatial=0)" in [r.kind for r in found.refusals]
+    assert "BatchNormalization normalizes every position by itself (spatial=0)" in [r.kind for r in found.refusals]
 
 
 def test_parameters_are_named_for_recovery() -> None:
-    found = analyse(load(model(TEXT.replace("Normalization(", "Normalization<epsilon=0.01>("), {**CONV, **BN})))
+    found = analyze(load(model(TEXT.replace("Normalization(", "Normalization<epsilon=0.01>("), {**CONV, **BN})))
     (norm,) = found.norms
     assert (norm.scale, norm.bias, norm.mean, norm.var) == ("scale", "shift", "mean", "var")
     assert norm.epsilon == pytest.approx(0.01)

@@ -9,12 +9,12 @@ import pytest
 from helpers import Case, constant, fold_by, holds
 from tiny import fold
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Role
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.folding.merge import folding
 from onnxfold.model.model import load
-from onnxfold.recovery.reconstruct import refit_readers
+from onnxfold.recovery.reconstruct import reconstruct
 from onnxfold.runtime.session import Session
 from onnxfold.testing import duplication, pairs
 from onnxfold.transform.edits import edits
@@ -92,7 +92,7 @@ def case(name: str) -> Case:
 
 def roles(name: str) -> dict[str, set[tuple[Role | None, bool]]]:
     """By weight of the group that the product adds up: its role, and whether it is added up."""
-    groups = analyse(load(case(name).model())).groups
+    groups = analyze(load(case(name).model())).groups
     group = next(g for g in groups if any(p.summed for p in g.parameters))
     found = dict[str, set[tuple[Role | None, bool]]]()
     for place in group.parameters:
@@ -100,7 +100,7 @@ def roles(name: str) -> dict[str, set[tuple[Role | None, bool]]]:
     return found
 
 
-AVERAGED, SUMMED = (Role.MAKES, False), (Role.READS, True)
+AVERAGED, SUMMED = (Role.PRODUCES, False), (Role.CONSUMES, True)
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_pixels_that_attend_to_each_other() -> None:
 def test_refits_aim_at_means_and_at_sums() -> None:
     """A fold of exact copies is exact, and a refit of queries and keys, whose stream is folded too, leaves it so."""
     original = load(PIXELS.model())
-    found = analyse(original)
+    found = analyze(original)
     twice = load(emit(original, edits(original, found, {g.name: duplication(g) for g in found.groups})))
-    again = analyse(twice)
+    again = analyze(twice)
     merges = {g.name: folding(pairs(g)) for g in again.groups}
     folded = emit(twice, edits(twice, again, merges))
     feeds = [{"x": np.random.default_rng(seed).standard_normal((16, 3, 8, 8)).astype(np.float32)} for seed in range(2)]
-    done = {one.output: one.after for one in refit_readers(twice, again, merges, folded, feeds)}
+    done = {one.output: one.after for one in reconstruct(twice, again, merges, folded, feeds)}
     assert {"q", "k"} <= set(done) and max(done.values()) < EXACT_REFIT, done
     before, after = (Session(proto.SerializeToString()).run(feeds[0])[0] for proto in (twice.proto, folded))
     assert relative_l2(before, after) < EXACT_REFIT

@@ -1,4 +1,4 @@
-"""Quantised weights and activations: the oracles hold as they do for floats, since the integers leave room."""
+"""Quantized weights and activations: the oracles hold as they do for floats, since the integers leave room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCKED = ((ml_dtypes.int4, 0, 7), (ml_dtypes.uint4, 8, 7), (np.int8, 0, 127), (
 
 
 def weights_only(name: str, packs: dict[str, Pack], opset: int = 17) -> Packed:
-    """Two convolutions with quantised weights on floats."""
+    """Two convolutions with quantized weights on floats."""
     text = "(float[N,3,6,6] x) => (float y) { h = Conv(x, w, b) a = Relu(h) y = Conv(a, v) }"
     return Packed(name, text, CONV, (8,), opset=opset, packs=packs)
 
@@ -111,7 +111,7 @@ CASES = [
     activations("pair-zero-points", pair("s1", "z1", "<axis=1>"), groups=(),
                 values={"s1": np.full(8, 0.05, np.float32), "z1": np.arange(8, dtype=np.uint8)},
                 refused=("a constant that is not floating point",)),
-    Packed("quantised-in-the-graph", """(float[N,3,6,6] x) => (float y) { h = Conv(x, w, b) a = Relu(h)
+    Packed("quantized-in-the-graph", """(float[N,3,6,6] x) => (float y) { h = Conv(x, w, b) a = Relu(h)
         k = QuantizeLinear(v, s, z) d = DequantizeLinear(k, s, z) y = Conv(a, d) }""", CONV, (),
         refused=("Conv mixes this axis",)),
     Packed("microsoft-pair", """(float[N,3,6,6] x) => (float y) <uint8[N,8,4,4] k, float[N,8,4,4] a> {

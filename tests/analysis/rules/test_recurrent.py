@@ -7,7 +7,7 @@ import onnx
 import pytest
 from helpers import Case, as_constant_nodes, attribute, constant, fold_by, folds, holds, keep_first, model, oracles_hold
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Role
 from onnxfold.model.model import load
 
@@ -110,10 +110,11 @@ def case(name: str) -> Case:
 
 
 def test_a_recurrent_weight_makes_units_and_reads_them() -> None:
-    (group,) = analyse(load(case("GRU").model())).groups
+    (group,) = analyze(load(case("GRU").model())).groups
     roles = {(p.tensor, p.axis): p.role for p in group.parameters}
     assert roles == {
-        ("w", 1): Role.MAKES, ("r", 1): Role.MAKES, ("b", 1): Role.MAKES, ("r", 2): Role.READS, ("v", 0): Role.READS,
+        ("w", 1): Role.PRODUCES, ("r", 1): Role.PRODUCES, ("b", 1): Role.PRODUCES, ("r", 2): Role.CONSUMES, ("v", 0):
+        Role.CONSUMES,
     }  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def test_a_recurrent_weight_from_outside_keeps_the_units() -> None:
 
 def test_parameters_that_contradict_each_other_are_refused() -> None:
     text = f"(float[7,N,3] x) => (float[7,N,5] y) {{ e = MatMul(x, k) o = GRU<hidden_size=8>(e, w, r, b) {READ} }}"
-    found = analyse(load(model(text, {**sizes("GRU"), "b": (1, 40), "k": (3, 3), "v": (H, 5)}, ONE)))
+    found = analyze(load(model(text, {**sizes("GRU"), "b": (1, 40), "k": (3, 3), "v": (H, 5)}, ONE)))
     assert not found.groups
     assert "GRU has parameters that do not fit each other" in [r.kind for r in found.refusals]
 
@@ -162,7 +163,7 @@ def test_batch_first(op: str) -> None:
     text = f"""(float[2,7,3] x) => (float[2,7,5] y) {{
         o, h = {op}<hidden_size=8, layout=1>(x, w, r, b) t = Squeeze(o, two) s = Add(t, h) y = MatMul(s, v) }}"""
     proto = model(text, {**sizes(op), "v": (H, 5)}, {"two": [2]})
-    (group,) = analyse(load(proto)).groups
+    (group,) = analyze(load(proto)).groups
     assert group.size == H
     assert {(p.tensor, p.axis) for p in group.places} >= {("o", 3), ("h", 2), ("w", 1), ("r", 1), ("r", 2), ("b", 1)}
     onnx.checker.check_model(keep_first(5, proto), full_check=True)

@@ -19,7 +19,7 @@ from helpers import (
     oracles_hold,
 )  # fmt: skip
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.rules.reshape import segments
 from onnxfold.model.model import load
 
@@ -221,7 +221,7 @@ def test_a_target_for_two_reshapes_parts() -> None:
     oracles_hold(proto, groups=[8, 8])
     folds(proto)
     loaded = load(proto)
-    assert [g.name for g in analyse(loaded).groups] == ["Conv#0", "Conv#1"]
+    assert [g.name for g in analyze(loaded).groups] == ["Conv#0", "Conv#1"]
     after = keep_first(5, proto)
     assert given(after, "Reshape", 1) == given(after, "Reshape", 1, 1) == [0, 20]
 
@@ -269,7 +269,7 @@ def test_a_size_that_becomes_a_float(batch: str | int, groups: list[int]) -> Non
 def test_a_scale_by_a_length_stays_what_it_was() -> None:
     """The model computes the square root of 8 channels; with 5 of them left it still divides by that of 8."""
     before = case("length-becomes-a-float").model()
-    first, second = analyse(load(before)).groups
+    first, second = analyze(load(before)).groups
     after = fold_by({first.name: [0, 0, 0, 1, 2, 3, 4, 4]}, before)
     given = constant(after, node(after, "Sqrt").input[0])
     assert given.dtype == np.float32 and given.item() == 8.0
@@ -284,7 +284,7 @@ def test_a_length_inside_a_body_keeps_its_channels() -> None:
         f = If(c) <then_branch = yes () => (float r) { r = Cast<to=1>(o) },
                    else_branch = no () => (float r) { r = Constant<value_float=1.0>() }>
         g = Conv(h, v) y = Mul(g, f) }"""
-    found = analyse(load(model(text, {**CONV, "v": (5, 8, 1, 1)}, {"one": 1})))
+    found = analyze(load(model(text, {**CONV, "v": (5, 8, 1, 1)}, {"one": 1})))
     assert not found.groups
     assert "If uses this length as a number" in [r.kind for r in found.refusals]
 
@@ -292,7 +292,7 @@ def test_a_length_inside_a_body_keeps_its_channels() -> None:
 def test_a_target_from_outside_is_refused() -> None:
     text = """(float[N,3,4,4] x, int64[2] t) => (float[N,5] y) <float[N,32] a> {
         h = Conv(x, w, b) a = Reshape(h, t) g = Gemm(a, u) f = Relu(g) y = Gemm(f, v) }"""
-    found = analyse(load(model(text, {**CONV, "u": (32, 6), "v": (6, 5)})))
+    found = analyze(load(model(text, {**CONV, "u": (32, 6), "v": (6, 5)})))
     assert [g.size for g in found.groups] == [6]
     assert "Reshape has a computed shape" in [r.kind for r in found.refusals]
 

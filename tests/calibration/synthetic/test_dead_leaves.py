@@ -24,7 +24,7 @@ SHAPE = (64, 3, 32, 32)
 
 
 def kurtosis(x: NDArray[np.float32]) -> float:
-    """Of differences between neighbours: 3 for Gaussian noise of any spectrum, 10 and more for photographs."""
+    """Of differences between neighbors: 3 for Gaussian noise of any spectrum, 10 and more for photographs."""
     steps = np.diff(x.astype(np.float64), axis=-1)
     return float(np.mean(steps**4) / np.mean(steps**2) ** 2)
 
@@ -34,8 +34,8 @@ def test_edges_and_even_areas() -> None:
     found, smooth = leaves(rng, SHAPE), noise(rng, SHAPE)
     assert kurtosis(found) > 10 > 4 > kurtosis(smooth)
     assert abs(found.mean()) < 1e-5 and abs(found.std() - 1) < 1e-5 and found.dtype == np.float32
-    colours = np.corrcoef(found[:, 0].ravel(), found[:, 1].ravel())[0, 1]
-    assert 0.7 < colours < 0.98  # channels alike, as in photographs, but not grey
+    colors = np.corrcoef(found[:, 0].ravel(), found[:, 1].ravel())[0, 1]
+    assert 0.7 < colors < 0.98  # channels alike, as in photographs, but not gray
     brightness = found.mean(axis=(1, 2, 3)).std()
     assert 0.2 < brightness < 0.8  # and some pictures lighter than others
 
@@ -84,7 +84,7 @@ def test_models_that_hold_nothing_of_their_data(text: str) -> None:
         Session(proto.SerializeToString()).run(feed)
 
 
-def normalised() -> onnx.ModelProto:
+def normalized() -> onnx.ModelProto:
     """A convolution with BatchNormalization, which hold something of the data."""
     proto = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,32,32] x) => (float[N,8,30,30] y) {'
@@ -125,10 +125,10 @@ def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.Monkey
 
 def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images made from statistics have edges and even areas, which descents from noise do not find."""
-    made = synthesize(load(normalised()), count=16, steps=20)
+    made = synthesize(load(normalized()), count=16, steps=20)
     assert made.kind == "deep inversion from BatchNormalization statistics"
     monkeypatch.setattr(inversion, "takes_pictures", lambda shape: False)
-    smooth = synthesize(load(normalised()), count=16, steps=20)
+    smooth = synthesize(load(normalized()), count=16, steps=20)
     assert made.losses[-1] < made.losses[0] and smooth.losses[-1] < smooth.losses[0]
     found = kurtosis(made.feeds["x"]), kurtosis(smooth.feeds["x"])
     assert found[0] > 6 > 5 > found[1], found

@@ -13,6 +13,7 @@ from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic.generated_text import OWN
 from onnxfold.calibration.synthetic.synthesize import synthesize
 from onnxfold.model.model import load
+from onnxfold.model.shapes.nominal import OPEN_OTHER
 from onnxfold.options.choices import Effort
 from onnxfold.runtime import probe_inputs as inputs
 
@@ -115,5 +116,5 @@ def test_texts_are_long_where_that_is_open_and_can_be() -> None:
     for name, value in (("zero", np.int64(0)), ("one", np.int64(1)), ("places", np.zeros((20, 12), np.float32))):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     made = synthesize(load(proto), count=4, steps=1)
-    assert made.kind == OWN and made.feeds["ids"].shape == (4, inputs.OPEN_OTHER)
+    assert made.kind == OWN and made.feeds["ids"].shape == (4, OPEN_OTHER)
     assert made_of(NEXT)[0].shape == (9, LENGTH)  # a length that is given holds

@@ -27,7 +27,7 @@ def test_spatial_axes(shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     assert spatial_axes(shape) == axes
 
 
-def test_noise_is_smooth_and_standardised() -> None:
+def test_noise_is_smooth_and_standardized() -> None:
     x = noise(np.random.default_rng(0), (8, 3, 32, 32))
     assert abs(float(x.std()) - 1) < 1e-3
     assert roughness(x, (2, 3))[0] < 2  # white noise has 4

@@ -22,6 +22,7 @@ from onnxfold.errors import RequestError
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
 from onnxfold.runtime import probe_inputs as inputs
+from onnxfold.runtime import session
 from onnxfold.runtime.session import SHORT, Session
 
 BN = MODELS / "digits_resnet_bn.onnx"
@@ -75,7 +76,7 @@ def test_input_range_is_found() -> None:
 
 
 def test_class_scores_tell_the_scale_where_biases_do_not() -> None:
-    """Never normalised, for pixels of 0..255 less their mean: its small biases would have the inputs small as well."""
+    """Never normalized, for pixels of 0..255 less their mean: its small biases would have the inputs small as well."""
     text = """(float[N,3,16,16] x) => (float y) {
         a = Conv <pads=[1,1,1,1]> (x, w1, b1) r = Relu (a) c = Conv <pads=[1,1,1,1]> (r, w2, b2) s = Relu (c)
         d = Conv <pads=[1,1,1,1]> (s, w3, b3) t = Relu (d) p = GlobalAveragePool (t) f = Flatten (p)
@@ -231,7 +232,7 @@ def test_a_batch_of_one_inside(declared: int | str) -> None:
     assert report.refinement is not None and len(report.refinement.losses) == 4
 
 
-def test_normalisation_of_sequences_behind_computed_shapes() -> None:
+def test_normalization_of_sequences_behind_computed_shapes() -> None:
     """[N, C, L] whose shape onnx's own inference does not find."""
     text = """(float[N,6,5] x) => (float[N,4] y) {
         s = Shape (x) b = Gather (s, zero) u = Unsqueeze (b, first) t = Concat <axis: int = 0> (u, six, five)
@@ -303,7 +304,7 @@ def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch
         synthetic_samples(model, Effort.BALANCED, seed, None, providers=providers)
     starts = SHORT["cuda"] in ort.get_available_providers()
     assert asked == [SHORT["cpu"], SHORT["cpu"], SHORT["cuda"] if starts else SHORT["cpu"]]
-    started = samples.Session
-    monkeypatch.setattr(samples, "Session", lambda source, provider=SHORT["cpu"]: started(source, SHORT["cpu"]))
+    started = session.Session
+    monkeypatch.setattr(session, "Session", lambda source, provider=SHORT["cpu"]: started(source, SHORT["cpu"]))
     synthetic_samples(model, Effort.BALANCED, 3, None, providers=[SHORT["cuda"]])
     assert asked[-1] == SHORT["cuda"]

@@ -70,7 +70,7 @@ def conv_twice(g: Builder, n: Numbers) -> None:
 
 
 def conv_of_computed_weight(g: Builder, n: Numbers) -> None:
-    """A weight that plain operators compute from constants: weight normalisation, a transpose, a sum."""
+    """A weight that plain operators compute from constants: weight normalization, a transpose, a sum."""
     x, width = g.take(n, image), n.width()
     w = computed(g, n, width, x)
     g.put(g.op("Conv", x, w))

@@ -1,4 +1,4 @@
-"""Normalisation, with operators of its own and taken apart."""
+"""Normalization, with operators of its own and taken apart."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def layer_norm(g: Builder, n: Numbers) -> None:
     if g.opset >= 17 and not apart:
         g.put(g.op("LayerNormalization", x, scale, shift, axis=-1), x.channel)
         return
-    centred = g.op("Sub", x, g.axes("ReduceMean", x, [-1], 18, keepdims=1))
-    square = g.op("Pow", centred, g.constant(2.0))
+    centered = g.op("Sub", x, g.axes("ReduceMean", x, [-1], 18, keepdims=1))
+    square = g.op("Pow", centered, g.constant(2.0))
     spread = g.op("Sqrt", g.op("Add", g.axes("ReduceMean", square, [-1], 18, keepdims=1), g.constant(1e-3)))
-    g.put(g.op("Add", g.op("Mul", g.op("Div", centred, spread), scale), shift), x.channel)
+    g.put(g.op("Add", g.op("Mul", g.op("Div", centered, spread), scale), shift), x.channel)
 
 
 def rms_norm(g: Builder, n: Numbers) -> None:

@@ -14,13 +14,13 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from packing import X_SCALE, Pack, Packed, add, integers, pack
 from tiny import fold
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.model.model import load
-from onnxfold.model.quantized.scheme import Scheme, dequantise, requantise, used
+from onnxfold.model.quantized.scheme import Scheme, dequantize, requantize, used
 from onnxfold.runtime.autodiff.prepare import static_copy
 from onnxfold.runtime.session import Session
-from onnxfold.runtime.shared_prefix import Prefix
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.testing import duplicate, permute
 
 STEP_RTOL = 2e-2  # half a step of 1/127 of the largest weight on every sum that left the range; measured up to 7e-3
@@ -36,7 +36,7 @@ INTEGER = """(float[N,3,6,6] x) => (float y) { q = QuantizeLinear(x, s, z)
 
 
 def net(packs: dict[str, Pack], text: str = TEXT) -> ModelProto:
-    """Two convolutions of 16 channels, quantised."""
+    """Two convolutions of 16 channels, quantized."""
     weights = WEIGHTS if text is TEXT else {**WEIGHTS, "c": (5,)}
     return Packed("net", text, weights, packs=packs).model()
 
@@ -61,26 +61,26 @@ def scheme(scale: Any, zero: Any = 0, axis: int | None = 0, low: int = -127, hig
 def test_whole_numbers_of_a_scale_stay_what_they_are() -> None:
     whole = np.array([[5, -127], [100, 3]])
     how = scheme([0.5, 0.25])
-    found, now = requantise(dequantise(whole, how, np.float32), how)
+    found, now = requantize(dequantize(whole, how, np.float32), how)
     assert np.array_equal(found, whole) and now == how
 
 
 def test_a_scale_grows_where_sums_leave_the_range_and_there_only() -> None:
     how = scheme([0.5, 0.25])
-    found, now = requantise(np.array([[127.0, 10.0], [0.5, 0.25]]), how)
+    found, now = requantize(np.array([[127.0, 10.0], [0.5, 0.25]]), how)
     assert found.tolist() == [[127, 10], [2, 1]]
     assert now.scale.tolist() == [1.0, 0.25]
 
 
 def test_a_scale_becomes_finer_where_values_are_no_longer_whole() -> None:
-    _, now = requantise(np.array([[0.3, -0.2]]), scheme([0.5]))
+    _, now = requantize(np.array([[0.3, -0.2]]), scheme([0.5]))
     assert now.scale[0] == pytest.approx(0.3 / 127)
 
 
 def test_one_scale_for_all_stays_while_it_can() -> None:
-    found, now = requantise(np.array([[0.3, -63.5]]), scheme(0.5, axis=None))
+    found, now = requantize(np.array([[0.3, -63.5]]), scheme(0.5, axis=None))
     assert found.tolist() == [[1, -127]] and now.scale == 0.5
-    found, now = requantise(np.array([[0.3, -127.0]]), scheme(0.5, axis=None))
+    found, now = requantize(np.array([[0.3, -127.0]]), scheme(0.5, axis=None))
     assert found.tolist() == [[0, -127]] and now.scale == 1.0
 
 
@@ -90,14 +90,14 @@ def test_nothing_is_clipped(zero: Any, shift: float) -> None:
     """Whatever zero points there were: at most half a step from every value, of at most twice the least step."""
     values = np.random.default_rng(0).standard_normal((3, 40)) + shift
     how = scheme([1e-3] * 3, zero, low=0, high=255)
-    found, now = requantise(values, how)
+    found, now = requantize(values, how)
     step = now.scale[:, None]
     assert found.min() >= 0 and found.max() <= 255
-    assert (np.abs(dequantise(found, now, np.float64) - values) <= 0.51 * step).all()
+    assert (np.abs(dequantize(found, now, np.float64) - values) <= 0.51 * step).all()
 
 
 def test_least_scales_are_kept_to() -> None:
-    _, now = requantise(np.array([[1e-6], [1.0]]), scheme([1.0, 1.0]), least=np.array([0.5, 0.0]))
+    _, now = requantize(np.array([[1e-6], [1.0]]), scheme([1.0, 1.0]), least=np.array([0.5, 0.0]))
     assert now.scale.tolist() == [0.5, 1.0]  # the second is a whole number of its scale
 
 
@@ -115,7 +115,7 @@ def test_the_range_that_a_model_uses(least: int, most: int, bits: int, signed: b
 
 
 @pytest.mark.parametrize("packs", [both(0), both(None), {**both(0), "w": Pack(None, np.uint8, 128, spare=False)}])
-def test_duplicates_up_to_a_quantisation_step(packs: dict[str, Pack]) -> None:
+def test_duplicates_up_to_a_quantization_step(packs: dict[str, Pack]) -> None:
     """With the whole range in use, permuting stays exact, and sums that leave the range are rounded anew."""
     loaded = load(net(packs))
     moved, copied = permute(loaded), duplicate(loaded)
@@ -125,7 +125,7 @@ def test_duplicates_up_to_a_quantisation_step(packs: dict[str, Pack]) -> None:
 
 @pytest.mark.parametrize("text", [PAIRS, INTEGER], ids=["pairs", "integer"])
 @pytest.mark.parametrize("axis", [0, None])
-def test_quantised_all_through(text: str, axis: int | None) -> None:
+def test_quantized_all_through(text: str, axis: int | None) -> None:
     """Integers are summed by integer kernels: permuting changes not one bit of the outputs."""
     loaded = load(net(with_biases(axis), text))
     assert permute(loaded).error == 0.0
@@ -140,7 +140,7 @@ def test_merged_copies_are_the_same_integers() -> None:
         if tensor.name in ("w_q", "w_s", "b"):
             array[1::2] = array[::2]
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    group = analyse(load(proto)).groups[0]
+    group = analyze(load(proto)).groups[0]
     result, before = integers(fold_by({group.name: np.arange(16) // 2}, proto)), integers(proto)
     assert np.array_equal(result["w_q"], before["w_q"][::2])
     assert np.array_equal(result["w_s"], before["w_s"][::2])
@@ -183,7 +183,7 @@ def test_a_bias_never_leaves_its_integers() -> None:
             array = np.array(numpy_helper.to_array(tensor))
             array[:2] = 2**31 - 1, 2**31 - 1
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    group = analyse(load(proto)).groups[0]
+    group = analyze(load(proto)).groups[0]
     result = integers(fold_by({group.name: [0, *range(15)]}, proto))
     old = integers(proto)
     expected = (old["b_q"][:2].astype(np.float64) * old["b_s"][:2]).mean()
@@ -292,7 +292,7 @@ def misfit(proto: ModelProto) -> None:
     node.attribute.append(helper.make_attribute("block_size", 3))  # as if each scale were that of three channels
 
 
-def two_readers(proto: ModelProto) -> None:
+def two_consumers(proto: ModelProto) -> None:
     proto.graph.node.insert(0, helper.make_node("DequantizeLinear", ["w_q", "w_s", "w_z"], ["twin"], axis=0))
     proto.graph.node.append(helper.make_node("Conv", ["x", "twin"], ["y2"]))
     proto.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ["N", 16, 4, 4]))
@@ -310,14 +310,14 @@ def zero_scale(proto: ModelProto) -> None:
 @pytest.mark.parametrize(
     "change, reason",
     [(misfit, "DequantizeLinear has scales that do not fit its blocks"),
-     (two_readers, "integer weights that several nodes share"), (shown, "integer weights that several nodes share"),
+     (two_consumers, "integer weights that several nodes share"), (shown, "integer weights that several nodes share"),
      (zero_scale, "DequantizeLinear has a scale that is not positive")],
     ids=lambda a: getattr(a, "__name__", ""),
 )  # fmt: skip
 def test_refused(change: Callable[[ModelProto], None], reason: str) -> None:
     proto = Packed("net", TEXT, WEIGHTS, packs=both(0), opset=21).model()
     change(proto)
-    found = analyse(load(proto))
+    found = analyze(load(proto))
     assert not found.groups
     refused_for(found, [reason])
     assert next(r for r in found.refusals if r.kind == reason).channels >= 16
@@ -327,8 +327,8 @@ def test_a_bias_that_several_nodes_share_keeps_the_weights() -> None:
     text = INTEGER.replace("o =", "g = QLinearConv(q, s, z, u_q, u_s, u_z, s, z, b_q) k = Identity(g) o =")
     packs = {**with_biases(0), "u": Pack(spare=False)}
     proto = Packed("shared", text, {**WEIGHTS, "c": (5,), "u": (16, 3, 3, 3)}, packs=packs).model()
-    found = analyse(load(proto))
-    refused_for(found, ["a quantised bias that several nodes share"])
+    found = analyze(load(proto))
+    refused_for(found, ["a quantized bias that several nodes share"])
     assert not found.groups
 
 
@@ -338,7 +338,7 @@ def test_a_node_without_a_rule_says_why() -> None:
         "(float[N,32] x) => (float[N,8] y) { y = com.microsoft.MatMulBlockQuantizedFp4Weight<block_size=32>(x, w, f) }"
     )
     proto = model(text, values={"w": np.zeros((8, 16), np.uint8), "f": np.ones(8, np.float32)})
-    (refusal,) = [r for r in analyse(load(proto)).refusals if "Fp4" in r.kind]
+    (refusal,) = [r for r in analyze(load(proto)).refusals if "Fp4" in r.kind]
     assert refusal.kind == "no rule for com.microsoft.MatMulBlockQuantizedFp4Weight" and refusal.parameters >= 128
 
 
@@ -354,7 +354,7 @@ def test_computed_scales_of_integer_weights() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, PAIRS, INTEGER], ids=["weights", "pairs", "integer"])
-def test_readers_are_refitted_and_rounded(text: str) -> None:
+def test_consumers_are_refitted_and_rounded(text: str) -> None:
     """Recovery writes through the same scheme; where it cannot (QLinearConv) the merge stays."""
     packs = both(0) if text is TEXT else with_biases(0)
     proto = net(packs, text)
@@ -375,14 +375,14 @@ def reference(proto: ModelProto, x: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(Session(proto.SerializeToString()).run({"x": x})[0])
 
 
-def test_a_float_model_and_its_quantised_version_fold_alike() -> None:
-    """The same clusters, merged in floats and rounded: the quantised result is near the float one."""
+def test_a_float_model_and_its_quantized_version_fold_alike() -> None:
+    """The same clusters, merged in floats and rounded: the quantized result is near the float one."""
     plain = model(TEXT, WEIGHTS)
-    quantised = pack(model(TEXT, WEIGHTS), both(0))
-    labels = {analyse(load(plain)).groups[0].name: np.arange(16) // 2}
-    renamed = {analyse(load(quantised)).groups[0].name: np.arange(16) // 2}
+    quantized = pack(model(TEXT, WEIGHTS), both(0))
+    labels = {analyze(load(plain)).groups[0].name: np.arange(16) // 2}
+    renamed = {analyze(load(quantized)).groups[0].name: np.arange(16) // 2}
     x = np.random.default_rng(0).standard_normal((4, 3, 6, 6)).astype(np.float32)
-    expected, found = reference(fold_by(labels, plain), x), reference(fold_by(renamed, quantised), x)
+    expected, found = reference(fold_by(labels, plain), x), reference(fold_by(renamed, quantized), x)
     assert np.linalg.norm(found - expected) <= STEP_RTOL * np.linalg.norm(expected)
 
 
@@ -404,10 +404,10 @@ def test_what_comes_before_is_run_once() -> None:
     """The nodes that make weights stand in front; a version differs only where they are read."""
     proto = net(with_biases(0), PAIRS)
     loaded = load(proto)
-    changed = {p.tensor for g in analyse(loaded).groups for p in g.places}
-    group = analyse(loaded).groups[0]
+    changed = {p.tensor for g in analyze(loaded).groups for p in g.places}
+    group = analyze(loaded).groups[0]
     x = np.zeros((1, 3, 6, 6), np.float32)
-    walks = Prefix(loaded, [{"x": x}]).begin(fold_by({group.name: np.arange(16) // 2}, proto), changed)
+    walks = SharedPrefix(loaded, [{"x": x}]).begin(fold_by({group.name: np.arange(16) // 2}, proto), changed)
     first = next(i for i, n in enumerate(proto.graph.node) if n.op_type == "Conv")
     assert [walk.position for walk in walks] == [first, first]
 

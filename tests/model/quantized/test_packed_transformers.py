@@ -8,7 +8,7 @@ from packing import Bits, with_nbits
 from test_transformer_groups import cached
 from transformer import NETS, Style, build, runs_batch, shapes
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.testing import duplicate, permute
 
@@ -24,10 +24,10 @@ def test_groups_and_oracles(net: str, style: Style, zeros: str) -> None:
     proto = build(config, style).model()
     batch = runs_batch(config, style)
     given = None if cached(config, style) else shapes(proto, batch)
-    floats = [group.size for group in analyse(load(proto, given)).groups]
+    floats = [group.size for group in analyze(load(proto, given)).groups]
     assert with_nbits(proto, Bits(zeros=zeros))
     loaded = load(proto, given)
-    found = analyse(loaded)
+    found = analyze(loaded)
     assert [group.size for group in found.groups] == floats
     assert any(place.tensor.endswith("_q") for group in found.groups for place in group.places)
     for oracle in (permute, duplicate):

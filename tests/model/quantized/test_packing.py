@@ -16,11 +16,11 @@ from onnxruntime.capi import _pybind_state
 from packing import Bits, Pack, Packed, add, integers
 from tiny import fold, main
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.model.model import load
 from onnxfold.model.quantized.packing import Layout, join, layout, split
-from onnxfold.model.quantized.scheme import Scheme, dequantise, in_blocks, requantise
+from onnxfold.model.quantized.scheme import Scheme, dequantize, in_blocks, requantize
 from onnxfold.runtime.autodiff.prepare import static_copy
 from onnxfold.runtime.session import Session
 
@@ -53,7 +53,7 @@ def random(bits: int = 4, zeros: str = "packed", **more: Any) -> Bits:
 
 
 def group_of(proto: ModelProto) -> str:
-    (group,) = analyse(load(proto)).groups
+    (group,) = analyze(load(proto)).groups
     return group.name
 
 
@@ -105,14 +105,14 @@ def blocks(scale: Sequence[Sequence[float]], zero: float = 8, groups: Sequence[i
 
 @pytest.mark.parametrize("groups", [[0, 0, 1, 1], [1, 0, 0, 1], [0, 0, 0, 1]])
 def test_every_block_for_itself(groups: list[int]) -> None:
-    """A block of whole numbers keeps its scale, its neighbour gets the finest one."""
+    """A block of whole numbers keeps its scale, its neighbor gets the finest one."""
     how = blocks([[0.5, 0.25]], groups=groups)
     whole = np.array([[8, 9, 15, 0]])
-    values = dequantise(whole, how, np.float64)
-    found, now = requantise(values, how)
+    values = dequantize(whole, how, np.float64)
+    found, now = requantize(values, how)
     assert np.array_equal(found, whole) and np.array_equal(now.scale, how.scale)
     values[:, np.array(groups) == 1] *= 1.7
-    found, now = requantise(values, how)
+    found, now = requantize(values, how)
     assert now.scale[0, 0] == 0.5 and now.scale[0, 1] == pytest.approx(0.25 * 1.7)
     assert np.array_equal(found, whole)
 
@@ -121,23 +121,23 @@ def test_scales_may_be_negative_where_some_are() -> None:
     """The largest number may then be 8 steps from 0 whatever its sign is."""
     values = np.array([[1.0, -0.2, -1.0, 0.2]])
     for first, expected in ((-0.5, [-1 / 8, 1 / 8]), (0.5, [1 / 7, 1 / 8])):
-        found, now = requantise(values, blocks([[first, 0.5]]))
+        found, now = requantize(values, blocks([[first, 0.5]]))
         assert now.scale[0].tolist() == pytest.approx(expected)
-        assert np.abs(dequantise(found, now, np.float64) - values).max() <= 0.5 * np.abs(now.scale).max()
+        assert np.abs(dequantize(found, now, np.float64) - values).max() <= 0.5 * np.abs(now.scale).max()
 
 
 def test_a_block_of_zeros_may_have_no_scale() -> None:
-    found, now = requantise(np.zeros((1, 4)), blocks([[0.0, 0.0]]))
+    found, now = requantize(np.zeros((1, 4)), blocks([[0.0, 0.0]]))
     assert found.tolist() == [[8] * 4] and not now.scale.any()
-    found, now = requantise(np.array([[0.0, 0.0, 1.4, 0.0]]), blocks([[0.0, 0.0]]))
+    found, now = requantize(np.array([[0.0, 0.0, 1.4, 0.0]]), blocks([[0.0, 0.0]]))
     assert found.tolist() == [[8, 8, 15, 8]] and now.scale[0].tolist() == pytest.approx([0.0, 0.2])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_scales_too_small_for_their_type(dtype: Any) -> None:
     how = Scheme(np.ones((1, 2)), np.full((1, 2), 8.0), 1, 0, 15, np.dtype(dtype), in_blocks(4, 2))
-    found, now = requantise(np.array([[1e-50, -1e-50, 3.0, 0.5]]), how)
-    assert np.isfinite(now.scale).all() and np.allclose(dequantise(found, now, np.float64)[0, :2], 0)
+    found, now = requantize(np.array([[1e-50, -1e-50, 3.0, 0.5]]), how)
+    assert np.isfinite(now.scale).all() and np.allclose(dequantize(found, now, np.float64)[0, :2], 0)
 
 
 # what folding does to them ------------------------------------------------------------------------------------------
@@ -158,7 +158,8 @@ def test_what_is_not_merged_stays_bit_for_bit(bits: int, zeros: str) -> None:
 
 
 def test_whole_blocks_that_stay_keep_their_numbers() -> None:
-    """The reader: what is left of the fourth and fifth block comes together, the second and third stay as they were."""
+    """The consumer: what is left of the fourth and fifth block comes together, the second and third stay as they
+    were."""
     proto = net(random())
     labels = np.concatenate([np.full(16, 0), np.arange(1, 57)])  # the first block becomes one channel...
     before = integers(proto)
@@ -176,7 +177,7 @@ def keep(proto: ModelProto, kept: Array) -> ModelProto:
     from onnxfold.transform.emit import emit
 
     loaded = load(proto)
-    return emit(loaded, edits(loaded, analyse(loaded), {group_of(proto): pruning(kept, HIDDEN)}))
+    return emit(loaded, edits(loaded, analyze(loaded), {group_of(proto): pruning(kept, HIDDEN)}))
 
 
 def test_channels_of_a_block_that_is_mixed_stay_together() -> None:
@@ -194,7 +195,7 @@ def test_channels_of_a_block_that_is_mixed_stay_together() -> None:
 @pytest.mark.parametrize("how", [random(4), random(4, ""), random(8), random(8, ""), random(2), random(4, "float"),
                                  random(4, "", mixed=True), random(4, dtype=np.float16)], ids=str)  # fmt: skip
 def test_errors_are_those_of_rounding(how: Bits) -> None:
-    """Quantised and then folded, a model is about as far from the folded floats as one folded and then quantised."""
+    """Quantized and then folded, a model is about as far from the folded floats as one folded and then quantized."""
     proto = net(how)
     values = {name: load(proto).constants.array(name) for name in ("w_q", "v_q")}
     plain = model(FLOATS, values={**values, "w": values["w_q"], "v": values["v_q"],
@@ -238,7 +239,7 @@ def test_numbers_and_bytes_are_counted(proto: ModelProto) -> None:
     result = fold(proto, ratio=0.5, latency=False)
     after = costs(load(result.model))
     assert after.params({}) == count_parameters(result.model) < 0.6 * count_parameters(proto)
-    group = analyse(load(proto)).groups[0]
+    group = analyze(load(proto)).groups[0]
     lengths = {(place.tensor, place.axis): 40 for place in group.places}
     assert prices.params(lengths) == after.params({}) and prices.macs(lengths) == after.macs({})
     smaller = proto.ByteSize() - result.model.ByteSize()
@@ -257,7 +258,7 @@ def test_a_target_size_is_met(bits: int, size: float = 0.55) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_readers_are_refitted_and_rounded(dtype: Any) -> None:
+def test_consumers_are_refitted_and_rounded(dtype: Any) -> None:
     proto = net(random(8, dtype=dtype))
     x = inputs(256, dtype)
     errors = {}
@@ -275,14 +276,14 @@ def test_readers_are_refitted_and_rounded(dtype: Any) -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_as_onnxruntime_packs_them(bits: int, symmetric: bool) -> None:
     """Its own kernels choose negative scales; what they pack is read, and written, as they read it."""
-    quantise = getattr(_pybind_state, f"quantize_matmul_{bits}bits")
+    quantize = getattr(_pybind_state, f"quantize_matmul_{bits}bits")
     parts = dict[str, Array]()
     for name, shape in (("w", (HIDDEN, K)), ("v", (N, HIDDEN))):
         how = Layout(*shape, bits, 16)
         held, scale = np.zeros(how.shape, np.uint8), np.zeros((how.n, how.blocks), np.float32)
         zero = np.zeros((how.n, how.zeros_width), np.uint8)
         floats = np.random.default_rng(2).standard_normal(shape[::-1]).astype(np.float32)
-        quantise(held, floats, scale, zero, 16, how.n, how.k, symmetric)
+        quantize(held, floats, scale, zero, 16, how.n, how.k, symmetric)
         parts |= {f"{name}_q": held, f"{name}_s": scale, **({} if symmetric else {f"{name}_z": zero})}
     proto = net(Bits(bits, zeros="" if symmetric else "packed"))
     for tensor in proto.graph.initializer:
@@ -366,7 +367,7 @@ def test_a_model_that_nothing_folds_stays_byte_for_byte() -> None:
     from onnxfold.transform.edits import edits
     from onnxfold.transform.emit import emit
 
-    same = emit(loaded, edits(loaded, analyse(loaded), {}))
+    same = emit(loaded, edits(loaded, analyze(loaded), {}))
     assert same.SerializeToString(deterministic=True) == proto.SerializeToString(deterministic=True)
 
 
@@ -473,7 +474,7 @@ def test_refused(
 ) -> None:
     proto = net(random())
     change(proto)
-    found = analyse(load(proto))
+    found = analyze(load(proto))
     assert not found.groups
     refused_for(found, [reason])
     count_parameters(proto)
@@ -489,4 +490,4 @@ def test_widths_that_do_not_fit(op: str) -> None:
     for attribute in node(proto, "MatMulNBits").attribute:
         if attribute.name in "KN":
             attribute.i = int(op.split(f"{attribute.name}=")[1].split(",")[0])
-    assert not analyse(load(proto)).groups
+    assert not analyze(load(proto)).groups

@@ -8,7 +8,7 @@ from helpers import model, oracles_hold
 from onnx import ModelProto, numpy_helper
 
 import onnxfold
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.errors import ModelError, OnnxFoldError
 from onnxfold.model.model import load
@@ -65,7 +65,7 @@ def test_given_shapes_are_not_varied() -> None:
 
 
 def test_lengths_that_only_some_models_take() -> None:
-    """A table of 32 positions: the trial of more fails, and what is known without it stays."""
+    """A table of 32 positions: the evaluator of more fails, and what is known without it stays."""
     body = f"n = Shape<start=1, end=2>(x) e = Slice(table, o, n, one) a = Add(x, e) {FOLDED.replace('(x', '(a')} {MLP}"
     proto = model(
         f"(float[N,T,8] x) => (float[A,B] y) {{ {body} }}", {**WEIGHTS, "table": (1, 32, 8)}, {**LISTS, "one": [1]},
@@ -135,10 +135,10 @@ def test_what_a_slice_cuts_is_looked_at_before_it() -> None:
         load(model(text, {"v": (4, 3, 1, 1), "w": (4, 4, 3, 3)}))
 
 
-def test_a_multiple_that_only_its_reader_fixes() -> None:
+def test_a_multiple_that_only_its_consumer_fixes() -> None:
     """x [1, N, 6] is flattened to "N by 6" for a Gemm of 24 (found by mutation): unfoldable there, and no error."""
     text = "(float[1,N,6] x) => (float[1,5] y) { f = Flatten (x) h = Gemm <transB: int = 1> (f, v) y = MatMul (h, w) }"
-    found = analyse(load(model(text, {"v": (8, 24), "w": (8, 5)})))
+    found = analyze(load(model(text, {"v": (8, 24), "w": (8, 5)})))
     assert [group.size for group in found.groups] == [8]
 
 

@@ -149,13 +149,13 @@ def test_nothing_before_the_first_weight_is_a_block() -> None:
 
 
 @pytest.mark.parametrize("change", ["none", "epsilon", "identity behind the convolution"])
-def test_spelled_out_normalisation_computes_the_same(change: str) -> None:
+def test_spelled_out_normalization_computes_the_same(change: str) -> None:
     proto = residual()
     if change == "epsilon":
         for node in proto.graph.node:
             if node.op_type == "BatchNormalization":
                 node.attribute.append(helper.make_attribute("epsilon", 0.3))
-    elif change != "none":  # what a normalisation takes may be made between it and the convolution before it
+    elif change != "none":  # what a normalization takes may be made between it and the convolution before it
         index = next(i for i, node in enumerate(proto.graph.node) if node.op_type == "BatchNormalization")
         proto.graph.node[index].input[2] = "copy"
         proto.graph.node.insert(index, helper.make_node("Identity", ["shift1"], ["copy"]))

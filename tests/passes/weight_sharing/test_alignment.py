@@ -8,11 +8,11 @@ from alike import ORDER, chain, permuted_copy, two_blocks, weights, with_values
 from helpers import EXACT_PERMUTE_RTOL, run
 from onnx import ModelProto
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Metric
-from onnxfold.passes.weight_sharing.alignment import aligned, permutations, seats
+from onnxfold.passes.weight_sharing.alignment import alignable, aligned, permutations
 from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
 from onnxfold.passes.weight_sharing.fuse import brought_together
 from onnxfold.passes.weight_sharing.layers import Layer, layers
@@ -33,8 +33,8 @@ def apart(model: Model, one: str, other: str) -> float:
 def together(proto: ModelProto, *sets: tuple[str, str]) -> tuple[Model, Model]:
     """The model before and after the layers of these weights were brought together."""
     before = load(proto)
-    analysis = analyse(before)
-    orders = aligned([found(before, *one) for one in sets], before.constants.array, seats(analysis))
+    analysis = analyze(before)
+    orders = aligned([found(before, *one) for one in sets], before.constants.array, alignable(analysis))
     return before, brought_together(before, analysis, permutations(orders), None)
 
 
@@ -53,7 +53,7 @@ def test_outputs_do_not_change() -> None:
     assert max(errors) <= EXACT_PERMUTE_RTOL
 
 
-def test_from_the_readers_alone() -> None:
+def test_from_the_consumers_alone() -> None:
     """v2 is v1 with its columns in another order."""
     _, after = together(permuted_copy(), ("v1", "v2"))
     assert apart(after, "v1", "v2") <= ZERO and apart(after, "u1", "u2") <= ZERO
@@ -86,10 +86,10 @@ def test_nothing_moves_where_nothing_is_gained() -> None:
 def test_a_stream_that_both_share_stays() -> None:
     """v1 and v2 write to one residual stream: their outputs are the same channels, which nothing may part."""
     model = load(permuted_copy())
-    analysis = analyse(model)
-    orders = aligned([found(model, "v1", "v2")], model.constants.array, seats(analysis))
+    analysis = analyze(model)
+    orders = aligned([found(model, "v1", "v2")], model.constants.array, alignable(analysis))
     (group,) = orders
-    assert seats(analysis)["u2", 0].group == group != seats(analysis)["v2", 0].group
+    assert alignable(analysis)["u2", 0].group == group != alignable(analysis)["v2", 0].group
     assert (orders[group] == np.argsort(ORDER)).all()
 
 
@@ -98,6 +98,6 @@ def test_ranking_sees_through_permutations(metric: Metric) -> None:
     model = load(permuted_copy())
     units = alone(layers(model)[0])
     blind = {(p.one, p.other): p.distance for p in pairs(rank(model, units, metric, {}, None))}
-    seen = {(p.one, p.other): p.distance for p in pairs(rank(model, units, metric, seats(analyse(model)), None))}
+    seen = {(p.one, p.other): p.distance for p in pairs(rank(model, units, metric, alignable(analyze(model)), None))}
     assert set(blind) == set(seen) == {("Conv#2", "Conv#8"), ("Conv#5", "Conv#11")}
     assert min(blind.values()) > 0.1 and max(seen.values()) <= 1e-6  # a difference of two equal numbers near 1

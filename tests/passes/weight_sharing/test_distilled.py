@@ -8,7 +8,7 @@ from alike import chain, two_blocks, with_values
 from onnx import ModelProto
 
 from onnxfold import fuse
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.options.choices import Fusion
 from onnxfold.passes.distillation.block_targets import Counterparts
@@ -32,7 +32,7 @@ def moved_chain() -> ModelProto:
 
 def test_channels_that_were_permuted_are_compared_in_their_order() -> None:
     original = load(moved_chain())
-    analysis, by_name = analyse(original), {layer.weight: layer for layer in layers(original)[0]}
+    analysis, by_name = analyze(original), {layer.weight: layer for layer in layers(original)[0]}
     made = fuse_layers(original, analysis, [[by_name["w1"], by_name["w2"]]], Fusion.MEAN)
     feeds = {"x0": np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)}
     losses = []  # of the original with its channels in another order
@@ -47,7 +47,7 @@ def test_a_sum_in_front_of_a_dropped_block_is_compared_with_the_one_behind() -> 
     loaded = load(two_blocks())
     first, _ = blocks(loaded)
     instead, aims = bypasses(loaded.graph, [first])
-    made = fuse_layers(loaded, analyse(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
+    made = fuse_layers(loaded, analyze(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
     before, after = (static_copy(one, {"x": (2, 3, 8, 8)}).graph for one in (loaded, load(made.proto)))
     found = compared(before, after, Counterparts(aims=made.aims), {"y"})
     assert [(one.name, one.source) for one in found] == [("h", "s1"), ("f", "f")]

@@ -9,17 +9,17 @@ from helpers import model
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.errors import RequestError
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import load
 from onnxfold.options.choices import Fusion, Metric
-from onnxfold.passes.weight_sharing.alignment import seats
+from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
 from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
 from onnxfold.passes.weight_sharing.joint_fit import joint, seen
 from onnxfold.passes.weight_sharing.layers import layers
-from onnxfold.recovery.reconstruct import refit_readers
+from onnxfold.recovery.reconstruct import reconstruct
 
 EXACT = 1e-6  # least squares in double precision on float32 activations
 
@@ -29,7 +29,7 @@ def feeds(name: str = "x", shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) ->
     return [{name: rng.standard_normal((64, *shape), dtype=np.float32)} for _ in range(2)]
 
 
-def test_without_normalisation_it_is_the_stacked_regression() -> None:
+def test_without_normalization_it_is_the_stacked_regression() -> None:
     """Two products: the weight is numpy's least squares on the rows of both, each over its energy."""
     loaded = load(chain(2))
     found = layers(loaded)[0]
@@ -60,8 +60,8 @@ def test_equal_layers_miss_nothing() -> None:
     assert best.before <= EXACT and best.after <= EXACT
 
 
-def test_normalisation_takes_factors() -> None:
-    """Rows in another length are the same layer where a normalisation with a factor of its own follows."""
+def test_normalization_takes_factors() -> None:
+    """Rows in another length are the same layer where a normalization with a factor of its own follows."""
     proto = two_blocks()
     held = weights(proto)
     lengths = np.linspace(0.5, 2, 6)[:, None, None, None]
@@ -79,17 +79,17 @@ def test_normalisation_takes_factors() -> None:
 def test_repair_brings_outputs_back() -> None:
     """Fitted on some inputs, measured on others; the shared weight stays shared."""
     loaded = load(two_blocks())
-    analysis, found = analyse(loaded), layers(loaded)[0]
+    analysis, found = analyze(loaded), layers(loaded)[0]
     sets = [[layer for layer in found if layer.weight in names] for names in (("u1", "u2"), ("v1", "v2"))]
     plain = fuse_layers(loaded, analysis, sets, Fusion.MEAN)
     fitted = fuse_layers(loaded, analysis, sets, Fusion.MEAN, feeds=feeds())
     done = repaired(fitted, feeds())
-    trial = Trial(loaded, lambda _: feeds(seed=2))
-    errors = [trial.error(version.proto) for version in (plain, fitted, done)]
+    evaluator = Evaluator(loaded, lambda _: feeds(seed=2))
+    errors = [evaluator.error(version.proto) for version in (plain, fitted, done)]
     assert errors[2] < 0.5 * errors[0] and errors[2] < errors[1]
     assert not set(weights(done.proto)) & {"u2", "v2"}
     refitted = {one.output: one for one in done.refitted}
-    assert set(refitted) >= {"a1", "a2", "y"}, "normalisations behind shared weights, and readers"
+    assert set(refitted) >= {"a1", "a2", "y"}, "normalizations behind shared weights, and consumers"
     assert all(one.after <= one.before + EXACT for one in done.refitted)
     assert (weights(done.proto)["scale1"] != weights(loaded.proto)["scale1"]).any()
 
@@ -101,7 +101,7 @@ def test_a_weight_shared_before_is_left_alone_by_folds() -> None:
     loaded = load(proto)
     version = ModelProto()
     version.CopyFrom(proto)
-    done = refit_readers(loaded, analyse(loaded), {}, version, feeds("x", (6,)), changed=frozenset({"b"}))
+    done = reconstruct(loaded, analyze(loaded), {}, version, feeds("x", (6,)), changed=frozenset({"b"}))
     assert {one.output for one in done} == {"y"}
 
 
@@ -124,7 +124,7 @@ def test_refit_is_what_one_weight_for_both_misses() -> None:
     """0 for a permuted copy once it is aligned, and not before."""
     loaded = load(permuted_copy())
     units = alone(layers(loaded)[0])
-    free = seats(analyse(loaded))
+    free = alignable(analyze(loaded))
     for names in (("Conv#2", "Conv#8"), ("Conv#5", "Conv#11")):
         found = [
             next(p.distance for p in pairs(rank(loaded, units, Metric.REFIT, how, feeds())) if p.one == names[0])

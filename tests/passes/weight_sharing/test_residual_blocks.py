@@ -10,9 +10,9 @@ from helpers import model, run
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.errors import PlanError, RequestError
-from onnxfold.evaluation.candidates import Trial
+from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Fusion
@@ -26,7 +26,7 @@ EXACT = 1e-6  # float32; a block of zeros adds exactly nothing
 
 def without(loaded: Model, *gone: Block) -> Fused:
     instead, aims = bypasses(loaded.graph, gone)
-    return fuse_layers(loaded, analyse(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
+    return fuse_layers(loaded, analyze(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
 
 
 def samples(count: int = 64, seed: int = 1) -> list[dict[str, NDArray[np.float32]]]:
@@ -108,20 +108,20 @@ def small(proto: ModelProto) -> ModelProto:
 
 
 def test_what_is_left_makes_up_for_it() -> None:
-    """Refitted readers, or with an aim the last writer too: both nearer to the original on inputs not seen."""
+    """Refitted consumers, or with an aim the last writer too: both nearer to the original on inputs not seen."""
     loaded = load(small(two_blocks()))
     made = without(loaded, blocks(loaded)[1])
     instead = frozenset(bypasses(loaded.graph, blocks(loaded)[1:])[0].values())
-    readers = repaired(Fused(made.base, made.proto, made.changed), samples(), instead)
+    consumers = repaired(Fused(made.base, made.proto, made.changed), samples(), instead)
     writer = repaired(made, samples(), instead | writers(loaded, made.aims))
-    errors = [error(loaded, version.proto) for version in (made, readers, writer)]
+    errors = [error(loaded, version.proto) for version in (made, consumers, writer)]
     assert errors[1] < 0.7 * errors[0] and errors[2] < 0.7 * errors[0]
-    assert {one.output for one in writer.refitted} >= {"c1", "y"} and "c1" not in {o.output for o in readers.refitted}
+    assert {one.output for one in writer.refitted} >= {"c1", "y"} and "c1" not in {o.output for o in consumers.refitted}
 
 
 def error(loaded: Model, proto: ModelProto) -> float:
 
-    return Trial(loaded, lambda _: samples(seed=2)).error(proto)
+    return Evaluator(loaded, lambda _: samples(seed=2)).error(proto)
 
 
 def test_the_least_missed_go_first() -> None:

@@ -16,10 +16,9 @@ from alike import chain, permuted_copy, two_blocks, weights, with_values
 from numpy.typing import NDArray
 from tiny import MODELS, ROOT, snapshot, write, write_external
 
-from onnxfold import NothingToFoldError, PlanError, RequestError, fuse
+from onnxfold import NothingToFoldError, PlanError, RequestError, api, fuse
 from onnxfold.api import rank_layers
 from onnxfold.cli import main as cli
-from onnxfold.passes.weight_sharing import share as flow
 from onnxfold.report import heatmap as heat
 
 Capture = pytest.CaptureFixture[str]
@@ -119,8 +118,8 @@ def test_what_cannot_be_is_said_before_time_is_spent(
     def spent(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(flow, "fold", spent)
-    monkeypatch.setattr(flow, "gather_evidence", spent)
+    monkeypatch.setattr(api, "fold", spent)
+    monkeypatch.setattr(api, "collect_samples", spent)
     with pytest.raises(NothingToFoldError, match=text):
         fuse(chain(1), folding={"ratio": 0.2}, **asked)
 

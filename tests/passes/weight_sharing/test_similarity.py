@@ -76,14 +76,14 @@ def test_by_hand(function: Callable[[Floats, Floats], float], expected: float) -
 
 
 def test_cka_is_the_correlation_of_gram_matrices() -> None:
-    """Its other form: HSIC of the centred Gram matrices of the examples (Kornblith et al., section 3)."""
+    """Its other form: HSIC of the centered Gram matrices of the examples (Kornblith et al., section 3)."""
     x, y = drawn(shape=(9, 4))
-    centre = np.eye(9) - 1 / 9
-    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    center = np.eye(9) - 1 / 9
+    k, m = center @ x @ x.T @ center, center @ y @ y.T @ center
     expected = 1 - np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
     assert cka(x, y) == pytest.approx(expected, abs=EXACT)
     wide = np.random.default_rng(1).standard_normal((9, 40))
-    k = centre @ wide @ wide.T @ centre
+    k = center @ wide @ wide.T @ center
     assert cka(wide, y) == pytest.approx(1 - np.sum(k * m) / np.sqrt(np.sum(k * k) * np.sum(m * m)), abs=EXACT)
 
 
@@ -98,10 +98,10 @@ def test_cka_sees_no_orthogonal_map_but_others() -> None:
 def test_spectrum_sees_no_orthogonal_map_and_covariance_does() -> None:
     a, _ = drawn()
     turn = ortho_group.rvs(5, random_state=0)
-    centred = a - a.mean(axis=1, keepdims=True)
-    assert spectrum(centred, turn @ centred) <= EXACT
-    assert covariance(centred, turn @ centred) > 0.1
-    assert covariance(centred, centred @ ortho_group.rvs(12, random_state=0)) > 0
+    centered = a - a.mean(axis=1, keepdims=True)
+    assert spectrum(centered, turn @ centered) <= EXACT
+    assert covariance(centered, turn @ centered) > 0.1
+    assert covariance(centered, centered @ ortho_group.rvs(12, random_state=0)) > 0
 
 
 def test_covariance_is_numpys() -> None:

@@ -14,7 +14,7 @@ from helpers import as_constant_nodes, as_inputs, model, run
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import load
 from onnxfold.model.save import staged
@@ -31,7 +31,7 @@ def shared(proto: ModelProto, *names: str, how: Fusion = Fusion.MEAN, path: Path
     """The model with one weight for the layers of the weights `names`."""
     loaded = load(path or proto)
     found = {layer.weight: layer for layer in layers(loaded)[0]}
-    return fuse_layers(loaded, analyse(loaded), [[found[name] for name in names]], how)
+    return fuse_layers(loaded, analyze(loaded), [[found[name] for name in names]], how)
 
 
 # which layers -------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_half_precision_stays() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     loaded = load(proto)
-    after = fuse_layers(loaded, analyse(loaded), [layers(loaded)[0][:2]], Fusion.MEAN, align=False).proto
+    after = fuse_layers(loaded, analyze(loaded), [layers(loaded)[0][:2]], Fusion.MEAN, align=False).proto
     expected = (weights(proto)["w0"].astype(np.float64) + weights(proto)["w1"]) / 2
     assert weights(after)["w0"].dtype == np.float16
     assert np.array_equal(weights(after)["w0"], expected.astype(np.float16))

@@ -19,7 +19,7 @@ from ..model.quantized.detect import HOLDERS
 from ..model.quantized.packing import NBITS
 from ..model.subgraphs import captures
 from .channel_maps import Pool
-from .epilogue import Followers, Tail
+from .epilogue import Epilogue, Epilogues
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Refittable:
     index: int
     proto: NodeProto
     node: Linear
-    tail: Tail
+    epilogue: Epilogue
     pool: Pool | None = None
     integers: bool = False
     shared: bool = False
@@ -43,24 +43,24 @@ class Refittable:
     @property
     def sum(self) -> str:
         """The tensor of the original that the sum is to be like; '' where there is no sum, or it has no name."""
-        return self.aim if self.tail.join and self.aim else self.tail.join
+        return self.aim if self.epilogue.join and self.aim else self.epilogue.join
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The tensors of the folded model that fitting looks at."""
-        return (self.node.x, self.tail.other) if self.tail.other else (self.node.x,)
+        return (self.node.x, self.epilogue.other) if self.epilogue.other else (self.node.x,)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The tensors of the original that fitting looks at."""
-        total = self.sum or self.tail.other
+        total = self.sum or self.epilogue.other
         seen = (self.node.y, total, self.node.x if self.pool is not None else "")
         return tuple(filter(None, seen))
 
     @property
     def has_bias(self) -> bool:
         """Whether there is, or can be, a bias; a kernel that takes integers takes none of floats."""
-        present = self.node.bias or self.tail.mean or self.tail.added
+        present = self.node.bias or self.epilogue.mean or self.epilogue.added
         return bool(present or not (self.node.op in ("MatMul", NBITS) or self.integers))
 
 
@@ -74,7 +74,7 @@ def find_refittable(
 ) -> list[Refittable]:
     """The linear nodes of `folded`, in order, whose input depends on something `changed`, or whose weight is one of
     `shares`, which several nodes have."""
-    found, touched, followers = list[Refittable](), set(changed), Followers(folded.graph, weights.read)
+    found, touched, epilogues = list[Refittable](), set(changed), Epilogues(folded.graph, weights.read)
     used = Counter([v.name for v in folded.graph.output])
     used.update(name for node in folded.graph.node for name in (*node.input, *captures(node)))
     known = {name for node in model.proto.graph.node for name in node.output}
@@ -87,9 +87,9 @@ def find_refittable(
             if node.bias:
                 ours = ours and used[node.bias] == 1 and weights.read(node.bias) is not None
             if ours and (node.x in touched or shared):
-                tail, stored = followers.tail(node), node.weight in weights.shelf.stored
-                aim = aims.get(tail.join, "")
-                found.append(Refittable(index, proto, node, tail, integers=stored, shared=shared, aim=aim))
+                epilogue, stored = epilogues.epilogue(node), node.weight in weights.shelf.stored
+                aim = aims.get(epilogue.join, "")
+                found.append(Refittable(index, proto, node, epilogue, integers=stored, shared=shared, aim=aim))
         if any(name in touched for name in (*proto.input, *captures(proto))):
             touched.update(filter(None, proto.output))
     return found

@@ -138,7 +138,7 @@ def test_matrix_and_tensor_are_inverse(case: str) -> None:
 
 
 def test_rows_follow_the_batch() -> None:
-    """Sample by sample, place by place: what survey and refit rely on when they sum up batches."""
+    """Sample by sample, place by place: what sensitivity analysis and refitting rely on when they sum up batches."""
     _, node, x, y = built("strides")
     one = [node.patches(x[i : i + 1], y[i : i + 1].shape, None) for i in range(len(x))]
     np.testing.assert_array_equal(np.concatenate(one), node.patches(x, y.shape, None))

@@ -18,7 +18,7 @@ from helpers import (
     oracles_hold,
 )
 
-from onnxfold.analysis.analyze import analyse
+from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.rules.linear import subscripts
 from onnxfold.model.model import load
 
@@ -168,7 +168,7 @@ def test_equations_that_say_something_else(equation: str) -> None:
     text = f"""(float[2,8,3] x) => (float[2,A,B] y) <float[2,8,8] h> {{
         h = MatMul(x, w) e = Einsum<equation="{equation}">(h, u) y = MatMul(e, v) }}"""
     proto = model(text, {"w": (3, 8), "u": (8, 6), "v": (6, 5)})
-    assert not [g for g in analyse(load(proto)).groups if g.size == 8]
+    assert not [g for g in analyze(load(proto)).groups if g.size == 8]
 
 
 @pytest.mark.parametrize(
