@@ -33,12 +33,13 @@ from onnxfold.analysis.groups import Role
 from onnxfold.calibration.collect import collect_samples
 from onnxfold.folding.merge import Merge
 from onnxfold.model.model import load
-from onnxfold.options.budget import Aim, Budget
-from onnxfold.options.choices import Clusterer
-from onnxfold.options.options import Manner
-from onnxfold.passes.prepare import subject
+from onnxfold.options.budget import Aim
+from onnxfold.options.choices import Effort, Method, Recovery
+from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.passes.prepare import subject_of
+from onnxfold.planning.goal import Goal
 from onnxfold.planning.merger import Merger
-from onnxfold.planning.planner import Planner
+from onnxfold.planning.planner import Planner, Workspace
 from onnxfold.progress import silent
 from onnxfold.runtime.segments import SegmentRunner
 
@@ -132,25 +133,28 @@ def column(real: Net, title: str, rows: Sequence[str], effort: str) -> dict[str,
             found[row] = pruned and (pruned[1], real.top1(pruned[0]))
     else:
         for some, aim, include in ((inner, Aim.RATIO, [INNER]), ([r for r in rows if r not in inner], Aim.MACS, [])):
-            budgets = {r: Budget(aim, 1 - shares[r] if aim is Aim.RATIO else shares[r], round_to=1) for r in some}
+            budgets = {r: Goal(aim, 1 - shares[r] if aim is Aim.RATIO else shares[r], round_to=1) for r in some}
             found.update(folded(real, title, budgets, include, effort) if budgets else {})
     return found
 
 
-def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[str], effort: str) -> dict[str, Cell]:
-    """Several budgets decided as `onnxfold.fold` decides one, on one measure_sensitivity."""
+def folded(real: Net, title: str, budgets: Mapping[str, Goal], include: list[str], effort: str) -> dict[str, Cell]:
+    """Several budgets decided as `onnxfold.fold` decides one, with one measurement of sensitivity."""
     calibration = real.unlabeled if title == "128 images" else None
     how = {"method": "auto", "recovery": "auto", "effort": effort, **RIVALS.get(title, {})}
-    manner = Manner.of(how["method"], how["recovery"], Clusterer.NATIVE, how["effort"], 0, 0, include, [])
-    found = subject(real.path, None, manner.patterns)
-    evidence = collect_samples(
-        found.model, calibration, 128, None, manner.effort, manner.method, manner.recovery, 0, None, silent
+    planning = PlanningOptions(
+        selection=SelectionOptions(method=Method(how["method"]), include=tuple(include)),
+        recovery=Recovery(how["recovery"]), effort=Effort(how["effort"]),
+    )  # fmt: skip
+    found = subject_of(real.path, planning)
+    given = CalibrationOptions(data=calibration, effort=planning.effort)
+    planner = Planner(
+        found, planning, collect_samples(found.model, given, planning, silent), Workspace(real.path), silent
     )
-    planner = Planner(found, manner, evidence, None, silent, providers=[], target=real.path)
     cells = {}
-    for row, budget in budgets.items():
-        done = planner.decide(budget).folded
-        lengths = planner.work.lengths({name: merge.after for name, merge in done.merges.items()})
+    for row, goal in budgets.items():
+        done = planner.decide(goal).decision.folded
+        lengths = planner.merger.lengths({name: merge.after for name, merge in done.merges.items()})
         cells[row] = found.prices.macs(lengths) / found.prices.macs({}), real.top1(done.proto)
     return cells
 

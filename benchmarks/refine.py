@@ -18,12 +18,16 @@ from typing import Any
 from nets import INNER, Net, net, options, parsed
 
 from onnxfold.calibration.collect import collect_samples
-from onnxfold.options.budget import Aim, Budget
-from onnxfold.options.choices import Clusterer
-from onnxfold.options.options import Manner
-from onnxfold.passes import distillation as refinement
-from onnxfold.passes.prepare import subject
-from onnxfold.planning.planner import Planner
+from onnxfold.options.budget import Aim
+from onnxfold.options.choices import Effort
+from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.passes.distillation.block_targets import Counterparts
+from onnxfold.passes.distillation.channel_maps import maps_of
+from onnxfold.passes.distillation.schedule import extent
+from onnxfold.passes.distillation.train import refine, refined
+from onnxfold.passes.prepare import subject_of
+from onnxfold.planning.goal import Goal
+from onnxfold.planning.planner import Planner, Workspace
 from onnxfold.progress import on_terminal
 
 ROWS = {
@@ -37,26 +41,24 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     """One row: top-1 before and after, and how refinement went."""
     kind, share = row.split()
     inner = kind == "inner"
-    manner = Manner.of("auto", "auto", Clusterer.NATIVE, effort, 0, 0, [INNER] if inner else [], [])
-    found = subject(real.path, None, manner.patterns)
-    evidence = collect_samples(
-        found.model, real.unlabeled if inputs == "real" else None, REAL, None, manner.effort, manner.method,
-        manner.recovery, 0, None, on_terminal, (), True,
-    )  # fmt: skip
-    assert evidence is not None
-    planner = Planner(found, manner, evidence, None, on_terminal, providers=[], target=real.path)
+    planning = PlanningOptions(selection=SelectionOptions(include=(INNER,) if inner else ()), effort=Effort(effort))
+    found = subject_of(real.path, planning)
+    given = CalibrationOptions(data=real.unlabeled if inputs == "real" else None, samples=REAL, effort=planning.effort)
+    samples = collect_samples(found.model, given, planning, on_terminal, training=True)
+    assert samples is not None
+    planner = Planner(found, planning, samples, Workspace(real.path), on_terminal)
     begin = time.perf_counter()
-    budget = Budget(Aim.RATIO, 1 - float(share), round_to=1) if inner else Budget(Aim.MACS, float(share), round_to=1)
-    folded = planner.decide(budget).folded
+    goal = Goal(Aim.RATIO, 1 - float(share), round_to=1) if inner else Goal(Aim.MACS, float(share), round_to=1)
+    folded = planner.decide(goal).decision.folded
     took = time.perf_counter() - begin
-    done, batch = refinement.extent(found.model, manner.effort, None, steps)
-    result = refinement.refine(
-        found.model, folded.proto, evidence, steps=done, batch=batch,
-        pairs=refinement.Counterparts(refinement.maps_of(found.analysis, folded.merges)), progress=on_terminal,
+    done, batch = extent(found.model, planning.effort, None, steps)
+    result = refine(
+        found.model, folded.proto, samples, steps=done, batch=batch,
+        pairs=Counterparts(maps_of(found.analysis, folded.merges)), progress=on_terminal,
     )  # fmt: skip
-    after = refinement.refined(folded.proto, result.arrays, None) if result.improved else folded.proto
+    after = refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {
-        "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, evidence.fit)),
+        "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, samples.fit)),
         "steps": len(result.losses), "batch": batch, "blocks": result.blocks, "folded": real.top1(folded.proto),
         "refined": real.top1(after), "error before": result.before, "error after": result.after, "note": result.note,
         "seconds to fold": round(took), "seconds to refine": round(result.seconds),
