@@ -234,7 +234,12 @@ def test_the_package_map_is_the_import_table() -> None:
 
 
 EXTRAS = {"faiss": "faiss-cpu", "onnxsim": "onnxsim"}  # imported name -> what extra `bench` calls it
-HELPERS = {"figures.py", "nets.py", "restated.py"}  # what other benchmarks import; they have no command line
+HELPERS = {
+    "figures.py",
+    "nets.py",
+    "planned.py",
+    "restated.py",
+}  # what other benchmarks import; they have no command line
 
 
 def own_names(source: str) -> set[tuple[str, str]]:
