@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import doctest
 import importlib.util
 import re
 import shlex
@@ -19,10 +20,13 @@ from tiny import ROOT
 
 from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
+from onnxfold.options import keywords
+from onnxfold.options.parameters import PARAMETERS
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+OPTIONS = ROOT / "docs" / "options.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 LONGEST_RULE = 20  # lines, its test included: what a rule may cost
@@ -228,6 +232,41 @@ def allowed_in_words(table: Mapping[str, Sequence[str]]) -> dict[str, str]:
 def test_the_package_map_is_the_import_table() -> None:
     rows = re.findall(r"^\| `(\w+)/?(?:\.py)?` \|[^|\n]*\| ([^|\n]+) \|$", text(ARCHITECTURE), re.MULTILINE)
     assert dict(rows) == allowed_in_words(MAY_IMPORT)
+
+
+# options ------------------------------------------------------------------------------------------------------------
+
+
+TAKEN = {  # function -> its keywords, and what its signature names besides
+    "fold": {*keywords.FoldKeywords.__annotations__, "output"},
+    "fuse": {*keywords.FuseKeywords.__annotations__, "output"},
+    "sweep": {*keywords.SweepKeywords.__annotations__, "at"},
+    "rank_layers": {*keywords.RankKeywords.__annotations__},
+}
+
+
+def options_table() -> str:
+    """All parameters as Markdown, in the order of `PARAMETERS`."""
+    lines = ["| parameter | what it is for | what it may be | taken by |", "|---|---|---|---|"]
+    for name, one in PARAMETERS.items():
+        by = ", ".join(f"`{function}`" for function, taken in TAKEN.items() if name in taken)
+        lines.append(f"| `{name}` | {one.purpose} | {one.may_be} | {by} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_options_is_that_of_the_code() -> None:
+    table = options_table()
+    assert f"\n{table}\n" in text(OPTIONS), f"put this into docs/options.md:\n{table}"
+
+
+def test_every_keyword_is_a_parameter() -> None:
+    assert set().union(*TAKEN.values()) - set(PARAMETERS) == {"folding"}  # holds keywords of fold itself
+    assert all(line.count(" | ") == 3 and not line.endswith("|  |") for line in options_table().splitlines()[2:])
+
+
+def test_the_examples_of_options() -> None:
+    assert ">>> " in text(OPTIONS)
+    assert doctest.testfile(str(OPTIONS), module_relative=False).failed == 0
 
 
 # benchmarks ---------------------------------------------------------------------------------------------------------
