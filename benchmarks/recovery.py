@@ -77,10 +77,10 @@ def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: 
             continue
         merge = work.merge(group.name, round(group.size * (1 - ratio)))
         moments = np.zeros((group.size, group.size))
-        walk = SegmentRunner(model.proto, [{source: images}])
+        runner = SegmentRunner(model.proto, [{source: images}])
         consumers = sorted({i for p in group.parameters if p.role is Role.CONSUMES for i in p.nodes})
         for index in consumers:
-            x = walk.advance(index, [nodes[index].inputs[0]])[0][nodes[index].inputs[0]]
+            x = runner.advance(index, [nodes[index].inputs[0]])[0][nodes[index].inputs[0]]
             flat = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
             if len(flat) == group.size:
                 moments += flat @ flat.T

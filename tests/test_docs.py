@@ -60,6 +60,18 @@ def test_a_rule_and_its_test_are_short() -> None:
     assert len(lines) < LONGEST_RULE
 
 
+RETIRED = re.compile(  # words that glossary.md has others for, and British spelling
+    r"\b(makers?|refitt(?:ed|ing)|refits|gauge|crew|shelf|what no rule speaks of|nothing to aim at|neighbours?"
+    r"|behaviour|unlabelled|centred|\w*(?:quanti|normali|optimi|generali|initiali|summari)s(?:e|es|ed|ing|er|ation)|analys(?:ed?|er))\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda p: p.name)
+def test_pages_use_the_words_of_the_glossary(page: Path) -> None:
+    assert not RETIRED.findall(text(page)), f"{page.name}: {RETIRED.findall(text(page))}"
+
+
 # commands -----------------------------------------------------------------------------------------------------------
 
 
@@ -387,3 +399,9 @@ def test_the_picture_leaves_out_what_follows() -> None:
 def test_what_a_benchmark_imports_is_found() -> None:
     source = "from onnxfold.a import b, c\ndef f():\n    from onnxfold import d\n    from other import e"
     assert own_names(source) == {("onnxfold.a", "b"), ("onnxfold.a", "c"), ("onnxfold", "d")}
+
+
+def test_retired_words_are_found() -> None:
+    assert RETIRED.findall("A quantised Reader, its makers; Analyse analysis, quantized, refit") == [
+        "quantised", "makers", "Analyse",
+    ]  # fmt: skip
