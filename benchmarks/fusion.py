@@ -38,11 +38,10 @@ from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
 from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric
 from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.passes.distillation import train
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.channel_maps import maps_of
 from onnxfold.passes.distillation.schedule import extent, sample_shapes
-from onnxfold.passes.distillation.train import refine as distill
-from onnxfold.passes.distillation.train import refined
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
 from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
@@ -137,9 +136,10 @@ def refine(
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for inputs in given:
         images = real.unlabeled if inputs == INPUTS[0] else None
-        planning = PlanningOptions(selection=SelectionOptions(method=Method.FOLD))
-        given = CalibrationOptions(data=images, samples=REAL)
-        samples = collect_samples(work.model, given, planning, silent, training=True)
+        samples = collect_samples(
+            work.model, CalibrationOptions(data=images, samples=REAL),
+            PlanningOptions(selection=SelectionOptions(method=Method.FOLD)), silent, training=True,
+        )  # fmt: skip
         assert samples is not None
         work.feeds = samples.fit
         count, batch = extent(work.model, Effort.BALANCED, sample_shapes(work.model, samples), steps)
@@ -151,8 +151,8 @@ def refine(
                         made = fuse_layers(work.model, work.analysis, sets, how, feeds=work.feeds)
                         fitted = repaired(made, work.feeds).proto
                         pairs = Counterparts(maps_of(work.analysis, made.moves))
-                        better = distill(work.model, fitted, samples, steps=count, batch=batch, pairs=pairs)
-                        trained = refined(fitted, better.arrays, None) if better.improved else fitted
+                        better = train.refine(work.model, fitted, samples, steps=count, batch=batch, pairs=pairs)
+                        trained = train.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     rows.append({
                         "metric": metric.value, "fusion": how.value, "share": share, "inputs": inputs, "steps": count,

@@ -16,18 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from nets import INNER, Net, net, options, parsed
+from planned import planned
 
-from onnxfold.calibration.collect import collect_samples
-from onnxfold.options.budget import Aim
+from onnxfold.options.budget import Aim, Budget
 from onnxfold.options.choices import Effort
-from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.channel_maps import maps_of
 from onnxfold.passes.distillation.schedule import extent
 from onnxfold.passes.distillation.train import refine, refined
-from onnxfold.passes.prepare import subject_of
-from onnxfold.planning.goal import Goal
-from onnxfold.planning.planner import Planner, Workspace
 from onnxfold.progress import on_terminal
 
 ROWS = {
@@ -41,21 +37,17 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     """One row: top-1 before and after, and how refinement went."""
     kind, share = row.split()
     inner = kind == "inner"
-    planning = PlanningOptions(selection=SelectionOptions(include=(INNER,) if inner else ()), effort=Effort(effort))
-    found = subject_of(real.path, planning)
-    given = CalibrationOptions(data=real.unlabeled if inputs == "real" else None, samples=REAL, effort=planning.effort)
-    samples = collect_samples(found.model, given, planning, on_terminal, training=True)
-    assert samples is not None
-    planner = Planner(found, planning, samples, Workspace(real.path), on_terminal)
-    begin = time.perf_counter()
-    goal = Goal(Aim.RATIO, 1 - float(share), round_to=1) if inner else Goal(Aim.MACS, float(share), round_to=1)
-    folded = planner.decide(goal).decision.folded
-    took = time.perf_counter() - begin
-    done, batch = extent(found.model, planning.effort, None, steps)
-    result = refine(
-        found.model, folded.proto, samples, steps=done, batch=batch,
-        pairs=Counterparts(maps_of(found.analysis, folded.merges)), progress=on_terminal,
-    )  # fmt: skip
+    own = real.unlabeled if inputs == "real" else None
+    given = {"calibration": own, "samples": REAL, "include": [INNER] if inner else [], "round_to": 1, "effort": effort}
+    with planned(real.path, on_terminal, training=True, **given) as work:
+        model, samples = work.model, work.samples
+        assert samples is not None
+        begin = time.perf_counter()
+        folded = work.decide(Budget(Aim.RATIO, 1 - float(share)) if inner else Budget(Aim.MACS, float(share)))
+        took = time.perf_counter() - begin
+        pairs = Counterparts(maps_of(work.analysis, folded.merges))
+    done, batch = extent(model, Effort(effort), None, steps)
+    result = refine(model, folded.proto, samples, steps=done, batch=batch, pairs=pairs, progress=on_terminal)
     after = refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {
         "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, samples.fit)),
