@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
+from ..folding.kmeans import ClusterSettings
 from ..model.model import Model, Shapes
 from ..options.options import Manner
 from ..runtime.probe_inputs import index_limits, probe
@@ -37,8 +38,8 @@ class Subject:
 
     def merger(self, manner: Manner, executor: Executor | None = None, kept: Checkpoint | None = None) -> Merger:
         """What merges its groups in this manner, by `executor`; what is `kept` of an earlier run counts."""
-        how = (manner.method, manner.clusterer, manner.seed, manner.threads)
-        return Merger(self.model, self.analysis, *how, executor, self.streamed, kept)
+        clustering = ClusterSettings(manner.clusterer, manner.seed, manner.threads)
+        return Merger(self.model, self.analysis, manner.method, clustering, executor, self.streamed, kept)
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:
