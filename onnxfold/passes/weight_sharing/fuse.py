@@ -17,8 +17,9 @@ from ...model.model import Model, load
 from ...model.save import inline
 from ...options.choices import Fusion
 from ...progress import Progress, silent
-from ...recovery.reconstruct import Refitted, reconstruct
+from ...recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from ...runtime.session import Feeds
+from ...runtime.shared_prefix import SharedPrefix
 from ...transform.edits import edits
 from ...transform.emit import emit
 from .alignment import alignable, aligned, permutations
@@ -99,8 +100,13 @@ def repaired(
     """With all that follows a shared weight (or another tensor that `changed`) refitted to the original, in order."""
     proto = ModelProto()
     proto.CopyFrom(fused.proto)
+    changes = Changes(tensors=fused.changed | changed, aims=fused.aims)
     done = reconstruct(
-        fused.base, analyze(fused.base), {}, proto, feeds, changed=fused.changed | changed, aims=fused.aims, seed=seed,
-        progress=progress,
-    )  # fmt: skip
+        SharedPrefix(fused.base, feeds),
+        analyze(fused.base),
+        changes,
+        proto,
+        ReconstructionSettings(seed=seed),
+        progress,
+    )
     return replace(fused, proto=proto, refitted=done)

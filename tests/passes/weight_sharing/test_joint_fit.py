@@ -19,7 +19,8 @@ from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
 from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
 from onnxfold.passes.weight_sharing.joint_fit import joint, seen
 from onnxfold.passes.weight_sharing.layers import layers
-from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.recovery.reconstruct import Changes, reconstruct
+from onnxfold.runtime.shared_prefix import SharedPrefix
 
 EXACT = 1e-6  # least squares in double precision on float32 activations
 
@@ -101,7 +102,8 @@ def test_a_weight_shared_before_is_left_alone_by_folds() -> None:
     loaded = load(proto)
     version = ModelProto()
     version.CopyFrom(proto)
-    done = reconstruct(loaded, analyze(loaded), {}, version, feeds("x", (6,)), changed=frozenset({"b"}))
+    changes = Changes(tensors=frozenset({"b"}))
+    done = reconstruct(SharedPrefix(loaded, feeds("x", (6,))), analyze(loaded), changes, version)
     assert {one.output for one in done} == {"y"}
 
 
