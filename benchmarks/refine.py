@@ -51,8 +51,8 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     took = time.perf_counter() - begin
     done, batch = refinement.extent(found.model, manner.effort, None, steps)
     result = refinement.refine(
-        found.model, folded.proto, evidence, steps=done, batch=batch,
-        pairs=refinement.Counterparts(refinement.maps_of(found.analysis, folded.merges)), progress=on_terminal,
+        found.model, folded.proto, evidence, refinement.TrainSettings(done, batch),
+        refinement.Counterparts(refinement.maps_of(found.analysis, folded.merges)), on_terminal,
     )  # fmt: skip
     after = refinement.refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {

@@ -119,10 +119,8 @@ class Ending:
         count, batch = refinement.extent(
             original, how.effort, refinement.sample_shapes(original, evidence), how.steps
         )  # fmt: skip
-        found = refinement.refine(
-            original, proto, evidence, steps=count, batch=batch, seed=how.seed, pairs=pairs,
-            provider=quickest(original, providers), progress=self.progress,
-        )  # fmt: skip
+        settings = refinement.TrainSettings(count, batch, how.seed, quickest(original, providers))
+        found = refinement.refine(original, proto, evidence, settings, pairs, self.progress)
         report = RefinementReport(
             found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
         )

@@ -3,9 +3,9 @@
 from .block_targets import Counterparts, Map
 from .channel_maps import composed, maps_of
 from .schedule import check_steps, extent, sample_shapes
-from .train import Refinement, refine, refined
+from .train import Refinement, TrainSettings, refine, refined
 
 __all__ = [
-    "Counterparts", "Map", "Refinement", "check_steps", "composed", "extent", "maps_of", "refine", "refined",
-    "sample_shapes",
+    "Counterparts", "Map", "Refinement", "TrainSettings", "check_steps", "composed", "extent", "maps_of", "refine",
+    "refined", "sample_shapes",
 ]  # fmt: skip

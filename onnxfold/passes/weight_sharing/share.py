@@ -26,7 +26,7 @@ from ..distillation.channel_maps import composed, maps_of
 from ..prepare import analyzed
 from .alignment import alignable
 from .distances import Partition, Unit, alone, layer_sets, nothing, rank
-from .fuse import Fused, Shapes, fuse_layers, repaired
+from .fuse import Fused, FuseSettings, Shapes, fuse_layers, repaired
 from .layers import layers
 from .residual_blocks import Block, blocks, bypasses, influence, whole_blocks, writers
 from .result import Shared
@@ -167,10 +167,10 @@ class _Work:
         self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None
     ) -> Fused:
         instead, _ = bypasses(self.start.graph, dropped)
+        settings = FuseSettings(how, self._align, self._seed)
         return fuse_layers(
-            self.start, self.analysis, layer_sets(sets), how, seed=self._seed, shapes=self._shapes, feeds=feeds,
-            align=self._align, bypass=instead,
-        )  # fmt: skip
+            self.start, self.analysis, layer_sets(sets), settings, shapes=self._shapes, feeds=feeds, bypass=instead
+        )
 
     def _gone(self, dropped: Sequence[Block]) -> int:
         """Bytes by which the file shrinks before any weight is shared."""

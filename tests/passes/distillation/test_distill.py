@@ -68,7 +68,7 @@ def arrays(proto: ModelProto) -> dict[str, Array]:
 def test_weights_that_are_off_come_back_and_stay_tied() -> None:
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto, 0.2)
-    found = refinement.refine(load(proto), off, samples(), steps=300, batch=32)
+    found = refinement.refine(load(proto), off, samples(), refinement.TrainSettings(300, 32))
     assert found.improved and found.blocks == 2
     assert found.after < 0.2 * found.before
     assert found.errors[0] == (0, found.before) and min(e for _, e in found.errors) == found.after
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
 
     def bytes_of(seed: int) -> bytes:
         off = disturbed(proto)
-        found = refinement.refine(load(proto), off, samples(), steps=40, batch=32, seed=seed)
+        found = refinement.refine(load(proto), off, samples(), refinement.TrainSettings(40, 32, seed))
         return refinement.refined(off, found.arrays, None).SerializeToString(deterministic=True)
 
     assert bytes_of(1) == bytes_of(1) != bytes_of(2)
@@ -97,7 +97,7 @@ def test_half_precision_is_refined_in_single_and_rounded_back() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     off = disturbed(proto, 0.2)
-    found = refinement.refine(load(proto), off, samples(kind=np.float16), steps=100, batch=32)
+    found = refinement.refine(load(proto), off, samples(kind=np.float16), refinement.TrainSettings(100, 32))
     assert found.after < 0.7 * found.before
     after = refinement.refined(off, found.arrays, None)
     assert all(t.data_type == TensorProto.FLOAT16 for t in after.graph.initializer)
@@ -108,7 +108,7 @@ def test_what_makes_nothing_better_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(descent, "_LOST", np.inf)  # and it is never lowered
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto)
-    found = refinement.refine(load(proto), off, samples(), steps=40, batch=32)
+    found = refinement.refine(load(proto), off, samples(), refinement.TrainSettings(40, 32))
     assert not found.improved and not found.arrays and found.after == found.before
     assert "no better" in found.note or "nothing better" in found.note
 
@@ -133,20 +133,20 @@ def test_an_operator_without_a_reverse_rule_is_named(shaped: bool) -> None:
     proto = model(text, {"w": (6, 6), "bias": (6,), "v": (6, 4)})
     if shaped:
         proto.graph.value_info.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, ["N", 6]))
-    found = refinement.refine(load(proto), disturbed(proto), samples(), steps=10, batch=32)
+    found = refinement.refine(load(proto), disturbed(proto), samples(), refinement.TrainSettings(10, 32))
     assert not found.improved and "BiasGelu" in found.note and "\n" not in found.note
 
 
 def test_a_model_without_weights_is_left_alone() -> None:
     proto = model("(float[N,6] x) => (float[N,6] y) { y = Relu (x) }")
-    found = refinement.refine(load(proto), proto, samples(), steps=10, batch=32)
+    found = refinement.refine(load(proto), proto, samples(), refinement.TrainSettings(10, 32))
     assert not found.improved and "no weight" in found.note
 
 
 def test_untrusted_inputs_are_not_trained_on() -> None:
     proto = model(CHAIN, SHAPES)
     noise = Samples(samples().fit, samples().check, "random inputs", False, False)
-    found = refinement.refine(load(proto), disturbed(proto), noise, steps=10, batch=32)
+    found = refinement.refine(load(proto), disturbed(proto), noise, refinement.TrainSettings(10, 32))
     assert not found.improved and "random inputs" in found.note
 
 
@@ -285,11 +285,11 @@ def test_too_high_a_rate_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
     off = disturbed(proto)
     monkeypatch.setattr(descent, "_RELATIVE", np.inf)
     monkeypatch.setattr(descent, "RATE", 0.6)
-    found = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    found = refinement.refine(load(proto), off, samples(), refinement.TrainSettings(160, 32))
     assert max(error for _, error in found.errors) > 2 * found.before  # it was too high
     assert found.after < 0.7 * found.before
     monkeypatch.setattr(descent, "_LOST", np.inf)
-    without = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    without = refinement.refine(load(proto), off, samples(), refinement.TrainSettings(160, 32))
     assert without.after > found.after
 
 
@@ -300,8 +300,10 @@ def test_models_of_one_sample_take_as_many_for_a_step() -> None:
     one = disturbed(single)
     feeds = tuple({name: x[i : i + 1] for name, x in feed.items()} for feed in samples().fit for i in range(64))
     alone = replace(samples(), fit=feeds, check=feeds[:16])
-    found = refinement.refine(load(single), one, alone, steps=60, batch=32)
+    found = refinement.refine(load(single), one, alone, refinement.TrainSettings(60, 32))
     assert found.after < 0.7 * found.before
-    drawn = refinement.refine(load(single), one, alone, steps=60, batch=1)  # as many samples, one at a time
+    drawn = refinement.refine(
+        load(single), one, alone, refinement.TrainSettings(60, 1)
+    )  # as many samples, one at a time
     assert np.std(np.diff(found.losses[30:])) < 0.7 * np.std(np.diff(drawn.losses[30:]))
     assert load(off).graph.inputs == load(one).graph.inputs
