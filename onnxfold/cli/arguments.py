@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import RequestError
+from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
-from ..options.options import DEFAULT_MAX_ERROR
 from ..options.preprocess import Preprocess
 from ..progress import announced, on_terminal, silent
 from .parsing import providers, shapes

@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from ...analysis.analyze import analyze
 from ...analysis.result import Analysis
+from ...errors import ExecutionError
 from ...folding.merge import Merge
 from ...model.model import Model, load
 from ...model.save import inline
@@ -37,7 +38,7 @@ class Fused:
 
     `base` is the original as aligned: the same function, channels in another order. `changed` names the shared weights.
     `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped). `moves`: how the
-    groups of the original were permuted.
+    groups of the original were permuted. `failure`: why the weights were not repaired, where they were to be.
     """
 
     base: Model
@@ -46,6 +47,7 @@ class Fused:
     aims: Mapping[str, str] = field(default_factory=dict)
     moves: Mapping[str, Merge] = field(default_factory=dict)
     refitted: tuple[Refitted, ...] = ()
+    failure: ExecutionError | None = None
 
 
 def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge], shapes: Shapes) -> Model:
