@@ -44,7 +44,7 @@ from onnxfold.passes.distillation.channel_maps import maps_of
 from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
-from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
+from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
 from onnxfold.passes.weight_sharing.layers import Layer, layers
 from onnxfold.progress import silent
 from onnxfold.runtime.session import Feeds, Session
@@ -105,7 +105,7 @@ class Fuser:
         key = (tuple(tuple(layer.key for layer in one) for one in sets), how, align, refit)
         if key not in self._known:
             feeds = self.feeds if refit else None
-            made = fuse_layers(self.model, self.analysis, sets, how, feeds=feeds, align=align)
+            made = fuse_layers(self.model, self.analysis, sets, FuseSettings(how, align), feeds=feeds)
             self._known[key] = self.real.top1((repaired(made, self.feeds) if refit else made).proto)
         return self._known[key]
 
@@ -148,10 +148,10 @@ def refine(
                 for how in kinds:
                     key = (*(tuple(layer.key for layer in one) for one in sets), how, inputs)
                     if key not in known:
-                        made = fuse_layers(work.model, work.analysis, sets, how, feeds=work.feeds)
+                        made = fuse_layers(work.model, work.analysis, sets, FuseSettings(how), feeds=work.feeds)
                         fitted = repaired(made, work.feeds).proto
                         pairs = Counterparts(maps_of(work.analysis, made.moves))
-                        better = train.refine(work.model, fitted, samples, steps=count, batch=batch, pairs=pairs)
+                        better = train.refine(work.model, fitted, samples, train.TrainSettings(count, batch), pairs)
                         trained = train.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     rows.append({

@@ -23,7 +23,7 @@ from onnxfold.options.choices import Effort
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.channel_maps import maps_of
 from onnxfold.passes.distillation.schedule import extent
-from onnxfold.passes.distillation.train import refine, refined
+from onnxfold.passes.distillation.train import TrainSettings, refine, refined
 from onnxfold.progress import on_terminal
 
 ROWS = {
@@ -47,7 +47,7 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
         took = time.perf_counter() - begin
         pairs = Counterparts(maps_of(work.analysis, folded.merges))
     done, batch = extent(model, Effort(effort), None, steps)
-    result = refine(model, folded.proto, samples, steps=done, batch=batch, pairs=pairs, progress=on_terminal)
+    result = refine(model, folded.proto, samples, TrainSettings(done, batch), pairs, on_terminal)
     after = refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {
         "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, samples.fit)),

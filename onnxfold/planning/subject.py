@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
 from ..calibration.samples import Samples
+from ..folding.kmeans import ClusterSettings
 from ..model.model import Model, Shapes
 from ..options.options import PlanningOptions
 from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe
@@ -41,8 +42,8 @@ class Subject:
     ) -> Merger:
         """What merges its groups, by `executor`; what is `kept` of an earlier run counts."""
         chosen, run = options.selection, options.runtime
-        how = (chosen.method, chosen.clusterer, run.seed, run.threads)
-        return Merger(self.model, self.analysis, *how, executor, self.streamed, kept)
+        clustering = ClusterSettings(chosen.clusterer, run.seed, run.threads)
+        return Merger(self.model, self.analysis, chosen.method, clustering, executor, self.streamed, kept)
 
     def probes(self, options: PlanningOptions) -> Callable[[Session], Feeds]:
         """How to make probe inputs, with nothing in caches whose heads may change."""

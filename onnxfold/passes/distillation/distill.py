@@ -9,7 +9,7 @@ from ...runtime.session import quickest
 from ..base import BasePass, Run, State
 from .result import RefinementReport
 from .schedule import extent, sample_shapes
-from .train import refine, refined
+from .train import TrainSettings, refine, refined
 
 
 class Distill(BasePass):
@@ -37,10 +37,8 @@ class Distill(BasePass):
                 note = "`effort='fast'` makes no inputs: give `calibration` or take `effort='balanced'`"
             return state.adding(RefinementReport(False, float("nan"), float("nan"), 0, (), (), note))
         steps, batch = extent(original, self._effort, sample_shapes(original, samples), self._steps)
-        found = refine(
-            original, current.proto, samples, steps=steps, batch=batch, seed=self._seed,
-            pairs=current.counterparts(), provider=quickest(original, run.providers), progress=run.progress,
-        )  # fmt: skip
+        settings = TrainSettings(steps, batch, self._seed, quickest(original, run.providers))
+        found = refine(original, current.proto, samples, settings, current.counterparts(), run.progress)
         report = RefinementReport(
             found.improved, found.before, found.after, found.blocks, found.losses, found.errors, found.note
         )

@@ -28,7 +28,7 @@ from ..prepare import analyzed
 from ..quantization.quantize import narrowed
 from .alignment import alignable
 from .distances import Partition, Unit, alone, layer_sets, nothing, rank
-from .fuse import Fused, fuse_layers, repaired
+from .fuse import Fused, FuseSettings, fuse_layers, repaired
 from .layers import Layer, Left, layers
 from .residual_blocks import Block, blocks, bypasses, influence, whole_blocks, writers
 from .result import Dropped, Shared
@@ -286,9 +286,10 @@ class SharingWork:
     ) -> Fused:
         instead, _ = bypasses(self.start.graph, dropped)
         runtime = self.how.runtime
+        settings = FuseSettings(how, self.how.options.align, runtime.seed)
         return fuse_layers(
-            self.start, self.analysis, layer_sets(sets), how, seed=runtime.seed, shapes=runtime.input_shapes,
-            feeds=feeds, align=self.how.options.align, bypass=instead,
+            self.start, self.analysis, layer_sets(sets), settings, shapes=runtime.input_shapes, feeds=feeds,
+            bypass=instead,
         )  # fmt: skip
 
     def _gone(self, dropped: Sequence[Block]) -> int:
