@@ -111,7 +111,7 @@ def test_what_is_refused_names_its_field(made: Any, name: str) -> None:
 
 def test_arrays_cannot_be_written_down() -> None:
     options = FoldOptions.of(calibration={"x": np.zeros((4, 3), np.float32)})
-    with pytest.raises(RequestError, match="`data` is a dict"):
+    with pytest.raises(RequestError, match="`data` holds a ndarray, which cannot be written down"):
         options.to_dict()
 
 
