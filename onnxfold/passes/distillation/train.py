@@ -132,7 +132,7 @@ def _descend(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
@@ -151,7 +151,7 @@ def _descend(
     for done in progress(title, range(1, steps + 1)):
         loss, gradients = _mean([problem.evaluate(values, next(batches)) for _ in range(pool.together)])
         if not np.isfinite(loss):
-            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
         losses.append(loss)
         for name, one in adam.items():
@@ -169,7 +169,7 @@ def _descend(
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not kept and not note:
-        note = "it made nothing better on the inputs held back"
+        note = "training did not lower the error on the inputs held back"
     return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
 
 
