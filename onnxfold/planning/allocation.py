@@ -85,7 +85,7 @@ def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
         fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
             raise RequestError(
-                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists the names of groups"
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups"
             )
         found.update(fits)
     return found

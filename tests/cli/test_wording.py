@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 from rich.console import Console
 from tiny import FAST, write
 
-import onnxfold
 from onnxfold.analysis.costs import Size
 from onnxfold.analysis.pins import Refusal
 from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
 from onnxfold.cli.output import _Console, announced
 from onnxfold.cli.wording import OPTIONS, as_options
+from onnxfold.options.parameters import PARAMETERS
 from onnxfold.report.fold_report import FoldReport, GroupReport
 from onnxfold.report.sweep_report import SweepReport
 
@@ -44,15 +43,6 @@ def actions(monkeypatch: pytest.MonkeyPatch) -> Iterator[argparse.Action]:
     assert len({parser.prog for parser in seen}) == 4 and len(seen) == len(COMMANDS)
     for parser in seen:
         yield from parser._actions
-
-
-def named(function: Callable[..., object]) -> Iterator[str]:
-    """The parameters of `function`, also those behind ``**given: Unpack[...]``."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            yield from get_type_hints(get_args(get_type_hints(function)[name])[0])
-        else:
-            yield name
 
 
 @pytest.mark.parametrize(
@@ -118,12 +108,9 @@ def test_every_argument_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {option for option in OPTIONS.values() if not option.startswith("--")} <= named
 
 
-def test_every_parameter_exists() -> None:
-    """Also the other way around: what may stand in messages is spelled as in Python."""
-    functions = (onnxfold.fold, onnxfold.fuse, onnxfold.sweep, onnxfold.rank_layers, onnxfold.compare, onnxfold.inspect)
-    parameters = {name for function in functions for name in named(function)}
-    untold = {"model", "before", "after", "inputs", "latency", "folding", "progress", "announce"}  # have no option
-    assert parameters - untold == set(OPTIONS) - {"inspect"}
+def test_every_parameter_is_in_the_table() -> None:
+    """What messages may name is what Python calls it; `inspect` is a function, and latencies are always measured."""
+    assert set(OPTIONS) == {*PARAMETERS, "inspect"} - {"latency"}
 
 
 def test_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,10 +158,10 @@ def test_reports_on_disk_name_parameters(tmp_path: Path, capsys: pytest.CaptureF
     given = [path, tmp_path / "out.onnx", "--ratio", 0.5, "--refine", "--report", kept, *FAST]
     assert main([str(one) for one in given]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "--effort fast makes no inputs: give --calibration or --effort balanced" in said and "`" not in said
+    assert "--effort fast makes no inputs: give --calibration or take --effort balanced" in said and "`" not in said
     verdict = json.loads(kept.read_text(encoding="utf-8"))["verdict"]
     assert "--" not in verdict
-    assert "`effort='fast'` makes no inputs: give `calibration` or `effort='balanced'`" in verdict
+    assert "`effort='fast'` makes no inputs: give `calibration` or take `effort='balanced'`" in verdict
 
 
 def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,5 +169,5 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(path), str(tmp_path / "out.onnx"), "--include", "`ratio`", *FAST]) == 4
     assert main([str(path), str(tmp_path / "out.onnx"), "--group-ratio", "`ratio`=0.5", *FAST]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "onnxfold: no group is left after --include and --exclude: --inspect lists the names of all groups"
+    assert first == "onnxfold: no group matches --include and --exclude: --inspect lists their names"
     assert "no group matches the pattern '`ratio`' in --group-ratio: --inspect lists" in second

@@ -269,7 +269,7 @@ def test_only_caches_that_hold_nothing_are_cut() -> None:
 @pytest.mark.parametrize("step", ["refine", "quantize"])
 def test_what_compares_caches_as_they_were_is_refused(step: str) -> None:
     how: dict[str, Any] = {step: True}
-    with pytest.raises(RequestError, match=f"leave out `{step}` or `fold_heads`"):
+    with pytest.raises(RequestError, match=f"leave out `{step}`, or `fold_heads`"):
         fold(alike(Style.FUSED), ratio=0.5, fold_heads=True, **how)
 
 

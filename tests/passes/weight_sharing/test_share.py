@@ -247,7 +247,11 @@ def test_as_a_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (["--fuse", "mean", "--share", "200", "--effort", "fast"], 2, "--share must be"),
+        (
+            ["--fuse", "mean", "--share", "200", "--effort", "fast"],
+            2,
+            "--share must be above 0 and at most 100 (percent), not 200",
+        ),
         (["--fuse", "median"], 2, "argument --fuse"),
         (["--drop-blocks", "9", "--effort", "fast"], 2, "2 residual blocks"),
         (["--fuse", "mean", "--max-error", "1e-9", "--effort", "fast"], 4, "no two layers can share"),
