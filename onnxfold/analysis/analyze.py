@@ -1,7 +1,7 @@
 """Analysis: which channels are the same channel everywhere, which are interchangeable, and why the others are kept.
 
 Rules state facts about single nodes (facts.py); this module puts the facts of all nodes together with union-find over
-*atoms* (every position of every axis of every tensor). What no rule speaks of is kept, with a reason.
+*atoms* (every position of every axis of every tensor). An axis without a fact is kept as it is, with a reason.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from .rules import default_rules
 from .rules.facts import At, Atoms, Axis, Blocks, Contract, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .rules.node_view import NodeView, TensorView
 from .rules.table import RuleTable
+
+OPEN_LENGTH = "tied to an axis of unknown length (`input_shapes` may help)"
 
 
 def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
@@ -117,7 +119,7 @@ class _Analyzer:
                 self._pin_all(names, Reason(f"no rule for {op}", node.label))
             return
         if any(self.model.graph.tensor(name).shape is None for name in names):
-            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (--input-shape may tell)", node.label))
+            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label))
             return
         self.table.begin()
         facts = list(rule(self._view(node)))
@@ -181,8 +183,8 @@ class _Analyzer:
     def _tie(self, node: Node, tie: Tie) -> None:
         a, b = tie.a, tie.b
         if a.size is None or b.size is None or (0 < len(a) != len(b) > 0 and self._repeats(node)):
-            self._pin(a, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
-            self._pin(b, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
+            self._pin(a, Reason(OPEN_LENGTH, node.label))
+            self._pin(b, Reason(OPEN_LENGTH, node.label))
         elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
             self._pin(a, Reason("tied to an axis of length 1", node.label))
             self._pin(b, Reason("tied to an axis of length 1", node.label))
@@ -315,7 +317,7 @@ class _Analyzer:
         for key, roles in self.roles.items():
             where = nodes[next(iter(roles.values()))[0]].label
             if len(roles) > 1 or len(seen[key[:2]]) > 1:
-                self._pin(self.table.axis(*key), Reason("a weight that makes and reads the same axis", where))
+                self._pin(self.table.axis(*key), Reason("a weight that produces and consumes the same axis", where))
             if not self._averaged(key[0]):
                 self._pin(self.table.axis(*key), Reason("a constant that is not floating point", where))
 

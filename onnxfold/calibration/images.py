@@ -50,7 +50,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
             f"3; try {other.value}, or give it an .npz"
         )
     if given not in (1, channels):
-        raise RequestError(f"--preprocess has values for {given} channels, but input '{spec.name}' has {channels}")
+        raise RequestError(f"`preprocess` has values for {given} channels, but input '{spec.name}' has {channels}")
     return channels, sizes[1], sizes[2]
 
 
@@ -71,8 +71,8 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     if height is None or width is None:
         shape = (1, channels, 224, 224) if preprocess.layout is Layout.NCHW else (1, 224, 224, channels)
         raise RequestError(
-            f"input '{spec.name}' leaves the size of images open: give it one with "
-            f"--input-shape {spec.name}:{','.join(str(n) for n in shape)}"
+            f"input '{spec.name}' leaves the size of images open: give it one, for example with "
+            f"`input_shapes={{{spec.name!r}: {shape}}}`"
         )
     try:
         with warnings.catch_warnings():
@@ -130,8 +130,8 @@ def normalize(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, whe
     exact = np.abs(values - whole).max(initial=0) < ROUNDING
     if limits is None or not exact or whole.min(initial=0) < limits.min or whole.max(initial=0) > limits.max:
         raise RequestError(
-            f"input '{spec.name}' takes {dtype}, but {where} gives fractions or too large values after --preprocess: "
-            f"0,1/255,{preprocess.layout.value} leaves pixels as they are"
+            f"input '{spec.name}' takes {dtype}, but {where} gives fractions or values out of range: "
+            f"`preprocess='0,1/255,{preprocess.layout.value}'` leaves pixels as they are"
         )
     return whole.astype(dtype)
 

@@ -96,7 +96,9 @@ class Profiler:
     @cached_property
     def _original(self) -> tuple[Session, Feeds]:
         if self._provider is None:
-            raise RequestError("--target-latency has nothing to measure on: none of --providers is there")
+            raise RequestError(
+                "`target_latency` cannot be measured: none of the `providers` that you named is available here"
+            )
         try:
             session = self._session(self._model.proto)
             feeds = self._feeds(session)
@@ -104,7 +106,7 @@ class Profiler:
         except Exception as error:  # onnxruntime's exceptions share no base class
             where = short(self._provider)
             raise RequestError(
-                f"--target-latency cannot be measured, the model does not run on {where}: {brief(error)}"
+                f"`target_latency` cannot be measured: the model does not run on {where} ({brief(error)})"
             ) from error
         return session, feeds
 

@@ -64,7 +64,7 @@ class Executor:
         try:
             distributed: Any = import_module("distributed")
         except ImportError as error:
-            raise RequestError(f"--scheduler needs Dask ({error}): pip install 'onnxfold[dask]'") from None
+            raise RequestError(f"`scheduler` needs Dask ({error}): pip install 'onnxfold[dask]'") from None
         for name in ("distributed", "asyncio", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say comes as exceptions
         try:

@@ -120,7 +120,7 @@ def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]
                 f"({', '.join(sorted(known)[:3])}, ...)"
             )
     if not asked:
-        raise RequestError("name at least one provider, for example --providers cpu")
+        raise RequestError("name at least one provider, for example `providers=['cpu']`")
     asked = list(dict.fromkeys(asked))
     return [p for p in asked if p in offered], [p for p in asked if p not in offered]
 

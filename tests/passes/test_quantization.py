@@ -190,7 +190,7 @@ def test_what_int8_costs_is_taken_off_a_limit(aim: Aim, asked: float, left: floa
     if left is not None:
         assert chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto)) == pytest.approx(left)
     else:
-        with pytest.raises(PlanError, match="cannot be kept with --quantize: INT8 alone has an"):
+        with pytest.raises(PlanError, match="cannot be kept with `quantize`: INT8 alone has an"):
             chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto))
 
 
@@ -284,7 +284,7 @@ VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", "ok", ""
         ({"latency_after_ms": 2.02}, ""),
         ({"latency_after_ms": 3.0}, "INT8 is slower than floats on CPU: 1.50x the latency"),
         ({"file_after": 901}, "INT8 takes more bytes than floats: 901 B against 900 B"),
-        ({"error_after": 0.2}, "a little over --max-error 0.1"),
+        ({"error_after": 0.2}, "a little over `max_error=0.1`"),
     ],
 )
 def test_what_int8_makes_worse_is_said(

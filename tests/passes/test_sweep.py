@@ -163,11 +163,11 @@ def test_budgets_that_cannot_be_met_are_rows() -> None:
     assert beyond.size is None and "cannot be reached" in beyond.note and beyond.error is None
     assert met.size is not None and report.passed
     text = shown(report)
-    assert "0.1 %: --target-macs 0.001 cannot be reached" in " ".join(text.split())
+    assert "0.1 %: `target_macs=0.001` cannot be reached" in " ".join(text.split())
 
 
 def test_no_budget_that_can_be_met() -> None:
-    with pytest.raises(PlanError, match=r"--target-macs 0\.002 cannot"):
+    with pytest.raises(PlanError, match=r"`target_macs=0\.002` cannot"):
         sweep(VGG, at=[0.001, 0.002], **FAST)
     with pytest.raises(PlanError, match="cannot be reached"):
         sweep(VGG, at=[1.0, 0.001], **FAST)
@@ -181,7 +181,7 @@ def test_no_budget_that_can_be_met() -> None:
 
 @pytest.mark.parametrize("at", [[], [0.0], [1.1], [math.nan], [-0.5, 0.5]])
 def test_shares_that_make_no_sense(at: Sequence[float]) -> None:
-    with pytest.raises(RequestError, match="--at"):
+    with pytest.raises(RequestError, match="`at`"):
         sweep(net(), at=at, **FAST)
 
 
@@ -223,7 +223,7 @@ def example(**change: Any) -> SweepReport:
     rows = (
         SweepRow(0.9, Size(900, 90, 900), 0.01, 0.999, timings, (), ""),
         SweepRow(0.5, Size(500, 50, 499), math.inf, None, timings, ("NaN in 'y'",), ""),
-        SweepRow(0.1, None, None, None, (), (), "--target-macs 0.1 cannot be reached"),
+        SweepRow(0.1, None, None, None, (), (), "`target_macs=0.1` cannot be reached"),
     )
     given = {"model": "in[0].onnx", "settings": {"seed": 0}, "before": Size(1000, 100, 1000), "rows": rows,
              "recommended": 0.9, "samples": "your inputs", **change}  # fmt: skip
@@ -238,7 +238,7 @@ def test_the_table() -> None:
     assert "50 % failed 50.0 % 50.0 % 49.9 % 75 % not finite" in cells
     assert "10 % - - - - - -" in cells and "50 %: NaN in 'y'" in cells
     assert "latency CPU" in text and "in[0].onnx" in text
-    assert cells[-1].startswith("✘ --target-macs 0.9 is at the knee, file -10 %, MACs -10 %, output error 1 %")
+    assert cells[-1].startswith("✘ `target_macs=0.9` is at the knee, file -10 %, MACs -10 %, output error 1 %")
     assert "no knee in 1 of 3 budgets" in shown(example(recommended=None))
 
 

@@ -88,7 +88,7 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
     groups = (
         GroupReport(name, 64, 48, 1, 12, 0.125, ("conv", "bn"), ("next",), ""),
         GroupReport("features/block_with_a_very_long_name/that_exporters_like/conv2d_17/Conv2D", 1024, 1024, 32, 0, 0.0,
-                    ("a",), ("b",), "too narrow for --round-to 64"),
+                    ("a",), ("b",), "too narrow for `round_to=64`"),
     )  # fmt: skip
     refusals = (Refusal("Softmax mixes this axis", 80, ("n1", "n2", "n3", "n4", "n5"), 12_800),)
     return FoldReport("in.onnx", "out.onnx", {"seed": 0}, Size(2_500_000, 170_730, 4_475_520),

@@ -24,7 +24,7 @@ _MEMORY = 1 << 30  # bytes of activations; a step holds about four times as much
 def check_steps(steps: int | None) -> None:
     """Raise RequestError for a number of `steps` below 1."""
     if steps is not None and steps < 1:
-        raise RequestError(f"--steps must be at least 1, not {steps}")
+        raise RequestError(f"`steps` must be at least 1, not {steps}")
 
 
 def sample_shapes(model: Model, samples: Samples) -> dict[str, Sequence[int]]:

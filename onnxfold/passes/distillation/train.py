@@ -133,7 +133,7 @@ def _train(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
@@ -149,7 +149,7 @@ def _train(
     for done in progress(title, range(1, steps + 1)):
         loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(pool.together)])
         if not np.isfinite(loss):
-            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
         training.step(done, loss, gradients)
         title.now = f"refining (loss {loss:.4g}, error {training.best:.2%})"
@@ -159,7 +159,7 @@ def _train(
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not training.kept and not note:
-        note = "it made nothing better on the inputs held back"
+        note = "training did not lower the error on the inputs held back"
     losses, errors = tuple(training.losses), tuple(training.errors)
     return Refinement(training.kept, before, training.best, losses, errors, problem.blocks, note=note)
 

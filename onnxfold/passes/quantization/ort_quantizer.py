@@ -46,7 +46,7 @@ def backend() -> Any:
             import onnxruntime.quantization as made
     except ImportError as error:
         missing = error.name or "a module"
-        raise QuantizationError(f"--quantize cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
+        raise QuantizationError(f"`quantize` cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
     return made
 
 
