@@ -36,8 +36,12 @@ from onnxfold.api import fuse
 from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
-from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric, Recovery
-from onnxfold.passes import distillation as refinement
+from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric
+from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.passes.distillation import train
+from onnxfold.passes.distillation.block_targets import Counterparts
+from onnxfold.passes.distillation.channel_maps import maps_of
+from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
 from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
@@ -132,14 +136,13 @@ def refine(
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for inputs in given:
         images = real.unlabeled if inputs == INPUTS[0] else None
-        evidence = collect_samples(
-            work.model, images, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
-        )
-        assert evidence is not None
-        work.feeds = evidence.fit
-        count, batch = refinement.extent(
-            work.model, Effort.BALANCED, refinement.sample_shapes(work.model, evidence), steps
-        )
+        samples = collect_samples(
+            work.model, CalibrationOptions(data=images, samples=REAL),
+            PlanningOptions(selection=SelectionOptions(method=Method.FOLD)), silent, training=True,
+        )  # fmt: skip
+        assert samples is not None
+        work.feeds = samples.fit
+        count, batch = extent(work.model, Effort.BALANCED, sample_shapes(work.model, samples), steps)
         for metric in metrics:
             for share, sets in zip(SHARES, work.sets(metric), strict=True):
                 for how in kinds:
@@ -147,10 +150,9 @@ def refine(
                     if key not in known:
                         made = fuse_layers(work.model, work.analysis, sets, FuseSettings(how), feeds=work.feeds)
                         fitted = repaired(made, work.feeds).proto
-                        pairs = refinement.Counterparts(refinement.maps_of(work.analysis, made.moves))
-                        settings = refinement.TrainSettings(count, batch)
-                        better = refinement.refine(work.model, fitted, evidence, settings, pairs)
-                        trained = refinement.refined(fitted, better.arrays, None) if better.improved else fitted
+                        pairs = Counterparts(maps_of(work.analysis, made.moves))
+                        better = train.refine(work.model, fitted, samples, train.TrainSettings(count, batch), pairs)
+                        trained = train.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     rows.append({
                         "metric": metric.value, "fusion": how.value, "share": share, "inputs": inputs, "steps": count,

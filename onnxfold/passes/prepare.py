@@ -14,11 +14,11 @@ from ..analysis.result import Analysis
 from ..errors import ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
-from ..model.model import Model, Shapes
+from ..model.model import Model, Shapes, Source
 from ..model.save import inline
 from ..model.shapes.inference import contradiction
 from ..model.subgraphs import every_initializer
-from ..options.options import Patterns, SelectionOptions
+from ..options.options import Patterns, PlanningOptions, SelectionOptions
 from ..planning.memory import streamed
 from ..planning.subject import Subject
 from ..runtime.outputs import with_outputs
@@ -51,6 +51,13 @@ class Analyze(BasePass):
         prices = costs(model, self._shapes)
         found = Subject(state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads)
         return state.adding(subject=found)
+
+
+def subject_of(source: Source, planning: PlanningOptions, max_memory: int | None = None) -> Subject:
+    """A model that is loaded and analyzed, for those who plan without a pipeline. Raises as `Analyze` does."""
+    shapes = planning.runtime.input_shapes
+    with Run(planning.runtime) as run:
+        return Analyze(planning.selection, shapes, max_memory)(State.load(source, shapes), run).known
 
 
 @dataclass(frozen=True, eq=False)

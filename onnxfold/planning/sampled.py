@@ -64,7 +64,7 @@ class SampledMerger:
         self.work, self.samples, self.chosen = work, samples, list(chosen)
         self.method, self.recovery, self._progress = method, recovery, progress
         by_choice = method is Method.AUTO and samples.faithful
-        # on synthetic inputs it gains nothing (ResNet-20, see docs/architecture.md) and takes four times as long
+        # on synthetic inputs it gains nothing (ResNet-20, see docs/experiments.md) and takes four times as long
         self._choosing = by_choice and samples.own and recovery is Recovery.LEAST_SQUARES
         self.found = Sensitivity({}, {})
         self._measured_sensitivity = by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
