@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
-from ..errors import OnnxFoldError
+from ..errors import ExecutionError
 from ..evaluation.candidates import Evaluator
 from ..evaluation.latency import Profiler
 from ..model.model import Shapes
@@ -98,9 +98,7 @@ class Planner:
             return None
         try:
             return found(self._with_samples)
-        except OnnxFoldError:
-            raise
-        except Exception as error:  # onnxruntime's share no base class
+        except ExecutionError as error:
             self.evidence = given_up(self.evidence, error, self.manner.method, self.manner.recovery)
             return None
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
+from ..errors import ExecutionError, RequestError
 from ..model.model import Shapes
-from ..model.save import inline
 from ..options.budget import Aim, Budget
 from ..options.options import Manner
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
@@ -65,7 +65,7 @@ def estimate(
         return None
     try:
         forward = _forward(subject, shapes)
-    except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
+    except (ExecutionError, RequestError):  # what is wrong will be said later
         return None
     made, count = 0.0, own
     if not own:
@@ -99,7 +99,7 @@ def estimate_streamed(subject: Subject, budget: Budget) -> Estimate:
 def _forward(subject: Subject, shapes: Shapes) -> float:
     """Seconds per sample of one run of the original."""
     model = subject.model
-    session = Session(inline(model.proto, model.folder).SerializeToString())
+    session = Session.of(model)
     feeds = probes(model, subject.prices, shapes, 0)(session)
     session.run(feeds)
     begin = time.perf_counter()

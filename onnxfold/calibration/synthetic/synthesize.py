@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import ExecutionError, OnnxFoldError, RequestError
 from ...model.model import Model
-from ...model.save import inline
 from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
 from ...runtime import probe_inputs
@@ -76,13 +75,13 @@ def synthesize(
     Raises:
         RequestError: a count or a number of steps below 1, or an input that is no numeric tensor.
         ModelError: external data cannot be read.
-        Exception: what onnxruntime raises for a model that it cannot load.
+        ExecutionError: onnxruntime cannot load the model.
     """
     if count < 1 or steps < 1:
         raise RequestError(f"synthetic inputs need at least one sample and one step, not {count} and {steps}")
     begin = time.perf_counter()
     shapes = input_shapes or {}
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    specs = Session.of(model).inputs
     written = words(model, specs, count, seed, shapes, provider, seconds)
     if written is not None:
         feeds, kind, note = written
@@ -98,8 +97,8 @@ def synthesize(
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+            reason = reason or " ".join(str(error).split())[:300]
             continue
         kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
         return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
+from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
@@ -95,7 +96,7 @@ def refine(
     begin = time.perf_counter()
     try:
         found = _descend(original, compressed, samples, steps, batch, seed, pairs, provider, progress)
-    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -138,7 +139,7 @@ def _descend(
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
-    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
+    specs = Session.of(original).inputs
     pool = Pool.of(samples.fit, specs, batch, samples.apart)
     problem = pose(original, student, pool.shapes, pairs, provider)
     values = {name: x.copy() for name, x in problem.start.items()}

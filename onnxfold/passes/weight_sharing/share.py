@@ -10,10 +10,9 @@ from ...analysis.costs import costs
 from ...analysis.result import Analysis
 from ...calibration.collect import given_up
 from ...calibration.samples import Samples
-from ...errors import NothingToFoldError, OnnxFoldError, RequestError
+from ...errors import ExecutionError, NothingToFoldError, RequestError
 from ...evaluation.candidates import Evaluator
 from ...model.model import Model
-from ...model.save import inline
 from ...options.budget import Limits
 from ...options.choices import Fusion, Method, Metric, Recovery
 from ...options.options import Patterns
@@ -94,7 +93,7 @@ class _Work:
         """What may be fitted on, and looked at."""
         if self.evidence is not None and self.sampled:
             return self.evidence.fit
-        return [self._probes(Session(inline(self.original.proto, self.original.folder).SerializeToString()))]
+        return [self._probes(Session.of(self.original))]
 
     def dropping(self, asked: str) -> list[Block]:
         """The blocks to drop. Raises RequestError, PlanError, NothingToFoldError."""
@@ -103,7 +102,7 @@ class _Work:
         count = blocks_asked(asked, len(self.blocks))
         try:
             self.influence = influence(self.start, self.blocks, self.fit())
-        except Exception as error:  # onnxruntime's exceptions share no base class
+        except ExecutionError as error:
             raise RequestError(f"--drop-blocks has to run the model, which fails: {brief(error)}") from error
 
         def missed(gone: Sequence[Block]) -> float:
@@ -124,9 +123,7 @@ class _Work:
         feeds = self.fit() if metric.sampled and self.sampled else None
         try:
             start = Partition(rank(self.start, units, metric, free, feeds, self._progress))
-        except OnnxFoldError:
-            raise
-        except Exception as error:  # as above
+        except ExecutionError as error:
             if not metric.sampled:
                 raise
             raise RequestError(f"--metric {metric.value} has to run the model, which fails: {brief(error)}") from error
@@ -140,9 +137,7 @@ class _Work:
         if self.evidence is not None and self.repairs:
             try:
                 return self._repaired(sets, how, dropped)
-            except OnnxFoldError:
-                raise
-            except Exception as error:  # as above
+            except ExecutionError as error:
                 self.evidence = given_up(self.evidence, error, Method.FOLD, self._recovery)
         return self._plain(sets, how, dropped, None)
 
