@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import OnnxFoldError, RequestError
+from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..model.save import inline
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
 from ..options.options import CalibrationOptions, PlanningOptions
@@ -50,9 +49,7 @@ def collect_samples(
         if calibration.data is not None:
             return calibration_samples(model, calibration.data, calibration.samples, calibration.preprocess, shapes)
         found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
-    except OnnxFoldError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions share no base class
+    except ExecutionError as error:
         reason = _unloadable(model)
         if not reason:
             raise
@@ -84,8 +81,8 @@ def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim:
 def _unloadable(model: Model) -> str:
     """Why onnxruntime does not load a model; '' if it does."""
     try:
-        Session(inline(model.proto, model.folder).SerializeToString())
-    except Exception as error:  # as above
+        Session.of(model)
+    except ExecutionError as error:
         return brief(error)
     return ""
 

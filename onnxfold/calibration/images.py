@@ -5,7 +5,9 @@ Pillow reads image files and is optional; arrays of pixels need nothing.
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError
+from ..errors import BUILTIN_ERRORS, RequestError
 from ..options.preprocess import EXAMPLE, Layout, Preprocess
 from ..runtime.session import InputSpec
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 CROP = 0.875  # share of the shorter side that the center crop keeps: 256 -> 224, as image classifiers are evaluated
 ROUNDING = 1e-3  # float32: 255 levels divided and multiplied again are off by 3e-5
+
+_DAMAGED = (OSError, MemoryError, struct.error, zlib.error, *BUILTIN_ERRORS)  # what Pillow raises about such files
 
 
 def needs_preprocess(what: str, name: str) -> RequestError:
@@ -81,7 +85,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
             with Image.open(path) as file:
                 deep = file.mode.startswith(("I", "F"))  # Pillow would clip these to 255
                 image = file if deep else file.convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # Pillow's plugins raise anything on damaged files
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED) as error:
         raise RequestError(f"{path} cannot be read as an image ({_reason(error)}): remove or replace it") from error
     if deep:
         raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or give an .npz")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..analysis.costs import PER_ACTIVATION, activations, costs
+from ..errors import ExecutionError
 from ..model.model import Model
-from ..model.save import inline
 from ..options.choices import Effort
 from ..options.preprocess import Preprocess
 from ..progress import Progress, silent
@@ -66,7 +66,7 @@ def calibration_samples(
     input_shapes: Mapping[str, Sequence[int]] | None,
 ) -> Samples:
     """The user's own data. Raises RequestError where it does not fit the model."""
-    session = Session(inline(model.proto, model.folder).SerializeToString())
+    session = Session.of(model)
     specs = session.inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
@@ -87,7 +87,7 @@ def synthetic_samples(
     """Inputs made from the model alone, on CUDA where that is among `providers`; random ones where that cannot be."""
     extent = synthetic_extent(model, effort, input_shapes)
     made = _made(model, extent, seed, input_shapes, progress, providers)
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    specs = Session.of(model).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
@@ -170,7 +170,7 @@ def _made(
 def _runs(session: Session, feed: Feeds) -> bool:
     try:
         session.run(feed)
-    except Exception:  # onnxruntime's exceptions share no base class
+    except ExecutionError:
         return False
     return True
 

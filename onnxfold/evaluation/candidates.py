@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ..errors import ModelError
+from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..model.save import inline
 from ..runtime.outputs import raw_outputs, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
@@ -56,9 +55,7 @@ class Evaluator:
                 and bool(self._expected)
                 and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
             )
-        except ModelError:
-            raise
-        except Exception:  # onnxruntime's exceptions share no base class; the verdict will give the reason
+        except (ExecutionError, RequestError):  # the verdict will give the reason
             return False
 
     @cached_property
@@ -86,7 +83,7 @@ class Evaluator:
         """
         try:
             found = self.outputs(proto, changed)
-        except Exception:  # onnxruntime's exceptions share no base class; the verdict will say what is wrong
+        except (ExecutionError, RequestError):  # the verdict will say what is wrong
             return float("inf")
         return self._worst(found, {})
 
@@ -94,7 +91,7 @@ class Evaluator:
         """As `error`, but scores of words count by how probable the words are (scores.py): to choose by."""
         try:
             found = self.outputs(proto, changed)
-        except Exception:  # as in `error`
+        except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
         return self._worst(found, self._words)
 
@@ -124,7 +121,7 @@ class Evaluator:
         """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""
         try:
             found = self.outputs(proto)
-        except Exception:  # as in `error`
+        except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
         worst = 0.0
         for a, b in zip(self._expected, found, strict=True):
@@ -138,4 +135,4 @@ class Evaluator:
 
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
-        return Session(inline(shown, self._model.folder).SerializeToString())
+        return Session.of_version(shown, self._model.folder)

@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
+from ..errors import ExecutionError, RequestError
 from ..model.graph import impossible
 from ..model.kv_cache import Cache
+from ..model.onnx_calls import asking_onnx
 from ..runtime.session import Feeds, Session, brief, short
 from .latency import SLOWER, interleaved, timing_feeds
 from .metrics import OutputError, output_error
@@ -130,14 +132,14 @@ def _one(
         old = loader(before, provider)
         given = feeds(old) if callable(feeds) else feeds
         expected = dict(zip(old.outputs, old.run(given), strict=True))
-    except Exception as error:
+    except (ExecutionError, RequestError) as error:
         reason = f"original: {brief(error)}"
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
         found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
         timing = timing_feeds(old, new, given) if latency else None
-    except Exception as error:
+    except ExecutionError as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
         return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
     pairs = [
@@ -211,8 +213,9 @@ def _checker(before: Path | bytes, after: Path | bytes, full: bool) -> list[str]
 
     def refused(model: Path | bytes) -> str:
         try:
-            onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
-        except Exception as error:  # ValidationError, InferenceError and bare RuntimeErrors alike
+            with asking_onnx():
+                onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
+        except ExecutionError as error:
             return brief(error)
         return ""
 

@@ -16,7 +16,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from ..errors import ModelError
+from ..errors import ExecutionError, ModelError
+from .onnx_calls import asking_onnx
 from .subgraphs import DEFAULT_DOMAINS, captured_by_closed, every_initializer, every_node, opened, subgraphs
 
 gs.logger.G_LOGGER.severity = logging.CRITICAL
@@ -239,8 +240,9 @@ def _import(model: ModelProto) -> Any:
         clean.output.extend(node.output)
         clean.attribute.extend(a for a in node.attribute if _readable(a))
     try:
-        return gs.import_onnx(copy)
-    except Exception as error:
+        with asking_onnx():
+            return gs.import_onnx(copy)
+    except (ExecutionError, gs.util.exception.OnnxGraphSurgeonException) as error:
         raise ModelError(f"onnx-graphsurgeon cannot read this graph: {error}") from error
 
 

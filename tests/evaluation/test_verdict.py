@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny import TEXT, fold, main, net, write
 
 from onnxfold import RequestError, compare
+from onnxfold.errors import ExecutionError
 from onnxfold.evaluation import latency as timing
 from onnxfold.evaluation import verdict as module
 from onnxfold.evaluation.latency import interleaved
@@ -51,7 +52,7 @@ class Dead(Fake):
         self._reason = reason
 
     def run(self, feeds: object) -> list[Any]:
-        raise RuntimeError(self._reason)
+        raise ExecutionError(self._reason)
 
 
 Started = Fake | Exception | Callable[[str], Any]
@@ -199,7 +200,7 @@ def test_refused_by_the_checker(tmp_path: Path) -> None:
 
 def test_start_fails_on_one_provider() -> None:
     def old(provider: str) -> Any:
-        error = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no driver\nmore")
+        error = ExecutionError("[ONNXRuntimeError] : 1 : FAIL : no driver\nmore")
         return error if provider == CUDA else Fake({"y": GOOD})
 
     verdict = judge(old, Fake({"y": GOOD}), (CUDA, CPU))
@@ -227,7 +228,7 @@ def test_provider_that_fails_in_a_real_run(monkeypatch: pytest.MonkeyPatch) -> N
 
     def start(self: Session, model: Any, provider: str = CPU, threads: int = 0) -> None:
         if provider == CUDA:
-            raise RuntimeError("no kernel image")
+            raise ExecutionError("no kernel image")
         started(self, model, provider, threads)
 
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: [CUDA, CPU])
@@ -309,7 +310,7 @@ def test_failure_at_batch_one_is_a_problem() -> None:
     class Picky(Fake):
         def run(self, feeds: Any) -> list[Any]:
             if len(feeds["x"]) == 1:
-                raise RuntimeError("batch 1")
+                raise ExecutionError("batch 1")
             return [GOOD]
 
     verdict = judge(Fake({"y": GOOD}), Picky({"y": GOOD}), latency=True)
@@ -347,7 +348,7 @@ def test_compare_equal_models() -> None:
 
 def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that silently became the CPU is an error, not a measurement."""
-    with pytest.raises(RuntimeError, match="fell back"):
+    with pytest.raises(ExecutionError, match="fell back"):
 
         class Fallen:
             def __init__(self, *_: object, **__: object) -> None: ...

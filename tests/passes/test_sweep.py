@@ -19,6 +19,7 @@ from tiny import MODELS, ROOT, main, net, snapshot, write, write_external
 import onnxfold
 from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
 from onnxfold.analysis.costs import Size
+from onnxfold.errors import ExecutionError
 from onnxfold.options.choices import SHARES
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
@@ -145,7 +146,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
     def refuse(sampled: Any, prices: Any, budget: Any, *given: Any, **more: Any) -> Any:
         calls.append(budget.value)
         if len(calls) > 1:
-            raise RuntimeError("cut")
+            raise ExecutionError("cut")
         return original(sampled, prices, budget, *given, **more)
 
     original = planner.decide_sampled

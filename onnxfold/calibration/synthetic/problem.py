@@ -129,7 +129,7 @@ def pose(
 
     Raises:
         UnsuitableError: with the reason.
-        Exception: what onnx, onnx-ad or onnxruntime raise on the way.
+        ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     floats = [s for s in specs if s.dtype is not None and np.dtype(s.dtype).kind == "f"]
     if not floats:
@@ -154,7 +154,7 @@ def pose(
         raise UnsuitableError("what could be matched depends on no floating-point input")
     _keep_inputs(proto, used)
     graph = with_gradient(proto, LOSS, list(found))
-    return Problem(Session(graph.SerializeToString(), provider), found, terms, chunk, apart, fixed)
+    return Problem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
 
 
 def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import ExecutionError, OnnxFoldError, RequestError
 from ...model.model import Model
-from ...model.save import inline
 from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
 from ...runtime import probe_inputs
@@ -91,12 +90,12 @@ def synthesize(
     Raises:
         RequestError: an input is no numeric tensor.
         ModelError: external data cannot be read.
-        Exception: what onnxruntime raises for a model that it cannot load.
+        ExecutionError: onnxruntime cannot load the model.
     """
     begin = time.perf_counter()
     extent, shapes = extent or Extent(), input_shapes or {}
     count = extent.count
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    specs = Session.of(model).inputs
     written = words(model, specs, count, seed, shapes, provider, extent.seconds)
     if written is not None:
         feeds, kind, note = written
@@ -112,8 +111,8 @@ def synthesize(
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+            reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
         return Synthetic(feeds, problem.terms.goal.kind, found.match, taken, found.losses, found.note, problem.apart)

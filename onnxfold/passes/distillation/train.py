@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
+from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
@@ -99,7 +100,7 @@ def refine(
     begin = time.perf_counter()
     try:
         found = _train(original, compressed, samples, settings, pairs, progress)
-    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -139,7 +140,7 @@ def _train(
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
-    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
+    specs = Session.of(original).inputs
     pool = Pool.of(samples.fit, specs, settings.batch, samples.apart)
     problem = pose(original, student, pool.shapes, pairs, settings.provider)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
-from ...errors import OnnxFoldError, PlanError, QuantizationError
+from ...errors import ExecutionError, PlanError, QuantizationError
 from ...evaluation.candidates import Evaluator
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
@@ -158,9 +158,7 @@ def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple
     floats = inline(proto, original.folder)
     try:
         made = in_int8(floats, evidence.fit)
-    except OnnxFoldError:
-        raise
-    except Exception as error:  # onnx and onnxruntime raise exceptions without a common base class
+    except ExecutionError as error:
         raise QuantizationError(
             f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without `quantize`, or where it runs on "
             "inputs of other lengths, give these (`input_shapes`, `calibration`)"

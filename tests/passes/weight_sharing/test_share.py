@@ -19,6 +19,7 @@ from tiny import MODELS, ROOT, snapshot, write, write_external
 from onnxfold import NothingToFoldError, PlanError, RequestError, api, fuse
 from onnxfold.api import rank_layers
 from onnxfold.cli import main as cli
+from onnxfold.errors import ExecutionError
 from onnxfold.report import heatmap as heat
 
 Capture = pytest.CaptureFixture[str]
@@ -200,7 +201,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
     """Weights alone decide then, and the report says so; who insists on samples is told."""
 
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no such kernel")
+        raise ExecutionError("no such kernel")
 
     monkeypatch.setattr("onnxfold.passes.weight_sharing.share.repaired", broken)
     report = fuse(two_blocks(), share=0.2, calibration=data(), latency=False).report
