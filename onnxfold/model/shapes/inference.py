@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ..graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
+from ..dimensions import Dim
+from ..graph import LONGEST, Graph, Node, dims_of, shape_of, skeleton
 from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
 
@@ -131,7 +132,7 @@ def infer_node(
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)
-        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.declarable)
     try:
         schema = onnx.defs.get_schema(node.op, node.version, node.domain)
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
