@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 
@@ -18,15 +19,24 @@ from .latency import SLOWER, interleaved, timing_feeds
 from .metrics import OutputError, output_error
 
 
+class Status(StrEnum):
+    """What became of the comparison on one provider; the values are those of reports."""
+
+    OK = "ok"
+    MISSING = "missing"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True)
 class ProviderCheck:
-    """The comparison on one provider. `status`: "ok", "missing", "skipped" or "failed" (`message` says why).
+    """The comparison on one provider; `message` says why where there is none.
 
     Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model).
     """
 
     provider: str
-    status: str
+    status: Status
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None
@@ -61,7 +71,7 @@ class Check:
     @property
     def worst(self) -> OutputError | None:
         """The output with the largest relative L2 error on the first provider that ran."""
-        ran = next((p for p in self.providers if p.status == "ok" and p.outputs), None)
+        ran = next((p for p in self.providers if p.status is Status.OK and p.outputs), None)
         return max(ran.outputs, key=lambda o: o.relative_l2) if ran else None
 
 
@@ -97,20 +107,20 @@ def check(
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in () if too_large else providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
-        if remark and done.status == "failed" and in_float32 is not None:
+        if remark and done.status is Status.FAILED and in_float32 is not None:
             copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
-            if copies.status == "ok":
+            if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
                 remark = f"{short(provider)} does not run this bfloat16 model, so float32 copies were compared ({why})"
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
-    checks += [ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing]
+    checks += [ProviderCheck(p, Status.MISSING, "not offered by this onnxruntime", None, None, ()) for p in missing]
     if too_large:
         notes.append("not run as a whole: it is too large for the memory there is")
-        checks += [ProviderCheck(p, "skipped", "too large to run here", None, None, ()) for p in providers]
-    elif not any(c.status == "ok" for c in checks):
+        checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]
+    elif not any(c.status is Status.OK for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
 
@@ -157,14 +167,14 @@ def _one(
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
     errors = tuple(output_error(name, a, b) for name, a, b in pairs)
     times = interleaved(old, new, timing) if timing is not None else (None, None)
-    done = ProviderCheck(provider, "ok", "", times[0], times[1], errors)
+    done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
 
 
 def _failed(provider: str, reason: str) -> ProviderCheck:
-    return ProviderCheck(provider, "failed", reason, None, None, ())
+    return ProviderCheck(provider, Status.FAILED, reason, None, None, ())
 
 
 def _numeric(value: object) -> bool:

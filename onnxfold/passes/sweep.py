@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
-from ..evaluation.verdict import Check, ProviderCheck
+from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
@@ -22,7 +22,7 @@ class Timing:
     """Median latencies in ms on one provider, both models run in turn; None where nothing was timed."""
 
     provider: str
-    status: str
+    status: Status
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnxfold.evaluation import latency as timing
 from onnxfold.evaluation import verdict as module
 from onnxfold.evaluation.latency import interleaved
 from onnxfold.evaluation.metrics import output_error, top1
-from onnxfold.evaluation.verdict import Check, check
+from onnxfold.evaluation.verdict import Check, Status, check
 from onnxfold.runtime import session
 from onnxfold.runtime.session import Session, resolve_providers
 
@@ -356,3 +357,9 @@ def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(session.ort, "InferenceSession", Fallen)
         session.Session(b"", "CUDAExecutionProvider")
+
+
+def test_what_became_of_a_provider_reads_as_before() -> None:
+    assert [status.value for status in Status] == ["ok", "missing", "skipped", "failed"]
+    report = compare(net(), net(), latency=False)
+    assert json.loads(report.to_json())["check"]["providers"][0]["status"] == "ok"

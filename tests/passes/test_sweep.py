@@ -19,6 +19,7 @@ from tiny import MODELS, ROOT, main, net, snapshot, write, write_external
 import onnxfold
 from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
 from onnxfold.analysis.costs import Size
+from onnxfold.evaluation.verdict import Status
 from onnxfold.options.choices import SHARES
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
@@ -217,8 +218,8 @@ def test_outputs_without_classes_have_no_agreement() -> None:
 
 def example(**change: Any) -> SweepReport:
     timings = (
-        Timing("CUDAExecutionProvider", "missing", "not offered", None, None),
-        Timing("CPUExecutionProvider", "ok", "", 2.0, 1.5),
+        Timing("CUDAExecutionProvider", Status.MISSING, "not offered", None, None),
+        Timing("CPUExecutionProvider", Status.OK, "", 2.0, 1.5),
     )
     rows = (
         SweepRow(0.9, Size(900, 90, 900), 0.01, 0.999, timings, (), ""),
