@@ -78,31 +78,45 @@ class Check:
 Loader = Callable[[str | Path | bytes, str], Session]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Where and how two models are compared.
+
+    Attributes:
+        providers: of onnxruntime, on each of which they run; `missing` ones are only reported.
+        latency: whether it is measured too.
+        too_large: they do not fit beside each other, so nothing runs: the checks of files and interfaces remain.
+        in_float32: makes copies of both that are compared where a provider does not run the original.
+        caches: in which the new model may have fewer heads; such outputs are not compared.
+        loader: makes the sessions.
+    """
+
+    providers: Sequence[str]
+    missing: Sequence[str] = ()
+    latency: bool = True
+    too_large: bool = False
+    in_float32: Callable[[], tuple[bytes, bytes]] | None = None
+    caches: Sequence[Cache] = ()
+    loader: Loader = Session
+
+
 def check(
     before: Path | bytes,
     after: Path | bytes,
     feeds: Feeds | Callable[[Session], Feeds],
     *,
-    providers: Sequence[str],
-    missing: Sequence[str] = (),
     protos: tuple[ModelProto, ModelProto],
     inputs: str,
-    latency: bool = True,
-    loader: Loader = Session,
-    too_large: bool = False,
-    in_float32: Callable[[], tuple[bytes, bytes]] | None = None,
-    caches: Sequence[Cache] = (),
+    conditions: Conditions,
 ) -> Check:
-    """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
+    """Compare two models on the same `feeds`; `inputs` says what these are. `protos` are what both files hold.
 
-    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain. In
-    `caches` the new model may have fewer heads; such outputs are not compared.
-
-    A provider that cannot start or fails while it runs gives its own verdict; the others still count. Where one does
-    not run the original, copies `in_float32` are compared, if there are any. A problem is: a changed interface, a file
-    the checker refuses, a model that runs no more, NaN where there was none.
+    A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
+    changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
-    heads = {name: cache.axis for cache in caches for name in (cache.past, cache.present)}
+    providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
+    latency, loader = conditions.latency, conditions.loader
+    heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in () if too_large else providers:
@@ -116,7 +130,9 @@ def check(
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
-    checks += [ProviderCheck(p, Status.MISSING, "not offered by this onnxruntime", None, None, ()) for p in missing]
+    checks += [
+        ProviderCheck(p, Status.MISSING, "not offered by this onnxruntime", None, None, ()) for p in conditions.missing
+    ]
     if too_large:
         notes.append("not run as a whole: it is too large for the memory there is")
         checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]

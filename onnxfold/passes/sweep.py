@@ -132,7 +132,7 @@ class FoldToShares(BasePass):
         evaluator = state.planner.evaluator(done.samples)
         row = SweepRow(
             share, size, evaluator.error(proto) if evaluator.possible else None,
-            evaluator.agreement(proto) if evaluator.possible and verdict.passed and _classes(verdict) else None,
+            evaluator.agreement(proto) if evaluator.possible and verdict.passed else None,
             tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         )  # fmt: skip
         return row, done
@@ -140,8 +140,3 @@ class FoldToShares(BasePass):
 
 def _trusted(state: State) -> bool:
     return state.samples is not None and state.samples.trusted
-
-
-def _classes(verdict: Check) -> bool:
-    """Whether any output is a score per class."""
-    return any(error.top1 is not None for done in verdict.providers for error in done.outputs)

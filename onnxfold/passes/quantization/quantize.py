@@ -14,7 +14,7 @@ from onnx import ModelProto
 from ...calibration.origin import Origin
 from ...calibration.samples import Samples
 from ...errors import OnnxFoldError, PlanError, QuantizationError
-from ...evaluation.candidates import Evaluator
+from ...evaluation.candidates import Evaluator, required
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
 from ...evaluation.verdict import Check, Status
@@ -182,7 +182,7 @@ def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evid
     error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
-    cost = error if aim is Aim.QUALITY else 1 - evaluator.agreement(alone)
+    cost = error if aim is Aim.QUALITY else 1 - required(evaluator.agreement(alone))
     left = math.sqrt(max(0.0, value**2 - cost**2)) if aim is Aim.QUALITY else value + cost
     if left <= 0 or (aim is Aim.AGREEMENT and left > 1):
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"
