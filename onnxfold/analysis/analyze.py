@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import RuleError
 from ..model.constants import FLOATS
-from ..model.graph import Node, period
+from ..model.dimensions import period
+from ..model.graph import Node
 from ..model.kv_cache import KEPT, find_caches
 from ..model.model import Model
 from ..model.shapes.arithmetic import ShapeValues

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..model.graph import Graph, period
+from ..model.dimensions import period
+from ..model.graph import Graph
 from .rules.facts import Atoms, Axis
 
 SlotKey = tuple[str, int, int]  # tensor, axis, blocks (1: the plain axis)

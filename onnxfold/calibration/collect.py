@@ -93,7 +93,7 @@ def given_up(evidence: Samples, error: Exception, method: Method, recovery: Reco
     reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
     if _needed(method, recovery):
         raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
-    return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
+    return replace(evidence, given_up=True, notes=(*evidence.notes, reason))
 
 
 def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:

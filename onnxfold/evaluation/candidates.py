@@ -17,7 +17,7 @@ from ..runtime.outputs import raw_outputs, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
-from .metrics import relative_l2
+from .metrics import agreement, relative_l2
 
 
 class Evaluator:
@@ -104,18 +104,15 @@ class Evaluator:
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 
-    def agreement(self, proto: ModelProto) -> float:
+    def agreement(self, proto: ModelProto) -> float | None:
         """The share of the samples whose largest output stays the same one, for the worst output with classes; 0..1.
 
-        1 where no output has classes on its last axis.
+        None where no output has classes, or there is but one sample (see `metrics.agreement`).
         """
         before, after = (self._runs(version) for version in (self._model.proto, proto))
-        shares = [1.0]
-        for expected, found in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True):
-            if expected[0].ndim >= 2 and expected[0].shape[-1] > 1 and expected[0].dtype.kind == "f":
-                same = [(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in zip(expected, found, strict=True)]
-                shares.append(float(np.concatenate(same).mean()))
-        return min(shares)
+        outputs = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
+        shares = [agreement(expected, found) for expected, found in outputs]
+        return min((share for share in shares if share is not None), default=None)
 
     def collapse(self, proto: ModelProto) -> float:
         """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""
@@ -136,3 +133,13 @@ class Evaluator:
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session.of_version(shown, self._model.folder)
+
+
+def required(share: float | None) -> float:
+    """An agreement that a budget asks for. Raises RequestError where there is none."""
+    if share is None:
+        raise RequestError(
+            "`min_agreement` has nothing to measure: it needs an output with a score for every class, and more than "
+            "one sample. Give `calibration` with more samples, or another budget, for example `max_error=0.1`"
+        )
+    return share

@@ -14,8 +14,9 @@ from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
 from .constants import Constants
+from .dimensions import Dim
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors
-from .graph import Dim, Graph, plain_domains, read_graph, skeleton
+from .graph import Graph, plain_domains, read_graph, skeleton
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
 from .shapes.resolve import probed, shaped

@@ -172,7 +172,7 @@ def _session(model: Model, proto: ModelProto, folder: Path | None, made: set[str
 
 def _typed(model: Model, name: str) -> ValueInfoProto:
     info = model.graph.tensor(name)
-    return onnx.helper.make_tensor_value_info(name, info.dtype or TensorProto.FLOAT, info.shape)
+    return onnx.helper.make_tensor_value_info(name, info.dtype or TensorProto.FLOAT, info.declarable)
 
 
 def _weights(model: Model, group: ChannelGroup) -> int:

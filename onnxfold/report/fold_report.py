@@ -15,7 +15,7 @@ from rich.text import Text
 from ..analysis.costs import Size
 from ..analysis.coverage import Coverage
 from ..analysis.pins import Refusal
-from ..evaluation.verdict import Check
+from ..evaluation.verdict import Check, Status
 from ..model.kv_cache import HeadsChanged
 from ..model.save import write_text
 from ..passes.distillation.result import RefinementReport
@@ -151,7 +151,7 @@ class FoldReport:
         if self.check is None:
             return Message(self.verdict, style="bold")
         mark, style = ("✔ ", "green") if self.check.passed else ("✘ ", "red")
-        measured = any(done.status == "ok" for done in self.check.providers)
+        measured = any(done.status is Status.OK for done in self.check.providers)
         if self.check.passed and (self._lost or not measured):
             mark, style = "! ", "yellow"  # a sound file, but its outputs are lost, or nothing is known of them
         return Message(self.verdict, style="bold" if self.check.passed else "red", mark=Text(mark, style=style))
@@ -168,7 +168,7 @@ class FoldReport:
             table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
         for done in check.providers:
             name = f"latency {short(done.provider)}"
-            if done.status != "ok":
+            if done.status is not Status.OK:
                 table.add_row(name, Text(done.status, style="yellow"), "", "")
             elif done.latency_before_ms is not None and done.latency_after_ms is not None:
                 table.add_row(

@@ -20,10 +20,11 @@ from tiny import MODELS, main, net, reshaped_inside, snapshot, write, write_exte
 
 import onnxfold
 from onnxfold.analysis.costs import costs, count_parameters
+from onnxfold.calibration.origin import Origin
 from onnxfold.cli import main as cli
 from onnxfold.errors import PlanError, QuantizationError
 from onnxfold.evaluation.metrics import OutputError
-from onnxfold.evaluation.verdict import Check, ProviderCheck
+from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim
 from onnxfold.passes.quantization import ort_quantizer as quantizer
@@ -274,7 +275,7 @@ def test_old_operator_sets_and_weights_among_the_inputs() -> None:
 
 REPORT = QuantizationReport("int8", "uint8", 8, 3, (), "CPUExecutionProvider", 900, 300, 0.02, 0.03, 2.0, 1.0)
 WORST = OutputError("y", 0.03, 1.0, 30.0, 0.1, 0.9)
-VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", "ok", "", 2.0, 1.0, (WORST,)),), "inputs")
+VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", Status.OK, "", 2.0, 1.0, (WORST,)),), "inputs")
 
 
 @pytest.mark.parametrize(
@@ -376,4 +377,4 @@ def _evidence(proto: ModelProto) -> Any:
     from onnxfold.calibration.samples import Samples
 
     feeds = tuple(noise(proto))
-    return Samples(feeds, feeds, "noise", True, True)
+    return Samples(feeds, feeds, Origin.PICTURES, "noise")

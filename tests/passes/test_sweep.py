@@ -20,6 +20,7 @@ import onnxfold
 from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
 from onnxfold.analysis.costs import Size
 from onnxfold.errors import ExecutionError
+from onnxfold.evaluation.verdict import Status
 from onnxfold.options.choices import SHARES
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
@@ -203,12 +204,12 @@ def test_models_in_memory_and_with_external_data(tmp_path: Path) -> None:
 
 
 def test_outputs_without_classes_have_no_agreement() -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,10,6,6] y) {
+    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,1,6,6] y) {
         a = Conv <kernel_shape: ints = [3,3]> (x, w1)
         r = Relu (a)
         y = Conv <kernel_shape: ints = [1,1]> (r, w2)
     }"""
-    report = sweep(net(text, {"w1": (16, 3, 3, 3), "w2": (10, 16, 1, 1)}), at=[0.6], **FAST)
+    report = sweep(net(text, {"w1": (16, 3, 3, 3), "w2": (1, 16, 1, 1)}), at=[0.6], **FAST)
     assert report.rows[0].error is not None and report.rows[0].agreement is None
     assert "top-1" not in shown(report)
 
@@ -218,8 +219,8 @@ def test_outputs_without_classes_have_no_agreement() -> None:
 
 def example(**change: Any) -> SweepReport:
     timings = (
-        Timing("CUDAExecutionProvider", "missing", "not offered", None, None),
-        Timing("CPUExecutionProvider", "ok", "", 2.0, 1.5),
+        Timing("CUDAExecutionProvider", Status.MISSING, "not offered", None, None),
+        Timing("CPUExecutionProvider", Status.OK, "", 2.0, 1.5),
     )
     rows = (
         SweepRow(0.9, Size(900, 90, 900), 0.01, 0.999, timings, (), ""),

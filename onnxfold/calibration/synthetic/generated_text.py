@@ -21,8 +21,8 @@ from ...runtime import probe_inputs
 from ...runtime.batching import fixed
 from ...runtime.session import InputSpec, Session
 from ...runtime.token_scores import word_scores
+from ..origin import Origin
 
-OWN = "text that the model itself wrote, from random first words"
 _CAUSAL_RTOL = 1e-3  # of the scores: a later word changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
 _FORWARD = 1 / 3  # of a step, which is two versions forward and one back
@@ -43,9 +43,9 @@ def words(
     shapes: Mapping[str, Sequence[int]],
     provider: str,
     seconds: float = math.inf,
-) -> tuple[dict[str, Array], str, str] | None:
-    """Feeds of `count` samples, how they were made and a note ('': none), for a model that takes only token ids, masks
-    and segments; None for another.
+) -> tuple[dict[str, Array], Origin, str] | None:
+    """Feeds of `count` samples, their origin and a note ('': none), for a model that takes only token ids, masks and
+    segments; None for another.
 
     Words are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
     """
@@ -67,10 +67,10 @@ def words(
             if expected > seconds:
                 raise _SilentError(f"that would take {expected:.0f} seconds")
             writer = _Writer(session, name, session.outputs.index(scores), limits[name])
-            return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""
+            return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, Origin.GENERATED_TEXT, ""
         except (_SilentError, ExecutionError) as error:  # a fold will find out what is wrong
             note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
-    return feeds, probe_inputs.TOKENS, note
+    return feeds, Origin.RANDOM_TOKENS, note
 
 
 def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:

@@ -19,6 +19,7 @@ from ...runtime.autodiff.reverse import PREFIX, with_gradient
 from ...runtime.batching import Batching
 from ...runtime.probe_inputs import index_limits, probe
 from ...runtime.session import InputSpec, Session
+from ..origin import Origin
 from . import loss as objective
 from .bn_prior import FEWEST, Prior, convolutions
 from .bn_statistics import take_out
@@ -31,10 +32,10 @@ _BATCHES = (64, 32, 16, 8)  # below 8 the statistics of a chunk say little
 
 @dataclass(frozen=True)
 class Goal:
-    """What the inputs are made from, for the user, and the weights of cross-entropy and smoothness beside it; `excess`:
+    """What the inputs are made from, and the weights of cross-entropy and smoothness beside it; `excess`:
     only what is rougher than what the descent starts at counts as not smooth."""
 
-    kind: str
+    origin: Origin
     entropy: float
     smoothness: float
     excess: bool = False
@@ -44,10 +45,9 @@ class Goal:
 # prior says little of the inputs, but pictures are nearly as rough as photographs: held to that by weights of 5 to 100,
 # MobileNetV1 at 85 and 70 % of its MACs has 51 to 52 and 27 to 33 % right, with one of 2 on all roughness 47 and 22.
 # Where twice the roughness was allowed, a ResNet-20 with a quarter of its inner channels lost 4 points.
-STATISTICS = Goal("deep inversion from BatchNormalization statistics", 0.01, 0.2)
-PRIOR = Goal("deep inversion from convolution weights and biases", 0.001, 20.0, excess=True)
-CLASS_SPREAD = "deep inversion from class spread"
-CLASSES = Goal(CLASS_SPREAD, 1.0, 1.0)
+STATISTICS = Goal(Origin.BN_STATISTICS, 0.01, 0.2)
+PRIOR = Goal(Origin.CONV_PRIOR, 0.001, 20.0, excess=True)
+CLASSES = Goal(Origin.CLASS_SPREAD, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

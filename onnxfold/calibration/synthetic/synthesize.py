@@ -18,7 +18,7 @@ from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
-from .dead_leaves import KIND as PICTURES
+from ..origin import Origin
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import words
@@ -51,7 +51,7 @@ class Synthetic:
     Attributes:
         feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
             inputs disagree on it, gets one set of random inputs in its own shapes instead, or `count` sets `apart`.
-        kind: how they were made, to be shown to the user.
+        origin: how they were made.
         match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
             (`objective.match`); None where nothing was matched.
         seconds: time taken.
@@ -61,7 +61,7 @@ class Synthetic:
     """
 
     feeds: dict[str, NDArray[Any]] = field(repr=False)
-    kind: str
+    origin: Origin
     match: float | None
     seconds: float
     losses: tuple[float, ...] = field(default=(), repr=False)
@@ -98,8 +98,8 @@ def synthesize(
     specs = Session.of(model).inputs
     written = words(model, specs, count, seed, shapes, provider, extent.seconds)
     if written is not None:
-        feeds, kind, note = written
-        return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
+        feeds, origin, note = written
+        return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
     shown = _pictures(specs, extent.pictures or count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
@@ -115,13 +115,11 @@ def synthesize(
             reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
-        return Synthetic(feeds, problem.terms.goal.kind, found.match, taken, found.losses, found.note, problem.apart)
+        return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, found.note, problem.apart)
     if shown is not None:
-        return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
+        return Synthetic(shown, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
-    return Synthetic(
-        feeds, probe_inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
-    )
+    return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
 
 def _pictures(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ...errors import ExecutionError
-from ..graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
+from ..dimensions import Dim
+from ..graph import LONGEST, Graph, Node, dims_of, shape_of, skeleton
 from ..onnx_calls import asking_onnx
 from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
@@ -134,7 +135,7 @@ def infer_node(
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)
-        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.declarable)
     try:
         with asking_onnx():
             schema = onnx.defs.get_schema(node.op, node.version, node.domain)

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
+from ...calibration.origin import Origin
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, PlanError, QuantizationError
-from ...evaluation.candidates import Evaluator
+from ...evaluation.candidates import Evaluator, required
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
-from ...evaluation.verdict import Check
+from ...evaluation.verdict import Check, Status
 from ...model.graph import impossible
 from ...model.half_precision import HALF, holds
 from ...model.model import PROTOBUF_LIMIT, Model
 from ...model.save import Staged, inline, size_written
 from ...model.subgraphs import every_node
 from ...options.budget import Aim
-from ...runtime.probe_inputs import DESCRIPTION
 from ...runtime.session import Feeds, Session, brief, short
 from ...units import in_bytes
 from .ort_quantizer import ACTIVATIONS_AS, WEIGHTS_AS, backend, in_int8, on_integers
@@ -93,7 +93,7 @@ class Step:
         """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
 
         Measured on the first provider that ran the check; `aim`: the budget of the whole chain."""
-        provider = next((done.provider for done in verdict.providers if done.status == "ok"), "")
+        provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
         error, times = float("nan"), tuple[float | None, float | None]((None, None))
         if provider:
             error, times = self._beside(original, written.path, feeds, provider, latency)
@@ -147,7 +147,7 @@ def quantize(original: Model, proto: ModelProto, evidence: Samples | None, targe
     assert evidence is not None
     count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in evidence.fit)
     size = size_written(proto, original, target, external)
-    return Step(made, floats.SerializeToString(), size, count, evidence.described == DESCRIPTION)
+    return Step(made, floats.SerializeToString(), size, count, evidence.origin is Origin.RANDOM)
 
 
 def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple[ModelProto, ModelProto]:
@@ -180,7 +180,7 @@ def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evid
     error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
-    cost = error if aim is Aim.QUALITY else 1 - evaluator.agreement(alone)
+    cost = error if aim is Aim.QUALITY else 1 - required(evaluator.agreement(alone))
     left = math.sqrt(max(0.0, value**2 - cost**2)) if aim is Aim.QUALITY else value + cost
     if left <= 0 or (aim is Aim.AGREEMENT and left > 1):
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"

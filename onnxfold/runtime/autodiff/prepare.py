@@ -77,8 +77,9 @@ def _declare_more(proto: ModelProto) -> None:
     found = {}
     for name in names:
         info = graph.tensor(name)
-        if info.dtype and info.shape is not None and all(isinstance(d, int) for d in info.shape):
-            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(info.shape))
+        shape = info.declarable
+        if info.dtype and shape is not None and all(isinstance(d, int) for d in shape):
+            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(shape))
     kept = [v for v in proto.graph.value_info if v.name not in found]
     copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in (*kept, *found.values())]
     del proto.graph.value_info[:]
