@@ -14,6 +14,7 @@ import pytest
 from helpers import folds, oracles_hold
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, version_converter
+from shufflenet import shufflenet
 from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
@@ -100,6 +101,13 @@ def test_oracles(name: str, opset: int, groups: int, channels: int, refused: lis
     found = oracles_hold(light(name, opset))
     assert (len(found.groups), sum(g.size for g in found.groups)) == (groups, channels)
     assert sorted((r.kind, r.channels) for r in found.refusals if r.channels) == sorted(refused)
+
+
+def test_shuffles_of_halves() -> None:
+    """ShuffleNetV2: every shuffle can be followed in two ways, and what one block takes decides others."""
+    found = oracles_hold(shufflenet())
+    assert (len(found.groups), sum(g.size for g in found.groups)) == (30, 2077)
+    assert [(r.kind, r.channels) for r in found.refusals if r.channels] == [("a graph output", 10)]
 
 
 @pytest.mark.slow
