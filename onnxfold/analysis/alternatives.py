@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import read_only
 from .components import connected, distinct
 
 Labels = NDArray[np.int64]
@@ -24,6 +25,9 @@ class Option:
     a: Labels
     b: Labels
     pins: Labels
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def blocked(self, pinned: NDArray[np.bool_]) -> float:
         """The share of its channels that are kept already."""
@@ -84,6 +88,9 @@ class _Channels:
     of: Labels
     reach: Labels
     kept: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def left(self) -> tuple[int, int]:
         """How many positions of weights are free, and how many channels."""

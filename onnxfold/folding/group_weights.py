@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, read_only
 from ..model.external_data import Stretch
 
 Floats = NDArray[np.floating[Any]]
@@ -31,6 +31,13 @@ class Part:
     axis: int
     blocks: int
     positions: NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     @property
     def width(self) -> int:
@@ -80,6 +87,13 @@ class Norm:
     epsilon: float
     producer: str
     bias: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import read_only
 from ..folding.features import feature_gram, magnitudes
 from ..folding.gram import Gram
 from ..folding.group_weights import GroupWeights
@@ -40,6 +42,13 @@ class MergeTask:
     fused: bool
     gram: Gram | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
+
 
 @dataclass(frozen=True, eq=False)
 class MergeOutcome:
@@ -55,6 +64,13 @@ class MergeOutcome:
     total: float
     normalized: Factors
     fused: Factors
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     def merge(self) -> Merge:
         """The plain merge."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..analysis.groups import ChannelGroup, Place, Role
 from ..analysis.result import Analysis
+from ..errors import read_only
 from ..folding.functional import Functions, functions
 from ..folding.second_order import Consumer, Elimination, eliminate
 from ..model.constants import Constants
@@ -48,6 +49,9 @@ class _Use:
     epilogue: Epilogue
     parts: Mapping[int, Ints]
     pool: Pool | None = None
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 @dataclass(frozen=True, eq=False)

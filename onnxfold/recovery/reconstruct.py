@@ -19,6 +19,7 @@ from onnx import ModelProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from ..analysis.result import Analysis
+from ..errors import read_only
 from ..folding.merge import Merge
 from ..folding.ridge import varying
 from ..model.editable_weights import Weights
@@ -123,6 +124,9 @@ class _Seen:
     now: Sequence[Mapping[str, NDArray[Any]]]
     wanted: Sequence[Mapping[str, NDArray[Any]]]
     matrix: csr_matrix | None
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def places(self) -> int:
         """Positions of the output, over all batches."""

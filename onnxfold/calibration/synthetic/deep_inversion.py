@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import read_only
 from ...progress import Progress
 from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
@@ -40,6 +41,9 @@ class Inverted:
     losses: tuple[float, ...]
     match: float | None
     note: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def invert(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import RequestError, read_only
 from ...model.model import Model
 from ...model.save import inline
 from ...model.shapes.nominal import concrete_shape
@@ -48,6 +48,9 @@ class Synthetic:
     losses: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
     apart: bool = False
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def synthesize(

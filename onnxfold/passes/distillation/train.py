@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
+from ...errors import read_only
 from ...evaluation.candidates import Evaluator
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
@@ -59,6 +60,9 @@ class Refinement:
     blocks: int = 0
     seconds: float = 0.0
     note: str = ""
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def improved(self) -> bool:

@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ...analysis.result import Analysis
+from ...errors import read_only
 from ...folding.merge import Merge, rearranging
 from .layers import Layer
 
@@ -33,6 +34,9 @@ class Alignable:
 
     group: str
     positions: Ints
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 Seats = Mapping[tuple[str, int], Alignable]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from ...errors import read_only
 from ...folding.blas import one_thread
 from ...folding.ridge import damping
 from ...model.model import Model
@@ -82,6 +83,9 @@ class Joint:
     before: float
     after: float
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 def joint(
     members: Sequence[Seen],
@@ -124,6 +128,9 @@ class _Part:
     energy: Floats
     worth: Floats
     free: bool
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @classmethod
     def of(cls, one: Seen, group: int) -> _Part:
