@@ -48,6 +48,10 @@ class ValidationError(OnnxFoldError):
     report: object = None
 
 
+class ExecutionError(Exception):
+    """What onnxruntime refused to load or to run. `__cause__` is its own exception."""
+
+
 class RuleError(Exception):
     """A bug in onnxfold itself: an operator rule or a stage broke its contract."""
 

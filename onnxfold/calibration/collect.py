@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..model.model import Model
 from ..model.save import inline
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
-from ..options.preprocess import Preprocess
+from ..options.options import CalibrationOptions, PlanningOptions
 from ..progress import Progress
 from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief
@@ -34,33 +34,29 @@ def _needed(method: Method, recovery: Recovery) -> bool:
 
 def collect_samples(
     model: Model,
-    calibration: object,
-    count: int,
-    preprocess: Preprocess | None,
-    effort: Effort,
-    method: Method,
-    recovery: Recovery,
-    seed: int,
-    shapes: Mapping[str, Sequence[int]] | None,
+    calibration: CalibrationOptions,
+    planning: PlanningOptions,
     progress: Progress[Any],
     providers: Sequence[str] = (),
-    refine: bool = False,
+    training: bool = False,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
-    `providers` are where synthetic ones may be made; `refine`: whether weights are to be trained on them."""
-    needed, asked = _needed(method, recovery), wanted(effort, method, recovery, refine)
+    `providers` are where synthetic ones may be made; `training`: whether weights are to be trained on them."""
+    method, recovery = planning.selection.method, planning.recovery
+    needed, asked = _needed(method, recovery), wanted(calibration.effort, method, recovery, training)
+    seed, shapes = planning.runtime.seed, planning.runtime.input_shapes
     try:
-        if calibration is not None:
-            return calibration_samples(model, calibration, count, preprocess, shapes)
-        found = synthetic_samples(model, effort, seed, shapes, progress, providers) if asked else None
+        if calibration.data is not None:
+            return calibration_samples(model, calibration.data, calibration.samples, calibration.preprocess, shapes)
+        found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
     except OnnxFoldError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base class
         reason = _unloadable(model)
         if not reason:
             raise
-        if needed or calibration is not None:
+        if needed or calibration.data is not None:
             raise RequestError(f"samples cannot be used: onnxruntime does not load this model ({reason})") from error
         return None  # the verdict says why nothing is measured
     if needed and (found is None or not found.trusted):
@@ -118,11 +114,11 @@ def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
     return replace(evidence, fit=tuple(fit), check=tuple(check))
 
 
-def keep_samples(evidence: Samples | None, calibration: object, path: Path) -> None:
+def keep_samples(samples: Samples | None, calibration: object, path: Path) -> None:
     """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
-    if evidence is None or calibration is not None:
+    if samples is None or calibration is not None:
         raise RequestError("--synthetic has nothing to write: samples are only made without --calibration and not fast")
     try:
-        save_samples(evidence, path)
+        save_samples(samples, path)
     except OSError as error:
         raise RequestError(f"cannot write the synthetic inputs {path}: {error.strerror or error}") from error

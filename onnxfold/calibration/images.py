@@ -25,8 +25,8 @@ ROUNDING = 1e-3  # float32: 255 levels divided and multiplied again are off by 3
 def needs_preprocess(what: str, name: str) -> RequestError:
     """The error for pixels without a `Preprocess`."""
     return RequestError(
-        f"{what} holds pixels, but nothing says how input '{name}' takes them: add {EXAMPLE}, with the values that the "
-        "model was trained with (of pixels scaled to 0..1)"
+        f"{what} holds pixels, but nothing says how input '{name}' takes them: give `preprocess='{EXAMPLE}'`, with "
+        "the values that the model was trained with (of pixels scaled to 0..1)"
     )
 
 

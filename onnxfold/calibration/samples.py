@@ -22,21 +22,11 @@ from .reader import read_calibration
 from .synthetic import cache
 from .synthetic.image_ops import contact_sheet
 from .synthetic.problem import CLASS_SPREAD
-from .synthetic.synthesize import Synthetic, synthesize
+from .synthetic.synthesize import Extent, Synthetic, synthesize
 
 BATCH = 16
 _HELD = 64  # samples of a batch that is held back: the verdict runs one
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
-
-
-@dataclass(frozen=True)
-class Extent:
-    """What is made at most: `count` samples by `steps` of deep inversion within `seconds`, or so many `pictures`."""
-
-    count: int
-    steps: int
-    seconds: float
-    pictures: int
 
 
 SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
@@ -126,7 +116,7 @@ def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence
     share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
     fitting = _whole(count * share**0.6)
     pictures = max(fitting, min(_PICTURES, _whole(_LOOKING / max(1e-9, each))))
-    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), 2 * SECONDS[effort], pictures)
+    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), pictures, 2 * SECONDS[effort])
 
 
 def _whole(count: float) -> int:
@@ -171,8 +161,7 @@ def _made(
     found = cache.load(name)
     if found is None:
         found = synthesize(
-            model, count=extent.count, steps=extent.steps, pictures=extent.pictures, seed=seed, input_shapes=shapes,
-            seconds=extent.seconds, progress=progress, provider=quickest(model, providers),
+            model, extent, seed=seed, input_shapes=shapes, provider=quickest(model, providers), progress=progress
         )  # fmt: skip
         cache.save(name, found)
     return found

@@ -27,6 +27,8 @@ from ..runtime.segments import segment
 from ..runtime.session import Feeds, Session
 from ..transform.edits import edits
 from ..transform.emit import emit
+from .base import BasePass, Run, State
+from .fold import FoldRecord
 
 FAITHFUL: Mapping[int, float] = {
     TensorProto.FLOAT: 1e-5, TensorProto.DOUBLE: 1e-12, TensorProto.FLOAT16: 5e-3, TensorProto.BFLOAT16: 4e-2
@@ -54,6 +56,22 @@ class BlockCheck:
     def faithful(self) -> bool:
         """Whether the folded block computes what it should."""
         return self.reference <= self.tolerance
+
+
+class CheckBlock(BasePass):
+    """Adds what one block of a streamed model shows to the verdict."""
+
+    name = "verify"
+    requires = frozenset(("verdict", "analysis"))
+
+    def __call__(self, state: State, run: Run) -> State:
+        subject = state.known
+        if not subject.streamed:
+            return state
+        assert state.staged is not None
+        merges = state.done(FoldRecord).merges
+        block = check_block(subject.model, subject.analysis, merges, state.staged.path)
+        return state.adding(block_checked(state.done(Check), block))
 
 
 def check_block(model: Model, analysis: Analysis, merges: Mapping[str, Merge], folded: Path) -> BlockCheck | None:

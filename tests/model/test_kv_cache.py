@@ -275,7 +275,7 @@ def test_what_compares_caches_as_they_were_is_refused(step: str) -> None:
 
 def test_models_that_stay_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("onnxfold.passes.prepare.streamed", lambda *_: True)
-    monkeypatch.setattr("onnxfold.api.comparable", lambda *_: False)
+    monkeypatch.setattr("onnxfold.passes.verify.comparable", lambda *_: False)
     build(WIDE, Style.OPSET23_3D).write(tmp_path / "in.onnx", Draw(Kind.ALIKE))
     how: dict[str, Any] = {"ratio": 0.5, "fold_heads": True, "latency": False, "exclude": ["mlp"]}
     report = fold(tmp_path / "in.onnx", tmp_path / "out.onnx", **how).report

@@ -20,8 +20,9 @@ from onnxfold.evaluation import verdict
 from onnxfold.evaluation.latency import Profiler, latency_share
 from onnxfold.model.model import load
 from onnxfold.model.save import size_written, staged
-from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.budget import Aim
 from onnxfold.planning.allocation import Plan, Width, ladder
+from onnxfold.planning.goal import Goal
 from onnxfold.planning.measured_targets import TIMINGS, fast_enough, small_enough
 from onnxfold.progress import silent
 
@@ -138,7 +139,7 @@ def test_an_estimate_that_misses_is_corrected() -> None:
         return plan.keep["g"]
 
     plan, made = small_enough(
-        choose, lambda keep: keep["g"] / 8, finish, lambda k: k / 8 + 0.02 * (9 - k), Budget(Aim.SIZE, 0.5)
+        choose, lambda keep: keep["g"] / 8, finish, lambda k: k / 8 + 0.02 * (9 - k), Goal(Aim.SIZE, 0.5)
     )
     assert made == plan.keep["g"] == tried[-1] and tried == sorted(set(tried), reverse=True) and len(tried) > 1
     assert made / 8 + 0.02 * (9 - made) <= 0.5
@@ -157,7 +158,7 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
         timed.append(at)
         return latency(float(shares[at]))
 
-    budget = Budget(Aim.LATENCY, target)
+    budget = Goal(Aim.LATENCY, target)
     if latency(float(shares[-1])) > target:
         with pytest.raises(PlanError, match=r"--target-latency .* best measured here is 0\.24"):
             fast_enough(shares, measure, budget, silent)
@@ -171,8 +172,8 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
 
 def test_a_model_with_nothing_to_shrink_is_not_timed() -> None:
     with pytest.raises(PlanError, match="best measured here is 1"):
-        fast_enough([1.0], lambda _: pytest.fail("timed"), Budget(Aim.LATENCY, 0.5), silent)
-    assert fast_enough([1.0, 0.5], lambda _: pytest.fail("timed"), Budget(Aim.LATENCY, 1.0), silent) == 0
+        fast_enough([1.0], lambda _: pytest.fail("timed"), Goal(Aim.LATENCY, 0.5), silent)
+    assert fast_enough([1.0, 0.5], lambda _: pytest.fail("timed"), Goal(Aim.LATENCY, 1.0), silent) == 0
 
 
 def by_parameters(model: Profiler, proto: Any) -> float:

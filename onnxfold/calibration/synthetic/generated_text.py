@@ -6,6 +6,7 @@ arXiv 2305.17888; Williams and Aletras, arXiv 2410.17170). It takes a causal mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def words(
     seed: int,
     shapes: Mapping[str, Sequence[int]],
     provider: str,
-    seconds: float | None = None,
+    seconds: float = math.inf,
 ) -> tuple[dict[str, Array], str, str] | None:
     """Feeds of `count` samples, how they were made and a note ('': none), for a model that takes only token ids, masks
     and segments; None for another.
@@ -59,7 +60,7 @@ def words(
             session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
             one = {n: (1, *x.shape[1:]) for n, x in feeds.items()}
             expected = count * feeds[name].shape[1] * _FORWARD * step_seconds(model, costs(model, one))
-            if seconds is not None and expected > seconds:
+            if expected > seconds:
                 raise RuntimeError(f"that would take {expected:.0f} seconds")
             writer = _Writer(session, name, session.outputs.index(scores), limits[name])
             return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""

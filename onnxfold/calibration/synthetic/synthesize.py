@@ -3,6 +3,7 @@ shapes where it takes images and holds nothing, class spread for other classifie
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,25 @@ from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import words
 from .problem import CLASSES, Problem, UnsuitableError, pose
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is made: `count` samples by `steps` of Adam per chunk of samples, or so many `pictures` of shapes, which
+    cost no steps (0: `count`). `seconds`: a limit on the wall time of the descent; preparing the gradient comes on top.
+    Raises RequestError for less than one sample or step.
+    """
+
+    count: int = 128
+    steps: int = 300
+    pictures: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.steps < 1:
+            raise RequestError(
+                f"synthetic inputs need at least one sample and one step, not {self.count} and {self.steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -55,57 +75,51 @@ class Synthetic:
 
 def synthesize(
     model: Model,
+    extent: Extent | None = None,
     *,
-    count: int = 128,
-    steps: int = 300,
-    pictures: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     provider: str = SHORT["cpu"],
     progress: Progress[Any] = silent,
-    seconds: float | None = None,
 ) -> Synthetic:
     """Make inputs on which the model behaves as it does on its own data, from the model alone.
 
     Args:
-        count: samples.
-        steps: of Adam per chunk of samples.
-        pictures: samples, where these are pictures of shapes, which cost no steps (default: `count`).
-        seed: the same model, settings and seed give the same inputs on the same machine (if `seconds` does not cut in).
+        extent: how much is made.
+        seed: the same model, extent and seed give the same inputs on the same machine (if the time limit does not end
+            the descent).
         input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
         provider: an onnxruntime execution provider.
-        seconds: a limit on the wall time of the descent; preparing the gradient comes on top.
 
     Raises:
-        RequestError: a count or a number of steps below 1, or an input that is no numeric tensor.
+        RequestError: an input is no numeric tensor.
         ModelError: external data cannot be read.
         Exception: what onnxruntime raises for a model that it cannot load.
     """
-    if count < 1 or steps < 1:
-        raise RequestError(f"synthetic inputs need at least one sample and one step, not {count} and {steps}")
     begin = time.perf_counter()
-    shapes = input_shapes or {}
+    extent, shapes = extent or Extent(), input_shapes or {}
+    count = extent.count
     specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
-    written = words(model, specs, count, seed, shapes, provider, seconds)
+    written = words(model, specs, count, seed, shapes, provider, extent.seconds)
     if written is not None:
         feeds, kind, note = written
         return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
-    shown = _pictures(specs, pictures or count, seed, shapes)
+    shown = _pictures(specs, extent.pictures or count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose(model, specs, count, shapes, provider, apart, seed)
             if problem.terms.goal is CLASSES and shown is not None:
                 break
-            found = invert(problem, count, steps, seed, seconds, progress)
+            found = invert(problem, count, extent.steps, seed, extent.seconds, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
         except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
             reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
             continue
-        kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
-        return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
+        taken = time.perf_counter() - begin
+        return Synthetic(feeds, problem.terms.goal.kind, found.match, taken, found.losses, found.note, problem.apart)
     if shown is not None:
         return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
