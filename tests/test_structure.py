@@ -4,6 +4,7 @@ things are. Every check has a test that shows it failing."""
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,12 +237,12 @@ def too_many(source: str, module: str) -> list[str]:
 
 
 def aliases(trees: Iterable[ast.Module]) -> set[str]:
-    """Names that stand for arrays: ``Floats = NDArray[np.float64]``."""
+    """Names that stand for arrays: ``Floats = NDArray[np.float64]``, ``Feeds = Mapping[str, NDArray[Any]]``."""
     return {
         target.id
         for tree in trees
         for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("NDArray[")
+        if isinstance(node, ast.Assign) and "NDArray[" in (value := ast.unparse(node.value)) and "Callable" not in value
         for target in node.targets
         if isinstance(target, ast.Name)
     }
@@ -255,7 +256,7 @@ def writable(source: str, module: str, arrays: Iterable[str]) -> list[str]:
             continue
         fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
         held = [one for one in fields if words & {n.id for n in ast.walk(one.annotation) if isinstance(n, ast.Name)}]
-        held = [one for one in held if "Callable" not in ast.unparse(one.annotation)]
+        held = [one for one in held if not re.search("Callable|Iterator", ast.unparse(one.annotation))]  # hold none yet
         made = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__post_init__"]
         if held and not any("read_only" in ast.unparse(one) for one in made):
             found.append(

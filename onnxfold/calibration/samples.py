@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis.costs import PER_ACTIVATION, activations, costs
+from ..errors import read_only
 from ..model.model import Model
 from ..model.save import inline
 from ..options.choices import Effort
@@ -56,6 +57,9 @@ class Samples:
     notes: tuple[str, ...] = ()
     own: bool = False
     apart: bool = False
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def calibration_samples(
