@@ -6,7 +6,7 @@ Rules state facts about single nodes (facts.py); this module puts the facts of a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -21,8 +21,9 @@ from ..model.kv_cache import KEPT, find_caches
 from ..model.model import Model
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import single, source
-from .alternatives import Option, connected, settled
+from .alternatives import Option, settled
 from .atoms import AtomTable, SlotKey
+from .components import connected, distinct
 from .contractions import added_up, chain
 from .groups import Blocked, Role, find_groups
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, parameters, refusals
@@ -154,8 +155,9 @@ class _Analyzer:
                 for axis in (fact.a, fact.b):
                     self._pin(axis, reason)
                     said.append(axis)
+        spoken = _joined([axis.atoms for axis in said])
         for key in self.table.touched(names):
-            self._pin(Axis(self.table.unsaid(key, said), None), reason)
+            self._pin(Axis(self.table.unsaid(key, spoken), None), reason)
 
     def _view(self, node: Node) -> NodeView:
         constants = self.model.constants
@@ -399,10 +401,15 @@ class _Analyzer:
 
 def _unfollowed(choice: OneOf, followed: tuple[Tie | Count, ...]) -> Atoms:
     """What other options speak of, and `followed` does not."""
-    atoms = [_spoken(option) for option in choice.options]
-    return np.setdiff1d(np.concatenate(atoms), _spoken(followed))
+    atoms = _joined([_spoken(option) for option in choice.options])
+    return atoms[~np.isin(atoms, _spoken(followed))]
 
 
 def _spoken(option: tuple[Tie | Count, ...]) -> Atoms:
     axes = [axis.atoms for fact in option if isinstance(fact, Tie) for axis in (fact.a, fact.b)]
     return np.concatenate([np.empty(0, np.int64), *axes])
+
+
+def _joined(parts: Sequence[Atoms]) -> Atoms:
+    """All atoms of `parts`, sorted, each once."""
+    return distinct(np.concatenate([np.empty(0, np.int64), *parts]))

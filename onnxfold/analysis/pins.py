@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto
 
+from ..frozen import read_only
 from ..model.constants import FLOATS, WEIGHT_TYPES
 from ..model.model import Model
 from ..model.subgraphs import Body, every_node, opened, subgraphs
@@ -62,6 +63,9 @@ class Kept:
     pins: Sequence[tuple[Atoms, Reason]]
     more: Mapping[tuple[str, str], int]
     reached: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def at(self, key: SlotKey) -> NDArray[np.int64]:
         """The channels of an axis."""

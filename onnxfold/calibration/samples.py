@@ -11,6 +11,7 @@ import numpy as np
 
 from ..analysis.costs import PER_ACTIVATION, activations, costs
 from ..errors import ExecutionError
+from ..frozen import read_only
 from ..model.model import Model
 from ..options.choices import Effort
 from ..options.preprocess import Preprocess
@@ -68,6 +69,9 @@ class Samples:
     def faithful(self) -> bool:
         """Whether they also tell which channels matter."""
         return self.origin.faithful
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def calibration_samples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..frozen import read_only
 
 Floats = NDArray[np.floating[Any]]
 BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
@@ -36,6 +37,13 @@ class Part:
     axis: int
     blocks: int
     positions: NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     @property
     def width(self) -> int:
@@ -85,6 +93,13 @@ class Norm:
     epsilon: float
     producer: str
     bias: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
 
 @dataclass(frozen=True)

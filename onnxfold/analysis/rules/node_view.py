@@ -10,6 +10,8 @@ from ...model.dimensions import Dim, Multiple
 from ...model.shapes.arithmetic import Value
 from .facts import At, Axis
 
+__all__ = ["NodeView", "TensorView", "Value"]  # Value: a number that the model computes, for rules
+
 
 @dataclass(frozen=True)
 class TensorView:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ...model.shapes.arithmetic import Value
 from .facts import At, Count, Fact, Free, OneOf, Refuse, Tie
 from .lengths import follow
-from .node_view import NodeView, TensorView
+from .node_view import NodeView, TensorView, Value
 from .table import Rule
 
 Segment = tuple[list[int], list[int]]

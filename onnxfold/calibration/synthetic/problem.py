@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from ...frozen import read_only
 from ...model.model import Model
 from ...model.shapes.nominal import concrete_shape
 from ...model.subgraphs import captures
@@ -62,6 +63,9 @@ class Value:
     squares: NDArray[np.float64]
     contrast: float = float("nan")
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -92,6 +96,9 @@ class Problem:
     chunk: int
     apart: bool = False
     fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def evaluate(self, x: Mapping[str, Floats], target: Floats | None) -> Value:
         """The loss and its gradients at `x`; `target` [chunk, classes] one-hot where there are classes."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ExecutionError, OnnxFoldError, RequestError
+from ...frozen import read_only
 from ...model.model import Model
 from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
@@ -67,6 +68,9 @@ class Synthetic:
     losses: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
     apart: bool = False
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def synthesize(

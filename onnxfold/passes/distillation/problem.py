@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
+from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model
 from ...model.onnx_calls import asking_onnx
@@ -44,6 +45,9 @@ class Problem:
     session: Session
     start: Mapping[str, Floats] = field(repr=False)
     blocks: int
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def evaluate(self, values: Mapping[str, Floats], feeds: Feeds) -> tuple[float, dict[str, Floats]]:
         """The loss and its gradients, by variable."""

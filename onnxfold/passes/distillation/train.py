@@ -19,6 +19,7 @@ from onnx import ModelProto
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
+from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
 from ...model.save import inline
@@ -60,6 +61,9 @@ class Refinement:
     blocks: int = 0
     seconds: float = 0.0
     note: str = ""
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def improved(self) -> bool:
