@@ -18,7 +18,7 @@ LATENCY_SECONDS = 0.02  # instead of 1.5: only tests of latencies look at what i
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Synthetic inputs are kept for the session, and never in the user's own cache; workers of pytest-xdist share them."""
+    """Synthetic inputs are kept for the session, by all workers of pytest-xdist; never in the user's own cache."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
