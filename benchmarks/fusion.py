@@ -36,11 +36,15 @@ from onnxfold.api import fuse
 from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
-from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric, Recovery
-from onnxfold.passes import distillation as refinement
+from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric
+from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.passes.distillation import train
+from onnxfold.passes.distillation.block_targets import Counterparts
+from onnxfold.passes.distillation.channel_maps import maps_of
+from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
-from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
+from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
 from onnxfold.passes.weight_sharing.layers import Layer, layers
 from onnxfold.progress import silent
 from onnxfold.runtime.session import Feeds, Session
@@ -101,7 +105,7 @@ class Fuser:
         key = (tuple(tuple(layer.key for layer in one) for one in sets), how, align, refit)
         if key not in self._known:
             feeds = self.feeds if refit else None
-            made = fuse_layers(self.model, self.analysis, sets, how, feeds=feeds, align=align)
+            made = fuse_layers(self.model, self.analysis, sets, FuseSettings(how, align), feeds=feeds)
             self._known[key] = self.real.top1((repaired(made, self.feeds) if refit else made).proto)
         return self._known[key]
 
@@ -132,24 +136,23 @@ def refine(
     known: dict[tuple[Any, ...], dict[str, float]] = {}
     for inputs in given:
         images = real.unlabeled if inputs == INPUTS[0] else None
-        evidence = collect_samples(
-            work.model, images, REAL, None, Effort.BALANCED, Method.FOLD, Recovery.AUTO, 0, None, silent, (), True
-        )
-        assert evidence is not None
-        work.feeds = evidence.fit
-        count, batch = refinement.extent(
-            work.model, Effort.BALANCED, refinement.sample_shapes(work.model, evidence), steps
-        )
+        samples = collect_samples(
+            work.model, CalibrationOptions(data=images, samples=REAL),
+            PlanningOptions(selection=SelectionOptions(method=Method.FOLD)), silent, training=True,
+        )  # fmt: skip
+        assert samples is not None
+        work.feeds = samples.fit
+        count, batch = extent(work.model, Effort.BALANCED, sample_shapes(work.model, samples), steps)
         for metric in metrics:
             for share, sets in zip(SHARES, work.sets(metric), strict=True):
                 for how in kinds:
                     key = (*(tuple(layer.key for layer in one) for one in sets), how, inputs)
                     if key not in known:
-                        made = fuse_layers(work.model, work.analysis, sets, how, feeds=work.feeds)
+                        made = fuse_layers(work.model, work.analysis, sets, FuseSettings(how), feeds=work.feeds)
                         fitted = repaired(made, work.feeds).proto
-                        pairs = refinement.Counterparts(refinement.maps_of(work.analysis, made.moves))
-                        better = refinement.refine(work.model, fitted, evidence, steps=count, batch=batch, pairs=pairs)
-                        trained = refinement.refined(fitted, better.arrays, None) if better.improved else fitted
+                        pairs = Counterparts(maps_of(work.analysis, made.moves))
+                        better = train.refine(work.model, fitted, samples, train.TrainSettings(count, batch), pairs)
+                        trained = train.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     rows.append({
                         "metric": metric.value, "fusion": how.value, "share": share, "inputs": inputs, "steps": count,

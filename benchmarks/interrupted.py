@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "large"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from gated import write_gated
 

@@ -17,7 +17,7 @@ from nets import net, options, parsed
 
 import onnxfold
 from onnxfold.calibration.samples import synthetic_extent
-from onnxfold.calibration.synthetic.synthesize import synthesize
+from onnxfold.calibration.synthetic.synthesize import Extent, synthesize
 from onnxfold.errors import OnnxFoldError
 from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import Model, load
@@ -43,7 +43,7 @@ def fresh(model: Model, effort: str, described: str) -> list[Feeds]:
     if effort == "fast" or described == DESCRIPTION:
         return [probe(session.inputs, batch=FRESH, seed=7, limits=index_limits(model.graph))]
     extent = synthetic_extent(model, Effort(effort), None)
-    made = synthesize(model, count=FRESH, steps=extent.steps, seed=7, seconds=extent.seconds)
+    made = synthesize(model, Extent(count=FRESH, steps=extent.steps, seconds=extent.seconds), seed=7)
     if made.apart:
         return [{name: x[i] for name, x in made.feeds.items()} for i in range(FRESH)]
     whole = next(iter(made.feeds.values()))

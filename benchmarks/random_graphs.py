@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from drawn import NAMES, MergeOutcome, Recipe, draw, judge, shrink
+from drawn import NAMES, Outcome, Recipe, draw, judge, shrink
 
 EVERY = 100  # graphs between two lines that say how far it is
 
@@ -34,7 +34,7 @@ class Summary:
         self.failures: list[str] = []
         self.begin = time.perf_counter()
 
-    def add(self, outcome: MergeOutcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.operators.update(outcome.operators)
         self.counts.update(
             graphs=1, groups=len(outcome.groups), channels=sum(outcome.groups), without=not outcome.groups,

@@ -25,21 +25,16 @@ import onnx
 from figures import render
 from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
+from planned import planned
 from scipy.sparse import csr_matrix
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.analysis.groups import Role
-from onnxfold.calibration.collect import collect_samples
 from onnxfold.folding.merge import Merge
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim, Budget
-from onnxfold.options.choices import Clusterer
-from onnxfold.options.options import Manner
-from onnxfold.passes.prepare import subject
 from onnxfold.planning.merger import Merger
-from onnxfold.planning.planner import Planner
-from onnxfold.progress import silent
 from onnxfold.runtime.segments import SegmentRunner
 
 HALF = ("inner .75", "inner .50", "inner .25", "MACs .90", "MACs .75", "MACs .60", "MACs .50", "MACs .35")
@@ -82,10 +77,10 @@ def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: 
             continue
         merge = work.merge(group.name, round(group.size * (1 - ratio)))
         moments = np.zeros((group.size, group.size))
-        walk = SegmentRunner(model.proto, [{source: images}])
+        runner = SegmentRunner(model.proto, [{source: images}])
         consumers = sorted({i for p in group.parameters if p.role is Role.CONSUMES for i in p.nodes})
         for index in consumers:
-            x = walk.advance(index, [nodes[index].inputs[0]])[0][nodes[index].inputs[0]]
+            x = runner.advance(index, [nodes[index].inputs[0]])[0][nodes[index].inputs[0]]
             flat = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
             if len(flat) == group.size:
                 moments += flat @ flat.T
@@ -132,26 +127,20 @@ def column(real: Net, title: str, rows: Sequence[str], effort: str) -> dict[str,
             found[row] = pruned and (pruned[1], real.top1(pruned[0]))
     else:
         for some, aim, include in ((inner, Aim.RATIO, [INNER]), ([r for r in rows if r not in inner], Aim.MACS, [])):
-            budgets = {r: Budget(aim, 1 - shares[r] if aim is Aim.RATIO else shares[r], round_to=1) for r in some}
+            budgets = {r: Budget(aim, 1 - shares[r] if aim is Aim.RATIO else shares[r]) for r in some}
             found.update(folded(real, title, budgets, include, effort) if budgets else {})
     return found
 
 
 def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[str], effort: str) -> dict[str, Cell]:
-    """Several budgets decided as `onnxfold.fold` decides one, on one measure_sensitivity."""
+    """Several budgets decided as `onnxfold.fold` decides one, on one sensitivity analysis."""
     calibration = real.unlabeled if title == "128 images" else None
-    how = {"method": "auto", "recovery": "auto", "effort": effort, **RIVALS.get(title, {})}
-    manner = Manner.of(how["method"], how["recovery"], Clusterer.NATIVE, how["effort"], 0, 0, include, [])
-    found = subject(real.path, None, manner.patterns)
-    evidence = collect_samples(
-        found.model, calibration, 128, None, manner.effort, manner.method, manner.recovery, 0, None, silent
-    )
-    planner = Planner(found, manner, evidence, None, silent, providers=[], target=real.path)
+    how = {"effort": effort, **RIVALS.get(title, {})}
     cells = {}
-    for row, budget in budgets.items():
-        done = planner.decide(budget).folded
-        lengths = planner.work.lengths({name: merge.after for name, merge in done.merges.items()})
-        cells[row] = found.prices.macs(lengths) / found.prices.macs({}), real.top1(done.proto)
+    with planned(real.path, include=include, round_to=1, calibration=calibration, **how) as work:
+        for row, budget in budgets.items():
+            done = work.decide(budget)
+            cells[row] = work.macs(done), real.top1(done.proto)
     return cells
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from nets import INNER, Net, net, options, parsed
+from planned import planned
 
-from onnxfold.calibration.collect import collect_samples
 from onnxfold.options.budget import Aim, Budget
-from onnxfold.options.choices import Clusterer
-from onnxfold.options.options import Manner
-from onnxfold.passes import distillation as refinement
-from onnxfold.passes.prepare import subject
-from onnxfold.planning.planner import Planner
+from onnxfold.options.choices import Effort
+from onnxfold.passes.distillation.block_targets import Counterparts
+from onnxfold.passes.distillation.channel_maps import maps_of
+from onnxfold.passes.distillation.schedule import extent
+from onnxfold.passes.distillation.train import TrainSettings, refine, refined
 from onnxfold.progress import on_terminal
 
 ROWS = {
@@ -37,26 +37,20 @@ def measured(real: Net, row: str, inputs: str, steps: int | None, effort: str) -
     """One row: top-1 before and after, and how refinement went."""
     kind, share = row.split()
     inner = kind == "inner"
-    manner = Manner.of("auto", "auto", Clusterer.NATIVE, effort, 0, 0, [INNER] if inner else [], [])
-    found = subject(real.path, None, manner.patterns)
-    evidence = collect_samples(
-        found.model, real.unlabeled if inputs == "real" else None, REAL, None, manner.effort, manner.method,
-        manner.recovery, 0, None, on_terminal, (), True,
-    )  # fmt: skip
-    assert evidence is not None
-    planner = Planner(found, manner, evidence, None, on_terminal, providers=[], target=real.path)
-    begin = time.perf_counter()
-    budget = Budget(Aim.RATIO, 1 - float(share), round_to=1) if inner else Budget(Aim.MACS, float(share), round_to=1)
-    folded = planner.decide(budget).folded
-    took = time.perf_counter() - begin
-    done, batch = refinement.extent(found.model, manner.effort, None, steps)
-    result = refinement.refine(
-        found.model, folded.proto, evidence, steps=done, batch=batch,
-        pairs=refinement.Counterparts(refinement.maps_of(found.analysis, folded.merges)), progress=on_terminal,
-    )  # fmt: skip
-    after = refinement.refined(folded.proto, result.arrays, None) if result.improved else folded.proto
+    own = real.unlabeled if inputs == "real" else None
+    given = {"calibration": own, "samples": REAL, "include": [INNER] if inner else [], "round_to": 1, "effort": effort}
+    with planned(real.path, on_terminal, training=True, **given) as work:
+        model, samples = work.model, work.samples
+        assert samples is not None
+        begin = time.perf_counter()
+        folded = work.decide(Budget(Aim.RATIO, 1 - float(share)) if inner else Budget(Aim.MACS, float(share)))
+        took = time.perf_counter() - begin
+        pairs = Counterparts(maps_of(work.analysis, folded.merges))
+    done, batch = extent(model, Effort(effort), None, steps)
+    result = refine(model, folded.proto, samples, TrainSettings(done, batch), pairs, on_terminal)
+    after = refined(folded.proto, result.arrays, None) if result.improved else folded.proto
     return {
-        "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, evidence.fit)),
+        "network": real.name, "row": row, "inputs": inputs, "samples": sum(map(_length, samples.fit)),
         "steps": len(result.losses), "batch": batch, "blocks": result.blocks, "folded": real.top1(folded.proto),
         "refined": real.top1(after), "error before": result.before, "error after": result.after, "note": result.note,
         "seconds to fold": round(took), "seconds to refine": round(result.seconds),

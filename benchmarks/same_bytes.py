@@ -29,10 +29,11 @@ from onnxfold.cli.main import main as onnxfold
 MODELS = Path(__file__).resolve().parents[1] / "models"
 TIMED = ("seconds", "latency", "speedup", "share", "verdict")  # keys of reports that start like this
 REMARKS = ("slower on ", "of the latency in this check")  # in notes
+CIFAR10 = ("cifar10/calib512.npz", "--preprocess", "0.485:0.456:0.406,0.229:0.224:0.225,nchw")
 CALIBRATION = {
-    "cifar10_resnet20_bn": "cifar10/calib512.npz",
-    "cifar10_resnet20_fused": "cifar10/calib512.npz",
-    "stories260K_dynamo": "language/stories_calib.npz",
+    "cifar10_resnet20_bn": CIFAR10,
+    "cifar10_resnet20_fused": CIFAR10,
+    "stories260K_dynamo": ("language/stories_calib.npz",),
 }
 
 OWN = ("digits_mlp", "digits_mobilenet", "digits_resnet_bn", "digits_resnet_fused", "digits_vgg")
@@ -93,8 +94,8 @@ def command(source: Path, output: Path, report: Path, given: tuple[str, ...], da
     """The arguments of one run."""
     if given[:1] in (("sweep",), ("layers",)):
         return [given[0], str(source), *given[1:], "--quiet", "--report", str(report)]
-    own = data / CALIBRATION.get(source.stem, "")
-    filled = [text for one in given for text in ((one, str(own)) if one == "--calibration" else (one,))]
+    own, *more = CALIBRATION.get(source.stem, ("",))
+    filled = [text for one in given for text in ((one, str(data / own), *more) if one == "--calibration" else (one,))]
     return [str(source), str(output), *filled, "--quiet", "--report", str(report)]
 
 

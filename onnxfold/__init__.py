@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .api import FoldResult, compare, fold, fuse, inspect, rank_layers, sweep
 from .errors import (
+    ExecutionError,
     ModelError,
     NothingToFoldError,
     OnnxFoldError,
@@ -18,7 +19,24 @@ from .errors import (
     RuleError,
     ValidationError,
 )
-from .options.choices import Clusterer, Method, Recovery
+from .options.budget import Aim, Budget, Limits
+from .options.choices import Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .options.options import (
+    CalibrationOptions,
+    DistillOptions,
+    FoldOptions,
+    FuseOptions,
+    OutputOptions,
+    QuantizeOptions,
+    RankOptions,
+    RecoveryOptions,
+    RuntimeOptions,
+    ScaleOptions,
+    SelectionOptions,
+    SharingOptions,
+    SweepOptions,
+)
+from .options.preprocess import Layout, Preprocess
 from .report.fold_report import FoldReport
 from .report.layers_report import LayersReport
 from .report.sweep_report import SweepReport
@@ -29,7 +47,10 @@ except PackageNotFoundError:  # run from a source tree that was not installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "Clusterer", "FoldReport", "FoldResult", "LayersReport", "Method", "ModelError", "NothingToFoldError",
-    "OnnxFoldError", "PlanError", "QuantizationError", "Recovery", "RequestError", "RuleError", "SweepReport",
+    "Aim", "Budget", "CalibrationOptions", "Clusterer", "DistillOptions", "Effort", "ExecutionError", "FoldOptions",
+    "FoldReport", "FoldResult", "FuseOptions", "Fusion", "LayersReport", "Layout", "Limits", "Method", "Metric",
+    "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions", "PlanError", "Preprocess",
+    "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions", "RequestError", "RuleError",
+    "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions", "SweepReport",
     "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip

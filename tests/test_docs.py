@@ -1,18 +1,34 @@
-"""What README.md and docs/ say is so: code blocks, options, files. (What --help says is tested in test_cli.py.)"""
+"""What README.md and docs/ say is so: code blocks, commands, options, files, links, the picture of the packages; and
+every benchmark can be imported. (What --help says is tested in test_cli.py.)"""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import doctest
+import importlib.util
 import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+from test_structure import GROUND, MAY_IMPORT
 from tiny import ROOT
 
+from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
+from onnxfold.options import keywords
+from onnxfold.options.parameters import PARAMETERS
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+OPTIONS = ROOT / "docs" / "options.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 LONGEST_RULE = 20  # lines, its test included: what a rule may cost
 
 NAMED_BLOCK = re.compile(r"^In `([^`\n]+)`[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,7 +39,7 @@ FOREIGN = re.compile(  # the beginnings of commands whose options are not ours
     r"|python3? (-m (pip|pytest|venv|build|ruff|mypy) |(benchmarks|models)/)"
 )
 BEFORE_A_COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/(?=pip|pytest|python))?")
-HIDDEN = {"--clusterer"}  # for comparisons; docs/architecture.md tells of it, the help does not
+HIDDEN = {"--clusterer"}  # for comparisons; docs/design/folding.md tells of it, the help does not
 
 
 def text(page: Path) -> str:
@@ -42,6 +58,18 @@ def test_code_of_adding_an_op_is_in_the_file_it_names(file: str, code: str) -> N
 def test_a_rule_and_its_test_are_short() -> None:
     lines = [line for _, code in NAMED_BLOCK.findall(text(ADDING)) for line in code.splitlines() if line]
     assert len(lines) < LONGEST_RULE
+
+
+RETIRED = re.compile(  # words that glossary.md has others for, and British spelling
+    r"\b(makers?|refitt(?:ed|ing)|refits|gauge|crew|shelf|what no rule speaks of|nothing to aim at|neighbours?"
+    r"|behaviour|unlabelled|centred|\w*(?:quanti|normali|optimi|generali|initiali|summari)s(?:e|es|ed|ing|er|ation)|analys(?:ed?|er))\b",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_pages_use_the_words_of_the_glossary(page: Path) -> None:
+    assert not RETIRED.findall(text(page)), f"{page.name}: {RETIRED.findall(text(page))}"
 
 
 # commands -----------------------------------------------------------------------------------------------------------
@@ -93,6 +121,207 @@ def test_hidden_options_exist(option: str, capsys: pytest.CaptureFixture[str]) -
     assert f"argument {option}" in capsys.readouterr().err
 
 
+def command_lines(page: str) -> Iterator[str]:
+    """The commands in the code blocks of a page that run onnxfold, without prompt and remark."""
+    fenced = False
+    for line in page.replace("\\\n", " ").splitlines():
+        fenced ^= line.startswith("```")
+        if fenced or line.startswith("    "):
+            for part in line.split(" && "):
+                command = re.match(r"(?:\S*python3? -m )?(onnxfold .*)", BEFORE_A_COMMAND.sub("", part))
+                if command:
+                    yield command[1]
+
+
+COMMAND_LINES = [(page.name, command) for page in PAGES for command in command_lines(text(page))]
+
+
+def test_all_commands_are_seen() -> None:
+    assert {name for name, _ in COMMAND_LINES} >= {"README.md", "chain.md", "fusion.md", "large-models.md"}
+    assert len(COMMAND_LINES) > 20
+
+
+def parsed(command: str, patch: pytest.MonkeyPatch) -> int:
+    """The exit code of the command line, which ends as soon as its parser has accepted what is given."""
+
+    def accepted(self: Parser, *args: Any, **kwargs: Any) -> NoReturn:
+        argparse.ArgumentParser.parse_args(self, *args, **kwargs)
+        raise SystemExit(0)
+
+    patch.setattr(Parser, "parse_args", accepted)
+    return main(shlex.split(command, comments=True)[1:])
+
+
+@pytest.mark.parametrize(("page", "command"), COMMAND_LINES)
+def test_commands_are_accepted(
+    page: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = parsed(command, monkeypatch)
+    assert code == 0, f"{page}: {command}\n{capsys.readouterr().err}"
+
+
+# links --------------------------------------------------------------------------------------------------------------
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+
+
+def anchors(page: str) -> set[str]:
+    """What a link into a page can name: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    dead = []
+    for file, anchor in LINK.findall(text(page)):
+        target = page.parent / file if file else page
+        if not target.exists() or (anchor and anchor not in anchors(text(target))):
+            dead.append(f"{file}#{anchor}" if anchor else file)
+    assert not dead, f"{page.name} links to {dead}"
+
+
+def test_every_page_can_be_found() -> None:
+    """From README.md, by links."""
+    seen, todo = set[Path](), [README]
+    while todo:
+        page = todo.pop()
+        if page not in seen and page.suffix == ".md":
+            seen.add(page)
+            linked = [(page.parent / file).resolve() for file, _ in LINK.findall(text(page)) if file]
+            todo += [target for target in linked if target.exists()]
+    assert set(PAGES) <= seen, sorted(str(page.relative_to(ROOT)) for page in set(PAGES) - seen)
+
+
+# the picture of the packages ----------------------------------------------------------------------------------------
+
+
+def reduced(table: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The table without what follows from the rest: who may import A need not be told of what A may import.
+
+    >>> reduced({"a": (), "b": ("a",), "c": ("a", "b")})
+    {'a': [], 'b': ['a'], 'c': ['b']}
+    """
+
+    def below(name: str) -> set[str]:
+        return {deeper for one in table[name] for deeper in (one, *below(one))}
+
+    return {
+        name: [one for one in allowed if not any(one in below(other) for other in allowed)]
+        for name, allowed in table.items()
+    }
+
+
+def picture(table: Mapping[str, Sequence[str]]) -> str:
+    """The import table as a Mermaid diagram, an arrow from a package to what it builds on."""
+    arrows = reduced({name: allowed for name, allowed in table.items() if name not in GROUND})
+    lines = [f"    {name} --> {' & '.join(below)}" for name, below in reversed(arrows.items()) if below]
+    return "\n".join(["```mermaid", "graph TD", *lines, "```"])
+
+
+def test_the_picture_is_the_import_table() -> None:
+    found = re.findall(r"^```mermaid\n.*?^```$", text(ARCHITECTURE), re.MULTILINE | re.DOTALL)
+    assert found == [picture(MAY_IMPORT)], f"put this into docs/architecture.md:\n{picture(MAY_IMPORT)}"
+
+
+def allowed_in_words(table: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """By package, what it may import as the package map says it: names, or what is missing from all before it."""
+    out, before = dict[str, str](), list[str]()
+    for name, allowed in table.items():
+        if name in GROUND:
+            continue
+        missing = [one for one in before if one not in allowed]
+        names = ", ".join(f"`{one}`" for one in allowed)
+        if len(allowed) > len(missing) and len(allowed) > 5:
+            out[name] = "all above" + (f" but {', '.join(f'`{one}`' for one in missing)}" if missing else "")
+        else:
+            out[name] = names or "nothing"
+        before.append(name)
+    return out
+
+
+def test_the_package_map_is_the_import_table() -> None:
+    rows = re.findall(r"^\| `(\w+)/?(?:\.py)?` \|[^|\n]*\| ([^|\n]+) \|$", text(ARCHITECTURE), re.MULTILINE)
+    assert dict(rows) == allowed_in_words(MAY_IMPORT)
+
+
+# options ------------------------------------------------------------------------------------------------------------
+
+
+TAKEN = {  # function -> its keywords, and what its signature names besides
+    "fold": {*keywords.FoldKeywords.__annotations__, "output"},
+    "fuse": {*keywords.FuseKeywords.__annotations__, "output"},
+    "sweep": {*keywords.SweepKeywords.__annotations__, "at"},
+    "rank_layers": {*keywords.RankKeywords.__annotations__},
+}
+
+
+def options_table() -> str:
+    """All parameters as Markdown, in the order of `PARAMETERS`."""
+    lines = ["| parameter | what it is for | what it may be | taken by |", "|---|---|---|---|"]
+    for name, one in PARAMETERS.items():
+        by = ", ".join(f"`{function}`" for function, taken in TAKEN.items() if name in taken)
+        lines.append(f"| `{name}` | {one.purpose} | {one.may_be} | {by} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_options_is_that_of_the_code() -> None:
+    table = options_table()
+    assert f"\n{table}\n" in text(OPTIONS), f"put this into docs/options.md:\n{table}"
+
+
+def test_every_keyword_is_a_parameter() -> None:
+    assert set().union(*TAKEN.values()) - set(PARAMETERS) == {"folding"}  # holds keywords of fold itself
+    assert all(line.count(" | ") == 3 and not line.endswith("|  |") for line in options_table().splitlines()[2:])
+
+
+def test_the_examples_of_options() -> None:
+    assert ">>> " in text(OPTIONS)
+    assert doctest.testfile(str(OPTIONS), module_relative=False).failed == 0
+
+
+# benchmarks ---------------------------------------------------------------------------------------------------------
+
+
+EXTRAS = {"faiss": "faiss-cpu", "onnxsim": "onnxsim"}  # imported name -> what extra `bench` calls it
+HELPERS = {
+    "figures.py",
+    "nets.py",
+    "planned.py",
+    "restated.py",
+}  # what other benchmarks import; they have no command line
+
+
+def own_names(source: str) -> set[tuple[str, str]]:
+    """(module, name) of all that a source imports from onnxfold, also inside functions."""
+    return {
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "onnxfold"
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda f: f.name)
+def test_benchmarks_can_be_imported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(file.parent), *sys.path])
+    spec = importlib.util.spec_from_file_location(f"benchmark_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look for their module there
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        pytest.skip(f"{file.name} needs {EXTRAS[error.name]}: pip install '.[bench]'")
+    assert callable(getattr(module, "main", None)) or file.name in HELPERS
+    for where, name in own_names(text(file)):
+        found = importlib.import_module(where)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{where}.{name}"), f"{where} has no {name}"
+
+
 # the checks see what they are for -----------------------------------------------------------------------------------
 
 
@@ -124,3 +353,55 @@ def test_a_marker_without_its_block_is_caught(page: str) -> None:
     with pytest.raises(AssertionError, match="<!-- m -->"):
         block_after("m", page)
     assert block_after("m", "<!-- m -->\n\n```sh\na\nb\n```\n") == ["a", "b"]
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    page = """onnxfold is prose.
+```
+$ onnxfold a.onnx b.onnx --ratio 0.3   # a remark
+python3 -m venv .venv && .venv/bin/python -m onnxfold c.onnx \\
+    --inspect
+pip install onnxfold
+```
+    onnxfold sweep d.onnx
+"""
+    assert [" ".join(shlex.split(line, comments=True)) for line in command_lines(page)] == [
+        "onnxfold a.onnx b.onnx --ratio 0.3", "onnxfold c.onnx --inspect", "onnxfold sweep d.onnx",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("onnxfold a.onnx b.onnx --ratio 0.3", 0), ("onnxfold a.onnx b.onnx --ratios 0.3", 2),
+        ("onnxfold sweep a.onnx", 0), ("onnxfold sweep", 2), ("onnxfold layers a.onnx --top x", 2),
+        ("onnxfold a.onnx b.onnx --fuse mean --share 25", 0), ("onnxfold a.onnx b.onnx --share 25", 2),
+    ],
+)  # fmt: skip
+def test_a_command_that_the_parser_refuses_is_caught(
+    command: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parsed(command, monkeypatch) == code
+    assert bool(capsys.readouterr().err) == bool(code)
+
+
+def test_a_dead_link_is_caught() -> None:
+    assert LINK.findall("[a](b.md) [c](d.md#e) [f](#g) [h](https://i)") == [("b.md", ""), ("d.md", "e"), ("", "g")]
+    assert anchors("# A word\n## And `code`, too\n") == {"a-word", "and-code-too"}
+
+
+def test_the_picture_leaves_out_what_follows() -> None:
+    table = {"errors": (), "a": (), "b": ("a",), "c": ("a", "b"), "d": ("a", "c")}
+    assert picture(table) == "```mermaid\ngraph TD\n    d --> c\n    c --> b\n    b --> a\n```"
+    assert picture({**table, "c": ("a",)}) != picture(table)
+
+
+def test_what_a_benchmark_imports_is_found() -> None:
+    source = "from onnxfold.a import b, c\ndef f():\n    from onnxfold import d\n    from other import e"
+    assert own_names(source) == {("onnxfold.a", "b"), ("onnxfold.a", "c"), ("onnxfold", "d")}
+
+
+def test_retired_words_are_found() -> None:
+    assert RETIRED.findall("A quantised Reader, its makers; Analyse analysis, quantized, refit") == [
+        "quantised", "makers", "Analyse",
+    ]  # fmt: skip

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import RequestError
+from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
-from ..options.options import DEFAULT_MAX_ERROR
-from ..options.preprocess import Preprocess
-from ..progress import announced, on_terminal, silent
+from ..options.parameters import PARAMETERS
+from ..progress import on_terminal, silent
+from .output import announced
 from .parsing import providers, shapes
 
 USAGE = """\
@@ -85,25 +85,28 @@ def names_of(given: Sequence[str]) -> set[str]:
     return {argument.partition("=")[0] for argument in given[:end]}
 
 
+def about(parameter: str, more: str = "") -> str:
+    """What a parameter is for, and `more`."""
+    return PARAMETERS[parameter].purpose + more
+
+
 def add_likeness(group: argparse._ArgumentGroup) -> None:
     """How layers are compared."""
     known = ", ".join(m.value for m in Metric)
     group.add_argument(
         "--metric", metavar="M", choices=[m.value for m in Metric], default=DEFAULT_METRIC.value,
-        help=f"how alike layers are: {known} (default {DEFAULT_METRIC.value})",
+        help=about("metric", f": {known} (default {DEFAULT_METRIC.value})"),
     )  # fmt: skip
-    group.add_argument("--whole-blocks", action="store_true", help="whole residual blocks, not single layers")
+    group.add_argument("--whole-blocks", action="store_true", help=about("whole"))
 
 
 def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Which channels may be folded."""
     what = parser.add_argument_group("which channels")
-    what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these groups or nodes")
-    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these groups or nodes")
-    what.add_argument(
-        "--fold-heads", action="store_true", help="also heads of key-value caches: inputs and outputs change shape"
-    )
-    what.add_argument("--round-to", metavar="N", type=int, default=8, help="keep multiples of N channels (default 8)")
+    what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
+    what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
+    what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
+    what.add_argument("--round-to", metavar="N", type=int, default=8, help=about("round_to", " (default 8)"))
     return what
 
 
@@ -122,36 +125,34 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
         help="fast (seconds, from weights alone), balanced, best",
     )  # fmt: skip
-    how.add_argument("--calibration", metavar="DATA", help="your inputs: npz, npy, folder of them or of images")
-    how.add_argument("--samples", metavar="N", type=int, default=128, help="use so many of them (default 128)")
+    how.add_argument("--calibration", metavar="DATA", help=about("calibration"))
+    how.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
     how.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
-    how.add_argument("--seed", metavar="N", type=int, default=0, help="same seed, same file (default 0)")
+    how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
-        how.add_argument("--threads", metavar="N", type=int, default=0, help="for clustering (default: all)")
+        how.add_argument("--threads", metavar="N", type=int, default=0, help=about("threads", " (default: all)"))
     return how
 
 
 def add_large(parser: argparse.ArgumentParser) -> None:
     """For models that are not loaded whole."""
     large = parser.add_argument_group("large models (docs/large-models.md)")
-    large.add_argument("--max-memory", metavar="SIZE", help="like 4G: what takes more to run is never loaded whole")
-    large.add_argument("--resume", action="store_true", help="go on from what an interrupted run has merged")
-    large.add_argument("--jobs", metavar="N", type=int, default=1, help="merge N groups at a time (default 1)")
-    large.add_argument("--scheduler", metavar="ADDRESS", default="", help="a Dask cluster: its workers merge groups")
+    large.add_argument("--max-memory", metavar="SIZE", help="like 4G: " + about("max_memory"))
+    large.add_argument("--resume", action="store_true", help=about("resume"))
+    large.add_argument("--jobs", metavar="N", type=int, default=1, help=about("jobs", " (default 1)"))
+    large.add_argument("--scheduler", metavar="ADDRESS", default="", help=about("scheduler"))
 
 
 def add_refining(how: argparse._ArgumentGroup) -> None:
     """What follows a fold or a fusion."""
-    how.add_argument("--refine", action="store_true", help="train the weights on what the original says; no labels")
-    how.add_argument("--steps", metavar="N", type=int, help="of --refine (default: by effort and size; 800 at most)")
-    how.add_argument("--quantize", action="store_true", help="then INT8, by onnxruntime, with the same inputs")
+    how.add_argument("--refine", action="store_true", help=about("refine"))
+    how.add_argument("--steps", metavar="N", type=int, help=about("steps"))
+    how.add_argument("--quantize", action="store_true", help=about("quantize"))
 
 
 def refined(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of what follows a fold or a fusion. Raises RequestError."""
-    if options.steps is not None and not options.refine:
-        raise RequestError("--steps is for --refine: give both, or neither")
+    """The arguments of what follows a fold or a fusion."""
     return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize}
 
 
@@ -168,7 +169,7 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all share who look at samples."""
     return {
         "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
-        "preprocess": None if options.preprocess is None else Preprocess.parse(options.preprocess),
+        "preprocess": options.preprocess,
         "input_shapes": shapes(options.input_shape), "providers": providers(options.providers),
         "seed": options.seed, "progress": silent if options.quiet else on_terminal,
     }  # fmt: skip
@@ -179,9 +180,9 @@ def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argpars
     measure = parser.add_argument_group("measuring")
     measure.add_argument(
         "--input-shape", metavar="NAME:D,D,...", action="append", default=[],
-        help="shape of an input that the model leaves open, like image:1,3,224,224",
+        help=about("input_shapes", ", like image:1,3,224,224"),
     )  # fmt: skip
-    measure.add_argument("--providers", metavar="P,P", help="where to run: cpu,cuda (default: cpu, and cuda if there)")
+    measure.add_argument("--providers", metavar="P,P", help=about("providers"))
     output = parser.add_argument_group("output")
     output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
     if verbose:

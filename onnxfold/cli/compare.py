@@ -11,14 +11,20 @@ from .output import _check_report, _show
 from .parsing import providers, shapes
 
 
-def _compare(given: Sequence[str]) -> int:
-    parser = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
-    parser.add_argument("before", metavar="A", type=Path, help="the model to measure against")
-    parser.add_argument("after", metavar="B", type=Path, help="the other one")
-    output = add_common(parser)
+def parser() -> Parser:
+    """How the command is called."""
+    made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
+    made.add_argument("before", metavar="A", type=Path, help="the model to measure against")
+    made.add_argument("after", metavar="B", type=Path, help="the other one")
+    output = add_common(made)
     output.add_argument("--seed", metavar="N", type=int, default=0, help="of the random inputs (default 0)")
     add_last(output)
-    options = parser.parse_args(given)
+    return made
+
+
+def run(given: Sequence[str]) -> int:
+    """Do what is asked, and return the exit code."""
+    options = parser().parse_args(given)
     _check_report(options.report, options.before, options.after)
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),

@@ -12,6 +12,7 @@ from .arguments import (
     MAIN,
     USAGE,
     Parser,
+    about,
     add_common,
     add_how,
     add_large,
@@ -25,39 +26,43 @@ from .output import _check_report, _show
 from .parsing import ratios, shapes, size_of
 
 
-def _fold(given: Sequence[str]) -> int:
-    parser = Parser("onnxfold", USAGE, MAIN)
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
-    parser.add_argument("output", metavar="OUT", type=Path, nargs="?", help="the file to write")
-    budget = parser.add_argument_group("how much (one of these; none: the safe default above)")
-    budget.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
-    budget.add_argument("--target-params", metavar="F", type=float, help="share of the parameters to keep, 0 to 1")
-    budget.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
-    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
+def parser() -> Parser:
+    """How the command is called."""
+    made = Parser("onnxfold", USAGE, MAIN)
+    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
+    budget = made.add_argument_group("how much (one of these; none: the safe default above)")
+    budget.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", 0 to 1"))
+    budget.add_argument("--target-params", metavar="F", type=float, help=about("target_params", ", 0 to 1"))
+    budget.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
+    budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
     budget.add_argument(
         "--target-latency", metavar="F", type=float,
-        help="share of the latency to keep, measured here: it depends on the machine",
+        help=about("target_latency"),
     )  # fmt: skip
-    budget.add_argument(
-        "--max-error", metavar="E", type=float, help="largest relative error of the outputs (default 0.1)"
-    )
-    budget.add_argument("--min-agreement", metavar="A", type=float, help="share of samples that keep their top class")
+    budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error", " (default 0.1)"))
+    budget.add_argument("--min-agreement", metavar="A", type=float, help=about("min_agreement"))
     budget.add_argument(
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
-        help="another --ratio for these groups; without --ratio, only they shrink",
+        help=about("group_ratios"),
     )  # fmt: skip
-    what = add_which(parser)
+    what = add_which(made)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
-    how = add_how(parser)
+    how = add_how(made)
     how.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
     add_refining(how)
-    add_large(parser)
-    output = add_common(parser)
-    output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
+    add_large(made)
+    output = add_common(made)
+    output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
     add_last(output)
-    options = parser.parse_args(given)
+    return made
+
+
+def run(given: Sequence[str]) -> int:
+    """Do what is asked, and return the exit code."""
+    options = parser().parse_args(given)
     _check_report(options.report, options.input, options.output)
     if options.inspect:
         report = inspect(

@@ -9,43 +9,60 @@ from ..api import fuse
 from ..errors import ValidationError
 from ..options.choices import Fusion
 from ..report.fold_report import FoldReport
-from .arguments import FUSE, SAFE, Parser, add_common, add_how, add_last, add_likeness, add_refining, refined, sampling
+from .arguments import (
+    FUSE,
+    SAFE,
+    Parser,
+    about,
+    add_common,
+    add_how,
+    add_last,
+    add_likeness,
+    add_refining,
+    refined,
+    sampling,
+)
 from .output import _check_report, _show
+from .parsing import percent
 
 
-def _fuse(given: Sequence[str]) -> int:
-    parser = Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
-    parser.add_argument("output", metavar="OUT", type=Path, help="the file to write")
-    what = parser.add_argument_group("what")
+def parser() -> Parser:
+    """How the command is called."""
+    made = Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
+    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    made.add_argument("output", metavar="OUT", type=Path, help=about("output"))
+    what = made.add_argument_group("what")
     known = ", ".join(f.value for f in Fusion)
-    what.add_argument(
-        "--fuse", metavar="HOW", choices=[f.value for f in Fusion], help=f"how weights become one: {known}"
-    )
-    what.add_argument("--drop-blocks", metavar="N|P%", help="drop so many residual blocks, those that do the least")
+    what.add_argument("--fuse", metavar="HOW", choices=[f.value for f in Fusion], help=about("how", f": {known}"))
+    what.add_argument("--drop-blocks", metavar="N|P%", help=about("drop_blocks"))
     add_likeness(what)
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these layers or blocks")
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these layers or blocks")
-    budget = parser.add_argument_group("how much (of the first two one; --max-error also as a limit to them)")
+    budget = made.add_argument_group("how much (of the first two one; --max-error also as a limit to them)")
     budget.add_argument("--share", metavar="P", type=float, help="percent of the layers that lose their own weights")
-    budget.add_argument("--target-size", metavar="F", type=float, help="share of the bytes of the file to keep, 0 to 1")
-    budget.add_argument("--max-error", metavar="E", type=float, help="largest relative error of the outputs")
-    before = parser.add_argument_group("fold channels before (one of these; see onnxfold --help)")
-    before.add_argument("--ratio", metavar="R", type=float, help="share of the channels to remove, 0 to 1")
-    before.add_argument("--target-macs", metavar="F", type=float, help="share of the multiply-adds to keep, 0 to 1")
-    how = add_how(parser, channels=False)
+    budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
+    budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error"))
+    before = made.add_argument_group("fold channels before (one of these; see onnxfold --help)")
+    before.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", 0 to 1"))
+    before.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
+    how = add_how(made, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     add_refining(how)
-    output = add_common(parser)
-    output.add_argument("--save-as-external-data", action="store_true", help="store the weights in a file beside OUT")
+    output = add_common(made)
+    output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
     add_last(output)
-    options = parser.parse_args(given)
+    return made
+
+
+def run(given: Sequence[str]) -> int:
+    """Do what is asked, and return the exit code."""
+    options = parser().parse_args(given)
     _check_report(options.report, options.input, options.output)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:
         result = fuse(
             options.input, options.output, how=options.fuse, metric=options.metric,
-            share=None if options.share is None else options.share / 100, target_size=options.target_size,
+            share=percent("--share", options.share), target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
             **sampling(options), **refined(options), include=options.include, exclude=options.exclude,
@@ -58,4 +75,4 @@ def _fuse(given: Sequence[str]) -> int:
     return _show(result.report, options)
 
 
-_WHOLE_LAYERS = frozenset(("--fuse", "--drop-blocks"))  # options that make a run one of layer fusion
+WHOLE_LAYERS = frozenset(("--fuse", "--drop-blocks"))  # options that make a run one of layer fusion

@@ -11,21 +11,27 @@ from .arguments import LAYERS, Parser, add_common, add_how, add_last, add_likene
 from .output import _check_report, _Console, _keep_report
 
 
-def _layers(given: Sequence[str]) -> int:
-    parser = Parser("onnxfold layers", "onnxfold layers IN [options]", LAYERS)
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
-    what = parser.add_argument_group("what")
+def parser() -> Parser:
+    """How the command is called."""
+    made = Parser("onnxfold layers", "onnxfold layers IN [options]", LAYERS)
+    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    what = made.add_argument_group("what")
     add_likeness(what)
     what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")
-    how = add_how(parser, channels=False, repair=False)
+    how = add_how(made, channels=False, repair=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
-    output = add_common(parser)
+    output = add_common(made)
     output.add_argument("--json", action="store_true", help="print all pairs as JSON")
     output.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw the distances: .html, or .png (needs matplotlib)"
     )
     add_last(output)
-    options = parser.parse_args(given)
+    return made
+
+
+def run(given: Sequence[str]) -> int:
+    """Do what is asked, and return the exit code."""
+    options = parser().parse_args(given)
     _check_report(options.report, options.input)
     check_plot(options.plot)
     report = rank_layers(

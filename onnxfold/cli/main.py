@@ -6,17 +6,15 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from ..errors import OnnxFoldError
 from ..runtime import session
-from .arguments import names_of, one_line
-from .compare import _compare
-from .fold import _fold
-from .fuse import _WHOLE_LAYERS, _fuse
-from .layers import _layers
+from . import compare, fold, fuse, layers, sweep
+from .arguments import Parser, names_of, one_line
 from .parsing import dashes
-from .sweep import _sweep
+from .wording import as_options
 
 BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
@@ -24,7 +22,6 @@ BUG = "Please report it with the output of the same command after 'export ONNXFO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `CODES`)."""
     given = dashes(sys.argv[1:] if arguments is None else arguments)
-    command = COMMANDS.get(given[0]) if given else None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show must not end the run
             stream.reconfigure(errors="backslashreplace")
@@ -32,9 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     session.silence()
     try:
-        if command is None:
-            command, given = (_fuse if _WHOLE_LAYERS.intersection(names_of(given)) else _fold), ["", *given]
-        return command(given[1:])
+        command, rest = chosen(given)
+        return command.run(rest)
     except SystemExit as stop:  # --help, --version and usage errors
         return stop.code if isinstance(stop.code, int) else 2
     except OnnxFoldError as error:
@@ -52,10 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"internal error, nothing was written ({what}). {BUG}", 70)
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"compare": _compare, "layers": _layers, "sweep": _sweep}
+class Command(Protocol):
+    """A module that knows how a command is called, and runs it."""
+
+    def parser(self) -> Parser: ...
+    def run(self, given: Sequence[str]) -> int: ...
+
+
+COMMANDS: Mapping[str, Command] = {"compare": compare, "layers": layers, "sweep": sweep}
+
+
+def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """The command that arguments call, and the arguments that are left for it."""
+    if given and given[0] in COMMANDS:
+        return COMMANDS[given[0]], given[1:]
+    return (fuse if fuse.WHOLE_LAYERS.intersection(names_of(given)) else fold), given
 
 
 def _complain(message: str, code: int) -> int:
-    """One line on standard error."""
-    print(f"onnxfold: {one_line(message)}", file=sys.stderr)
+    """One line on standard error, with options in place of parameters."""
+    print(f"onnxfold: {one_line(as_options(message))}", file=sys.stderr)
     return code

@@ -12,15 +12,21 @@ from .output import _check_report, _Console, _keep_report
 from .parsing import numbers
 
 
-def _sweep(given: Sequence[str]) -> int:
-    parser = Parser("onnxfold sweep", "onnxfold sweep IN [options]", SWEEP)
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+def parser() -> Parser:
+    """How the command is called."""
+    made = Parser("onnxfold sweep", "onnxfold sweep IN [options]", SWEEP)
+    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
     default = ",".join(f"{share:g}".lstrip("0") for share in SHARES)
-    parser.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
-    add_which(parser)
-    add_how(parser)
-    add_last(add_common(parser, verbose=False))
-    options = parser.parse_args(given)
+    made.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
+    add_which(made)
+    add_how(made)
+    add_last(add_common(made, verbose=False))
+    return made
+
+
+def run(given: Sequence[str]) -> int:
+    """Do what is asked, and return the exit code."""
+    options = parser().parse_args(given)
     _check_report(options.report, options.input)
     at = SHARES if options.at is None else numbers("--at", options.at)
     report = sweep(options.input, at=at, **manner(options))

@@ -19,7 +19,7 @@ from .group_weights import GroupWeights
 
 Floats = NDArray[np.floating[Any]]
 MOST_ENTRIES = 2**24  # of the features of a group that are in memory all at once: 0.4 GB with what balancing needs
-VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matrix; measured, see docs/architecture.md
+VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matrix; measured, see docs/design/folding.md
 
 
 def balanced(part: Floats, share: float = 1.0) -> Floats:

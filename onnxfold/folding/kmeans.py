@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError
+from ..frozen import read_only
 from ..options.choices import Clusterer
 from ._native import core as _core
 from .gram import Gram
@@ -33,6 +34,28 @@ MOST_PERTURBATIONS = 100
 """By default every restart is disturbed and refined again ten times per cluster, 100 times at most: 600 lower the
 inertia on real convolutions by another 0.05 % and take twice the time."""
 _LARGEST_SEED = {"native": 2**63 - 1, "sklearn": 2**32 - 1}
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How points are clustered. Checked when made.
+
+    The same settings give the same labels, for any number of `threads` (0: all there are). `restarts`, `sweeps` and
+    `perturbations` (per search; None: ten per cluster, 100 at most) buy lower inertia with time; scikit-learn takes
+    `seed` only. Raises PlanError for a seed that `clusterer` does not take.
+    """
+
+    clusterer: Clusterer = Clusterer.NATIVE
+    seed: int = 0
+    threads: int = 0
+    restarts: int = DEFAULT_RESTARTS
+    sweeps: int = DEFAULT_SWEEPS
+    perturbations: int | None = None
+
+    def __post_init__(self) -> None:
+        largest = _LARGEST_SEED[self.clusterer.value]
+        if not 0 <= self.seed <= largest:
+            raise PlanError(f"seed must be between 0 and {largest}, got {self.seed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +85,7 @@ class Assignment:
             raise PlanError(f"inertia must be a number that is not negative, got {self.inertia}")
         labels.flags.writeable = False
         object.__setattr__(self, "labels", labels)
+        read_only(self)
 
 
 def canonical(labels: NDArray[np.integer[Any]]) -> Labels:
@@ -86,55 +110,35 @@ def inertia(gram: Gram, labels: Labels) -> float:
     return max(0.0, float(np.trace(gram) - np.sum(within / members)))
 
 
-def cluster(
-    gram: Gram,
-    k: int,
-    *,
-    blocks: Labels | None = None,
-    seed: int = 0,
-    restarts: int = DEFAULT_RESTARTS,
-    sweeps: int = DEFAULT_SWEEPS,
-    perturbations: int | None = None,
-    threads: int = 0,
-    clusterer: Clusterer = Clusterer.NATIVE,
-) -> Assignment:
+def cluster(gram: Gram, k: int, settings: ClusterSettings | None = None, *, blocks: Labels | None = None) -> Assignment:
     """Put n points into exactly k clusters with an inertia as low as can be found.
 
     `gram` is their Gram matrix: n x n, symmetric, positive semidefinite, centered or not. With `blocks` (the block
     id of every point, int64[n]; all blocks equally large) no cluster crosses blocks, and every block gets
     k / (number of blocks) clusters.
 
-    The same arguments give the same labels, for any number of `threads` (0: all there are). `restarts`, `sweeps` and
-    `perturbations` (per search; None: ten per cluster, 100 at most) buy lower inertia with time; scikit-learn takes
-    `seed` only. Beside `gram` the core needs n x n numbers of the same type and k x n per thread: a float32 matrix of
-    11,008 points takes 1.1 GB in all.
+    Without `settings`, the defaults count. Beside `gram` the core needs n x n numbers of the same type and k x n per
+    thread: a float32 matrix of 11,008 points takes 1.1 GB in all.
 
     Raises PlanError for a k that cannot be met, and for NaN or infinite values, naming row and column.
 
     Source: Hartigan and Wong 1979 for the refinement, Arthur and Vassilvitskii 2007 for the seeding, Ward 1963.
     """
-    matrix = _square(gram)
+    matrix, settings = _square(gram), settings or ClusterSettings()
     n = len(matrix)
     if not 1 <= k <= n:
         raise PlanError(f"cannot make {k} clusters of {n} points: k must be between 1 and {n}")
-    if not 0 <= seed <= _LARGEST_SEED[clusterer.value]:
-        raise PlanError(f"seed must be between 0 and {_LARGEST_SEED[clusterer.value]}, got {seed}")
     groups = [np.arange(n)] if blocks is None else _members(np.asarray(blocks), n, k)
     each = k // len(groups)
-    if perturbations is None:
-        perturbations = min(PERTURBATIONS_PER_CLUSTER * each, MOST_PERTURBATIONS)
-
+    search = _native if settings.clusterer is Clusterer.NATIVE else _sklearn
     labels = np.empty(n, dtype=np.int64)
     total = 0.0
     for number, group in enumerate(groups):
         part = matrix if len(groups) == 1 else np.ascontiguousarray(matrix[np.ix_(group, group)])
-        if clusterer is Clusterer.NATIVE:
-            found, cost = _native(part, each, seed, restarts, sweeps, perturbations, threads)
-        else:
-            found, cost = _sklearn(part, each, seed)
+        found, cost = search(part, each, settings)
         labels[group] = found + number * each
         total += cost
-    return Assignment(canonical(labels), k, total, clusterer.value)
+    return Assignment(canonical(labels), k, total, settings.clusterer.value)
 
 
 def ward_curve(gram: Gram) -> Floats:
@@ -174,17 +178,18 @@ def _members(blocks: Labels, n: int, k: int) -> list[NDArray[np.intp]]:
     return [np.flatnonzero(blocks == name) for name in names]
 
 
-def _native(
-    gram: Gram, k: int, seed: int, restarts: int, sweeps: int, perturbations: int, threads: int
-) -> tuple[Labels, float]:
+def _native(gram: Gram, k: int, given: ClusterSettings) -> tuple[Labels, float]:
+    perturbations = given.perturbations
+    if perturbations is None:
+        perturbations = min(PERTURBATIONS_PER_CLUSTER * k, MOST_PERTURBATIONS)
     try:
-        labels, cost, _ = _core.cluster(gram, k, seed, restarts, sweeps, perturbations, threads)
+        labels, cost, _ = _core.cluster(gram, k, given.seed, given.restarts, given.sweeps, perturbations, given.threads)
     except ValueError as error:
         raise PlanError(str(error)) from error
     return labels.astype(np.int64), cost
 
 
-def _sklearn(gram: Gram, k: int, seed: int) -> tuple[Labels, float]:
+def _sklearn(gram: Gram, k: int, given: ClusterSettings) -> tuple[Labels, float]:
     from sklearn.cluster import KMeans  # slow to import, and only this path needs it
 
     if not np.isfinite(gram).all():
@@ -192,7 +197,7 @@ def _sklearn(gram: Gram, k: int, seed: int) -> tuple[Labels, float]:
         raise PlanError(f"Gram matrix has {gram[row, column]} at row {row}, column {column}")
     values, vectors = np.linalg.eigh(gram)
     points = vectors * np.sqrt(np.maximum(values, 0.0))  # any factor of G has the same distances
-    labels = KMeans(n_clusters=k, n_init=10, random_state=seed).fit(points).labels_.astype(np.int64)
+    labels = KMeans(n_clusters=k, n_init=10, random_state=given.seed).fit(points).labels_.astype(np.int64)
     found = len(np.unique(labels))
     if found != k:
         raise PlanError(f"scikit-learn found {found} distinct clusters where {k} were asked for: use Clusterer.NATIVE")

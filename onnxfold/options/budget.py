@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from ..errors import RequestError
+from .parameters import checked, unknown
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What fusion may and must do: the `share` of the layers (0..1) that lose their own weights, or the share of the
-    bytes of the file that may remain (`size`), and the largest `error` of the outputs. None: not asked for."""
-
-    share: float | None
-    size: float | None
-    error: float | None
-
-    def __post_init__(self) -> None:
-        if self.share is not None and self.size is not None:
-            raise RequestError("give one of --share, --target-size, not both")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise RequestError(f"--share must be above 0 and at most 100, not {100 * self.share:g}")
-        if self.size is not None and not 0 < self.size < 1:
-            raise RequestError(f"--target-size must be between 0 and 1, not {self.size:g}")
-        if self.error is not None and not self.error > 0:
-            raise RequestError(f"--max-error must be above 0, not {self.error:g}")
+DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
 
 
 class Aim(Enum):
@@ -54,46 +37,127 @@ class Aim(Enum):
     AGREEMENT = "min-agreement"
     """The share of the samples whose largest output must stay the same one."""
 
-
-_REMAINING = (Aim.PARAMS, Aim.MACS, Aim.SIZE, Aim.LATENCY)
+    @property
+    def parameter(self) -> str:
+        """Its name as Python spells it."""
+        return self.value.replace("-", "_")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One aim with its `value` (a share, 0..1), and the multiple that widths are rounded to. Checked when made.
+    """One aim with its `value`, a share from 0 to 1. Checked when made.
 
-    `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that makes them).
-    `quantized`: the result is going to be stored in INT8.
+    `group_ratios`: with the aim `RATIO`, ratios of groups that a regular expression fits (their name, or a node that
+    produces them), the first one that does.
     """
 
     aim: Aim
     value: float
-    round_to: int = 8
-    special: tuple[tuple[re.Pattern[str], float], ...] = ()
-    quantized: bool = False
-
-    @property
-    def blockwise(self) -> float:
-        """How much (0..1) of what narrower groups seem to save is what kernels save, a block of channels at a time.
-
-        Nothing where widths are free (`round_to` 1). INT8 makes it nearly all: its convolutions take longer with 8
-        channels than with 16, depthwise ones with 40 twice as long as with 48 (`python benchmarks/int8_widths.py`).
-        """
-        if self.round_to == 1:
-            return 0.0
-        return 0.9 if self.quantized or self.aim is Aim.LATENCY else 0.5
+    group_ratios: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and 0 <= self.value <= 1):
-            raise RequestError(f"--{self.aim.value} must be between 0 and 1, not {self.value}")
-        if self.aim is Aim.RATIO and self.value >= 1:
-            raise RequestError("--ratio must be below 1: at 1 no channel would be left")
-        if self.aim in _REMAINING and self.value <= 0:
-            raise RequestError(f"--{self.aim.value} must be above 0: nothing would be left")
-        if self.special and self.aim is not Aim.RATIO:
-            raise RequestError(f"--group-ratio goes with --ratio only, not with --{self.aim.value}")
-        for pattern, ratio in self.special:
-            if not (math.isfinite(ratio) and 0 <= ratio < 1):
-                raise RequestError(f"--group-ratio '{pattern.pattern}' must be at least 0 and below 1, not {ratio}")
-        if self.round_to < 1:
-            raise RequestError(f"--round-to must be at least 1, not {self.round_to}")
+        if not isinstance(self.aim, Aim):
+            raise RequestError(f"`aim` must be an Aim, not {self.aim!r}: take Budget.macs(0.7) and the like")
+        if self.value is None:
+            raise RequestError(f"`{self.aim.parameter}` must be a number")
+        object.__setattr__(self, "value", checked(self.aim.parameter, self.value))
+        object.__setattr__(self, "group_ratios", checked("group_ratios", self.group_ratios) or {})
+        if self.group_ratios and self.aim is not Aim.RATIO:
+            raise RequestError(f"`group_ratios` goes with `ratio` only, not with `{self.aim.parameter}`")
+
+    @classmethod
+    def ratio(cls, value: float, group_ratios: Mapping[str, float] | None = None) -> Budget:
+        """Remove this share of the channels of every group; other shares of some groups."""
+        return cls(Aim.RATIO, value, group_ratios or {})
+
+    @classmethod
+    def params(cls, value: float) -> Budget:
+        """Keep this share of the parameters."""
+        return cls(Aim.PARAMS, value)
+
+    @classmethod
+    def macs(cls, value: float) -> Budget:
+        """Keep this share of the multiply-accumulates."""
+        return cls(Aim.MACS, value)
+
+    @classmethod
+    def size(cls, value: float) -> Budget:
+        """Keep this share of the bytes of the file."""
+        return cls(Aim.SIZE, value)
+
+    @classmethod
+    def latency(cls, value: float) -> Budget:
+        """Keep this share of the latency, measured on this machine."""
+        return cls(Aim.LATENCY, value)
+
+    @classmethod
+    def max_error(cls, value: float) -> Budget:
+        """As small as it gets with at most this relative L2 error of the outputs."""
+        return cls(Aim.QUALITY, value)
+
+    @classmethod
+    def min_agreement(cls, value: float) -> Budget:
+        """As small as it gets while this share of the samples keep their top class."""
+        return cls(Aim.AGREEMENT, value)
+
+    @classmethod
+    def of(cls, group_ratios: Mapping[str, float] | None = None, **given: float | None) -> Budget:
+        """The one budget that is given by name, or the default. Raises RequestError for several."""
+        aims = {aim.parameter: aim for aim in Aim}
+        for name in given:
+            if name not in aims:
+                raise unknown(name, aims, "a budget")
+        asked = {name: value for name, value in given.items() if value is not None}
+        if len(asked) > 1:
+            raise RequestError(f"give one of {', '.join(f'`{name}`' for name in asked)}, not several")
+        for name, value in asked.items():
+            return cls(aims[name], value, group_ratios or {})
+        if checked("group_ratios", group_ratios):
+            return cls(Aim.RATIO, 0.0, group_ratios or {})
+        return cls(Aim.QUALITY, DEFAULT_MAX_ERROR)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its parameter by name, as `from_dict` takes it."""
+        special = {"group_ratios": dict(self.group_ratios)} if self.group_ratios else {}
+        return {self.aim.parameter: self.value, **special}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Budget:
+        """The inverse of `to_dict`. Raises RequestError."""
+        if not isinstance(given, Mapping):
+            raise RequestError(f"`budget` must be a mapping like {{'target_macs': 0.7}}, not {given!r}")
+        return cls.of(**given)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What weight sharing may and must do: the `share` of the layers (0..1) that lose their own weights, or the share
+    of the bytes of the file that may remain (`target_size`), and the largest error of the outputs (`max_error`). None:
+    not asked for."""
+
+    share: float | None = None
+    target_size: float | None = None
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("share", "target_size", "max_error"):
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
+        if self.share is not None and self.target_size is not None:
+            raise RequestError("give one of `share`, `target_size`, not both")
+        if self.max_error == 0:
+            raise RequestError("`max_error` must be above 0: no two layers are exactly alike")
+
+    def to_dict(self) -> dict[str, float | None]:
+        """What was asked for, by name."""
+        return {"share": self.share, "target_size": self.target_size, "max_error": self.max_error}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Limits:
+        """The inverse of `to_dict`. Raises RequestError."""
+        for name in given:
+            if name not in ("share", "target_size", "max_error"):
+                raise unknown(str(name), ("share", "target_size", "max_error"), cls.__name__)
+        return cls(**given)
+
+
+DEFAULT_BUDGET, NO_LIMITS = Budget.of(), Limits()

@@ -1,127 +1,342 @@
-"""What was asked for, checked: budgets, choices by name, patterns."""
+"""The options of a run as frozen dataclasses, checked when they are made, to and from plain dicts.
+
+Functions take the same parameters as keywords; `FoldOptions.of` sorts those into their parts.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TypeVar
+from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
-from .budget import Aim, Budget
-from .choices import Clusterer, Effort, Method, Recovery
+from .budget import DEFAULT_BUDGET, DEFAULT_MAX_ERROR, NO_LIMITS, Aim, Budget, Limits
+from .choices import DEFAULT_METRIC, SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .parameters import PARAMETERS, checked, unknown
+from .preprocess import Preprocess
 
 
-@dataclass(frozen=True)
-class Training:
-    """What `--refine` asks for; `steps`: None for those that the effort allows."""
+class Options:
+    """What all parts have in common: their fields are checked, and they go to and from dicts.
 
-    steps: int | None
-    effort: Effort
-    seed: int
+    `LIKE`: the parameter that a field is checked like, where that is called otherwise.
+    """
 
+    LIKE: ClassVar[Mapping[str, str]] = {}
 
-C = TypeVar("C", bound=Enum)
-DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            value, parameter = getattr(self, name), self.LIKE.get(name, name)
+            if kind is not None:
+                if not isinstance(value, kind) and not (value is None and getattr(type(self), name) is None):
+                    raise RequestError(f"`{name}` must be {kind.__name__}, not {value!r}")
+            elif parameter in PARAMETERS:
+                object.__setattr__(self, name, checked(parameter, value, name))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: names of choices, texts, numbers, lists and dicts, as YAML and JSON hold them.
 
-Patterns = tuple[list[re.Pattern[str]], list[re.Pattern[str]]]
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How channels are chosen and merged, and which of them may be; all of it checked by `of`."""
-
-    method: Method
-    recovery: Recovery
-    clusterer: Clusterer
-    effort: Effort
-    seed: int
-    threads: int
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    patterns: Patterns
+        Raises RequestError for calibration data that is not a path.
+        """
+        return {name: _plain(name, getattr(self, name)) for name in _kinds(type(self))}
 
     @classmethod
-    def of(
-        cls,
-        method: Method | str,
-        recovery: Recovery | str,
-        clusterer: Clusterer | str,
-        effort: Effort | str,
-        seed: int,
-        threads: int,
-        include: Sequence[str],
-        exclude: Sequence[str],
-    ) -> Manner:
-        """From what a user may give. Raises RequestError."""
-        check_seed(seed, threads)
-        include, exclude = ([given] if isinstance(given, str) else given for given in (include, exclude))
-        return cls(
-            one_of(Method, method), one_of(Recovery, recovery), one_of(Clusterer, clusterer), one_of(Effort, effort),
-            seed, threads, tuple(include), tuple(exclude), patterns(include, exclude),
-        )  # fmt: skip
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; what is not given has its default. Raises RequestError."""
+        kinds = _kinds(cls)
+        if not isinstance(given, Mapping):
+            raise RequestError(f"{cls.__name__} must be made of a mapping, not {given!r}")
+        made: dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in kinds:
+                raise unknown(str(name), kinds, cls.__name__)
+            kind = kinds[name]
+            made[name] = kind.from_dict(value) if kind is not None and isinstance(value, Mapping) else value
+        return cls(**made)
 
 
-def make_budget(
-    ratio: float | None,
-    target_params: float | None,
-    target_macs: float | None,
-    max_error: float | None,
-    min_agreement: float | None,
-    target_size: float | None,
-    target_latency: float | None,
-    round_to: int,
-    group_ratios: Mapping[str, float] | None = None,
-) -> Budget:
-    """The one budget that was given, or the default. Raises RequestError for two."""
-    special = tuple((_pattern("--group-ratio", text), share) for text, share in (group_ratios or {}).items())
-    asked = {
-        Aim.RATIO: ratio, Aim.PARAMS: target_params, Aim.MACS: target_macs, Aim.SIZE: target_size,
-        Aim.LATENCY: target_latency, Aim.QUALITY: max_error, Aim.AGREEMENT: min_agreement,
-    }  # fmt: skip
-    given = [(aim, value) for aim, value in asked.items() if value is not None]
-    if len(given) > 1:
-        raise RequestError(f"give one of {', '.join(f'--{aim.value}' for aim in asked)}, not several")
-    default = (Aim.RATIO, 0.0) if special else (Aim.QUALITY, DEFAULT_MAX_ERROR)
-    aim, value = given[0] if given else default
-    return Budget(aim, value, round_to, special)
+def _kinds(cls: type[Options]) -> Mapping[str, type[Any] | None]:
+    """The fields of a class of options by name: the class of one that is a part with fields of its own, else None."""
+    hints = get_type_hints(cls)
+    found: dict[str, type[Any] | None] = {}
+    for one in fields(cast(Any, cls)):
+        members = get_args(hints[one.name]) or (hints[one.name],)
+        parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
+        found[one.name] = parts[0] if parts else None
+    return found
 
 
-def one_of(choices: type[C], value: C | str) -> C:
-    """The member of `choices` with that value. Raises RequestError for one that there is not."""
-    try:
-        return choices(value)
-    except ValueError:
-        known = ", ".join(str(c.value) for c in choices)
-        raise RequestError(f"unknown {choices.__name__.lower()} '{value}': choose from {known}") from None
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Options | Budget | Limits):
+        return value.to_dict()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Preprocess):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(name, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(name, one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give a path")
 
 
-def check_seed(seed: int, threads: int = 0) -> None:
-    """Raise RequestError for a seed or a number of threads out of range."""
-    if not 0 <= seed < 2**32:
-        raise RequestError(f"--seed must be between 0 and {2**32 - 1}, not {seed}")
-    if not 0 <= threads <= 1024:
-        raise RequestError(f"--threads must be between 0 (all) and 1024, not {threads}")
+def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: Iterable[str] = ()) -> dict[str, Any]:
+    """Keywords sorted into the parts of `cls` that have such fields. `others`: what else may be given, for errors."""
+    parts = {name: kind for name, kind in _kinds(cls).items() if kind is not None and issubclass(kind, Options)}
+    places = {
+        kind.LIKE.get(own, own): (name, own)
+        for name, kind in parts.items()
+        for own in _kinds(kind)
+        if name not in ("distill", "quantize", "folding")
+    }
+    found: dict[str, dict[str, Any]] = {}
+    rest = dict(given)
+    refine, steps = checked("refine", rest.pop("refine", False)), checked("steps", rest.pop("steps", None))
+    if steps is not None and not refine:
+        raise RequestError("`steps` is for `refine`: give both, or neither")
+    quantize = checked("quantize", rest.pop("quantize", False))
+    for name, value in rest.items():
+        if name not in places:
+            raise unknown(name, [*places, "refine", "steps", "quantize", *others], where)
+        part, own = places[name]
+        found.setdefault(part, {})[own] = checked(name, value) if name in PARAMETERS else value
+    made: dict[str, Any] = {name: parts[name](**values) for name, values in found.items()}
+    if refine:
+        made["distill"] = DistillOptions(steps=steps)
+    if quantize:
+        made["quantize"] = QuantizeOptions()
+    return made
 
 
-def patterns(include: Sequence[str], exclude: Sequence[str]) -> Patterns:
-    """Both lists compiled. Raises RequestError for what is no regular expression."""
-    compiled: list[list[re.Pattern[str]]] = []
-    for option, given in (("--include", include), ("--exclude", exclude)):
-        compiled.append([_pattern(option, text) for text in ([given] if isinstance(given, str) else given)])
-    return compiled[0], compiled[1]
+Patterns = tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]
 
 
-def _pattern(option: str, text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise RequestError(f"{option} '{text}' is not a regular expression: {error}") from error
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions(Options):
+    """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
+    expressions on names of groups and of the nodes that produce them), to multiples of `round_to`; `fold_heads`: also
+    the heads of key-value caches."""
+
+    method: Method = Method.AUTO
+    clusterer: Clusterer = Clusterer.NATIVE
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    round_to: int = 8
+    fold_heads: bool = False
+
+    @property
+    def patterns(self) -> Patterns:
+        """`include` and `exclude`, compiled."""
+        return tuple(map(re.compile, self.include)), tuple(map(re.compile, self.exclude))
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise RequestError for a number of jobs out of range."""
-    if not 1 <= jobs <= 1024:
-        raise RequestError(f"--jobs must be between 1 and 1024, not {jobs}")
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions(Options):
+    """The inputs that decisions are measured on: the user's own `data`, of which `samples` are used at most, as images
+    by `preprocess`; or synthetic ones, as many as the `effort` allows, kept in `save_synthetic`."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"data": "calibration", "save_synthetic": "synthetic"}
+
+    data: Any = None
+    samples: int = 128
+    preprocess: Preprocess | None = None
+    effort: Effort = Effort.BALANCED
+    save_synthetic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryOptions(Options):
+    """How merges are repaired."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"level": "recovery"}
+
+    level: Recovery = Recovery.AUTO
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(Options):
+    """Training of the result on what the original says, for so many `steps`; None: what effort and size allow."""
+
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(Options):
+    """INT8 as the last step, by onnxruntime's static quantization."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions(Options):
+    """How models are run: on which `providers`, with which `input_shapes` where dimensions are open; the `seed` of all
+    that is random, `threads` for clustering (0: all), whether `latency` is measured."""
+
+    providers: tuple[str, ...] | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    seed: int = 0
+    threads: int = 0
+    latency: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Options):
+    """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
+    (`external_data`), whether an interrupted run is continued (`resume`)."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
+
+    path: str | None = None
+    external_data: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(Options):
+    """Large models: `max_memory` in bytes, groups merged at a time (`jobs`), the address of a Dask `scheduler`."""
+
+    max_memory: int | None = None
+    jobs: int = 1
+    scheduler: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningOptions(Options):
+    """What decides how channels are chosen and repaired."""
+
+    selection: SelectionOptions = SelectionOptions()
+    recovery: Recovery = Recovery.AUTO
+    effort: Effort = Effort.BALANCED
+    runtime: RuntimeOptions = RuntimeOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOptions(Options):
+    """All that `onnxfold.fold` may be asked for. Checked when made, also what does not go together."""
+
+    budget: Budget = DEFAULT_BUDGET
+    selection: SelectionOptions = SelectionOptions()
+    calibration: CalibrationOptions = CalibrationOptions()
+    recovery: RecoveryOptions = RecoveryOptions()
+    distill: DistillOptions | None = None
+    quantize: QuantizeOptions | None = None
+    runtime: RuntimeOptions = RuntimeOptions()
+    output: OutputOptions = OutputOptions()
+    scale: ScaleOptions = ScaleOptions()
+
+    @property
+    def planning(self) -> PlanningOptions:
+        """What decides how channels are chosen and repaired."""
+        return _planning(self)
+
+    @classmethod
+    def of(cls, **given: Any) -> FoldOptions:
+        """From the keywords of `onnxfold.fold`. Raises RequestError for one that there is not, or a wrong value."""
+        names = [aim.parameter for aim in Aim]
+        budget = Budget.of(**{name: given.pop(name, None) for name in (*names, "group_ratios")})
+        return cls(budget=budget, **_sorted(cls, given, "fold", names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharingOptions(Options):
+    """Layers that share weights: `how` (None: none do), the nearest by `metric` first, within `limits`; residual blocks
+    dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted first."""
+
+    how: Fusion | None = Fusion.MEAN
+    metric: Metric = DEFAULT_METRIC
+    limits: Limits = NO_LIMITS
+    drop_blocks: str | None = None
+    whole: bool = False
+    align: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def patterns(self) -> Patterns:
+        """`include` and `exclude`, compiled."""
+        return tuple(map(re.compile, self.include)), tuple(map(re.compile, self.exclude))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseOptions(Options):
+    """All that `onnxfold.fuse` may be asked for. `folding`: channels are folded before, with these options."""
+
+    sharing: SharingOptions = SharingOptions()
+    folding: FoldOptions | None = None
+    calibration: CalibrationOptions = CalibrationOptions()
+    recovery: RecoveryOptions = RecoveryOptions()
+    distill: DistillOptions | None = None
+    quantize: QuantizeOptions | None = None
+    runtime: RuntimeOptions = RuntimeOptions()
+    output: OutputOptions = OutputOptions()
+
+    @classmethod
+    def of(cls, **given: Any) -> FuseOptions:
+        """From the keywords of `onnxfold.fuse`. Raises RequestError for one that there is not, or a wrong value."""
+        rest = dict(given)
+        limits = {name: rest.pop(name, None) for name in ("share", "target_size", "max_error")}
+        folding = rest.pop("folding", None)
+        if folding is not None and not isinstance(folding, Mapping):
+            raise RequestError(f"`folding` must hold keywords of fold, like {{'ratio': 0.3}}, not {folding!r}")
+        how = checked("how", rest.get("how", Fusion.MEAN))
+        if how is not None and all(value is None for value in limits.values()):
+            limits["max_error"] = DEFAULT_MAX_ERROR
+        made: dict[str, Any] = _sorted(cls, rest, "fuse", [*limits, "folding"])
+        sharing = replace(made.pop("sharing", SharingOptions()), limits=Limits(**limits))
+        return cls(sharing=sharing, folding=None if not folding else FoldOptions.of(**folding), **made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(Options):
+    """All that `onnxfold.sweep` may be asked for: shares of the MACs (`at`), and the rest as `FoldOptions` has it."""
+
+    at: tuple[float, ...] = SHARES
+    selection: SelectionOptions = SelectionOptions()
+    calibration: CalibrationOptions = CalibrationOptions()
+    recovery: RecoveryOptions = RecoveryOptions()
+    runtime: RuntimeOptions = RuntimeOptions()
+
+    @property
+    def planning(self) -> PlanningOptions:
+        """What decides how channels are chosen and repaired."""
+        return _planning(self)
+
+    @classmethod
+    def of(cls, **given: Any) -> SweepOptions:
+        """From the keywords of `onnxfold.sweep`. Raises RequestError for one that there is not, or a wrong value."""
+        rest = dict(given)
+        at = checked("at", rest.pop("at", SHARES))
+        for name in ("refine", "steps", "quantize", "synthetic"):
+            if name in rest:
+                raise unknown(name, [], "sweep")
+        return cls(at=at, **_sorted(cls, rest, "sweep", ["at"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankOptions(Options):
+    """All that `onnxfold.rank_layers` may be asked for."""
+
+    metric: Metric = DEFAULT_METRIC
+    whole: bool = False
+    align: bool = True
+    calibration: CalibrationOptions = CalibrationOptions()
+    runtime: RuntimeOptions = RuntimeOptions()
+
+    @classmethod
+    def of(cls, **given: Any) -> RankOptions:
+        """From the keywords of `onnxfold.rank_layers`. Raises RequestError for one that there is not, or a wrong
+        value."""
+        rest = dict(given)
+        own = {name: rest.pop(name) for name in ("metric", "whole", "align") if name in rest}
+        return cls(**own, **_sorted(cls, rest, "rank_layers", ["metric", "whole", "align"]))
+
+
+def _planning(options: FoldOptions | SweepOptions) -> PlanningOptions:
+    return PlanningOptions(
+        selection=options.selection, recovery=options.recovery.level, effort=options.calibration.effort,
+        runtime=options.runtime,
+    )  # fmt: skip

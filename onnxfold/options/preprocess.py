@@ -7,7 +7,7 @@ from enum import Enum
 
 from ..errors import RequestError
 
-EXAMPLE = "--preprocess 0.485:0.456:0.406,0.229:0.224:0.225,nchw"
+EXAMPLE = "0.485:0.456:0.406,0.229:0.224:0.225,nchw"
 LEAST_STD = 1e-6  # far below 1/255, which leaves pixels as they are
 
 
@@ -46,15 +46,20 @@ class Preprocess:
     def __post_init__(self) -> None:
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, LEAST_STD)):
             if len(values) not in (1, 3):
-                raise RequestError(f"--preprocess wants 1 or 3 values for {name}, not {len(values)}")
+                raise RequestError(f"`preprocess` needs 1 or 3 values for {name}, not {len(values)}")
             for value in values:
                 if not low <= value <= 1:
                     raise RequestError(
-                        f"--preprocess: {name} {value:g} must be from {low:g} to 1, because pixels are scaled to 0..1 "
+                        f"`preprocess`: {name} {value:g} must be from {low:g} to 1, because pixels are scaled to 0..1 "
                         "first: write 127.5 of 0..255 as 127.5/255"
                     )
         if len({len(self.mean), len(self.std)} - {1}) > 1:
-            raise RequestError(f"--preprocess has {len(self.mean)} means but {len(self.std)} stds")
+            raise RequestError(f"`preprocess` has {len(self.mean)} means but {len(self.std)} stds")
+
+    def __str__(self) -> str:
+        """The text that `parse` makes it of."""
+        mean, std = (":".join(map(repr, values)) for values in (self.mean, self.std))
+        return f"{mean},{std},{self.layout.value}"
 
     @staticmethod
     def parse(text: str) -> Preprocess:
@@ -63,7 +68,7 @@ class Preprocess:
             mean, std, layout = (part.strip() for part in text.split(","))
             return Preprocess(_numbers(mean), _numbers(std), Layout(layout.lower()))
         except (ValueError, ZeroDivisionError):
-            raise RequestError(f"--preprocess wants MEAN,STD,LAYOUT (like {EXAMPLE[13:]}), not '{text}'") from None
+            raise RequestError(f"`preprocess` must be MEAN,STD,LAYOUT (like {EXAMPLE}), not '{text}'") from None
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -3,43 +3,84 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..analysis.analyze import analyze
-from ..analysis.costs import costs
+from ..analysis.costs import Costs, costs
 from ..analysis.result import Analysis
-from ..errors import ModelError, NothingToFoldError, OnnxFoldError
+from ..errors import ExecutionError, ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
-from ..model.model import Model, Shapes, Source, load, named
-from ..model.save import inline
+from ..model.model import Model, Shapes, Source
 from ..model.shapes.inference import contradiction
 from ..model.subgraphs import every_initializer
-from ..options.options import Patterns
+from ..options.options import Patterns, PlanningOptions, SelectionOptions
 from ..planning.memory import streamed
 from ..planning.subject import Subject
 from ..runtime.outputs import with_outputs
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
+from .base import BasePass, Run, State
 
 
-def subject(
-    source: Source, shapes: Shapes, patterns: Patterns, max_memory: int | None = None, fold_heads: bool = False
-) -> Subject:
-    """Load and analyze a model that is to be folded, within `max_memory` bytes if that is given.
+class Analyze(BasePass):
+    """Finds the channel groups of the model, and which of them may shrink; refuses broken weights."""
 
-    Raises ModelError, RequestError, NothingToFoldError.
-    """
-    model = load(source, shapes)
-    streams = streamed(model, max_memory)
-    _check_weights(model, streams)
-    analysis = analyzed(model, fold_heads)
-    notes = notes_on(analysis, patterns)
-    chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
-    if not chosen:
-        raise NothingToFoldError(_nothing(model, analysis, any(patterns)))
-    return Subject(named(source), model, analysis, costs(model, shapes), chosen, notes, streams, fold_heads)
+    name = "analyze"
+    requires = frozenset[str]()
+    provides = frozenset(("analysis",))
+
+    def __init__(self, selection: SelectionOptions, shapes: Shapes, max_memory: int | None = None) -> None:
+        """`max_memory`: bytes; a model that takes more to run is never loaded whole."""
+        self._selection, self._shapes, self._max_memory = selection, shapes, max_memory
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises ModelError, NothingToFoldError."""
+        model, selection = state.source, self._selection
+        streams = streamed(model, self._max_memory)
+        _check_weights(model, streams)
+        analysis = analyzed(model, selection.fold_heads)
+        notes = notes_on(analysis, selection.patterns)
+        chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
+        if not chosen:
+            raise NothingToFoldError(_nothing(model, analysis, any(selection.patterns)))
+        prices = costs(model, self._shapes)
+        found = Subject(state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads)
+        return state.adding(subject=found)
+
+
+def subject_of(source: Source, planning: PlanningOptions, max_memory: int | None = None) -> Subject:
+    """A model that is loaded and analyzed, for those who plan without a pipeline. Raises as `Analyze` does."""
+    shapes = planning.runtime.input_shapes
+    with Run(planning.runtime) as run:
+        return Analyze(planning.selection, shapes, max_memory)(State.load(source, shapes), run).known
+
+
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """What `Inspect` found: the analysis, the costs, and why groups are left out, by name."""
+
+    analysis: Analysis = field(repr=False)
+    prices: Costs
+    notes: Mapping[str, str]
+
+
+class Inspect(BasePass):
+    """Finds the channel groups of any model that can be read. Leaves `Inspected`."""
+
+    name = "analyze"
+    requires = frozenset[str]()
+
+    def __init__(self, selection: SelectionOptions, shapes: Shapes) -> None:
+        self._selection, self._shapes = selection, shapes
+
+    def __call__(self, state: State, run: Run) -> State:
+        analysis = analyzed(state.source, self._selection.fold_heads)
+        notes = notes_on(analysis, self._selection.patterns)
+        return state.adding(Inspected(analysis, costs(state.source, self._shapes), notes))
 
 
 def analyzed(model: Model, fold_heads: bool = False) -> Analysis:
@@ -69,7 +110,7 @@ def _refusal(model: Model) -> str:
     """Why onnxruntime does not run a model; '' if it does."""
     try:
         Evaluator(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
-    except Exception as error:  # onnxruntime's exceptions share no base class
+    except (ExecutionError, OnnxFoldError) as error:
         return brief(error)
     return ""
 
@@ -78,8 +119,7 @@ def _false_shape(model: Model) -> str:
     """A tensor that has another shape when the model is run than the model says, in words; '' if there is none."""
     main = model.graph.nodes[: len(model.proto.graph.node)]
     names = [name for node in main for name in node.outputs if model.graph.tensor(name).shape is not None]
-    shown = inline(with_outputs(model.proto, names, model.graph), model.folder)
-    session = Session(shown.SerializeToString())
+    session = Session.of_version(with_outputs(model.proto, names, model.graph), model.folder)
     for name, value in zip(names, session.run(_feeds(model, session)), strict=True):
         said, has = model.graph.tensor(name).shape or (), np.shape(value)
         if len(said) != len(has) or any(isinstance(a, int) and a != b for a, b in zip(said, has, strict=True)):
@@ -117,6 +157,6 @@ def _check_weights(model: Model, streams: bool) -> None:
 
 def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
     if analysis.groups and filtered:
-        return "no group matches --include and --exclude: --inspect lists their names"
+        return "no group matches `include` and `exclude`: `inspect` lists their names"
     reasons = "; ".join(r.kind + (f" ({r.channels} channels)" if r.channels else "") for r in analysis.refusals[:3])
     return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"

@@ -1,19 +1,20 @@
-"""The sweep: one model folded to several budgets, with everything that does not depend on the budget done once."""
+"""The sweep: one prepared state folded to several budgets; what does not depend on the budget is done once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..analysis.costs import Size, count_parameters
-from ..errors import NothingToFoldError, RequestError
-from ..evaluation.verdict import Check, ProviderCheck, check
-from ..model.save import staged
+from ..calibration.samples import Samples
+from ..errors import NothingToFoldError, PlanError, RequestError
+from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
+from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
-from ..planning.planner import Planner
+from .base import BasePass, Pipeline, Run, State
+from .fold import FoldChannels, FoldRecord
+from .verify import Stage, Verify
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Timing:
     """Median latencies in ms on one provider, both models run in turn; None where nothing was timed."""
 
     provider: str
-    status: str
+    status: Status
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None
@@ -69,43 +70,73 @@ def recommended(rows: Sequence[SweepRow], before: Size) -> float | None:
     return usable[at - 1][0].target if at else None
 
 
-def _row(
-    planner: Planner,
-    budget: Budget,
-    original: Path,
-    target: Path,
-    usable: Sequence[str],
-    missing: Sequence[str],
-    latency: bool,
-) -> SweepRow:
-    """One budget decided and measured. Raises PlanError or NothingToFoldError where there is nothing to measure."""
-    folded, model = planner.decide(budget).folded, planner.subject.model
-    if not folded.merges:
-        raise NothingToFoldError(planner.nothing_left(budget))
-    with staged(folded.proto, model, target) as written:
-        verdict = check(
-            original, written.path, planner.feeds, providers=usable, missing=missing,
-            protos=(model.proto, folded.proto), inputs=planner.described, latency=latency,
-            caches=planner.subject.analysis.caches,
+@dataclass(frozen=True)
+class SweepRecord:
+    """A row for every budget, and the state after the last one (for how decisions were made)."""
+
+    rows: tuple[SweepRow, ...]
+    last: State
+
+
+class FoldToShares(BasePass):
+    """Folds the model to several shares of its MACs and measures each. Leaves a `SweepRecord`."""
+
+    name = "sweep"
+    requires = frozenset(("planner",))
+
+    def __init__(
+        self, planning: PlanningOptions, calibration: CalibrationOptions, at: Sequence[float], latency: bool
+    ) -> None:
+        self._planning, self._calibration, self._at, self._latency = planning, calibration, at, latency
+
+    def check(self, state: State, run: Run) -> None:
+        """Refuse a model that cannot run here."""
+        if state.known.streamed:
+            raise RequestError(f"{state.name} is over 2 GiB, too large to be run here: fold it to one target at a time")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises PlanError or NothingToFoldError where no budget can be met, or none removes anything."""
+        while True:
+            found = self._rows(state, run)
+            if isinstance(found, SweepRecord):
+                return state.adding(found)
+            assert state.planner is not None  # the samples proved useless at one budget: all rows without them, then
+            state = state.adding(samples=found, planner=state.planner.without(found))
+
+    def _rows(self, state: State, run: Run) -> SweepRecord | Samples:
+        """All rows; or the samples as one budget left them, where it had to be decided without."""
+        rows, refused, last = list[SweepRow](), list[PlanError | NothingToFoldError](), state
+        for share in self._at:
+            try:
+                row, last = self._row(state, share, run)
+            except (PlanError, NothingToFoldError) as error:
+                refused.append(error)
+                row = SweepRow(share, None, None, None, (), (), str(error))
+            rows.append(row)
+            if _trusted(state) and not _trusted(last) and last.samples is not None:
+                return last.samples
+        if len(refused) == len(rows):
+            raise next((error for error in refused if isinstance(error, PlanError)), refused[0])
+        return SweepRecord(tuple(rows), last)
+
+    def _row(self, state: State, share: float, run: Run) -> tuple[SweepRow, State]:
+        """One budget decided and measured. Raises PlanError or NothingToFoldError where there is nothing to measure."""
+        fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
+        with run.inner() as inner:
+            passes = Pipeline(fold, Stage(OutputOptions()), Verify(self._latency), given=("analysis", "planner"))
+            done = passes.run(state, inner)
+            assert done.staged is not None and state.planner is not None
+            proto, verdict, subject = done.current.proto, done.done(Check), state.known
+            macs = subject.prices.macs(done.done(FoldRecord).lengths)
+            size = Size(done.staged.size, count_parameters(proto), macs)
+        evaluator = state.planner.evaluator(done.samples)
+        row = SweepRow(
+            share, size, evaluator.error(proto) if evaluator.possible else None,
+            evaluator.agreement(proto) if evaluator.possible and verdict.passed else None,
+            tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         )  # fmt: skip
-        lengths = planner.work.lengths({name: merge.after for name, merge in folded.merges.items()})
-        size = Size(written.size, count_parameters(folded.proto), planner.subject.prices.macs(lengths))
-    evaluator = planner.evaluator
-    return SweepRow(
-        budget.value, size, evaluator.error(folded.proto) if evaluator.possible else None,
-        evaluator.agreement(folded.proto) if evaluator.possible and verdict.passed and _classes(verdict) else None,
-        tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
-    )  # fmt: skip
+        return row, done
 
 
-def _classes(verdict: Check) -> bool:
-    """Whether any output is a score per class."""
-    return any(error.top1 is not None for done in verdict.providers for error in done.outputs)
-
-
-def _shares(at: Sequence[float]) -> list[float]:
-    """Different shares, falling. Raises RequestError."""
-    shares = sorted({float(share) for share in at}, reverse=True)
-    if not shares or not all(math.isfinite(share) and 0 < share <= 1 for share in shares):
-        raise RequestError(f"--at wants shares of the MACs above 0 and at most 1 (like .9,.7,.5), not {list(at)}")
-    return shares
+def _trusted(state: State) -> bool:
+    return state.samples is not None and state.samples.trusted

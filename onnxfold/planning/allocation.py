@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError, RequestError
-from ..options.budget import Budget
+from .goal import Goal
 
 HIGHEST_RATIO = 0.95  # of the channels that a target may remove from a group
 BLOCK = 16  # channels that convolutions compute at once: 24 take the time of 32 (onnxruntime with AVX-512)
@@ -75,7 +75,7 @@ def round_width(width: Width, wanted: float, round_to: int) -> int:
     return int(min(width.size, max(least, math.floor(wanted / step + 0.5) * step)))
 
 
-def special_ratios(groups: Iterable[Named], budget: Budget) -> dict[str, float]:
+def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
     """The ratios of groups that have one of their own, by name; the first pattern that fits counts.
 
     Raises RequestError for a pattern that fits none of `groups`."""
@@ -84,7 +84,9 @@ def special_ratios(groups: Iterable[Named], budget: Budget) -> dict[str, float]:
     for pattern, ratio in reversed(budget.special):
         fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
-            raise RequestError(f"no group matches --group-ratio '{pattern.pattern}': --inspect lists their names")
+            raise RequestError(
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups"
+            )
         found.update(fits)
     return found
 
@@ -96,7 +98,7 @@ def uniform(widths: Sequence[Width], ratio: float, round_to: int, special: Mappi
     return Plan({w.name: keep[w.name] for w in widths if keep[w.name] < w.size}, ratio)
 
 
-def meet(widths: Sequence[Width], budget: Budget, price: Callable[[Mapping[str, int]], float]) -> Plan:
+def meet(widths: Sequence[Width], budget: Goal, price: Callable[[Mapping[str, int]], float]) -> Plan:
     """The smallest uniform ratio whose `price` (share of the original that remains) is at most the target.
 
     Raises PlanError if even the highest ratio does not reach it.
@@ -124,12 +126,12 @@ def ladder(widths: Sequence[Width], round_to: int) -> list[Plan]:
     return [plan for i, plan in enumerate(plans) if not i or plan.keep != plans[i - 1].keep]
 
 
-def out_of_reach(budget: Budget, least: float) -> PlanError:
+def out_of_reach(budget: Goal, least: float) -> PlanError:
     """The error for a target below the `least` share that folding all groups as far as they go leaves."""
     shown = math.ceil(least * 100) / 100
     return PlanError(
-        f"--{budget.aim.value} {budget.value:g} cannot be reached: the foldable groups allow {shown:.2f} at the least "
-        "(--inspect shows what is kept and why)"
+        f"{budget.asked} cannot be reached: the foldable groups allow {shown:.2f} at the least "
+        "(`inspect` shows what is kept and why)"
     )
 
 
@@ -166,7 +168,7 @@ def path(
     widths: Sequence[Width],
     errors: Mapping[str, NDArray[np.float64]],
     price: Callable[[Mapping[str, int]], float],
-    budget: Budget,
+    budget: Goal,
 ) -> Iterator[Step]:
     """From the whole model to the smallest, each step a little narrower: greedy on error per price.
 
@@ -175,7 +177,7 @@ def path(
         price: share of the original that remains under given widths.
 
     Every step shrinks the group whose next stretch of its error curve (to any narrower width: curves need not be
-    convex) costs the least error per price saved, of which `Budget.blockwise` is what kernels save. Measured in floats
+    convex) costs the least error per price saved, of which `Goal.blockwise` is what kernels save. Measured in floats
     on ResNet-20 and -56 at 0.7 and 0.5 of the MACs: 0.05 of the latency less at equal MACs, top-1 as before.
     """
     blocks = budget.blockwise
@@ -209,7 +211,7 @@ def path(
         keep[name] = max(k for k in allowed[name] if k < keep[name])
 
 
-def allocate(steps: Iterable[Step], budget: Budget) -> Step:
+def allocate(steps: Iterable[Step], budget: Goal) -> Step:
     """The first of `steps` whose price is at most the target. Raises PlanError if none is."""
     spent = 1.0
     for step in steps:
@@ -224,7 +226,7 @@ def refund(
     widths: Sequence[Width],
     errors: Mapping[str, NDArray[np.float64]],
     price: Callable[[Mapping[str, int]], float],
-    budget: Budget,
+    budget: Goal,
 ) -> Plan:
     """What `step` removed beyond the target, given back: the widenings that save most error and still fit."""
     keep = dict(step.keep)

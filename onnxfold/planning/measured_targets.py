@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import PlanError
-from ..options.budget import Budget
 from ..progress import Progress
 from .allocation import Plan
+from .goal import Goal
 
 Made = TypeVar("Made")
 Price = Callable[[Mapping[str, int]], float]
@@ -20,7 +20,7 @@ def small_enough(
     price: Price,
     finish: Callable[[Plan], Made],
     measure: Callable[[Made], float],
-    budget: Budget,
+    budget: Goal,
 ) -> tuple[Plan, Made]:
     """The plan that meets `budget` when it is measured, and what `finish` made of it.
 
@@ -45,9 +45,7 @@ def small_enough(
         missed = max(found - price(plan.keep), 2 * missed)
 
 
-def fast_enough(
-    shares: Sequence[float], latency: Callable[[int], float], budget: Budget, progress: Progress[Any]
-) -> int:
+def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget: Goal, progress: Progress[Any]) -> int:
     """The least of the folds 0, 1, ... (0 is the original) whose latency meets `budget`; at most `TIMINGS` are timed.
 
     Args:
@@ -71,7 +69,7 @@ def fast_enough(
         at = last if fast > last else _halfway(shares, slow, fast)
     if fast > last:
         raise PlanError(
-            f"--{budget.aim.value} {budget.value:g} cannot be reached: the best measured here is {best:.2f} (latency "
+            f"{budget.asked} cannot be reached: the best measured here is {best:.2f} (latency "
             "depends on the machine and need not fall with the arithmetic)"
         )
     return fast

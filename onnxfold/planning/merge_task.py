@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from ..folding.features import feature_gram, magnitudes
 from ..folding.gram import Gram
 from ..folding.group_weights import GroupWeights
-from ..folding.kmeans import cluster
+from ..folding.kmeans import ClusterSettings, cluster
 from ..folding.merge import Merge, folding, pruning
-from ..options.choices import Clusterer, Method
+from ..frozen import read_only
+from ..options.choices import Method
 from ..recovery.closed_form import fold_ar, variance_correction
 
 Factors = Mapping[str, NDArray[np.float64]]
@@ -25,7 +27,7 @@ class MergeTask:
     correction of fused normalization if `fused`.
 
     `cells` [n]: the block of every channel, None where there is only one. `gram`: that of the features, where it is
-    known already. `threads`: 0 for all; the outcome does not depend on it.
+    known already.
     """
 
     name: str
@@ -33,12 +35,17 @@ class MergeTask:
     weights: GroupWeights = field(repr=False)
     cells: NDArray[np.int64] | None = field(repr=False)
     method: Method
-    clusterer: Clusterer
-    seed: int
-    threads: int
+    clustering: ClusterSettings
     repair: bool
     fused: bool
     gram: Gram | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +62,13 @@ class MergeOutcome:
     total: float
     normalized: Factors
     fused: Factors
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     def merge(self) -> Merge:
         """The plain merge."""
@@ -73,14 +87,12 @@ class MergeOutcome:
 
 def run(task: MergeTask) -> MergeOutcome:
     """Do it. Raises ModelError for weights that are not finite, PlanError for clusters that cannot be made."""
-    gram = feature_gram(task.weights, task.threads) if task.gram is None else task.gram
+    gram = feature_gram(task.weights, task.clustering.threads) if task.gram is None else task.gram
     total = float(np.trace(gram))
     if task.method in (Method.PRUNE_L1, Method.PRUNE_L2):
         merge = _pruned(task, gram)
     else:
-        found = cluster(
-            gram, task.keep, blocks=task.cells, seed=task.seed, clusterer=task.clusterer, threads=task.threads
-        )
+        found = cluster(gram, task.keep, task.clustering, blocks=task.cells)
         merge = folding(found.labels, found.inertia)
     del gram
     normalized: Factors = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from ..analysis.groups import ChannelGroup, Role
 from ..analysis.result import Analysis
 from ..folding.features import feature_gram
 from ..folding.gram import Gram
-from ..folding.kmeans import Assignment, cluster, ward_curve
+from ..folding.kmeans import Assignment, ClusterSettings, cluster, ward_curve
 from ..folding.merge import Merge
 from ..model.graph import Node
 from ..model.model import Model
 from ..model.tensors import Pending
-from ..options.choices import Clusterer, Method
+from ..options.choices import Method
 from ..progress import Progress
 from ..recovery.closed_form import fold_ar, variance_correction
 from ..transform.edits import edits, removed_atoms
@@ -44,15 +45,13 @@ class Merger:
         model: Model,
         analysis: Analysis,
         method: Method = Method.FOLD,
-        clusterer: Clusterer = Clusterer.NATIVE,
-        seed: int = 0,
-        threads: int = 0,
+        clustering: ClusterSettings | None = None,
         executor: Executor | None = None,
         streamed: bool = False,
         kept: Checkpoint | None = None,
     ) -> None:
         self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
-        self._clusterer, self._seed, self._threads = clusterer, seed, threads
+        self._clustering = clustering or ClusterSettings()
         self._executor, self._kept = executor or Executor(), kept
         self._grams: dict[str, Gram] = {}
         self._curves: dict[str, NDArray[np.float64]] = {}
@@ -65,7 +64,7 @@ class Merger:
         """The Gram matrix of group `name`'s features."""
         if name in self._grams:
             return self._grams[name]
-        made = feature_gram(gather(self.model, self.analysis, self._groups[name]), self._threads)
+        made = feature_gram(gather(self.model, self.analysis, self._groups[name]), self._clustering.threads)
         self._totals[name] = float(np.trace(made))
         if not self.streamed:
             self._grams[name] = made
@@ -129,10 +128,11 @@ class Merger:
     def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> MergeTask:
         group = self._groups[name]
         weights = gather(self.model, self.analysis, group)
-        threads = self._executor.threads(self._threads)
-        how = (self.method, self._clusterer, self._seed, threads)
+        clustering = replace(self._clustering, threads=self._executor.threads(self._clustering.threads))
         known = None if self._executor.away else gram
-        return MergeTask(name, keep, weights, self.cells(name), *how, repair, repair and not self.streamed, known)
+        return MergeTask(
+            name, keep, weights, self.cells(name), self.method, clustering, repair, repair and not self.streamed, known
+        )
 
     def _take(self, name: str, keep: int, repaired: bool, outcome: MergeOutcome) -> None:
         """Remember what became of a task."""
@@ -142,9 +142,7 @@ class Merger:
 
     def clusters(self, name: str, gram: Gram, keep: int) -> Assignment:
         """The channels of group `name` in `keep` clusters by a Gram matrix, none across cells."""
-        return cluster(
-            gram, keep, blocks=self.cells(name), seed=self._seed, clusterer=self._clusterer, threads=self._threads
-        )
+        return cluster(gram, keep, self._clustering, blocks=self.cells(name))
 
     def cells(self, name: str) -> NDArray[np.int64] | None:
         """[n] the block of every channel of group `name`, None where there is only one."""

@@ -2,150 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
-from ..errors import OnnxFoldError
+from ..errors import ExecutionError
 from ..evaluation.candidates import Evaluator
 from ..evaluation.latency import Profiler
-from ..model.model import Shapes
-from ..options.budget import Aim, Budget
+from ..options.budget import Aim
 from ..options.choices import Recovery
-from ..options.options import Manner
+from ..options.options import PlanningOptions
 from ..progress import Progress
-from ..runtime.probe_inputs import DESCRIPTION, emptied
-from ..runtime.session import Feeds, Session
 from .checkpoint import Checkpoint
 from .executor import Executor
+from .goal import Goal
 from .sampled import SampledMerger
-from .search import Decision, decide, decide_sampled
-from .subject import Subject, probes
+from .search import Decision, SearchContext, check_reachable, decide, decide_sampled
+from .subject import CheckInputs, Subject
 
-Found = TypeVar("Found")
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
+    groups, and what is kept for a run that goes on later."""
+
+    target: Path
+    external_data: bool = False
+    provider: str | None = None
+    executor: Executor = field(default_factory=Executor)
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was decided for a budget: the `decision`, the samples as they were used (not trusted where the model proved
+    not to run piece by piece, with a note), and how merges were repaired."""
+
+    decision: Decision
+    samples: Samples | None
+    recovery: Recovery
+
+    @property
+    def sampled(self) -> bool:
+        """Whether samples decided."""
+        return self.samples is not None and self.samples.trusted
 
 
 class Planner:
-    """Decides budgets for `subject`. Sensitivity and error curves are had once, however many budgets there are.
+    """Decides budgets for `subject`. Sensitivity and error curves are measured once, however many budgets there are.
 
-    `evidence` is None, or what samples there are; those that are not trusted only count as none. It is replaced by a
-    version that is not trusted (`sampled` turns false) when the model proves not to run piece by piece.
+    `samples` is None, or what samples there are; those that are not trusted only count as none. Nothing here changes
+    by being asked: results are remembered, and the same question has the same answer in any order.
     """
 
     def __init__(
         self,
         subject: Subject,
-        manner: Manner,
-        evidence: Samples | None,
-        shapes: Shapes,
+        options: PlanningOptions,
+        samples: Samples | None,
+        workspace: Workspace,
         progress: Progress[Any],
-        *,
-        providers: Sequence[str],
-        target: Path,
-        external_data: bool = False,
-        executor: Executor | None = None,
-        kept: Checkpoint | None = None,
     ) -> None:
-        """`providers`, `target` and `external_data` are what targets are measured for (`Profiler`)."""
-        self.subject, self.manner = subject, manner
-        self.evidence = None if evidence is None else without_caches(evidence, subject.analysis.caches)
-        self.work = subject.merger(manner, executor, kept)
-        self._shapes, self._progress = shapes, progress
-        self._profiler = Profiler(subject.model, target, external_data, next(iter(providers), None), self._single)
+        self.subject, self.options, self.workspace, self._progress = subject, options, workspace, progress
+        self.samples = None if samples is None else without_caches(samples, subject.analysis.caches)
+        self.merger = subject.merger(options, workspace.executor, workspace.checkpoint)
 
-    @property
-    def sampled(self) -> bool:
-        """Whether samples decide."""
-        return self.evidence is not None and self.evidence.trusted
+    def decide(self, goal: Goal) -> Outcome:
+        """What meets `goal`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
+        samples = self.samples
+        if samples is not None and samples.trusted:
+            try:
+                sampled = self._from_samples
+                decision = decide_sampled(self._context(samples), sampled, goal)
+                noted = replace(samples, notes=(*samples.notes, *sampled.notes))
+                return Outcome(decision, noted, self._recovery(samples))
+            except ExecutionError as error:
+                samples = self._given_up(samples, error)
+        recovery = self._recovery(samples)
+        decision = decide(self._context(samples), self._from_weights, goal, self.subject.chosen, recovery)
+        return Outcome(decision, samples, recovery)
 
-    @property
-    def recovery(self) -> Recovery:
-        """How merges are repaired."""
-        if self.manner.recovery is not Recovery.AUTO:
-            return self.manner.recovery
-        return Recovery.LEAST_SQUARES if self.sampled else Recovery.CLOSED_FORM
+    def check(self, goal: Goal, sampled: bool) -> None:
+        """Raise PlanError for a target that no plan can reach, from widths and prices alone. `sampled`: whether there
+        will be samples."""
+        check_reachable(self._context(None), goal, self.subject.chosen, sampled)
 
-    @property
-    def feeds(self) -> Feeds | Callable[[Session], Feeds]:
+    def without(self, samples: Samples) -> Planner:
+        """One that has `samples`, which are not trusted, instead of its own."""
+        return Planner(self.subject, self.options, samples, self.workspace, self._progress)
+
+    def evaluator(self, samples: Samples | None) -> Evaluator:
+        """Measures errors: on the samples held back, where they are trusted and the model runs piece by piece, or on
+        probe inputs."""
+        if samples is not None and samples.trusted:
+            try:
+                return self._from_samples.evaluator
+            except ExecutionError:
+                return self._from_weights
+        return self._from_weights
+
+    def inputs(self, samples: Samples | None) -> CheckInputs:
         """What results are checked on."""
-        return self.evidence.check[0] if self.evidence is not None and self.sampled else self._probes
+        return CheckInputs.of(samples, self.subject.probes(self.options))
 
-    @property
-    def described(self) -> str:
-        """What `feeds` are, for the user."""
-        return self.evidence.described if self.evidence is not None and self.sampled else DESCRIPTION
-
-    @property
-    def evaluator(self) -> Evaluator:
-        """Measures errors: on the samples held back, or on probe inputs."""
-        return self._of_samples(lambda sampled: sampled.evaluator) or self._from_weights
-
-    def decide(self, budget: Budget) -> Decision:
-        """What meets `budget`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
-        prices, profiler, progress = self.subject.prices, self._profiler, self._progress
-        return self._of_samples(lambda sampled: decide_sampled(sampled, prices, budget, profiler, progress)) or decide(
-            self.work, prices, budget, self.subject.chosen, self.recovery, self._from_weights, profiler, progress
-        )
-
-    def _of_samples(self, found: Callable[[SampledMerger], Found]) -> Found | None:
-        """What is `found` with samples; None where there are none, or where the model proves not to run piece by piece:
-        they are given up then."""
-        if self.evidence is None or not self.sampled:
-            return None
-        try:
-            return found(self._with_samples)
-        except OnnxFoldError:
-            raise
-        except Exception as error:  # onnxruntime's share no base class
-            self.evidence = given_up(self.evidence, error, self.manner.method, self.manner.recovery)
-            return None
-
-    def nothing_left(self, budget: Budget) -> str:
-        """Why a decision for `budget` removed no channel."""
-        widest = max(width.size for width in self.work.widths(self.subject.chosen))
-        if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
+    def nothing_left(self, goal: Goal) -> str:
+        """Why a decision for `goal` removed no channel."""
+        widest = max(width.size for width in self.merger.widths(self.subject.chosen))
+        if goal.aim in (Aim.QUALITY, Aim.AGREEMENT):
             return (
-                f"no group can shrink while the outputs keep --{budget.aim.value} {budget.value:g}: ask for more with "
-                "--ratio, for example --ratio 0.1"
+                f"no group can shrink while the outputs keep {goal.asked}: ask for more, for example with `ratio=0.1`"
             )
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
-            f"{budget.round_to} (--round-to)"
+            f"`round_to={goal.round_to}`"
         )
 
-    def settings(self, round_to: int) -> dict[str, Any]:
+    def settings(self, outcome: Outcome, round_to: int) -> dict[str, Any]:
         """How decisions were made, for the report."""
-        manner, evidence = self.manner, self.evidence
+        selection, samples = self.options.selection, outcome.samples
         return {
-            "effort": manner.effort.value, "samples": None if evidence is None else evidence.described,
-            "samples_match": None if evidence is None else evidence.match, "samples_used": self.sampled,
-            "method": manner.method.value, "recovery": self.recovery.value, "clusterer": manner.clusterer.value,
-            "round_to": round_to, "seed": manner.seed, "include": list(manner.include),
-            "exclude": list(manner.exclude), "fold_heads": self.subject.fold_heads,
+            "effort": self.options.effort.value, "samples": None if samples is None else samples.described,
+            "samples_match": None if samples is None else samples.match, "samples_used": outcome.sampled,
+            "method": selection.method.value, "recovery": outcome.recovery.value,
+            "clusterer": selection.clusterer.value, "round_to": round_to, "seed": self.options.runtime.seed,
+            "include": list(selection.include), "exclude": list(selection.exclude),
+            "fold_heads": self.subject.fold_heads,
+        }  # fmt: skip
+
+    def _recovery(self, samples: Samples | None) -> Recovery:
+        """How merges are repaired."""
+        if self.options.recovery is not Recovery.AUTO:
+            return self.options.recovery
+        return Recovery.LEAST_SQUARES if samples is not None and samples.trusted else Recovery.CLOSED_FORM
+
+    def _given_up(self, samples: Samples, error: ExecutionError) -> Samples:
+        return given_up(samples, error, self.options.selection.method, self.options.recovery)
+
+    def _context(self, samples: Samples | None) -> SearchContext:
+        profiler = self._profilers[samples is not None and samples.trusted]
+        return SearchContext(self.merger, self.subject.prices, profiler, self._progress)
+
+    @cached_property
+    def _profilers(self) -> dict[bool, Profiler]:
+        """By whether samples decide. Nothing runs before they are asked."""
+        place = self.workspace
+        return {
+            sampled: Profiler(
+                self.subject.model, place.target, place.external_data, place.provider,
+                self.inputs(self.samples if sampled else None).single,
+            )
+            for sampled in (False, True)
         }  # fmt: skip
 
     @cached_property
-    def _with_samples(self) -> SampledMerger:
-        found = self.evidence
-        assert found is not None
-        made = SampledMerger(self.work, found, self.subject.chosen, self.manner.method, self.recovery, self._progress)
-        self.evidence = replace(found, notes=(*found.notes, *made.notes))
-        return made
+    def _from_samples(self) -> SampledMerger:
+        assert self.samples is not None
+        method = self.options.selection.method
+        recovery = self._recovery(self.samples)
+        return SampledMerger(self.merger, self.samples, self.subject.chosen, method, recovery, self._progress)
 
     @cached_property
     def _from_weights(self) -> Evaluator:
-        caches = self.subject.analysis.caches
-        return Evaluator(self.subject.model, lambda session: [self._probes(session)], not self.subject.streamed, caches)
-
-    def _probes(self, session: Session) -> Feeds:
-        subject = self.subject
-        return emptied(
-            probes(subject.model, subject.prices, self._shapes, self.manner.seed)(session), subject.analysis.caches
-        )
-
-    def _single(self, session: Session) -> Feeds:
-        return self.feeds(session) if callable(self.feeds) else self.feeds
+        subject, inputs = self.subject, self.inputs(None)
+        return Evaluator(subject.model, inputs.several(None), not subject.streamed, subject.analysis.caches)

@@ -20,7 +20,7 @@ from ..model.tensors import Pending
 from ..options.choices import Method, Recovery
 from ..progress import Progress
 from ..recovery.consumers import touched
-from ..recovery.reconstruct import Refitted, reconstruct
+from ..recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from ..runtime.session import Feeds
 from ..runtime.shared_prefix import SharedPrefix
 from .allocation import Width, round_width
@@ -64,7 +64,7 @@ class SampledMerger:
         self.work, self.samples, self.chosen = work, samples, list(chosen)
         self.method, self.recovery, self._progress = method, recovery, progress
         by_choice = method is Method.AUTO and samples.faithful
-        # on synthetic inputs it gains nothing (ResNet-20, see docs/architecture.md) and takes four times as long
+        # on synthetic inputs it gains nothing (ResNet-20, see docs/experiments.md) and takes four times as long
         self._choosing = by_choice and samples.own and recovery is Recovery.LEAST_SQUARES
         self.found = Sensitivity({}, {})
         self._measured_sensitivity = by_choice or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
@@ -83,8 +83,8 @@ class SampledMerger:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about groups that samples said nothing of."""
-        why = "was decided by its weights: what reads it sees NaN or infinity on the samples"
+        """What the user should know about groups that the samples could not decide."""
+        why = "was decided by its weights: its consumers get NaN or infinity on the samples"
         blind = "was decided by its weights: a recurrent layer reads it"
         return (
             *(f"group '{name}' {why}" for name in self.found.broken),
@@ -127,8 +127,8 @@ class SampledMerger:
         if self.recovery not in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             return Folded(proto, merges)
         done = reconstruct(
-            self.work.model, self.work.analysis, merges, proto, self.samples.fit, level=self.recovery,
-            progress=self._progress,
+            SharedPrefix(self.work.model, self.samples.fit), self.work.analysis, Changes(merges), proto,
+            ReconstructionSettings(self.recovery), self._progress,
         )  # fmt: skip
         return Folded(proto, merges, done)
 
@@ -212,10 +212,8 @@ class SampledMerger:
         proto = self.work.emit(merges)
         if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             prefix = self._prefixes.setdefault(len(feeds), SharedPrefix(self.work.model, feeds))
-            reconstruct(
-                self.work.model, self.work.analysis, merges, proto, feeds, level=self.recovery,
-                only=self._consumers(name), prefix=prefix, rows=_ROWS,
-            )  # fmt: skip
+            settings = ReconstructionSettings(self.recovery, rows=_ROWS, only=self._consumers(name))
+            reconstruct(prefix, self.work.analysis, Changes(merges), proto, settings)
         return float(min(self._alone.distance(proto, touched(self.work.analysis, merges)), 1e3) ** 2)
 
     def _size(self, name: str) -> int:

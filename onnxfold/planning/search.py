@@ -11,13 +11,29 @@ from onnx import ModelProto
 
 from ..analysis.costs import Costs
 from ..errors import PlanError, RequestError
-from ..evaluation.candidates import Evaluator
+from ..evaluation.candidates import Evaluator, required
 from ..evaluation.latency import Profiler
 from ..folding.merge import Merge
-from ..options.budget import Aim, Budget
+from ..options.budget import Aim
 from ..options.choices import Recovery
 from ..progress import Progress
-from .allocation import Plan, Step, Width, allocate, by_error, ladder, meet, path, refund, special_ratios, uniform
+from .allocation import (
+    HIGHEST_RATIO,
+    Plan,
+    Step,
+    Width,
+    allocate,
+    by_error,
+    ladder,
+    meet,
+    out_of_reach,
+    path,
+    refund,
+    round_width,
+    special_ratios,
+    uniform,
+)
+from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
 from .sampled import Folded, SampledMerger
@@ -36,41 +52,85 @@ class Decision:
     ratio: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class SearchContext:
+    """What a search works with: who merges, what channels cost, and what measures files and latencies."""
+
+    merger: Merger
+    prices: Costs
+    profiler: Profiler
+    progress: Progress[Any]
+
+    def price(self, goal: Goal) -> Price:
+        """The share of what the goal limits that remains under given widths; of the MACs, where nothing can be
+        computed.
+
+        The share of a file is what its parameters take and all that is stored beside them, which stays.
+        """
+        work, prices = self.merger, self.prices
+        if goal.aim is Aim.SIZE:
+            rest = self.profiler.size(work.model.proto) - prices.stored({})
+            return lambda keep: (rest + prices.stored(work.lengths(keep))) / work.model.size
+        price = prices.params if goal.aim is Aim.PARAMS else prices.macs
+        whole = max(1, price({}))
+        return lambda keep: price(work.lengths(keep)) / whole
+
+    def share_of_file(self, folded: Folded) -> float:
+        """Bytes of the file that a folded model would be, over those of the original."""
+        return self.profiler.size(folded.proto) / self.merger.model.size
+
+    def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
+        """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
+        price = self.price(goal)
+
+        def latency(at: int) -> float:
+            return self.profiler.latency(self.merger.emit({name: merge(name, k) for name, k in plans[at].items()}))
+
+        return fast_enough([price(keep) for keep in plans], latency, goal, self.progress)
+
+
+def check_reachable(context: SearchContext, goal: Goal, chosen: Sequence[str], sampled: bool) -> None:
+    """Raise PlanError for a target below what folding all groups as far as they go leaves, before anything is measured.
+
+    `sampled`: whether samples will decide, which may take every group to its narrowest width; weights alone go by a
+    uniform ratio.
+    """
+    if goal.aim not in (Aim.PARAMS, Aim.MACS, Aim.SIZE):
+        return
+    widths = context.merger.widths(chosen)
+    narrowest = {w.name: round_width(w, 0, goal.round_to) for w in widths}
+    keep = narrowest if sampled else uniform(widths, HIGHEST_RATIO, goal.round_to).keep
+    least = context.price(goal)({w.name: keep[w.name] for w in widths if keep.get(w.name, w.size) < w.size})
+    if least > goal.value:
+        raise out_of_reach(goal, least)
+
+
 def decide(
-    work: Merger,
-    prices: Costs,
-    budget: Budget,
-    chosen: Sequence[str],
-    recovery: Recovery,
-    evaluator: Evaluator,
-    profiler: Profiler,
-    progress: Progress[Any],
+    context: SearchContext, evaluator: Evaluator, budget: Goal, chosen: Sequence[str], recovery: Recovery
 ) -> Decision:
     """What meets `budget` on the groups `chosen`, from weights (and a few probe inputs) alone.
 
     Raises PlanError where a target cannot be met, and RequestError where the default budget has nothing to measure.
     """
-    widths, price = work.widths(chosen), _price(work, prices, budget, profiler)
+    work = context.merger
+    repair = _Repair(work, recovery, evaluator, context.progress)
+    widths, price = work.widths(chosen), context.price(budget)
 
     def finish(plan: Plan) -> Folded:
-        merges = _merges(work, plan, recovery, evaluator, progress)
+        merges = repair.merges(plan)
         return Folded(work.emit(merges), merges, pending=work.pending(merges))
 
     if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
-        merges = _boldest(work, budget, chosen, recovery, evaluator, progress)
+        merges = repair.boldest(budget, chosen)
         return Decision(Folded(work.emit(merges), merges), None)
     if budget.aim is Aim.SIZE:
         plan, folded = small_enough(
-            lambda corrected: met(work, widths, budget, corrected),
-            price,
-            finish,
-            _share_of_file(work, profiler),
-            budget,
+            lambda corrected: met(work, widths, budget, corrected), price, finish, context.share_of_file, budget
         )
         return Decision(folded, plan.ratio)
     if budget.aim is Aim.LATENCY:
         plans = ladder(widths, budget.round_to)
-        plan = plans[_fastest([p.keep for p in plans], work.merge, work, price, budget, profiler, progress)]
+        plan = plans[context.fastest([p.keep for p in plans], work.merge, budget)]
     elif budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
     else:
@@ -78,9 +138,7 @@ def decide(
     return Decision(finish(plan), plan.ratio)
 
 
-def decide_sampled(
-    sampled: SampledMerger, prices: Costs, budget: Budget, profiler: Profiler, progress: Progress[Any]
-) -> Decision:
+def decide_sampled(context: SearchContext, sampled: SampledMerger, budget: Goal) -> Decision:
     """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met.
 
     Widths that kernels of INT8 need are given up where the target is out of reach with them.
@@ -89,27 +147,20 @@ def decide_sampled(
     blocks = sampled.work.widths(sampled.chosen, budget.quantized)
     if blocks != widths:
         with contextlib.suppress(PlanError):
-            return _decided(sampled, blocks, prices, budget, profiler, progress)
-    return _decided(sampled, widths, prices, budget, profiler, progress)
+            return _decided(context, sampled, blocks, budget)
+    return _decided(context, sampled, widths, budget)
 
 
-def _decided(
-    sampled: SampledMerger,
-    widths: Sequence[Width],
-    prices: Costs,
-    budget: Budget,
-    profiler: Profiler,
-    progress: Progress[Any],
-) -> Decision:
+def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Width], budget: Goal) -> Decision:
     """The same for groups of these `widths`."""
     work = sampled.work
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.evaluator.possible:
-        raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give --ratio")
+        raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give `ratio`")
     curves = sampled.curves(widths, budget.round_to)
-    price = _price(work, prices, budget, profiler)
+    price = context.price(budget)
 
     def choose(price: Price, among: Sequence[Width] = widths) -> Plan:
         steps = path(among, curves, price, budget)
@@ -126,12 +177,12 @@ def _decided(
                 plans.append(choose(price, single))
         return Decision(_nearest(sampled, [finish(plan) for plan in plans]), None)
     if budget.aim is Aim.SIZE:
-        return Decision(small_enough(choose, price, finish, _share_of_file(work, profiler), budget)[1], None)
+        return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
     steps = list(path(widths, curves, price, budget))
     if budget.aim is Aim.LATENCY:
-        at = _fastest([s.keep for s in steps], sampled.merge, work, price, budget, profiler, progress)
+        at = context.fastest([s.keep for s in steps], sampled.merge, budget)
         return Decision(finish(Plan(steps[at].keep)), None)
-    return Decision(_smallest(sampled, steps, budget, progress), None)
+    return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 
 def _nearest(sampled: SampledMerger, made: Sequence[Folded]) -> Folded:
@@ -140,7 +191,7 @@ def _nearest(sampled: SampledMerger, made: Sequence[Folded]) -> Folded:
     return made[0] if len(made) == 1 else min(made, key=lambda one: sampled.evaluator.distance(one.proto))
 
 
-def met(work: Merger, widths: Sequence[Width], budget: Budget, price: Price) -> Plan:
+def met(work: Merger, widths: Sequence[Width], budget: Goal, price: Price) -> Plan:
     """The smallest uniform ratio that meets a target; where rounded widths remove far too much, some is given back."""
     plan = meet(widths, budget, price)
     if not plan.keep or price(plan.keep) >= budget.value - _OVERSHOT:
@@ -150,14 +201,15 @@ def met(work: Merger, widths: Sequence[Width], budget: Budget, price: Price) -> 
     return refund(Step(plan.keep, 0.0, 0.0), widths, relative, price, budget)
 
 
-def good_enough(evaluator: Evaluator, proto: ModelProto, budget: Budget) -> bool:
-    """Whether a version of the model keeps a quality budget on the samples of `evaluator`."""
+def good_enough(evaluator: Evaluator, proto: ModelProto, budget: Goal) -> bool:
+    """Whether a version of the model keeps a quality budget on the samples of `evaluator`. Raises RequestError where
+    no output has the classes that a budget of agreement is about."""
     if budget.aim is Aim.AGREEMENT:
-        return evaluator.agreement(proto) >= budget.value
+        return required(evaluator.agreement(proto)) >= budget.value
     return evaluator.error(proto) <= budget.value
 
 
-def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Budget, progress: Progress[Any]) -> Folded:
+def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Goal, progress: Progress[Any]) -> Folded:
     """The step furthest along that is good enough: measured on a few, the expected errors corrected by each."""
     best = Folded(sampled.work.model.proto, {})
     low, high, factor = 0, len(steps) - 1, 1.0
@@ -178,111 +230,78 @@ def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Budget, pro
     return best
 
 
-def _price(work: Merger, prices: Costs, budget: Budget, profiler: Profiler) -> Price:
-    """The share of what the budget limits that remains under given widths; of the MACs, where nothing can be computed.
+@dataclass(frozen=True, eq=False)
+class _Repair:
+    """How plans become merges from weights alone, judged on probe inputs where that is needed."""
 
-    The share of a file is what its parameters take and all that is stored beside them, which stays.
-    """
-    if budget.aim is Aim.SIZE:
-        rest = profiler.size(work.model.proto) - prices.stored({})
-        return lambda keep: (rest + prices.stored(work.lengths(keep))) / work.model.size
-    price = prices.params if budget.aim is Aim.PARAMS else prices.macs
-    whole = max(1, price({}))
-    return lambda keep: price(work.lengths(keep)) / whole
+    work: Merger
+    recovery: Recovery
+    evaluator: Evaluator
+    progress: Progress[Any]
 
+    def boldest(self, budget: Goal, chosen: Sequence[str]) -> dict[str, Merge]:
+        """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
+        if not self.evaluator.possible:
+            raise RequestError(
+                "onnxruntime cannot run this model on probe inputs, so the default budget has nothing to measure with: "
+                "give a ratio, for example `ratio=0.3`"
+            )
+        work = self.work
+        curves = {name: work.curve(name) for name in self.progress("measuring groups", list(chosen))}
+        widths, best = work.widths(chosen), dict[str, Merge]()
+        known: dict[tuple[tuple[str, int], ...], bool] = {(): True}
 
-def _share_of_file(work: Merger, profiler: Profiler) -> Callable[[Folded], float]:
-    return lambda folded: profiler.size(folded.proto) / work.model.size
+        def within(tolerance: float) -> bool:
+            nonlocal best
+            plan = by_error(widths, curves, tolerance, budget.round_to)
+            key = tuple(sorted(plan.keep.items()))
+            if key not in known:
+                merges = {name: self.repaired(name, keep, True) for name, keep in plan.keep.items()}
+                known[key] = good_enough(self.evaluator, work.emit(merges), budget)
+                if known[key]:
+                    best = merges
+            return known[key]
 
-
-def _fastest(
-    plans: Sequence[Mapping[str, int]],
-    merge: Callable[[str, int], Merge],
-    work: Merger,
-    price: Price,
-    budget: Budget,
-    profiler: Profiler,
-    progress: Progress[Any],
-) -> int:
-    """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
-
-    def latency(at: int) -> float:
-        return profiler.latency(work.emit({name: merge(name, k) for name, k in plans[at].items()}))
-
-    return fast_enough([price(keep) for keep in plans], latency, budget, progress)
-
-
-def _boldest(
-    work: Merger,
-    budget: Budget,
-    chosen: Sequence[str],
-    recovery: Recovery,
-    evaluator: Evaluator,
-    progress: Progress[Any],
-) -> dict[str, Merge]:
-    """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
-    if not evaluator.possible:
-        raise RequestError(
-            "onnxruntime cannot run this model on probe inputs, so the default budget has nothing to measure with: "
-            "give --ratio, for example --ratio 0.3"
-        )
-    curves = {name: work.curve(name) for name in progress("measuring groups", list(chosen))}
-    widths, best = work.widths(chosen), dict[str, Merge]()
-    known: dict[tuple[tuple[str, int], ...], bool] = {(): True}
-
-    def within(tolerance: float) -> bool:
-        nonlocal best
-        plan = by_error(widths, curves, tolerance, budget.round_to)
-        key = tuple(sorted(plan.keep.items()))
-        if key not in known:
-            merges = {name: _repaired(work, name, keep, recovery, True) for name, keep in plan.keep.items()}
-            known[key] = good_enough(evaluator, work.emit(merges), budget)
-            if known[key]:
-                best = merges
-        return known[key]
-
-    too_bold = 1.0
-    for tolerance in progress("trying budgets", list(TOLERANCES)):
-        if within(tolerance):
-            break
-        too_bold = tolerance
-    else:
-        return {}
-    for _ in progress("refining", list(range(BISECTIONS))):
-        middle = (too_bold * tolerance) ** 0.5
-        if within(middle):
-            tolerance = middle
+        too_bold = 1.0
+        for tolerance in self.progress("trying budgets", list(TOLERANCES)):
+            if within(tolerance):
+                break
+            too_bold = tolerance
         else:
-            too_bold = middle
-    return best
+            return {}
+        for _ in self.progress("refining", list(range(BISECTIONS))):
+            middle = (too_bold * tolerance) ** 0.5
+            if within(middle):
+                tolerance = middle
+            else:
+                too_bold = middle
+        return best
 
+    def repaired(self, name: str, keep: int, fused: bool) -> Merge:
+        """The merge of one group, repaired from its weights; `fused`: also for normalization fused into them."""
+        if self.recovery is Recovery.NONE:
+            return self.work.merge(name, keep)
+        return self.work.recovered(name, keep, fused)
 
-def _repaired(work: Merger, name: str, keep: int, recovery: Recovery, fused: bool) -> Merge:
-    return work.merge(name, keep) if recovery is Recovery.NONE else work.recovered(name, keep, fused)
+    def merges(self, plan: Plan) -> dict[str, Merge]:
+        """All merges of a plan. Fused normalization is corrected only if that brings the spread of the outputs closer.
 
+        A streamed model cannot be measured, and nothing is corrected there: what is so large is a transformer, and
+        normalizes its residual stream itself.
 
-def _merges(
-    work: Merger,
-    plan: Plan,
-    recovery: Recovery,
-    evaluator: Evaluator,
-    progress: Progress[Any],
-) -> dict[str, Merge]:
-    """All merges of a plan. Fused normalization is corrected only if that brings the spread of the outputs closer.
-
-    Where a model is streamed that cannot be measured, and nothing is corrected: what is so large is a transformer, and
-    normalizes its residual stream itself.
-
-    The correction restores variance, so variance is what it is judged by. Judging it group by group, or by the error of
-    the outputs, fits the probe inputs instead: measured on fused ResNet-20 and -56, 49 % against 66 % top-1.
-    """
-    work.prepare(plan.keep, recovery is not Recovery.NONE, progress)
-    measured = not work.streamed
-    merges = {name: _repaired(work, name, keep, recovery, measured) for name, keep in plan.keep.items()}
-    if not measured:
-        return merges
-    fused = [name for name in merges if recovery is not Recovery.NONE and work.has_fused(name)]
-    if not fused or not evaluator.possible:
-        return merges
-    plain = {**merges, **{name: _repaired(work, name, plan.keep[name], recovery, False) for name in fused}}
-    return merges if evaluator.collapse(work.emit(merges)) <= evaluator.collapse(work.emit(plain)) else plain
+        The correction restores variance, so variance is what it is judged by. Judging it group by group, or by the
+        error of the outputs, fits the probe inputs instead: measured on fused ResNet-20 and -56, 49 % against 66 %
+        top-1.
+        """
+        work = self.work
+        work.prepare(plan.keep, self.recovery is not Recovery.NONE, self.progress)
+        measured = not work.streamed
+        merges = {name: self.repaired(name, keep, measured) for name, keep in plan.keep.items()}
+        if not measured:
+            return merges
+        fused = [name for name in merges if self.recovery is not Recovery.NONE and work.has_fused(name)]
+        if not fused or not self.evaluator.possible:
+            return merges
+        plain = {**merges, **{name: self.repaired(name, plan.keep[name], False) for name in fused}}
+        collapse = self.evaluator.collapse
+        return merges if collapse(work.emit(merges)) <= collapse(work.emit(plain)) else plain

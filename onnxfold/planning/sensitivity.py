@@ -17,6 +17,7 @@ from ..analysis.groups import ChannelGroup, Place, Role
 from ..analysis.result import Analysis
 from ..folding.functional import Functions, functions
 from ..folding.second_order import Consumer, Elimination, eliminate
+from ..frozen import read_only
 from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model
@@ -49,6 +50,9 @@ class _Use:
     parts: Mapping[int, Ints]
     pool: Pool | None = None
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
@@ -71,7 +75,6 @@ def measure_sensitivity(
     *,
     ridge: float = RIDGE,
     remember: bool = False,
-    seed: int = 0,
     progress: Progress[Any] = silent,
 ) -> Sensitivity:
     """What samples say about every group of `names` whose consumers are all linear nodes narrow enough to be measured.
@@ -79,59 +82,85 @@ def measure_sensitivity(
     With `remember`, moments stay at hand (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
     for a model that does not run.
     """
-    graph = model.proto.graph
-    constants = model.constants
-    epilogues = Epilogues(graph, constants.read)
-    chosen = set(names)
-    uses = {g.name: _uses(model, g, constants, epilogues) for g in analysis.groups if g.name in chosen}
+    graph, chosen = model.proto.graph, set(names)
+    epilogues = Epilogues(graph, model.constants.read)
+    groups = [g for g in analysis.groups if g.name in chosen]
+    measured = _Groups(groups, {g.name: _uses(model, g, epilogues) for g in groups}, model.constants, ridge, remember)
     index = {name: i for i, node in enumerate(graph.node) for name in node.output}
-    at: dict[str, list[str]] = {}
-    for name, found in uses.items():
-        if found:
-            at.setdefault(max((u.node.y for u in found), key=index.__getitem__), []).append(name)
-    stops = sorted({u.node.y for found in uses.values() for u in found}, key=index.__getitem__)
-    joins = {u.epilogue.join: u.node.axis for found in uses.values() for u in found if u.epilogue.join}
-    walk, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(seed)
-    nodes = {u.node.y: u.node for found in uses.values() for u in found}
-    wide = {u.node.y: u.pool for found in uses.values() for u in found if u.pool is not None}
-    moments: dict[str, Moments] = {}
-    energies = _Energies(joins)
-    out: dict[str, Elimination] = {}
-    seen: dict[str, Functions] = {}
-    broken, waiting, room = list[str](), list[str](), float(_REMEMBERED)
+    runner, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(0)
+    joins = measured.energies.axes
+    for y in progress("surveying", sorted(measured.nodes, key=index.__getitem__)):
+        node = measured.nodes[y]
+        have = runner.advance(index[y], [node.x, *joins])
+        measured.energies.add(have)
+        have = [{**h, **more} for h, more in zip(have, runner.advance(index[y] + 1, [y, *joins]), strict=True)]
+        measured.energies.add(have)
+        pooling = measured.poolings.get(y)
+        measured.add(y, _moments(node, have, rng) if pooling is None else _pooled(node, pooling, have, rng))
+    measured.energies.add(runner.advance(len(graph.node), joins))
+    return measured.result()
 
-    def done(name: str) -> None:
-        nonlocal room
-        group = next(g for g in analysis.groups if g.name == name)
-        consumers = [r for u in uses[name] for r in _consumers(u, moments[u.node.y], energies, constants)]
-        if not all(np.isfinite(r.moments).all() and np.isfinite(r.energy) for r in consumers):
-            broken.append(name)
+
+class _Groups:
+    """The groups of one pass, and the moments of their consumers' inputs: each is held until all groups that need it
+    are done."""
+
+    def __init__(
+        self,
+        groups: Sequence[ChannelGroup],
+        uses: Mapping[str, Sequence[_Use]],
+        constants: Constants,
+        ridge: float,
+        remember: bool,
+    ) -> None:
+        self._groups = {g.name: g for g in groups}
+        self._open = {name: found for name, found in uses.items() if found}
+        self._waiting = list[str]()  # of the open ones, those whose consumers have all been seen
+        self._constants, self._ridge = constants, ridge
+        self._remember, self._bytes_left = remember, float(_REMEMBERED)
+        everything = [use for found in uses.values() for use in found]
+        self.nodes = {use.node.y: use.node for use in everything}
+        self.poolings = {use.node.y: use.pool for use in everything if use.pool is not None}
+        self.energies = _Energies({u.epilogue.join: u.node.axis for u in everything if u.epilogue.join})
+        self._moments = dict[str, Moments]()
+        self._eliminations, self._functions = dict[str, Elimination](), dict[str, Functions]()
+        self._broken = list[str]()
+
+    def add(self, y: str, moments: Moments) -> None:
+        """Take in what was seen of the node that makes `y`; groups whose consumers have now all been seen are done."""
+        self._moments[y] = moments
+        seen = [n for n, found in self._open.items() if all(use.node.y in self._moments for use in found)]
+        self._waiting += [name for name in seen if name not in self._waiting]
+        self._finish_ready(joined=False)
+
+    def result(self) -> Sensitivity:
+        """Of all groups, once every join has passed."""
+        self._finish_ready(joined=True)
+        return Sensitivity(self._eliminations, self._functions, tuple(self._broken))
+
+    def _finish_ready(self, joined: bool) -> None:
+        """`joined`: the sums that consumers join have all been made."""
+        for name in list(self._waiting):
+            joins = [use.epilogue.join for use in self._open[name] if use.epilogue.join]
+            if joined or all(join in self.energies.found for join in joins):
+                self._finish(name, self._open.pop(name))
+                self._waiting.remove(name)
+        needed = {use.node.y for found in self._open.values() for use in found}
+        self._moments = {y: sums for y, sums in self._moments.items() if y in needed}
+
+    def _finish(self, name: str, found: Sequence[_Use]) -> None:
+        """Order and error curve of one group."""
+        group = self._groups[name]
+        consumers = [c for u in found for c in _consumers(u, self._moments[u.node.y], self.energies, self._constants)]
+        if not all(np.isfinite(c.moments).all() and np.isfinite(c.energy) for c in consumers):
+            self._broken.append(name)
             return
-        size = sum(4.0 * (r.moments.size + r.weights.size) for r in consumers)
-        kept = remember and size <= room
-        room -= size if kept else 0.0
-        seen[name] = functions(consumers, kept)
-        out[name] = eliminate(consumers, max(1, group.blocks), ridge, group.cells if group.blocks > 1 else None)
-
-    for y in progress("surveying", stops):
-        node = nodes[y]
-        have = walk.advance(index[y], [node.x, *joins])
-        energies.add(have)
-        have = [{**h, **more} for h, more in zip(have, walk.advance(index[y] + 1, [y, *joins]), strict=True)]
-        energies.add(have)
-        moments[y] = _pooled(node, wide[y], have, rng) if y in wide else _moments(node, have, rng)
-        waiting += at.get(y, ())
-        ready = [n for n in waiting if all(u.epilogue.join in energies.found for u in uses[n] if u.epilogue.join)]
-        waiting = [n for n in waiting if n not in ready]
-        for name in ready:
-            done(name)
-        closed = {*out, *broken}
-        open_ = {u.node.y for name, found in uses.items() if name not in closed for u in found}
-        moments = {kept: sums for kept, sums in moments.items() if kept in open_}
-    energies.add(walk.advance(len(graph.node), joins))
-    for name in waiting:
-        done(name)
-    return Sensitivity(out, seen, tuple(broken))
+        size = sum(4.0 * (c.moments.size + c.weights.size) for c in consumers)
+        kept = self._remember and size <= self._bytes_left
+        self._bytes_left -= size if kept else 0.0
+        self._functions[name] = functions(consumers, kept)
+        cells = group.cells if group.blocks > 1 else None
+        self._eliminations[name] = eliminate(consumers, max(1, group.blocks), self._ridge, cells)
 
 
 def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
@@ -156,10 +185,10 @@ class _Energies:
 
     def __init__(self, axes: Mapping[str, int]) -> None:
         self.found: dict[str, float] = {}
-        self._axes = axes
+        self.axes = axes
 
     def add(self, have: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-        for name, axis in self._axes.items():
+        for name, axis in self.axes.items():
             if name in self.found or not all(name in h for h in have):
                 continue
             self.found[name] = float(np.mean([_variance(h[name], axis) for h in have]))
@@ -170,7 +199,7 @@ def _variance(value: NDArray[Any], axis: int) -> float:
     return float(value.var(axis=axes, dtype=np.float64).sum())
 
 
-def _uses(model: Model, group: ChannelGroup, constants: Constants, epilogues: Epilogues) -> list[_Use]:
+def _uses(model: Model, group: ChannelGroup, epilogues: Epilogues) -> list[_Use]:
     """The group's consumers, or [] if one of them is not linear with moments of its own."""
     found = []
     for place in group.parameters:

@@ -1,15 +1,17 @@
-"""The first stages, which all commands share: load, analyze, say which groups may shrink; and probe inputs."""
+"""What a fold works on: a model, its analysis, and the groups that may shrink."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
+from ..calibration.samples import Samples
+from ..folding.kmeans import ClusterSettings
 from ..model.model import Model, Shapes
-from ..options.options import Manner
-from ..runtime.probe_inputs import index_limits, probe
+from ..options.options import PlanningOptions
+from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe
 from ..runtime.session import Feeds, Session
 from .checkpoint import Checkpoint
 from .executor import Executor
@@ -22,7 +24,7 @@ PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
 class Subject:
     """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
 
-    `streamed`: it is never loaded whole (`room.streamed`). `fold_heads`: the heads of its caches may change.
+    `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change.
     """
 
     name: str
@@ -35,10 +37,43 @@ class Subject:
     streamed: bool = False
     fold_heads: bool = False
 
-    def merger(self, manner: Manner, executor: Executor | None = None, kept: Checkpoint | None = None) -> Merger:
-        """What merges its groups in this manner, by `executor`; what is `kept` of an earlier run counts."""
-        how = (manner.method, manner.clusterer, manner.seed, manner.threads)
-        return Merger(self.model, self.analysis, *how, executor, self.streamed, kept)
+    def merger(
+        self, options: PlanningOptions, executor: Executor | None = None, kept: Checkpoint | None = None
+    ) -> Merger:
+        """What merges its groups, by `executor`; what is `kept` of an earlier run counts."""
+        chosen, run = options.selection, options.runtime
+        clustering = ClusterSettings(chosen.clusterer, run.seed, run.threads)
+        return Merger(self.model, self.analysis, chosen.method, clustering, executor, self.streamed, kept)
+
+    def probes(self, options: PlanningOptions) -> Callable[[Session], Feeds]:
+        """How to make probe inputs, with nothing in caches whose heads may change."""
+        make = probes(self.model, self.prices, options.runtime.input_shapes, options.runtime.seed)
+        return lambda session: emptied(make(session), self.analysis.caches)
+
+
+@dataclass(frozen=True)
+class CheckInputs:
+    """The inputs that results are checked on, or what makes them for a session, and what they are, for people."""
+
+    feeds: Feeds | Callable[[Session], Feeds]
+    described: str
+
+    @classmethod
+    def of(cls, samples: Samples | None, probes: Callable[[Session], Feeds]) -> CheckInputs:
+        """Samples held back where they can be trusted, else probe inputs."""
+        if samples is not None and samples.trusted:
+            return cls(samples.check[0], samples.described)
+        return cls(probes, DESCRIPTION)
+
+    def single(self, session: Session) -> Feeds:
+        """The inputs, for this session."""
+        return self.feeds(session) if callable(self.feeds) else self.feeds
+
+    def several(self, samples: Samples | None) -> Callable[[Session], Sequence[Feeds]]:
+        """All batches of the samples held back, or the one of probe inputs."""
+        if samples is not None and samples.trusted:
+            return lambda _: samples.check
+        return lambda session: [self.single(session)]
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
-from ..model.model import Shapes
-from ..model.save import inline
-from ..options.budget import Aim, Budget
-from ..options.options import Manner
+from ..errors import ExecutionError, RequestError
+from ..options.budget import Aim
+from ..options.options import PlanningOptions
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
 from .allocation import special_ratios
+from .goal import Goal
 from .memory import group_sizes
 from .subject import Subject, probes
 
@@ -52,7 +52,7 @@ class Estimate:
 
 
 def estimate(
-    subject: Subject, manner: Manner, own: int, measured: bool, shapes: Shapes, refining: tuple[int, int] | None = None
+    subject: Subject, options: PlanningOptions, own: int, measured: bool, refining: tuple[int, int] | None = None
 ) -> Estimate | None:
     """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
 
@@ -61,23 +61,23 @@ def estimate(
         measured: whether error curves are (a ratio needs none).
         refining: steps of refinement, and samples in each; None without.
     """
-    if not own and not wanted(manner.effort, manner.method, manner.recovery, refining is not None):
+    if not own and not wanted(options.effort, options.selection.method, options.recovery, refining is not None):
         return None
     try:
-        forward = _forward(subject, shapes)
-    except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
+        forward = _forward(subject, options)
+    except (ExecutionError, RequestError):  # what is wrong will be said later
         return None
-    made, count = 0.0, own
+    made, count, shapes = 0.0, own, options.runtime.input_shapes
     if not own:
-        extent = synthetic_extent(subject.model, manner.effort, shapes)
+        extent = synthetic_extent(subject.model, options.effort, shapes)
         count = extent.count
-        if not are_made(subject.model, manner.effort, manner.seed, shapes):
+        if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
             made = min(extent.seconds, _DESCENT * forward * count * extent.steps) + _NODE * len(
                 subject.model.graph.nodes
             )
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
-    work = subject.merger(manner)
+    work = subject.merger(options)
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.consumer_features(name)]
     solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
@@ -85,7 +85,7 @@ def estimate(
     return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving + trained)
 
 
-def estimate_streamed(subject: Subject, budget: Budget) -> Estimate:
+def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
     """What it may take to fold a model from its weights alone, group by group, and to write it."""
     special = special_ratios(subject.analysis.groups, budget)
     groups = [g for g in subject.analysis.groups if g.name in subject.chosen]
@@ -96,11 +96,11 @@ def estimate_streamed(subject: Subject, budget: Budget) -> Estimate:
     return Estimate(0.0, merging + _BYTE * subject.model.size)
 
 
-def _forward(subject: Subject, shapes: Shapes) -> float:
+def _forward(subject: Subject, options: PlanningOptions) -> float:
     """Seconds per sample of one run of the original."""
     model = subject.model
-    session = Session(inline(model.proto, model.folder).SerializeToString())
-    feeds = probes(model, subject.prices, shapes, 0)(session)
+    session = Session.of(model)
+    feeds = probes(model, subject.prices, options.runtime.input_shapes, 0)(session)
     session.run(feeds)
     begin = time.perf_counter()
     session.run(feeds)

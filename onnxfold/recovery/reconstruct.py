@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from scipy.sparse import csr_matrix
 from ..analysis.result import Analysis
 from ..folding.merge import Merge
 from ..folding.ridge import varying
+from ..frozen import read_only
 from ..model.editable_weights import Weights
 from ..model.model import Model
 from ..options.choices import Recovery
 from ..progress import Progress, silent
-from ..runtime.session import Feeds
 from ..runtime.shared_prefix import SharedPrefix
 from .channel_maps import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
 from .consumers import Refittable, find_refittable, on_integers, originals, output_matrix, touched
@@ -53,48 +52,68 @@ class Refitted:
     fit: Fit = Fit.FULL
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What makes a version of a model differ from the original: the `merges` of its groups, by name, and the `tensors`
+    that differ without a merge. `aims`: sums of the version that should equal another tensor of the original, where not
+    the sum of the same name (blocks between the two were dropped).
+    """
+
+    merges: Mapping[str, Merge] = field(default_factory=dict)
+    tensors: frozenset[str] = frozenset()
+    aims: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReconstructionSettings:
+    """How consumers are fitted.
+
+    `level`: STATISTICS restores means and variances of the outputs alone, and leaves consumers alone that are too wide.
+    `ridge`: of the mean variance of the inputs. `rows`: of patches that are used at least (`share_of_places`). `seed`:
+    of their choice. `only`: the outputs of the nodes that are fitted; None for all.
+    """
+
+    level: Recovery = Recovery.LEAST_SQUARES
+    ridge: float = RIDGE
+    rows: int = LEAST_ROWS
+    seed: int = 0
+    only: frozenset[str] | None = None
+
+    def includes(self, output: str) -> bool:
+        """Whether the node that makes this tensor is fitted."""
+        return self.only is None or output in self.only
+
+
 @np.errstate(invalid="ignore", over="ignore")  # what is not finite is found where moments are read
 def reconstruct(
-    model: Model,
+    original: SharedPrefix,
     analysis: Analysis,
-    merges: Mapping[str, Merge],
+    changes: Changes,
     folded: ModelProto,
-    feeds: Sequence[Feeds],
-    *,
-    level: Recovery = Recovery.LEAST_SQUARES,
-    only: frozenset[str] | None = None,
-    ridge: float = RIDGE,
-    seed: int = 0,
-    prefix: SharedPrefix | None = None,
-    rows: int = LEAST_ROWS,
+    settings: ReconstructionSettings | None = None,
     progress: Progress[Any] = silent,
-    changed: frozenset[str] = frozenset(),
-    aims: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Refitted, ...]:
-    """Refit `folded` (the model with `merges`, changed in place) on `feeds`: every linear node whose inputs changed.
+    """Refit every linear node of `folded` whose inputs changed, in place, to give what it gave in the original.
 
-    With `only`, those of them that make these tensors. Nodes that see NaN or infinity stay as merged. `changed` names
-    tensors that differ without a merge; a weight among them that several nodes share stays, and the normalization (or
-    bias) behind each of these nodes is fitted. `aims`: sums that are to be like another tensor of the original. `level`
-    STATISTICS restores means and variances of the outputs alone, and leaves consumers alone that are too wide. `prefix`
-    is of the same feeds, kept from one call to the next; `rows` of patches are used at least (`share_of_places`).
+    Args:
+        original: the model before the `changes`, on the samples to fit on. The same one can serve many calls, which
+            then run what comes before the changes once.
+        analysis: of the original.
+        folded: the model with the `changes`. Nodes that see NaN or infinity stay as they are in it. A changed weight
+            that several nodes share stays too: the normalization (or bias) behind each of these nodes is fitted.
+
     Raises what onnxruntime raises for a model that does not run.
     """
-    weights, everything = Weights(folded, model), changed | touched(analysis, merges)
-    consumers = find_refittable(model, folded, weights, everything, changed, aims)
-    consumers = [consumer for consumer in consumers if only is None or consumer.node.y in only]
-    wide = [consumer.node.y for consumer in consumers if consumer.node.features > MOST_FEATURES]
-    alone = [consumer.node.y for consumer in consumers if consumer.node.y in wide and not consumer.shared]
-    found = pools(analysis, originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
-    left = [y for y in wide if y not in found]
-    consumers = [
-        replace(consumer, pool=found.get(consumer.node.y)) for consumer in consumers if consumer.node.y not in left
-    ]
-    before, now = (prefix or SharedPrefix(model, feeds)).begin(folded, everything)
+    settings, model, merges = settings or ReconstructionSettings(), original.model, changes.merges
+    weights, everything = Weights(folded, model), changes.tensors | touched(analysis, merges)
+    found = find_refittable(model, folded, weights, everything, changes.tensors, changes.aims)
+    found = [consumer for consumer in found if settings.includes(consumer.node.y)]
+    consumers, unfitted = _by_width(found, model, analysis, settings.level)
+    before, now = original.begin(folded, everything)
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
     last_use = {name: number for number, consumer in enumerate(consumers) for name in consumer.targets}
-    waiting: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
-    fitting = _Fitting(model, weights, folded, level, ridge, rows, np.random.default_rng(seed))
+    waiting: list[dict[str, NDArray[Any]]] = [{} for _ in original.feeds]
+    fitting = _Fitting(model, weights, folded, settings, np.random.default_rng(settings.seed))
     done = list[Refitted]()
     for number, consumer in enumerate(progress("refitting", consumers)):
         last = max(made.get(name, 0) for name in consumer.targets)
@@ -107,9 +126,20 @@ def reconstruct(
         for kept in waiting:
             for name in [name for name in kept if last_use[name] <= number]:
                 del kept[name]
-    integers = [y for y in on_integers(folded, everything) if only is None or y in only]
-    unfitted = {**dict.fromkeys(left, Fit.NONE), **dict.fromkeys(integers, Fit.INTEGERS)}
+    unfitted.update((y, Fit.INTEGERS) for y in on_integers(folded, everything) if settings.includes(y))
     return (*done, *(Refitted(y, np.nan, np.nan, how) for y, how in unfitted.items()))
+
+
+def _by_width(
+    found: Sequence[Refittable], model: Model, analysis: Analysis, level: Recovery
+) -> tuple[list[Refittable], dict[str, Fit]]:
+    """The consumers that can be fitted, those that are too wide with their pooling; and the outputs of the others."""
+    wide = [consumer.node.y for consumer in found if consumer.node.features > MOST_FEATURES]
+    alone = [consumer.node.y for consumer in found if consumer.node.y in wide and not consumer.shared]
+    pooled = pools(analysis, originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
+    unfitted = {y: Fit.NONE for y in wide if y not in pooled}
+    fitted = [replace(one, pool=pooled.get(one.node.y)) for one in found if one.node.y not in unfitted]
+    return fitted, unfitted
 
 
 @dataclass(frozen=True)
@@ -123,6 +153,9 @@ class _Seen:
     now: Sequence[Mapping[str, NDArray[Any]]]
     wanted: Sequence[Mapping[str, NDArray[Any]]]
     matrix: csr_matrix | None
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def places(self) -> int:
         """Positions of the output, over all batches."""
@@ -169,9 +202,7 @@ class _Fitting:
     model: Model
     weights: Weights
     folded: ModelProto
-    level: Recovery
-    ridge: float
-    rows: int
+    settings: ReconstructionSettings
     rng: np.random.Generator
 
     def fit(self, seen: _Seen) -> Refitted | None:
@@ -184,7 +215,7 @@ class _Fitting:
         """Of what the node reads and should give; None where that is not finite."""
         node = seen.consumer.node
         sums = Moments(node)
-        share = share_of_places(node, seen.places(), self.rows)
+        share = share_of_places(node, seen.places(), self.settings.rows)
         for h, target in zip(seen.now, seen.targets(), strict=True):
             sums.add(h[node.x], target, share, self.rng)
         return sums if sums.finite else None
@@ -196,12 +227,12 @@ class _Fitting:
             return None
         old, bias_too = self._read(node.weight), consumer.has_bias
         merged, ridge = node.matrix(old.astype(np.float64)), self._grown(sums.spread(), sums.count)
-        if self.level is Recovery.STATISTICS:
+        if self.settings.level is Recovery.STATISTICS:
             solved, bias, before, after = rescale(sums, merged, bias=bias_too)
         else:
             solved, bias, before, after = refit(sums, merged, ridge, bias=bias_too)
         scheme = None
-        if consumer.integers and self.level is Recovery.LEAST_SQUARES:
+        if consumer.integers and self.settings.level is Recovery.LEAST_SQUARES:
             scheme = self.weights.shelf.scheme_for(node.weight, node.tensor(solved, old.shape))
             solved, shift = rounded(node, solved, old.shape, scheme, sums, ridge, bias_too)
             bias = bias + shift
@@ -239,7 +270,7 @@ class _Fitting:
         x, y, count = np.zeros(node.features), np.zeros(node.outputs), 0
         for h, w, target in zip(seen.now, seen.wanted, seen.targets(), strict=True):
             rows = np.concatenate([pool.rows(node, h[node.x]), pool.rows(original, w[node.x])], axis=1)
-            add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(seen.now), self.rows), self.rng)
+            add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(seen.now), self.settings.rows), self.rng)
             more = mean_inputs(node, h[node.x], target, share, self.rng)
             x, y, count = x + more[0], y + more[1], count + more[2]
         if not (sums.finite and np.isfinite(x).all() and np.isfinite(y).all()):
@@ -255,7 +286,7 @@ class _Fitting:
 
     def _grown(self, spread: NDArray[Any], rows: int) -> float:
         """The ridge for so many rows of inputs of these variances [groups, features]."""
-        return self.ridge * (1 + _FEW * max(map(varying, spread)) / max(1, rows))
+        return self.settings.ridge * (1 + _FEW * max(map(varying, spread)) / max(1, rows))
 
     def _set_bias(self, consumer: Refittable, bias: NDArray[np.float64]) -> None:
         node, epilogue, weights = consumer.node, consumer.epilogue, self.weights

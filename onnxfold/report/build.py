@@ -1,59 +1,153 @@
-"""From what a run found to its report."""
+"""From the state that passes leave to the report on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
-from ..analysis.groups import ChannelGroup
-from ..calibration.samples import Samples
+from ..analysis.costs import Size, costs, count_parameters
+from ..analysis.coverage import coverage
 from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
-from ..folding.merge import Merge
+from ..model.kv_cache import changed
+from ..model.model import Shapes, load
 from ..options.budget import Aim, Budget
-from ..planning.allocation import round_width
-from ..planning.merger import Merger
-from ..planning.subject import Subject
+from ..options.options import FoldOptions, FuseOptions, RankOptions, SweepOptions
+from ..passes.base import Run, State
+from ..passes.compare import Compared
+from ..passes.distillation.result import RefinementReport
+from ..passes.fold import FoldRecord, GroupOutcome
+from ..passes.prepare import Inspected
+from ..passes.quantization.result import QuantizationReport
+from ..passes.sweep import SweepRecord, recommended
+from ..passes.weight_sharing.distances import pairs
+from ..passes.weight_sharing.ranking import LayersRanked
+from ..passes.weight_sharing.share import BlocksDropped, WeightsShared
+from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
-from ..recovery.reconstruct import Refitted
-from .fold_report import GroupReport
+from .fold_report import FoldReport, GroupReport
+from .layers_report import LayersReport
+from .sweep_report import SweepReport
 
 
-def _group_reports(found: Subject, work: Merger, merges: Mapping[str, Merge], round_to: int) -> tuple[GroupReport, ...]:
-    out = []
-    for group in found.analysis.groups:
-        merge = merges.get(group.name)
-        if merge is None:
-            note = found.notes.get(group.name, "kept by the budget")
-            width = work.widths([group.name])[0]
-            if group.name not in found.notes and round_width(width, 0, round_to) == group.size:
-                note = f"too narrow for --round-to {round_to}"
-            out.append(_group_report(group, group.size, 0, 0.0, note))
-        else:
-            merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())
-            out.append(_group_report(group, merge.after, merged, work.relative_error(group.name, merge), ""))
-    return tuple(out)
+def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
+    """The report of a fold."""
+    subject, record, expected = state.known, state.done(FoldRecord), state.found(Estimate)
+    prices, model = subject.prices, subject.model
+    assert state.staged is not None
+    seconds = dict(run.clock.seconds)
+    if expected is not None:
+        seconds["estimated"] = expected.samples + expected.fold
+    return FoldReport(
+        state.name, options.output.path or "", _settings(record, options.budget),
+        Size(model.size, count_parameters(model.proto), prices.macs({})),
+        Size(state.staged.size, count_parameters(state.current.proto), prices.macs(record.lengths)),
+        tuple(map(_group, record.groups)), subject.analysis.refusals, _verdict(state, options.budget),
+        seconds, coverage(subject.analysis, prices), state.found(RefinementReport),
+        quantization=state.found(QuantizationReport),
+        interface=changed(model.graph, subject.analysis.caches, record.lengths),
+    )  # fmt: skip
 
 
-def _group_report(group: ChannelGroup, after: int, clusters: int, error: float, note: str) -> GroupReport:
-    return GroupReport(
-        group.name, group.size, after, group.blocks, clusters, error, group.producers, group.consumers, note
+def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
+    """The report of a fusion, after a fold if there was one."""
+    sharing, shared, folded = options.sharing, state.done(WeightsShared), state.found(FoldRecord)
+    shapes, source, written = options.runtime.input_shapes, state.source, state.staged
+    assert written is not None
+    before: Mapping[str, Any] = {}
+    if folded is not None and options.folding is not None:
+        before = _settings(folded, options.folding.budget)
+    limits, samples = sharing.limits, state.samples
+    verdict = state.done(Check).noting(*(() if samples is None else samples.notes))
+    if written.size > (limits.target_size or 1) * source.size:
+        verdict = verdict.noting(f"the file takes {written.size / source.size:.3f} of the bytes of the original")
+    after = load(written.path, shapes)
+    return FoldReport(
+        state.name, options.output.path or "",
+        {
+            **before, "effort": options.calibration.effort.value,
+            "samples": None if samples is None else samples.described, "samples_used": shared.samples_used,
+            "recovery": "least-squares" if shared.repaired else "none", "seed": options.runtime.seed,
+            "include": list(sharing.include), "exclude": list(sharing.exclude),
+            "fuse": None if sharing.how is None else sharing.how.value, "metric": sharing.metric.value,
+            "share": limits.share, "file_share": limits.target_size, "largest_error": limits.max_error,
+            "drop_blocks": sharing.drop_blocks, "whole_blocks": sharing.whole, "aligned": sharing.align,
+        },
+        Size(source.size, count_parameters(source.proto), costs(source, shapes).macs({})),
+        Size(written.size, count_parameters(state.current.proto), costs(after, shapes).macs({})),
+        () if folded is None else tuple(map(_group, folded.groups)), (), verdict, dict(run.clock.seconds),
+        refinement=state.found(RefinementReport), shared=shared.shared, dropped=state.done(BlocksDropped).shown,
+        quantization=state.found(QuantizationReport),
+    )  # fmt: skip
+
+
+def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
+    """The report of a sweep."""
+    subject, record = state.known, state.done(SweepRecord)
+    before = Size(subject.model.size, count_parameters(subject.model.proto), subject.prices.macs({}))
+    samples, last = record.last.samples, record.last.done(FoldRecord)
+    assert record.last.inputs is not None
+    return SweepReport(
+        state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
+        recommended(record.rows, before), record.last.inputs.described, () if samples is None else samples.notes,
+        dict(run.clock.seconds),
+    )  # fmt: skip
+
+
+def inspect_report(state: State) -> FoldReport:
+    """What could be folded in a model, and what is kept and why."""
+    found, model = state.done(Inspected), state.source
+    groups = tuple(_group(GroupOutcome(g, g.size, note=found.notes.get(g.name, ""))) for g in found.analysis.groups)
+    size = Size(model.size, count_parameters(model.proto), found.prices.macs({}))
+    covered = coverage(found.analysis, found.prices)
+    return FoldReport(state.name, "", {}, size, None, groups, found.analysis.refusals, None, coverage=covered)
+
+
+def compare_report(state: State, name: str, shapes: Shapes, seed: int) -> FoldReport:
+    """Two models beside each other; `name` is the second one's."""
+    found = state.done(Compared)
+    before, after = (
+        Size(model.size, count_parameters(model.proto), costs(model, shapes).macs({}))
+        for model in (state.source, found.after)
     )
+    return FoldReport(state.name, name, {"seed": seed}, before, after, (), (), state.done(Check))
 
 
-def _with_notes(
-    verdict: Check, before: int, after: int, evidence: Samples | None, budget: Budget, refitted: Sequence[Refitted]
-) -> Check:
+def _settings(record: FoldRecord, budget: Budget) -> dict[str, Any]:
+    return {**record.settings, "budget": {budget.aim.value: budget.value}, "uniform_ratio": record.ratio}
+
+
+def _group(found: GroupOutcome) -> GroupReport:
+    group = found.group
+    return GroupReport(
+        group.name, group.size, found.after, group.blocks, found.clusters, found.error, group.producers,
+        group.consumers, found.note,
+    )  # fmt: skip
+
+
+def _verdict(state: State, budget: Budget) -> Check:
     """The verdict with what else the user should know."""
-    notes = [*verdict.notes, *(() if evidence is None else evidence.notes)]
-    notes += wide_notes({one.output: one.fit for one in refitted})
-    if after > before:
-        notes.append(f"the file grew by {after - before} bytes")
+    record, samples, verdict = state.done(FoldRecord), state.samples, state.done(Check)
+    assert state.staged is not None and state.planner is not None
+    kept = state.planner.workspace.checkpoint
+    notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
+    notes += () if samples is None else samples.notes
+    notes += wide_notes({one.output: one.fit for one in record.refitted})
+    if state.staged.size > state.source.size:
+        notes.append(f"the file grew by {state.staged.size - state.source.size} bytes")
     speedup = verdict.providers[0].speedup if verdict.providers else None
     if budget.aim is Aim.LATENCY and speedup is not None and 1 / speedup > SLOWER * budget.value:
         notes.append(
-            f"{1 / speedup:.2f} of the latency in this check, though --{budget.aim.value} {budget.value:g} was met "
+            f"{1 / speedup:.2f} of the latency in this check, though `{budget.aim.parameter}={budget.value:g}` was met "
             "before: timings on this machine vary"
         )
-    return Check(verdict.problems, tuple(notes), verdict.providers, verdict.inputs)
+    return verdict.noting(*notes)
+
+
+def layers_report(state: State, options: RankOptions) -> LayersReport:
+    """How alike the layers of a model are."""
+    found = state.done(LayersRanked)
+    return LayersReport(
+        state.name, options.metric.value, options.align, found.samples, tuple(pairs(found.classes)), found.classes,
+        found.left,
+    )  # fmt: skip

@@ -16,10 +16,11 @@ _COUNTS = 64  # numbers in a constant of lengths at most; indices of channels ar
 
 
 class SharedPrefix:
-    """A walk over the original on `feeds` that goes on only where versions differ ever later; else it starts anew."""
+    """A walk over the original `model` on `feeds` that goes on only where versions differ ever later; else it starts
+    anew."""
 
     def __init__(self, model: Model, feeds: Sequence[Feeds]) -> None:
-        self._model, self._feeds = model, feeds
+        self.model, self.feeds = model, feeds
         self._walk = SegmentRunner(model.proto, feeds, model.folder)
         self._lengths = _integers(model.proto)
         self._held = frozenset[str]()  # what versions read later than the original (lengths, in lists of their own)
@@ -34,21 +35,21 @@ class SharedPrefix:
         late = self._late(version, stop)
         if stop < self._walk.position or not late <= self._held:
             self._held |= late
-            self._walk = SegmentRunner(self._model.proto, self._feeds, self._model.folder, self._held)
+            self._walk = SegmentRunner(self.model.proto, self.feeds, self.model.folder, self._held)
         self._walk.advance(stop)
-        return self._walk.fork(self._model.proto), self._walk.fork(version)
+        return self._walk.fork(self.model.proto), self._walk.fork(version)
 
     def _late(self, version: ModelProto, stop: int) -> frozenset[str]:
         """What the first `stop` nodes make, and `version` reads after them where the original does not."""
-        sides = (self._model.proto.graph.node[stop:], version.graph.node[stop:])
+        sides = (self.model.proto.graph.node[stop:], version.graph.node[stop:])
         old, new = ({name for node in nodes for name in (*node.input, *captures(node))} for nodes in sides)
         made = {name for node in version.graph.node[:stop] for name in node.output if name}
         return frozenset((new - old) & made)
 
     def _same(self, version: ModelProto, changed: Container[str], counted: Container[str]) -> int:
         """How many nodes at the beginning are the same: exporters count channels long before the node that does."""
-        pairs = zip(self._model.proto.graph.node, version.graph.node, strict=False)
-        stored = self._model.constants.stored
+        pairs = zip(self.model.proto.graph.node, version.graph.node, strict=False)
+        stored = self.model.constants.stored
         for index, (old, new) in enumerate(pairs):
             if any(name in stored for name in old.output):
                 continue  # makes a weight, often far ahead of what reads it; walks compute it where they need it
@@ -56,7 +57,7 @@ class SharedPrefix:
                 return index
             if any(name in counted for name in (*new.input, *captures(new))):
                 return index
-        return min(len(self._model.proto.graph.node), len(version.graph.node))
+        return min(len(self.model.proto.graph.node), len(version.graph.node))
 
 
 def _integers(proto: ModelProto) -> dict[str, TensorProto]:

@@ -15,6 +15,7 @@ import pytest
 from helpers import folds, oracles_hold
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, version_converter
+from shufflenet import shufflenet
 from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
@@ -133,6 +134,13 @@ def test_oracles(name: str, opset: int, groups: int, channels: int, refused: lis
     assert (len(found.groups), times * sum(g.size for g in found.groups)) == (groups, channels)
     kept = [(r.kind, r.channels if r.channels == CLASSES else times * r.channels) for r in found.refusals if r.channels]
     assert sorted(kept) == sorted(refused)
+
+
+def test_shuffles_of_halves() -> None:
+    """ShuffleNetV2: every shuffle can be followed in two ways, and what one block takes decides others."""
+    found = oracles_hold(shufflenet())
+    assert (len(found.groups), sum(g.size for g in found.groups)) == (30, 2077)
+    assert [(r.kind, r.channels) for r in found.refusals if r.channels] == [("a graph output", 10)]
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ that is why failures shrink well, and why a line of text (`corpus.txt`) replays 
 
 from .build import build
 from .builder import Builder, Tensor, UnfitError
-from .properties import MergeOutcome, judge
+from .properties import Outcome, judge
 from .recipe import FLAGS, OPSETS, SOURCES, Recipe, Step, draw, shrink
 from .steps import NAMES, STEPS
 
 __all__ = [
-    "FLAGS", "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "MergeOutcome", "Recipe", "Step", "Tensor", "UnfitError",
+    "FLAGS", "NAMES", "OPSETS", "SOURCES", "STEPS", "Builder", "Outcome", "Recipe", "Step", "Tensor", "UnfitError",
     "build", "draw", "judge", "shrink",
 ]  # fmt: skip

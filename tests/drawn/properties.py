@@ -45,7 +45,7 @@ Array = NDArray[Any]
 
 
 @dataclass
-class MergeOutcome:
+class Outcome:
     """What was seen of a graph: `problems` should be empty; `skipped` says why an oracle could not judge."""
 
     recipe: Recipe
@@ -71,13 +71,13 @@ class Judge:
     """The properties, one after the other; the original is run once."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.outcome = MergeOutcome(recipe)
+        self.outcome = Outcome(recipe)
         self.proto, self.outcome.steps = build(recipe)
         self.outcome.operators = Counter(node.op_type for node in self.proto.graph.node)
         onnx.checker.check_model(self.proto, full_check=True)
         self.rng = np.random.default_rng(recipe.seed)
 
-    def run(self) -> MergeOutcome:
+    def run(self) -> Outcome:
         checks: Sequence[Callable[[], None]] = (self.analyzed, self.oracles, self.alone, self.folded)
         for check in checks:
             try:
@@ -215,7 +215,7 @@ class Judge:
         return [np.asarray(x) for x in Session(shown.SerializeToString()).run(self.feeds)]
 
 
-def judge(recipe: Recipe) -> MergeOutcome:
+def judge(recipe: Recipe) -> Outcome:
     """All properties of one graph."""
     return Judge(recipe).run()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnxfold.errors import ModelError, OnnxFoldError, PlanError
 from onnxfold.folding import _core
 from onnxfold.folding.gram import gram
-from onnxfold.folding.kmeans import Assignment, canonical, cluster, inertia, ward_curve
+from onnxfold.folding.kmeans import Assignment, ClusterSettings, canonical, cluster, inertia, ward_curve
 from onnxfold.options.choices import Clusterer
 
 EXACT_RTOL = 1e-10  # float64, sums in another order; measured 4e-15
@@ -170,14 +170,14 @@ class TestCluster:
 
     def test_the_number_of_threads_changes_nothing(self) -> None:
         matrix = gram([features(120, 30, 3)])
-        one, *others = (cluster(matrix, 40, restarts=5, threads=threads) for threads in (1, 2, 4, 0))
+        one, *others = (cluster(matrix, 40, ClusterSettings(restarts=5, threads=threads)) for threads in (1, 2, 4, 0))
         for other in others:
             assert np.array_equal(one.labels, other.labels)
             assert one.inertia == other.inertia
 
     def test_more_work_is_never_worse_and_does_help(self) -> None:
         matrix = gram([features(150, 20, 4)])
-        costs = [cluster(matrix, 50, perturbations=count).inertia for count in (0, 20, 600)]
+        costs = [cluster(matrix, 50, ClusterSettings(perturbations=count)).inertia for count in (0, 20, 600)]
         assert costs == sorted(costs, reverse=True)
         assert costs[-1] < costs[0]
 
@@ -217,7 +217,7 @@ class TestCluster:
         matrix = gram([features(7, 3, 8)])
         matrix[3, 5] = bad
         with pytest.raises(PlanError, match=f"Gram matrix has {bad} at row 3, column 5"):
-            cluster(matrix, 2, clusterer=clusterer)
+            cluster(matrix, 2, ClusterSettings(clusterer))
 
     @pytest.mark.parametrize("k", [-1, 0, 8])
     def test_refuses_a_k_that_cannot_be(self, k: int) -> None:
@@ -235,7 +235,7 @@ class TestCluster:
     )
     def test_refuses_options_that_make_no_sense(self, option: str, value: int) -> None:
         with pytest.raises(PlanError, match=option):
-            cluster(np.eye(4), 2, **{option: value})  # type: ignore[arg-type]
+            cluster(np.eye(4), 2, ClusterSettings(**{option: value}))  # type: ignore[arg-type]
 
 
 class TestBlocks:
@@ -275,19 +275,19 @@ class TestSklearn:
     def test_agrees_where_the_answer_is_plain(self) -> None:
         centers = 100.0 * np.eye(5)
         points = centers[np.arange(30) % 5] + features(30, 5, 11)
-        native, reference = (cluster(gram([points]), 5, clusterer=which) for which in Clusterer)
+        native, reference = (cluster(gram([points]), 5, ClusterSettings(which)) for which in Clusterer)
         assert np.array_equal(native.labels, reference.labels)
         assert reference.inertia == pytest.approx(native.inertia, rel=SKLEARN_RTOL)
         assert (native.clusterer, reference.clusterer) == ("native", "sklearn")
 
     def test_clusters_the_points_the_matrix_stands_for(self) -> None:
         points = features(50, 8, 12)
-        found = cluster(gram([points]), 10, clusterer=Clusterer.SKLEARN, blocks=np.arange(50) // 25)
+        found = cluster(gram([points]), 10, ClusterSettings(Clusterer.SKLEARN), blocks=np.arange(50) // 25)
         assert found.inertia == pytest.approx(inertia_of(points, found.labels), rel=EXACT_RTOL)
 
     def test_refuses_a_seed_it_cannot_take(self) -> None:
         with pytest.raises(PlanError, match="seed must be between 0 and 4294967295"):
-            cluster(np.eye(4), 2, seed=2**32, clusterer=Clusterer.SKLEARN)
+            ClusterSettings(Clusterer.SKLEARN, seed=2**32)
 
 
 class TestWardCurve:

@@ -19,10 +19,12 @@ from onnxfold import ModelError, RequestError, ValidationError
 from onnxfold.api import FoldResult
 from onnxfold.cli import main as cli
 from onnxfold.folding.merge import folding, pruning
-from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.budget import Aim
+from onnxfold.options.options import PlanningOptions
 from onnxfold.passes.block_check import spread
-from onnxfold.passes.prepare import subject
+from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import time_estimate as estimate
+from onnxfold.planning.goal import Goal
 from onnxfold.transform import edits
 
 NAMES = [f"layers.{block}.mlp.{part}.weight" for block in range(3) for part in ("gate", "up", "down")]
@@ -32,7 +34,7 @@ NAMES = [f"layers.{block}.mlp.{part}.weight" for block in range(3) for part in (
 def whole(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Every model counts as too large to be loaded; undone by `undo`."""
     monkeypatch.setattr("onnxfold.passes.prepare.streamed", lambda *_: True)
-    monkeypatch.setattr("onnxfold.api.comparable", lambda *_: False)
+    monkeypatch.setattr("onnxfold.passes.verify.comparable", lambda *_: False)
     return monkeypatch
 
 
@@ -112,10 +114,10 @@ def test_infinity_in_a_weight_that_is_copied_stays(tmp_path: Path, whole: pytest
 @pytest.mark.parametrize(
     ("how", "what"),
     [
-        ({"calibration": {"x": np.zeros((4, 24), np.float32)}}, "--calibration"),
-        ({"method": "second-order"}, "--method"),
-        ({"recovery": "least-squares"}, "--recovery"), ({"ratio": None}, "--max-error"),
-        ({"ratio": None, "target_latency": 0.5}, "--target-latency"), ({"ratio": None, "min_agreement": 0.9}, "--min-"),
+        ({"calibration": {"x": np.zeros((4, 24), np.float32)}}, "`calibration`"),
+        ({"method": "second-order"}, "`method='second-order'`"),
+        ({"recovery": "least-squares"}, "`recovery="), ({"ratio": None}, "`max_error`"),
+        ({"ratio": None, "target_latency": 0.5}, "`target_latency`"), ({"ratio": None, "min_agreement": 0.9}, "`min_"),
     ],
 )  # fmt: skip
 def test_what_needs_the_model_to_run_is_refused(
@@ -132,18 +134,17 @@ def test_no_sweep(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
 
 
 def test_bfloat16_that_fits_is_compared_all_the_same(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
-    whole.setattr("onnxfold.api.comparable", lambda *_: True)
+    whole.setattr("onnxfold.passes.verify.comparable", lambda *_: True)
     report = fold(write_gated(tmp_path / "in.onnx", 2, 24, 64, ml_dtypes.bfloat16), tmp_path / "out.onnx").report
     assert "the block of" in report.verdict or "no block of it" in report.verdict
 
 
 def test_an_estimate_counts_the_groups_that_shrink(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
     whole.setattr(estimate, "_rate", lambda: 1e9)
-    found = subject(write_gated(tmp_path / "in.onnx", 4, 24, 64), None, ([], []))
-    half = Budget(Aim.RATIO, 0.0, special=((re.compile(r"layers\.[01]"), 0.5),))
+    found = subject_of(write_gated(tmp_path / "in.onnx", 4, 24, 64), PlanningOptions())
+    half = Goal(Aim.RATIO, 0.0, special=((re.compile(r"layers\.[01]"), 0.5),))
     none, some, most = (
-        estimate.estimate_streamed(found, budget).fold
-        for budget in (Budget(Aim.RATIO, 0.0), half, Budget(Aim.PARAMS, 0.5))
+        estimate.estimate_streamed(found, budget).fold for budget in (Goal(Aim.RATIO, 0.0), half, Goal(Aim.PARAMS, 0.5))
     )
     assert 0 < none < some < most and most - none == pytest.approx(2 * (some - none))
 

@@ -20,8 +20,9 @@ from onnxfold.evaluation import verdict
 from onnxfold.evaluation.latency import Profiler, latency_share
 from onnxfold.model.model import load
 from onnxfold.model.save import size_written, staged
-from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.budget import Aim
 from onnxfold.planning.allocation import Plan, Width, ladder
+from onnxfold.planning.goal import Goal
 from onnxfold.planning.measured_targets import TIMINGS, fast_enough, small_enough
 from onnxfold.progress import silent
 
@@ -138,7 +139,7 @@ def test_an_estimate_that_misses_is_corrected() -> None:
         return plan.keep["g"]
 
     plan, made = small_enough(
-        choose, lambda keep: keep["g"] / 8, finish, lambda k: k / 8 + 0.02 * (9 - k), Budget(Aim.SIZE, 0.5)
+        choose, lambda keep: keep["g"] / 8, finish, lambda k: k / 8 + 0.02 * (9 - k), Goal(Aim.SIZE, 0.5)
     )
     assert made == plan.keep["g"] == tried[-1] and tried == sorted(set(tried), reverse=True) and len(tried) > 1
     assert made / 8 + 0.02 * (9 - made) <= 0.5
@@ -157,9 +158,9 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
         timed.append(at)
         return latency(float(shares[at]))
 
-    budget = Budget(Aim.LATENCY, target)
+    budget = Goal(Aim.LATENCY, target)
     if latency(float(shares[-1])) > target:
-        with pytest.raises(PlanError, match=r"--target-latency .* best measured here is 0\.24"):
+        with pytest.raises(PlanError, match=r"`target_latency=.*` .* best measured here is 0\.24"):
             fast_enough(shares, measure, budget, silent)
         assert timed[-1] == len(shares) - 1
         return
@@ -171,8 +172,8 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
 
 def test_a_model_with_nothing_to_shrink_is_not_timed() -> None:
     with pytest.raises(PlanError, match="best measured here is 1"):
-        fast_enough([1.0], lambda _: pytest.fail("timed"), Budget(Aim.LATENCY, 0.5), silent)
-    assert fast_enough([1.0, 0.5], lambda _: pytest.fail("timed"), Budget(Aim.LATENCY, 1.0), silent) == 0
+        fast_enough([1.0], lambda _: pytest.fail("timed"), Goal(Aim.LATENCY, 0.5), silent)
+    assert fast_enough([1.0, 0.5], lambda _: pytest.fail("timed"), Goal(Aim.LATENCY, 1.0), silent) == 0
 
 
 def by_parameters(model: Profiler, proto: Any) -> float:
@@ -189,7 +190,7 @@ def test_a_fold_to_a_latency(samples: bool, monkeypatch: pytest.MonkeyPatch) -> 
     share = report.after.parameters / report.before.parameters
     assert 0.4 < share <= 0.6
     assert (report.settings["uniform_ratio"] is None) == samples
-    with pytest.raises(PlanError, match=r"--target-latency 0\.5 .* best measured here is 0\.5\d"):
+    with pytest.raises(PlanError, match=r"`target_latency=0\.5` .* best measured here is 0\.5\d"):
         onnxfold.fold(MODELS / "digits_vgg.onnx", target_latency=0.5, **more, **QUICK)
 
 
@@ -212,7 +213,7 @@ def test_a_final_check_that_was_slower_is_noted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_to_measure_on() -> None:
-    with pytest.raises(RequestError, match="none of --providers"):
+    with pytest.raises(RequestError, match="none of the `providers`"):
         fold(net(), target_latency=0.5, providers=["TensorrtExecutionProvider"])
 
 

@@ -18,9 +18,10 @@ from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs
 from onnxfold.errors import PlanError
 from onnxfold.model.model import load
-from onnxfold.options.budget import Aim, Budget
+from onnxfold.options.budget import Aim
 from onnxfold.planning import search as decide
 from onnxfold.planning.allocation import BLOCK, Step, Width, allocate, by_error, meet, path, refund
+from onnxfold.planning.goal import Goal
 from onnxfold.planning.merger import Merger
 from onnxfold.planning.sampled import Folded, SampledMerger
 from onnxfold.planning.search import met
@@ -35,8 +36,8 @@ def price(keep: Mapping[str, int]) -> float:
     return (1.0 + sum(keep.get(w.name, w.size) * WEIGHT[w.name] for w in WIDTHS)) / WHOLE
 
 
-def macs(round_to: int, value: float = 0.5) -> Budget:
-    return Budget(Aim.MACS, value, round_to)
+def macs(round_to: int, value: float = 0.5) -> Goal:
+    return Goal(Aim.MACS, value, round_to)
 
 
 def curves(seed: int = 0, convex: bool = True) -> dict[str, Floats]:
@@ -92,7 +93,7 @@ def test_half_of_what_counts_is_what_kernels_save() -> None:
     def total(keep: Mapping[str, int]) -> float:
         return (keep.get("within", 32) + 1.2 * keep.get("whole", 16)) / (32 + 1.2 * 16)
 
-    def order(budget: Budget) -> list[dict[str, int]]:
+    def order(budget: Goal) -> list[dict[str, int]]:
         return [dict(s.keep) for s in path(widths, line, total, budget)]
 
     assert order(macs(8))[1:] == [{"within": 24}, {"within": 16}, {"within": 16, "whole": 8}, {"within": 8, "whole": 8}]
@@ -101,9 +102,9 @@ def test_half_of_what_counts_is_what_kernels_save() -> None:
     assert list(path(free, line, total, macs(8)))[1].keep == {"whole": 8}
     dear = {**line, "within": 2.5 * line["within"]}
     assert list(path(widths, dear, total, macs(8)))[1].keep == {"whole": 8}
-    for blockwise in (Budget(Aim.LATENCY, 0.5), Budget(Aim.MACS, 0.5, quantized=True)):
+    for blockwise in (Goal(Aim.LATENCY, 0.5), Goal(Aim.MACS, 0.5, quantized=True)):
         assert list(path(widths, dear, total, blockwise))[1].keep == {"within": 24}
-    assert list(path(widths, dear, total, Budget(Aim.MACS, 0.5, 1, quantized=True)))[1].keep == {"whole": 15}
+    assert list(path(widths, dear, total, Goal(Aim.MACS, 0.5, 1, quantized=True)))[1].keep == {"whole": 15}
 
 
 def test_a_cliff_behind_a_plateau_is_seen_from_afar() -> None:
@@ -133,7 +134,7 @@ def test_what_saves_nothing_stays() -> None:
 @pytest.mark.parametrize("target", [0.95, 0.7, 0.4])
 def test_the_first_step_that_meets_the_target(target: float) -> None:
     steps = list(path(WIDTHS, curves(), price, macs(4)))
-    found = allocate(steps, Budget(Aim.MACS, target, 4))
+    found = allocate(steps, Goal(Aim.MACS, target, 4))
     assert found.price <= target
     assert all(s.price > target for s in steps[: steps.index(found)])
 
@@ -141,15 +142,15 @@ def test_the_first_step_that_meets_the_target(target: float) -> None:
 def test_a_target_that_no_step_meets() -> None:
     steps = list(path(WIDTHS, curves(), price, macs(8)))
     least = math.ceil(100 * steps[-1].price) / 100  # rounded up: what the message names can be asked for
-    with pytest.raises(PlanError, match=f"--target-params 0.1 cannot be reached.* allow {least:.2f}"):
-        allocate(steps, Budget(Aim.PARAMS, 0.1))
-    assert allocate(steps, Budget(Aim.PARAMS, steps[-1].price)) is steps[-1]
+    with pytest.raises(PlanError, match=f"`target_params=0.1` cannot be reached.* allow {least:.2f}"):
+        allocate(steps, Goal(Aim.PARAMS, 0.1))
+    assert allocate(steps, Goal(Aim.PARAMS, steps[-1].price)) is steps[-1]
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("target", [0.9, 0.65, 0.45])
 def test_what_is_left_over_is_given_back(target: float, seed: int) -> None:
-    budget, found = Budget(Aim.MACS, target, 4), curves(seed, convex=False)
+    budget, found = Goal(Aim.MACS, target, 4), curves(seed, convex=False)
     step = allocate(path(WIDTHS, found, price, macs(4)), budget)
     plan = refund(step, WIDTHS, found, price, budget)
     assert price(plan.keep) <= target
@@ -168,7 +169,7 @@ def test_rounded_widths_remove_no_more_than_asked_for() -> None:
     model = load(MODELS / "digits_resnet_bn.onnx")
     work = Merger(model, analyze(model))
     prices, names = costs(model), [g.name for g in work.analysis.groups]
-    whole, budget = prices.macs({}), Budget(Aim.MACS, 0.7, 8)
+    whole, budget = prices.macs({}), Goal(Aim.MACS, 0.7, 8)
 
     def left(keep: Mapping[str, int]) -> float:
         return prices.macs(work.lengths(keep)) / whole

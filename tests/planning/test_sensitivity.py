@@ -16,7 +16,8 @@ from onnxfold.folding.merge import pruning
 from onnxfold.folding.second_order import Elimination
 from onnxfold.model.model import load
 from onnxfold.planning.sensitivity import measure_sensitivity
-from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.recovery.reconstruct import Changes, ReconstructionSettings, reconstruct
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -46,7 +47,9 @@ def refitted_error(proto: ModelProto, name: str, gone: Sequence[int], shape: Seq
     size = next(g.size for g in analysis.groups if g.name == name)
     merges = {name: pruning(np.setdiff1d(np.arange(size), gone), size)}
     folded = emit(loaded, edits(loaded, analysis, merges))
-    (one,) = reconstruct(loaded, analysis, merges, folded, feeds(shape), ridge=1e-6)
+    (one,) = reconstruct(
+        SharedPrefix(loaded, feeds(shape)), analysis, Changes(merges), folded, ReconstructionSettings(ridge=1e-6)
+    )
     return one.after
 
 

@@ -11,10 +11,10 @@ import pytest
 from tiny import MODELS
 
 import onnxfold
-from onnxfold.errors import RequestError
-from onnxfold.options.choices import Clusterer
-from onnxfold.options.options import Manner
-from onnxfold.passes.prepare import subject
+from onnxfold.errors import ExecutionError, RequestError
+from onnxfold.options.choices import Effort, Method, Recovery
+from onnxfold.options.options import PlanningOptions, SelectionOptions
+from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import time_estimate as module
 from onnxfold.planning.subject import Subject
 from onnxfold.planning.time_estimate import Estimate, estimate
@@ -24,8 +24,8 @@ MLP = MODELS / "digits_mlp.onnx"
 IMAGES = {"image": np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)}
 
 
-def manner(effort: str = "balanced") -> Manner:
-    return Manner.of("auto", "auto", Clusterer.NATIVE, effort, 0, 0, [], [])
+def planning(effort: str = "balanced") -> PlanningOptions:
+    return PlanningOptions(effort=Effort(effort))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def mlp(monkeypatch: pytest.MonkeyPatch) -> Subject:
     monkeypatch.setattr(module, "are_made", lambda *_: False)
     monkeypatch.setattr(module, "_forward", lambda *_: 0.01)
     monkeypatch.setattr(module, "_rate", lambda: 1e9)
-    return subject(MLP, None, manner().patterns)
+    return subject_of(MLP, planning())
 
 
 @pytest.mark.parametrize(
@@ -51,44 +51,45 @@ def test_in_words(seconds: tuple[float, float], words: str) -> None:
 
 
 def test_what_there_is_need_not_be_made(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    none, own, many = (estimate(mlp, manner(), n, True, None) for n in (0, 128, 1024))
+    none, own, many = (estimate(mlp, planning(), n, True) for n in (0, 128, 1024))
     assert none and own and many
     assert none.samples > 100 and own.samples == 0  # 512 samples, 40 steps, 6 passes of 10 ms, up to the limit
     assert many.fold > 4 * own.fold
     monkeypatch.setattr(module, "are_made", lambda *_: True)
-    again = estimate(mlp, manner(), 0, True, None)
+    again = estimate(mlp, planning(), 0, True)
     assert again == Estimate(0.0, none.fold)
 
 
 def test_a_ratio_measures_no_curves(mlp: Subject) -> None:
-    planned, ratio = estimate(mlp, manner(), 64, True, None), estimate(mlp, manner(), 64, False, None)
+    planned, ratio = estimate(mlp, planning(), 64, True), estimate(mlp, planning(), 64, False)
     assert planned and ratio and planned.fold > ratio.fold
 
 
 def test_refinement_takes_time(mlp: Subject) -> None:
-    plain, refined = (estimate(mlp, manner(), 64, False, None, size) for size in (None, (100, 64)))
+    plain, refined = (estimate(mlp, planning(), 64, False, size) for size in (None, (100, 64)))
     assert plain and refined
     assert refined.fold - plain.fold == pytest.approx(5 * 0.01 * 6400)  # passes a step, seconds a sample, samples
     assert refined.samples == plain.samples
 
 
 def test_nothing_is_expected_of_weights_alone(mlp: Subject) -> None:
-    assert estimate(mlp, manner("fast"), 0, True, None) is None
-    assert estimate(mlp, manner("fast"), 64, True, None) is not None
+    assert estimate(mlp, planning("fast"), 0, True) is None
+    assert estimate(mlp, planning("fast"), 64, True) is not None
 
 
 def test_nothing_is_expected_where_no_inputs_are_made(mlp: Subject) -> None:
-    by_weights = Manner.of("fold", "closed-form", Clusterer.NATIVE, "balanced", 0, 0, [], [])
-    assert estimate(mlp, by_weights, 0, True, None) is None
-    assert estimate(mlp, by_weights, 64, True, None) is not None
+    selection = SelectionOptions(method=Method.FOLD)
+    by_weights = PlanningOptions(selection=selection, recovery=Recovery.CLOSED_FORM)
+    assert estimate(mlp, by_weights, 0, True) is None
+    assert estimate(mlp, by_weights, 64, True) is not None
 
 
 def test_a_model_that_does_not_run_has_none(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> float:
-        raise RuntimeError("no kernel")
+        raise ExecutionError("no kernel")
 
     monkeypatch.setattr(module, "_forward", fail)
-    assert estimate(mlp, manner(), 0, True, None) is None
+    assert estimate(mlp, planning(), 0, True) is None
 
 
 def test_it_is_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,7 @@ def test_what_is_short_is_not_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_bad_request_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxfold.api.estimate", lambda *_: pytest.fail("estimated"))
+    monkeypatch.setattr("onnxfold.passes.calibrate.estimate", lambda *_: pytest.fail("estimated"))
     with pytest.raises(RequestError):
         onnxfold.fold(MLP, target_macs=2.0)
 

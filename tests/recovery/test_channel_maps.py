@@ -27,8 +27,9 @@ from onnxfold.recovery import channel_maps as pooled
 from onnxfold.recovery import reconstruct as refit
 from onnxfold.recovery.channel_maps import Fit, Pool, pool, wide_notes
 from onnxfold.recovery.least_squares import remap
-from onnxfold.recovery.reconstruct import Refitted, reconstruct
+from onnxfold.recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from onnxfold.runtime.session import Session
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -97,7 +98,8 @@ def refitted(
     analysis = analyze(loaded)
     merges = {analysis.groups[0].name: merge}
     plain, folded = (emit(loaded, edits(loaded, analysis, merges)) for _ in range(2))
-    done = reconstruct(loaded, analysis, merges, folded, feeds(0), level=level, ridge=ridge)
+    settings = ReconstructionSettings(level, ridge)
+    done = reconstruct(SharedPrefix(loaded, feeds(0)), analysis, Changes(merges), folded, settings)
 
     def run(one: ModelProto) -> Array:
         session = Session(one.SerializeToString())
@@ -146,7 +148,7 @@ def test_no_channels_to_pool() -> None:
     merges = {analysis.groups[0].name: pruning(np.arange(50), 64)}
     folded = emit(loaded, edits(loaded, analysis, merges))
     before = folded.SerializeToString()
-    done = reconstruct(loaded, analysis, merges, folded, feeds(0, (8, 48)))
+    done = reconstruct(SharedPrefix(loaded, feeds(0, (8, 48))), analysis, Changes(merges), folded)
     assert [(one.output, one.fit) for one in done] == [("y", Fit.NONE)]
     assert np.isnan(done[0].after)
     assert folded.SerializeToString() == before

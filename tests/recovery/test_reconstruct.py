@@ -23,8 +23,9 @@ from onnxfold.model.model import Model, load
 from onnxfold.model.save import inline
 from onnxfold.options.choices import Recovery
 from onnxfold.recovery.epilogue import Epilogue, Epilogues
-from onnxfold.recovery.reconstruct import Refitted, reconstruct
+from onnxfold.recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from onnxfold.runtime.session import Session
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -245,7 +246,8 @@ def refitted(
     folded = ModelProto()
     folded.CopyFrom(plain)
     feeds, others = feeds_for(whole, 0), feeds_for(whole, 1)
-    done = reconstruct(loaded, analysis, merges, folded, feeds, ridge=ridge, **options)
+    settings = ReconstructionSettings(ridge=ridge, **options)
+    done = reconstruct(SharedPrefix(loaded, feeds), analysis, Changes(merges), folded, settings)
     expected = outputs(whole, others)
     plain, inlined = inline(plain, loaded.folder), inline(folded, loaded.folder)
     onnx.checker.check_model(inlined, full_check=True)
@@ -475,7 +477,7 @@ def test_what_others_see_is_left_alone(case: str) -> None:
         {**feed, **({"q": np.array(True)} if "bool q" in SHARED[case][0] else {})}
         for feed in feeds_for(model("(float[N,6] x, float[N,5] z) => (float y) { y = Neg (x) }"), 0)
     ]
-    assert reconstruct(loaded, analysis, merges, folded, feeds) == ()
+    assert reconstruct(SharedPrefix(loaded, feeds), analysis, Changes(merges), folded) == ()
     assert folded.SerializeToString(deterministic=True) == plain
 
 

@@ -17,7 +17,7 @@ from onnxfold.folding.merge import Merge, pruning
 from onnxfold.model.model import load
 from onnxfold.planning.merger import Merger
 from onnxfold.recovery.consumers import touched
-from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.recovery.reconstruct import Changes, reconstruct
 from onnxfold.runtime.segments import SegmentRunner
 from onnxfold.runtime.session import Feeds, Session
 from onnxfold.runtime.shared_prefix import SharedPrefix
@@ -41,9 +41,9 @@ def test_what_begins_late_ends_the_same(name: str) -> None:
     for group in [*work.analysis.groups, work.analysis.groups[0]]:  # at last backwards
         merges = {group.name: work.merge(group.name, group.size // 2)}
         changed, results = touched(work.analysis, merges), list[ModelProto]()
-        for given in (None, prefix):
+        for given in (SharedPrefix(model, data), prefix):
             proto = work.emit(merges)
-            reconstruct(model, work.analysis, merges, proto, data, prefix=given)
+            reconstruct(given, work.analysis, Changes(merges), proto)
             results.append(proto)
         for a, b in zip(results[0].graph.initializer, results[1].graph.initializer, strict=True):
             one, other = (np.frombuffer(t.raw_data, np.uint8) for t in (a, b))
@@ -118,6 +118,6 @@ def test_a_count_of_channels_far_ahead_of_them() -> None:
     (group,) = work.analysis.groups
     merges = {group.name: work.merge(group.name, 8)}
     folded = work.emit(merges)
-    (done,) = reconstruct(model, work.analysis, merges, folded, data)
+    (done,) = reconstruct(SharedPrefix(model, data), work.analysis, Changes(merges), folded)
     assert done.output == "y" and done.after <= done.before
     assert SharedPrefix(model, data).begin(folded, touched(work.analysis, merges))[0].position == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...frozen import read_only
 from ...progress import Progress
 from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
@@ -41,23 +43,24 @@ class Inverted:
     match: float | None
     note: str
 
+    def __post_init__(self) -> None:
+        read_only(self)
 
-def invert(
-    problem: Problem, count: int, steps: int, seed: int, seconds: float | None, progress: Progress[Any]
-) -> Inverted:
-    """`count` inputs, made in independent chunks. `seconds` is a limit for all of them: fewer steps are taken then."""
+
+def invert(problem: Problem, count: int, steps: int, seed: int, seconds: float, progress: Progress[Any]) -> Inverted:
+    """`count` inputs, made in independent chunks. `seconds` is a limit for all of them (infinite: none): where it is
+    reached, fewer steps are taken."""
     chunk = problem.chunk
     chunks = -(-count // chunk)
     begin = time.perf_counter()
-    deadline = None if seconds is None else begin + seconds * _SEARCH
-    scale, offset = _range_of(problem, np.random.default_rng([seed, 0]), deadline)
+    scale, offset = _range_of(problem, np.random.default_rng([seed, 0]), begin + seconds * _SEARCH)
     made, curves, values = [], [], []
     work = iter(progress("making synthetic inputs", range(chunks * steps)))
     for index in range(chunks):
-        deadline = None if seconds is None else begin + seconds * (index + 1) / chunks
+        deadline = begin + seconds * (index + 1) / chunks
         walk = _Walk(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
         done = 0
-        while done < steps and (done == 0 or deadline is None or time.perf_counter() < deadline):
+        while done < steps and (done == 0 or time.perf_counter() < deadline):
             next(work, None)
             walk.step(done, steps, deadline)
             done += 1
@@ -95,9 +98,9 @@ class _Walk:
         self._begin = time.perf_counter()
         self.losses: list[float] = []
 
-    def step(self, done: int, steps: int, deadline: float | None) -> None:
+    def step(self, done: int, steps: int, deadline: float) -> None:
         """One step of Adam; the decay ends with the last step, or at `deadline` where that comes first."""
-        if deadline is not None and done == 3:
+        if math.isfinite(deadline) and done == 3:
             each = (time.perf_counter() - self._begin) / done
             self._allowed = max(4, int((deadline - self._begin) / each))
         moves = {name: self._move(name) for name in self._z}
@@ -147,7 +150,7 @@ def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | Non
     return np.asarray(labels[:, None] == np.arange(classes), np.float32)
 
 
-def _range_of(problem: Problem, rng: np.random.Generator, deadline: float | None) -> tuple[float, float]:
+def _range_of(problem: Problem, rng: np.random.Generator, deadline: float) -> tuple[float, float]:
     """(scale, offset) of the inputs at which noise fits the statistics best; (1, 0) without statistics.
 
     After `deadline` nothing more is tried.
@@ -158,7 +161,7 @@ def _range_of(problem: Problem, rng: np.random.Generator, deadline: float | None
     target = _targets(rng, problem.chunk, problem.terms.classes)
 
     def misfit(at: tuple[float, float]) -> float:
-        if deadline is not None and time.perf_counter() > deadline:
+        if time.perf_counter() > deadline:
             return float("inf")
         x = {name: np.float32(at[0]) * (one + np.float32(at[1])) for name, one in noise.items()}
         value = problem.evaluate(x, target)

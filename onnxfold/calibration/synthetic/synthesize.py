@@ -3,6 +3,7 @@ shapes where it takes images and holds nothing, class spread for other classifie
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,18 +12,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import ExecutionError, OnnxFoldError, RequestError
+from ...frozen import read_only
 from ...model.model import Model
-from ...model.save import inline
 from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
-from .dead_leaves import KIND as PICTURES
+from ..origin import Origin
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import words
 from .problem import CLASSES, Problem, UnsuitableError, pose
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is made: `count` samples by `steps` of Adam per chunk of samples, or so many `pictures` of shapes, which
+    cost no steps (0: `count`). `seconds`: a limit on the wall time of the descent; preparing the gradient comes on top.
+    Raises RequestError for less than one sample or step.
+    """
+
+    count: int = 128
+    steps: int = 300
+    pictures: int = 0
+    seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.steps < 1:
+            raise RequestError(
+                f"synthetic inputs need at least one sample and one step, not {self.count} and {self.steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -32,7 +52,7 @@ class Synthetic:
     Attributes:
         feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
             inputs disagree on it, gets one set of random inputs in its own shapes instead, or `count` sets `apart`.
-        kind: how they were made, to be shown to the user.
+        origin: how they were made.
         match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
             (`objective.match`); None where nothing was matched.
         seconds: time taken.
@@ -42,73 +62,68 @@ class Synthetic:
     """
 
     feeds: dict[str, NDArray[Any]] = field(repr=False)
-    kind: str
+    origin: Origin
     match: float | None
     seconds: float
     losses: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
     apart: bool = False
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 def synthesize(
     model: Model,
+    extent: Extent | None = None,
     *,
-    count: int = 128,
-    steps: int = 300,
-    pictures: int | None = None,
     seed: int = 0,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     provider: str = SHORT["cpu"],
     progress: Progress[Any] = silent,
-    seconds: float | None = None,
 ) -> Synthetic:
     """Make inputs on which the model behaves as it does on its own data, from the model alone.
 
     Args:
-        count: samples.
-        steps: of Adam per chunk of samples.
-        pictures: samples, where these are pictures of shapes, which cost no steps (default: `count`).
-        seed: the same model, settings and seed give the same inputs on the same machine (if `seconds` does not cut in).
+        extent: how much is made.
+        seed: the same model, extent and seed give the same inputs on the same machine (if the time limit does not end
+            the descent).
         input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
         provider: an onnxruntime execution provider.
-        seconds: a limit on the wall time of the descent; preparing the gradient comes on top.
 
     Raises:
-        RequestError: a count or a number of steps below 1, or an input that is no numeric tensor.
+        RequestError: an input is no numeric tensor.
         ModelError: external data cannot be read.
-        Exception: what onnxruntime raises for a model that it cannot load.
+        ExecutionError: onnxruntime cannot load the model.
     """
-    if count < 1 or steps < 1:
-        raise RequestError(f"synthetic inputs need at least one sample and one step, not {count} and {steps}")
     begin = time.perf_counter()
-    shapes = input_shapes or {}
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
-    written = words(model, specs, count, seed, shapes, provider, seconds)
+    extent, shapes = extent or Extent(), input_shapes or {}
+    count = extent.count
+    specs = Session.of(model).inputs
+    written = words(model, specs, count, seed, shapes, provider, extent.seconds)
     if written is not None:
-        feeds, kind, note = written
-        return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
-    shown = _pictures(specs, pictures or count, seed, shapes)
+        feeds, origin, note = written
+        return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
+    shown = _pictures(specs, extent.pictures or count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose(model, specs, count, shapes, provider, apart, seed)
             if problem.terms.goal is CLASSES and shown is not None:
                 break
-            found = invert(problem, count, steps, seed, seconds, progress)
+            found = invert(problem, count, extent.steps, seed, extent.seconds, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+            reason = reason or " ".join(str(error).split())[:300]
             continue
-        kind, seconds_taken = problem.terms.goal.kind, time.perf_counter() - begin
-        return Synthetic(feeds, kind, found.match, seconds_taken, found.losses, found.note, problem.apart)
+        taken = time.perf_counter() - begin
+        return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, found.note, problem.apart)
     if shown is not None:
-        return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
+        return Synthetic(shown, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
-    return Synthetic(
-        feeds, probe_inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
-    )
+    return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
 
 def _pictures(

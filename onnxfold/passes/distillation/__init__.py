@@ -1,11 +1,1 @@
 """Weights trained on what the original model says: refinement after a compression."""
-
-from .block_targets import Counterparts, Map
-from .channel_maps import composed, maps_of
-from .schedule import check_steps, extent, sample_shapes
-from .train import Refinement, refine, refined
-
-__all__ = [
-    "Counterparts", "Map", "Refinement", "check_steps", "composed", "extent", "maps_of", "refine", "refined",
-    "sample_shapes",
-]  # fmt: skip

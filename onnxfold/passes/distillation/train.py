@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
+from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
+from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
 from ...model.save import inline
@@ -60,22 +62,32 @@ class Refinement:
     seconds: float = 0.0
     note: str = ""
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
     @property
     def improved(self) -> bool:
         """Whether there are better weights."""
         return bool(self.arrays)
 
 
+@dataclass(frozen=True)
+class TrainSettings:
+    """`steps` of Adam on up to `batch` samples each. `seed`: of the order and the augmentation of samples; the same
+    gives the same values on the same machine. `provider`: an onnxruntime execution provider."""
+
+    steps: int
+    batch: int
+    seed: int = 0
+    provider: str = SHORT["cpu"]
+
+
 def refine(
     original: Model,
     compressed: ModelProto,
     samples: Samples,
-    *,
-    steps: int,
-    batch: int,
-    seed: int = 0,
+    settings: TrainSettings,
     pairs: Counterparts = _SAME,
-    provider: str = SHORT["cpu"],
     progress: Progress[Any] = silent,
 ) -> Refinement:
     """Train the weights of `compressed` to do what `original` does.
@@ -84,18 +96,15 @@ def refine(
         original: the model before compression.
         compressed: another version of it with the same inputs and outputs; what block outputs they share by name and
             shape are compared too. It is not changed.
-        samples: to descend on (`fit`) and to measure on (`check`).
-        steps, batch: of Adam, and how many samples each takes at most.
-        seed: of the order and the augmentation of samples. The same gives the same values on the same machine.
+        samples: to train on (`fit`) and to measure on (`check`).
         pairs: what activations of `compressed` are of those of `original`.
-        provider: an onnxruntime execution provider, for the descent.
 
     A model that cannot be refined gives a `Refinement` that says why, and no exception.
     """
     begin = time.perf_counter()
     try:
-        found = _descend(original, compressed, samples, steps, batch, seed, pairs, provider, progress)
-    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+        found = _train(original, compressed, samples, settings, pairs, progress)
+    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -120,57 +129,75 @@ def _written(proto: ModelProto, model: Model, arrays: Mapping[str, NDArray[Any]]
     return copy
 
 
-def _descend(
+def _train(
     original: Model,
     compressed: ModelProto,
     samples: Samples,
-    steps: int,
-    batch: int,
-    seed: int,
+    settings: TrainSettings,
     pairs: Counterparts,
-    provider: str,
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
-    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
-    pool = Pool.of(samples.fit, specs, batch, samples.apart)
-    problem = pose(original, student, pool.shapes, pairs, provider)
-    values = {name: x.copy() for name, x in problem.start.items()}
-    warmup = min(0.5, max(0.05, _WARMUP / steps))
-    adam = {name: Adam(x, _rate(x), warmup=warmup) for name, x in values.items()}
-    best, kept, errors, losses, note = before, dict[str, Floats](), [(0, before)], list[float](), ""
+    specs = Session.of(original).inputs
+    pool = Pool.of(samples.fit, specs, settings.batch, samples.apart)
+    problem = pose(original, student, pool.shapes, pairs, settings.provider)
+    training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
-    title = Title("refining")
-    batches = pool.draw(np.random.default_rng([seed, 2]))
+    note, title = "", Title("refining")
+    batches = pool.draw(np.random.default_rng([settings.seed, 2]))
     for done in progress(title, range(1, steps + 1)):
-        loss, gradients = _mean([problem.evaluate(values, next(batches)) for _ in range(pool.together)])
+        loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(pool.together)])
         if not np.isfinite(loss):
-            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
-        losses.append(loss)
-        for name, one in adam.items():
-            one.step(gradients[name], (done - 0.5) / steps)
-        title.now = f"refining (loss {loss:.4g}, error {best:.2%})"
+        training.step(done, loss, gradients)
+        title.now = f"refining (loss {loss:.4g}, error {training.best:.2%})"
         if done in looks:
-            errors.append((done, evaluator.distance(_written(student.proto, student, values))))
-            if errors[-1][1] < best:
-                best, kept = errors[-1][1], {name: x.copy() for name, x in values.items()}
-            elif errors[-1][1] > _LOST * best:
-                for name, one in adam.items():
-                    values[name][...] = kept.get(name, problem.start[name])
-                    one.slow_down(_SLOWER)
-            elif 2 * done > steps and _hopeless([e for _, e in errors[1:]], best):
+            error = evaluator.distance(_written(student.proto, student, training.values))
+            if not training.goes_on(done, error):
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
-    if not kept and not note:
-        note = "it made nothing better on the inputs held back"
-    return Refinement(kept, before, best, tuple(losses), tuple(errors), problem.blocks, note=note)
+    if not training.kept and not note:
+        note = "training did not lower the error on the inputs held back"
+    losses, errors = tuple(training.losses), tuple(training.errors)
+    return Refinement(training.kept, before, training.best, losses, errors, problem.blocks, note=note)
+
+
+class _Training:
+    """The `values` of all variables as they are now; `kept`: those with the `best` error so far, none at first."""
+
+    def __init__(self, start: Mapping[str, Floats], steps: int, before: float) -> None:
+        self._start, self._steps = start, steps
+        self.values = {name: x.copy() for name, x in start.items()}
+        warmup = min(0.5, max(0.05, _WARMUP / steps))
+        self._adam = {name: Adam(x, _rate(x), warmup=warmup) for name, x in self.values.items()}
+        self.best, self.kept = before, dict[str, Floats]()
+        self.errors, self.losses = [(0, before)], list[float]()
+
+    def step(self, done: int, loss: float, gradients: Mapping[str, Floats]) -> None:
+        """Step number `done` of Adam, from 1 on."""
+        self.losses.append(loss)
+        for name, one in self._adam.items():
+            one.step(gradients[name], (done - 0.5) / self._steps)
+
+    def goes_on(self, done: int, error: float) -> bool:
+        """Take in the `error` on the inputs held back after `done` steps: whether more steps may help."""
+        self.errors.append((done, error))
+        if error < self.best:
+            self.best, self.kept = error, {name: x.copy() for name, x in self.values.items()}
+        elif error > _LOST * self.best:
+            for name, one in self._adam.items():
+                self.values[name][...] = self.kept.get(name, self._start[name])
+                one.slow_down(_SLOWER)
+        else:
+            return not (2 * done > self._steps and _hopeless([e for _, e in self.errors[1:]], self.best))
+        return True
 
 
 def _hopeless(errors: Sequence[float], best: float) -> bool:

@@ -12,13 +12,15 @@ from onnx import ModelProto
 
 from ...analysis.analyze import analyze
 from ...analysis.result import Analysis
+from ...errors import ExecutionError
 from ...folding.merge import Merge
 from ...model.model import Model, load
 from ...model.save import inline
 from ...options.choices import Fusion
 from ...progress import Progress, silent
-from ...recovery.reconstruct import Refitted, reconstruct
+from ...recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from ...runtime.session import Feeds
+from ...runtime.shared_prefix import SharedPrefix
 from ...transform.edits import edits
 from ...transform.emit import emit
 from .alignment import alignable, aligned, permutations
@@ -36,7 +38,7 @@ class Fused:
 
     `base` is the original as aligned: the same function, channels in another order. `changed` names the shared weights.
     `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped). `moves`: how the
-    groups of the original were permuted.
+    groups of the original were permuted. `failure`: why the weights were not repaired, where they were to be.
     """
 
     base: Model
@@ -45,6 +47,7 @@ class Fused:
     aims: Mapping[str, str] = field(default_factory=dict)
     moves: Mapping[str, Merge] = field(default_factory=dict)
     refitted: tuple[Refitted, ...] = ()
+    failure: ExecutionError | None = None
 
 
 def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge], shapes: Shapes) -> Model:
@@ -57,36 +60,50 @@ def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge
     return replace(model, proto=proto, path=None)
 
 
+@dataclass(frozen=True)
+class FuseSettings:
+    """How several weights become one: by `fusion`, their inner channels brought into one order first if `align`;
+    `seed`: of what is drawn (`Fusion.MIX`, and the rows of samples that are looked at)."""
+
+    fusion: Fusion
+    align: bool = True
+    seed: int = 0
+
+
 def fuse_layers(
     model: Model,
     analysis: Analysis,
     sets: Sequence[Sequence[Layer]],
-    how: Fusion,
+    settings: FuseSettings,
     *,
-    seed: int = 0,
     shapes: Shapes = None,
     feeds: Sequence[Feeds] | None = None,
-    align: bool = True,
     bypass: Mapping[str, str] | None = None,
-    aims: Mapping[str, str] | None = None,
 ) -> Fused:
-    """The layers of each of `sets` with one weight, `bypass`ed tensors skipped; with `feeds`, the shared weights are
-    those that serve all best on them. Raises what onnxruntime raises."""
-    moves = permutations(aligned(sets, model.constants.array, alignable(analysis))) if align else {}
+    """The model in which the layers of each of `sets` have one weight.
+
+    Args:
+        shapes: of inputs with open dimensions.
+        feeds: samples; with them, the shared weights are those that serve all layers of a set best.
+        bypass: by tensor, what its consumers read instead (the sums of blocks that are dropped).
+
+    Raises what onnxruntime raises.
+    """
+    moves = permutations(aligned(sets, model.constants.array, alignable(analysis))) if settings.align else {}
     base = brought_together(model, analysis, moves, shapes)
     now = {layer.key: layer for layer in layers(base)[0]}
     here = [[now[layer.key] for layer in one] for one in sets]
-    known = seen(base, [layer for one in here for layer in one], feeds, seed) if feeds else {}
+    known = seen(base, [layer for one in here for layer in one], feeds, settings.seed) if feeds else {}
     values = dict[str, Floats]()
     for one in here:
         weights = [base.constants.array(layer.weight).astype(np.float64) for layer in one]
-        value, node = fused(weights, how, seed), one[0].linear
+        value, node = fused(weights, settings.fusion, settings.seed), one[0].linear
         if all(layer.key in known for layer in one):
             best = joint([known[layer.key] for layer in one], node.matrix(value))
             value = node.tensor(best.weight, one[0].shape)
         values[one[0].weight] = value
     changes = replace(tie_edits(base, here, values), bypass=bypass or {})
-    return Fused(base, emit(base, changes), frozenset(values), aims or {}, moves)
+    return Fused(base, emit(base, changes), frozenset(values), moves=moves)
 
 
 def repaired(
@@ -99,8 +116,13 @@ def repaired(
     """With all that follows a shared weight (or another tensor that `changed`) refitted to the original, in order."""
     proto = ModelProto()
     proto.CopyFrom(fused.proto)
+    changes = Changes(tensors=fused.changed | changed, aims=fused.aims)
     done = reconstruct(
-        fused.base, analyze(fused.base), {}, proto, feeds, changed=fused.changed | changed, aims=fused.aims, seed=seed,
-        progress=progress,
-    )  # fmt: skip
+        SharedPrefix(fused.base, feeds),
+        analyze(fused.base),
+        changes,
+        proto,
+        ReconstructionSettings(seed=seed),
+        progress,
+    )
     return replace(fused, proto=proto, refitted=done)

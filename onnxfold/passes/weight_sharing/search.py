@@ -48,9 +48,9 @@ def fuse_to(
     def enough(at: Partition) -> bool:
         if wanted is not None:
             return at.layers >= wanted
-        return limits.size is not None and size(at) <= limits.size
+        return limits.target_size is not None and size(at) <= limits.target_size
 
-    if limits.error is None:
+    if limits.max_error is None:
         at = start
         while not enough(at):
             pair = at.next()
@@ -65,14 +65,14 @@ def fuse_to(
             break
         tried = at.joined(*pair)
         made = make(tried)
-        if error(made.proto) <= limits.error:
+        if error(made.proto) <= limits.max_error:
             at, best, refused = tried, made, 0
         else:
             at, refused = at.parted(*pair), refused + 1
     if best is None:
         raise NothingToFoldError(
-            f"no two layers can share a weight while the outputs keep --max-error {limits.error:g}: ask for more with "
-            "--share, for example --share 10"
+            f"no two layers can share a weight while the outputs keep `max_error={limits.max_error:g}`: ask for more, "
+            "for example with `share=0.1`"
         )
     return at, best
 
@@ -99,19 +99,20 @@ def blocks_asked(text: str, there: int) -> int:
     except ValueError:
         value = 0.0
     if not value > 0 or (value > 100 if percent else not value.is_integer()):
-        raise RequestError(f"--drop-blocks wants a number of blocks or a percentage, like 3 or 25%, not '{text}'")
+        raise RequestError(f"`drop_blocks` must be a number of blocks or a percentage, like 3 or '25%', not '{text}'")
     count = max(1, round(value / 100 * there)) if percent else int(value)
     if count > there:
-        raise PlanError(f"--drop-blocks {text}: the model has {there} residual blocks that can be dropped")
+        raise PlanError(f"`drop_blocks='{text}'`: the model has {there} residual blocks that can be dropped")
     return count
 
 
 def _beyond(limits: Limits, at: Partition, count: int, size: Callable[[Partition], float]) -> str:
     if limits.share is not None:
         most = 100 * at.layers / max(1, count)
-        return f"--share {100 * limits.share:g} cannot be reached: at most {most:.0f} % of the layers can share weights"
+        return f"`share={limits.share:g}` cannot be reached: at most {most:.0f} % of the layers can share weights"
     return (
-        f"--target-size {limits.size:g} cannot be reached by sharing weights: at best {size(at):.2f} of the file remain"
+        f"`target_size={limits.target_size:g}` cannot be reached by sharing weights: at best {size(at):.2f} of the "
+        "file remain"
     )
 
 

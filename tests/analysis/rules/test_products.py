@@ -14,8 +14,9 @@ from onnxfold.analysis.groups import Role
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.folding.merge import folding
 from onnxfold.model.model import load
-from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.recovery.reconstruct import Changes, reconstruct
 from onnxfold.runtime.session import Session
+from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.testing import duplication, pairs
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
@@ -156,7 +157,7 @@ def test_refits_aim_at_means_and_at_sums() -> None:
     merges = {g.name: folding(pairs(g)) for g in again.groups}
     folded = emit(twice, edits(twice, again, merges))
     feeds = [{"x": np.random.default_rng(seed).standard_normal((16, 3, 8, 8)).astype(np.float32)} for seed in range(2)]
-    done = {one.output: one.after for one in reconstruct(twice, again, merges, folded, feeds)}
+    done = {one.output: one.after for one in reconstruct(SharedPrefix(twice, feeds), again, Changes(merges), folded)}
     assert {"q", "k"} <= set(done) and max(done.values()) < EXACT_REFIT, done
     before, after = (Session(proto.SerializeToString()).run(feeds[0])[0] for proto in (twice.proto, folded))
     assert relative_l2(before, after) < EXACT_REFIT

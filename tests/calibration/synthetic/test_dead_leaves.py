@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import parser
 
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic import deep_inversion as inversion
 from onnxfold.calibration.synthetic import problem
-from onnxfold.calibration.synthetic.dead_leaves import KIND, leaves, takes_pictures
+from onnxfold.calibration.synthetic.dead_leaves import leaves, takes_pictures
 from onnxfold.calibration.synthetic.image_ops import noise, roughness
-from onnxfold.calibration.synthetic.synthesize import Synthetic, synthesize
+from onnxfold.calibration.synthetic.synthesize import Extent, Synthetic, synthesize
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
 from onnxfold.runtime.session import Session
@@ -75,11 +76,11 @@ def test_models_that_hold_nothing_of_their_data(text: str) -> None:
     weight = np.random.default_rng(0).standard_normal((768, 10)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
-    made = synthesize(load(proto), count=24, steps=3)
-    assert made.kind == KIND and made.note == "" and made.match is None
+    made = synthesize(load(proto), Extent(count=24, steps=3))
+    assert made.origin is Origin.PICTURES and made.note == "" and made.match is None
     assert made.feeds["x"].shape == (24, 3, 16, 16)
     found = synthetic_samples(load(proto), Effort.BALANCED, 0, None)
-    assert found.trusted and found.faithful and found.described == KIND
+    assert found.trusted and found.faithful and found.described == Origin.PICTURES.text
     for feed in found.fit[:2]:
         Session(proto.SerializeToString()).run(feed)
 
@@ -110,8 +111,8 @@ def fused() -> onnx.ModelProto:
 
 
 def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = synthesize(load(fused()), count=16, steps=40)
-    assert made.kind == problem.PRIOR.kind
+    made = synthesize(load(fused()), Extent(count=16, steps=40))
+    assert made.origin is Origin.CONV_PRIOR
     start = roughness(leaves(np.random.default_rng([0, 1]), (16, 3, 32, 32)), (2, 3))[0]
 
     def relative(found: Synthetic) -> float:
@@ -119,16 +120,16 @@ def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.Monkey
         return roughness((x - x.mean()) / x.std(), (2, 3))[0] / start
 
     monkeypatch.setattr(problem, "PRIOR", replace(problem.PRIOR, smoothness=0.0))
-    free = synthesize(load(fused()), count=16, steps=40)
+    free = synthesize(load(fused()), Extent(count=16, steps=40))
     assert 0.8 < relative(made) < 1.2 < 2 < relative(free)
 
 
 def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images made from statistics have edges and even areas, which descents from noise do not find."""
-    made = synthesize(load(normalized()), count=16, steps=20)
-    assert made.kind == "deep inversion from BatchNormalization statistics"
+    made = synthesize(load(normalized()), Extent(count=16, steps=20))
+    assert made.origin is Origin.BN_STATISTICS
     monkeypatch.setattr(inversion, "takes_pictures", lambda shape: False)
-    smooth = synthesize(load(normalized()), count=16, steps=20)
+    smooth = synthesize(load(normalized()), Extent(count=16, steps=20))
     assert made.losses[-1] < made.losses[0] and smooth.losses[-1] < smooth.losses[0]
     found = kurtosis(made.feeds["x"]), kurtosis(smooth.feeds["x"])
     assert found[0] > 6 > 5 > found[1], found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, parser
 
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
-from onnxfold.calibration.synthetic.generated_text import OWN
-from onnxfold.calibration.synthetic.synthesize import synthesize
+from onnxfold.calibration.synthetic.synthesize import Extent, synthesize
 from onnxfold.model.model import load
 from onnxfold.model.shapes.nominal import OPEN_OTHER
 from onnxfold.options.choices import Effort
@@ -34,15 +35,16 @@ def model(text: str) -> ModelProto:
     return proto
 
 
-def made_of(text: str, count: int = 9, **options: Any) -> tuple[NDArray[Any], str, str]:
-    made = synthesize(load(model(text)), count=count, steps=1, input_shapes={"ids": (1, LENGTH)}, **options)
+def made_of(text: str, count: int = 9, seconds: float = math.inf, seed: int = 0) -> tuple[NDArray[Any], Origin, str]:
+    extent = Extent(count=count, steps=1, seconds=seconds)
+    made = synthesize(load(model(text)), extent, seed=seed, input_shapes={"ids": (1, LENGTH)})
     assert made.match is None and made.losses == ()
-    return made.feeds["ids"], made.kind, made.note
+    return made.feeds["ids"], made.origin, made.note
 
 
 def test_a_language_model_writes() -> None:
-    ids, kind, note = made_of(NEXT, 60)
-    assert (kind, note) == (OWN, "")
+    ids, origin, note = made_of(NEXT, 60)
+    assert (origin, note) == (Origin.GENERATED_TEXT, "")
     assert ids.shape == (60, LENGTH) and ids.dtype == np.int64
     assert (np.diff(ids, axis=1) % VOCABULARY == 1).all()
     assert len(set(ids[:, 0].tolist())) > 6  # first words are drawn at random
@@ -55,21 +57,21 @@ def test_words_follow_their_probabilities() -> None:
     table = np.zeros((VOCABULARY, VOCABULARY), np.float32)
     table[:, 3] = np.log(VOCABULARY - 1)  # word 3 follows in one of two cases
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
-    made = synthesize(load(proto), count=500, steps=1, input_shapes={"ids": (1, LENGTH)})
+    made = synthesize(load(proto), Extent(count=500, steps=1), input_shapes={"ids": (1, LENGTH)})
     assert abs(float((made.feeds["ids"][:, 1:] == 3).mean()) - 0.5) < 0.05
 
 
 @pytest.mark.parametrize(("text", "says"), [(AHEAD, "looks ahead"), (FEATURES, "")])
 def test_random_words_for_other_models(text: str, says: str) -> None:
-    ids, kind, note = made_of(text, 200)
-    assert kind == inputs.TOKENS
+    ids, origin, note = made_of(text, 200)
+    assert origin is Origin.RANDOM_TOKENS
     assert says in note and bool(says) == bool(note)
     assert set(ids.ravel().tolist()) == set(range(VOCABULARY))
 
 
 def test_no_text_where_that_would_take_too_long() -> None:
-    ids, kind, note = made_of(NEXT, seconds=0.0)
-    assert kind == inputs.TOKENS and "seconds" in note
+    ids, origin, note = made_of(NEXT, seconds=0.0)
+    assert origin is Origin.RANDOM_TOKENS and "seconds" in note
     assert not (np.diff(ids, axis=1) % VOCABULARY == 1).all()
 
 
@@ -80,12 +82,13 @@ def test_masks_and_segments() -> None:
     proto = model(text.replace(", float[N,T] other", ""))
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((2, 5), np.float32), "segments"))
     proto.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
-    made = synthesize(load(proto), count=20, steps=1)
-    assert made.kind == inputs.TOKENS
+    made = synthesize(load(proto), Extent(count=20, steps=1))
+    assert made.origin is Origin.RANDOM_TOKENS
     assert made.feeds["ids"].max() > 5 and (made.feeds["mask"] == 1).all() and (made.feeds["segment"] == 0).all()
     with_floats = model(text)
     with_floats.graph.initializer.extend(proto.graph.initializer[2:])
-    assert synthesize(load(with_floats), count=2, steps=1).kind != inputs.TOKENS  # an activation beside the words
+    made = synthesize(load(with_floats), Extent(count=2, steps=1))
+    assert made.origin is not Origin.RANDOM_TOKENS  # an activation beside the words
 
 
 def test_words_given_as_floats() -> None:
@@ -96,25 +99,25 @@ def test_words_given_as_floats() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.array([0, 1], np.float32), "values"))
     loaded = load(proto)
     assert inputs.index_limits(loaded.graph) == {"codes": 12}
-    made = synthesize(loaded, count=40, steps=1)
+    made = synthesize(loaded, Extent(count=40, steps=1))
     assert made.feeds["codes"].dtype == np.float32
     assert set(made.feeds["codes"].ravel().tolist()) <= set(range(12)) and made.feeds["codes"].max() == 11
 
 
 def test_samples_of_words_are_trusted() -> None:
     found = synthetic_samples(load(model(NEXT)), Effort.BALANCED, 0, None)
-    assert found.trusted and found.faithful and found.described == OWN
+    assert found.trusted and found.faithful and found.described == Origin.GENERATED_TEXT.text
     assert isinstance(found.fit[0]["ids"], np.ndarray) and found.fit[0]["ids"].dtype == np.int64
 
 
 def test_texts_are_long_where_that_is_open_and_can_be() -> None:
     """Of short texts attention seems to do little. Where a table of positions ends sooner, texts are as usual."""
-    assert synthesize(load(model(NEXT)), count=4, steps=1).feeds["ids"].shape == (4, 64)
+    assert synthesize(load(model(NEXT)), Extent(count=4, steps=1)).feeds["ids"].shape == (4, 64)
     positions = """(int64[N,T] ids) => (float[N,T,12] y) { g = Gather (table, ids) s = Shape (ids)
         t = Gather (s, one) r = Range (zero, t, one) p = Gather (places, r) y = Add (g, p) }"""
     proto = model(positions)
     for name, value in (("zero", np.int64(0)), ("one", np.int64(1)), ("places", np.zeros((20, 12), np.float32))):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    made = synthesize(load(proto), count=4, steps=1)
-    assert made.kind == OWN and made.feeds["ids"].shape == (4, OPEN_OTHER)
+    made = synthesize(load(proto), Extent(count=4, steps=1))
+    assert made.origin is Origin.GENERATED_TEXT and made.feeds["ids"].shape == (4, OPEN_OTHER)
     assert made_of(NEXT)[0].shape == (9, LENGTH)  # a length that is given holds

@@ -16,15 +16,15 @@ from tiny import MODELS, SHARED, main
 
 import onnxfold
 from onnxfold.analysis.costs import costs
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import Samples
 from onnxfold.model.model import load
 from onnxfold.model.shapes.nominal import concrete_shape
 from onnxfold.options.choices import Effort
-from onnxfold.passes import distillation as refinement
-from onnxfold.passes.distillation import train as descent
+from onnxfold.passes.distillation import train
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.problem import pose
-from onnxfold.passes.distillation.schedule import extent
+from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -43,7 +43,7 @@ CIFAR = ("cifar10_resnet20_bn", "cifar10_squeezenet_bn", "vit_2_6_cifar10", "vit
 
 def samples(shape: tuple[int, ...] = (6,), count: int = 64, name: str = "x", kind: Any = np.float32) -> Samples:
     x = np.random.default_rng(0).standard_normal((count + 16, *shape)).astype(kind)
-    return Samples(({name: x[:count]},), ({name: x[count:]},), "noise", True, True)
+    return Samples(({name: x[:count]},), ({name: x[count:]},), Origin.PICTURES, "noise")
 
 
 def disturbed(proto: ModelProto, share: float = 0.05) -> ModelProto:
@@ -68,13 +68,13 @@ def arrays(proto: ModelProto) -> dict[str, Array]:
 def test_weights_that_are_off_come_back_and_stay_tied() -> None:
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto, 0.2)
-    found = refinement.refine(load(proto), off, samples(), steps=300, batch=32)
+    found = train.refine(load(proto), off, samples(), train.TrainSettings(300, 32))
     assert found.improved and found.blocks == 2
     assert found.after < 0.2 * found.before
     assert found.errors[0] == (0, found.before) and min(e for _, e in found.errors) == found.after
     assert np.mean(found.losses[-10:]) < 0.1 * np.mean(found.losses[:10])
     assert set(found.arrays) == set(SHAPES)  # w0 is read by two nodes and is one weight
-    written = refinement.refined(off, found.arrays, None)
+    written = train.refined(off, found.arrays, None)
     assert [n.input for n in written.graph.node] == [n.input for n in proto.graph.node]
     assert not np.array_equal(arrays(written)["w0"], arrays(off)["w0"])
 
@@ -84,8 +84,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not() -> None:
 
     def bytes_of(seed: int) -> bytes:
         off = disturbed(proto)
-        found = refinement.refine(load(proto), off, samples(), steps=40, batch=32, seed=seed)
-        return refinement.refined(off, found.arrays, None).SerializeToString(deterministic=True)
+        found = train.refine(load(proto), off, samples(), train.TrainSettings(40, 32, seed))
+        return train.refined(off, found.arrays, None).SerializeToString(deterministic=True)
 
     assert bytes_of(1) == bytes_of(1) != bytes_of(2)
 
@@ -97,20 +97,20 @@ def test_half_precision_is_refined_in_single_and_rounded_back() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     off = disturbed(proto, 0.2)
-    found = refinement.refine(load(proto), off, samples(kind=np.float16), steps=100, batch=32)
+    found = train.refine(load(proto), off, samples(kind=np.float16), train.TrainSettings(100, 32))
     assert found.after < 0.7 * found.before
-    after = refinement.refined(off, found.arrays, None)
+    after = train.refined(off, found.arrays, None)
     assert all(t.data_type == TensorProto.FLOAT16 for t in after.graph.initializer)
 
 
 def test_what_makes_nothing_better_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(descent, "RATE", 30.0)
-    monkeypatch.setattr(descent, "_LOST", np.inf)  # and it is never lowered
+    monkeypatch.setattr(train, "RATE", 30.0)
+    monkeypatch.setattr(train, "_LOST", np.inf)  # and it is never lowered
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto)
-    found = refinement.refine(load(proto), off, samples(), steps=40, batch=32)
+    found = train.refine(load(proto), off, samples(), train.TrainSettings(40, 32))
     assert not found.improved and not found.arrays and found.after == found.before
-    assert "no better" in found.note or "nothing better" in found.note
+    assert "no better" in found.note or "did not lower the error" in found.note
 
 
 def test_narrower_streams_are_compared_with_what_they_were_made_of() -> None:
@@ -133,20 +133,20 @@ def test_an_operator_without_a_reverse_rule_is_named(shaped: bool) -> None:
     proto = model(text, {"w": (6, 6), "bias": (6,), "v": (6, 4)})
     if shaped:
         proto.graph.value_info.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, ["N", 6]))
-    found = refinement.refine(load(proto), disturbed(proto), samples(), steps=10, batch=32)
+    found = train.refine(load(proto), disturbed(proto), samples(), train.TrainSettings(10, 32))
     assert not found.improved and "BiasGelu" in found.note and "\n" not in found.note
 
 
 def test_a_model_without_weights_is_left_alone() -> None:
     proto = model("(float[N,6] x) => (float[N,6] y) { y = Relu (x) }")
-    found = refinement.refine(load(proto), proto, samples(), steps=10, batch=32)
+    found = train.refine(load(proto), proto, samples(), train.TrainSettings(10, 32))
     assert not found.improved and "no weight" in found.note
 
 
 def test_untrusted_inputs_are_not_trained_on() -> None:
     proto = model(CHAIN, SHAPES)
-    noise = Samples(samples().fit, samples().check, "random inputs", False, False)
-    found = refinement.refine(load(proto), disturbed(proto), noise, steps=10, batch=32)
+    noise = Samples(samples().fit, samples().check, Origin.RANDOM, "random inputs")
+    found = train.refine(load(proto), disturbed(proto), noise, train.TrainSettings(10, 32))
     assert not found.improved and "random inputs" in found.note
 
 
@@ -160,7 +160,7 @@ def test_untrusted_inputs_are_not_trained_on() -> None:
     ],
 )
 def test_no_patience_with_errors_that_do_not_fall(errors: list[float], hopeless: bool) -> None:
-    assert descent._hopeless(errors, 0.8) is hopeless
+    assert train._hopeless(errors, 0.8) is hopeless
 
 
 # how much -----------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_the_extent_follows_effort_and_size() -> None:
     small = load(MODELS / "digits_mlp.onnx")
     assert [extent(small, effort, None, None) for effort in Effort] == [(200, 32), (800, 32), (3200, 32)]
     assert extent(small, Effort.BALANCED, None, 7) == (7, 32)
-    with pytest.raises(onnxfold.RequestError, match="--steps must be at least 1, not 0"):
+    with pytest.raises(onnxfold.RequestError, match="`steps` must be at least 1, not 0"):
         extent(small, Effort.BALANCED, None, 0)
     text = "(float[N,3,512,512] x) => (float y) { y = Conv <pads: ints = [1, 1, 1, 1]> (x, w) }"
     large = load(model(text, {"w": (64, 3, 3, 3)}))
@@ -186,8 +186,11 @@ def test_the_extent_follows_the_samples() -> None:
     """Texts that are longer than what the model says make smaller batches, or fewer steps."""
     text = "(int64[N,T] ids) => (float[N,T,300] y) { e = Gather (table, ids) y = MatMul (e, w) }"
     proto = load(model(text, {"table": (300, 64), "w": (64, 300)}))
-    given = [Samples(({"ids": np.zeros((8, length), np.int64)},), (), "words", True, True) for length in (16, 32768)]
-    shapes = [refinement.sample_shapes(proto, one) for one in given]
+    given = [
+        Samples(({"ids": np.zeros((8, length), np.int64)},), (), Origin.GENERATED_TEXT, "words")
+        for length in (16, 32768)
+    ]
+    shapes = [sample_shapes(proto, one) for one in given]
     assert shapes == [{"ids": (1, 16)}, {"ids": (1, 32768)}]
     short, long = (extent(proto, Effort.BALANCED, one, None) for one in shapes)
     assert short == (800, 32) and long[0] * long[1] < 800 * 32 / 4
@@ -280,16 +283,16 @@ def test_a_wrong_gradient_of_a_network_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_too_high_a_rate_is_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the error grows, the descent goes back to the best weights and on at a quarter of the rate."""
+    """Where the error grows, training goes back to the best weights and on at a quarter of the rate."""
     proto = model(CHAIN, SHAPES)
     off = disturbed(proto)
-    monkeypatch.setattr(descent, "_RELATIVE", np.inf)
-    monkeypatch.setattr(descent, "RATE", 0.6)
-    found = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    monkeypatch.setattr(train, "_RELATIVE", np.inf)
+    monkeypatch.setattr(train, "RATE", 0.6)
+    found = train.refine(load(proto), off, samples(), train.TrainSettings(160, 32))
     assert max(error for _, error in found.errors) > 2 * found.before  # it was too high
     assert found.after < 0.7 * found.before
-    monkeypatch.setattr(descent, "_LOST", np.inf)
-    without = refinement.refine(load(proto), off, samples(), steps=160, batch=32)
+    monkeypatch.setattr(train, "_LOST", np.inf)
+    without = train.refine(load(proto), off, samples(), train.TrainSettings(160, 32))
     assert without.after > found.after
 
 
@@ -300,8 +303,8 @@ def test_models_of_one_sample_take_as_many_for_a_step() -> None:
     one = disturbed(single)
     feeds = tuple({name: x[i : i + 1] for name, x in feed.items()} for feed in samples().fit for i in range(64))
     alone = replace(samples(), fit=feeds, check=feeds[:16])
-    found = refinement.refine(load(single), one, alone, steps=60, batch=32)
+    found = train.refine(load(single), one, alone, train.TrainSettings(60, 32))
     assert found.after < 0.7 * found.before
-    drawn = refinement.refine(load(single), one, alone, steps=60, batch=1)  # as many samples, one at a time
+    drawn = train.refine(load(single), one, alone, train.TrainSettings(60, 1))  # as many samples, one at a time
     assert np.std(np.diff(found.losses[30:])) < 0.7 * np.std(np.diff(drawn.losses[30:]))
     assert load(off).graph.inputs == load(one).graph.inputs

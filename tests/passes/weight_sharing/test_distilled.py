@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from alike import chain, two_blocks, with_values
@@ -15,7 +17,7 @@ from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.block_targets import blocks as compared
 from onnxfold.passes.distillation.channel_maps import maps_of
 from onnxfold.passes.distillation.problem import pose
-from onnxfold.passes.weight_sharing.fuse import fuse_layers
+from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers
 from onnxfold.passes.weight_sharing.layers import layers
 from onnxfold.passes.weight_sharing.residual_blocks import blocks, bypasses
 from onnxfold.runtime.autodiff.prepare import static_copy
@@ -33,7 +35,7 @@ def moved_chain() -> ModelProto:
 def test_channels_that_were_permuted_are_compared_in_their_order() -> None:
     original = load(moved_chain())
     analysis, by_name = analyze(original), {layer.weight: layer for layer in layers(original)[0]}
-    made = fuse_layers(original, analysis, [[by_name["w1"], by_name["w2"]]], Fusion.MEAN)
+    made = fuse_layers(original, analysis, [[by_name["w1"], by_name["w2"]]], FuseSettings(Fusion.MEAN))
     feeds = {"x0": np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)}
     losses = []  # of the original with its channels in another order
     for pairs in (Counterparts(maps_of(analysis, made.moves)), Counterparts()):
@@ -47,7 +49,7 @@ def test_a_sum_in_front_of_a_dropped_block_is_compared_with_the_one_behind() -> 
     loaded = load(two_blocks())
     first, _ = blocks(loaded)
     instead, aims = bypasses(loaded.graph, [first])
-    made = fuse_layers(loaded, analyze(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
+    made = replace(fuse_layers(loaded, analyze(loaded), [], FuseSettings(Fusion.MEAN), bypass=instead), aims=aims)
     before, after = (static_copy(one, {"x": (2, 3, 8, 8)}).graph for one in (loaded, load(made.proto)))
     found = compared(before, after, Counterparts(aims=made.aims), {"y"})
     assert [(one.name, one.source) for one in found] == [("h", "s1"), ("f", "f")]

@@ -16,10 +16,11 @@ from onnxfold.model.model import load
 from onnxfold.options.choices import Fusion, Metric
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
-from onnxfold.passes.weight_sharing.fuse import fuse_layers, repaired
+from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
 from onnxfold.passes.weight_sharing.joint_fit import joint, seen
 from onnxfold.passes.weight_sharing.layers import layers
-from onnxfold.recovery.reconstruct import reconstruct
+from onnxfold.recovery.reconstruct import Changes, reconstruct
+from onnxfold.runtime.shared_prefix import SharedPrefix
 
 EXACT = 1e-6  # least squares in double precision on float32 activations
 
@@ -81,8 +82,8 @@ def test_repair_brings_outputs_back() -> None:
     loaded = load(two_blocks())
     analysis, found = analyze(loaded), layers(loaded)[0]
     sets = [[layer for layer in found if layer.weight in names] for names in (("u1", "u2"), ("v1", "v2"))]
-    plain = fuse_layers(loaded, analysis, sets, Fusion.MEAN)
-    fitted = fuse_layers(loaded, analysis, sets, Fusion.MEAN, feeds=feeds())
+    plain = fuse_layers(loaded, analysis, sets, FuseSettings(Fusion.MEAN))
+    fitted = fuse_layers(loaded, analysis, sets, FuseSettings(Fusion.MEAN), feeds=feeds())
     done = repaired(fitted, feeds())
     evaluator = Evaluator(loaded, lambda _: feeds(seed=2))
     errors = [evaluator.error(version.proto) for version in (plain, fitted, done)]
@@ -101,7 +102,8 @@ def test_a_weight_shared_before_is_left_alone_by_folds() -> None:
     loaded = load(proto)
     version = ModelProto()
     version.CopyFrom(proto)
-    done = reconstruct(loaded, analyze(loaded), {}, version, feeds("x", (6,)), changed=frozenset({"b"}))
+    changes = Changes(tensors=frozenset({"b"}))
+    done = reconstruct(SharedPrefix(loaded, feeds("x", (6,))), analyze(loaded), changes, version)
     assert {one.output for one in done} == {"y"}
 
 
@@ -136,5 +138,5 @@ def test_refit_is_what_one_weight_for_both_misses() -> None:
 @pytest.mark.parametrize("metric", [Metric.ACTIVATIONS, Metric.REFIT])
 def test_samples_are_needed(metric: Metric) -> None:
     loaded = load(two_blocks())
-    with pytest.raises(RequestError, match=f"--metric {metric.value} needs samples"):
+    with pytest.raises(RequestError, match=f"`metric='{metric.value}'` needs samples"):
         rank(loaded, alone(layers(loaded)[0]), metric, {}, None)

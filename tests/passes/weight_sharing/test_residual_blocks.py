@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -16,7 +18,7 @@ from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Fusion
-from onnxfold.passes.weight_sharing.fuse import Fused, fuse_layers, repaired
+from onnxfold.passes.weight_sharing.fuse import Fused, FuseSettings, fuse_layers, repaired
 from onnxfold.passes.weight_sharing.layers import layers
 from onnxfold.passes.weight_sharing.residual_blocks import Block, blocks, bypasses, influence, whole_blocks, writers
 from onnxfold.passes.weight_sharing.search import blocks_asked, least_missed
@@ -26,7 +28,7 @@ EXACT = 1e-6  # float32; a block of zeros adds exactly nothing
 
 def without(loaded: Model, *gone: Block) -> Fused:
     instead, aims = bypasses(loaded.graph, gone)
-    return fuse_layers(loaded, analyze(loaded), [], Fusion.MEAN, bypass=instead, aims=aims)
+    return replace(fuse_layers(loaded, analyze(loaded), [], FuseSettings(Fusion.MEAN), bypass=instead), aims=aims)
 
 
 def samples(count: int = 64, seed: int = 1) -> list[dict[str, NDArray[np.float32]]]:
@@ -144,7 +146,7 @@ def test_how_many(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "101%", "0%", "nan", "inf"])
 def test_how_many_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="--drop-blocks wants"):
+    with pytest.raises(RequestError, match="`drop_blocks` must be"):
         blocks_asked(text, 9)
 
 

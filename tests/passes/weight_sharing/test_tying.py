@@ -20,7 +20,7 @@ from onnxfold.model.model import load
 from onnxfold.model.save import staged
 from onnxfold.options.choices import Fusion
 from onnxfold.passes.weight_sharing.distances import Class, Partition, alone
-from onnxfold.passes.weight_sharing.fuse import Fused, fuse_layers
+from onnxfold.passes.weight_sharing.fuse import Fused, FuseSettings, fuse_layers
 from onnxfold.passes.weight_sharing.layers import layers
 from onnxfold.passes.weight_sharing.tying import fused
 
@@ -31,7 +31,7 @@ def shared(proto: ModelProto, *names: str, how: Fusion = Fusion.MEAN, path: Path
     """The model with one weight for the layers of the weights `names`."""
     loaded = load(path or proto)
     found = {layer.weight: layer for layer in layers(loaded)[0]}
-    return fuse_layers(loaded, analyze(loaded), [[found[name] for name in names]], how)
+    return fuse_layers(loaded, analyze(loaded), [[found[name] for name in names]], FuseSettings(how))
 
 
 # which layers -------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_half_precision_stays() -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     loaded = load(proto)
-    after = fuse_layers(loaded, analyze(loaded), [layers(loaded)[0][:2]], Fusion.MEAN, align=False).proto
+    after = fuse_layers(loaded, analyze(loaded), [layers(loaded)[0][:2]], FuseSettings(Fusion.MEAN, align=False)).proto
     expected = (weights(proto)["w0"].astype(np.float64) + weights(proto)["w1"]) / 2
     assert weights(after)["w0"].dtype == np.float16
     assert np.array_equal(weights(after)["w0"], expected.astype(np.float16))

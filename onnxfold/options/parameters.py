@@ -1,0 +1,170 @@
+"""What every parameter may be: one table, read by the checks, by the help of the command line and by
+docs/options.md."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ..errors import RequestError
+from . import accept
+from .accept import Accept
+from .choices import SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+
+MOST_JOBS = 1024
+_LONGEST = 60  # characters of a wrong value that are shown
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter as Python spells it: what it may be, in words, and what it is for, in one line."""
+
+    name: str
+    accept: Accept
+    may_be: str
+    purpose: str
+
+
+def _one_of(choices: type[Enum]) -> str:
+    return "one of " + ", ".join(repr(one.value) for one in choices)
+
+
+_KEPT = "a number above 0 and at most 1"
+_ALL = (
+    Parameter(
+        "ratio", accept.optional(accept.number(0, 1, below=True)), "a number of at least 0 and below 1",
+        "share of the channels to remove from every group",
+    ),
+    Parameter(
+        "target_params", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the parameters to keep"
+    ),
+    Parameter(
+        "target_macs", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the multiply-adds to keep"
+    ),
+    Parameter(
+        "target_size", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the bytes of the file to keep"
+    ),
+    Parameter(
+        "target_latency", accept.optional(accept.number(0, 1, above=True)), _KEPT,
+        "share of the latency to keep, measured here: it depends on the machine",
+    ),
+    Parameter(
+        "max_error", accept.optional(accept.number(0, 1)), "a number from 0 to 1",
+        "largest relative error of the outputs",
+    ),
+    Parameter(
+        "min_agreement", accept.optional(accept.number(0, 1)), "a number from 0 to 1",
+        "share of the samples that keep their top class",
+    ),
+    Parameter(
+        "group_ratios", accept.optional(accept.group_ratios),
+        "ratios of at least 0 and below 1 by regular expression, like {'mlp': 0.5}",
+        "another ratio for these groups; without a ratio, only they shrink",
+    ),
+    Parameter("method", accept.choice(Method), _one_of(Method), "how channels are chosen"),
+    Parameter("clusterer", accept.choice(Clusterer), _one_of(Clusterer), "who does the clustering"),
+    Parameter(
+        "include", accept.patterns, "a regular expression or several", "only these groups, or groups of these nodes"
+    ),
+    Parameter("exclude", accept.patterns, "a regular expression or several", "not these groups or nodes"),
+    Parameter("round_to", accept.integer(1, 2**20), "a whole number of at least 1", "keep multiples of N channels"),
+    Parameter(
+        "fold_heads", accept.flag, "True or False", "also heads of key-value caches: inputs and outputs change shape"
+    ),
+    Parameter(
+        "calibration", accept.anything, "arrays by input name, a path, a reader or an iterable of feeds",
+        "your inputs: npz, npy, a folder of them or of images",
+    ),
+    Parameter("samples", accept.integer(1, 2**31), "a whole number of at least 1", "use so many of your inputs"),
+    Parameter(
+        "preprocess", accept.optional(accept.preprocess),
+        "a Preprocess, or MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
+        "how pixels become numbers, where your inputs are images",
+    ),
+    Parameter("effort", accept.choice(Effort), _one_of(Effort), "how much time may be spent"),
+    Parameter("synthetic", accept.optional(accept.path), "a path", "a file to keep the synthetic inputs in"),
+    Parameter("recovery", accept.choice(Recovery), _one_of(Recovery), "how the merge is repaired"),
+    Parameter("refine", accept.flag, "True or False", "train the weights on what the original says; no labels"),
+    Parameter(
+        "steps", accept.optional(accept.integer(1, 10**7)), "a whole number of at least 1",
+        "of refinement (default: by effort and size; 800 at most)",
+    ),
+    Parameter("quantize", accept.flag, "True or False", "then INT8, by onnxruntime, with the same inputs"),
+    Parameter(
+        "providers", accept.optional(accept.texts), "a name or several, like 'cpu' or ['cpu', 'cuda']",
+        "where to run (default: cpu, and cuda if there)",
+    ),
+    Parameter(
+        "input_shapes", accept.optional(accept.shapes), "shapes by input name, like {'image': (1, 3, 224, 224)}",
+        "shapes of inputs that the model leaves open",
+    ),
+    Parameter("seed", accept.integer(0, 2**32 - 1), f"a whole number from 0 to {2**32 - 1}", "same seed, same file"),
+    Parameter(
+        "threads", accept.integer(0, MOST_JOBS), f"a whole number from 0 (all) to {MOST_JOBS}", "for clustering"
+    ),
+    Parameter("latency", accept.flag, "True or False", "measure latencies too"),
+    Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
+    Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
+    Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),
+    Parameter(
+        "max_memory", accept.optional(accept.integer(1, 2**63 - 1)), "a number of bytes",
+        "what takes more to run is never loaded whole",
+    ),
+    Parameter(
+        "jobs", accept.integer(1, MOST_JOBS), f"a whole number from 1 to {MOST_JOBS}", "merge so many groups at a time"
+    ),
+    Parameter(
+        "scheduler", accept.text, "an address like 'tcp://127.0.0.1:8786'", "a Dask cluster: its workers merge groups"
+    ),
+    Parameter(
+        "at", accept.shares, "one share or several, each above 0 and at most 1, like [0.9, 0.7, 0.5]",
+        f"shares of the multiply-adds to keep (default {', '.join(f'{share:g}' for share in SHARES)})",
+    ),
+    Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
+    Parameter("metric", accept.choice(Metric), _one_of(Metric), "how alike layers are"),
+    Parameter(
+        "share", accept.optional(accept.number(0, 1, above=True)), _KEPT,
+        "share of the layers that lose their own weights",
+    ),
+    Parameter(
+        "drop_blocks", accept.optional(accept.blocks), "a number of blocks or a percentage, like 3 or '25%'",
+        "drop so many residual blocks, those that do the least",
+    ),
+    Parameter("whole", accept.flag, "True or False", "whole residual blocks, not single layers"),
+    Parameter("align", accept.flag, "True or False", "permute channels first, so that layers match"),
+)  # fmt: skip
+PARAMETERS: Mapping[str, Parameter] = {one.name: one for one in _ALL}
+
+
+def checked(name: str, value: object, spelled: str | None = None) -> Any:
+    """`value` as parameter `name` wants it. Raises RequestError, naming the parameter as it is `spelled` (default: so).
+
+    >>> checked("ratio", "0.3")
+    Traceback (most recent call last):
+    ...
+    onnxfold.errors.RequestError: `ratio` must be a number of at least 0 and below 1, not '0.3' (a str)
+    """
+    parameter = PARAMETERS[name]
+    try:
+        return parameter.accept(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        reason = str(error) if type(error) is ValueError and str(error).startswith("'") else ""
+    raise RequestError(
+        f"`{spelled or name}` must be {parameter.may_be}" + (f": {reason}" if reason else f", not {_shown(value)}")
+    )
+
+
+def unknown(name: str, known: Iterable[str], where: str) -> RequestError:
+    """The error for a parameter that there is not."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return RequestError(f"{where} has no `{name}`" + (f": did you mean `{near[0]}`?" if near else ""))
+
+
+def _shown(value: object) -> str:
+    written = " ".join(repr(value).split())
+    short = written if len(written) <= _LONGEST else written[: _LONGEST - 3] + "..."
+    kind = type(value).__name__
+    return short if isinstance(value, int | float) and not isinstance(value, bool) else f"{short} (a {kind})"

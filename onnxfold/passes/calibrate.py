@@ -1,0 +1,89 @@
+"""Where the inputs come from that a run decides and repairs with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..calibration.collect import collect_samples, keep_samples, refuse_samples
+from ..options.budget import Aim, Budget
+from ..options.options import CalibrationOptions, DistillOptions, PlanningOptions
+from ..planning.goal import Goal
+from ..planning.time_estimate import Estimate, estimate, estimate_streamed
+from .base import BasePass, Run, State
+from .distillation.schedule import extent
+
+
+class AnnounceTime(BasePass):
+    """Says how long the run may take, before it takes long. Leaves an `Estimate`."""
+
+    name = "samples"
+
+    def __init__(
+        self,
+        planning: PlanningOptions,
+        calibration: CalibrationOptions,
+        budget: Budget | None = None,
+        announce: Callable[[str], None] | None = None,
+        distill: DistillOptions | None = None,
+        more: str = "",
+    ) -> None:
+        """`budget`: None for several. `announce` is told the estimate in words, with what comes `more`; None tells
+        nobody."""
+        self._planning, self._calibration, self._budget = planning, calibration, budget
+        self._announce, self._distill, self._more = announce, distill, more
+
+    def __call__(self, state: State, run: Run) -> State:
+        expected = self._estimate(state)
+        if self._announce is not None and expected is not None and expected.worth_saying:
+            self._announce(f"{expected}{self._more}")
+        return state if expected is None else state.adding(expected)
+
+    def _estimate(self, state: State) -> Estimate | None:
+        subject = state.known
+        if subject.streamed:
+            return estimate_streamed(subject, Goal.of(self._budget or Budget.of(), self._planning.selection.round_to))
+        effort, shapes = self._planning.effort, self._planning.runtime.input_shapes
+        refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
+        own = 0 if self._calibration.data is None else self._calibration.samples
+        return estimate(
+            subject, self._planning, own, self._budget is None or self._budget.aim is not Aim.RATIO, refining
+        )
+
+
+class CollectSamples(BasePass):
+    """Reads the user's inputs, or makes synthetic ones, where the options want any."""
+
+    name = "samples"
+    provides = frozenset(("samples",))
+
+    def __init__(
+        self,
+        planning: PlanningOptions,
+        calibration: CalibrationOptions,
+        budget: Budget | None = None,
+        training: bool = False,
+        refining: bool = False,
+    ) -> None:
+        """`training`: whether weights are trained, or ranges measured, on the samples; `refining`: the first of it."""
+        self._planning, self._calibration, self._budget = planning, calibration, budget
+        self._training, self._refining = training, refining
+
+    def check(self, state: State, run: Run) -> None:
+        """A model that is too large to run has no use for samples."""
+        if state.subject is not None and state.subject.streamed:
+            planning, budget = self._planning, self._budget or Budget.of()
+            refuse_samples(
+                self._calibration.data, planning.selection.method, planning.recovery, budget.aim, self._refining
+            )
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises RequestError for samples that do not fit the model, or that are asked for and cannot be had."""
+        samples = None
+        if state.subject is None or not state.subject.streamed:
+            samples = collect_samples(
+                state.source, self._calibration, self._planning, run.progress, run.providers, self._training
+            )
+        if self._calibration.save_synthetic is not None:
+            keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))
+        return state.adding(samples=samples)

@@ -1,0 +1,50 @@
+"""The pass that measures any two models with the same inputs and outputs against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..analysis.costs import costs
+from ..evaluation.verdict import Conditions, check
+from ..model.model import Model
+from ..model.save import on_disk
+from ..options.options import RuntimeOptions
+from ..planning.subject import probes
+from ..runtime.probe_inputs import DESCRIPTION
+from ..runtime.session import Feeds
+from .base import BasePass, Run, State
+from .verify import in_float32
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The other model."""
+
+    after: Model = field(repr=False)
+
+
+class Compare(BasePass):
+    """Runs both models on the same inputs. Leaves `Compared` and a `Check`."""
+
+    name = "verify"
+    requires = frozenset[str]()
+    provides = frozenset(("verdict",))
+
+    def __init__(self, after: Model, inputs: Feeds | None, runtime: RuntimeOptions) -> None:
+        """`inputs`: arrays by input name; None makes random ones."""
+        self._after, self._inputs, self._runtime = after, inputs, runtime
+
+    def __call__(self, state: State, run: Run) -> State:
+        old, new, shapes = state.source, self._after, self._runtime.input_shapes
+        feeds = self._inputs
+        conditions = Conditions(
+            providers=run.providers, missing=run.missing, latency=self._runtime.latency,
+            in_float32=in_float32(old, new.proto, new.folder),
+        )  # fmt: skip
+        verdict = check(
+            on_disk(old, run.scratch), on_disk(new, run.scratch),
+            probes(old, costs(old, shapes), shapes, self._runtime.seed) if feeds is None else feeds,
+            protos=(old.proto, new.proto), inputs=DESCRIPTION if feeds is None else "the inputs given",
+            conditions=conditions,
+        )  # fmt: skip
+        return state.adding(Compared(new), verdict)

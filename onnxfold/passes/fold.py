@@ -1,0 +1,165 @@
+"""The passes that decide how much of which channel group goes, and merge or drop the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..analysis.groups import ChannelGroup
+from ..errors import NothingToFoldError
+from ..folding.merge import Merge
+from ..options.budget import Budget
+from ..options.choices import Effort
+from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions, ScaleOptions
+from ..planning.allocation import round_width, special_ratios
+from ..planning.checkpoint import Checkpoint, checkpoint, key_of
+from ..planning.executor import Executor
+from ..planning.goal import Goal
+from ..planning.memory import check_memory
+from ..planning.planner import Planner, Workspace
+from ..recovery.reconstruct import Refitted
+from .base import BasePass, Candidate, Run, State
+from .distillation.block_targets import Counterparts
+from .distillation.channel_maps import maps_of
+from .quantization.quantize import narrowed
+
+NOWHERE, SMALL = OutputOptions(), ScaleOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class GroupOutcome:
+    """What became of a group: channels `after`, how many `clusters` of several channels were merged, with which
+    relative `error`; `note`: why it stays as it is."""
+
+    group: ChannelGroup = field(repr=False)
+    after: int
+    clusters: int = 0
+    error: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldRecord:
+    """What `FoldChannels` did: the `merges` and outcomes of `groups`, axis `lengths` that changed, the uniform `ratio`
+    behind it if there is one, the consumers that were `refitted`, and how decisions were made (`settings`).
+
+    `left`: why nothing went, where nothing did.
+    """
+
+    merges: Mapping[str, Merge] = field(repr=False)
+    groups: tuple[GroupOutcome, ...]
+    lengths: Mapping[tuple[str, int], int] = field(repr=False)
+    ratio: float | None
+    refitted: tuple[Refitted, ...]
+    settings: Mapping[str, Any]
+    left: str = ""
+
+
+class PreparePlanning(BasePass):
+    """Makes the planner, with a checkpoint where a run is to be continued or a model is streamed."""
+
+    name = "fold"
+    requires = frozenset(("analysis", "samples"))
+    provides = frozenset(("planner",))
+
+    def __init__(self, planning: PlanningOptions, output: OutputOptions = NOWHERE, scale: ScaleOptions = SMALL) -> None:
+        self._planning, self._output, self._scale = planning, output, scale
+        self._executor = Executor(scale.jobs, scale.scheduler)
+
+    def check(self, state: State, run: Run) -> None:
+        """Refuse too little memory, and a cluster that does not answer."""
+        subject, jobs = state.known, 1 if self._executor.away else self._scale.jobs
+        if subject.streamed:
+            check_memory(subject.model, subject.analysis, subject.chosen, jobs, self._scale.max_memory)
+        self._executor.check()
+
+    def __call__(self, state: State, run: Run) -> State:
+        target = run.target(self._output.path)
+        place = Workspace(
+            target, self._output.external_data, next(iter(run.providers), None), self._executor,
+            self._checkpoint(state, run, target),
+        )  # fmt: skip
+        return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
+
+    def _checkpoint(self, state: State, run: Run, target: Path) -> Checkpoint | None:
+        subject, selection = state.known, self._planning.selection
+        if self._output.path is None or not (self._output.resume or subject.streamed):
+            return None
+        how = (
+            selection.method, self._planning.recovery, selection.clusterer, self._planning.runtime.seed,
+            subject.streamed, selection.fold_heads,
+        )  # fmt: skip
+        return run.enter(checkpoint(target, key_of(subject.model, *how), self._output.resume))
+
+
+class FoldChannels(BasePass):
+    """Folds channels until a budget is met. Leaves a `FoldRecord`."""
+
+    name = "fold"
+    requires = frozenset(("planner",))
+    provides = frozenset(("candidate",))
+
+    def __init__(
+        self,
+        planning: PlanningOptions,
+        calibration: CalibrationOptions,
+        budget: Budget,
+        output: OutputOptions = NOWHERE,
+        quantized: bool = False,
+    ) -> None:
+        """`quantized`: INT8 follows, and a budget of quality holds for both together."""
+        self._planning, self._calibration, self._output = planning, calibration, output
+        self._goal, self._quantized = Goal.of(budget, planning.selection.round_to), quantized
+
+    def check(self, state: State, run: Run) -> None:
+        """Refuse a target that no plan can reach, and ratios for groups that there are not."""
+        special_ratios(state.known.analysis.groups, self._goal)
+        sampled = self._calibration.data is not None or self._planning.effort is not Effort.FAST
+        place = Workspace(run.target(self._output.path), self._output.external_data)
+        Planner(state.known, self._planning, None, place, run.progress).check(self._goal, sampled)
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises PlanError for a budget that cannot be met, and NothingToFoldError where it removes nothing, unless
+        INT8 follows."""
+        planner, subject, goal = state.planner, state.known, self._goal
+        assert planner is not None
+        if self._quantized:
+            samples = planner.samples
+            value = narrowed(goal.aim, goal.value, planner.evaluator(samples), subject.model, samples)
+            goal = replace(goal, value=value, quantized=True)
+        outcome = planner.decide(goal)
+        folded = outcome.decision.folded
+        left = "" if folded.merges else planner.nothing_left(self._goal)
+        if left and not self._quantized:
+            raise NothingToFoldError(left)
+        record = FoldRecord(
+            folded.merges, self._groups(planner, folded.merges),
+            planner.merger.lengths({name: merge.after for name, merge in folded.merges.items()}),
+            outcome.decision.ratio, folded.refitted, planner.settings(outcome, goal.round_to), left,
+        )  # fmt: skip
+        maps = partial(maps_of, subject.analysis, folded.merges)
+        current = Candidate(folded.proto, folded.pending, lambda: Counterparts(maps()), bool(folded.merges))
+        return state.adding(
+            record, current=current, samples=outcome.samples, inputs=planner.inputs(outcome.samples)
+        )  # fmt: skip
+
+    def _groups(self, planner: Planner, merges: Mapping[str, Merge]) -> tuple[GroupOutcome, ...]:
+        out, round_to, notes = [], self._goal.round_to, planner.subject.notes
+        for group in planner.subject.analysis.groups:
+            merge = merges.get(group.name)
+            if merge is None:
+                note = notes.get(group.name, "kept by the budget")
+                width = planner.merger.widths([group.name])[0]
+                if group.name not in notes and round_width(width, 0, round_to) == group.size:
+                    note = f"too narrow for `round_to={round_to}`"
+                out.append(GroupOutcome(group, group.size, note=note))
+            else:
+                merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())
+                error = planner.merger.relative_error(group.name, merge)
+                out.append(GroupOutcome(group, merge.after, merged, error))
+        return tuple(out)

@@ -1,0 +1,56 @@
+"""The passes that store a result in INT8, and say what that gained and cost."""
+
+from __future__ import annotations
+
+from ...errors import RequestError
+from ...evaluation.verdict import Check
+from ...model.save import on_disk
+from ...options.budget import Aim, Budget
+from ...options.options import OutputOptions
+from ..base import BasePass, Run, State
+from .quantize import Step, check_quantizable, quantize
+
+
+class Quantize(BasePass):
+    """Stores the candidate in INT8, with ranges of activations from the samples. Leaves a `Step`."""
+
+    name = "quantize"
+    requires = frozenset(("samples", "candidate"))
+
+    def __init__(self, output: OutputOptions, sampled: bool) -> None:
+        """`sampled`: whether there will be inputs."""
+        self._output, self._sampled = output, sampled
+
+    def check(self, state: State, run: Run) -> None:
+        """Refuse what cannot be quantized. Raises QuantizationError, RequestError."""
+        subject = state.subject
+        check_quantizable(state.source, subject is not None and subject.streamed, self._sampled)
+        if subject is not None and subject.analysis.caches:
+            raise RequestError("`quantize` compares caches as they were: leave out `quantize`, or `fold_heads`")
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises QuantizationError."""
+        target = run.target(self._output.path)
+        step = quantize(state.source, state.current.proto, state.samples, target, self._output.external_data)
+        return state.adding(step, current=state.current.becoming(step.proto, quantized=True))
+
+
+class JudgeQuantization(BasePass):
+    """Measures INT8 beside the same model in floats. Leaves a `QuantizationReport`, and a verdict with notes."""
+
+    name = "verify"
+    requires = frozenset(("verdict",))
+
+    def __init__(self, budget: Budget | float | None, latency: bool) -> None:
+        """`budget`: of the whole chain, or a limit on its error; `latency`: whether it is measured."""
+        limit = (Aim.QUALITY, budget) if isinstance(budget, float) else budget
+        self._aim = (limit.aim, limit.value) if isinstance(limit, Budget) else limit
+        self._latency = latency
+
+    def __call__(self, state: State, run: Run) -> State:
+        assert state.staged is not None and state.inputs is not None
+        before, feeds = on_disk(state.source, run.scratch), state.inputs.feeds
+        verdict, report = state.done(Step).judged(
+            state.done(Check), before, state.staged, feeds, self._latency, self._aim
+        )
+        return state.adding(report, verdict)

@@ -1,0 +1,76 @@
+"""The last passes: the result becomes a file under a temporary name, and is compared with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ..evaluation.verdict import Conditions, check
+from ..model.half_precision import BFLOAT16, holds
+from ..model.model import Model
+from ..model.save import inline, on_disk, staged
+from ..options.options import OutputOptions
+from ..planning.memory import comparable
+from .base import BasePass, Run, State
+
+
+class Stage(BasePass):
+    """Writes the candidate beside its target; `commit` of the staged file puts it in place."""
+
+    name = "write"
+    requires = frozenset(("candidate",))
+    provides = frozenset(("file",))
+
+    def __init__(self, output: OutputOptions) -> None:
+        self._output = output
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises RequestError where it cannot be written, ModelError for weights outside the model that hold NaN."""
+        planner, source = state.planner, state.source
+        kept = None if planner is None else planner.workspace.checkpoint
+        external = self._output.external_data or (state.current.quantized and bool(source.data_files()))
+        current = state.current
+        written = staged(
+            current.proto, source, run.target(self._output.path), external, current.pending, run.progress,
+            None if kept is None else kept.staging,
+        )  # fmt: skip
+        return state.adding(staged=run.enter(written))
+
+
+class Verify(BasePass):
+    """Compares the written file with the original, on every provider. Leaves a `Check`."""
+
+    name = "verify"
+    requires = frozenset(("file",))
+    provides = frozenset(("verdict",))
+
+    def __init__(self, latency: bool, max_memory: int | None = None) -> None:
+        """`latency`: whether it is measured; `max_memory`: bytes, above which the models do not run side by side."""
+        self._latency, self._max_memory = latency, max_memory
+
+    def __call__(self, state: State, run: Run) -> State:
+        original, inputs, written = state.source, state.inputs, state.staged
+        assert inputs is not None and written is not None
+        subject, proto = state.subject, state.current.proto
+        conditions = Conditions(
+            providers=run.providers, missing=run.missing, latency=self._latency,
+            too_large=subject is not None and subject.streamed and not comparable(original, self._max_memory),
+            in_float32=None if state.current.pending else in_float32(original, proto),
+            caches=() if subject is None else subject.analysis.caches,
+        )  # fmt: skip
+        verdict = check(
+            on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
+            inputs=inputs.described, conditions=conditions,
+        )  # fmt: skip
+        return state.adding(verdict)
+
+
+def in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:
+    """Makes copies of two models in which bfloat16, of which CPUs run little, is float32; None if there is none."""
+    if not holds(old.proto, BFLOAT16):
+        return None
+    return lambda: (
+        inline(old.proto, old.folder).SerializeToString(), inline(new, folder or old.folder).SerializeToString()
+    )  # fmt: skip
