@@ -1,13 +1,16 @@
 """The family of errors: everything a user can mend derives from `OnnxFoldError`.
 
-A bug of ours (`RuleError`) is deliberately outside that family, so that ``except OnnxFoldError`` never hides it.
+Outside it are a bug of ours (`RuleError`), so that ``except OnnxFoldError`` never hides it, and what onnx and
+onnxruntime refuse (`ExecutionError`): who meets that knows whether the model is to blame, or the request, and says so
+by an error of the family.
 """
 
-from operator import is_
-from types import MappingProxyType
-from typing import Any
-
-import numpy as np
+BUILTIN_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What other libraries let escape about data that they did not expect, beside exceptions of their own. To be caught
+around one call into a library, with nothing of ours inside; OSError and MemoryError say something else."""
 
 
 class OnnxFoldError(Exception):
@@ -50,43 +53,11 @@ class ValidationError(OnnxFoldError):
 
 
 class ExecutionError(Exception):
-    """What onnxruntime refused to load or to run. `__cause__` is its own exception."""
+    """onnx or onnxruntime refused to load, convert or run something. Its text is theirs, `__cause__` what they raised.
+
+    Where nobody expects it, it is a bug of ours like any other.
+    """
 
 
 class RuleError(Exception):
     """A bug in onnxfold itself: an operator rule or a stage broke its contract."""
-
-
-def read_only(instance: object) -> None:
-    """Make the arrays of a frozen dataclass read-only, those in its mappings, tuples and lists too: writing into one
-    raises ValueError. To be called by its ``__post_init__``, and by ``__setstate__`` where it is pickled.
-
-    The instance gets views: nothing is copied, and who made an array may still write into it.
-    """
-    for name, value in vars(instance).items():
-        guarded = _guarded(value)
-        if guarded is not value:
-            object.__setattr__(instance, name, guarded)
-
-
-def _guarded(value: Any) -> Any:
-    """`value` with read-only views in place of arrays; `value` itself where it holds none that can be written."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if isinstance(value, np.ndarray):
-        if not value.flags.writeable:
-            return value
-        view = value.view()
-        view.flags.writeable = False
-        return view
-    if kind in (tuple, list):
-        parts = [_guarded(part) for part in value]
-        return value if all(map(is_, parts, value)) else kind(parts)
-    if kind in (dict, MappingProxyType):
-        items = {key: _guarded(part) for key, part in value.items()}
-        return value if all(map(is_, items.values(), value.values())) else kind(items)
-    return value
-
-
-_PLAIN = frozenset((int, float, bool, str, type(None)))  # most of what is held, and quickly told

@@ -16,9 +16,9 @@ from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.extract import gather
-from onnxfold.errors import read_only
 from onnxfold.folding.kmeans import ClusterSettings
 from onnxfold.folding.merge import folding, pruning
+from onnxfold.frozen import read_only
 from onnxfold.model.model import load
 from onnxfold.options.choices import Clusterer, Method
 from onnxfold.planning.merge_task import MergeTask, run

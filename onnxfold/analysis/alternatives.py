@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import read_only
+from ..frozen import read_only
 from .components import connected, distinct
 
 Labels = NDArray[np.int64]

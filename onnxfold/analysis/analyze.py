@@ -1,7 +1,8 @@
 """Analysis: which channels are the same channel everywhere, which are interchangeable, and why the others are kept.
 
 Rules state facts about single nodes (rules/facts.py); the steps here put the facts of all nodes together with
-union-find over *atoms* (every position of every axis of every tensor). What no rule speaks of is kept, with a reason.
+union-find over *atoms* (every position of every axis of every tensor). An axis without a fact is kept as it is,
+with a reason.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..errors import read_only
+from ..frozen import read_only
 from ..model.constants import FLOATS
 from ..model.kv_cache import KEPT, Cache, find_caches
 from ..model.model import Model
@@ -159,7 +160,7 @@ def _check_parameters(model: Model, known: Known) -> None:
         where = model.graph.nodes[next(iter(roles.values()))[0]].label
         atoms = known.table.axis(*key).atoms
         if len(roles) > 1 or len(seen[key[:2]]) > 1:
-            known.add([Pin(atoms, Reason("a weight that makes and reads the same axis", where))])
+            known.add([Pin(atoms, Reason("a weight that produces and consumes the same axis", where))])
         if not _averaged(model, key[0]):
             known.add([Pin(atoms, Reason("a constant that is not floating point", where))])
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import read_only
-from ..model.graph import Graph, period
+from ..frozen import read_only
+from ..model.dimensions import period
+from ..model.graph import Graph
 from .rules.facts import Atoms, Axis
 
 SlotKey = tuple[str, int, int]  # tensor, axis, blocks (1: the plain axis)

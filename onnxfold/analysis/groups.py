@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import read_only
+from ..frozen import read_only
 from ..model.graph import Graph
 from .atoms import SlotKey, Tied, ends
 from .components import distinct

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..errors import RuleError
 from ..model.constants import FLOATS
-from ..model.graph import Node, period
+from ..model.dimensions import period
+from ..model.graph import Node
 from ..model.model import Model
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
@@ -22,6 +23,7 @@ from .rules.node_view import NodeView, TensorView
 from .rules.table import RuleTable
 
 Option = tuple[Tie | Count, ...]
+OPEN_LENGTH = "tied to an axis of unknown length (`input_shapes` may help)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class NodeFacts:
                 yield from pins_of(self._table, names, Reason(f"no rule for {op}", node.label))
             return
         if any(self._model.graph.tensor(name).shape is None for name in names):
-            reason = Reason(f"{op} has tensors of unknown shape (--input-shape may tell)", node.label)
+            reason = Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label)
             yield from pins_of(self._table, names, reason)
             return
         self._table.begin()
@@ -119,7 +121,7 @@ class NodeFacts:
         a, b = tie.a, tie.b
         kept = ""
         if a.size is None or b.size is None or (0 < len(a) != len(b) > 0 and self._repeats(node)):
-            kept = "tied to an axis of open length (--input-shape may tell)"
+            kept = OPEN_LENGTH
         elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
             kept = "tied to an axis of length 1"
         elif len(a) and len(b):

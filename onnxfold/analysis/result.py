@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import read_only
+from ..frozen import read_only
 from ..model.kv_cache import Cache
 from .atoms import SlotKey
 from .groups import ChannelGroup

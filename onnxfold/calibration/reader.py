@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError, read_only
+from ..errors import RequestError
+from ..frozen import read_only
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix
 
-from ..errors import read_only
+from ..frozen import read_only
 from .blas import one_thread
 from .merge import Merge, folding, pruning, weighted
 from .ridge import damping

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, read_only
-from ..model.external_data import Stretch
+from ..errors import ModelError
+from ..frozen import read_only
 
 Floats = NDArray[np.floating[Any]]
-
-
 BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
+
+
+class Stored(Protocol):
+    """A tensor that is read only when it is needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def array(self) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +33,7 @@ class Part:
     """
 
     tensor: str
-    source: NDArray[Any] | Stretch = field(repr=False)
+    source: NDArray[Any] | Stored = field(repr=False)
     axis: int
     blocks: int
     positions: NDArray[np.int64] = field(repr=False)

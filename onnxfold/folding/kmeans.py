@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PlanError, read_only
+from ..errors import PlanError
+from ..frozen import read_only
 from ..options.choices import Clusterer
 from ._native import core as _core
 from .gram import Gram

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from ..errors import RuleError, read_only
+from ..errors import RuleError
+from ..frozen import read_only
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from ..errors import read_only
+from ..frozen import read_only
 from .blas import one_thread
 from .ridge import damping
 

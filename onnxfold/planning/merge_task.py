@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import read_only
 from ..folding.features import feature_gram, magnitudes
 from ..folding.gram import Gram
 from ..folding.group_weights import GroupWeights
 from ..folding.kmeans import ClusterSettings, cluster
 from ..folding.merge import Merge, folding, pruning
+from ..frozen import read_only
 from ..options.choices import Method
 from ..recovery.closed_form import fold_ar, variance_correction
 

@@ -83,8 +83,8 @@ class SampledMerger:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about groups that samples said nothing of."""
-        why = "was decided by its weights: what reads it sees NaN or infinity on the samples"
+        """What the user should know about groups that the samples could not decide."""
+        why = "was decided by its weights: its consumers get NaN or infinity on the samples"
         blind = "was decided by its weights: a recurrent layer reads it"
         return (
             *(f"group '{name}' {why}" for name in self.found.broken),

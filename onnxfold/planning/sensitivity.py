@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..analysis.groups import ChannelGroup, Place, Role
 from ..analysis.result import Analysis
-from ..errors import read_only
 from ..folding.functional import Functions, functions
 from ..folding.second_order import Consumer, Elimination, eliminate
+from ..frozen import read_only
 from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from ..errors import read_only
+from ..frozen import read_only
 from ..model.linear import Linear
 from ..model.subgraphs import captures
 

@@ -18,9 +18,9 @@ from onnx import ModelProto, helper, numpy_helper
 from scipy.sparse import csr_matrix
 
 from ..analysis.result import Analysis
-from ..errors import read_only
 from ..folding.merge import Merge
 from ..folding.ridge import varying
+from ..frozen import read_only
 from ..model.editable_weights import Weights
 from ..model.model import Model
 from ..options.choices import Recovery

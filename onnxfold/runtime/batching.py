@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import read_only
+from ..frozen import read_only
 from .session import Feeds, InputSpec
 
 UNNAMED = frozenset({None, "", "?", "-1", "None"})  # how exporters write a dimension without a name

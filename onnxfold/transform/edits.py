@@ -15,8 +15,8 @@ from ..analysis.axis_matrix import _axis_matrix
 from ..analysis.groups import ChannelGroup, Place
 from ..analysis.result import Analysis
 from ..analysis.rules.facts import At
-from ..errors import read_only
 from ..folding.merge import Merge, apply
+from ..frozen import read_only
 from ..model.model import Model
 from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending

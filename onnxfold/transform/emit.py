@@ -9,6 +9,7 @@ from ..model.model import Model
 from ..model.tensors import settled
 from .edits import Edits
 from .patch import Patch
+from .shape_lists import write_integers, write_numbers
 
 
 def emit(model: Model, changes: Edits) -> ModelProto:
@@ -25,8 +26,8 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     writer.inputs(changes.inputs)
     writer.bypass(changes.bypass)
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
-    writer.integers(changes.integers)
-    writer.numbers(changes.numbers)
+    write_integers(writer, changes.integers)
+    write_numbers(writer, changes.numbers)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
     writer.lengths({at: length for at, length in changes.lengths.items() if at[0] not in packed})
     writer.sweep()

@@ -1,9 +1,8 @@
-"""Edits written into a copy of the user's own ModelProto: single tensors, integers, lengths; all else stays."""
+"""Edits written into a copy of the user's own ModelProto: single tensors and lengths; all else stays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from ..errors import RuleError
 from ..model.model import Model
-from ..model.shapes.lists import behind, length
 from ..model.subgraphs import every_initializer, every_node, opened
 from ..model.tensors import Pending, all_names, deferred, made, replace_constant, replaced, settled
-from .edits import Integer
-
-
-@dataclass(frozen=True)
-class Number:
-    """Element `index` of a list: its new value; `plain`: in place of all that computes it."""
-
-    index: int
-    value: int
-    plain: bool
 
 
 class Patch:
@@ -52,7 +39,7 @@ class Patch:
     def inputs(self, inputs: Mapping[tuple[int, int], str]) -> None:
         """Nodes read other tensors."""
         for (index, number), name in inputs.items():
-            self._give(self.nodes[index], number, name)
+            self.give(self.nodes[index], number, name)
 
     def bypass(self, bypass: Mapping[str, str]) -> None:
         """All who read a tensor read another one; what made it may go."""
@@ -62,7 +49,7 @@ class Patch:
                 instead = bypass[instead]
             for index in self.model.graph.consumers.get(name, ()):
                 for number in [i for i, given in enumerate(self.nodes[index].input) if given == name]:
-                    self._give(self.nodes[index], number, instead)
+                    self.give(self.nodes[index], number, instead)
         self.bypassed |= bool(bypass)
 
     def arrays(self, arrays: Mapping[str, NDArray[Any] | Pending]) -> None:
@@ -94,8 +81,7 @@ class Patch:
 
     def _beside(self, name: str, array: NDArray[Any]) -> None:
         """New values under a name of their own, for all consumers that do not compute constants."""
-        fresh = self._fresh(name)
-        self._add(made(array, fresh, self.initializers[name].data_type if name in self.initializers else 0))
+        fresh = self.constant(name, array, self.initializers[name].data_type if name in self.initializers else 0)
         self.uses[fresh] = 0
         for index in self.model.graph.consumers[name]:
             if all(o in self.model.constants for o in self.model.graph.nodes[index].outputs if o):
@@ -108,91 +94,31 @@ class Patch:
         self.suspects.add(name)
         self.as_they_were.add(name)
 
-    def integers(self, changes: Sequence[Integer]) -> None:
-        lists: dict[tuple[int, str | None, int | None], list[Integer]] = {}
-        for one in changes:
-            lists.setdefault((one.node, one.at.attr, one.at.input), []).append(one)
-        lists = {key: counted for key, counted in lists.items() if any(c.new for c in counted)}
-        computed = dict[str, dict[tuple[int, int], list[Integer]]]()
-        for (index, attr, number), counted in lists.items():
-            node = self.nodes[index]
-            values = {one.at.index: one.value for one in counted}
-            if attr is not None:
-                self._set_attribute(node, attr, values)
-                continue
-            assert number is not None
-            name = node.input[number] if number < len(node.input) else ""
-            if name and name not in self.model.constants:
-                computed.setdefault(name, {})[index, number] = [c for c in counted if c.new]
-            else:
-                self._set_input(node, number, values, counted[0].at.instead_of)
-        for name, consumers in computed.items():
-            self._computed(name, consumers)
-
-    def numbers(self, numbers: Mapping[tuple[int, int], NDArray[Any]]) -> None:
-        """Nodes read plain numbers in place of what is computed from lengths that change."""
-        fresh = dict[str, str]()
-        for (index, number), value in numbers.items():
-            old = self.nodes[index].input[number]
-            if old not in fresh:
-                fresh[old] = self._fresh(old)
-                self._add(made(value, fresh[old], self.model.graph.tensor(old).dtype))
-            self._give(self.nodes[index], number, fresh[old])
-
-    def _computed(self, name: str, consumers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:
-        """New numbers in the list `name`, which the graph puts together: in place where all who read it want the same,
-        else in a list of its own for every set of numbers."""
-        wanted = dict[tuple[Number, ...], list[tuple[int, int]]]()
-        for consumer, counted in consumers.items():
-            numbers = tuple(Number(c.at.index or 0, c.value, bool(c.at.lengths)) for c in counted)
-            wanted.setdefault(numbers, []).append(consumer)
-        alone = len(wanted) == 1 and self.uses[name] == len(consumers)
-        for numbers, who in wanted.items():
-            fresh = self._list(name, numbers, min(index for index, _ in who), alone)
-            for index, number in who:
-                self._give(self.nodes[index], number, fresh)
-
-    def _give(self, node: NodeProto, number: int, fresh: str) -> None:
-        """Let input `number` of a node be the tensor `fresh`."""
+    def give(self, node: NodeProto, number: int, name: str) -> None:
+        """Let input `number` of a node be the tensor `name`."""
         old = node.input[number]
-        if fresh != old:
-            node.input[number] = fresh
+        if name != old:
+            node.input[number] = name
             self.uses[old] -= 1
-            self.uses[fresh] = self.uses.get(fresh, 0) + 1
+            self.uses[name] = self.uses.get(name, 0) + 1
             self.suspects.add(old)
 
-    def _list(self, name: str, numbers: Sequence[Number], consumer: int, alone: bool) -> str:
-        """List `name` with other `numbers`: `name` itself if `alone`, else one made just before node `consumer`."""
-        graph, constants = self.model.graph, self.model.constants
-        if length(graph, name) == 1 and numbers[0].plain:
-            fresh = self._fresh(name)  # a length of other channels, which from now on is a number by itself
-            value = np.full((1,) * len(graph.tensor(name).shape or ()), numbers[0].value)
-            self._add(made(value, fresh, graph.tensor(name).dtype))
-            return fresh
-        pieces = dict[int, list[Number]]()
-        for one in numbers:
-            found = behind(graph, constants, name, one.index)
-            if found is None:
-                raise RuleError(f"element {one.index} of '{name}' cannot be found")
-            producer, number, inside = found
-            pieces.setdefault(number, []).append(replace(one, index=inside))
-        node = self.nodes[producer]
-        if not alone:
-            node = NodeProto()
-            node.CopyFrom(self.nodes[producer])
-            node.name = self._fresh(node.name) if node.name else ""
-            node.output[0] = self._fresh(name)
-            for given in node.input:
-                self.uses[given] = self.uses.get(given, 0) + 1
-            self.more.append((consumer, node))
-        for number, parts in pieces.items():
-            piece = node.input[number]
-            if piece in constants:
-                self._set_input(node, number, {p.index: p.value for p in parts}, None)
-            else:
-                own = self._list(piece, parts, producer if alone else consumer, alone and self.uses[piece] == 1)
-                self._give(node, number, own)
-        return str(node.output[0])
+    def constant(self, like: str, value: NDArray[Any], dtype: int = 0) -> str:
+        """A new constant with a name made from `like`; `dtype`: its element type in ONNX, 0 for that of the array."""
+        name = self.fresh(like)
+        self._add(made(value, name, dtype))
+        return name
+
+    def copy_of(self, index: int, output: str, before: int) -> NodeProto:
+        """A copy of node `index` that makes a new tensor, named after `output`, just before node `before`."""
+        node = NodeProto()
+        node.CopyFrom(self.nodes[index])
+        node.name = self.fresh(node.name) if node.name else ""
+        node.output[0] = self.fresh(output)
+        for given in node.input:
+            self.uses[given] = self.uses.get(given, 0) + 1
+        self.more.append((before, node))
+        return node
 
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         graphs = (self.graph, *self.bodies)
@@ -240,22 +166,9 @@ class Patch:
             self.uses[name] -= 1
             self.suspects.add(name)
 
-    @staticmethod
-    def _set_attribute(node: NodeProto, attr: str, values: Mapping[int | None, int]) -> None:
-        found = next((a for a in node.attribute if a.name == attr), None)
-        if None in values:
-            if found is None:
-                found = node.attribute.add(name=attr, type=onnx.AttributeProto.INT)
-            found.i = values[None]
-            return
-        if found is None:
-            found = node.attribute.add(name=attr, type=onnx.AttributeProto.INTS)
-            found.ints.extend([0] * len(values))
-        for i, value in values.items():
-            assert i is not None
-            found.ints[i] = value
-
-    def _set_input(self, node: NodeProto, number: int, values: Mapping[Any, int], instead_of: str | None) -> None:
+    def set_input(self, node: NodeProto, number: int, values: Mapping[Any, int], instead_of: str | None = None) -> None:
+        """New `values`, by index (None: the only one), in the constant that is input `number` of a node, for this node
+        alone. Where it has no such input, the list replaces the attribute `instead_of`."""
         old = node.input[number] if number < len(node.input) else ""
         if old:
             array = np.array(self.model.constants.array(old))
@@ -267,8 +180,7 @@ class Patch:
             array.reshape(-1)[i or 0] = value
         if old and self.uses[old] == 1 and self._in_place(old, array):
             return
-        name = self._fresh(old or f"{node.name or node.op_type}_sizes")
-        self._add(made(array, name, 0))
+        name = self.constant(old or f"{node.name or node.op_type}_sizes", array)
         while len(node.input) <= number:
             node.input.append("")
         node.input[number] = name
@@ -283,7 +195,8 @@ class Patch:
         if self.model.proto.ir_version < 4:  # then every initializer must be listed as an input too
             self.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
-    def _fresh(self, base: str) -> str:
+    def fresh(self, base: str) -> str:
+        """A name that nothing has yet."""
         number, name = 0, f"{base}_folded"
         while name in self.names:
             number += 1

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, numpy_helper
 
-from ...errors import read_only
+from ...frozen import read_only
 
 Floats = NDArray[np.float64]
 EXPONENT, SLOPE, SHIFT, RATIO = 0.6, 0.3, -0.3, 0.8  # the three laws above

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import read_only
+from ...frozen import read_only
 from ...progress import Progress
 from ...runtime.autodiff.adam import Adam
 from . import image_ops as images

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from ...errors import read_only
+from ...frozen import read_only
 from ...model.model import Model
 from ...runtime.autodiff.adjoints import MOMENTS
 from ...runtime.autodiff.emitter import PREFIX, Emitter

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import read_only
+from ...frozen import read_only
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

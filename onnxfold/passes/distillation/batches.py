@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.synthetic.image_ops import moved, spatial_axes
-from ...errors import read_only
+from ...frozen import read_only
 from ...runtime.batching import Batching
 from ...runtime.session import Feeds, InputSpec
 

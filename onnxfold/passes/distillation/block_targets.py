@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
-from ...errors import read_only
+from ...frozen import read_only
 from ...model.subgraphs import captures
 from ...runtime.autodiff.prepare import shapes_of
 from .variables import LINEAR

@@ -18,8 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ...analysis.result import Analysis
-from ...errors import read_only
 from ...folding.merge import Merge, rearranging
+from ...frozen import read_only
 from .layers import Layer
 
 Floats = NDArray[np.float64]

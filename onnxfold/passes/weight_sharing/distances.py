@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError, read_only
+from ...errors import RequestError
+from ...frozen import read_only
 from ...model.model import Model
 from ...options.choices import Metric
 from ...progress import Progress, silent
@@ -80,7 +81,7 @@ def rank(
     """
     everything = [layer for one in units for unit in one for layer in unit]
     if metric.sampled and feeds is None:
-        raise RequestError(f"--metric {metric.value} needs samples: give --calibration, or leave out --effort fast")
+        raise RequestError(f"`metric={metric.value!r}` needs samples: give `calibration` or `effort='balanced'`")
     measured = _Measured(model, everything, metric, feeds or ())
     out = []
     for one in progress("comparing layers", list(units)):

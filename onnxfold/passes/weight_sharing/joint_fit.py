@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from ...errors import read_only
 from ...folding.blas import one_thread
 from ...folding.ridge import damping
+from ...frozen import read_only
 from ...model.model import Model
 from ...recovery.epilogue import Epilogue, Epilogues
 from ...recovery.least_squares import factors

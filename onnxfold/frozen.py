@@ -1,0 +1,43 @@
+"""Arrays inside frozen dataclasses: read-only too."""
+
+from __future__ import annotations
+
+from operator import is_
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+_PLAIN = frozenset((int, float, bool, str, type(None)))  # most of what is held, and quickly told
+
+
+def read_only(instance: object) -> None:
+    """Make the arrays of a frozen dataclass read-only, those in its mappings, tuples and lists too: writing into one
+    raises ValueError. To be called by its ``__post_init__``, and by ``__setstate__`` where it is pickled.
+
+    The instance gets views: nothing is copied, and who made an array may still write into it.
+    """
+    for name, value in vars(instance).items():
+        guarded = _guarded(value)
+        if guarded is not value:
+            object.__setattr__(instance, name, guarded)
+
+
+def _guarded(value: Any) -> Any:
+    """`value` with read-only views in place of arrays; `value` itself where it holds none that can be written."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, np.ndarray):
+        if not value.flags.writeable:
+            return value
+        view = value.view()
+        view.flags.writeable = False
+        return view
+    if kind in (tuple, list):
+        parts = [_guarded(part) for part in value]
+        return value if all(map(is_, parts, value)) else kind(parts)
+    if kind in (dict, MappingProxyType):
+        items = {key: _guarded(part) for key, part in value.items()}
+        return value if all(map(is_, items.values(), value.values())) else kind(items)
+    return value
