@@ -78,7 +78,7 @@ def estimate(
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.merger(options)
-    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.consumer_features(name)]
+    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
     solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
