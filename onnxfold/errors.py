@@ -1,7 +1,16 @@
 """The family of errors: everything a user can mend derives from `OnnxFoldError`.
 
-A bug of ours (`RuleError`) is deliberately outside that family, so that ``except OnnxFoldError`` never hides it.
+Outside it are a bug of ours (`RuleError`), so that ``except OnnxFoldError`` never hides it, and what onnx and
+onnxruntime refuse (`ExecutionError`): who meets that knows whether the model is to blame, or the request, and says so
+by an error of the family.
 """
+
+BUILTIN_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, RuntimeError, SyntaxError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""What other libraries let escape about data that they did not expect, beside exceptions of their own. To be caught
+around one call into a library, with nothing of ours inside; OSError and MemoryError say something else."""
 
 
 class OnnxFoldError(Exception):
@@ -44,7 +53,10 @@ class ValidationError(OnnxFoldError):
 
 
 class ExecutionError(Exception):
-    """What onnxruntime refused to load or to run. `__cause__` is its own exception."""
+    """onnx or onnxruntime refused to load, convert or run something. Its text is theirs, `__cause__` what they raised.
+
+    Where nobody expects it, it is a bug of ours like any other.
+    """
 
 
 class RuleError(Exception):

@@ -118,7 +118,7 @@ def _error(
     outputs = raw_outputs(model.graph)
 
     def session(proto: ModelProto) -> Session:
-        return Session(inline(with_outputs(proto, outputs, model.graph), model.folder).SerializeToString())
+        return Session.of_version(with_outputs(proto, outputs, model.graph), model.folder)
 
     first = session(before)
     feeds = feeds or probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))

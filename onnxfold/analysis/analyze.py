@@ -1,12 +1,12 @@
 """Analysis: which channels are the same channel everywhere, which are interchangeable, and why the others are kept.
 
 Rules state facts about single nodes (facts.py); this module puts the facts of all nodes together with union-find over
-*atoms* (every position of every axis of every tensor). What no rule speaks of is kept, with a reason.
+*atoms* (every position of every axis of every tensor). An axis without a fact is kept as it is, with a reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from ..errors import RuleError
 from ..model.constants import FLOATS
-from ..model.graph import Node, period
+from ..model.dimensions import period
+from ..model.graph import Node
 from ..model.kv_cache import KEPT, find_caches
 from ..model.model import Model
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import single, source
-from .alternatives import Option, connected, settled
+from .alternatives import Option, settled
 from .atoms import AtomTable, SlotKey
+from .components import connected, distinct
 from .contractions import added_up, chain
 from .groups import Blocked, Role, find_groups
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Reason, parameters, refusals
@@ -30,6 +32,8 @@ from .rules import default_rules
 from .rules.facts import At, Atoms, Axis, Blocks, Contract, Count, Free, Live, Normalize, OneOf, Reads, Refuse, Tie
 from .rules.node_view import NodeView, TensorView
 from .rules.table import RuleTable
+
+OPEN_LENGTH = "tied to an axis of unknown length (`input_shapes` may help)"
 
 
 def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
@@ -117,7 +121,7 @@ class _Analyzer:
                 self._pin_all(names, Reason(f"no rule for {op}", node.label))
             return
         if any(self.model.graph.tensor(name).shape is None for name in names):
-            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (--input-shape may tell)", node.label))
+            self._pin_all(names, Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label))
             return
         self.table.begin()
         facts = list(rule(self._view(node)))
@@ -151,8 +155,9 @@ class _Analyzer:
                 for axis in (fact.a, fact.b):
                     self._pin(axis, reason)
                     said.append(axis)
+        spoken = _joined([axis.atoms for axis in said])
         for key in self.table.touched(names):
-            self._pin(Axis(self.table.unsaid(key, said), None), reason)
+            self._pin(Axis(self.table.unsaid(key, spoken), None), reason)
 
     def _view(self, node: Node) -> NodeView:
         constants = self.model.constants
@@ -181,8 +186,8 @@ class _Analyzer:
     def _tie(self, node: Node, tie: Tie) -> None:
         a, b = tie.a, tie.b
         if a.size is None or b.size is None or (0 < len(a) != len(b) > 0 and self._repeats(node)):
-            self._pin(a, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
-            self._pin(b, Reason("tied to an axis of open length (--input-shape may tell)", node.label))
+            self._pin(a, Reason(OPEN_LENGTH, node.label))
+            self._pin(b, Reason(OPEN_LENGTH, node.label))
         elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
             self._pin(a, Reason("tied to an axis of length 1", node.label))
             self._pin(b, Reason("tied to an axis of length 1", node.label))
@@ -315,7 +320,7 @@ class _Analyzer:
         for key, roles in self.roles.items():
             where = nodes[next(iter(roles.values()))[0]].label
             if len(roles) > 1 or len(seen[key[:2]]) > 1:
-                self._pin(self.table.axis(*key), Reason("a weight that makes and reads the same axis", where))
+                self._pin(self.table.axis(*key), Reason("a weight that produces and consumes the same axis", where))
             if not self._averaged(key[0]):
                 self._pin(self.table.axis(*key), Reason("a constant that is not floating point", where))
 
@@ -396,10 +401,15 @@ class _Analyzer:
 
 def _unfollowed(choice: OneOf, followed: tuple[Tie | Count, ...]) -> Atoms:
     """What other options speak of, and `followed` does not."""
-    atoms = [_spoken(option) for option in choice.options]
-    return np.setdiff1d(np.concatenate(atoms), _spoken(followed))
+    atoms = _joined([_spoken(option) for option in choice.options])
+    return atoms[~np.isin(atoms, _spoken(followed))]
 
 
 def _spoken(option: tuple[Tie | Count, ...]) -> Atoms:
     axes = [axis.atoms for fact in option if isinstance(fact, Tie) for axis in (fact.a, fact.b)]
     return np.concatenate([np.empty(0, np.int64), *axes])
+
+
+def _joined(parts: Sequence[Atoms]) -> Atoms:
+    """All atoms of `parts`, sorted, each once."""
+    return distinct(np.concatenate([np.empty(0, np.int64), *parts]))

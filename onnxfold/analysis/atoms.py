@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..model.graph import Graph, period
+from ..model.dimensions import period
+from ..model.graph import Graph
 from .rules.facts import Atoms, Axis
 
 SlotKey = tuple[str, int, int]  # tensor, axis, blocks (1: the plain axis)
@@ -56,11 +57,10 @@ class AtomTable:
                 elif len(self.axis(name, axis, 1).atoms):
                     yield (name, axis, 1)
 
-    def unsaid(self, key: SlotKey, said: Iterable[Axis]) -> Atoms:
-        """Atoms of `key` that none of the axes in `said` holds."""
+    def unsaid(self, key: SlotKey, said: Atoms) -> Atoms:
+        """Atoms of `key` that are not among `said`, which is sorted."""
         start, size = self.slots[key]
+        low, high = np.searchsorted(said, (start, start + size))
         missing = np.ones(size, bool)
-        for axis in said:
-            inside = axis.atoms[(axis.atoms >= start) & (axis.atoms < start + size)]
-            missing[inside - start] = False
+        missing[said[low:high] - start] = False
         return start + np.flatnonzero(missing)

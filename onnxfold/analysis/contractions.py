@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ..model.graph import Graph, Names, Node
-from .alternatives import connected
 from .atoms import SlotKey
+from .components import connected
 from .rules.facts import Atoms
 
 _MOVES = (

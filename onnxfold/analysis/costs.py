@@ -133,7 +133,7 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
     """The graph with every open dimension of its inputs filled in, and all shapes that follow from that."""
     given = {}
     for name in model.graph.inputs:
-        shape = model.graph.tensor(name).shape
+        shape = model.graph.tensor(name).declarable
         if name not in model.constants and shape is not None:
             given[name] = concrete_shape(shape, 1, (input_shapes or {}).get(name))
     bare = skeleton(model.proto, given)

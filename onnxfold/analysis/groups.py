@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frozen import read_only
 from ..model.graph import Graph
 from .atoms import AtomTable, SlotKey
 from .rules.facts import Atoms
@@ -41,6 +42,9 @@ class Place:
     nodes: tuple[int, ...] = ()
     summed: bool = False
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 @dataclass(frozen=True)
 class ChannelGroup:
@@ -54,6 +58,9 @@ class ChannelGroup:
     cells: Ints = field(repr=False)
     atoms: Atoms = field(repr=False)  # all atoms, sorted by channel: atoms[owner == channel]
     owner: Ints = field(repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def blocks(self) -> int:
@@ -78,6 +85,9 @@ class Blocked:
     atoms: Atoms
     count: int
     where: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def find_groups(

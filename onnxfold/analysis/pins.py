@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto
 
+from ..frozen import read_only
 from ..model.constants import FLOATS, WEIGHT_TYPES
 from ..model.model import Model
 from ..model.subgraphs import Body, every_node, opened, subgraphs
@@ -62,6 +63,9 @@ class Kept:
     pins: Sequence[tuple[Atoms, Reason]]
     more: Mapping[tuple[str, str], int]
     reached: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def at(self, key: SlotKey) -> NDArray[np.int64]:
         """The channels of an axis."""
@@ -150,7 +154,9 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     blamed.sort(key=lambda causes: all(reason.kind in (GRAPH_INPUT, GRAPH_OUTPUT) for reason in causes))
     if not blamed or not blamed[0]:
         told = any(key in kept.roles for key in keys)
-        return {Reason("its channels form no group" if told else "no rule speaks of this weight", user): round(left)}
+        return {
+            Reason("its channels form no group" if told else "no operator rule covers this weight", user): round(left)
+        }
     return {reason: round(left * times / blamed[0].total()) for reason, times in blamed[0].items()}
 
 

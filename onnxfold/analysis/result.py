@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..frozen import read_only
 from ..model.kv_cache import Cache
 from .atoms import SlotKey
 from .groups import ChannelGroup
@@ -29,6 +30,9 @@ class Recount:
     of: Atoms
     sign: int = 1
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
@@ -39,6 +43,9 @@ class Frozen:
     input: int
     value: NDArray[Any]
     lengths: frozenset[tuple[str, int]]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Analysis:
     parameters: int
     caches: tuple[Cache, ...] = ()
     frozen: tuple[Frozen, ...] = ()
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def atoms(self) -> int:

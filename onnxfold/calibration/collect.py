@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import OnnxFoldError, RequestError
+from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..model.save import inline
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
 from ..options.options import CalibrationOptions, PlanningOptions
@@ -50,9 +49,7 @@ def collect_samples(
         if calibration.data is not None:
             return calibration_samples(model, calibration.data, calibration.samples, calibration.preprocess, shapes)
         found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
-    except OnnxFoldError:
-        raise
-    except Exception as error:  # onnxruntime's exceptions share no base class
+    except ExecutionError as error:
         reason = _unloadable(model)
         if not reason:
             raise
@@ -60,42 +57,43 @@ def collect_samples(
             raise RequestError(f"samples cannot be used: onnxruntime does not load this model ({reason})") from error
         return None  # the verdict says why nothing is measured
     if needed and (found is None or not found.trusted):
-        what = f"--method {method.value}" if method in _SAMPLED else f"--recovery {recovery.value}"
-        why = "--effort fast makes none" if found is None else f"none can be made for this model: {found.described}"
-        raise RequestError(f"{what} needs samples ({why}): give --calibration")
+        what = f"`method={method.value!r}`" if method in _SAMPLED else f"`recovery={recovery.value!r}`"
+        why = "`effort='fast'` makes none" if found is None else f"none can be made for this model: {found.described}"
+        raise RequestError(f"{what} needs samples ({why}): give `calibration`")
     return found
 
 
 def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim: Aim, refine: bool) -> None:
     """Raise RequestError for what cannot be had of a model that is too large to be run here."""
     asked = {
-        "--calibration": calibration is not None, f"--method {method.value}": method in _SAMPLED,
-        f"--recovery {recovery.value}": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
-        "--refine": refine, f"--{aim.value}": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
+        "`calibration`": calibration is not None, f"`method={method.value!r}`": method in _SAMPLED,
+        f"`recovery={recovery.value!r}`": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
+        "`refine`": refine, f"`{aim.parameter}`": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
     }  # fmt: skip
     for what, given in asked.items():
         if given:
             raise RequestError(
-                f"{what} needs the model to run, and it is too large for that (over 2 GiB, or over --max-memory): give "
-                "--ratio, --target-params, --target-macs or --target-size, which weights alone can decide"
+                f"{what} needs the model to run, but it is too large for that (over 2 GiB, or over `max_memory`): give "
+                "`ratio`, `target_params`, `target_macs` or `target_size`, which weights alone can decide"
             )
 
 
 def _unloadable(model: Model) -> str:
     """Why onnxruntime does not load a model; '' if it does."""
     try:
-        Session(inline(model.proto, model.folder).SerializeToString())
-    except Exception as error:  # as above
+        Session.of(model)
+    except ExecutionError as error:
         return brief(error)
     return ""
 
 
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
-    """Samples that this model cannot be walked with, and why. Raises RequestError where the user insists on them."""
+    """Samples that are not to be used, with a note that the model does not run piece by piece. Raises RequestError
+    where the method or the recovery that the user chose needs them."""
     reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
     if _needed(method, recovery):
         raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
-    return replace(evidence, trusted=False, notes=(*evidence.notes, reason))
+    return replace(evidence, given_up=True, notes=(*evidence.notes, reason))
 
 
 def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
@@ -106,8 +104,8 @@ def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
             full = [cache.past for cache in caches if feed[cache.past].any()]
             if full:
                 raise RequestError(
-                    f"--fold-heads changes the cache '{full[0]}', and the calibration data fills it: give it without "
-                    "tokens (length 0), or as zeros"
+                    f"`fold_heads` changes the heads of the cache '{full[0]}', but the calibration data fills it: give "
+                    "it without tokens (length 0), or as zeros"
                 )
         return evidence
     fit, check = ([emptied(feed, caches) for feed in feeds] for feeds in (evidence.fit, evidence.check))
@@ -117,7 +115,9 @@ def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
 def keep_samples(samples: Samples | None, calibration: object, path: Path) -> None:
     """Write the synthetic samples where the user can look at them. Raises RequestError where there are none."""
     if samples is None or calibration is not None:
-        raise RequestError("--synthetic has nothing to write: samples are only made without --calibration and not fast")
+        raise RequestError(
+            "`synthetic` has nothing to write: inputs are made only without `calibration`, and not with `effort='fast'`"
+        )
     try:
         save_samples(samples, path)
     except OSError as error:

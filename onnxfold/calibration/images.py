@@ -5,7 +5,9 @@ Pillow reads image files and is optional; arrays of pixels need nothing.
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RequestError
+from ..errors import BUILTIN_ERRORS, RequestError
 from ..options.preprocess import EXAMPLE, Layout, Preprocess
 from ..runtime.session import InputSpec
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 CROP = 0.875  # share of the shorter side that the center crop keeps: 256 -> 224, as image classifiers are evaluated
 ROUNDING = 1e-3  # float32: 255 levels divided and multiplied again are off by 3e-5
+
+_DAMAGED = (OSError, MemoryError, struct.error, zlib.error, *BUILTIN_ERRORS)  # what Pillow raises about such files
 
 
 def needs_preprocess(what: str, name: str) -> RequestError:
@@ -50,7 +54,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
             f"3; try {other.value}, or give it an .npz"
         )
     if given not in (1, channels):
-        raise RequestError(f"--preprocess has values for {given} channels, but input '{spec.name}' has {channels}")
+        raise RequestError(f"`preprocess` has values for {given} channels, but input '{spec.name}' has {channels}")
     return channels, sizes[1], sizes[2]
 
 
@@ -71,8 +75,8 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     if height is None or width is None:
         shape = (1, channels, 224, 224) if preprocess.layout is Layout.NCHW else (1, 224, 224, channels)
         raise RequestError(
-            f"input '{spec.name}' leaves the size of images open: give it one with "
-            f"--input-shape {spec.name}:{','.join(str(n) for n in shape)}"
+            f"input '{spec.name}' leaves the size of images open: give it one, for example with "
+            f"`input_shapes={{{spec.name!r}: {shape}}}`"
         )
     try:
         with warnings.catch_warnings():
@@ -81,7 +85,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
             with Image.open(path) as file:
                 deep = file.mode.startswith(("I", "F"))  # Pillow would clip these to 255
                 image = file if deep else file.convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # Pillow's plugins raise anything on damaged files
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED) as error:
         raise RequestError(f"{path} cannot be read as an image ({_reason(error)}): remove or replace it") from error
     if deep:
         raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or give an .npz")
@@ -130,8 +134,8 @@ def normalize(pixels: NDArray[Any], spec: InputSpec, preprocess: Preprocess, whe
     exact = np.abs(values - whole).max(initial=0) < ROUNDING
     if limits is None or not exact or whole.min(initial=0) < limits.min or whole.max(initial=0) > limits.max:
         raise RequestError(
-            f"input '{spec.name}' takes {dtype}, but {where} gives fractions or too large values after --preprocess: "
-            f"0,1/255,{preprocess.layout.value} leaves pixels as they are"
+            f"input '{spec.name}' takes {dtype}, but {where} gives fractions or values out of range: "
+            f"`preprocess='0,1/255,{preprocess.layout.value}'` leaves pixels as they are"
         )
     return whole.astype(dtype)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError
+from ..frozen import read_only
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed
@@ -36,6 +37,9 @@ class Calibration:
     samples: int
     description: str
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def read_calibration(

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from ..analysis.costs import PER_ACTIVATION, activations, costs
+from ..errors import ExecutionError
+from ..frozen import read_only
 from ..model.model import Model
-from ..model.save import inline
 from ..options.choices import Effort
 from ..options.preprocess import Preprocess
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
-from ..runtime.probe_inputs import DESCRIPTION
 from ..runtime.session import Feeds, InputSpec, Session, quickest
+from .origin import Origin
 from .reader import read_calibration
 from .synthetic import cache
 from .synthetic.image_ops import contact_sheet
-from .synthetic.problem import CLASS_SPREAD
 from .synthetic.synthesize import Extent, Synthetic, synthesize
 
 BATCH = 16
@@ -41,21 +41,37 @@ SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
 class Samples:
     """Feeds to fit on and feeds to measure on (held back where there are enough), each runnable as it is.
 
-    `described` is for the user; `trusted` whether consumers may be refitted on them, `faithful` whether they also tell
-    which channels matter (inputs that only spread the classes do not: merging by weights did better, 98.6 against
-    93.4 % on an MLP); `match` how well their statistics fit the model's own (None: unknown); `own` whether they are the
-    user's, and not made; `apart` whether the model takes no more than one feed at a time, whatever its inputs declare.
+    `described` is for the user; `match` how well their statistics fit the model's own (None: unknown); `apart` whether
+    the model takes no more than one feed at a time, whatever its inputs declare; `given_up` whether it turned out that
+    nothing can be decided with them.
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
     check: tuple[Feeds, ...] = field(repr=False)
+    origin: Origin
     described: str
-    trusted: bool
-    faithful: bool
     match: float | None = None
     notes: tuple[str, ...] = ()
-    own: bool = False
     apart: bool = False
+    given_up: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether they are the user's, and not made."""
+        return self.origin is Origin.OWN
+
+    @property
+    def trusted(self) -> bool:
+        """Whether consumers may be refitted on them."""
+        return self.origin.trusted and not self.given_up
+
+    @property
+    def faithful(self) -> bool:
+        """Whether they also tell which channels matter."""
+        return self.origin.faithful
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def calibration_samples(
@@ -66,14 +82,14 @@ def calibration_samples(
     input_shapes: Mapping[str, Sequence[int]] | None,
 ) -> Samples:
     """The user's own data. Raises RequestError where it does not fit the model."""
-    session = Session(inline(model.proto, model.folder).SerializeToString())
+    session = Session.of(model)
     specs = session.inputs
     found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
-    return Samples(fit, check, found.description, True, True, None, found.notes, True, apart)
+    return Samples(fit, check, Origin.OWN, found.description, None, found.notes, apart)
 
 
 def synthetic_samples(
@@ -87,7 +103,7 @@ def synthetic_samples(
     """Inputs made from the model alone, on CUDA where that is among `providers`; random ones where that cannot be."""
     extent = synthetic_extent(model, effort, input_shapes)
     made = _made(model, extent, seed, input_shapes, progress, providers)
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    specs = Session.of(model).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
@@ -102,8 +118,7 @@ def synthetic_samples(
         pieces = [made.feeds]
     fit, check = _split(pieces, specs, made.apart)
     notes = (made.note,) if made.note else ()
-    trusted, faithful = made.kind != DESCRIPTION, made.kind != CLASS_SPREAD
-    return Samples(fit, check, made.kind, trusted, faithful, made.match, notes, apart=made.apart)
+    return Samples(fit, check, made.origin, made.origin.text, made.match, notes, made.apart)
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:
@@ -170,7 +185,7 @@ def _made(
 def _runs(session: Session, feed: Feeds) -> bool:
     try:
         session.run(feed)
-    except Exception:  # onnxruntime's exceptions share no base class
+    except ExecutionError:
         return False
     return True
 

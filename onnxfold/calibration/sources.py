@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from ..errors import RequestError
+from ..errors import BUILTIN_ERRORS, RequestError
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.session import Feeds, InputSpec
@@ -25,6 +30,16 @@ from .images import SUFFIXES, image_shape, needs_preprocess, read_image
 
 ARRAYS = (".npz", ".npy")
 KINDS = "an .npz or .npy file, a folder of those, of images or of ONNX test_data_set_* folders"
+
+
+_DAMAGED: tuple[type[Exception], ...] = (
+    OSError, *BUILTIN_ERRORS, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, DecodeError,
+)  # fmt: skip
+"""What zipfile, numpy and protobuf raise about files that are damaged, or no such files."""
+with suppress(ImportError):  # Python can be built without it, and reads no such files then
+    from lzma import LZMAError
+
+    _DAMAGED = (*_DAMAGED, LZMAError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +253,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except MemoryError:
         raise RequestError(f"{path} does not fit into memory: split it into a folder of smaller files") from None
-    except Exception as error:  # damaged files: zipfile, zlib, numpy and protobuf share no base class
+    except _DAMAGED as error:
         text = _first_line(error)
         if "Object arrays" in text or "Python objects" in text:
             raise RequestError(

@@ -12,7 +12,8 @@ from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
 from ..options.parameters import PARAMETERS
-from ..progress import announced, on_terminal, silent
+from ..progress import on_terminal, silent
+from .output import announced
 from .parsing import providers, shapes
 
 USAGE = """\

@@ -23,6 +23,7 @@ from .arguments import (
     sampling,
 )
 from .output import _check_report, _show
+from .parsing import percent
 
 
 def parser() -> Parser:
@@ -61,7 +62,7 @@ def run(given: Sequence[str]) -> int:
     try:
         result = fuse(
             options.input, options.output, how=options.fuse, metric=options.metric,
-            share=None if options.share is None else options.share / 100, target_size=options.target_size,
+            share=percent("--share", options.share), target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
             **sampling(options), **refined(options), include=options.include, exclude=options.exclude,

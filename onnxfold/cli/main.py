@@ -14,6 +14,7 @@ from ..runtime import session
 from . import compare, fold, fuse, layers, sweep
 from .arguments import Parser, names_of, one_line
 from .parsing import dashes
+from .wording import as_options
 
 BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
@@ -65,6 +66,6 @@ def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
 
 
 def _complain(message: str, code: int) -> int:
-    """One line on standard error."""
-    print(f"onnxfold: {one_line(message)}", file=sys.stderr)
+    """One line on standard error, with options in place of parameters."""
+    print(f"onnxfold: {one_line(as_options(message))}", file=sys.stderr)
     return code

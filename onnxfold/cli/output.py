@@ -7,19 +7,30 @@ import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
+from .. import progress
 from ..errors import RequestError
 from ..report.fold_report import FoldReport, save
 from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
+from ..report.tables import MessageConsole
+from .wording import as_options
 
 
-class _Console(Console):
+class _Console(MessageConsole):
+    """Shows reports with the options of the command line where Python has parameters."""
+
+    def worded(self, message: str) -> str:
+        return as_options(message)
+
     def on_broken_pipe(self) -> None:
         """``onnxfold ... | head``: who reads has seen enough; the exit code still tells the verdict."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def announced(message: str) -> None:
+    """Say `message` on standard error, only on a terminal."""
+    progress.announced(as_options(message))
 
 
 def _show(report: FoldReport, options: argparse.Namespace) -> int:

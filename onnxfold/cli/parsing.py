@@ -31,6 +31,15 @@ def numbers(option: str, text: str) -> list[float]:
         raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
 
 
+def percent(option: str, value: float | None) -> float | None:
+    """A share of 0 to 1 of a percentage. Raises RequestError, in percent, for one that is out of range."""
+    if value is None:
+        return None
+    if not 0 < value <= 100:
+        raise RequestError(f"{option} must be above 0 and at most 100 (percent), not {value:g}")
+    return value / 100
+
+
 def ratios(given: Sequence[str]) -> dict[str, float]:
     """{REGEX: R} of texts like REGEX=R. Raises RequestError."""
     found = {}

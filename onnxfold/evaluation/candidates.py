@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ..errors import ModelError
+from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..model.save import inline
 from ..runtime.outputs import raw_outputs, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
-from .metrics import relative_l2
+from .metrics import agreement, relative_l2
 
 
 class Evaluator:
@@ -56,9 +55,7 @@ class Evaluator:
                 and bool(self._expected)
                 and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
             )
-        except ModelError:
-            raise
-        except Exception:  # onnxruntime's exceptions share no base class; the verdict will give the reason
+        except (ExecutionError, RequestError):  # the verdict will give the reason
             return False
 
     @cached_property
@@ -86,7 +83,7 @@ class Evaluator:
         """
         try:
             found = self.outputs(proto, changed)
-        except Exception:  # onnxruntime's exceptions share no base class; the verdict will say what is wrong
+        except (ExecutionError, RequestError):  # the verdict will say what is wrong
             return float("inf")
         return self._worst(found, {})
 
@@ -94,7 +91,7 @@ class Evaluator:
         """As `error`, but scores of words count by how probable the words are (scores.py): to choose by."""
         try:
             found = self.outputs(proto, changed)
-        except Exception:  # as in `error`
+        except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
         return self._worst(found, self._words)
 
@@ -107,24 +104,21 @@ class Evaluator:
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 
-    def agreement(self, proto: ModelProto) -> float:
+    def agreement(self, proto: ModelProto) -> float | None:
         """The share of the samples whose largest output stays the same one, for the worst output with classes; 0..1.
 
-        1 where no output has classes on its last axis.
+        None where no output has classes, or there is but one sample (see `metrics.agreement`).
         """
         before, after = (self._runs(version) for version in (self._model.proto, proto))
-        shares = [1.0]
-        for expected, found in zip(zip(*before, strict=True), zip(*after, strict=True), strict=True):
-            if expected[0].ndim >= 2 and expected[0].shape[-1] > 1 and expected[0].dtype.kind == "f":
-                same = [(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in zip(expected, found, strict=True)]
-                shares.append(float(np.concatenate(same).mean()))
-        return min(shares)
+        outputs = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
+        shares = [agreement(expected, found) for expected, found in outputs]
+        return min((share for share in shares if share is not None), default=None)
 
     def collapse(self, proto: ModelProto) -> float:
         """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""
         try:
             found = self.outputs(proto)
-        except Exception:  # as in `error`
+        except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
         worst = 0.0
         for a, b in zip(self._expected, found, strict=True):
@@ -138,4 +132,14 @@ class Evaluator:
 
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
-        return Session(inline(shown, self._model.folder).SerializeToString())
+        return Session.of_version(shown, self._model.folder)
+
+
+def required(share: float | None) -> float:
+    """An agreement that a budget asks for. Raises RequestError where there is none."""
+    if share is None:
+        raise RequestError(
+            "`min_agreement` has nothing to measure: it needs an output with a score for every class, and more than "
+            "one sample. Give `calibration` with more samples, or another budget, for example `max_error=0.1`"
+        )
+    return share

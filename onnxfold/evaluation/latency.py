@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from ..errors import RequestError
+from ..errors import ExecutionError, RequestError
 from ..model.model import Model
-from ..model.save import inline, size_written
+from ..model.save import size_written
 from ..runtime.probe_inputs import first
 from ..runtime.session import Feeds, Session, brief, short
 
@@ -28,7 +28,7 @@ def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
     single = first(given, 1)
     try:
         old.run(single)
-    except Exception:  # a fixed batch; onnxruntime's exceptions share no base class
+    except ExecutionError:  # a fixed batch
         single = dict(given)
         old.run(single)
     new.run(new.fitted(single))
@@ -87,7 +87,7 @@ class Profiler:
         """The share of the original's median latency that a version takes, at batch 1 or the model's own.
 
         Both run in turn, once with each of them first, and again while the ratios disagree; the median counts. Raises
-        RequestError where the original cannot be timed; what onnxruntime raises where the version cannot.
+        RequestError where the original cannot be timed, ExecutionError where the version cannot.
         """
         old, feeds = self._original
         new = self._session(proto)
@@ -96,21 +96,23 @@ class Profiler:
     @cached_property
     def _original(self) -> tuple[Session, Feeds]:
         if self._provider is None:
-            raise RequestError("--target-latency has nothing to measure on: none of --providers is there")
+            raise RequestError(
+                "`target_latency` cannot be measured: none of the `providers` that you named is available here"
+            )
         try:
             session = self._session(self._model.proto)
             feeds = self._feeds(session)
             session.run(feeds)
-        except Exception as error:  # onnxruntime's exceptions share no base class
+        except (ExecutionError, RequestError) as error:
             where = short(self._provider)
             raise RequestError(
-                f"--target-latency cannot be measured, the model does not run on {where}: {brief(error)}"
+                f"`target_latency` cannot be measured: the model does not run on {where} ({brief(error)})"
             ) from error
         return session, feeds
 
     def _session(self, proto: ModelProto) -> Session:
         assert self._provider is not None
-        return Session(inline(proto, self._model.folder, as_is=True).SerializeToString(), self._provider)
+        return Session.of_version(proto, self._model.folder, self._provider, as_is=True)
 
 
 def latency_share(old: Session, new: Session, feeds: Feeds) -> float:

@@ -1,12 +1,15 @@
-"""How far outputs differ: the only definitions of error and agreement."""
+"""How far outputs differ: the only definitions of error and agreement, and of which axis of an output has classes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ALIKE = 1e-9  # of logarithms: less is rounding
 
 
 def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
@@ -20,7 +23,7 @@ def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class OutputError:
-    """How one output differs. `top1`: share of equal argmax (None where the output is no score per class)."""
+    """How one output differs. `top1`: see `agreement`."""
 
     name: str
     relative_l2: float
@@ -35,12 +38,13 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
 
     Values that are NaN or infinite in both count as equal where they agree; one that is not finite makes the error inf.
     """
+    top1 = agreement([expected], [found])
     a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     a, b = np.where(same & ~np.isfinite(a), 0.0, a), np.where(same & ~np.isfinite(b), 0.0, b)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         infinite = float("inf")
-        return OutputError(name, infinite, 0.0, -infinite, infinite, top1(expected, found))
+        return OutputError(name, infinite, 0.0, -infinite, infinite, top1)
     signal, noise = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
     norms = signal * float(np.linalg.norm(b))
     if noise == 0:
@@ -49,13 +53,51 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
         relative = noise / signal if signal > 0 else float("inf")
         cosine = float(a @ b) / norms if norms > 0 else 0.0
         sqnr = -20 * float(np.log10(relative)) if signal > 0 else -float("inf")
-    return OutputError(name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1(expected, found))
+    return OutputError(
+        name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), agreement([expected], [found])
+    )
 
 
-def top1(expected: NDArray[Any], found: NDArray[Any]) -> float | None:
-    """Share of samples whose largest score stays in place; only for floating-point outputs [batch, classes, 1...]."""
-    shape = expected.shape
-    if expected.dtype.kind != "f" or len(shape) < 2 or shape[1] < 2 or any(d != 1 for d in shape[2:]) or not shape[0]:
+def class_axis(scores: NDArray[Any]) -> int | None:
+    """The axis of an output [N, ...] along which it has a score for every class; None where it has no such scores.
+
+    Scores are floats, and classes at least two. What is known is a shape, so that this is a rule with limits:
+
+    * [N, C] and [N, C, 1, ...]: axis 1.
+    * [N, T, C]: the last, as language models have it. (Of [N, C, T] that is the wrong one.)
+    * [N, C, H, W] and [N, H, W, C], also of more axes: axis 1 or the last, whichever is less like what lies between (in
+      ratio): sides of images are alike, and differ from the number of classes. Where both are as far from it, axis 1,
+      as ONNX's convolutions have it. (Wrong for maps twice as wide as high with half as many classes as rows or more.
+      Images that a model makes, [N, 3, H, W], count as scores of three classes.)
+
+    >>> [class_axis(np.zeros(shape)) for shape in ((8, 10), (8, 10, 1, 1), (8, 16, 300), (1, 1, 8, 8), (8, 1))]
+    [1, 1, 2, None, None]
+    >>> [class_axis(np.zeros(shape)) for shape in ((2, 9, 64, 96), (2, 64, 96, 9), (2, 100, 7, 7), (2, 5, 5, 5))]
+    [1, 3, 1, 1]
+    """
+    shape = scores.shape
+    if scores.dtype.kind != "f" or len(shape) < 2 or 0 in shape:
         return None
-    a, b = expected.reshape(shape[:2]), found.reshape(shape[:2])
-    return float((a.argmax(1) == b.argmax(1)).mean())
+    axis = 1
+    if any(length != 1 for length in shape[2:]):
+        between = np.log(shape[2:-1]).mean() if len(shape) > 3 else 0.0
+        first, last = (abs(np.log(shape[at]) - between) for at in (1, -1))
+        axis = 1 if len(shape) > 3 and first >= last - _ALIKE else len(shape) - 1
+    return axis if shape[axis] > 1 else None
+
+
+def agreement(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> float | None:
+    """The share of samples whose largest score stays in place, of one output; over all of its batches together.
+
+    Every word of a text and every pixel of a map is a sample of its own. None where the output has no scores of classes
+    (see `class_axis`), or there are fewer than two samples, of which no share says anything. Samples of which `found`
+    has other shapes do not agree.
+    """
+    same = list[NDArray[np.bool_]]()
+    for a, b in zip(expected, found, strict=True):
+        axis = class_axis(a)
+        if axis is not None:
+            best = a.argmax(axis).ravel()
+            same.append(best == b.argmax(axis).ravel() if a.shape == b.shape else np.zeros(best.shape, bool))
+    pooled = np.concatenate(same) if same else np.zeros(0, bool)
+    return float(pooled.mean()) if len(pooled) > 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 
@@ -11,22 +12,33 @@ import numpy as np
 import onnx
 from onnx import ModelProto, ValueInfoProto
 
+from ..errors import ExecutionError, RequestError
 from ..model.graph import impossible
 from ..model.kv_cache import Cache
+from ..model.onnx_calls import asking_onnx
 from ..runtime.session import Feeds, Session, brief, short
 from .latency import SLOWER, interleaved, timing_feeds
 from .metrics import OutputError, output_error
 
 
+class Status(StrEnum):
+    """What became of the comparison on one provider; the values are those of reports."""
+
+    OK = "ok"
+    MISSING = "missing"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True)
 class ProviderCheck:
-    """The comparison on one provider. `status`: "ok", "missing", "skipped" or "failed" (`message` says why).
+    """The comparison on one provider; `message` says why where there is none.
 
     Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model).
     """
 
     provider: str
-    status: str
+    status: Status
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None
@@ -61,11 +73,33 @@ class Check:
     @property
     def worst(self) -> OutputError | None:
         """The output with the largest relative L2 error on the first provider that ran."""
-        ran = next((p for p in self.providers if p.status == "ok" and p.outputs), None)
+        ran = next((p for p in self.providers if p.status is Status.OK and p.outputs), None)
         return max(ran.outputs, key=lambda o: o.relative_l2) if ran else None
 
 
 Loader = Callable[[str | Path | bytes, str], Session]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Where and how two models are compared.
+
+    Attributes:
+        providers: of onnxruntime, on each of which they run; `missing` ones are only reported.
+        latency: whether it is measured too.
+        too_large: they do not fit beside each other, so nothing runs: the checks of files and interfaces remain.
+        in_float32: makes copies of both that are compared where a provider does not run the original.
+        caches: in which the new model may have fewer heads; such outputs are not compared.
+        loader: makes the sessions.
+    """
+
+    providers: Sequence[str]
+    missing: Sequence[str] = ()
+    latency: bool = True
+    too_large: bool = False
+    in_float32: Callable[[], tuple[bytes, bytes]] | None = None
+    caches: Sequence[Cache] = ()
+    loader: Loader = Session
 
 
 def check(
@@ -73,44 +107,38 @@ def check(
     after: Path | bytes,
     feeds: Feeds | Callable[[Session], Feeds],
     *,
-    providers: Sequence[str],
-    missing: Sequence[str] = (),
     protos: tuple[ModelProto, ModelProto],
     inputs: str,
-    latency: bool = True,
-    loader: Loader = Session,
-    too_large: bool = False,
-    in_float32: Callable[[], tuple[bytes, bytes]] | None = None,
-    caches: Sequence[Cache] = (),
+    conditions: Conditions,
 ) -> Check:
-    """Compare two models on the same feeds, on each of `providers`; `missing` ones are reported.
+    """Compare two models on the same `feeds`; `inputs` says what these are. `protos` are what both files hold.
 
-    Where they are `too_large` to run beside each other nothing runs: the checks of files and interfaces remain. In
-    `caches` the new model may have fewer heads; such outputs are not compared.
-
-    A provider that cannot start or fails while it runs gives its own verdict; the others still count. Where one does
-    not run the original, copies `in_float32` are compared, if there are any. A problem is: a changed interface, a file
-    the checker refuses, a model that runs no more, NaN where there was none.
+    A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
+    changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
-    heads = {name: cache.axis for cache in caches for name in (cache.past, cache.present)}
+    providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
+    latency, loader = conditions.latency, conditions.loader
+    heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     for provider in () if too_large else providers:
         done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
-        if remark and done.status == "failed" and in_float32 is not None:
+        if remark and done.status is Status.FAILED and in_float32 is not None:
             copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
-            if copies.status == "ok":
+            if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
                 remark = f"{short(provider)} does not run this bfloat16 model, so float32 copies were compared ({why})"
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
-    checks += [ProviderCheck(p, "missing", "not offered by this onnxruntime", None, None, ()) for p in missing]
+    checks += [
+        ProviderCheck(p, Status.MISSING, "not offered by this onnxruntime", None, None, ()) for p in conditions.missing
+    ]
     if too_large:
         notes.append("not run as a whole: it is too large for the memory there is")
-        checks += [ProviderCheck(p, "skipped", "too large to run here", None, None, ()) for p in providers]
-    elif not any(c.status == "ok" for c in checks):
+        checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]
+    elif not any(c.status is Status.OK for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
 
@@ -130,14 +158,14 @@ def _one(
         old = loader(before, provider)
         given = feeds(old) if callable(feeds) else feeds
         expected = dict(zip(old.outputs, old.run(given), strict=True))
-    except Exception as error:
+    except (ExecutionError, RequestError) as error:
         reason = f"original: {brief(error)}"
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
         found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
         timing = timing_feeds(old, new, given) if latency else None
-    except Exception as error:
+    except ExecutionError as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
         return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
     pairs = [
@@ -157,14 +185,14 @@ def _one(
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
     errors = tuple(output_error(name, a, b) for name, a, b in pairs)
     times = interleaved(old, new, timing) if timing is not None else (None, None)
-    done = ProviderCheck(provider, "ok", "", times[0], times[1], errors)
+    done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
 
 
 def _failed(provider: str, reason: str) -> ProviderCheck:
-    return ProviderCheck(provider, "failed", reason, None, None, ())
+    return ProviderCheck(provider, Status.FAILED, reason, None, None, ())
 
 
 def _numeric(value: object) -> bool:
@@ -211,8 +239,9 @@ def _checker(before: Path | bytes, after: Path | bytes, full: bool) -> list[str]
 
     def refused(model: Path | bytes) -> str:
         try:
-            onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
-        except Exception as error:  # ValidationError, InferenceError and bare RuntimeErrors alike
+            with asking_onnx():
+                onnx.checker.check_model(model if isinstance(model, bytes) else str(model), full_check=full)
+        except ExecutionError as error:
             return brief(error)
         return ""
 

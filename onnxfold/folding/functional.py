@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix
 
+from ..frozen import read_only
 from .blas import one_thread
 from .merge import Merge, folding, pruning, weighted
 from .ridge import damping
@@ -45,6 +46,9 @@ class Functions:
     likeness: Floats = field(repr=False)
     worth: Floats = field(repr=False)
     consumers: tuple[Consumer, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def functions(consumers: Sequence[Consumer], remember: bool = False) -> Functions:

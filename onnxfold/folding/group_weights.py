@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..model.external_data import Stretch
+from ..frozen import read_only
 
 Floats = NDArray[np.floating[Any]]
-
-
 BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
+
+
+class Stored(Protocol):
+    """A tensor that is read only when it is needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def array(self) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +33,17 @@ class Part:
     """
 
     tensor: str
-    source: NDArray[Any] | Stretch = field(repr=False)
+    source: NDArray[Any] | Stored = field(repr=False)
     axis: int
     blocks: int
     positions: NDArray[np.int64] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     @property
     def width(self) -> int:
@@ -80,6 +93,13 @@ class Norm:
     epsilon: float
     producer: str
     bias: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
 
 @dataclass(frozen=True)

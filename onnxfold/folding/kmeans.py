@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError
+from ..frozen import read_only
 from ..options.choices import Clusterer
 from ._native import core as _core
 from .gram import Gram
@@ -84,6 +85,7 @@ class Assignment:
             raise PlanError(f"inertia must be a number that is not negative, got {self.inertia}")
         labels.flags.writeable = False
         object.__setattr__(self, "labels", labels)
+        read_only(self)
 
 
 def canonical(labels: NDArray[np.integer[Any]]) -> Labels:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ..errors import RuleError
+from ..frozen import read_only
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,6 +45,7 @@ class Merge:
             raise RuleError(f"a merge of {n} channels into {k} with matrices {self.makes.shape}, {self.reads.shape}")
         if not (np.diff(self.keep) > 0).all() or not (self.labels[self.keep] == np.arange(k)).all():
             raise RuleError("a merge must keep its channels in ascending order, each in its own cluster")
+        read_only(self)
 
     @property
     def before(self) -> int:

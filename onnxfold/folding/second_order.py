@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
+from ..frozen import read_only
 from .blas import one_thread
 from .ridge import damping
 
@@ -39,6 +40,9 @@ class Consumer:
     columns: Ints
     energy: float
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
     @property
     def read(self) -> Ints:
         """The channels that it reads."""
@@ -52,6 +56,9 @@ class Elimination:
 
     order: Ints
     errors: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def eliminate(

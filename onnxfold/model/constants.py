@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
-from ..errors import ModelError
+from ..errors import ExecutionError, ModelError
 from .external_data import Stretch, tensor_array
 from .graph import Graph, Node
+from .onnx_calls import asking_onnx
 from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import Layout
 from .quantized.scheme import Scheme, dequantize
@@ -201,9 +202,10 @@ class Constants:
         )  # fmt: skip
         single = onnx.helper.make_model(graph, opset_imports=self._opsets)
         try:
-            computed: Any = ReferenceEvaluator(single).run(None, feeds)
-            return np.asarray(computed[0])
-        except Exception as error:
+            with asking_onnx():
+                computed: Any = ReferenceEvaluator(single).run(None, feeds)
+                return np.asarray(computed[0])
+        except ExecutionError as error:
             raise ModelError(f"constant '{name}' cannot be computed ({node.op}): {error}") from error
 
 

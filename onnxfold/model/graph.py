@@ -16,13 +16,13 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from ..errors import ModelError
+from ..errors import ExecutionError, ModelError
+from .dimensions import Dim, declarable
+from .onnx_calls import asking_onnx
 from .subgraphs import DEFAULT_DOMAINS, captured_by_closed, every_initializer, every_node, opened, subgraphs
 
 gs.logger.G_LOGGER.severity = logging.CRITICAL
 
-Dim = int | str | None
-TIMES = " by "  # "N by 8": a length that is 8 times an open one, and 8 positions that come again and again
 MICROSOFT = "com.microsoft"
 # What onnxruntime has in the default domain although onnx does not, and the opset from which onnx does.
 OWN_OPERATORS = {"SimplifiedLayerNormalization": 1000, "LayerNormalization": 17}
@@ -36,22 +36,18 @@ class Names(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def period(dim: Dim) -> int | None:
-    """How many positions come again and again along a dimension that is known to be a multiple of so many.
-
-    >>> period("N by 8")
-    8
-    """
-    return int(dim.rsplit(TIMES, 1)[1]) if isinstance(dim, str) and TIMES in dim else None
-
-
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor's name, shape (None: rank unknown; a str or None dimension: not fixed) and onnx element type."""
+    """A tensor's name, shape (None: rank unknown; a dimension that is no int: not fixed) and onnx element type."""
 
     name: str
     shape: tuple[Dim, ...] | None
     dtype: int
+
+    @property
+    def declarable(self) -> tuple[int | str | None, ...] | None:
+        """The shape as a model can say it, see `dimensions.declarable`."""
+        return None if self.shape is None else declarable(self.shape)
 
 
 @dataclass(frozen=True)
@@ -239,8 +235,9 @@ def _import(model: ModelProto) -> Any:
         clean.output.extend(node.output)
         clean.attribute.extend(a for a in node.attribute if _readable(a))
     try:
-        return gs.import_onnx(copy)
-    except Exception as error:
+        with asking_onnx():
+            return gs.import_onnx(copy)
+    except (ExecutionError, gs.util.exception.OnnxGraphSurgeonException) as error:
         raise ModelError(f"onnx-graphsurgeon cannot read this graph: {error}") from error
 
 
@@ -282,4 +279,4 @@ def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
 
 def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[Dim]) -> None:
     kind = value.type.tensor_type.elem_type
-    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, list(shape)))
+    value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, declarable(shape)))

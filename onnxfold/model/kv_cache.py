@@ -1,6 +1,6 @@
 """Caches of attention: keys and values of earlier tokens are inputs of a model, and outputs with new ones behind.
 
-Their heads are part of the interface and may change only where the user allows it (`--fold-heads`). What counts as a
+Their heads are part of the interface and may change only where the user allows it (`fold_heads`). What counts as a
 cache is asked narrowly: an input that goes into an attention, and comes out of it as an output.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .constants import FLOATS
 from .graph import MICROSOFT, Graph, Names, Node
 
-KEPT = "a key-value cache (--fold-heads lets its heads change)"
+KEPT = "a key-value cache (`fold_heads` lets its heads change)"
 # Attention in one node: (input, output, axis of heads) of what it takes of earlier tokens, and gives back longer.
 _FUSED: Mapping[tuple[str, str], tuple[tuple[int, int, int], ...]] = {
     (MICROSOFT, "Attention"): ((4, 1, 2),), (MICROSOFT, "MultiHeadAttention"): ((6, 1, 1), (7, 2, 1)),

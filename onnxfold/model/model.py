@@ -12,10 +12,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from ..errors import ModelError, RequestError
+from ..errors import ExecutionError, ModelError, RequestError
 from .constants import Constants
+from .dimensions import Dim
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors
-from .graph import Dim, Graph, plain_domains, read_graph, skeleton
+from .graph import Graph, plain_domains, read_graph, skeleton
+from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
 from .shapes.resolve import probed, shaped
 from .subgraphs import captures
@@ -171,17 +173,15 @@ def _sorted(proto: ModelProto) -> ModelProto:
 def _check(proto: ModelProto, path: Path | None, what: str) -> None:
     if not proto.HasField("graph"):
         raise ModelError(f"{what} holds no ONNX graph")
+    checked: ModelProto | str = plain_domains(proto)
+    if path is not None and (next(external_tensors(proto), None) is not None or proto.ByteSize() >= PROTOBUF_LIMIT):
+        # the checker reads the file, or where domains had to be changed the graph without its weights
+        checked = str(path) if checked is proto else skeleton(proto)
     try:
-        outside = next(external_tensors(proto), None) is not None
-        plain = plain_domains(proto)
-        if path is None or not (outside or proto.ByteSize() >= PROTOBUF_LIMIT):
-            onnx.checker.check_model(plain)
-        elif plain is proto:
-            onnx.checker.check_model(str(path))
-        else:  # the checker would read the file: it sees the graph without its weights instead
-            onnx.checker.check_model(skeleton(proto))
-    except Exception as error:  # the checker raises ValidationError, but also bare ValueError and RuntimeError
-        reason = " ".join(str(error).split()) or type(error).__name__
+        with asking_onnx():
+            onnx.checker.check_model(checked)
+    except ExecutionError as error:
+        reason = " ".join(str(error).split())
         raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
@@ -301,7 +302,7 @@ def _data_of(model: Path, target: Path) -> set[Path]:
     """Data files of ours beside `target` that an existing `model`, it or a version of it, refers to."""
     try:
         proto = ModelProto.FromString(model.read_bytes())
-    except Exception:  # not there, or not a model: then it has no data files
+    except (OSError, DecodeError):  # not there, or not a model: then it has no data files
         return set()
     names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
     mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}

@@ -83,7 +83,7 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if hasattr(value, "__fspath__"):
         return str(value)
-    raise RequestError(f"`{name}` is a {type(value).__name__} and cannot be written down: give it as a path")
+    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give a path")
 
 
 def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: Iterable[str] = ()) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..analysis.costs import costs
-from ..evaluation.verdict import check
+from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import on_disk
 from ..options.options import RuntimeOptions
@@ -37,11 +37,14 @@ class Compare(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         old, new, shapes = state.source, self._after, self._runtime.input_shapes
         feeds = self._inputs
+        conditions = Conditions(
+            providers=run.providers, missing=run.missing, latency=self._runtime.latency,
+            in_float32=in_float32(old, new.proto, new.folder),
+        )  # fmt: skip
         verdict = check(
             on_disk(old, run.scratch), on_disk(new, run.scratch),
             probes(old, costs(old, shapes), shapes, self._runtime.seed) if feeds is None else feeds,
-            providers=run.providers, missing=run.missing, protos=(old.proto, new.proto),
-            inputs=DESCRIPTION if feeds is None else "the inputs given", latency=self._runtime.latency,
-            in_float32=in_float32(old, new.proto, new.folder),
+            protos=(old.proto, new.proto), inputs=DESCRIPTION if feeds is None else "the inputs given",
+            conditions=conditions,
         )  # fmt: skip
         return state.adding(Compared(new), verdict)

@@ -11,11 +11,10 @@ import numpy as np
 from ..analysis.analyze import analyze
 from ..analysis.costs import Costs, costs
 from ..analysis.result import Analysis
-from ..errors import ModelError, NothingToFoldError, OnnxFoldError
+from ..errors import ExecutionError, ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
 from ..model.model import Model, Shapes, Source
-from ..model.save import inline
 from ..model.shapes.inference import contradiction
 from ..model.subgraphs import every_initializer
 from ..options.options import Patterns, PlanningOptions, SelectionOptions
@@ -111,7 +110,7 @@ def _refusal(model: Model) -> str:
     """Why onnxruntime does not run a model; '' if it does."""
     try:
         Evaluator(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
-    except Exception as error:  # onnxruntime's exceptions share no base class
+    except (ExecutionError, OnnxFoldError) as error:
         return brief(error)
     return ""
 
@@ -120,8 +119,7 @@ def _false_shape(model: Model) -> str:
     """A tensor that has another shape when the model is run than the model says, in words; '' if there is none."""
     main = model.graph.nodes[: len(model.proto.graph.node)]
     names = [name for node in main for name in node.outputs if model.graph.tensor(name).shape is not None]
-    shown = inline(with_outputs(model.proto, names, model.graph), model.folder)
-    session = Session(shown.SerializeToString())
+    session = Session.of_version(with_outputs(model.proto, names, model.graph), model.folder)
     for name, value in zip(names, session.run(_feeds(model, session)), strict=True):
         said, has = model.graph.tensor(name).shape or (), np.shape(value)
         if len(said) != len(has) or any(isinstance(a, int) and a != b for a, b in zip(said, has, strict=True)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
-from ..evaluation.verdict import Check, ProviderCheck
+from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
@@ -22,7 +22,7 @@ class Timing:
     """Median latencies in ms on one provider, both models run in turn; None where nothing was timed."""
 
     provider: str
-    status: str
+    status: Status
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None
@@ -132,7 +132,7 @@ class FoldToShares(BasePass):
         evaluator = state.planner.evaluator(done.samples)
         row = SweepRow(
             share, size, evaluator.error(proto) if evaluator.possible else None,
-            evaluator.agreement(proto) if evaluator.possible and verdict.passed and _classes(verdict) else None,
+            evaluator.agreement(proto) if evaluator.possible and verdict.passed else None,
             tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         )  # fmt: skip
         return row, done
@@ -140,8 +140,3 @@ class FoldToShares(BasePass):
 
 def _trusted(state: State) -> bool:
     return state.samples is not None and state.samples.trusted
-
-
-def _classes(verdict: Check) -> bool:
-    """Whether any output is a score per class."""
-    return any(error.top1 is not None for done in verdict.providers for error in done.outputs)

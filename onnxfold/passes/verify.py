@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..evaluation.verdict import check
+from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
 from ..model.model import Model
 from ..model.save import inline, on_disk, staged
@@ -54,12 +54,15 @@ class Verify(BasePass):
         original, inputs, written = state.source, state.inputs, state.staged
         assert inputs is not None and written is not None
         subject, proto = state.subject, state.current.proto
-        verdict = check(
-            on_disk(original, run.scratch), written.path, inputs.feeds, providers=run.providers, missing=run.missing,
-            protos=(original.proto, proto), inputs=inputs.described, latency=self._latency,
+        conditions = Conditions(
+            providers=run.providers, missing=run.missing, latency=self._latency,
             too_large=subject is not None and subject.streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches,
+        )  # fmt: skip
+        verdict = check(
+            on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
+            inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
         return state.adding(verdict)
 

@@ -84,7 +84,9 @@ def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
     for pattern, ratio in reversed(budget.special):
         fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
-            raise RequestError(f"no group matches --group-ratio '{pattern.pattern}': --inspect lists their names")
+            raise RequestError(
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups"
+            )
         found.update(fits)
     return found
 
@@ -129,7 +131,7 @@ def out_of_reach(budget: Goal, least: float) -> PlanError:
     shown = math.ceil(least * 100) / 100
     return PlanError(
         f"{budget.asked} cannot be reached: the foldable groups allow {shown:.2f} at the least "
-        "(--inspect shows what is kept and why)"
+        "(`inspect` shows what is kept and why)"
     )
 
 

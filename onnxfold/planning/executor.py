@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 
-from ..errors import OnnxFoldError, RequestError
+from ..errors import BUILTIN_ERRORS, ExecutionError, OnnxFoldError, RequestError, RuleError
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
@@ -50,7 +50,7 @@ class Executor:
             return
         with self._cluster() if self.away else parallel_config(backend="threading", n_jobs=self.jobs):
             parallel = Parallel(return_as="generator_unordered", pre_dispatch="all" if self.away else self.jobs)
-            yield from parallel(delayed(_numbered)(function, number, task) for number, task in enumerate(tasks))
+            yield from parallel(delayed(_numbered)(function, number, task) for number, task in _numbers(tasks))
 
     def check(self) -> None:
         """Raise RequestError where the cluster cannot be used."""
@@ -64,7 +64,7 @@ class Executor:
         try:
             distributed: Any = import_module("distributed")
         except ImportError as error:
-            raise RequestError(f"--scheduler needs Dask ({error}): pip install 'onnxfold[dask]'") from None
+            raise RequestError(f"`scheduler` needs Dask ({error}): pip install 'onnxfold[dask]'") from None
         for name in ("distributed", "asyncio", "tornado"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say comes as exceptions
         try:
@@ -76,7 +76,7 @@ class Executor:
                 raise RequestError(f"{where} has no workers: start some with 'dask worker {self.scheduler}'")
             with parallel_config(backend="dask"):
                 yield
-        except (OnnxFoldError, GeneratorExit, MemoryError):
+        except (OnnxFoldError, ExecutionError, RuleError, GeneratorExit, MemoryError):
             raise
         except Exception as error:
             raise RequestError(
@@ -88,7 +88,22 @@ class Executor:
 
 
 def _numbered(function: Callable[[Given], Done], number: int, task: Given) -> tuple[int, Done]:
-    return number, function(task)
+    with _ours():
+        return number, function(task)
+
+
+def _numbers(tasks: Iterable[Given]) -> Iterator[tuple[int, Given]]:
+    with _ours():
+        yield from enumerate(tasks)
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """What goes wrong inside is a bug of ours, and no trouble with a cluster: RuleError says so."""
+    try:
+        yield
+    except BUILTIN_ERRORS as error:
+        raise RuleError(f"{type(error).__name__}: {error}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -64,10 +64,10 @@ def check_memory(model: Model, analysis: Analysis, chosen: Collection[str], jobs
     """Raise RequestError where `most_memory` exceeds the `limit`."""
     needed = most_memory(model, analysis, chosen, jobs)
     if limit is not None and needed > limit:
-        fewer = " or fewer --jobs" if jobs > 1 else ""
+        fewer = ", take fewer `jobs`" if jobs > 1 else ""
         raise RequestError(
-            f"--max-memory {in_bytes(limit)} is too little: the widest group may take {in_bytes(needed)}. Allow "
-            f"more{fewer}, or leave that group out with --exclude"
+            f"`max_memory` is {in_bytes(limit)}, too little: the widest group may take {in_bytes(needed)}. Allow "
+            f"more{fewer}, or leave that group out with `exclude`"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ..folding.gram import Gram
 from ..folding.group_weights import GroupWeights
 from ..folding.kmeans import ClusterSettings, cluster
 from ..folding.merge import Merge, folding, pruning
+from ..frozen import read_only
 from ..options.choices import Method
 from ..recovery.closed_form import fold_ar, variance_correction
 
@@ -38,6 +40,13 @@ class MergeTask:
     fused: bool
     gram: Gram | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
+
 
 @dataclass(frozen=True, eq=False)
 class MergeOutcome:
@@ -53,6 +62,13 @@ class MergeOutcome:
     total: float
     normalized: Factors
     fused: Factors
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)  # arrays come out of a pickle writable
+        read_only(self)
 
     def merge(self) -> Merge:
         """The plain merge."""

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from ..analysis.costs import Costs
 from ..errors import PlanError, RequestError
-from ..evaluation.candidates import Evaluator
+from ..evaluation.candidates import Evaluator, required
 from ..evaluation.latency import Profiler
 from ..folding.merge import Merge
 from ..options.budget import Aim
@@ -202,9 +202,10 @@ def met(work: Merger, widths: Sequence[Width], budget: Goal, price: Price) -> Pl
 
 
 def good_enough(evaluator: Evaluator, proto: ModelProto, budget: Goal) -> bool:
-    """Whether a version of the model keeps a quality budget on the samples of `evaluator`."""
+    """Whether a version of the model keeps a quality budget on the samples of `evaluator`. Raises RequestError where
+    no output has the classes that a budget of agreement is about."""
     if budget.aim is Aim.AGREEMENT:
-        return evaluator.agreement(proto) >= budget.value
+        return required(evaluator.agreement(proto)) >= budget.value
     return evaluator.error(proto) <= budget.value
 
 

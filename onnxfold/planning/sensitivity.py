@@ -17,6 +17,7 @@ from ..analysis.groups import ChannelGroup, Place, Role
 from ..analysis.result import Analysis
 from ..folding.functional import Functions, functions
 from ..folding.second_order import Consumer, Elimination, eliminate
+from ..frozen import read_only
 from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model
@@ -48,6 +49,9 @@ class _Use:
     epilogue: Epilogue
     parts: Mapping[int, Ints]
     pool: Pool | None = None
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 @dataclass(frozen=True, eq=False)

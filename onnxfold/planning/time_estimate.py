@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
-from ..model.save import inline
+from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.options import PlanningOptions
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
@@ -65,7 +65,7 @@ def estimate(
         return None
     try:
         forward = _forward(subject, options)
-    except Exception:  # onnxruntime's exceptions share no base class; what is wrong will be said later
+    except (ExecutionError, RequestError):  # what is wrong will be said later
         return None
     made, count, shapes = 0.0, own, options.runtime.input_shapes
     if not own:
@@ -99,7 +99,7 @@ def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
 def _forward(subject: Subject, options: PlanningOptions) -> float:
     """Seconds per sample of one run of the original."""
     model = subject.model
-    session = Session(inline(model.proto, model.folder).SerializeToString())
+    session = Session.of(model)
     feeds = probes(model, subject.prices, options.runtime.input_shapes, 0)(session)
     session.run(feeds)
     begin = time.perf_counter()

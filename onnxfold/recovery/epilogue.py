@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from ..frozen import read_only
 from ..model.linear import Linear
 from ..model.subgraphs import captures
 
@@ -40,6 +41,9 @@ class Epilogue:
     join: str = ""
     other: str = ""
     gamma: str = ""
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 class Epilogues:

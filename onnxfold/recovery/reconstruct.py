@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from ..analysis.result import Analysis
 from ..folding.merge import Merge
 from ..folding.ridge import varying
+from ..frozen import read_only
 from ..model.editable_weights import Weights
 from ..model.model import Model
 from ..options.choices import Recovery
@@ -152,6 +153,9 @@ class _Seen:
     now: Sequence[Mapping[str, NDArray[Any]]]
     wanted: Sequence[Mapping[str, NDArray[Any]]]
     matrix: csr_matrix | None
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def places(self) -> int:
         """Positions of the output, over all batches."""

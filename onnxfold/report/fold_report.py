@@ -15,7 +15,7 @@ from rich.text import Text
 from ..analysis.costs import Size
 from ..analysis.coverage import Coverage
 from ..analysis.pins import Refusal
-from ..evaluation.verdict import Check
+from ..evaluation.verdict import Check, Status
 from ..model.kv_cache import HeadsChanged
 from ..model.save import write_text
 from ..passes.distillation.result import RefinementReport
@@ -23,7 +23,7 @@ from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units, less
-from .tables import new_table, plain
+from .tables import Message, new_table, plain
 
 SCHEMA = 1
 HERE_SHOWN = 24  # groups in the table without -v
@@ -31,7 +31,7 @@ HERE_SHOWN = 24  # groups in the table without -v
 
 @dataclass(frozen=True)
 class GroupReport:
-    """One group: width before and after, the weights that make it and read it, the relative merge error in 0..1.
+    """One group: width before and after, the weights that produce and consume it, the relative merge error in 0..1.
 
     `error` is the squared distance that the merge makes between balanced feature rows, over that of merging everything
     into one channel; `note` says why a group stays as it is.
@@ -99,7 +99,7 @@ class FoldReport:
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        lost = [f"nothing is left of '{self._lost}': fold less, or give --calibration"] if self._lost else []
+        lost = [f"nothing is left of '{self._lost}': fold less, or give `calibration`"] if self._lost else []
         return ", ".join(parts) + "".join(f"; {note}" for note in (*lost, *refused, *self.check.notes))
 
     @property
@@ -127,7 +127,7 @@ class FoldReport:
         if self.after is not None and self.check is not None:
             parts += ["", self._sizes(self.after, self.check)]
             if any(done.outputs for done in self.check.providers):
-                parts += ["", self._outputs(self.check), Text(f" measured on {self.check.inputs}", style="dim")]
+                parts += ["", self._outputs(self.check), Message(f" measured on {self.check.inputs}", style="dim")]
         else:
             about = f"{in_bytes(self.before.file)}, {in_units(self.before.parameters)} parameters"
             about += f", {in_units(self.before.macs)} MACs" if self.before.macs else ""
@@ -147,14 +147,14 @@ class FoldReport:
         parts += ["", self._closing()]
         return Group(*parts)
 
-    def _closing(self) -> Text:
+    def _closing(self) -> Message:
         if self.check is None:
-            return Text(self.verdict, style="bold")
+            return Message(self.verdict, style="bold")
         mark, style = ("✔ ", "green") if self.check.passed else ("✘ ", "red")
-        measured = any(done.status == "ok" for done in self.check.providers)
+        measured = any(done.status is Status.OK for done in self.check.providers)
         if self.check.passed and (self._lost or not measured):
             mark, style = "! ", "yellow"  # a sound file, but its outputs are lost, or nothing is known of them
-        return Text(mark, style=style).append(self.verdict, style="bold" if self.check.passed else "red")
+        return Message(self.verdict, style="bold" if self.check.passed else "red", mark=Text(mark, style=style))
 
     def _sizes(self, after: Size, check: Check) -> Table:
         table = new_table("", right=("before", "after", "change"))
@@ -168,7 +168,7 @@ class FoldReport:
             table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
         for done in check.providers:
             name = f"latency {short(done.provider)}"
-            if done.status != "ok":
+            if done.status is not Status.OK:
                 table.add_row(name, Text(done.status, style="yellow"), "", "")
             elif done.latency_before_ms is not None and done.latency_after_ms is not None:
                 table.add_row(
@@ -206,7 +206,7 @@ class FoldReport:
             row = [width, str(sum(map(len, (group.producers, group.consumers))))]
             if clustered:
                 row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
-            table.add_row(Text(group.name), *row, *([Text(note, style="dim")] if any(notes) else []))
+            table.add_row(Text(group.name), *row, *([Message(note, style="dim")] if any(notes) else []))
         if len(self.groups) > len(shown):
             table.caption = Text(f" and {len(self.groups) - len(shown)} more (-v shows all)", style="dim")
         return table
@@ -240,7 +240,7 @@ class FoldReport:
             more = len(refusal.where) - len(shown)
             where = ", ".join(shown) + (f" and {more} more" if more else "")
             cost = in_units(refusal.parameters) if refusal.parameters else ""
-            table.add_row(Text(refusal.kind), str(refusal.channels or ""), cost, Text(where, style="dim"))
+            table.add_row(Message(refusal.kind), str(refusal.channels or ""), cost, Text(where, style="dim"))
         return table
 
 

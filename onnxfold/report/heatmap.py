@@ -24,7 +24,7 @@ def check_plot(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix.lower() not in (".html", ".png"):
-        raise RequestError(f"--plot draws .html and .png files, not {path}")
+        raise RequestError(f"a plot is an .html or a .png file, not {path}")
     if not path.absolute().parent.is_dir():
         raise RequestError(f"cannot write the plot {path}: name a file in a folder that exists")
     if path.suffix.lower() == ".png":
@@ -96,6 +96,6 @@ def _matplotlib(path: Path) -> ModuleType:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        why = "needs matplotlib, which is not there: pip install 'onnxfold[plot]', or name an .html file"
-        raise RequestError(f"--plot {path} {why}") from error
+        why = "needs matplotlib, which is not installed: pip install 'onnxfold[plot]', or name an .html file"
+        raise RequestError(f"the plot {path} {why}") from error
     return pyplot

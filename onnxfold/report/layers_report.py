@@ -12,7 +12,7 @@ from rich.text import Text
 from ..passes.weight_sharing.distances import Class, Pair
 from ..passes.weight_sharing.layers import Left
 from .fold_report import SCHEMA
-from .tables import new_table, plain
+from .tables import Message, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LayersReport:
         parts: list[RenderableType] = [Text(self.model, style="bold"), "", self._table(most)]
         if self.left:
             parts += ["", self._left()]
-        (console or Console()).print(Group(*parts, "", Text(self.verdict, style="bold")))
+        (console or Console()).print(Group(*parts, "", Message(self.verdict, style="bold")))
 
     def _table(self, most: int | None) -> Table:
         shown = self.pairs[:most]
@@ -70,5 +70,5 @@ class LayersReport:
             reasons.setdefault(one.why, []).append(one.name)
         for why, names in reasons.items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            table.add_row(Text(why), str(len(names)), Text(", ".join(names[:3]) + more, style="dim"))
+            table.add_row(Message(why), str(len(names)), Text(", ".join(names[:3]) + more, style="dim"))
         return table

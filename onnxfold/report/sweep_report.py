@@ -15,7 +15,7 @@ from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
 from .fold_report import SCHEMA
-from .tables import new_table, plain
+from .tables import Message, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SweepReport:
             usable = sum(row.usable for row in self.rows)
             return f"no knee in {usable} of {len(self.rows)} budgets: choose by the error that you can bear"
         row = next(row for row in self.rows if row.target == self.recommended)
-        parts = [f"--target-macs {self.recommended:g} is at the knee"]
+        parts = [f"`target_macs={self.recommended:g}` is at the knee"]
         if row.size is not None and row.error is not None:
             parts.append(f"file {less(self.before.file, row.size.file)}")
             parts.append(f"MACs {less(self.before.macs, row.size.macs)}")
@@ -67,11 +67,11 @@ class SweepReport:
         before = self.before
         about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
         parts: list[RenderableType] = [Text(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
-        parts += [Text(f" measured on {self.samples}", style="dim")]
-        parts += [Text(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
-        parts += [Text(f" {note}", style="dim") for note in self.notes]
+        parts += [Message(f" measured on {self.samples}", style="dim")]
+        parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
+        parts += [Message(f" {note}", style="dim") for note in self.notes]
         mark, style = ("✔ ", "green") if self.passed else ("✘ ", "red")
-        return Group(*parts, "", Text(mark, style=style).append(self.verdict, style="bold"))
+        return Group(*parts, "", Message(self.verdict, style="bold", mark=Text(mark, style=style)))
 
     def _curve(self) -> RenderableType:
         before = self.before

@@ -4,10 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
+
+
+class MessageConsole(Console):
+    """A console that may word messages in its own way."""
+
+    def worded(self, message: str) -> str:
+        """`message` as it is to be shown."""
+        return message
+
+
+@dataclass(frozen=True)
+class Message:
+    """Words for the user, after a `mark`. They may name parameters in backquotes, which a `MessageConsole` may spell
+    its own way. Names from models stand in '...' quotes here, or alone in a `Text`: no console changes them."""
+
+    text: str
+    style: str = ""
+    mark: Text | None = None
+
+    def _shown(self, console: Console) -> Text:
+        text = console.worded(self.text) if isinstance(console, MessageConsole) else self.text
+        return Text(text, style=self.style) if self.mark is None else self.mark.copy().append(text, style=self.style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._shown(console)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._shown(console))
 
 
 def new_table(first: str, right: Sequence[str], more: Sequence[str] = ()) -> Table:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..frozen import read_only
 from .session import Feeds, InputSpec
 
 UNNAMED = frozenset({None, "", "?", "-1", "None"})  # how exporters write a dimension without a name
@@ -87,6 +88,9 @@ class Piece:
     start: int
     stop: int
     where: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def cut(feeds: Iterator[tuple[str, Feeds]], form: Batching) -> Iterator[list[Piece]]:

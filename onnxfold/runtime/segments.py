@@ -15,7 +15,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from ..model.save import inline
 from ..model.subgraphs import captures
 from .session import Feeds, Session, fitted
 
@@ -87,7 +86,7 @@ class SegmentRunner:
         chosen: list[int] = [i for i in range(start, stop) if not self._is_fixed(i)]
         nodes = [self.proto.graph.node[i] for i in [*self._constants(chosen), *chosen]]
         part = segment(self.proto, nodes, after, lambda name: _typed(name, self._live[0][name]))
-        return Session(inline(part, self._folder).SerializeToString())
+        return Session.of_version(part, self._folder)
 
     def _is_fixed(self, index: int) -> bool:
         outputs = [name for name in self.proto.graph.node[index].output if name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import ModelProto
 
-from ..errors import RequestError
+from ..errors import ExecutionError, RequestError
 from ..model.model import Model
 from ..model.save import inline
 
@@ -22,8 +24,8 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
     """CUDA where it is among `providers` and starts (if not, the checks of the result say so), else the CPU."""
     if SHORT["cuda"] in providers:
         try:
-            Session(inline(model.proto, model.folder).SerializeToString(), SHORT["cuda"])
-        except Exception:  # onnxruntime's exceptions share no base class
+            Session.of(model, SHORT["cuda"])
+        except ExecutionError:
             return SHORT["cpu"]
         return SHORT["cuda"]
     return SHORT["cpu"]
@@ -60,8 +62,23 @@ class InputSpec:
     shape: tuple[int | str | None, ...]
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """To be put around one call into onnxruntime, with none of ours inside. Raises ExecutionError for what it raises,
+    whose exceptions share no base class, but for MemoryError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ExecutionError(str(error) or type(error).__name__) from error
+
+
 class Session:
-    """A model loaded by one execution provider, without falling back to another in silence."""
+    """A model loaded by one execution provider, without falling back to another in silence.
+
+    Raises ExecutionError where onnxruntime does not load it, or cannot start the provider.
+    """
 
     def __init__(self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0) -> None:
         options = ort.SessionOptions()
@@ -72,19 +89,39 @@ class Session:
         providers = [provider] if provider == SHORT["cpu"] else [provider, SHORT["cpu"]]
         source = model if isinstance(model, bytes) else os.fspath(model)
         # without the fallback, which prints and then runs on another provider
-        self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        with running():
+            self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         if provider not in self._session.get_providers():
-            raise RuntimeError(f"onnxruntime could not start {provider} and fell back to the CPU")
+            raise ExecutionError(f"onnxruntime could not start {provider} and fell back to the CPU")
         self.inputs = tuple(InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs())
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
+    @classmethod
+    def of(cls, model: Model, provider: str = SHORT["cpu"]) -> Session:
+        """`model` as it was loaded."""
+        return cls.of_version(model.proto, model.folder, provider)
+
+    @classmethod
+    def of_version(
+        cls, proto: ModelProto, folder: Path | None, provider: str = SHORT["cpu"], as_is: bool = False
+    ) -> Session:
+        """A version of a model whose external data is in `folder`; see `inline` for `as_is`."""
+        return cls(_serialized(inline(proto, folder, as_is)), provider)
+
     def run(self, feeds: Feeds) -> list[Any]:
-        """All outputs, in order."""
-        return list(self._session.run(None, dict(feeds)))
+        """All outputs, in order. Raises ExecutionError where onnxruntime does not run the model on `feeds`."""
+        given = dict(feeds)
+        with running():
+            return list(self._session.run(None, given))
 
     def fitted(self, feeds: Feeds) -> Feeds:
         """`feeds` with as many heads in caches as this version of a model has (see `fitted`)."""
         return fitted(feeds, {spec.name: spec.shape for spec in self.inputs})
+
+
+def _serialized(proto: ModelProto) -> bytes:
+    with running():  # protobuf refuses more than 2 GiB
+        return bytes(proto.SerializeToString())
 
 
 def fitted(feeds: Feeds, shapes: Mapping[str, Sequence[int | str | None]]) -> dict[str, NDArray[Any]]:
@@ -120,7 +157,7 @@ def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]
                 f"({', '.join(sorted(known)[:3])}, ...)"
             )
     if not asked:
-        raise RequestError("name at least one provider, for example --providers cpu")
+        raise RequestError("name at least one provider, for example `providers=['cpu']`")
     asked = list(dict.fromkeys(asked))
     return [p for p in asked if p in offered], [p for p in asked if p not in offered]
 

@@ -16,6 +16,7 @@ from ..analysis.groups import ChannelGroup, Place
 from ..analysis.result import Analysis
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply
+from ..frozen import read_only
 from ..model.model import Model
 from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending
@@ -47,6 +48,9 @@ class Edits:
     inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
     bypass: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def edits(
@@ -104,6 +108,9 @@ class _Weight:
     name: str
     parts: Sequence[tuple[Place, Merge]]
     kept: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def array(self) -> NDArray[Any]:

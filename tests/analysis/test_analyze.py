@@ -182,7 +182,7 @@ def test_an_axis_of_length_1_broadcasts() -> None:
 def test_an_open_axis_keeps_what_is_tied_to_it() -> None:
     analysis = found(tie(0), tie(1), tie(2), tie(3), lambda n: Tie(Axis(np.empty(0, np.int64), None), n.y().axis(1)))
     assert not analysis.groups
-    assert kinds(analysis)[0] == "tied to an axis of open length (--input-shape may tell)"
+    assert kinds(analysis)[0] == "tied to an axis of unknown length (`input_shapes` may help)"
 
 
 def test_a_choice_is_settled_for_what_nothing_else_keeps() -> None:
@@ -254,7 +254,7 @@ def test_an_axis_both_made_and_read_is_kept() -> None:
     text = """(int64[7] x) => (float[7,11] y) {
         h = Gather(e, x) g = MatMul(h, w) a = Relu(g) f = MatMul(a, v) i = Add(f, h) y = Gemm<transB=1>(i, e) }"""
     analysis = oracles_hold(model(text, {"e": (11, 8), "w": (8, 6), "v": (6, 8)}), groups=[6])
-    assert "a weight that makes and reads the same axis" in kinds(analysis)
+    assert "a weight that produces and consumes the same axis" in kinds(analysis)
 
 
 def test_integer_constants_are_kept() -> None:
@@ -310,7 +310,7 @@ def test_tensors_of_unknown_shape_are_refused() -> None:
     text = "(float[2,3] x, int64[R] s) => (float[2,5] y) { h = MatMul(x, w) a = Reshape(h, s) y = MatMul(a, v) }"
     analysis = analyze(load(model(text, {"w": (3, 8), "v": (8, 5)})))
     assert not analysis.groups
-    assert "Reshape has tensors of unknown shape (--input-shape may tell)" in kinds(analysis)
+    assert "Reshape has tensors of unknown shape (`input_shapes` may help)" in kinds(analysis)
 
 
 def test_the_rules_see_no_graph() -> None:

@@ -1,6 +1,7 @@
 """Both oracles on well-known architectures, and on the trained models of this repository.
 
-The onnx package ships the architectures, with constants for weights; they get random ones here.
+The onnx package ships the architectures, with constants for weights; they get random ones here. The large ones become
+narrower: how their layers are connected, and on what sides of images, is what is asked, and stays.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 from helpers import folds, oracles_hold
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, version_converter
+from shufflenet import shufflenet
 from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
@@ -26,12 +28,22 @@ TRAINED_GROUPS = {
 }  # fmt: skip
 
 
-def light(name: str, opset: int, seed: int = 0) -> ModelProto:
-    """A light model of the onnx package at `opset`, with random weights: He's for kernels, positive scales."""
+CLASSES = 1000
+NARROWER = 4
+LARGE = ("inception_v2", "resnet50", "densenet121", "bvlc_alexnet", "zfnet512", "vgg19")  # 7 to 144 million parameters
+
+
+def light(name: str, opset: int, seed: int = 0, narrower: int = 1) -> ModelProto:
+    """A light model of the onnx package at `opset`, with random weights: He's for kernels, positive scales.
+
+    It has so many times fewer channels, but for colors and classes.
+    """
     path = LIGHT / f"light_{name}.onnx"
     if not path.exists():
         pytest.skip(f"the installed onnx has no {path.name}")
     proto = onnx.load(str(path))
+    if narrower > 1:
+        narrow(proto, narrower)
     if opset != proto.opset_import[0].version:
         proto = version_converter.convert_version(proto, opset)
     given = {t.name: t for t in proto.graph.initializer}
@@ -59,6 +71,26 @@ def light(name: str, opset: int, seed: int = 0) -> ModelProto:
         for tensor in [t for t in proto.graph.initializer if t.name not in listed]:
             proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return proto
+
+
+def narrow(proto: ModelProto, times: int) -> None:
+    """Divides all widths by `times`: in the shapes of weights, and in those that are given as lists."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT64:
+            shape = [narrowed(n, times) for n in numpy_helper.to_array(tensor).tolist()]
+            tensor.CopyFrom(numpy_helper.from_array(np.array(shape, np.int64), tensor.name))
+        else:
+            values = np.zeros([narrowed(n, times) for n in tensor.dims], np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    held = {t.name: t for t in proto.graph.initializer}
+    for value in [v for v in proto.graph.input if v.name in held]:  # files of old list weights among the inputs too
+        tensor = held[value.name]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+
+
+def narrowed(length: int, times: int) -> int:
+    """A width divided by `times`; sides of kernels and images, colors and classes as they are."""
+    return length // times if length % 8 == 0 and length != CLASSES else length
 
 
 def weight(role: tuple[str, int], shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -97,9 +129,18 @@ SOFTMAX, LRN = ("Softmax mixes this axis", 1000), ("LRN mixes this axis", 352)
     ],
 )
 def test_oracles(name: str, opset: int, groups: int, channels: int, refused: list[tuple[str, int]]) -> None:
-    found = oracles_hold(light(name, opset))
-    assert (len(found.groups), sum(g.size for g in found.groups)) == (groups, channels)
-    assert sorted((r.kind, r.channels) for r in found.refusals if r.channels) == sorted(refused)
+    times = NARROWER if name in LARGE else 1
+    found = oracles_hold(light(name, opset, narrower=times))
+    assert (len(found.groups), times * sum(g.size for g in found.groups)) == (groups, channels)
+    kept = [(r.kind, r.channels if r.channels == CLASSES else times * r.channels) for r in found.refusals if r.channels]
+    assert sorted(kept) == sorted(refused)
+
+
+def test_shuffles_of_halves() -> None:
+    """ShuffleNetV2: every shuffle can be followed in two ways, and what one block takes decides others."""
+    found = oracles_hold(shufflenet())
+    assert (len(found.groups), sum(g.size for g in found.groups)) == (30, 2077)
+    assert [(r.kind, r.channels) for r in found.refusals if r.channels] == [("a graph output", 10)]
 
 
 @pytest.mark.slow

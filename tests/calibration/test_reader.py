@@ -720,10 +720,12 @@ def test_models_that_take_pixels(tmp_path: Path) -> None:
 def test_images_refused(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     path = save_image(tmp_path / "a.png", pixels)
-    refused(tmp_path, IMAGE, "a.png", "--preprocess")
+    refused(tmp_path, IMAGE, "a.png", "preprocess")
     refused(tmp_path, TEXTS, "2 (ids, mask)", preprocess=PLAIN)
     refused(tmp_path, [InputSpec("x", F, ("N", 784))], "images need 4", preprocess=PLAIN)
-    refused(tmp_path, [InputSpec("x", F, ("N", 3, None, None))], "--input-shape x:1,3,224,224", preprocess=PLAIN)
+    refused(
+        tmp_path, [InputSpec("x", F, ("N", 3, None, None))], "`input_shapes={'x': (1, 3, 224, 224)}`", preprocess=PLAIN
+    )
     open_size = [InputSpec("x", F, ("N", 3, "H", "W"))]
     shapes = {"x": (1, 3, 4, 4)}
     assert read_calibration(path, open_size, preprocess=PLAIN, input_shapes=shapes).feeds[0]["x"].shape == (1, 3, 4, 4)

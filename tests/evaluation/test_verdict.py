@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny import TEXT, fold, main, net, write
 
 from onnxfold import RequestError, compare
+from onnxfold.errors import ExecutionError
 from onnxfold.evaluation import latency as timing
 from onnxfold.evaluation import verdict as module
 from onnxfold.evaluation.latency import interleaved
-from onnxfold.evaluation.metrics import output_error, top1
-from onnxfold.evaluation.verdict import Check, check
+from onnxfold.evaluation.metrics import output_error
+from onnxfold.evaluation.verdict import Check, Conditions, Status, check
 from onnxfold.runtime import session
 from onnxfold.runtime.session import Session, resolve_providers
 
@@ -51,7 +53,7 @@ class Dead(Fake):
         self._reason = reason
 
     def run(self, feeds: object) -> list[Any]:
-        raise RuntimeError(self._reason)
+        raise ExecutionError(self._reason)
 
 
 Started = Fake | Exception | Callable[[str], Any]
@@ -69,9 +71,10 @@ def judge(old: Started, new: Started, providers: Sequence[str] = (CPU,), latency
         return made
 
     proto = net()
-    more = {"protos": (proto, proto), "inputs": "nothing", **more}
-    return check(b"old", b"new", {"x": np.zeros((4, 3), np.float32)}, providers=providers, loader=loader,
-                 latency=latency, **more)  # fmt: skip
+    protos = more.pop("protos", (proto, proto))
+    conditions = Conditions(providers=providers, loader=loader, latency=latency, **more)
+    feeds = {"x": np.zeros((4, 3), np.float32)}
+    return check(b"old", b"new", feeds, protos=protos, inputs="nothing", conditions=conditions)
 
 
 GOOD = np.float32([[1, 2, 3], [3, 2, 1]])
@@ -107,20 +110,6 @@ def test_figures_at_the_ends() -> None:
 def test_large_halves_do_not_overflow() -> None:
     found = output_error("y", np.full(9, 6e4, np.float16), np.full(9, 3e4, np.float16))
     assert found.relative_l2 == pytest.approx(0.5, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "wanted"),
-    [
-        ((2, 3), np.float32, 0.5), ((2, 3, 1, 1), np.float32, 0.5), ((2, 3), np.float16, 0.5),
-        ((2, 3), np.int64, None), ((6,), np.float32, None), ((2, 1, 3), np.float32, None), ((6, 1), np.float32, None),
-        ((1, 2, 3), np.float32, None),
-    ],
-)  # fmt: skip
-def test_top1(shape: tuple[int, ...], dtype: Any, wanted: float | None) -> None:
-    """Only scores per class: [batch, classes, 1...] of a floating type."""
-    expected, found = np.array([1, 2, 3, 3, 2, 1]), np.array([1, 2, 3, 1, 2, 3])
-    assert top1(expected.reshape(shape).astype(dtype), found.reshape(shape).astype(dtype)) == wanted
 
 
 # problems -----------------------------------------------------------------------------------------------------------
@@ -188,7 +177,9 @@ def test_refused_by_the_checker(tmp_path: Path) -> None:
     good, bad = write(tmp_path / "good.onnx"), write(tmp_path / "bad.onnx", broken)
 
     def verdict(before: Path, after: Path) -> Check:
-        return check(before, after, {}, providers=[], protos=(net(), net()), inputs="", latency=False)
+        return check(
+            before, after, {}, protos=(net(), net()), inputs="", conditions=Conditions(providers=[], latency=False)
+        )
 
     assert any("checker refuses" in p for p in verdict(good, bad).problems)
     assert verdict(bad, bad).passed, "what the original does not pass either is no fault of ours"
@@ -199,7 +190,7 @@ def test_refused_by_the_checker(tmp_path: Path) -> None:
 
 def test_start_fails_on_one_provider() -> None:
     def old(provider: str) -> Any:
-        error = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no driver\nmore")
+        error = ExecutionError("[ONNXRuntimeError] : 1 : FAIL : no driver\nmore")
         return error if provider == CUDA else Fake({"y": GOOD})
 
     verdict = judge(old, Fake({"y": GOOD}), (CUDA, CPU))
@@ -227,7 +218,7 @@ def test_provider_that_fails_in_a_real_run(monkeypatch: pytest.MonkeyPatch) -> N
 
     def start(self: Session, model: Any, provider: str = CPU, threads: int = 0) -> None:
         if provider == CUDA:
-            raise RuntimeError("no kernel image")
+            raise ExecutionError("no kernel image")
         started(self, model, provider, threads)
 
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: [CUDA, CPU])
@@ -309,7 +300,7 @@ def test_failure_at_batch_one_is_a_problem() -> None:
     class Picky(Fake):
         def run(self, feeds: Any) -> list[Any]:
             if len(feeds["x"]) == 1:
-                raise RuntimeError("batch 1")
+                raise ExecutionError("batch 1")
             return [GOOD]
 
     verdict = judge(Fake({"y": GOOD}), Picky({"y": GOOD}), latency=True)
@@ -347,7 +338,7 @@ def test_compare_equal_models() -> None:
 
 def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that silently became the CPU is an error, not a measurement."""
-    with pytest.raises(RuntimeError, match="fell back"):
+    with pytest.raises(ExecutionError, match="fell back"):
 
         class Fallen:
             def __init__(self, *_: object, **__: object) -> None: ...
@@ -356,3 +347,9 @@ def test_session_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(session.ort, "InferenceSession", Fallen)
         session.Session(b"", "CUDAExecutionProvider")
+
+
+def test_what_became_of_a_provider_reads_as_before() -> None:
+    assert [status.value for status in Status] == ["ok", "missing", "skipped", "failed"]
+    report = compare(net(), net(), latency=False)
+    assert json.loads(report.to_json())["check"]["providers"][0]["status"] == "ok"

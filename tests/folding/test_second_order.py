@@ -124,8 +124,9 @@ def test_a_duplicate_goes_first_and_for_nothing(twin: int) -> None:
 def test_a_channel_that_nobody_reads_goes_first() -> None:
     rng = np.random.default_rng(1)
     one = consumer(8, 2, 4, rng)
-    one.weights[:, one.columns[6]] = 0
-    alone = Consumer(np.diag(np.diag(one.moments)), one.weights, one.columns, one.energy)
+    weights = one.weights.copy()
+    weights[:, one.columns[6]] = 0
+    alone = Consumer(np.diag(np.diag(one.moments)), weights, one.columns, one.energy)
     found = eliminate([alone], 1, 1e-9)
     assert found.order[0] == 6
     assert found.errors[1] == pytest.approx(0, abs=1e-12)

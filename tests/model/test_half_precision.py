@@ -86,7 +86,7 @@ def test_what_cannot_be_run_either_way_is_said(tmp_path: Path) -> None:
 
 
 def test_a_latency_that_nobody_can_measure() -> None:
-    with pytest.raises(RequestError, match="--target-latency cannot be measured, the model does not run on CPU"):
+    with pytest.raises(RequestError, match="`target_latency` cannot be measured: the model does not run on CPU"):
         fold(half("bfloat16"), target_latency=0.7)
 
 

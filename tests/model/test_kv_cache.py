@@ -1,4 +1,4 @@
-"""Key-value caches among inputs and outputs: their heads stay, or fold where that is allowed (--fold-heads)."""
+"""Key-value caches among inputs and outputs: their heads stay, or fold where that is allowed (`fold_heads`)."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_folded_model_has_smaller_caches_and_uses_them(style: Style) -> None:
 def test_without_the_flag_the_interface_stays() -> None:
     result = fold(alike(Style.FUSED), ratio=0.5, effort="fast", latency=False)
     assert heads_in(result.model) == {4} and result.report.interface == ()
-    assert any("--fold-heads" in refusal.kind for refusal in result.report.refusals)
+    assert any("`fold_heads`" in refusal.kind for refusal in result.report.refusals)
 
 
 def test_present_outputs_are_not_compared_where_they_changed() -> None:
@@ -240,7 +240,7 @@ def test_samples_may_hold_empty_caches_but_no_full_ones() -> None:
     report = fold(proto, ratio=0.5, fold_heads=True, latency=False, calibration=empty).report
     assert report.settings["samples_used"] and report.settings["fold_heads"]
     full = feeds(proto, WIDE, 24, seed=3, past=2)
-    with pytest.raises(RequestError, match=r"--fold-heads changes the cache 'past_key_values\.0\.key'"):
+    with pytest.raises(RequestError, match=r"`fold_heads` changes the heads of the cache 'past_key_values\.0\.key'"):
         fold(proto, ratio=0.5, fold_heads=True, latency=False, calibration=full)
     assert fold(proto, ratio=0.5, latency=False, calibration=full).report.interface == ()
     zeros = {name: value * 0 if name.startswith("past") else value for name, value in full.items()}
@@ -269,7 +269,7 @@ def test_only_caches_that_hold_nothing_are_cut() -> None:
 @pytest.mark.parametrize("step", ["refine", "quantize"])
 def test_what_compares_caches_as_they_were_is_refused(step: str) -> None:
     how: dict[str, Any] = {step: True}
-    with pytest.raises(RequestError, match=f"leave out --{step}, or --fold-heads"):
+    with pytest.raises(RequestError, match=f"leave out `{step}`, or `fold_heads`"):
         fold(alike(Style.FUSED), ratio=0.5, fold_heads=True, **how)
 
 

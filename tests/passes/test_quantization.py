@@ -20,10 +20,11 @@ from tiny import MODELS, main, net, reshaped_inside, snapshot, write, write_exte
 
 import onnxfold
 from onnxfold.analysis.costs import costs, count_parameters
+from onnxfold.calibration.origin import Origin
 from onnxfold.cli import main as cli
 from onnxfold.errors import PlanError, QuantizationError
 from onnxfold.evaluation.metrics import OutputError
-from onnxfold.evaluation.verdict import Check, ProviderCheck
+from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim
 from onnxfold.passes.quantization import ort_quantizer as quantizer
@@ -190,7 +191,7 @@ def test_what_int8_costs_is_taken_off_a_limit(aim: Aim, asked: float, left: floa
     if left is not None:
         assert chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto)) == pytest.approx(left)
     else:
-        with pytest.raises(PlanError, match="cannot be kept with --quantize: INT8 alone has an"):
+        with pytest.raises(PlanError, match="cannot be kept with `quantize`: INT8 alone has an"):
             chain.narrowed(aim, asked, evaluator, load(proto), _evidence(proto))
 
 
@@ -274,7 +275,7 @@ def test_old_operator_sets_and_weights_among_the_inputs() -> None:
 
 REPORT = QuantizationReport("int8", "uint8", 8, 3, (), "CPUExecutionProvider", 900, 300, 0.02, 0.03, 2.0, 1.0)
 WORST = OutputError("y", 0.03, 1.0, 30.0, 0.1, 0.9)
-VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", "ok", "", 2.0, 1.0, (WORST,)),), "inputs")
+VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", Status.OK, "", 2.0, 1.0, (WORST,)),), "inputs")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,7 @@ VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", "ok", ""
         ({"latency_after_ms": 2.02}, ""),
         ({"latency_after_ms": 3.0}, "INT8 is slower than floats on CPU: 1.50x the latency"),
         ({"file_after": 901}, "INT8 takes more bytes than floats: 901 B against 900 B"),
-        ({"error_after": 0.2}, "a little over --max-error 0.1"),
+        ({"error_after": 0.2}, "a little over `max_error=0.1`"),
     ],
 )
 def test_what_int8_makes_worse_is_said(
@@ -376,4 +377,4 @@ def _evidence(proto: ModelProto) -> Any:
     from onnxfold.calibration.samples import Samples
 
     feeds = tuple(noise(proto))
-    return Samples(feeds, feeds, "noise", True, True)
+    return Samples(feeds, feeds, Origin.PICTURES, "noise")

@@ -114,10 +114,10 @@ def test_infinity_in_a_weight_that_is_copied_stays(tmp_path: Path, whole: pytest
 @pytest.mark.parametrize(
     ("how", "what"),
     [
-        ({"calibration": {"x": np.zeros((4, 24), np.float32)}}, "--calibration"),
-        ({"method": "second-order"}, "--method"),
-        ({"recovery": "least-squares"}, "--recovery"), ({"ratio": None}, "--max-error"),
-        ({"ratio": None, "target_latency": 0.5}, "--target-latency"), ({"ratio": None, "min_agreement": 0.9}, "--min-"),
+        ({"calibration": {"x": np.zeros((4, 24), np.float32)}}, "`calibration`"),
+        ({"method": "second-order"}, "`method='second-order'`"),
+        ({"recovery": "least-squares"}, "`recovery="), ({"ratio": None}, "`max_error`"),
+        ({"ratio": None, "target_latency": 0.5}, "`target_latency`"), ({"ratio": None, "min_agreement": 0.9}, "`min_"),
     ],
 )  # fmt: skip
 def test_what_needs_the_model_to_run_is_refused(

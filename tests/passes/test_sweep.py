@@ -19,6 +19,8 @@ from tiny import MODELS, ROOT, main, net, snapshot, write, write_external
 import onnxfold
 from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
 from onnxfold.analysis.costs import Size
+from onnxfold.errors import ExecutionError
+from onnxfold.evaluation.verdict import Status
 from onnxfold.options.choices import SHARES
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
@@ -146,7 +148,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
     def refuse(sampled: Any, prices: Any, budget: Any, *given: Any, **more: Any) -> Any:
         calls.append(budget.value)
         if len(calls) > 1:
-            raise RuntimeError("cut")
+            raise ExecutionError("cut")
         return original(sampled, prices, budget, *given, **more)
 
     original = planner.decide_sampled
@@ -164,11 +166,11 @@ def test_budgets_that_cannot_be_met_are_rows() -> None:
     assert beyond.size is None and "cannot be reached" in beyond.note and beyond.error is None
     assert met.size is not None and report.passed
     text = shown(report)
-    assert "0.1 %: --target-macs 0.001 cannot be reached" in " ".join(text.split())
+    assert "0.1 %: `target_macs=0.001` cannot be reached" in " ".join(text.split())
 
 
 def test_no_budget_that_can_be_met() -> None:
-    with pytest.raises(PlanError, match=r"--target-macs 0\.002 cannot"):
+    with pytest.raises(PlanError, match=r"`target_macs=0\.002` cannot"):
         sweep(VGG, at=[0.001, 0.002], **FAST)
     with pytest.raises(PlanError, match="cannot be reached"):
         sweep(VGG, at=[1.0, 0.001], **FAST)
@@ -182,7 +184,7 @@ def test_no_budget_that_can_be_met() -> None:
 
 @pytest.mark.parametrize("at", [[], [0.0], [1.1], [math.nan], [-0.5, 0.5]])
 def test_shares_that_make_no_sense(at: Sequence[float]) -> None:
-    with pytest.raises(RequestError, match="--at"):
+    with pytest.raises(RequestError, match="`at`"):
         sweep(net(), at=at, **FAST)
 
 
@@ -203,12 +205,12 @@ def test_models_in_memory_and_with_external_data(tmp_path: Path) -> None:
 
 
 def test_outputs_without_classes_have_no_agreement() -> None:
-    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,10,6,6] y) {
+    text = """<ir_version: 8, opset_import: ["" : 17]> agraph (float[N,3,8,8] x) => (float[N,1,6,6] y) {
         a = Conv <kernel_shape: ints = [3,3]> (x, w1)
         r = Relu (a)
         y = Conv <kernel_shape: ints = [1,1]> (r, w2)
     }"""
-    report = sweep(net(text, {"w1": (16, 3, 3, 3), "w2": (10, 16, 1, 1)}), at=[0.6], **FAST)
+    report = sweep(net(text, {"w1": (16, 3, 3, 3), "w2": (1, 16, 1, 1)}), at=[0.6], **FAST)
     assert report.rows[0].error is not None and report.rows[0].agreement is None
     assert "top-1" not in shown(report)
 
@@ -218,13 +220,13 @@ def test_outputs_without_classes_have_no_agreement() -> None:
 
 def example(**change: Any) -> SweepReport:
     timings = (
-        Timing("CUDAExecutionProvider", "missing", "not offered", None, None),
-        Timing("CPUExecutionProvider", "ok", "", 2.0, 1.5),
+        Timing("CUDAExecutionProvider", Status.MISSING, "not offered", None, None),
+        Timing("CPUExecutionProvider", Status.OK, "", 2.0, 1.5),
     )
     rows = (
         SweepRow(0.9, Size(900, 90, 900), 0.01, 0.999, timings, (), ""),
         SweepRow(0.5, Size(500, 50, 499), math.inf, None, timings, ("NaN in 'y'",), ""),
-        SweepRow(0.1, None, None, None, (), (), "--target-macs 0.1 cannot be reached"),
+        SweepRow(0.1, None, None, None, (), (), "`target_macs=0.1` cannot be reached"),
     )
     given = {"model": "in[0].onnx", "settings": {"seed": 0}, "before": Size(1000, 100, 1000), "rows": rows,
              "recommended": 0.9, "samples": "your inputs", **change}  # fmt: skip
@@ -239,7 +241,7 @@ def test_the_table() -> None:
     assert "50 % failed 50.0 % 50.0 % 49.9 % 75 % not finite" in cells
     assert "10 % - - - - - -" in cells and "50 %: NaN in 'y'" in cells
     assert "latency CPU" in text and "in[0].onnx" in text
-    assert cells[-1].startswith("✘ --target-macs 0.9 is at the knee, file -10 %, MACs -10 %, output error 1 %")
+    assert cells[-1].startswith("✘ `target_macs=0.9` is at the knee, file -10 %, MACs -10 %, output error 1 %")
     assert "no knee in 1 of 3 budgets" in shown(example(recommended=None))
 
 

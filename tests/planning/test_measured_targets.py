@@ -160,7 +160,7 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
 
     budget = Goal(Aim.LATENCY, target)
     if latency(float(shares[-1])) > target:
-        with pytest.raises(PlanError, match=r"--target-latency .* best measured here is 0\.24"):
+        with pytest.raises(PlanError, match=r"`target_latency=.*` .* best measured here is 0\.24"):
             fast_enough(shares, measure, budget, silent)
         assert timed[-1] == len(shares) - 1
         return
@@ -190,7 +190,7 @@ def test_a_fold_to_a_latency(samples: bool, monkeypatch: pytest.MonkeyPatch) -> 
     share = report.after.parameters / report.before.parameters
     assert 0.4 < share <= 0.6
     assert (report.settings["uniform_ratio"] is None) == samples
-    with pytest.raises(PlanError, match=r"--target-latency 0\.5 .* best measured here is 0\.5\d"):
+    with pytest.raises(PlanError, match=r"`target_latency=0\.5` .* best measured here is 0\.5\d"):
         onnxfold.fold(MODELS / "digits_vgg.onnx", target_latency=0.5, **more, **QUICK)
 
 
@@ -213,7 +213,7 @@ def test_a_final_check_that_was_slower_is_noted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_to_measure_on() -> None:
-    with pytest.raises(RequestError, match="none of --providers"):
+    with pytest.raises(RequestError, match="none of the `providers`"):
         fold(net(), target_latency=0.5, providers=["TensorrtExecutionProvider"])
 
 

@@ -142,7 +142,7 @@ def test_the_first_step_that_meets_the_target(target: float) -> None:
 def test_a_target_that_no_step_meets() -> None:
     steps = list(path(WIDTHS, curves(), price, macs(8)))
     least = math.ceil(100 * steps[-1].price) / 100  # rounded up: what the message names can be asked for
-    with pytest.raises(PlanError, match=f"--target-params 0.1 cannot be reached.* allow {least:.2f}"):
+    with pytest.raises(PlanError, match=f"`target_params=0.1` cannot be reached.* allow {least:.2f}"):
         allocate(steps, Goal(Aim.PARAMS, 0.1))
     assert allocate(steps, Goal(Aim.PARAMS, steps[-1].price)) is steps[-1]
 

@@ -11,7 +11,7 @@ import pytest
 from tiny import MODELS
 
 import onnxfold
-from onnxfold.errors import RequestError
+from onnxfold.errors import ExecutionError, RequestError
 from onnxfold.options.choices import Effort, Method, Recovery
 from onnxfold.options.options import PlanningOptions, SelectionOptions
 from onnxfold.passes.prepare import subject_of
@@ -86,7 +86,7 @@ def test_nothing_is_expected_where_no_inputs_are_made(mlp: Subject) -> None:
 
 def test_a_model_that_does_not_run_has_none(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> float:
-        raise RuntimeError("no kernel")
+        raise ExecutionError("no kernel")
 
     monkeypatch.setattr(module, "_forward", fail)
     assert estimate(mlp, planning(), 0, True) is None

@@ -24,7 +24,7 @@ from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
 from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
-from onnxfold.evaluation.verdict import Check, ProviderCheck
+from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.report.fold_report import GroupReport, save
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
@@ -81,14 +81,14 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
     error = OutputError("logits", 0.25, 0.97, 12.04, 1.5, 0.875)
     exact = OutputError("boxes", 0.0, 1.0, math.inf, 0.0, None)
     providers = (
-        ProviderCheck("CPUExecutionProvider", "ok", "", 12.5, 10.0, (error, exact)),
-        ProviderCheck("CUDAExecutionProvider", "failed", "original: no device", None, None, ()),
+        ProviderCheck("CPUExecutionProvider", Status.OK, "", 12.5, 10.0, (error, exact)),
+        ProviderCheck("CUDAExecutionProvider", Status.FAILED, "original: no device", None, None, ()),
     )
     verdict = Check((), ("CUDA: original: no device",), providers, "random inputs (smooth noise)")
     groups = (
         GroupReport(name, 64, 48, 1, 12, 0.125, ("conv", "bn"), ("next",), ""),
         GroupReport("features/block_with_a_very_long_name/that_exporters_like/conv2d_17/Conv2D", 1024, 1024, 32, 0, 0.0,
-                    ("a",), ("b",), "too narrow for --round-to 64"),
+                    ("a",), ("b",), "too narrow for `round_to=64`"),
     )  # fmt: skip
     refusals = (Refusal("Softmax mixes this axis", 80, ("n1", "n2", "n3", "n4", "n5"), 12_800),)
     return FoldReport("in.onnx", "out.onnx", {"seed": 0}, Size(2_500_000, 170_730, 4_475_520),
@@ -152,14 +152,15 @@ def test_failed_verdict() -> None:
 
 
 def test_unmeasured_verdict_gets_no_tick() -> None:
-    report = example(providers=(ProviderCheck("CUDAExecutionProvider", "missing", "not offered", None, None, ()),))
+    report = example(providers=(ProviderCheck("CUDAExecutionProvider", Status.MISSING, "not offered", None, None, ()),))
     assert "\n! file -50 %" in shown(report) and "✔" not in shown(report)
 
 
 def test_outputs_that_are_lost_get_no_tick() -> None:
     errors = [OutputError("logits", value, 0.1, -1.0, 1.5, None) for value in (0.99, 1.0)]
     near, lost = (
-        example(providers=(ProviderCheck("CPUExecutionProvider", "ok", "", None, None, (error,)),)) for error in errors
+        example(providers=(ProviderCheck("CPUExecutionProvider", Status.OK, "", None, None, (error,)),))
+        for error in errors
     )
     assert "\n✔ file -50 %" in shown(near, 200) and "nothing is left" not in near.verdict
     assert "\n! file -50 %" in shown(lost, 200) and "nothing is left of 'logits': fold less" in lost.verdict

@@ -22,7 +22,7 @@ def packed(n: NodeView) -> Iterator[Fact]:
     x, w, y, heads = n.x(0), n.x(1), n.y(), n.attr("num_heads")
     sizes = n.attr("qkv_hidden_sizes") or [(w.size(1) or 0) // 3] * 3
     if sum(sizes) != w.size(1) or any(size % heads for size in sizes) or n.attr("do_rotary", 0):
-        yield Refuse(_FEW if not n.attr("do_rotary", 0) else "turns positions by angles of its own")
+        yield Refuse(_FEW if not n.attr("do_rotary", 0) else "rotates positions inside the node (do_rotary)")
         return
     whole, start, parts = w.axis(1), 0, list[Axis]()
     for size in sizes:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...frozen import read_only
+
 Atoms = NDArray[np.int64]
 
 
@@ -20,6 +22,10 @@ class Axis:
 
     atoms: Atoms
     size: int | None
+
+    def __post_init__(self) -> None:
+        if self.atoms.flags.writeable:  # most are not: these are made for every axis of every tensor, and for parts
+            read_only(self)
 
     def __len__(self) -> int:
         return len(self.atoms)

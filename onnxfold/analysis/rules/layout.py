@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...model.shapes.arithmetic import Value
 from .facts import At, Axis, Count, Fact, Free, Refuse, Tie
 from .lengths import follow
-from .node_view import NodeView
+from .node_view import NodeView, Value
 from .pointwise import others
 from .table import Rule
 

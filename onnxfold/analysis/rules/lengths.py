@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...model.shapes.arithmetic import Value
 from .facts import At, Axis, Count, Live
+from .node_view import Value
 
 
 def follow(axis: Axis, value: Value, at: At, sign: int = 1) -> list[Count]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...model.graph import Dim
+from ...model.dimensions import Dim, Multiple
 from ...model.shapes.arithmetic import Value
 from .facts import At, Axis
+
+__all__ = ["NodeView", "TensorView", "Value"]  # Value: a number that the model computes, for rules
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class TensorView:
         return len(self.shape)
 
     def axis(self, axis: int) -> Axis:
-        """All positions along `axis`; where its length is "N by 8", the 8 that repeat."""
+        """All positions along `axis`; where its length is a `Multiple` of an open one, those that repeat."""
         return self._slot(self.name, axis % self.rank, 1)
 
     def axes(self) -> list[Axis]:
@@ -39,6 +41,18 @@ class TensorView:
         A grouped Conv's weight [M, C/g, ...] reads C channels: rows of part i read channels i*C/g to (i+1)*C/g.
         """
         return self._slot(self.name, axis % self.rank, blocks)
+
+    def spread(self) -> tuple[list[Dim], list[int | None]]:
+        """The dimensions, a `Multiple` as the two that it holds, and the axis whose positions each has."""
+        dims, axes = list[Dim](), list[int | None]()
+        for axis, dim in enumerate(self.shape):
+            if isinstance(dim, Multiple):
+                dims += [dim.symbol, dim.times]
+                axes += [None, axis]
+            else:
+                dims.append(dim)
+                axes.append(axis)
+        return dims, axes
 
     def size(self, axis: int) -> int | None:
         """The length along `axis`; None where it is not fixed."""

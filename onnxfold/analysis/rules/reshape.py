@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ...model.graph import TIMES, Dim
-from ...model.shapes.arithmetic import Value
 from .facts import At, Count, Fact, Free, OneOf, Refuse, Tie
 from .lengths import follow
-from .node_view import NodeView, TensorView
+from .node_view import NodeView, TensorView, Value
 from .table import Rule
 
 Segment = tuple[list[int], list[int]]
 
 
-def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
+def segments(x: Sequence[object], y: Sequence[object]) -> Iterator[Segment]:
     """Runs of axes of `x` and of `y` that hold the same elements; open dimensions match by name only.
 
     >>> list(segments(("N", 8, 4, 4), ("N", 128)))
@@ -50,23 +48,9 @@ def segments(x: Sequence[Dim], y: Sequence[Dim]) -> Iterator[Segment]:
         right_x, right_y = a, b
 
 
-def _spread(tensor: TensorView) -> tuple[list[Dim], list[int | None]]:
-    """The dimensions, one like "N by 8" as the two that it holds, and the axis whose positions each has."""
-    dims, axes = list[Dim](), list[int | None]()
-    for axis, dim in enumerate(tensor.shape):
-        if isinstance(dim, str) and TIMES in dim:
-            open_part, times = dim.rsplit(TIMES, 1)
-            dims += [open_part, int(times)]
-            axes += [None, axis]
-        else:
-            dims.append(dim)
-            axes.append(axis)
-    return dims, axes
-
-
 def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:
     """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
-    (dims_x, axes_x), (dims_y, axes_y) = _spread(x), _spread(y)
+    (dims_x, axes_x), (dims_y, axes_y) = x.spread(), y.spread()
     for of_x, of_y in segments(dims_x, dims_y):
         wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
         wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]

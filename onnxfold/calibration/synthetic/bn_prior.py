@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, numpy_helper
 
+from ...frozen import read_only
+
 Floats = NDArray[np.float64]
 EXPONENT, SLOPE, SHIFT, RATIO = 0.6, 0.3, -0.3, 0.8  # the three laws above
 POSITION, EVENNESS, LEVEL = 1.0, 4.0, 0.25  # weights of their squared residuals
@@ -37,6 +39,9 @@ class Prior:
     bias: Floats
     alive: NDArray[np.bool_]
     level: float
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def convolutions(graph: GraphProto) -> list[Prior]:

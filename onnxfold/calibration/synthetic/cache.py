@@ -20,6 +20,7 @@ from google.protobuf.message import EncodeError
 
 from ...model.external_data import external_tensors, read_external
 from ...model.model import Model
+from ..origin import Origin
 from .synthesize import Synthetic
 
 VERSION = 10  # raise it when the same settings give other inputs
@@ -64,7 +65,7 @@ def load(name: str) -> Synthetic | None:
             facts = json.loads(str(entry[_FACTS]))
             feeds = {n: entry[f"x{i}"] for i, n in enumerate(facts["inputs"])}
         return Synthetic(
-            feeds, str(facts["kind"]), None if facts["match"] is None else float(facts["match"]),
+            feeds, Origin(facts["origin"]), None if facts["match"] is None else float(facts["match"]),
             float(facts["seconds"]), tuple(float(v) for v in facts["losses"]), str(facts["note"]), bool(facts["apart"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -74,7 +75,7 @@ def load(name: str) -> Synthetic | None:
 def save(name: str, made: Synthetic) -> None:
     """Keep `made` under `name`, atomically. A cache that cannot be written is no error: nothing is kept then."""
     facts = {
-        "inputs": list(made.feeds), "kind": made.kind, "match": made.match, "seconds": made.seconds,
+        "inputs": list(made.feeds), "origin": made.origin.value, "match": made.match, "seconds": made.seconds,
         "losses": made.losses, "note": made.note, "apart": made.apart,
     }  # fmt: skip
     buffer = io.BytesIO()

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .image_ops import spatial_axes
 
-KIND = "pictures of random shapes"
-
 Floats = NDArray[np.float32]
 _FEWEST, _MOST = 8, 60  # shapes of a picture
 _SMALLEST, _LARGEST = 0.04, 0.6  # radius in sides

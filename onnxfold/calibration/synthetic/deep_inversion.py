@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...frozen import read_only
 from ...progress import Progress
 from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
@@ -41,6 +42,9 @@ class Inverted:
     losses: tuple[float, ...]
     match: float | None
     note: str
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def invert(problem: Problem, count: int, steps: int, seed: int, seconds: float, progress: Progress[Any]) -> Inverted:

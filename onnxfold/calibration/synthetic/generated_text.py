@@ -14,21 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...analysis.costs import costs, step_seconds
+from ...errors import ExecutionError
 from ...model.graph import Graph
 from ...model.model import Model
-from ...model.save import inline
 from ...runtime import probe_inputs
 from ...runtime.batching import fixed
 from ...runtime.session import InputSpec, Session
 from ...runtime.token_scores import word_scores
+from ..origin import Origin
 
-OWN = "text that the model itself wrote, from random first words"
 _CAUSAL_RTOL = 1e-3  # of the scores: a later word changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
 _FORWARD = 1 / 3  # of a step, which is two versions forward and one back
 _LENGTH = 64  # words, where that is open and there is time: in texts of 16, attention heads seem to do little
 
 Array = NDArray[Any]
+
+
+class _SilentError(Exception):
+    """Why a model writes no text."""
 
 
 def words(
@@ -39,9 +43,9 @@ def words(
     shapes: Mapping[str, Sequence[int]],
     provider: str,
     seconds: float = math.inf,
-) -> tuple[dict[str, Array], str, str] | None:
-    """Feeds of `count` samples, how they were made and a note ('': none), for a model that takes only token ids, masks
-    and segments; None for another.
+) -> tuple[dict[str, Array], Origin, str] | None:
+    """Feeds of `count` samples, their origin and a note ('': none), for a model that takes only token ids, masks and
+    segments; None for another.
 
     Words are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
     """
@@ -57,16 +61,16 @@ def words(
             continue
         name, scores = output
         try:
-            session = Session(inline(model.proto, model.folder).SerializeToString(), provider)
+            session = Session.of(model, provider)
             one = {n: (1, *x.shape[1:]) for n, x in feeds.items()}
             expected = count * feeds[name].shape[1] * _FORWARD * step_seconds(model, costs(model, one))
             if expected > seconds:
-                raise RuntimeError(f"that would take {expected:.0f} seconds")
+                raise _SilentError(f"that would take {expected:.0f} seconds")
             writer = _Writer(session, name, session.outputs.index(scores), limits[name])
-            return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, OWN, ""
-        except Exception as error:  # onnxruntime's share no base class; a fold will find out what is wrong
+            return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, Origin.GENERATED_TEXT, ""
+        except (_SilentError, ExecutionError) as error:  # a fold will find out what is wrong
             note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
-    return feeds, probe_inputs.TOKENS, note
+    return feeds, Origin.RANDOM_TOKENS, note
 
 
 def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:
@@ -93,7 +97,7 @@ class _Writer:
         self._session, self._name, self._at, self._vocabulary = session, name, at, vocabulary
 
     def text(self, feeds: Mapping[str, Array], rng: np.random.Generator) -> Array:
-        """[N, T] the first words of `feeds` and what follows. Raises RuntimeError where that cannot be."""
+        """[N, T] the first words of `feeds` and what follows. Raises _SilentError where that cannot be."""
         found = feeds[self._name].copy()
         count, length = found.shape
         step = max(1, _SCORES // (length * self._vocabulary))
@@ -107,14 +111,14 @@ class _Writer:
         return found
 
     def _check(self, some: Array, feeds: Mapping[str, Array]) -> None:
-        """Raise RuntimeError unless the scores of a place depend on no word behind it."""
+        """Raise _SilentError unless the scores of a place depend on no word behind it."""
         changed = some.copy()
         changed[:, -1] = (changed[:, -1] + 1) % self._vocabulary
         one, other = (self._scores(x, feeds).astype(np.float64) for x in (some, changed))
         if one.shape[:2] != some.shape or not np.isfinite(one).all():
-            raise RuntimeError("its scores are none of the next word")
+            raise _SilentError("its scores are none of the next word")
         if np.abs(one - other)[:, :-1].max() > _CAUSAL_RTOL * np.abs(one).max():
-            raise RuntimeError("it looks ahead")
+            raise _SilentError("it looks ahead")
 
     def _scores(self, words: Array, feeds: Mapping[str, Array]) -> Array:
         others = {name: x[: len(words)] if x.ndim else x for name, x in feeds.items()}

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from ...frozen import read_only
 from ...model.model import Model
 from ...runtime.autodiff.adjoints import MOMENTS
 from ...runtime.autodiff.emitter import PREFIX, Emitter
@@ -33,6 +34,9 @@ class Layer:
     tensor: str
     mean: NDArray[np.float64]
     variance: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def alive(self) -> NDArray[np.bool_]:

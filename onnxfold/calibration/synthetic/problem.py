@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from ...frozen import read_only
 from ...model.model import Model
 from ...model.shapes.nominal import concrete_shape
 from ...model.subgraphs import captures
@@ -19,6 +20,7 @@ from ...runtime.autodiff.reverse import PREFIX, with_gradient
 from ...runtime.batching import Batching
 from ...runtime.probe_inputs import index_limits, probe
 from ...runtime.session import InputSpec, Session
+from ..origin import Origin
 from . import loss as objective
 from .bn_prior import FEWEST, Prior, convolutions
 from .bn_statistics import take_out
@@ -31,10 +33,10 @@ _BATCHES = (64, 32, 16, 8)  # below 8 the statistics of a chunk say little
 
 @dataclass(frozen=True)
 class Goal:
-    """What the inputs are made from, for the user, and the weights of cross-entropy and smoothness beside it; `excess`:
+    """What the inputs are made from, and the weights of cross-entropy and smoothness beside it; `excess`:
     only what is rougher than what the descent starts at counts as not smooth."""
 
-    kind: str
+    origin: Origin
     entropy: float
     smoothness: float
     excess: bool = False
@@ -44,10 +46,9 @@ class Goal:
 # prior says little of the inputs, but pictures are nearly as rough as photographs: held to that by weights of 5 to 100,
 # MobileNetV1 at 85 and 70 % of its MACs has 51 to 52 and 27 to 33 % right, with one of 2 on all roughness 47 and 22.
 # Where twice the roughness was allowed, a ResNet-20 with a quarter of its inner channels lost 4 points.
-STATISTICS = Goal("deep inversion from BatchNormalization statistics", 0.01, 0.2)
-PRIOR = Goal("deep inversion from convolution weights and biases", 0.001, 20.0, excess=True)
-CLASS_SPREAD = "deep inversion from class spread"
-CLASSES = Goal(CLASS_SPREAD, 1.0, 1.0)
+STATISTICS = Goal(Origin.BN_STATISTICS, 0.01, 0.2)
+PRIOR = Goal(Origin.CONV_PRIOR, 0.001, 20.0, excess=True)
+CLASSES = Goal(Origin.CLASS_SPREAD, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Value:
     means: NDArray[np.float64]
     squares: NDArray[np.float64]
     contrast: float = float("nan")
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ class Problem:
     chunk: int
     apart: bool = False
     fixed: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def evaluate(self, x: Mapping[str, Floats], target: Floats | None) -> Value:
         """The loss and its gradients at `x`; `target` [chunk, classes] one-hot where there are classes."""
@@ -129,7 +136,7 @@ def pose(
 
     Raises:
         UnsuitableError: with the reason.
-        Exception: what onnx, onnx-ad or onnxruntime raise on the way.
+        ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     floats = [s for s in specs if s.dtype is not None and np.dtype(s.dtype).kind == "f"]
     if not floats:
@@ -154,7 +161,7 @@ def pose(
         raise UnsuitableError("what could be matched depends on no floating-point input")
     _keep_inputs(proto, used)
     graph = with_gradient(proto, LOSS, list(found))
-    return Problem(Session(graph.SerializeToString(), provider), found, terms, chunk, apart, fixed)
+    return Problem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
 
 
 def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RequestError
+from ...errors import ExecutionError, OnnxFoldError, RequestError
+from ...frozen import read_only
 from ...model.model import Model
-from ...model.save import inline
 from ...model.shapes.nominal import concrete_shape
 from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
-from .dead_leaves import KIND as PICTURES
+from ..origin import Origin
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import words
@@ -52,7 +52,7 @@ class Synthetic:
     Attributes:
         feeds: per input an array whose first axis is the batch, `count` samples. A model without a batch axis, or whose
             inputs disagree on it, gets one set of random inputs in its own shapes instead, or `count` sets `apart`.
-        kind: how they were made, to be shown to the user.
+        origin: how they were made.
         match: how well the statistics of the inputs match those of the model's BatchNormalization layers, 1 at best
             (`objective.match`); None where nothing was matched.
         seconds: time taken.
@@ -62,12 +62,15 @@ class Synthetic:
     """
 
     feeds: dict[str, NDArray[Any]] = field(repr=False)
-    kind: str
+    origin: Origin
     match: float | None
     seconds: float
     losses: tuple[float, ...] = field(default=(), repr=False)
     note: str = ""
     apart: bool = False
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def synthesize(
@@ -91,16 +94,16 @@ def synthesize(
     Raises:
         RequestError: an input is no numeric tensor.
         ModelError: external data cannot be read.
-        Exception: what onnxruntime raises for a model that it cannot load.
+        ExecutionError: onnxruntime cannot load the model.
     """
     begin = time.perf_counter()
     extent, shapes = extent or Extent(), input_shapes or {}
     count = extent.count
-    specs = Session(inline(model.proto, model.folder).SerializeToString()).inputs
+    specs = Session.of(model).inputs
     written = words(model, specs, count, seed, shapes, provider, extent.seconds)
     if written is not None:
-        feeds, kind, note = written
-        return Synthetic(feeds, kind, None, time.perf_counter() - begin, (), note)
+        feeds, origin, note = written
+        return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
     shown = _pictures(specs, extent.pictures or count, seed, shapes)
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
@@ -112,17 +115,15 @@ def synthesize(
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise UnsuitableError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
-            reason = reason or " ".join(str(error).split())[:300] or type(error).__name__
+        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+            reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
-        return Synthetic(feeds, problem.terms.goal.kind, found.match, taken, found.losses, found.note, problem.apart)
+        return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, found.note, problem.apart)
     if shown is not None:
-        return Synthetic(shown, PICTURES, None, time.perf_counter() - begin)
+        return Synthetic(shown, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
-    return Synthetic(
-        feeds, probe_inputs.DESCRIPTION, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}"
-    )
+    return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
 
 def _pictures(

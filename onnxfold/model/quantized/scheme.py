@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...frozen import read_only
+
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 _ROUNDING = 1e-6  # of the largest integer that goes by a scale: what float32 sums of products are off by
@@ -30,6 +32,9 @@ class Scheme:
     high: int
     dtype: Any
     groups: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def across(self, numbers: Floats, rank: int) -> Floats:
         """`scale` or `zero` in a shape that broadcasts against values of that many axes."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from ..graph import MICROSOFT, Dim, Graph, Node
+from ..dimensions import Dim
+from ..graph import MICROSOFT, Graph, Node
 
 Shape = tuple[Dim, ...]
 Shapes = list[Shape | None]

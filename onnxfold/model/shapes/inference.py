@@ -11,7 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ..graph import LONGEST, Dim, Graph, Node, dims_of, shape_of, skeleton
+from ...errors import ExecutionError
+from ..dimensions import Dim
+from ..graph import LONGEST, Graph, Node, dims_of, shape_of, skeleton
+from ..onnx_calls import asking_onnx
 from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
 
@@ -40,10 +43,11 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         del copy.graph.node[:]
         copy.graph.node.extend([*front, *nodes])
         model = copy
+    follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
     try:
-        follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
-        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=follow)
-    except Exception:  # inference raises bare RuntimeErrors; without shapes more is refused, with reasons
+        with asking_onnx():
+            return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=follow)
+    except ExecutionError:  # without shapes more is refused, with reasons
         return model
 
 
@@ -131,11 +135,12 @@ def infer_node(
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)
-        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.shape)
+        types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.declarable)
     try:
-        schema = onnx.defs.get_schema(node.op, node.version, node.domain)
-        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
-    except Exception:  # SchemaError, InferenceError, bare RuntimeErrors
+        with asking_onnx():
+            schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+            found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
+    except ExecutionError:
         return {}
     return {
         name: (dims_of(kind.tensor_type), kind.tensor_type.elem_type)
@@ -171,8 +176,10 @@ def _agree(declared: tuple[Dim, ...] | None, inferred: tuple[Dim, ...] | None) -
 
 def contradiction(proto: ModelProto) -> str:
     """Why strict shape inference refuses `proto`, in one line; '' if it does not."""
+    bare = skeleton(proto)
     try:
-        onnx.shape_inference.infer_shapes(skeleton(proto), check_type=True, strict_mode=True, data_prop=True)
-    except Exception as error:  # InferenceError and bare RuntimeErrors alike
-        return " ".join(str(error).split())[:300] or type(error).__name__
+        with asking_onnx():
+            onnx.shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except ExecutionError as error:
+        return " ".join(str(error).split())[:300]
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
 OPEN_OTHER = 16
+_DIGITS = 6  # of numbers in names such as "past_length + 1"; longer ones are no lengths
 
 
 def concrete_shape(
@@ -28,9 +29,16 @@ def concrete_shape(
         parts = [part.strip() for part in dim.split("+")] if isinstance(dim, str) else [""]
         if not any(part.startswith("past") for part in parts):
             return other
-        return sum(int(part) if part.isdigit() else 0 if part.startswith("past") else other for part in parts)
+        return sum(_number(part, other) for part in parts)
 
     return tuple(length(d) if axis or (isinstance(d, int) and d > 0) else batch for axis, d in enumerate(shape))
+
+
+def _number(part: str, other: int) -> int:
+    """What a part of a sum stands for: a number (not one beyond any length), an empty past, or an open length."""
+    if part.isdecimal() and len(part) <= _DIGITS:
+        return int(part)
+    return 0 if part.startswith("past") else other
 
 
 def empty_shape(shape: Sequence[int | str | None], batch: int) -> tuple[int, ...] | None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from ..graph import TIMES, Dim, Graph, TensorInfo, reshaped, skeleton
+from ..dimensions import Dim, Multiple, Unnamed
+from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
 from ..subgraphs import HOLDERS, every_initializer, every_node
 from .arithmetic import Fixed, ShapeValues
@@ -23,6 +24,8 @@ _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 _SPATIAL, _OTHER = 64, 16  # strides divide these; times a prime, no two open dimensions are taken for each other
 _LIST = 1024  # numbers: longer constants give no shapes
 Shapes = Mapping[str, Sequence[int]]
+Name = str | Unnamed
+Names = dict[tuple[int, int], Name]  # of open dimensions, by the two lengths tried
 
 
 class Known(Fixed, Protocol):
@@ -72,7 +75,7 @@ def _dims(graph: Graph, name: str) -> tuple[Dim, ...]:
 
 
 def _filled(
-    found: tuple[Dim, ...] | None, more: tuple[Dim, ...] | None, declared: Collection[str]
+    found: tuple[Dim, ...] | None, more: tuple[Dim, ...] | None, declared: Collection[Dim]
 ) -> tuple[Dim, ...] | None:
     """`found`, with what `more` knows where it does not; `found` where they contradict each other."""
     if found is None or more is None or len(found) != len(more):
@@ -84,10 +87,10 @@ def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> 
     """`graph`, with shapes that inference cannot find while inputs are open: it is asked twice, at different lengths.
 
     A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
-    dimension that it always equals, or a name of its own for the two lengths. `given` shapes are not varied.
+    dimension that it always equals, is a `Multiple` of one, or is `Unnamed`. `given` shapes are not varied.
     """
     names, once, again = _lengths(graph, constants, given)
-    declared = set(names.values())
+    declared: set[Dim] = set(names.values())
     if not names or not any(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)):
         return graph
     one, two = (
@@ -104,11 +107,11 @@ def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> 
 
 
 def _declared(
-    graph: Graph, declared: Collection[str], one: Mapping[str, TensorInfo], two: Mapping[str, TensorInfo]
-) -> dict[tuple[int, int], str]:
+    graph: Graph, declared: Collection[Dim], one: Mapping[str, TensorInfo], two: Mapping[str, TensorInfo]
+) -> dict[tuple[int, int], Name]:
     """Names of open dimensions by the two lengths tried, where the model itself says them of a tensor inside: of the
     sum of past and new tokens, say."""
-    found = dict[tuple[int, int], str]()
+    found = dict[tuple[int, int], Name]()
     for info in _used(graph):
         evaluators = [tensors[info.name].shape or () for tensors in (one, two) if info.name in tensors]
         for dim, *pair in zip(info.shape or (), *evaluators, strict=False) if len(evaluators) == 2 else ():
@@ -122,15 +125,15 @@ def _used(graph: Graph) -> Iterator[TensorInfo]:
     return (graph.tensor(name) for name in names)
 
 
-def _unknown(dim: Dim, declared: Collection[str]) -> bool:
+def _unknown(dim: Dim, declared: Collection[Dim]) -> bool:
     """Whether a dimension may be more than is known: open, and not called as one of the inputs'."""
     return not isinstance(dim, int) and dim not in declared
 
 
-def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[int, int], str], Shapes, Shapes]:
+def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[Names, Shapes, Shapes]:
     """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
-    names: dict[tuple[int, int], str] = {}
+    names: Names = {}
     evaluators: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
     for name in graph.inputs:
         shape = graph.tensor(name).shape
@@ -144,14 +147,14 @@ def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[dict[tuple[
                 unit = 1 if axis == 0 else _SPATIAL if axis > 1 and len(shape) > 3 else _OTHER
                 at = 2 * len(symbols) % len(_PRIMES)
                 pair = symbols.setdefault(key, (unit * _PRIMES[at], unit * _PRIMES[at + 1]))
-                names.setdefault(pair, dim or f"{name}[{axis}]")
+                names.setdefault(pair, dim if isinstance(dim, str) else Unnamed(pair))
             for evaluator, length in zip(evaluators, pair, strict=True):
                 evaluator.setdefault(name, []).append(length)
     return names, *evaluators
 
 
 def _joined(
-    one: tuple[Dim, ...] | None, two: tuple[Dim, ...] | None, names: Mapping[tuple[int, int], str]
+    one: tuple[Dim, ...] | None, two: tuple[Dim, ...] | None, names: Mapping[tuple[int, int], Name]
 ) -> tuple[Dim, ...] | None:
     """What two evaluators together say of a shape; None where they disagree on the rank."""
     if one is None or two is None or len(one) != len(two):
@@ -159,15 +162,18 @@ def _joined(
     dims = list[Dim]()
     for a, b in zip(one, two, strict=True):
         if isinstance(a, int) and isinstance(b, int):
-            dims.append(a if a == b else names.get((a, b)) or _multiple(a, b, names) or f"{a}|{b}")
+            if a == b:
+                dims.append(a)
+            else:
+                dims.append(names.get((a, b)) or _multiple(a, b, names) or Unnamed((a, b)))
         else:
             dims.append(None)
     return tuple(dims)
 
 
-def _multiple(a: int, b: int, names: Mapping[tuple[int, int], str]) -> str | None:
-    """Lengths that are the same multiple of an open one both times (heads beside the batch): "N by 8"."""
+def _multiple(a: int, b: int, names: Mapping[tuple[int, int], Name]) -> Multiple | None:
+    """Lengths that are the same multiple of an open one both times (heads beside the batch)."""
     for (one, two), name in names.items():
         if one and a % one == 0 and b % two == 0 and a // one == b // two and one != two:
-            return f"{name}{TIMES}{a // one}"
+            return Multiple(name, a // one)
     return None

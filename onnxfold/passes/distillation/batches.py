@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...calibration.synthetic.image_ops import moved, spatial_axes
+from ...frozen import read_only
 from ...runtime.batching import Batching
 from ...runtime.session import Feeds, InputSpec
 
@@ -26,6 +27,9 @@ class Pool:
     size: int
     sampled: frozenset[str]
     together: int = 1
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @classmethod
     def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False) -> Pool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
 
+from ...frozen import read_only
 from ...model.subgraphs import captures
 from ...runtime.autodiff.prepare import shapes_of
 from .variables import LINEAR
@@ -28,6 +29,9 @@ class Map:
 
     axis: int
     matrix: Floats = field(repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 @dataclass(frozen=True, eq=False)

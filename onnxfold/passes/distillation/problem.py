@@ -11,8 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
+from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model
+from ...model.onnx_calls import asking_onnx
 from ...model.subgraphs import captures
 from ...runtime.autodiff.emitter import LOSS, PREFIX, Emitter
 from ...runtime.autodiff.prepare import prune, shapes_of, static_copy
@@ -44,6 +46,9 @@ class Problem:
     start: Mapping[str, Floats] = field(repr=False)
     blocks: int
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
     def evaluate(self, values: Mapping[str, Floats], feeds: Feeds) -> tuple[float, dict[str, Floats]]:
         """The loss and its gradients, by variable."""
         kinds = {i.name: i.dtype for i in self.session.inputs}  # float32 where the model takes half precision
@@ -67,7 +72,7 @@ def pose(
 
     Raises:
         UnsuitableError: with the reason.
-        Exception: what onnx, onnx-ad or onnxruntime raise on the way.
+        ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     before, after = static_copy(original, shapes), static_copy(compressed, shapes)
     outputs = [name for name in raw_outputs(original.graph) if name in raw_outputs(compressed.graph)]
@@ -89,8 +94,9 @@ def pose(
     joined.graph.input.extend(copies)
     if not start:
         raise UnsuitableError("no weight of a linear operator or a normalization is stored as floats")
-    joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
-    session = Session(with_gradient(joined, LOSS, list(start)).SerializeToString(), provider)
+    with asking_onnx():
+        joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
+    session = Session.of_version(with_gradient(joined, LOSS, list(start)), None, provider)
     return Problem(session, start, len(compared))
 
 

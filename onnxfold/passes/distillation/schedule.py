@@ -8,7 +8,6 @@ from ...analysis.costs import activations, costs, step_seconds
 from ...calibration.samples import Samples
 from ...errors import RequestError
 from ...model.model import Model
-from ...model.save import inline
 from ...options.choices import Effort
 from ...runtime.batching import Batching
 from ...runtime.session import Session
@@ -24,12 +23,12 @@ _MEMORY = 1 << 30  # bytes of activations; a step holds about four times as much
 def check_steps(steps: int | None) -> None:
     """Raise RequestError for a number of `steps` below 1."""
     if steps is not None and steps < 1:
-        raise RequestError(f"--steps must be at least 1, not {steps}")
+        raise RequestError(f"`steps` must be at least 1, not {steps}")
 
 
 def sample_shapes(model: Model, samples: Samples) -> dict[str, Sequence[int]]:
     """The shapes of the inputs of one sample: texts may be longer than what a model says of them."""
-    form = Batching.of(Session(inline(model.proto, model.folder).SerializeToString()).inputs)
+    form = Batching.of(Session.of(model).inputs)
     cut = form.names if form.size is None else frozenset[str]()
     return {name: (1, *x.shape[1:]) if name in cut else x.shape for name, x in samples.fit[0].items()}
 

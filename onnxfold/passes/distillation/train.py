@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ...calibration.samples import Samples
+from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
+from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model, load
 from ...model.save import inline
@@ -60,6 +62,9 @@ class Refinement:
     seconds: float = 0.0
     note: str = ""
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
     @property
     def improved(self) -> bool:
         """Whether there are better weights."""
@@ -99,7 +104,7 @@ def refine(
     begin = time.perf_counter()
     try:
         found = _train(original, compressed, samples, settings, pairs, progress)
-    except Exception as error:  # onnx, onnx-ad and onnxruntime raise exceptions without a common base class
+    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -133,13 +138,13 @@ def _train(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs do not tell what the model is for: {samples.described}")
+        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
         raise UnsuitableError("the outputs cannot be compared on the inputs held back")
-    specs = Session(inline(original.proto, original.folder).SerializeToString()).inputs
+    specs = Session.of(original).inputs
     pool = Pool.of(samples.fit, specs, settings.batch, samples.apart)
     problem = pose(original, student, pool.shapes, pairs, settings.provider)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
@@ -149,7 +154,7 @@ def _train(
     for done in progress(title, range(1, steps + 1)):
         loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(pool.together)])
         if not np.isfinite(loss):
-            note = f"stopped after {done} of {steps} steps: the loss is no number any more"
+            note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
         training.step(done, loss, gradients)
         title.now = f"refining (loss {loss:.4g}, error {training.best:.2%})"
@@ -159,7 +164,7 @@ def _train(
                 note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
                 break
     if not training.kept and not note:
-        note = "it made nothing better on the inputs held back"
+        note = "training did not lower the error on the inputs held back"
     losses, errors = tuple(training.losses), tuple(training.errors)
     return Refinement(training.kept, before, training.best, losses, errors, problem.blocks, note=note)
 

@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, helper
 
-from ...errors import QuantizationError
+from ...errors import ExecutionError, QuantizationError, RuleError
 from ...model.linear import WEIGHTS
+from ...model.onnx_calls import asking_onnx
 from ...model.subgraphs import DEFAULT_DOMAINS, every_node
 from ...runtime.session import Feeds, brief
 
@@ -46,7 +47,7 @@ def backend() -> Any:
             import onnxruntime.quantization as made
     except ImportError as error:
         missing = error.name or "a module"
-        raise QuantizationError(f"--quantize cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
+        raise QuantizationError(f"`quantize` cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
     return made
 
 
@@ -75,18 +76,33 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
 
     BatchNormalization is taken into the convolution before it, but for one whose weight other nodes read too: that
     stays stored once. Interface and metadata stay; weights that could be given as inputs cannot be
-    any more. Raises whatever onnxruntime does.
+    any more. Raises ExecutionError where onnxruntime cannot quantize it.
     """
     made = backend()
     with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch, _quietly():
         ready, target = Path(scratch) / "ready.onnx", Path(scratch) / "int8.onnx"
-        onnx.save(_prepared(made, proto, Path(scratch)), ready)
-        made.quantize_static(
-            str(ready), str(target), Reader(feeds), quant_format=made.QuantFormat.QDQ, per_channel=True,
-            reduce_range=True, activation_type=made.QuantType.QUInt8, weight_type=made.QuantType.QInt8,
-            calibrate_method=made.CalibrationMethod.MinMax, op_types_to_quantize=sorted(_taken(proto)),
-        )  # fmt: skip
-        return _as_before(onnx.load(target), proto)
+        prepared, reader, taken = _prepared(made, proto, Path(scratch)), Reader(feeds), sorted(_taken(proto))
+        with quantizing():
+            onnx.save(prepared, ready)
+            made.quantize_static(
+                str(ready), str(target), reader, quant_format=made.QuantFormat.QDQ, per_channel=True,
+                reduce_range=True, activation_type=made.QuantType.QUInt8, weight_type=made.QuantType.QInt8,
+                calibrate_method=made.CalibrationMethod.MinMax, op_types_to_quantize=taken,
+            )  # fmt: skip
+            found = onnx.load(target)
+        return _as_before(found, proto)
+
+
+@contextmanager
+def quantizing() -> Iterator[None]:
+    """To be put around calls into onnxruntime's quantizer, with none of ours inside. Raises ExecutionError for whatever
+    they raise, but for MemoryError and a RuleError of a step that was given to them."""
+    try:
+        yield
+    except (MemoryError, RuleError):
+        raise
+    except Exception as error:
+        raise ExecutionError(str(error) or type(error).__name__) from error
 
 
 def _taken(proto: ModelProto) -> set[str]:
@@ -127,13 +143,15 @@ def _prepared(made: Any, proto: ModelProto, scratch: Path) -> ModelProto:
     copy.graph.input.extend(inputs)
     if version < _OPSET:
         copy.ir_version = max(copy.ir_version, _IR)
-        copy = onnx.version_converter.convert_version(copy, _OPSET)
+        with asking_onnx():
+            copy = onnx.version_converter.convert_version(copy, _OPSET)
     kept = _of_shared_weights(copy)
     copy.graph.output.extend(helper.make_tensor_value_info(name, kind, None) for name, kind in kept.items())
     given, ready = scratch / "given.onnx", scratch / "prepared.onnx"
-    onnx.save(copy, given)
-    made.quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)  # that needs sympy, and gains CNNs nothing
-    found = onnx.load(ready)
+    with quantizing():
+        onnx.save(copy, given)
+        made.quant_pre_process(str(given), str(ready), skip_symbolic_shape=True)  # sympy, which gains CNNs nothing
+        found = onnx.load(ready)
     outputs = [value for value in found.graph.output if value.name not in kept]
     del found.graph.output[:]
     found.graph.output.extend(outputs)

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
+from ...calibration.origin import Origin
 from ...calibration.samples import Samples
-from ...errors import OnnxFoldError, PlanError, QuantizationError
-from ...evaluation.candidates import Evaluator
+from ...errors import ExecutionError, PlanError, QuantizationError
+from ...evaluation.candidates import Evaluator, required
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
-from ...evaluation.verdict import Check
+from ...evaluation.verdict import Check, Status
 from ...model.graph import impossible
 from ...model.half_precision import HALF, holds
 from ...model.model import PROTOBUF_LIMIT, Model
 from ...model.save import Staged, inline, size_written
 from ...model.subgraphs import every_node
 from ...options.budget import Aim
-from ...runtime.probe_inputs import DESCRIPTION
 from ...runtime.session import Feeds, Session, brief, short
 from ...units import in_bytes
 from .ort_quantizer import ACTIVATIONS_AS, WEIGHTS_AS, backend, in_int8, on_integers
@@ -42,13 +42,13 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
     if too_large or model.size >= PROTOBUF_LIMIT:
         raise QuantizationError(
             f"{name} cannot be quantized: it has to be loaded and run for that, and is too large (over 2 GiB, or over "
-            "--max-memory). Fold it without --quantize"
+            "`max_memory`). Fold it without `quantize`"
         )
     found = next((node for node in every_node(model.proto) if _ON_INTEGERS.search(node.op_type)), None)
     if found is not None:
         raise QuantizationError(
             f"{name} is quantized already ({found.op_type} '{found.name or found.output[0]}'): fold it without "
-            "--quantize, its weights stay integers"
+            "`quantize`, its weights stay integers"
         )
     if any(holds(model.proto, kind) for kind in HALF):
         raise QuantizationError(
@@ -62,8 +62,8 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
         )
     if not sampled:
         raise QuantizationError(
-            "--quantize measures the ranges of activations on inputs, and --effort fast makes none: give --calibration "
-            "or take --effort balanced"
+            "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: give "
+            "`calibration` or `effort='balanced'`"
         )
     backend()
 
@@ -93,7 +93,7 @@ class Step:
         """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
 
         Measured on the first provider that ran the check; `aim`: the budget of the whole chain."""
-        provider = next((done.provider for done in verdict.providers if done.status == "ok"), "")
+        provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
         error, times = float("nan"), tuple[float | None, float | None]((None, None))
         if provider:
             error, times = self._beside(original, written.path, feeds, provider, latency)
@@ -127,15 +127,15 @@ class Step:
         if report.slower and report.speedup is not None:
             notes.append(
                 f"INT8 is slower than floats on {short(report.provider)}: {1 / report.speedup:.2f}x the latency of the "
-                "same model without --quantize"
+                "same model without `quantize`"
             )
         if report.file_after >= report.file_before:
             sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]
             notes.append(f"INT8 takes more bytes than floats: {sizes[0]} against {sizes[1]}")
         if self.random:
-            notes.append("ranges of activations come from random inputs: give --calibration")
+            notes.append("ranges of activations come from random inputs: give `calibration`")
         if kind is Aim.QUALITY and report.error_before <= value < report.error_after:
-            notes.append(f"a little over --{kind.value} {value:g}, which is kept without --quantize")
+            notes.append(f"a little over `{kind.parameter}={value:g}`, which is kept without `quantize`")
         return notes
 
 
@@ -147,7 +147,7 @@ def quantize(original: Model, proto: ModelProto, evidence: Samples | None, targe
     assert evidence is not None
     count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in evidence.fit)
     size = size_written(proto, original, target, external)
-    return Step(made, floats.SerializeToString(), size, count, evidence.described == DESCRIPTION)
+    return Step(made, floats.SerializeToString(), size, count, evidence.origin is Origin.RANDOM)
 
 
 def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple[ModelProto, ModelProto]:
@@ -158,15 +158,13 @@ def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple
     floats = inline(proto, original.folder)
     try:
         made = in_int8(floats, evidence.fit)
-    except OnnxFoldError:
-        raise
-    except Exception as error:  # onnx and onnxruntime raise exceptions without a common base class
+    except ExecutionError as error:
         raise QuantizationError(
-            f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without --quantize, or where it runs on "
-            "inputs of other lengths, give these (--input-shape, --calibration)"
+            f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without `quantize`, or where it runs on "
+            "inputs of other lengths, give these (`input_shapes`, `calibration`)"
         ) from error
     if not on_integers(made)[0]:
-        raise QuantizationError(f"{name} has no operator that onnxruntime quantizes: fold it without --quantize")
+        raise QuantizationError(f"{name} has no operator that onnxruntime quantizes: fold it without `quantize`")
     return made, floats
 
 
@@ -182,12 +180,12 @@ def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evid
     error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
-    cost = error if aim is Aim.QUALITY else 1 - evaluator.agreement(alone)
+    cost = error if aim is Aim.QUALITY else 1 - required(evaluator.agreement(alone))
     left = math.sqrt(max(0.0, value**2 - cost**2)) if aim is Aim.QUALITY else value + cost
     if left <= 0 or (aim is Aim.AGREEMENT and left > 1):
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"
         raise PlanError(
-            f"--{aim.value} {value:g} cannot be kept with --quantize: INT8 alone has {changes}. Allow more, or give "
-            "another budget, for example --target-macs 0.7"
+            f"`{aim.parameter}={value:g}` cannot be kept with `quantize`: INT8 alone has {changes}. Allow more, or "
+            "give another budget, for example `target_macs=0.7`"
         )
     return left

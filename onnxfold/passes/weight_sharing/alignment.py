@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 
 from ...analysis.result import Analysis
 from ...folding.merge import Merge, rearranging
+from ...frozen import read_only
 from .layers import Layer
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,9 @@ class Alignable:
 
     group: str
     positions: Ints
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 Seats = Mapping[tuple[str, int], Alignable]

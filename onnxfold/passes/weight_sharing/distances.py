@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
+from ...frozen import read_only
 from ...model.model import Model
 from ...options.choices import Metric
 from ...progress import Progress, silent
@@ -40,6 +41,9 @@ class Class:
 
     units: tuple[Unit, ...]
     distances: Floats
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @property
     def names(self) -> list[str]:
@@ -77,7 +81,7 @@ def rank(
     """
     everything = [layer for one in units for unit in one for layer in unit]
     if metric.sampled and feeds is None:
-        raise RequestError(f"--metric {metric.value} needs samples: give --calibration, or leave out --effort fast")
+        raise RequestError(f"`metric={metric.value!r}` needs samples: give `calibration` or `effort='balanced'`")
     measured = _Measured(model, everything, metric, feeds or ())
     out = []
     for one in progress("comparing layers", list(units)):
@@ -216,6 +220,9 @@ class _Given:
     rows: Floats
     means: Floats
     places: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def _given(model: Model, found: Sequence[Layer], feeds: Sequence[Feeds]) -> dict[str, _Given]:

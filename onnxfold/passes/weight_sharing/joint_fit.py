@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from ...folding.blas import one_thread
 from ...folding.ridge import damping
+from ...frozen import read_only
 from ...model.model import Model
 from ...recovery.epilogue import Epilogue, Epilogues
 from ...recovery.least_squares import factors
@@ -82,6 +83,9 @@ class Joint:
     before: float
     after: float
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
 
 def joint(
     members: Sequence[Seen],
@@ -124,6 +128,9 @@ class _Part:
     energy: Floats
     worth: Floats
     free: bool
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @classmethod
     def of(cls, one: Seen, group: int) -> _Part:

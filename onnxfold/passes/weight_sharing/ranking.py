@@ -55,7 +55,7 @@ class RankLayers(BasePass):
     """Measures how alike layers are, pair by pair. Leaves `LayersRanked`."""
 
     name = "rank"
-    requires = frozenset(("analysis", "samples"))
+    requires = frozenset(("analysis",))
 
     def __init__(self, metric: Metric, align: bool) -> None:
         self._metric, self._align = metric, align

@@ -208,7 +208,7 @@ class SharingWork:
         """What may be fitted on, and looked at."""
         if self.samples is not None and self.sampled:
             return self.samples.fit
-        return [self.probes(Session(inline(self.original.proto, self.original.folder).SerializeToString()))]
+        return [self.probes(Session.of(self.original))]
 
     def dropping(self, asked: str) -> tuple[list[Block], Mapping[str, float]]:
         """The blocks to drop, and how far each block is from the identity.

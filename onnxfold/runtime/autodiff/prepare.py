@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from ...errors import OnnxFoldError
 from ...model.half_precision import widen
 from ...model.model import Model, load
+from ...model.onnx_calls import asking_onnx
 from ...model.quantized.detect import dequantizes, packed_weight
 from ...model.save import inline
 from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
@@ -30,7 +31,7 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     (the straight-through estimator; Bengio et al., arXiv 1308.3432).
 
     Raises:
-        Exception: what onnx's version converter or shape inference raises (RuntimeError and others).
+        ExecutionError: onnx's version converter or shape inference refuses the model.
     """
     proto = ModelProto()
     proto.CopyFrom(inline(model.proto, model.folder))
@@ -53,10 +54,12 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     _straight_through(graph, model, initialized, version)
     if version < OPSET:
         proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
-        proto = onnx.version_converter.convert_version(proto, OPSET)
+        with asking_onnx():
+            proto = onnx.version_converter.convert_version(proto, OPSET)
         del proto.graph.value_info[:]
     proto.ir_version = max(proto.ir_version, 8)
-    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    with asking_onnx():
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     _declare_more(proto)
     return proto
 
@@ -74,8 +77,9 @@ def _declare_more(proto: ModelProto) -> None:
     found = {}
     for name in names:
         info = graph.tensor(name)
-        if info.dtype and info.shape is not None and all(isinstance(d, int) for d in info.shape):
-            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(info.shape))
+        shape = info.declarable
+        if info.dtype and shape is not None and all(isinstance(d, int) for d in shape):
+            found[name] = onnx.helper.make_tensor_value_info(name, info.dtype, list(shape))
     kept = [v for v in proto.graph.value_info if v.name not in found]
     copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in (*kept, *found.values())]
     del proto.graph.value_info[:]

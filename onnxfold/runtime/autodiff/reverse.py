@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
-from onnx_ad import reverse
+from onnx_ad import UnrollTooLarge, UnsupportedOperator, reverse
 from onnx_ad.rules import REVERSE
 
+from ...errors import BUILTIN_ERRORS, ExecutionError, RuleError
 from .adjoints import MOMENTS, RULES, Adjoints
 from .prepare import prune
 
@@ -26,10 +27,14 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
         loss: a float32 graph output of shape [1].
 
     Raises:
-        Exception: whatever onnx-ad raises for what it cannot differentiate (its exceptions share no base class).
+        ExecutionError: onnx-ad cannot differentiate the model, or fails at it.
+        RuleError: a rule of ours does.
     """
-    with _own_rules():
-        found = reverse(model, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+    try:
+        with _own_rules():
+            found = reverse(model, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+    except (UnsupportedOperator, UnrollTooLarge, *BUILTIN_ERRORS) as error:
+        raise ExecutionError(str(error) or type(error).__name__) from error
     result = ModelProto()
     result.CopyFrom(found)
     seed = PREFIX + loss
@@ -81,7 +86,10 @@ def _own_rules() -> Iterator[None]:
             theirs = before.get(op, _missing)
 
             def first(ctx: Any, node: NodeProto, grads: Adjoints, ours: Any = rule, theirs: Any = theirs) -> Any:
-                found = ours(ctx, node, grads)
+                try:
+                    found = ours(ctx, node, grads)
+                except BUILTIN_ERRORS as error:
+                    raise RuleError(f"the reverse rule for {node.op_type} fails: {error}") from error
                 return theirs(ctx, node, grads) if found is None else found
 
             REVERSE[op] = first

@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import parser
 
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic import deep_inversion as inversion
 from onnxfold.calibration.synthetic import problem
-from onnxfold.calibration.synthetic.dead_leaves import KIND, leaves, takes_pictures
+from onnxfold.calibration.synthetic.dead_leaves import leaves, takes_pictures
 from onnxfold.calibration.synthetic.image_ops import noise, roughness
 from onnxfold.calibration.synthetic.synthesize import Extent, Synthetic, synthesize
 from onnxfold.model.model import load
@@ -76,10 +77,10 @@ def test_models_that_hold_nothing_of_their_data(text: str) -> None:
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2]), "two"))
     made = synthesize(load(proto), Extent(count=24, steps=3))
-    assert made.kind == KIND and made.note == "" and made.match is None
+    assert made.origin is Origin.PICTURES and made.note == "" and made.match is None
     assert made.feeds["x"].shape == (24, 3, 16, 16)
     found = synthetic_samples(load(proto), Effort.BALANCED, 0, None)
-    assert found.trusted and found.faithful and found.described == KIND
+    assert found.trusted and found.faithful and found.described == Origin.PICTURES.text
     for feed in found.fit[:2]:
         Session(proto.SerializeToString()).run(feed)
 
@@ -111,7 +112,7 @@ def fused() -> onnx.ModelProto:
 
 def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     made = synthesize(load(fused()), Extent(count=16, steps=40))
-    assert made.kind == problem.PRIOR.kind
+    assert made.origin is Origin.CONV_PRIOR
     start = roughness(leaves(np.random.default_rng([0, 1]), (16, 3, 32, 32)), (2, 3))[0]
 
     def relative(found: Synthetic) -> float:
@@ -126,7 +127,7 @@ def test_a_prior_leaves_pictures_as_rough_as_they_are(monkeypatch: pytest.Monkey
 def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images made from statistics have edges and even areas, which descents from noise do not find."""
     made = synthesize(load(normalized()), Extent(count=16, steps=20))
-    assert made.kind == "deep inversion from BatchNormalization statistics"
+    assert made.origin is Origin.BN_STATISTICS
     monkeypatch.setattr(inversion, "takes_pictures", lambda shape: False)
     smooth = synthesize(load(normalized()), Extent(count=16, steps=20))
     assert made.losses[-1] < made.losses[0] and smooth.losses[-1] < smooth.losses[0]

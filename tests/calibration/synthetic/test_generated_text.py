@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper, parser
 
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
-from onnxfold.calibration.synthetic.generated_text import OWN
 from onnxfold.calibration.synthetic.synthesize import Extent, synthesize
 from onnxfold.model.model import load
 from onnxfold.model.shapes.nominal import OPEN_OTHER
@@ -35,16 +35,16 @@ def model(text: str) -> ModelProto:
     return proto
 
 
-def made_of(text: str, count: int = 9, seconds: float = math.inf, seed: int = 0) -> tuple[NDArray[Any], str, str]:
+def made_of(text: str, count: int = 9, seconds: float = math.inf, seed: int = 0) -> tuple[NDArray[Any], Origin, str]:
     extent = Extent(count=count, steps=1, seconds=seconds)
     made = synthesize(load(model(text)), extent, seed=seed, input_shapes={"ids": (1, LENGTH)})
     assert made.match is None and made.losses == ()
-    return made.feeds["ids"], made.kind, made.note
+    return made.feeds["ids"], made.origin, made.note
 
 
 def test_a_language_model_writes() -> None:
-    ids, kind, note = made_of(NEXT, 60)
-    assert (kind, note) == (OWN, "")
+    ids, origin, note = made_of(NEXT, 60)
+    assert (origin, note) == (Origin.GENERATED_TEXT, "")
     assert ids.shape == (60, LENGTH) and ids.dtype == np.int64
     assert (np.diff(ids, axis=1) % VOCABULARY == 1).all()
     assert len(set(ids[:, 0].tolist())) > 6  # first words are drawn at random
@@ -63,15 +63,15 @@ def test_words_follow_their_probabilities() -> None:
 
 @pytest.mark.parametrize(("text", "says"), [(AHEAD, "looks ahead"), (FEATURES, "")])
 def test_random_words_for_other_models(text: str, says: str) -> None:
-    ids, kind, note = made_of(text, 200)
-    assert kind == inputs.TOKENS
+    ids, origin, note = made_of(text, 200)
+    assert origin is Origin.RANDOM_TOKENS
     assert says in note and bool(says) == bool(note)
     assert set(ids.ravel().tolist()) == set(range(VOCABULARY))
 
 
 def test_no_text_where_that_would_take_too_long() -> None:
-    ids, kind, note = made_of(NEXT, seconds=0.0)
-    assert kind == inputs.TOKENS and "seconds" in note
+    ids, origin, note = made_of(NEXT, seconds=0.0)
+    assert origin is Origin.RANDOM_TOKENS and "seconds" in note
     assert not (np.diff(ids, axis=1) % VOCABULARY == 1).all()
 
 
@@ -83,12 +83,12 @@ def test_masks_and_segments() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((2, 5), np.float32), "segments"))
     proto.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
     made = synthesize(load(proto), Extent(count=20, steps=1))
-    assert made.kind == inputs.TOKENS
+    assert made.origin is Origin.RANDOM_TOKENS
     assert made.feeds["ids"].max() > 5 and (made.feeds["mask"] == 1).all() and (made.feeds["segment"] == 0).all()
     with_floats = model(text)
     with_floats.graph.initializer.extend(proto.graph.initializer[2:])
     made = synthesize(load(with_floats), Extent(count=2, steps=1))
-    assert made.kind != inputs.TOKENS  # an activation beside the words
+    assert made.origin is not Origin.RANDOM_TOKENS  # an activation beside the words
 
 
 def test_words_given_as_floats() -> None:
@@ -106,7 +106,7 @@ def test_words_given_as_floats() -> None:
 
 def test_samples_of_words_are_trusted() -> None:
     found = synthetic_samples(load(model(NEXT)), Effort.BALANCED, 0, None)
-    assert found.trusted and found.faithful and found.described == OWN
+    assert found.trusted and found.faithful and found.described == Origin.GENERATED_TEXT.text
     assert isinstance(found.fit[0]["ids"], np.ndarray) and found.fit[0]["ids"].dtype == np.int64
 
 
@@ -119,5 +119,5 @@ def test_texts_are_long_where_that_is_open_and_can_be() -> None:
     for name, value in (("zero", np.int64(0)), ("one", np.int64(1)), ("places", np.zeros((20, 12), np.float32))):
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     made = synthesize(load(proto), Extent(count=4, steps=1))
-    assert made.kind == OWN and made.feeds["ids"].shape == (4, OPEN_OTHER)
+    assert made.origin is Origin.GENERATED_TEXT and made.feeds["ids"].shape == (4, OPEN_OTHER)
     assert made_of(NEXT)[0].shape == (9, LENGTH)  # a length that is given holds

@@ -15,24 +15,24 @@ from tiny import MODELS, net, reshaped_inside
 
 import onnxfold
 from onnxfold.calibration import samples
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import calibration_samples, synthetic_samples
-from onnxfold.calibration.synthetic.dead_leaves import KIND
 from onnxfold.calibration.synthetic.synthesize import Extent, synthesize
 from onnxfold.errors import RequestError
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Effort
-from onnxfold.runtime import probe_inputs as inputs
 from onnxfold.runtime import session
 from onnxfold.runtime.session import SHORT, Session
 
 BN = MODELS / "digits_resnet_bn.onnx"
 FUSED = MODELS / "digits_resnet_fused.onnx"
+INVERTED = (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.CLASS_SPREAD)
 
 
 def test_statistics_are_matched() -> None:
     few = synthesize(load(BN), Extent(count=32, steps=2))
     made = synthesize(load(BN), Extent(count=32, steps=40))
-    assert made.kind == "deep inversion from BatchNormalization statistics"
+    assert made.origin is Origin.BN_STATISTICS
     assert made.note == ""
     assert made.feeds["image"].shape == (32, 1, 8, 8)
     assert made.feeds["image"].dtype == np.float32
@@ -45,7 +45,7 @@ def test_statistics_are_matched() -> None:
 
 def test_fused_models_have_a_prior() -> None:
     made = synthesize(load(FUSED), Extent(count=16, steps=20))
-    assert made.kind == "deep inversion from convolution weights and biases"
+    assert made.origin is Origin.CONV_PRIOR
     assert made.match is None
     assert made.losses[-1] < made.losses[0]
 
@@ -103,7 +103,7 @@ def test_half_precision_is_computed_in_float32() -> None:
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     del proto.graph.value_info[:]
     made = synthesize(load(proto), Extent(count=8, steps=2))
-    assert made.kind.startswith("deep inversion"), made.note
+    assert made.origin in INVERTED, made.note
     assert made.feeds["image"].dtype == np.float16
 
 
@@ -111,7 +111,7 @@ def test_time_limit() -> None:
     begin = time.perf_counter()
     made = synthesize(load(BN), Extent(count=64, steps=100_000, seconds=1.5))
     assert time.perf_counter() - begin < 60  # preparing the gradient comes on top, on a slow machine too
-    assert made.kind.startswith("deep inversion")
+    assert made.origin in INVERTED
     assert "time limit" in made.note
     assert 0 < len(made.losses) < 100_000
 
@@ -152,15 +152,13 @@ def parsed(text: str) -> onnx.ModelProto:
 def test_random_inputs_where_inversion_does_not_apply(name: str) -> None:
     text, shapes, reason = SHORT_NETS[name]
     made = synthesize(load(parsed(text)), Extent(count=5, steps=2))
-    assert made.kind == inputs.DESCRIPTION
+    assert made.origin is Origin.RANDOM
     assert reason in made.note and made.note.startswith("no deep inversion")
     assert {n: x.shape for n, x in made.feeds.items()} == shapes
     assert made.match is None and made.losses == () and not made.apart
 
 
 # several inputs, and models that take one sample at a time -----------------------------------------------------------
-
-SPREAD = "deep inversion from class spread"
 
 
 def test_all_floating_point_inputs_are_found_together() -> None:
@@ -170,7 +168,7 @@ def test_all_floating_point_inputs_are_found_together() -> None:
     proto = parsed(text.replace("float s", "float[N,1] s"))
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
     made = synthesize(load(proto), Extent(count=16, steps=40))
-    assert made.kind == SPREAD, made.note
+    assert made.origin is Origin.CLASS_SPREAD, made.note
     assert {n: x.shape for n, x in made.feeds.items()} == {"x": (16, 4), "k": (), "z": (16, 4), "s": (16, 1)}
     assert made.losses[-1] < made.losses[0] / 2
     wide = np.argmax((made.feeds["x"] - made.feeds["z"]) * made.feeds["s"], axis=1)
@@ -199,7 +197,7 @@ def test_states_without_a_batch_axis() -> None:
         proto.graph.initializer.append(onnx.numpy_helper.from_array(value.astype(np.float32), name))
     model = load(proto)
     made = synthesize(model, Extent(count=6, steps=4))
-    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.origin is Origin.BN_STATISTICS, made.note
     assert made.apart
     assert {n: x.shape for n, x in made.feeds.items()} == {"x": (6, 1, 3, 8, 8), "state": (6, 2, 5)}
     found = synthetic_samples(model, Effort.BALANCED, 0, None)
@@ -222,7 +220,7 @@ def test_a_batch_of_one_inside(declared: int | str) -> None:
         dims[0].dim_param = declared
     model = load(proto)
     made = synthesize(model, Extent(count=4, steps=3))
-    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.origin is Origin.BN_STATISTICS, made.note
     assert made.apart and made.feeds["image"].shape == (4, 1, 1, 8, 8)
     images = np.random.default_rng(0).standard_normal((48, 1, 8, 8)).astype(np.float32)
     for found in synthetic_samples(model, Effort.BALANCED, 0, None), calibration_samples(model, images, 48, None, None):
@@ -248,13 +246,13 @@ def test_normalization_of_sequences_behind_computed_shapes() -> None:
     for name, value in arrays.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     made = synthesize(load(proto), Extent(count=16, steps=30))
-    assert made.kind == "deep inversion from BatchNormalization statistics", made.note
+    assert made.origin is Origin.BN_STATISTICS, made.note
     assert made.losses[-1] < made.losses[0] / 2
 
 
 def test_a_network_without_statistics_is_spread_over_its_classes() -> None:
     made = synthesize(load(MODELS / "digits_mlp.onnx"), Extent(count=16, steps=5))
-    assert made.kind == "deep inversion from class spread"
+    assert made.origin is Origin.CLASS_SPREAD
     assert next(iter(made.feeds.values())).shape == (16, 64)
 
 
@@ -284,8 +282,8 @@ def test_the_report_says_why_inputs_are_random() -> None:
         assert report.check is not None
         reasons.append([note for note in report.check.notes if note.startswith("no deep inversion: it has neither")])
     assert len(reasons[0]) == 1 and not reasons[1]
-    assert blind.settings["samples"] == inputs.DESCRIPTION and not blind.settings["samples_used"]
-    assert seeing.settings["samples"] == KIND and seeing.settings["samples_used"]
+    assert blind.settings["samples"] == Origin.RANDOM.text and not blind.settings["samples_used"]
+    assert seeing.settings["samples"] == Origin.PICTURES.text and seeing.settings["samples_used"]
 
 
 def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

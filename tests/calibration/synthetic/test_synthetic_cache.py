@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from tiny import net, write_external
 
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.synthetic import cache
 from onnxfold.calibration.synthetic.synthesize import Synthetic
 from onnxfold.model.model import load
 
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "y/z": np.ones((2, 1), np.int64)}
-MADE = Synthetic(FEEDS, "kind", 0.5, 1.5, (3.0, 2.0), "note")
+MADE = Synthetic(FEEDS, Origin.PICTURES, 0.5, 1.5, (3.0, 2.0), "note")
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,13 @@ def test_round_trip() -> None:
     cache.save("k", MADE)
     found = cache.load("k")
     assert found is not None
-    assert (found.kind, found.match, found.seconds, found.losses, found.note) == ("kind", 0.5, 1.5, (3.0, 2.0), "note")
+    assert (found.origin, found.match, found.seconds, found.losses, found.note) == (
+        Origin.PICTURES,
+        0.5,
+        1.5,
+        (3.0, 2.0),
+        "note",
+    )
     assert found.feeds.keys() == MADE.feeds.keys()
     for name, x in MADE.feeds.items():
         np.testing.assert_array_equal(found.feeds[name], x)

@@ -138,5 +138,5 @@ def test_refit_is_what_one_weight_for_both_misses() -> None:
 @pytest.mark.parametrize("metric", [Metric.ACTIVATIONS, Metric.REFIT])
 def test_samples_are_needed(metric: Metric) -> None:
     loaded = load(two_blocks())
-    with pytest.raises(RequestError, match=f"--metric {metric.value} needs samples"):
+    with pytest.raises(RequestError, match=f"`metric='{metric.value}'` needs samples"):
         rank(loaded, alone(layers(loaded)[0]), metric, {}, None)

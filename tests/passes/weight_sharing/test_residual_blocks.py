@@ -146,7 +146,7 @@ def test_how_many(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "101%", "0%", "nan", "inf"])
 def test_how_many_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="--drop-blocks wants"):
+    with pytest.raises(RequestError, match="`drop_blocks` must be"):
         blocks_asked(text, 9)
 
 

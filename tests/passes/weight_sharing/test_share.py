@@ -19,6 +19,7 @@ from tiny import MODELS, ROOT, snapshot, write, write_external
 from onnxfold import NothingToFoldError, PlanError, RequestError, api, fuse
 from onnxfold.api import rank_layers
 from onnxfold.cli import main as cli
+from onnxfold.errors import ExecutionError
 from onnxfold.report import heatmap as heat
 
 Capture = pytest.CaptureFixture[str]
@@ -47,7 +48,7 @@ def test_the_default_takes_what_is_free() -> None:
 
 
 def test_nothing_keeps_the_limit() -> None:
-    with pytest.raises(NothingToFoldError, match=r"--max-error 0\.01"):
+    with pytest.raises(NothingToFoldError, match=r"`max_error=0\.01`"):
         fuse(two_blocks(), max_error=0.01, **FAST)
 
 
@@ -86,7 +87,7 @@ def test_what_cannot_be_reached(budget: dict[str, float], text: str) -> None:
         ({"share": 0.0}, "--share"), ({"share": 1.5}, "--share"), ({"share": float("nan")}, "--share"),
         ({"target_size": 1.0}, "--target-size"), ({"max_error": -1.0}, "--max-error"),
         ({"share": 0.5, "target_size": 0.5}, "one of"), ({"how": None}, "nothing to do"),
-        ({"recovery": "closed-form"}, "--recovery closed-form"), ({"metric": "x"}, "unknown metric"),
+        ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"metric": "x"}, "unknown metric"),
         ({"metric": "activations"}, "needs samples"), ({"how": "x"}, "unknown fusion"),
     ],
 )  # fmt: skip
@@ -200,7 +201,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
     """Weights alone decide then, and the report says so; who insists on samples is told."""
 
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no such kernel")
+        raise ExecutionError("no such kernel")
 
     monkeypatch.setattr("onnxfold.passes.weight_sharing.share.repaired", broken)
     report = fuse(two_blocks(), share=0.2, calibration=data(), latency=False).report
@@ -247,7 +248,11 @@ def test_as_a_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (["--fuse", "mean", "--share", "200", "--effort", "fast"], 2, "--share must be"),
+        (
+            ["--fuse", "mean", "--share", "200", "--effort", "fast"],
+            2,
+            "--share must be above 0 and at most 100 (percent), not 200",
+        ),
         (["--fuse", "median"], 2, "argument --fuse"),
         (["--drop-blocks", "9", "--effort", "fast"], 2, "2 residual blocks"),
         (["--fuse", "mean", "--max-error", "1e-9", "--effort", "fast"], 4, "no two layers can share"),

@@ -1,0 +1,49 @@
+"""Where the inputs come from that decisions are measured on, and what may be decided with them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from types import MappingProxyType
+
+from ..runtime.probe_inputs import DESCRIPTION, TOKENS
+
+
+class Origin(Enum):
+    """Where samples come from. The values are what the cache of synthetic inputs holds."""
+
+    OWN = "own"
+    BN_STATISTICS = "bn-statistics"
+    CONV_PRIOR = "conv-prior"
+    CLASS_SPREAD = "class-spread"
+    PICTURES = "pictures"
+    GENERATED_TEXT = "generated-text"
+    RANDOM_TOKENS = "random-tokens"
+    RANDOM = "random"
+
+    @property
+    def text(self) -> str:
+        """What the user reads."""
+        return _TEXTS[self]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether consumers may be refitted on such samples: they say more of the model's data than noise does."""
+        return self is not Origin.RANDOM
+
+    @property
+    def faithful(self) -> bool:
+        """Whether they also tell which channels matter. Inputs that only spread the classes do not: merging by weights
+        did better, 98.6 against 93.4 % on an MLP."""
+        return self is not Origin.CLASS_SPREAD
+
+
+_TEXTS = MappingProxyType({
+    Origin.OWN: "calibration data",
+    Origin.BN_STATISTICS: "deep inversion from BatchNormalization statistics",
+    Origin.CONV_PRIOR: "deep inversion from convolution weights and biases",
+    Origin.CLASS_SPREAD: "deep inversion from class spread",
+    Origin.PICTURES: "pictures of random shapes",
+    Origin.GENERATED_TEXT: "text that the model itself wrote, from random first words",
+    Origin.RANDOM_TOKENS: TOKENS,
+    Origin.RANDOM: DESCRIPTION,
+})  # fmt: skip

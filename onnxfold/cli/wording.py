@@ -1,0 +1,72 @@
+"""Messages name parameters as Python spells them, in backquotes; the command line shows its own options instead."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+
+_ALIKE = (
+    "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
+    "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration", "samples",
+    "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
+    "resume", "providers", "metric", "share", "drop_blocks", "at", "inspect",
+)  # fmt: skip
+OPTIONS: Mapping[str, str] = {
+    **{name: f"--{name.replace('_', '-')}" for name in _ALIKE},
+    "align": "--no-align",
+    "external_data": "--save-as-external-data",
+    "group_ratios": "--group-ratio",
+    "how": "--fuse",
+    "input_shapes": "--input-shape",
+    "output": "OUT",
+    "whole": "--whole-blocks",
+}
+"""What the command line calls each parameter (and each function, where an option stands for it)."""
+
+_REPEATED = ("include", "exclude")  # given once for each value
+_SWITCHES: Mapping[str, bool] = {
+    **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole"), True),
+    "align": False,
+}
+"""Parameters whose option takes no value, and the one that the option stands for."""
+
+# Names from models and files stand in '...': what looks like a parameter in there is none.
+_NAMED = re.compile(r"(?<!\w)'[^']*'(?!\w)|`(?P<name>\w+)(?:=(?P<value>[^`]+))?`")
+
+
+def as_options(text: str) -> str:
+    """`text` with the parameters in it spelled as options: `max_error` as --max-error, `ratio=0.1` as --ratio 0.1.
+
+    Only whole words in backquotes that are parameters of onnxfold change, and only outside '...' quotes.
+    """
+    return _NAMED.sub(lambda found: _option(found["name"], found["value"]) or found[0], text)
+
+
+def _option(name: str | None, value: str | None) -> str | None:
+    """One parameter as the option that stands for it; None where there is none."""
+    option = None if name is None else OPTIONS.get(name)
+    if name is None or option is None or value is None:
+        return option
+    try:
+        given: object = ast.literal_eval(value)
+    except (SyntaxError, TypeError, ValueError):
+        return None
+    if name in _SWITCHES:
+        return option if given is _SWITCHES[name] else None
+    words = (shlex.quote(str(one)) for one in _values(name, given))
+    return " ".join(words if name == "output" else (f"{option} {word}" for word in words))
+
+
+def _values(name: str, given: object) -> Iterable[object]:
+    """A value as it stands behind the option; several where the option is given once for each."""
+    if name == "share" and isinstance(given, int | float):
+        return [f"{100 * given:g}"]  # percent
+    if name == "input_shapes" and isinstance(given, Mapping):
+        return [f"{key}:{','.join(map(str, shape))}" for key, shape in given.items()]
+    if name == "group_ratios" and isinstance(given, Mapping):
+        return [f"{pattern}={ratio}" for pattern, ratio in given.items()]
+    if isinstance(given, list | tuple):
+        return given if name in _REPEATED else [",".join(map(str, given))]
+    return [given]
