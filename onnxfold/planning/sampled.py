@@ -50,7 +50,7 @@ class SampledMerger:
         self.merger, self.samples, self.chosen, self.notes = choice.merger, samples, tuple(chosen), tuple(notes)
         self.evaluator = Evaluator(self.merger.model, lambda _: samples.check, caches=self.merger.analysis.caches)
         self._choice, self._choosing, self._progress = choice, choosing, progress
-        self._folds = SingleFolds.of(self.merger, choice.recovery, samples)
+        self._folds = SingleFolds(self.merger, choice.recovery, samples.fit)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()
 
     @classmethod

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..calibration.samples import Samples
 from ..evaluation.candidates import Evaluator
 from ..folding.merge import Merge
 from ..options.choices import Recovery
@@ -25,36 +23,29 @@ _MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minut
 _WORST = 1e3  # relative error: an infinite one counts as this
 
 
-@dataclass(frozen=True, eq=False)
 class SingleFolds:
-    """Folds one group at a time, fits its consumers on the batches `fit` and measures the error on `unseen` ones."""
+    """Folds one group at a time and fits its consumers on some of the batches `fit`; errors are measured on the others
+    (a single batch serves for both). Nothing runs before the first question."""
 
-    merger: Merger
-    recovery: Recovery
-    fit: Sequence[Feeds] = field(repr=False)
-    unseen: Sequence[Feeds] = field(repr=False)
-
-    @classmethod
-    def of(cls, merger: Merger, recovery: Recovery, samples: Samples) -> SingleFolds:
-        """On the batches of `samples` that may be fitted on. A single one serves for both."""
-        given = samples.fit
-        held = max(1, round(len(given) / _UNSEEN))
-        return cls(merger, recovery, *((given[:-held], given[-held:]) if len(given) > 1 else (given, given)))
+    def __init__(self, merger: Merger, recovery: Recovery, fit: Sequence[Feeds]) -> None:
+        self._merger, self._recovery = merger, recovery
+        held = max(1, round(len(fit) / _UNSEEN))
+        self._fit, self._unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
 
     def error(self, name: str, merge: Merge, few: bool = False) -> float:
         """The squared relative error of the outputs when group `name` alone is merged and its consumers are fitted;
         `few`: on a few batches only, the same for every call."""
         merges = {name: merge}
-        proto, analysis = self.merger.emit(merges), self.merger.analysis
-        if self.recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
-            outputs = self.merger.layout.consumer_outputs(name)
-            settings = ReconstructionSettings(self.recovery, rows=_ROWS, only=outputs)
+        proto, analysis = self._merger.emit(merges), self._merger.analysis
+        if self._recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            outputs = self._merger.layout.consumer_outputs(name)
+            settings = ReconstructionSettings(self._recovery, rows=_ROWS, only=outputs)
             reconstruct(self._few if few else self._all, analysis, Changes(merges), proto, settings)
         return float(min(self._evaluator.distance(proto, touched(analysis, merges)), _WORST) ** 2)
 
     def affordable(self, widths: Sequence[Width], times: int) -> set[str]:
         """The groups that can be folded alone, so many `times` each, before that takes too long; the cheapest first."""
-        features = self.merger.layout.consumer_features
+        features = self._merger.layout.consumer_features
         prices = {w.name: sum(float(f) ** 3 for f in features(w.name)) for w in widths}
         spent, names = 0.0, set[str]()
         for name in sorted(prices, key=lambda n: prices[n]):
@@ -66,12 +57,12 @@ class SingleFolds:
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        return Evaluator(self.merger.model, lambda _: self.unseen, caches=self.merger.analysis.caches)
+        return Evaluator(self._merger.model, lambda _: self._unseen, caches=self._merger.analysis.caches)
 
     @cached_property
     def _all(self) -> SharedPrefix:
-        return SharedPrefix(self.merger.model, self.fit)
+        return SharedPrefix(self._merger.model, self._fit)
 
     @cached_property
     def _few(self) -> SharedPrefix:
-        return SharedPrefix(self.merger.model, self.fit[:_FEW]) if len(self.fit) > _FEW else self._all
+        return SharedPrefix(self._merger.model, self._fit[:_FEW]) if len(self._fit) > _FEW else self._all
