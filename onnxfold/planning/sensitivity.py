@@ -22,7 +22,7 @@ from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model
 from ..progress import Progress, silent
-from ..recovery.channel_maps import Pool, add_rows, channel_moments, pool
+from ..recovery.channel_maps import ChannelPooling, add_rows, channel_moments, pooling_of
 from ..recovery.epilogue import Epilogue, Epilogues
 from ..recovery.moments import MOST_FEATURES, Moments, share_of_places
 from ..runtime.segments import SegmentRunner
@@ -42,13 +42,14 @@ class _Use:
     """One consumer of one group: its node, what follows, and by part of the node (a grouped convolution has several)
     the columns [n, b] of every channel, -1 where it reads none of this part.
 
-    With a `pool`, the node is too wide: its inputs are channels, each of their kernel positions an output of its own.
+    With a `pooling`, the node is too wide for the moments of all its inputs: only its channels count as inputs, and
+    each kernel position as an output of its own.
     """
 
     node: Linear
     epilogue: Epilogue
     parts: Mapping[int, Ints]
-    pool: Pool | None = None
+    pooling: ChannelPooling | None = None
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -120,7 +121,7 @@ class _Groups:
         self._remember, self._bytes_left = remember, float(_REMEMBERED)
         everything = [use for found in uses.values() for use in found]
         self.nodes = {use.node.y: use.node for use in everything}
-        self.poolings = {use.node.y: use.pool for use in everything if use.pool is not None}
+        self.poolings = {use.node.y: use.pooling for use in everything if use.pooling is not None}
         self.energies = _Energies({u.epilogue.join: u.node.axis for u in everything if u.epilogue.join})
         self._moments = dict[str, Moments]()
         self._eliminations, self._functions = dict[str, Elimination](), dict[str, Functions]()
@@ -171,7 +172,9 @@ def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.r
     return sums
 
 
-def _pooled(node: Linear, how: Pool, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
+def _pooled(
+    node: Linear, how: ChannelPooling, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator
+) -> Moments:
     """Moments of the channels alone."""
     sums = channel_moments(node.features // how.taps)
     for h in have:
@@ -216,7 +219,7 @@ def _uses(model: Model, group: ChannelGroup, epilogues: Epilogues) -> list[_Use]
             if node is None or node.weight != place.tensor:
                 return []
             if node.features > MOST_FEATURES:
-                how = pool(node, place) if node.groups == 1 else None
+                how = pooling_of(node, place) if node.groups == 1 else None
                 if how is None or node.features // how.taps > MOST_FEATURES:
                     return []
                 own = place.positions if node.windows is not None else np.arange(group.size)[:, None]
@@ -254,8 +257,8 @@ def _consumers(use: _Use, sums: Moments, energies: _Energies, constants: Constan
     weight = constants.read(node.weight)
     assert weight is not None
     rows = node.matrix(weight.astype(np.float64)) * use.epilogue.scale.reshape(node.groups, node.outputs, 1)
-    if use.pool is not None:
-        rows = use.pool.apart(rows[0])[None]
+    if use.pooling is not None:
+        rows = use.pooling.apart(rows[0])[None]
     covariances = [sums.inputs(g) for g in range(node.groups)]
     energy = energies.found.get(use.epilogue.join) or sum(
         float(np.sum((r @ c) * r)) for r, c in zip(rows, covariances, strict=True)

@@ -17,7 +17,7 @@ from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
 from .dead_leaves import leaves, takes_pictures
 from .loss import match
-from .problem import Problem, Value
+from .problem import InversionProblem, LossValue
 
 Floats = NDArray[np.float32]
 RATE = 0.1  # Adam's, in units of the standard deviation of the inputs
@@ -47,7 +47,9 @@ class Inverted:
         read_only(self)
 
 
-def invert(problem: Problem, count: int, steps: int, seed: int, seconds: float, progress: Progress[Any]) -> Inverted:
+def invert(
+    problem: InversionProblem, count: int, steps: int, seed: int, seconds: float, progress: Progress[Any]
+) -> Inverted:
     """`count` inputs, made in independent chunks. `seconds` is a limit for all of them (infinite: none): where it is
     reached, fewer steps are taken."""
     chunk = problem.chunk
@@ -83,7 +85,7 @@ def invert(problem: Problem, count: int, steps: int, seed: int, seconds: float, 
 class _Walk:
     """The descent of one chunk, in inputs of unit variance: x = scale * (z + offset)."""
 
-    def __init__(self, problem: Problem, rng: np.random.Generator, scale: float, offset: float) -> None:
+    def __init__(self, problem: InversionProblem, rng: np.random.Generator, scale: float, offset: float) -> None:
         self._problem, self._rng, self._scale, self._offset = problem, rng, np.float32(scale), np.float32(offset)
         self._axes = {name: images.spatial_axes(shape) for name, shape in problem.shapes.items()}
         goal = problem.terms.goal
@@ -116,13 +118,13 @@ class _Walk:
             self._adam[name].step(gradient, done / min(steps, self._allowed or steps))
         self.losses.append(total)
 
-    def result(self) -> tuple[dict[str, Floats], Value]:
+    def result(self) -> tuple[dict[str, Floats], LossValue]:
         """The inputs, finite, and what the problem says of them."""
         for z in self._z.values():
             z[...] = np.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
         return {name: self._scale * (z + self._offset) for name, z in self._z.items()}, self._value(self._z)
 
-    def _value(self, z: Mapping[str, Floats]) -> Value:
+    def _value(self, z: Mapping[str, Floats]) -> LossValue:
         x = {name: self._scale * (one + self._offset) for name, one in z.items()}
         return self._problem.evaluate(x, self._target)
 
@@ -150,7 +152,7 @@ def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | Non
     return np.asarray(labels[:, None] == np.arange(classes), np.float32)
 
 
-def _range_of(problem: Problem, rng: np.random.Generator, deadline: float) -> tuple[float, float]:
+def _range_of(problem: InversionProblem, rng: np.random.Generator, deadline: float) -> tuple[float, float]:
     """(scale, offset) of the inputs at which noise fits the statistics best; (1, 0) without statistics.
 
     After `deadline` nothing more is tried.

@@ -23,7 +23,7 @@ from ..origin import Origin
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import words
-from .problem import CLASSES, Problem, UnsuitableError, pose
+from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def synthesize(
                 break
             found = invert(problem, count, extent.steps, seed, extent.seconds, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
-                raise UnsuitableError("the descent left the range of numbers")
+                raise NotInvertibleError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+        except (NotInvertibleError, ExecutionError, OnnxFoldError) as error:
             reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
@@ -142,7 +142,7 @@ def _pictures(
 def _complete(
     model: Model,
     specs: Sequence[InputSpec],
-    problem: Problem,
+    problem: InversionProblem,
     found: Mapping[str, NDArray[Any]],
     count: int,
     seed: int,

@@ -31,12 +31,12 @@ Floats = NDArray[np.float32]
 BEFORE = PREFIX + "before_"  # what tensors of the original are called in the graph
 
 
-class UnsuitableError(Exception):
+class NotTrainableError(Exception):
     """Why a model cannot be refined."""
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class DistillationProblem:
     """`session` takes a batch of inputs and the values of `start` and gives LOSS and its gradients.
 
     `start`: the variables, by name, as they are before refinement. `blocks`: how many outputs of blocks are compared.
@@ -64,14 +64,14 @@ def pose(
     shapes: Mapping[str, Sequence[int]],
     pairs: Counterparts,
     provider: str,
-) -> Problem:
+) -> DistillationProblem:
     """What is to be descended for a batch of inputs of these `shapes`.
 
     The loss is the mean of |now - then|^2 / |then|^2 over the outputs of blocks and those of the model (before a final
     softmax).
 
     Raises:
-        UnsuitableError: with the reason.
+        NotTrainableError: with the reason.
         ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     before, after = static_copy(original, shapes), static_copy(compressed, shapes)
@@ -93,19 +93,19 @@ def pose(
     del joined.graph.input[:]
     joined.graph.input.extend(copies)
     if not start:
-        raise UnsuitableError("no weight of a linear operator or a normalization is stored as floats")
+        raise NotTrainableError("no weight of a linear operator or a normalization is stored as floats")
     with asking_onnx():
         joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
     session = Session.of_version(with_gradient(joined, LOSS, list(start)), None, provider)
-    return Problem(session, start, len(compared))
+    return DistillationProblem(session, start, len(compared))
 
 
 def _check_shapes(graph: GraphProto, outputs: Sequence[str]) -> None:
-    """Raise UnsuitableError unless the shapes of `outputs` are known."""
+    """Raise NotTrainableError unless the shapes of `outputs` are known."""
     known = shapes_of(graph)
     if not all(name in known for name in outputs):
         node = next(n for n in graph.node if any(name and name not in known for name in n.output))
-        raise UnsuitableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
+        raise NotTrainableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
 
 
 def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], inner: Sequence[Target]) -> ModelProto:

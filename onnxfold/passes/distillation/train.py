@@ -26,9 +26,9 @@ from ...model.save import inline
 from ...progress import Progress, Title, silent
 from ...runtime.autodiff.adam import Adam
 from ...runtime.session import SHORT, Session, brief
-from .batches import Pool
+from .batches import BatchSampler
 from .block_targets import Counterparts
-from .problem import UnsuitableError, pose
+from .problem import NotTrainableError, pose
 
 Floats = NDArray[np.float32]
 _SAME = Counterparts()
@@ -104,7 +104,7 @@ def refine(
     begin = time.perf_counter()
     try:
         found = _train(original, compressed, samples, settings, pairs, progress)
-    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+    except (NotTrainableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -138,21 +138,21 @@ def _train(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
+        raise NotTrainableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
-        raise UnsuitableError("the outputs cannot be compared on the inputs held back")
+        raise NotTrainableError("the outputs cannot be compared on the inputs held back")
     specs = Session.of(original).inputs
-    pool = Pool.of(samples.fit, specs, settings.batch, samples.apart)
-    problem = pose(original, student, pool.shapes, pairs, settings.provider)
+    sampler = BatchSampler.of(samples.fit, specs, settings.batch, samples.apart)
+    problem = pose(original, student, sampler.shapes, pairs, settings.provider)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
     note, title = "", Title("refining")
-    batches = pool.draw(np.random.default_rng([settings.seed, 2]))
+    batches = sampler.draw(np.random.default_rng([settings.seed, 2]))
     for done in progress(title, range(1, steps + 1)):
-        loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(pool.together)])
+        loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(sampler.together)])
         if not np.isfinite(loss):
             note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
