@@ -21,7 +21,7 @@ _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
 
 @dataclass(frozen=True, eq=False)
 class ErrorCurves:
-    """Measures curves of groups that are merged as `choice` says."""
+    """Measures curves of groups that are merged by `choice`."""
 
     choice: MergeChoice
     folds: SingleFolds

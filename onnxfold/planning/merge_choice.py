@@ -1,4 +1,4 @@
-"""Which merge a group gets at a given width, with what samples tell of its channels."""
+"""Which merge a group gets at a given width, going by what samples tell about its channels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .merger import Merger
 from .sensitivity import RIDGE, Sensitivity
 from .single_folds import SingleFolds
 
-_CLOSE = 0.99  # a merge whose linearized error is this share of what dropping costs, or less, is worth measuring
-_CLEAR = 0.97  # and is taken where its measured error is
+_CLOSE = 0.99  # a merge is measured where its linearized error is at most this share of that of dropping
+_CLEAR = 0.97  # and taken where its measured error is below this share of that of dropping
 _RIVALS = 4  # dropping, and three ways to merge
 
 
 @dataclass(frozen=True, eq=False)
 class MergeChoice:
-    """Chooses merges by `method`; groups that `sensitivity` says nothing of are merged by their weights."""
+    """Chooses merges by `method`; groups that `sensitivity` has nothing about are merged by their weights."""
 
     merger: Merger
     sensitivity: Sensitivity = field(repr=False)
@@ -58,8 +58,8 @@ class MergeChoice:
         return {name: self._least_error(name, keep[name], folds) for name in progress("choosing merges", open_)}
 
     def _least_error(self, name: str, keep: int, folds: SingleFolds) -> Merge:
-        """Moments know exactly what dropping costs, and take merging to be better than it is: only what could win is
-        measured, and nothing is merged unmeasured (streams that many branches join lose far more than moments say)."""
+        """The linearized error is exact for dropping channels and too low for merging them: only merges with a lower
+        one are measured, and none is taken unmeasured (residual streams lose far more by merging than it estimates)."""
         drop, found = self.merge(name, keep), self.sensitivity.functions[name]
         rivals = [
             absorb(found, drop.keep, RIDGE, self.merger.layout.cells(name)),

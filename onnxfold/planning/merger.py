@@ -31,7 +31,7 @@ from .weight_features import WeightFeatures
 
 class Merger:
     """One model and one method. Outcomes depend on weights and settings alone and are remembered, so that several plans
-    can be tried; `layout` says what the groups are like.
+    can be tried. `layout` describes the groups.
 
     `streamed`: Gram matrices are not remembered, and new values of weights outside the model's file are computed when
     they are written. Then what is in memory depends on the widest group, not on the model.

@@ -37,7 +37,7 @@ class Folded:
 
 
 class SampledMerger:
-    """One model, the groups `chosen`, samples, and what a sensitivity analysis has said of the groups (`of` makes one).
+    """One model, the groups `chosen`, samples, and the result of a sensitivity analysis. Made by `of`.
 
     `evaluator` measures errors on the samples held back. `notes`: what the user should know about groups
     that the samples could not decide. `choosing`: whether `finish` may compare ways to merge.

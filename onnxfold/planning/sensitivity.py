@@ -1,7 +1,8 @@
-"""One pass over the original with data: for every group, in which order its channels can go and what that costs.
+"""One pass over the original with samples: for every group, in which order its channels are best dropped, and what that
+costs.
 
-Moments of the consumers' inputs are held until all have been seen; then only orders, error curves and what the channels
-do for their consumers stay, with the moments themselves where that is asked for and they are small enough.
+Moments of the inputs of a group's consumers are held until all of these have been seen. Then only the order, the error
+curve and what the channels do for their consumers are kept; the moments too where that is asked for and they are small.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RIDGE = 1e-2
-"""Of the mean of the diagonal of the moments: what selection takes samples to be wrong by."""
+"""Of the mean of the diagonal of the moments: so uncertain are moments of samples taken to be."""
 
-_REMEMBERED = 2**29  # bytes of moments that are kept for choosing merges, those of narrow consumers first come
+_REMEMBERED = 2**29  # bytes of moments that are kept at most, to choose merges by; first come, first served
 
 
 @dataclass(frozen=True, eq=False)
 class _Use:
-    """One consumer of one group: its node, what follows, and by part of the node (a grouped convolution has several)
-    the columns [n, b] of every channel, -1 where it reads none of this part.
+    """One consumer of one group: its node, what follows that, and by part of the node (a grouped convolution has
+    several) the columns [n, b] of every channel in the weight, -1 for channels that this part does not consume.
 
     With a `pooling`, the node is too wide for the moments of all its inputs: only its channels count as inputs, and
     each kernel position as an output of its own.
@@ -78,9 +79,10 @@ def measure_sensitivity(
     remember: bool = False,
     progress: Progress[Any] = silent,
 ) -> Sensitivity:
-    """What samples say about every group of `names` whose consumers are all linear nodes narrow enough to be measured.
+    """Measure on samples, for every group of `names`, in which order its channels are best dropped and what that costs.
+    Groups with a consumer that is no linear node, or too wide, are left out.
 
-    With `remember`, moments stay at hand (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
+    With `remember`, moments are kept (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
     for a model that does not run.
     """
     graph, chosen = model.proto.graph, set(names)
@@ -90,7 +92,7 @@ def measure_sensitivity(
     index = {name: i for i, node in enumerate(graph.node) for name in node.output}
     runner, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(0)
     joins = measured.energies.axes
-    for y in progress("surveying", sorted(measured.nodes, key=index.__getitem__)):
+    for y in progress("measuring sensitivity", sorted(measured.nodes, key=index.__getitem__)):
         node = measured.nodes[y]
         have = runner.advance(index[y], [node.x, *joins])
         measured.energies.add(have)
@@ -135,7 +137,7 @@ class _Groups:
         self._finish_ready(joined=False)
 
     def result(self) -> Sensitivity:
-        """Of all groups, once every join has passed."""
+        """What was found of all groups, once the pass is over."""
         self._finish_ready(joined=True)
         return Sensitivity(self._eliminations, self._functions, tuple(self._broken))
 
@@ -184,7 +186,8 @@ def _pooled(
 
 
 class _Energies:
-    """Variances of joins, summed over their channels (on the axes given by name), as they pass by."""
+    """Variances of the sums that consumers join, added up over their channels (on the `axes` given by name), from what
+    a pass over the model makes on the way."""
 
     def __init__(self, axes: Mapping[str, int]) -> None:
         self.found: dict[str, float] = {}
@@ -268,7 +271,7 @@ def _consumers(use: _Use, sums: Moments, energies: _Energies, constants: Constan
 
 def _consumer(covariance: Floats, rows: Floats, columns: Ints, energy: float) -> Consumer:
     mine = columns >= 0
-    if 2 * mine.sum() <= len(covariance):  # others make up for little, and inverting them all costs the most
+    if 2 * mine.sum() <= len(covariance):  # the other inputs compensate little, and inverting with them costs the most
         own = columns[mine]
         numbered = np.full(columns.shape, -1, np.int64)
         numbered[mine] = np.arange(len(own))

@@ -19,7 +19,7 @@ _UNSEEN = 4  # one in so many batches is not fitted on but measured
 _ROWS = 4096  # of patches that consumers are fitted on
 _FEW = 8  # batches that consumers are fitted on where ways to merge a group are compared
 _PER_FEATURE = 10.0  # multiply-adds per cubed number of features: to fit a consumer
-_MOST_WORK = 5e12  # multiply-adds spent on measuring groups one by one: a minute or two on two cores
+_MOST_WORK = 5e12  # multiply-adds for measuring groups one by one: a minute or two on two cores
 _WORST = 1e3  # relative error: an infinite one counts as this
 
 

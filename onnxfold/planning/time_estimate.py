@@ -22,7 +22,7 @@ from .subject import Subject, probes
 
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
-_PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
+_PASSES = 6.0  # forward passes over all samples: sensitivity, the last reconstruction and its original
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _STEP = 5.0  # forward passes that a step of refinement takes

@@ -32,7 +32,7 @@ class WeightFeatures:
         return made
 
     def known_gram(self, name: str) -> Gram | None:
-        """`gram`, if it is at hand."""
+        """`gram`, if it was computed before and is remembered."""
         return self._grams.get(name)
 
     def total(self, name: str) -> float:

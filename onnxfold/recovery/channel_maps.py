@@ -1,8 +1,8 @@
-"""Consumers too wide for the moments of all their inputs: kernel positions are pooled, and channels are all that is
-left.
+"""Consumers too wide for the moments of all their inputs: kernel positions are pooled, and only moments of channels are
+taken.
 
 A consumer of 1,024 channels by 3x3 has 9,216 inputs; their moments would take 680 MB. Those of its channels over all
-positions take 8 MB. They tell how channels stand in for one another, the same way at every kernel position.
+positions take 8 MB. They tell how channels can replace one another, in the same way at every kernel position.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def find_refittable(
     shares: frozenset[str],
     aims: Mapping[str, str],
 ) -> list[Refittable]:
-    """The linear nodes of `folded`, in order, whose input depends on something `changed`, or whose weight is one of
-    `shares`, which several nodes have."""
+    """The linear nodes of `folded`, in order, that get a changed input, or one of the weights `shares`, which several
+    nodes have. `changed`: tensors that differ from the original's. `aims`: see `Changes`."""
     found, touched, epilogues = list[Refittable](), set(changed), Epilogues(folded.graph, weights.read)
     used = Counter([v.name for v in folded.graph.output])
     used.update(name for node in folded.graph.node for name in (*node.input, *captures(node)))
@@ -97,8 +97,8 @@ def find_refittable(
 
 def on_integers(folded: ModelProto, changed: frozenset[str]) -> list[str]:
     """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
-    holders = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
-    return [y for y, (n, one) in holders.items() if one is not None and one.computes and changed.intersection(n.input)]
+    nodes = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
+    return [y for y, (n, one) in nodes.items() if one is not None and one.computes and changed.intersection(n.input)]
 
 
 def originals(model: Model, outputs: Sequence[str]) -> dict[str, Linear]:

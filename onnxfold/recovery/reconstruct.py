@@ -1,8 +1,8 @@
 """The least-squares level of recovery: consumers of a folded model are refitted to the original's activations.
 
 Node by node in graph order: the inputs are those of the model as folded and refitted so far, the targets those of the
-original, so what went wrong before is made up for where it still can be. Where a branch joins a sum, the target is the
-original's sum less the other summand as it is now: errors of the stream do not pile up.
+original, so each consumer also corrects errors of earlier ones. Where a branch joins a sum, the target is the
+original's sum minus the other summand as it is now: errors of a residual stream do not accumulate.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
 
 RIDGE = 0.1
 _FEW = 4.0  # the ridge grows by so much where there are as many inputs as rows
-_FAINT = 1e-4  # a normalization's scale below this times the largest hides what it scales: nothing to aim at there
+_FAINT = 1e-4  # of the largest scale of a normalization: channels scaled by less get the original's output as target,
+# because dividing by their scale would only amplify noise
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ class _Seen:
         return sum(self.consumer.node.positions(w[self.consumer.node.y]) for w in self.wanted)
 
     def targets(self) -> Iterator[NDArray[Any]]:
-        """Per batch, what the node should give: the original's output, or what is missing in the sum that it joins."""
+        """Per batch, what the node should give: the original's output, or what its sum lacks to be that of the
+        original."""
         node, epilogue = self.consumer.node, self.consumer.epilogue
         axis = node.axis
         shape = [1] * self.now[0][node.x].ndim
@@ -293,7 +295,7 @@ class _Fitting:
         value = weights.read(node.bias) if node.bias else None
         if value is not None and value.size == bias.size:
             weights.write(node.bias, bias)
-        elif epilogue.added:  # the addition was part of the epilogue: what it adds is now what is left of it
+        elif epilogue.added:  # targets were taken before this addition: the fitted bias comes on top
             weights.write(epilogue.added, self._read(epilogue.added).ravel() + bias)
         elif epilogue.mean:
             weights.write(epilogue.mean, self._read(epilogue.mean).ravel() - bias)

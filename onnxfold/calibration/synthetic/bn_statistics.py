@@ -1,4 +1,4 @@
-"""BatchNormalization taken out of a graph, its statistics kept: what the tensors it made should look like.
+"""BatchNormalization removed from a graph, its statistics kept: what means and variances its outputs should have.
 
 A normalization is affine per channel, so its input having the running mean m and variance v is the same as its output
 having the mean beta and the variance gamma^2 (epsilon counts as part of v). The loss is put on the output, and the node

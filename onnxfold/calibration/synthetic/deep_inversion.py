@@ -1,4 +1,4 @@
-"""Deep inversion: gradient descent on inputs until the network's own statistics and classes say they look right."""
+"""Deep inversion: gradient descent on inputs, so that they fit the statistics and the classes that a network holds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHIFT = 8  # a roll moves images by at most 1/8 of their side
 _SCALES = tuple((4.0**k, 0.0) for k in (0, -1, 1, -2, 2, 3, 4))  # of inputs that are no images: 1/16 .. 256
 _RARE = 1.25  # times worse counts the fit at scales above 1 of images: most models standardize their inputs
 # of class scores, in nats, at least: 2.7 to 8 on real images, 1.9 to 7 on noise of their scale (ResNet-20, SimpNet,
-# DenseNet, MobileNets, SqueezeNet). A network without BatchNormalization, whose biases say nothing, tells its scale so.
+# DenseNet, MobileNets, SqueezeNet). Where biases tell nothing, this tells the scale of inputs.
 _CONTRAST = 1.0
 _SEARCH = 0.25  # share of the time limit that finding the scale may take
 # (scale, mean in units of it) of images as usually prepared: standardized, -1..1, 0..1, 0..255, 0..255 less the mean
@@ -60,15 +60,15 @@ def invert(
     work = iter(progress("making synthetic inputs", range(chunks * steps)))
     for index in range(chunks):
         deadline = begin + seconds * (index + 1) / chunks
-        walk = _Walk(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
+        descent = _Descent(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
         done = 0
         while done < steps and (done == 0 or time.perf_counter() < deadline):
             next(work, None)
-            walk.step(done, steps, deadline)
+            descent.step(done, steps, deadline)
             done += 1
-        x, value = walk.result()
+        x, value = descent.result()
         made.append(x)
-        curves.append(walk.losses)
+        curves.append(descent.losses)
         values.append(value)
     join = np.stack if problem.apart else np.concatenate
     x = {name: join([one[name] for one in made])[:count] for name in problem.shapes}
@@ -82,7 +82,7 @@ def invert(
     return Inverted(x, losses, fit, note)
 
 
-class _Walk:
+class _Descent:
     """The descent of one chunk, in inputs of unit variance: x = scale * (z + offset)."""
 
     def __init__(self, problem: InversionProblem, rng: np.random.Generator, scale: float, offset: float) -> None:
@@ -119,7 +119,7 @@ class _Walk:
         self.losses.append(total)
 
     def result(self) -> tuple[dict[str, Floats], LossValue]:
-        """The inputs, finite, and what the problem says of them."""
+        """The inputs, finite, and the loss there."""
         for z in self._z.values():
             z[...] = np.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
         return {name: self._scale * (z + self._offset) for name, z in self._z.items()}, self._value(self._z)

@@ -1,4 +1,4 @@
-"""From a model to what Adam can walk down: a session that gives the loss and its gradient for a chunk of inputs."""
+"""From a model to a problem for Adam: a session that gives the loss and its gradient for a chunk of inputs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .loss import CONTRAST, FIT, MEANS, SQUARES, TARGET, ChannelStatistics
 
 Floats = NDArray[np.float32]
 _BUDGET = 1 << 30  # bytes of activations per chunk; the gradient graph takes about three times as much
-_BATCHES = (64, 32, 16, 8)  # below 8 the statistics of a chunk say little
+_BATCHES = (64, 32, 16, 8)  # of less than 8 samples, statistics are too uncertain
 
 
 @dataclass(frozen=True)
 class InversionGoal:
-    """What the inputs are made from, and the weights of cross-entropy and smoothness beside it; `excess`:
-    only what is rougher than what the descent starts at counts as not smooth."""
+    """What inputs are fitted to, and the weights of cross-entropy and smoothness beside that; `excess`: only roughness
+    above that of the inputs at the start counts."""
 
     origin: Origin
     entropy: float
@@ -43,7 +43,7 @@ class InversionGoal:
 
 
 # Tuned on CIFAR-10 ResNet-20. Beside statistics, cross-entropy of weight 0.1 spoils the fit, and none costs spread. A
-# prior says little of the inputs, but pictures are nearly as rough as photographs: held to that by weights of 5 to 100,
+# prior tells little about the inputs, but pictures are nearly as rough as photographs: kept so by weights of 5 to 100,
 # MobileNetV1 at 85 and 70 % of its MACs has 51 to 52 and 27 to 33 % right, with one of 2 on all roughness 47 and 22.
 # Where twice the roughness was allowed, a ResNet-20 with a quarter of its inner channels lost 4 points.
 STATISTICS = InversionGoal(Origin.BN_STATISTICS, 0.01, 0.2)
@@ -130,7 +130,7 @@ def pose(
     apart: bool = False,
     seed: int = 0,
 ) -> InversionProblem:
-    """The problem of a model: its floating-point inputs are to be found, the others are drawn once and stay.
+    """The problem of a model: its floating-point inputs are searched for, the others are drawn once and stay.
 
     With `apart`, one sample at a time, in the shapes that the model declares.
 
@@ -172,7 +172,7 @@ def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:
 
 
 def _terms(proto: ModelProto, model: Model, batch: int, rank: int) -> Terms:
-    """What `proto`, the static copy of `model`, gives to make a loss of. Takes its BatchNormalization out."""
+    """The terms of the loss that `proto`, the static copy of `model`, allows. Removes its BatchNormalization nodes."""
     layers = take_out(proto.graph, model)
     known = shapes_of(proto.graph)
     layers = [layer for layer in layers if layer.tensor in known and layer.alive.any()]

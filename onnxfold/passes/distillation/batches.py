@@ -1,4 +1,4 @@
-"""Batches to descend on: samples drawn from those there are, and for images shifts and mirrors of them."""
+"""Batches to train on: drawn from the samples there are, images shifted and mirrored at random."""
 
 from __future__ import annotations
 

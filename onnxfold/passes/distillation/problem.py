@@ -1,4 +1,4 @@
-"""The graph that is descended: both versions of a model side by side, how far they are apart, and its gradient."""
+"""The graph for training: both versions of a model side by side, the loss between them, and its gradient."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def pose(
     pairs: Counterparts,
     provider: str,
 ) -> DistillationProblem:
-    """What is to be descended for a batch of inputs of these `shapes`.
+    """The training problem for a batch of inputs of these `shapes`.
 
     The loss is the mean of |now - then|^2 / |then|^2 over the outputs of blocks and those of the model (before a final
     softmax).
@@ -84,8 +84,8 @@ def pose(
     spell_out(after.graph)
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
-    words = word_scores(original.graph)
-    joined = _joined(before, after, [Target(name, name, words=name in words) for name in outputs], compared)
+    scored = word_scores(original.graph)
+    joined = _joined(before, after, [Target(name, name, tokens=name in scored) for name in outputs], compared)
     used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
@@ -127,7 +127,7 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
 
 
 def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
-    """A tensor [1]: |now - then|^2 / |then|^2, of scores of words by their probability."""
+    """A tensor [1]: |now - then|^2 / |then|^2, of scores of tokens by their probability."""
     then = BEFORE + target.source
     if target.map is not None:
         axis, matrix = target.map.axis, target.map.matrix
@@ -136,7 +136,7 @@ def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
         mixed = emit.op("MatMul", [emit.constant(matrix), flat])
         then = emit.op("Reshape", [mixed, emit.constant([*shape[:axis], len(matrix), *shape[axis + 1 :]], np.int64)])
     now = target.name
-    if target.words:
+    if target.tokens:
         then, now = (emit.op("LogSoftmax", [name], axis=-1) for name in (then, now))
         weight = emit.op("Exp", [emit.op("Mul", [then, emit.constant([0.5])])])
         then, now = (emit.op("Mul", [weight, name]) for name in (then, now))

@@ -1,4 +1,4 @@
-"""Refinement: the weights of a compressed model are trained on what the original says, without labels or a framework.
+"""Refinement: the weights of a compressed model are trained on outputs of the original, without labels or a framework.
 
 The student's block outputs and outputs are drawn to the teacher's (Romero et al., FitNets, arXiv 1412.6550; Hinton et
 al., arXiv 1503.02531). Gradients are an ONNX graph that onnxruntime runs, Adam with cosine decay is ours.
@@ -32,17 +32,17 @@ from .problem import NotTrainableError, pose
 
 Floats = NDArray[np.float32]
 _SAME = Counterparts()
-RATE = 1e-3  # Adam's
-_RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
+RATE = 1e-3  # Adam's learning rate, at most
+_RELATIVE = 0.01  # of the root mean square of a matrix: its rate at most, because in wide ones many small steps add up
 _WARMUP = 20  # steps at least, or one in twenty; half of them at most
 _LOOKS = 16  # times that the error on inputs held back is measured
-_LOST, _SLOWER = 2.0, 0.25  # so many times the best error: back to the best weights, at a quarter of the rate
-_PATIENCE = 6  # of them in a row without a better one end it, in the second half: errors may rise at first
+_LOST, _SLOWER = 2.0, 0.25  # at so many times the best error: back to the best weights, with a quarter of the rate
+_PATIENCE = 6  # measurements in a row without a better error end training, in its second half: errors may rise at first
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What refining came to.
+    """The result of refining.
 
     Attributes:
         arrays: the new values by the name of the constant, in its own type of floats; empty where nothing was gained.
