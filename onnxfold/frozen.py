@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+_PLAIN = frozenset((int, float, bool, str, type(None)))  # most of what is held, and quickly told
 
 
 def read_only(instance: object) -> None:
@@ -22,17 +25,19 @@ def read_only(instance: object) -> None:
 
 def _guarded(value: Any) -> Any:
     """`value` with read-only views in place of arrays; `value` itself where it holds none that can be written."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         if not value.flags.writeable:
             return value
         view = value.view()
         view.flags.writeable = False
         return view
-    kind = type(value)
     if kind in (tuple, list):
         parts = [_guarded(part) for part in value]
-        return value if all(new is old for new, old in zip(parts, value, strict=True)) else kind(parts)
+        return value if all(map(is_, parts, value)) else kind(parts)
     if kind in (dict, MappingProxyType):
         items = {key: _guarded(part) for key, part in value.items()}
-        return value if all(items[key] is part for key, part in value.items()) else kind(items)
+        return value if all(map(is_, items.values(), value.values())) else kind(items)
     return value

@@ -16,6 +16,7 @@ from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.extract import gather
+from onnxfold.folding.kmeans import ClusterSettings
 from onnxfold.folding.merge import folding, pruning
 from onnxfold.frozen import read_only
 from onnxfold.model.model import load
@@ -109,18 +110,9 @@ def test_tasks_and_outcomes_that_came_from_elsewhere(protocol: int) -> None:
     model = load(MODELS / "digits_resnet_bn.onnx")
     analysis = analyze(model)
     weights = gather(model, analysis, analysis.groups[0])
-    given = MergeTask(
-        "a",
-        weights.size // 2,
-        weights,
-        np.zeros(weights.size, np.int64),
-        Method.FOLD,
-        Clusterer.NATIVE,
-        seed=0,
-        threads=1,
-        repair=True,
-        fused=True,
-    )
+    settings = ClusterSettings(Clusterer.NATIVE, seed=0, threads=1)
+    cells = np.zeros(weights.size, np.int64)
+    given = MergeTask("a", weights.size // 2, weights, cells, Method.FOLD, settings, repair=True, fused=True)
     task = pickle.loads(pickle.dumps(given, protocol))
     cannot_be_written(task, 5)
     outcome = run(task)

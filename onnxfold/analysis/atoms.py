@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from ..frozen import read_only
 from ..model.dimensions import period
 from ..model.graph import Graph
 from .rules.facts import Atoms, Axis
 
 SlotKey = tuple[str, int, int]  # tensor, axis, blocks (1: the plain axis)
+NONE: Atoms = np.empty(0, np.int64)
+NONE.flags.writeable = False
+
+
+@dataclass(frozen=True, eq=False)
+class Tied:
+    """Atoms a[i] and b[i] are the same channel, as node number `node` has it."""
+
+    a: Atoms
+    b: Atoms
+    node: int
+
+    def __post_init__(self) -> None:
+        if self.a.flags.writeable or self.b.flags.writeable:  # few are, and there are many ties
+            read_only(self)
+
+
+def ends(ties: Iterable[Tied]) -> tuple[Atoms, Atoms]:
+    """Both sides of many ties in a row."""
+    listed = list(ties)
+    return np.concatenate([NONE, *(tie.a for tie in listed)]), np.concatenate([NONE, *(tie.b for tie in listed)])
 
 
 class AtomTable:
@@ -22,7 +45,7 @@ class AtomTable:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self.slots: dict[SlotKey, tuple[int, int]] = {}
-        self._blocked: dict[str, set[SlotKey]] = {}
+        self._axes: dict[SlotKey, Axis] = {}
         self._now: set[SlotKey] = set()
         self.count = 0
 
@@ -32,35 +55,44 @@ class AtomTable:
 
     def axis(self, tensor: str, axis: int, blocks: int) -> Axis:
         """The atoms of an axis (see TensorView.blocked for `blocks` over 1); of a repeated one, those of a period."""
+        key = (tensor, axis, blocks)
+        found = self._axes.get(key)
+        if found is None:
+            found = self._axes[key] = self._new(key)
+        if blocks > 1 and found.size is not None:
+            self._now.add(key)
+        return found
+
+    def _new(self, key: SlotKey) -> Axis:
+        tensor, axis, blocks = key
         size = (self._graph.tensor(tensor).shape or ())[axis]
         size = period(size) or size
         if not isinstance(size, int):
-            return Axis(np.empty(0, np.int64), None)
+            return Axis(NONE, None)
         if blocks == 1 and size == 1:
-            return Axis(np.empty(0, np.int64), 1)
-        key = (tensor, axis, blocks)
-        if blocks > 1:
-            self._now.add(key)
-        if key not in self.slots:
-            self.slots[key] = (self.count, size * blocks)
-            self.count += size * blocks
-        start, length = self.slots[key]
-        return Axis(np.arange(start, start + length, dtype=np.int64), length)
+            return Axis(NONE, 1)
+        start, length = self.slots[key] = (self.count, size * blocks)
+        self.count += length
+        atoms = np.arange(start, start + length, dtype=np.int64)
+        atoms.flags.writeable = False  # here, so that no view is made of it
+        return Axis(atoms, length)
 
     def touched(self, names: Iterable[str]) -> Iterator[SlotKey]:
         """The axes of these tensors that have atoms; blocked ones, where this node asked for them, instead of plain."""
         for name in names:
             for axis in range(len(self._graph.tensor(name).shape or ())):
-                blocked = [key for key in sorted(self._now) if key[:2] == (name, axis)]
+                blocked = sorted(key for key in self._now if key[:2] == (name, axis))
                 if blocked:
                     yield from blocked
                 elif len(self.axis(name, axis, 1).atoms):
                     yield (name, axis, 1)
 
     def unsaid(self, key: SlotKey, said: Atoms) -> Atoms:
-        """Atoms of `key` that are not among `said`, which is sorted."""
+        """Atoms of `key` that are not among `said`, which are sorted and all different."""
         start, size = self.slots[key]
         low, high = np.searchsorted(said, (start, start + size))
+        if high - low == size:
+            return NONE
         missing = np.ones(size, bool)
         missing[said[low:high] - start] = False
         return start + np.flatnonzero(missing)

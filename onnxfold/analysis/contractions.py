@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ..model.graph import Graph, Names, Node
-from .atoms import SlotKey
+from .atoms import NONE, SlotKey, Tied, ends
 from .components import connected
 from .rules.facts import Atoms
 
@@ -65,22 +65,20 @@ def added_up(
     nodes: Collection[int],
     added: Collection[str],
     product: int,
-    ties: Sequence[tuple[Atoms, Atoms]],
-    made_by: Sequence[int],
+    ties: Sequence[Tied],
     slots: Mapping[SlotKey, tuple[int, int]],
 ) -> Atoms | None:
     """All positions that are added up with those of `start`, one side of node `product`, made by `nodes`.
 
-    `made_by` names the node of every tie. None where another node shares any of them, or a constant among those `added`
-    is the same for all.
+    None where another node shares any of them, or a constant among those `added` is the same for all.
     """
-    inside = [tie for tie, node in zip(ties, made_by, strict=True) if node in nodes]
-    outside = [x for tie, node in zip(ties, made_by, strict=True) if node not in nodes and node != product for x in tie]
-    atoms, index = np.unique(np.concatenate([start, *(x for tie in inside for x in tie)]), return_inverse=True)
-    ends = [np.searchsorted(atoms, np.concatenate([start[:0], *side])) for side in zip(*inside, strict=True)]
-    labels = connected(ends[0], ends[1], len(atoms)) if inside else np.arange(len(atoms))
-    found = atoms[np.isin(labels, labels[index[: len(start)]])]
-    if np.isin(np.concatenate([start[:0], *outside]), found).any():
+    a, b = ends(tie for tie in ties if tie.node in nodes)
+    outside = [x for tie in ties if tie.node not in nodes and tie.node != product for x in (tie.a, tie.b)]
+    atoms, index = np.unique(np.concatenate([start, a, b]), return_inverse=True)
+    first, a, b = np.split(index, [len(start), len(start) + len(a)])
+    labels = connected(a, b, len(atoms))
+    found = atoms[np.isin(labels, labels[first])]
+    if np.isin(np.concatenate([NONE, *outside]), found).any():
         return None
     for name in added:
         spans = [np.arange(at, at + size) for key, (at, size) in slots.items() if key[0] == name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..frozen import read_only
 from ..model.graph import Graph
-from .atoms import AtomTable, SlotKey
+from .atoms import SlotKey, Tied, ends
+from .components import distinct
 from .rules.facts import Atoms
 
 Ints = NDArray[np.int64]
@@ -30,7 +31,7 @@ class Place:
 
     `blocks` over 1 means the axis seen apart by each of that many parts of axis 0 (grouped Conv weights). `role` is
     None for activations. `nodes` are the indices of the nodes that use a parameter in this role. `summed`: of one side
-    of a product of activations, which is added up where channels merge (products.py); its weights have the role
+    of a product of activations, which is added up where channels merge (contractions.py); its weights have the role
     CONSUMES, though their nodes make it.
     """
 
@@ -90,103 +91,149 @@ class Blocked:
         read_only(self)
 
 
-def find_groups(
-    table: AtomTable,
-    labels: Ints,
-    pinned: NDArray[np.bool_],
-    ties: Sequence[tuple[Atoms, Atoms]],
-    roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]],
-    blocks: Sequence[Blocked],
-    graph: Graph,
-    summed: Atoms,
-) -> tuple[tuple[ChannelGroup, ...], dict[tuple[str, str], int]]:
-    """Groups of channels (`labels`: channel of every atom) that live in the same places in the same way.
+@dataclass(frozen=True)
+class Channels:
+    """All atoms and their channels: `labels` [atoms], and whether each is kept, `pinned` [channels].
 
-    An axis whose atoms are in part `summed` counts as two, numbered apart by the number of axes.
-
-    Returns the groups in file order, and channels kept after all: (kind, where) -> how many.
+    `slots`: the first atom of every axis, and how many it has. `roles`: what nodes use the axes of parameters for.
     """
+
+    slots: Mapping[SlotKey, tuple[int, int]]
+    roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]]
+    labels: Ints
+    pinned: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def at(self, key: SlotKey) -> Ints:
+        """The channels of an axis."""
+        start, size = self.slots[key]
+        return self.labels[start : start + size]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """All of an axis, or those of its atoms that are `summed` or that are not: a place of its own either way."""
+
+    key: SlotKey
+    start: int  # the first atom of the axis
+    summed: bool
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """The share that every atom is in, as a number in `shares`, and its `rank`: how many atoms of its channel stand
+    before it in that share."""
+
+    shares: Sequence[_Share]
+    share: Ints
+    rank: Ints
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+
+def find_groups(
+    graph: Graph, channels: Channels, ties: Sequence[Tied], blocks: Sequence[Blocked], summed: Atoms
+) -> tuple[tuple[ChannelGroup, ...], dict[str, int]]:
+    """Groups of channels that live in the same places in the same way, where these are `summed` and where they are not.
+
+    Returns the groups in file order, and how many channels are kept after all, by the node whose blocks would become
+    unequal.
+    """
+    labels = channels.labels
     if not len(labels):
         return (), {}
-    keys = list(table.slots)
-    starts = np.array([table.slots[key][0] for key in keys], np.int64)
-    order = np.argsort(starts)
-    keys, starts = [keys[i] for i in order], starts[order]
-    slot = np.searchsorted(starts, np.arange(table.count), side="right") - 1
-    slot[summed] += len(keys)
-    rank = _rank(labels * 2 * len(keys) + slot)
-    signature = np.zeros((len(pinned), 2), np.uint64)
-    ends = [np.concatenate([np.empty(0, np.int64), *side]) for side in zip(*ties, strict=True)] or [rank[:0]] * 2
-    tie = np.repeat(np.arange(len(ties)), [len(a) for a, _ in ties])  # all ties at once: a graph has many short ones
-    for column in (0, 1):
-        _add(signature[:, column], labels, _hash(column, slot, rank, np.zeros_like(rank)))
-        _add(signature[:, column], labels[ends[0]], _hash(column, -1 - tie, rank[ends[0]], rank[ends[1]]))
-    free = np.flatnonzero(~pinned)
-    _, same = np.unique(signature[free], axis=0, return_inverse=True)
-    group_of = np.full(len(pinned), -1, np.int64)
-    group_of[free] = same.ravel()
+    numbered = _numbered(channels, summed)
+    group_of = _alike(channels, numbered, ties)
     atoms = np.flatnonzero(group_of[labels] >= 0)
-    atoms = atoms[np.lexsort((rank[atoms], labels[atoms], group_of[labels[atoms]]))]
-    found, kept = [], dict[tuple[str, str], int]()
+    atoms = atoms[np.lexsort((numbered.rank[atoms], labels[atoms], group_of[labels[atoms]]))]
+    found, unequal = [], dict[str, int]()
     bounds = np.flatnonzero(np.diff(group_of[labels[atoms]])) + 1
     for members in np.split(atoms, bounds) if len(atoms) else ():
-        group = _group(members, labels, slot, rank, keys, starts, roles, graph)
+        group = _group(graph, channels, numbered, members)
         if group is None:
             continue
         cells = _cells(group, blocks)
         if isinstance(cells, str):
-            at = "its blocks would become unequal", cells
-            kept[at] = kept.get(at, 0) + group.size
+            unequal[cells] = unequal.get(cells, 0) + group.size
         elif group.size > 1:
-            found.append(_with_cells(group, cells))
+            found.append(replace(group, cells=cells))
     found.sort(key=lambda g: (min(i for p in g.parameters for i in p.nodes), g.atoms.min()))
-    return _unique_names(found), kept
+    return _unique_names(found), unequal
 
 
-def _group(
-    atoms: Atoms,
-    labels: Ints,
-    slot: Ints,
-    rank: Ints,
-    keys: Sequence[SlotKey],
-    starts: Ints,
-    roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]],
-    graph: Graph,
-) -> ChannelGroup | None:
-    # channels in the order of their first atom in the first place that makes them
-    slots = np.unique(slot[atoms])
-    made = [s for s in slots if s < len(keys) and Role.PRODUCES in roles.get(keys[s], {})]
+def _numbered(channels: Channels, summed: Atoms) -> _Numbered:
+    """The shares of all axes: those that are not summed first, both in the order of their atoms."""
+    keys = sorted(channels.slots, key=lambda key: channels.slots[key][0])
+    starts = np.array([channels.slots[key][0] for key in keys], np.int64)
+    axis = np.searchsorted(starts, np.arange(len(channels.labels)), side="right") - 1
+    divided = distinct(axis[summed])
+    share = axis.copy()
+    share[summed] = len(keys) + np.searchsorted(divided, axis[summed])
+    shares = [_Share(key, channels.slots[key][0], False) for key in keys]
+    shares += [replace(shares[number], summed=True) for number in divided.tolist()]
+    return _Numbered(shares, share, _rank(channels.labels * len(shares) + share))
+
+
+def _alike(channels: Channels, numbered: _Numbered, ties: Sequence[Tied]) -> Ints:
+    """[channels] the number of the group of every channel, -1 for those that are kept: channels are alike that have the
+    same ranks in the same shares, and are tied in the same ways."""
+    labels, share, rank = channels.labels, numbered.share, numbered.rank
+    signature = np.zeros((len(channels.pinned), 2), np.uint64)
+    a, b = ends(ties)
+    tie = np.repeat(np.arange(len(ties)), [len(one.a) for one in ties])  # all ties at once: a graph has many short ones
+    for column in (0, 1):
+        _add(signature[:, column], labels, _hash(column, share, rank, np.zeros_like(rank)))
+        _add(signature[:, column], labels[a], _hash(column, -1 - tie, rank[a], rank[b]))
+    free = np.flatnonzero(~channels.pinned)
+    _, same = np.unique(signature[free], axis=0, return_inverse=True)
+    group_of = np.full(len(channels.pinned), -1, np.int64)
+    group_of[free] = same.ravel()
+    return group_of
+
+
+def _group(graph: Graph, channels: Channels, numbered: _Numbered, atoms: Atoms) -> ChannelGroup | None:
+    """The channels of `atoms`, sorted by channel and rank; None where no parameter makes them."""
+    roles, share, rank = channels.roles, numbered.share[atoms], numbered.rank[atoms]
+    shares = {int(number): numbered.shares[number] for number in distinct(share)}
+    made = [n for n, one in shares.items() if not one.summed and Role.PRODUCES in roles.get(one.key, {})]
     if not made:
         return None
-    weights = [s for s in made if len(graph.tensor(keys[s][0]).shape or ()) > 1] or made
-    first = min(weights, key=lambda s: (roles[keys[s]][Role.PRODUCES][0], s))
-    lead = atoms[(slot[atoms] == first) & (rank[atoms] == 0)]
-    channel = labels[np.sort(lead)]
-    index = {int(c): i for i, c in enumerate(channel)}
-    owner = np.array([index[int(c)] for c in labels[atoms]], np.int64)
-    places = []
-    for s in slots:
-        here = slot[atoms] == s
-        mine, whose = atoms[here], owner[here]
-        by = np.lexsort((rank[mine], whose))
-        at, summed = s % len(keys), bool(s >= len(keys))
-        positions = (mine[by] - starts[at]).reshape(len(channel), -1)
-        (tensor, axis, blocks), used = keys[at], roles.get(keys[at], {})
-        role = next(iter(used), None)
-        nodes = tuple(used[role]) if role else ()
-        places.append(
-            Place(tensor, axis, blocks, role and (Role.CONSUMES if summed else role), positions, nodes, summed)
-        )
-    label = [node.label for node in graph.nodes]
-    wide = [keys[s] for s in weights]
-    producers = dict.fromkeys(i for p in places if (p.tensor, p.axis, p.blocks) in wide for i in p.nodes)
-    consumers = dict.fromkeys(i for p in places if p.role is Role.CONSUMES for i in p.nodes)
+    weights = [n for n in made if len(graph.tensor(shares[n].key[0]).shape or ()) > 1] or made
+    first = min(weights, key=lambda n: (roles[shares[n].key][Role.PRODUCES][0], n))
+    # channels in the order of their first atom in the first place that makes them
+    lead = np.sort(atoms[(share == first) & (rank == 0)])
+    owner = _index(channels.labels[lead], channels.labels[atoms])
+    order = np.lexsort((rank, owner, share))
+    runs = np.split(atoms[order], np.flatnonzero(np.diff(share[order])) + 1)
+    places = [
+        _place(one, roles.get(one.key, {}), run.reshape(len(lead), -1) - one.start)
+        for one, run in zip(shares.values(), runs, strict=True)
+    ]
+    wide = [shares[n].key for n in weights]
+    producers = {i for p in places if (p.tensor, p.axis, p.blocks) in wide for i in p.nodes}
+    consumers = {i for p in places if p.role is Role.CONSUMES for i in p.nodes}
     by_owner = np.argsort(owner, kind="stable")
     return ChannelGroup(
-        label[roles[keys[first]][Role.PRODUCES][0]], len(channel), tuple(places),
-        tuple(label[i] for i in sorted(producers)), tuple(label[i] for i in sorted(consumers)),
-        np.zeros(len(channel), np.int64), atoms[by_owner], owner[by_owner],
+        graph.nodes[roles[shares[first].key][Role.PRODUCES][0]].label, len(lead), tuple(places),
+        tuple(graph.nodes[i].label for i in sorted(producers)), tuple(graph.nodes[i].label for i in sorted(consumers)),
+        np.zeros(len(lead), np.int64), atoms[by_owner], owner[by_owner],
     )  # fmt: skip
+
+
+def _place(share: _Share, used: Mapping[Role, Sequence[int]], positions: Ints) -> Place:
+    tensor, axis, blocks = share.key
+    role = next(iter(used), None)
+    nodes = tuple(used[role]) if role else ()
+    return Place(tensor, axis, blocks, Role.CONSUMES if role and share.summed else role, positions, nodes, share.summed)
+
+
+def _index(values: Ints, wanted: Ints) -> Ints:
+    """Where each of `wanted` stands among `values`, which are all different."""
+    order = np.argsort(values)
+    return np.asarray(order[np.searchsorted(values, wanted, sorter=order)], np.int64)
 
 
 def _cells(group: ChannelGroup, blocks: Sequence[Blocked]) -> Ints | str:
@@ -216,23 +263,12 @@ def _cells(group: ChannelGroup, blocks: Sequence[Blocked]) -> Ints | str:
     return cells
 
 
-def _with_cells(group: ChannelGroup, cells: Ints) -> ChannelGroup:
-    return ChannelGroup(
-        group.name, group.size, group.places, group.producers, group.consumers, cells, group.atoms, group.owner
-    )
-
-
 def _unique_names(groups: Iterable[ChannelGroup]) -> tuple[ChannelGroup, ...]:
     seen: dict[str, int] = {}
     out = []
     for group in groups:
         seen[group.name] = seen.get(group.name, 0) + 1
-        name = group.name if seen[group.name] == 1 else f"{group.name}:{seen[group.name]}"
-        out.append(
-            ChannelGroup(
-                name, group.size, group.places, group.producers, group.consumers, group.cells, group.atoms, group.owner
-            )
-        )
+        out.append(group if seen[group.name] == 1 else replace(group, name=f"{group.name}:{seen[group.name]}"))
     return tuple(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ from ..frozen import read_only
 from ..model.constants import FLOATS, WEIGHT_TYPES
 from ..model.model import Model
 from ..model.subgraphs import Body, every_node, opened, subgraphs
-from .atoms import SlotKey
-from .groups import Role
+from .atoms import AtomTable, SlotKey
+from .groups import Channels, Role
 from .rules.facts import Atoms
 
 GRAPH_INPUT, GRAPH_OUTPUT = "a graph input", "a graph output"
@@ -31,6 +31,24 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.kind} ('{self.where}')"
+
+
+@dataclass(frozen=True, eq=False)
+class Pin:
+    """Atoms that are kept, and why."""
+
+    atoms: Atoms
+    reason: Reason
+
+    def __post_init__(self) -> None:
+        if self.atoms.flags.writeable:  # few are, and there are many pins
+            read_only(self)
+
+
+def pins_of(table: AtomTable, names: Iterable[str], reason: Reason) -> Iterator[Pin]:
+    """Pins for all axes of the tensors `names`."""
+    for key in table.touched(names):
+        yield Pin(table.axis(*key).atoms, reason)
 
 
 @dataclass(frozen=True)
@@ -49,43 +67,38 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the analysis knows when all is settled, by channel and by atom.
+    """What the analysis knows when all is settled.
 
-    `labels` [atoms] are channels; `pinned` [channels] with the index of the first of `pins` in `reasons` [channels];
-    `more` counts channels that are kept for other reasons, (kind, where); `reached` [atoms] tells what is in a group.
+    `reasons` [channels]: the first `Reason` to keep a channel, None where there is none. `unequal` counts channels that
+    are kept after all, by the node whose blocks would become unequal. `reached` [atoms] tells what is in a group.
     """
 
-    slots: Mapping[SlotKey, tuple[int, int]]
-    roles: Mapping[SlotKey, Mapping[Role, Sequence[int]]]
-    labels: NDArray[np.int64]
-    pinned: NDArray[np.bool_]
-    reasons: NDArray[np.int64]
-    pins: Sequence[tuple[Atoms, Reason]]
-    more: Mapping[tuple[str, str], int]
+    channels: Channels
+    reasons: NDArray[np.object_]
+    unequal: Mapping[str, int]
     reached: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
         read_only(self)
 
-    def at(self, key: SlotKey) -> NDArray[np.int64]:
-        """The channels of an axis."""
-        start, size = self.slots[key]
-        return self.labels[start : start + size]
+    def reasons_at(self, key: SlotKey) -> Iterator[Reason]:
+        """Those of all kept channels of an axis."""
+        yield from filter(None, self.reasons[self.channels.at(key)])
 
 
 def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
     """All reasons, those that cost most parameters first."""
     channels, cost = Counter[Reason](), Counter[Reason]()
-    counted = np.zeros(len(kept.pinned), bool)
-    for key, roles in kept.roles.items():
+    known = kept.channels
+    counted = np.zeros(len(known.pinned), bool)
+    for key, roles in known.roles.items():
         if Role.PRODUCES in roles and len(model.graph.tensor(key[0]).shape or ()) > 1:
-            counted[kept.at(key)] = True
-    for channel in np.flatnonzero(counted & kept.pinned):
-        channels[kept.pins[kept.reasons[channel]][1]] += 1
-    for (kind, where), count in kept.more.items():
-        channels[Reason(kind, where)] += count
+            counted[known.at(key)] = True
+    channels.update(kept.reasons[counted & known.pinned])
+    for where, count in kept.unequal.items():
+        channels[Reason("its blocks would become unequal", where)] += count
     axes: dict[str, list[SlotKey]] = {}
-    for key in kept.slots:
+    for key in known.slots:
         axes.setdefault(key[0], []).append(key)
     for name, user in _weights(model):
         cost.update(_unreached(model, kept, name, axes.get(name, []), user))
@@ -140,20 +153,20 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
 
     What it reads is blamed where it makes an output of the model, which nothing can change.
     """
-    left = float(_count(model, name))
+    known, left = kept.channels, float(_count(model, name))
     for axis in {key[1] for key in keys}:
-        spans = [kept.slots[key] for key in keys if key[1] == axis]
+        spans = [known.slots[key] for key in keys if key[1] == axis]
         left *= 1 - max(float(kept.reached[at : at + size].sum()) / max(1, size) for at, size in spans)
-    setting = len(model.graph.tensor(name).shape or ()) < 2 and not any(key in kept.roles for key in keys)
+    setting = len(model.graph.tensor(name).shape or ()) < 2 and not any(key in known.roles for key in keys)
     if left < 0.5 or setting:  # scales of a Resize, say
         return {}
     used = sorted(
-        [k for k in keys if k in kept.roles] or keys, key=lambda k: Role.PRODUCES not in kept.roles.get(k, {})
+        [k for k in keys if k in known.roles] or keys, key=lambda k: Role.PRODUCES not in known.roles.get(k, {})
     )
-    blamed = [Counter(kept.pins[kept.reasons[c]][1] for c in kept.at(key) if kept.pinned[c]) for key in used]
+    blamed = [Counter(kept.reasons_at(key)) for key in used]
     blamed.sort(key=lambda causes: all(reason.kind in (GRAPH_INPUT, GRAPH_OUTPUT) for reason in causes))
     if not blamed or not blamed[0]:
-        told = any(key in kept.roles for key in keys)
+        told = any(key in known.roles for key in keys)
         return {
             Reason("its channels form no group" if told else "no operator rule covers this weight", user): round(left)
         }

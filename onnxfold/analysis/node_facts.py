@@ -1,0 +1,239 @@
+"""What the rules say of single nodes, as facts about atoms: each knows its node, so that all can be put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import RuleError
+from ..model.constants import FLOATS
+from ..model.dimensions import period
+from ..model.graph import Node
+from ..model.model import Model
+from ..model.shapes.arithmetic import ShapeValues
+from ..model.shapes.lists import source
+from .atoms import NONE, AtomTable, SlotKey, Tied
+from .components import distinct
+from .groups import Blocked, Role
+from .pins import Pin, Reason, pins_of
+from .rules.facts import At, Atoms, Axis, Blocks, Contract, Count, Fact, Free, Normalize, OneOf, Reads, Refuse, Tie
+from .rules.node_view import NodeView, TensorView
+from .rules.table import RuleTable
+
+Option = tuple[Tie | Count, ...]
+OPEN_LENGTH = "tied to an axis of unknown length (`input_shapes` may help)"
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Node `node` adds up what it multiplies, of two activations; `pins` keep both, as long as none of them is known to
+    be able to take the sums."""
+
+    node: Node
+    contract: Contract
+    pins: tuple[Pin, Pin]
+
+
+@dataclass(frozen=True, eq=False)
+class Used:
+    """Node number `node` uses an axis of a parameter for this."""
+
+    key: SlotKey
+    role: Role
+    node: int
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """An integer of `node` that is a number of channels."""
+
+    node: Node
+    count: Count
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Alternatives of `node`, one of which is to be chosen."""
+
+    node: Node
+    choice: OneOf
+
+
+Said = Pin | Tied | Product | Used | Counted | Asked | Blocked | Normalize
+
+
+class NodeFacts:
+    """Asks `rules` about the nodes of a model, and holds them to their contract (RuleError)."""
+
+    def __init__(self, model: Model, rules: RuleTable, table: AtomTable) -> None:
+        self._model, self._rules, self._table = model, rules, table
+        self._captured = {name for node in model.graph.nodes for name in node.captures}
+        self.values = ShapeValues(model.graph, model.constants)
+
+    def of(self, node: Node) -> Iterator[Said]:
+        """Everything that is known of one node. Axes that no fact is about are kept."""
+        yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
+        names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
+        rule = self._rules.find(node.domain, node.op, node.version)
+        op = f"{node.domain}.{node.op}" if node.domain else node.op
+        if rule is None:
+            tracked = self.values.get(node.outputs[0]) if node.outputs else None
+            if tracked is None or node.domain:
+                yield from pins_of(self._table, names, Reason(f"no rule for {op}", node.label))
+            return
+        if any(self._model.graph.tensor(name).shape is None for name in names):
+            reason = Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label)
+            yield from pins_of(self._table, names, reason)
+            return
+        self._table.begin()
+        facts = list(rule(self._view(node)))
+        refused = next((fact for fact in facts if isinstance(fact, Refuse)), None)
+        if refused is not None:
+            yield from pins_of(self._table, names, Reason(f"{op} {refused.why}", node.label))
+            return
+        for fact in facts:
+            if isinstance(fact, Tie):
+                yield from self.tied(node, fact)
+        for fact in facts:
+            if isinstance(fact, Blocks):
+                yield _blocked(node, fact)
+            elif isinstance(fact, Count):
+                yield from self.counted(node, fact)
+            elif isinstance(fact, Normalize):
+                yield fact
+            elif isinstance(fact, OneOf):
+                yield Asked(node, fact)
+        yield from self._roles(node, facts)
+        mixed = Reason(f"{op} mixes this axis", node.label)
+        for fact in facts:
+            if isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
+                yield Product(node, fact, (Pin(fact.a.atoms, mixed), Pin(fact.b.atoms, mixed)))
+        spoken = distinct(np.concatenate([NONE, *(axis.atoms for axis in _spoken(facts))]))
+        for key in self._table.touched(names):
+            unsaid = self._table.unsaid(key, spoken)
+            if len(unsaid):
+                yield Pin(unsaid, mixed)
+
+    def tied(self, node: Node, tie: Tie) -> Iterator[Tied | Pin]:
+        """A tie of a node; pins for both of its axes where these cannot be followed."""
+        a, b = tie.a, tie.b
+        kept = ""
+        if a.size is None or b.size is None or (0 < len(a) != len(b) > 0 and self._repeats(node)):
+            kept = OPEN_LENGTH
+        elif a.size == b.size and len(a) != len(b):  # part of a longer axis, and all of one that has no atoms
+            kept = "tied to an axis of length 1"
+        elif len(a) and len(b):
+            if len(a) != len(b):
+                raise RuleError(f"the rule for {node.op} ties {len(a)} to {len(b)} positions at '{node.label}'")
+            yield Tied(a.atoms, b.atoms, node.index)
+        elif 0 in (a.size, b.size) and max(a.size, b.size) > 1:  # length 1 broadcasts, length 0 does not
+            raise RuleError(f"the rule for {node.op} ties {a.size} to {b.size} positions at '{node.label}'")
+        if kept:
+            yield from (Pin(axis.atoms, Reason(kept, node.label)) for axis in (a, b))
+
+    def counted(self, node: Node, count: Count) -> Iterator[Counted | Pin]:
+        """A number of channels; a pin for these where it cannot be edited."""
+        at = count.at
+        if isinstance(at, At) and at.input is not None:
+            name = node.inputs[at.input] if at.input < len(node.inputs) else ""
+            if name and not self._editable(name, at.index or 0, len(count.of)):
+                yield Pin(count.of.atoms, Reason(f"{node.op} computes this length", node.label))
+                return
+        yield Counted(node, count)
+
+    def chosen(self, node: Node, option: Option, rest: Atoms) -> Iterator[Said]:
+        """What follows when `option` is taken; `rest` is what only the others would have followed."""
+        for fact in option:
+            yield from self.tied(node, fact) if isinstance(fact, Tie) else self.counted(node, fact)
+        yield Pin(rest, Reason(f"{node.op} mixes this axis", node.label))
+
+    def _view(self, node: Node) -> NodeView:
+        constants = self._model.constants
+
+        def see(name: str) -> TensorView | None:
+            if not name or self._idle(name):
+                return None
+            info = self._model.graph.tensor(name)
+            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self._table.axis)
+
+        def values(name: str) -> list[object] | None:
+            found = self.values.get(name)
+            return None if found is None else list(found.ravel())
+
+        return NodeView(
+            node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
+            node.attrs, values,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _idle(self, name: str) -> bool:
+        """Whether nothing uses a tensor, nor is its shape known (the mask of a Dropout in old opsets): as if absent."""
+        graph = self._model.graph
+        used = name in graph.consumers or name in graph.outputs or name in self._captured
+        return not used and graph.tensor(name).shape is None
+
+    def _repeats(self, node: Node) -> bool:
+        """Whether some tensor here is an unknown multiple of something long: a tied one may fix how many times."""
+        shapes = (self._model.graph.tensor(name).shape or () for name in (*node.inputs, *node.outputs) if name)
+        return any(period(dim) for shape in shapes for dim in shape)
+
+    def _editable(self, name: str, index: int, size: int) -> bool:
+        """Whether an integer of a list is a constant in it, or `size` times lengths."""
+        found = source(self._model.graph, self._model.constants, name, index)
+        if found is None:
+            return False
+        constant, at, factor = found
+        return not factor or int(self._model.constants.array(constant).reshape(-1)[at]) == size
+
+    def _roles(self, node: Node, facts: Sequence[Fact]) -> Iterator[Used]:
+        """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
+        edges = [(t.a.atoms, t.b.atoms) for t in _ties(facts) if len(t.a) and len(t.a) == len(t.b)]
+        inputs = [name for name in dict.fromkeys(node.inputs) if name in self._model.constants]
+        if not edges or not inputs:
+            return
+        a, b = (np.concatenate(side) for side in zip(*edges, strict=True))
+        atoms = distinct(np.concatenate([a, b]))
+        a, b = np.searchsorted(atoms, a), np.searchsorted(atoms, b)
+        made = np.zeros(len(atoms), bool)
+        for key in self._table.touched(name for name in node.outputs if name):
+            made[self._among(atoms, key)] = True
+        while (new := made[a] != made[b]).any():  # what is tied to what is made is made
+            made[a[new]] = made[b[new]] = True
+        made &= ~np.isin(atoms, np.concatenate([NONE, *(f.axis.atoms for f in facts if isinstance(f, Reads))]))
+        for key in self._table.touched(inputs):
+            for how in set(made[self._among(atoms, key)].tolist()):
+                yield Used(key, Role.PRODUCES if how else Role.CONSUMES, node.index)
+
+    def _among(self, atoms: Atoms, key: SlotKey) -> slice:
+        """Where the atoms of an axis are among sorted ones."""
+        start, size = self._table.slots[key]
+        low, high = np.searchsorted(atoms, (start, start + size))
+        return slice(int(low), int(high))
+
+
+def _blocked(node: Node, fact: Blocks) -> Blocked:
+    if fact.count < 1 or len(fact.axis) % fact.count:
+        cut = f"cuts {len(fact.axis)} positions into {fact.count} blocks"
+        raise RuleError(f"the rule for {node.op} {cut} at '{node.label}'")
+    return Blocked(fact.axis.atoms, fact.count, node.label)
+
+
+def _ties(facts: Iterable[Fact]) -> Iterator[Tie]:
+    """All ties, also those of alternatives."""
+    for fact in facts:
+        if isinstance(fact, Tie):
+            yield fact
+        elif isinstance(fact, OneOf):
+            yield from (one for option in fact.options for one in option if isinstance(one, Tie))
+
+
+def _spoken(facts: Sequence[Fact]) -> Iterator[Axis]:
+    """The axes that facts settle one way or another."""
+    for tie in _ties(facts):
+        yield from (tie.a, tie.b)
+    for fact in facts:
+        if isinstance(fact, Free | Blocks):
+            yield fact.axis
+        elif isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
+            yield from (fact.a, fact.b)
