@@ -1,4 +1,4 @@
-"""Deep inversion: gradient descent on inputs until the network's own statistics and classes say they look right."""
+"""Deep inversion: gradient descent on inputs, so that they fit the statistics and the classes that a network holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
 from .dead_leaves import leaves, takes_pictures
 from .loss import match
-from .problem import Problem, Value
+from .problem import InversionProblem, LossValue
 
 Floats = NDArray[np.float32]
 RATE = 0.1  # Adam's, in units of the standard deviation of the inputs
@@ -24,7 +24,7 @@ _SHIFT = 8  # a roll moves images by at most 1/8 of their side
 _SCALES = tuple((4.0**k, 0.0) for k in (0, -1, 1, -2, 2, 3, 4))  # of inputs that are no images: 1/16 .. 256
 _RARE = 1.25  # times worse counts the fit at scales above 1 of images: most models standardize their inputs
 # of class scores, in nats, at least: 2.7 to 8 on real images, 1.9 to 7 on noise of their scale (ResNet-20, SimpNet,
-# DenseNet, MobileNets, SqueezeNet). A network without BatchNormalization, whose biases say nothing, tells its scale so.
+# DenseNet, MobileNets, SqueezeNet). Where biases tell nothing, this tells the scale of inputs.
 _CONTRAST = 1.0
 # (scale, mean in units of it) of images as usually prepared: standardized, -1..1, 0..1, 0..255, 0..255 less the mean
 _CONVENTIONS = ((1.0, 0.0), (0.5, 0.0), (0.25, 2.0), (64.0, 2.0), (64.0, 0.0))
@@ -43,7 +43,7 @@ class Inverted:
         read_only(self)
 
 
-def invert(problem: Problem, count: int, steps: int, seed: int, progress: Progress[Any]) -> Inverted:
+def invert(problem: InversionProblem, count: int, steps: int, seed: int, progress: Progress[Any]) -> Inverted:
     """`count` inputs, made in independent chunks by so many `steps` each. No clock has a say: the same model gives the
     same inputs on a busy machine."""
     chunk = problem.chunk
@@ -52,13 +52,13 @@ def invert(problem: Problem, count: int, steps: int, seed: int, progress: Progre
     made, curves, values = [], [], []
     work = iter(progress("making synthetic inputs", range(chunks * steps)))
     for index in range(chunks):
-        walk = _Walk(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
+        descent = _Descent(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
         for done in range(steps):
             next(work, None)
-            walk.step(done, steps)
-        x, value = walk.result()
+            descent.step(done, steps)
+        x, value = descent.result()
         made.append(x)
-        curves.append(walk.losses)
+        curves.append(descent.losses)
         values.append(value)
     join = np.stack if problem.apart else np.concatenate
     x = {name: join([one[name] for one in made])[:count] for name in problem.shapes}
@@ -70,10 +70,10 @@ def invert(problem: Problem, count: int, steps: int, seed: int, progress: Progre
     return Inverted(x, losses, fit)
 
 
-class _Walk:
+class _Descent:
     """The descent of one chunk, in inputs of unit variance: x = scale * (z + offset)."""
 
-    def __init__(self, problem: Problem, rng: np.random.Generator, scale: float, offset: float) -> None:
+    def __init__(self, problem: InversionProblem, rng: np.random.Generator, scale: float, offset: float) -> None:
         self._problem, self._rng, self._scale, self._offset = problem, rng, np.float32(scale), np.float32(offset)
         self._axes = {name: images.spatial_axes(shape) for name, shape in problem.shapes.items()}
         goal = problem.terms.goal
@@ -101,13 +101,13 @@ class _Walk:
             self._adam[name].step(gradient, done / steps)
         self.losses.append(total)
 
-    def result(self) -> tuple[dict[str, Floats], Value]:
-        """The inputs, finite, and what the problem says of them."""
+    def result(self) -> tuple[dict[str, Floats], LossValue]:
+        """The inputs, finite, and the loss there."""
         for z in self._z.values():
             z[...] = np.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
         return {name: self._scale * (z + self._offset) for name, z in self._z.items()}, self._value(self._z)
 
-    def _value(self, z: Mapping[str, Floats]) -> Value:
+    def _value(self, z: Mapping[str, Floats]) -> LossValue:
         x = {name: self._scale * (one + self._offset) for name, one in z.items()}
         return self._problem.evaluate(x, self._target)
 
@@ -135,7 +135,7 @@ def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | Non
     return np.asarray(labels[:, None] == np.arange(classes), np.float32)
 
 
-def _range_of(problem: Problem, rng: np.random.Generator) -> tuple[float, float]:
+def _range_of(problem: InversionProblem, rng: np.random.Generator) -> tuple[float, float]:
     """(scale, offset) of the inputs at which noise fits the statistics best; (1, 0) without statistics."""
     if not problem.terms.layers and not problem.terms.priors:
         return 1.0, 0.0

@@ -1,5 +1,5 @@
-"""Inputs for a model whose data nobody gave: deep inversion where the model holds something of its data, pictures of
-shapes where it takes images and holds nothing, class spread for other classifiers, random inputs for the rest."""
+"""Inputs for a model without calibration data: deep inversion where the model tells something about its data, pictures
+of shapes where it takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
-from .generated_text import words
-from .problem import CLASSES, Problem, UnsuitableError, pose
+from .generated_text import token_feeds
+from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def synthesize(
     extent, shapes = extent or Extent(), input_shapes or {}
     count = extent.count
     specs = Session.of(model).inputs
-    written = words(model, specs, count, seed, shapes, provider, extent.writing)
+    written = token_feeds(model, specs, count, seed, shapes, provider, extent.writing)
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
@@ -112,9 +112,9 @@ def synthesize(
                 break
             found = invert(problem, count, extent.steps, seed, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
-                raise UnsuitableError("the descent left the range of numbers")
+                raise NotInvertibleError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
-        except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+        except (NotInvertibleError, ExecutionError, OnnxFoldError) as error:
             reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
@@ -141,13 +141,13 @@ def _pictures(
 def _complete(
     model: Model,
     specs: Sequence[InputSpec],
-    problem: Problem,
+    problem: InversionProblem,
     found: Mapping[str, NDArray[Any]],
     count: int,
     seed: int,
     shapes: Mapping[str, Sequence[int]],
 ) -> dict[str, NDArray[Any]]:
-    """What was found with all other inputs beside it, for `count` samples, each input in its own type."""
+    """The inputs that were found together with all others, for `count` samples, each in its own type."""
     own = {s.name: concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
     others = [s for s in specs if s.name not in found]
     beside = probe_inputs.probe(
