@@ -300,7 +300,7 @@ def test_options_reach_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         seen.update(given)
         return example()
 
-    monkeypatch.setattr("onnxfold.cli.sweep.sweep", fake)
+    monkeypatch.setattr("onnxfold.api.sweep", fake)
     options = ["--method", "fold", "--recovery", "none", "--effort", "best", "--calibration", "c.npz", "--samples", "9",
                "--include", "a", "--exclude", "b", "--input-shape", "x:1,2", "--providers", "cpu", "--seed", "3",
                "--threads", "2", "--round-to", "4", "--preprocess", "0.5,0.25,nchw"]  # fmt: skip
