@@ -322,7 +322,7 @@ def test_without_matplotlib(tmp_path: Path, capsys: Capture, monkeypatch: pytest
     """One line that names the extra, before any work."""
     path = write(tmp_path / "in.onnx", two_blocks())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("onnxfold.cli.layers.rank_layers", lambda *_, **__: pytest.fail("worked before"))
+    monkeypatch.setattr("onnxfold.api.rank_layers", lambda *_, **__: pytest.fail("worked before"))
     assert run("layers", path, "--plot", tmp_path / "out.png") == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and "onnxfold[plot]" in shown and ".html" in shown
