@@ -213,7 +213,7 @@ def fuse(
     with Run(o.runtime, progress) as run:
         _check_output(o.output, model)
         state = Pipeline(
-            FindLayers(sharing, level),
+            FindLayers(sharing, level, o.folding is not None),
             *([] if o.folding is None else _folded_first(o.folding)),
             CollectSamples(planning, o.calibration, training=training),
             DropBlocks(sharing, level, o.runtime),
