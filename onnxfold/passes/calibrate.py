@@ -70,9 +70,8 @@ class CollectSamples(BasePass):
         self._training, self._refining = training, refining
 
     def check(self, state: State, run: Run) -> None:
-        """A model that is too large to run has no use for samples; where INT8 follows, that refuses it."""
-        only_quantized = self._training and not self._refining
-        if self._budget is not None and state.subject is not None and state.subject.streamed and not only_quantized:
+        """A model that is too large to run has no use for samples."""
+        if self._budget is not None and state.subject is not None and state.subject.streamed:
             planning, budget = self._planning, self._budget
             refuse_samples(
                 self._calibration.data, planning.selection.method, planning.recovery, budget.aim, self._refining
