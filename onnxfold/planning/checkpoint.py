@@ -64,8 +64,8 @@ def checkpoint(target: Path, key: str, resume: bool) -> Iterator[Checkpoint]:
 class Checkpoint:
     """The folder for `target`, made when this is, with what is left of an earlier run under the same `key`.
 
-    `resume`: whether that is used; else the run begins anew. What is left is read when this is made, and `notes` say what
-    was ignored. Where the name is taken by something else nothing is kept, and `staging` is None.
+    `resume`: whether that is used; else the run begins anew. What is left is read when this is made, and `notes` say
+    what was ignored. Where the name is taken by something else nothing is kept, and `staging` is None.
     """
 
     def __init__(self, target: Path, key: str, resume: bool) -> None:
