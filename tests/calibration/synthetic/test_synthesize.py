@@ -180,6 +180,7 @@ def test_all_floating_point_inputs_are_found_together() -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples that decisions are measured on take no minutes."""
     monkeypatch.setitem(samples.SYNTHETIC, Effort.BALANCED, (16, 2))
+    monkeypatch.setattr(samples, "_PICTURES", 64)
 
 
 @pytest.mark.usefixtures("few")
