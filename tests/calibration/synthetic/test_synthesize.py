@@ -304,7 +304,7 @@ def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch
         synthetic_samples(model, Effort.BALANCED, seed, None, providers=providers)
     starts = SHORT["cuda"] in ort.get_available_providers()
     assert asked == [SHORT["cpu"], SHORT["cpu"], SHORT["cuda"] if starts else SHORT["cpu"]]
-    started = session.Session
-    monkeypatch.setattr(session, "Session", lambda source, provider=SHORT["cpu"]: started(source, SHORT["cpu"]))
+    started = session.Session.of
+    monkeypatch.setattr(session.Session, "of", lambda model, provider=SHORT["cpu"]: started(model, SHORT["cpu"]))
     synthetic_samples(model, Effort.BALANCED, 3, None, providers=[SHORT["cuda"]])
     assert asked[-1] == SHORT["cuda"]
