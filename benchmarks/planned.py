@@ -39,7 +39,7 @@ class Planned:
     def macs(self, folded: Folded) -> float:
         """The share of the MACs that remains."""
         prices = self._planner.subject.prices
-        lengths = self._planner.merger.lengths({name: merge.after for name, merge in folded.merges.items()})
+        lengths = self._planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()})
         return prices.macs(lengths) / prices.macs({})
 
 

@@ -1,17 +1,47 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share, and what keeps them from waiting: one thread each, short measurements, one cache."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+
+# Before numpy is imported, and for child processes too: the matrices of tests are small, and threads that wait for each
+# other take several times the time of one (22 s instead of 5 s for a fusion). onnxruntime gets one thread below.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+LATENCY_SECONDS = 0.02  # instead of 1.5: only tests of latencies look at what is measured, and they set their own
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Synthetic inputs are kept for the session, and never in the user's own cache."""
+    """Synthetic inputs are kept for the session, by all workers of pytest-xdist; never in the user's own cache."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> Iterator[None]:
+    """Models run on one thread, and latencies are measured briefly."""
+    from onnxfold.evaluation import latency
+    from onnxfold.runtime.session import Session
+
+    start = Session.__init__
+
+    def on_one_thread(self: Session, *given: Any, **named: Any) -> None:
+        if len(given) < 3:  # model, provider, threads
+            named.setdefault("threads", 1)
+        start(self, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "LATENCY_SECONDS", LATENCY_SECONDS)
+        patch.setattr(Session, "__init__", on_one_thread)
         yield
 
 

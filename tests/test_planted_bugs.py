@@ -223,6 +223,19 @@ def test_what_onnxruntime_does_not_know(
         assert "custom:Odd" in said and "nothing was measured: no provider could run the original model" in said
 
 
+def test_lists_of_tensors_cannot_be_measured(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Outputs that are no array, as the words of a text may be: weights decide, and what asks for errors is refused."""
+    text = TEXT.replace("(float[N,10] y)", "(float[N,10] y, seq(float[M]) q)")
+    text = text.replace(
+        "\n}", "\n    k = Constant <value_ints: ints = [3,7]> ()\n    q = SplitToSequence <axis: int = 1> (y, k)\n}"
+    )
+    source = write(place / "lists.onnx", net(text, SHAPES))
+    assert cli.main([str(source), OUT, "--max-error", "0.3", *FAST]) == 2
+    assert "nothing to measure with" in capsys.readouterr().err and not (place / OUT).exists()
+    assert cli.main([str(source), OUT, *HALF, *FAST]) == 0
+    assert (place / OUT).stat().st_size < source.stat().st_size
+
+
 def test_the_text_of_onnxruntime_stays(place: Path) -> None:
     with pytest.raises(ExecutionError) as caught:
         Session(unknown(place))

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..runtime.outputs import raw_outputs, with_outputs
+from ..runtime.outputs import as_array, raw_outputs, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
@@ -72,9 +72,10 @@ class Evaluator:
             _, walk = self._prefix.begin(proto, changed)
             found = walk.advance(len(proto.graph.node), self._names)
             if all(name in one for one in found for name in self._names):
-                return [[np.asarray(one[name]) for name in self._names] for one in found]
+                return [[as_array(name, one[name]) for name in self._names] for one in found]
         session = self._session(proto)
-        return [[np.asarray(x) for x in session.run(session.fitted(feeds))] for feeds in self._feeds]
+        runs = (session.run(session.fitted(feeds)) for feeds in self._feeds)
+        return [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
         """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had.

@@ -11,12 +11,12 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 _lock = Lock()
-_inside: list[Any] = []  # the limit that is set, once for every one that is inside: several threads may be
+_inside: list[Any] = []  # the limit that is set, once for every thread that is inside a block
 
 
 @contextmanager
 def one_thread(when: bool = True) -> Iterator[None]:
-    """BLAS with one thread inside this, if `when`; as it was before when the last thread has left.
+    """BLAS with one thread inside this block, if `when`; the limit ends when the last thread that set it has left.
 
     For many small matrices one is best: where something else runs on the machine, two that wait for each other took
     forty times as long (the sensitivity analysis of a small ResNet, two cores, OpenBLAS).

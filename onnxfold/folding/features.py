@@ -1,8 +1,8 @@
 """Feature rows of channels, and the scores that pruning ranks them by.
 
-One row per channel (Wang et al., ICLR 2025): [rows that make it | columns that read it | per-channel vectors]. The
-parts live on different scales (convolution weights are O(0.01), gamma is O(1)), so they are balanced first
-(see `balanced`).
+One row per channel (Wang et al., ICLR 2025): [weights that produce it | weights that consume it | per-channel vectors].
+The parts live on different scales (convolution weights are O(0.01), gamma is O(1)), so they are balanced first (see
+`balanced`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matri
 def balanced(part: Floats, share: float = 1.0) -> Floats:
     """`part` [n, d] scaled so that the squared distances of its rows to their mean add up to `share`.
 
-    A part in which all rows are equal says nothing and stays zero.
+    A part in which all rows are equal tells no channels apart and becomes zero.
     """
     centered = part - part.mean(axis=0, dtype=np.float64)
     size = float(np.sqrt(np.square(centered, dtype=np.float64).sum()))
@@ -47,7 +47,7 @@ def _narrow(weights: GroupWeights) -> list[Floats]:
 
 
 def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
-    """The centered Gram matrix [n, n] of the balanced feature rows; float32 for more than `accumulate.SINGLE` channels.
+    """The centered Gram matrix [n, n] of the balanced feature rows; float32 for more than `gram.SINGLE` channels.
 
     Groups of many channels or many weights are read in blocks of columns, twice: first for the size of each part.
     """
@@ -61,7 +61,7 @@ def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
 
 
 def _streamed(weights: GroupWeights) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """For every part that says something, its balanced and centered features [n, columns] block by block."""
+    """For every part in which rows differ, its balanced and centered features [n, columns] block by block."""
     for part in (*weights.rows, *weights.filters, *weights.columns):
         squares, largest = 0.0, 0.0
         for piece in part.pieces():
@@ -79,7 +79,7 @@ def _centered(piece: Floats) -> NDArray[np.float32]:
 
 
 def magnitudes(weights: GroupWeights, method: Method) -> NDArray[np.float64]:
-    """The score [n] that pruning keeps the largest of: the norm of all that makes a channel.
+    """[n] the norm of the weights that produce each channel: pruning keeps the channels with the largest.
 
     Rows as they stand in the file: the usual definition, and the stronger baseline (ResNet-20 at 0.25, inner groups:
     L2 66 % top-1 on raw rows, 32 % on rows times gamma / sigma).

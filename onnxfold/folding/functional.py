@@ -1,5 +1,5 @@
-"""What channels do for their consumers: distances between functions, and merges judged by what consumers can make up
-for.
+"""What channels do for their consumers: how alike they are to these, and the error that merges leave when consumers are
+refitted.
 
 All from the second moments H of the consumers' inputs and their weights W. A merge gives z = A x, where the
 nonlinearity in front of x is taken to be linear; then the best consumer of z errs by tr(W (H - H A' (A H A')^-1 A H)
@@ -37,9 +37,9 @@ _LEAST = 1e-30
 class Functions:
     """What the n channels of a group do for their consumers.
 
-    `gram` [n, n]: inner products of the channels' activations in the consumers' eyes (see `functions`), as squared
-    errors relative to the consumers' energies; `likeness` [n, n]: correlations of the activations; `worth` [n]: the
-    diagonal of `gram`. `consumers`: none where their moments were too large to be kept.
+    `gram` [n, n]: inner products of the channels' activations, as they count for the consumers (see `functions`), as
+    squared errors relative to the consumers' energies; `likeness` [n, n]: correlations of the activations; `worth` [n]:
+    the diagonal of `gram`. `consumers`: none where their moments were too large to be kept.
     """
 
     gram: Floats = field(repr=False)
@@ -52,14 +52,14 @@ class Functions:
 
 
 def functions(consumers: Sequence[Consumer], remember: bool = False) -> Functions:
-    """The functions of the channels of one group; with `remember`, its consumers stay at hand in single precision.
+    """The functions of the channels of one group; with `remember`, its consumers are kept in single precision.
 
     Activations x_i [b] are compared in the metric M [b, b] of the mean consumer, M = sum_i W_i' W_i, which gives the
     correlation rho_ij = tr(M H_ij) / sqrt(tr(M H_ii) tr(M H_jj)), and are scaled to what they contribute to the
     outputs, w_i^2 = tr(W_i H_ii W_i') / energy: the Gram matrix is rho_ij w_i w_j. A channel that does little is near
-    0, where it can go anywhere, and two that do the same are near each other even where their consumers weigh them
-    differently; the inner products of the contributions themselves, tr(W_i H_ij W_j'), do not see these (ResNet-20,
-    inner groups at half their channels: 1.22 times the error of dropping, against 1.15).
+    0, so that it joins any cluster at little cost, and two that do the same are near each other even where their
+    consumers weigh them differently; the inner products of the contributions themselves, tr(W_i H_ij W_j'), do not see
+    these (ResNet-20, inner groups at half their channels: 1.22 times the error of dropping, against 1.15).
     """
     n = len(consumers[0].columns)
     common, worth = np.zeros((n, n)), np.zeros(n)
@@ -85,7 +85,8 @@ def functions(consumers: Sequence[Consumer], remember: bool = False) -> Function
 
 
 def functional_merge(found: Functions, labels: Ints, error: float = 0.0) -> Merge:
-    """The merge of clusters `labels` [n]: what makes is averaged with the channels' worth, what reads is added up."""
+    """The merge of clusters `labels` [n]: weights that produce channels are averaged, weighted by the channels' worth;
+    those that consume them are added up."""
     floor = 1e-6 * float(found.worth.mean()) + _LEAST
     return weighted(folding(labels, error), found.worth + floor)
 
@@ -122,13 +123,13 @@ def linear_error(consumers: Sequence[Consumer], merge: Merge, ridge: float) -> f
 
 
 def absorb(found: Functions, kept: Ints, ridge: float, cells: Ints | None = None, error: float = 0.0) -> Merge:
-    """All channels but `kept` [k] go; those that a kept one can stand in for are merged into it.
+    """All channels but `kept` [k] are dropped, or merged into a kept one where that leaves less error.
 
     With the consumers refitted to the kept channels, the residuals r of their outputs, and V_ij the refitted weights of
     kept channel i less those with which it stands in for j, adding t times what is new in a dropped x_j to channel i
     takes away cov(r, V_ij x_j)^2 / var(V_ij x_j) of the squared error, at t = cov / var. Each dropped channel goes to
-    the kept one (of its own cell [n]) where that is most, if t is positive and their activations are `ALIKE`; what
-    makes is then averaged with the weights 1 and t (1 at most).
+    the kept one (of its own cell [n]) where that is most, if t is positive and their activations are `ALIKE`; their
+    producers' weights are then averaged with the shares 1 and t (1 at most).
 
     `found` must have remembered its consumers.
     """
@@ -157,7 +158,8 @@ def absorb(found: Functions, kept: Ints, ridge: float, cells: Ints | None = None
 
 
 def _gains(consumer: Consumer, kept: Ints, gone: Ints, ridge: float, both: Floats, spread: Floats) -> None:
-    """Add to `both` [k, gone] cov(r, V_ij x_j) and to `spread` var(V_ij x_j), relative to the energy."""
+    """Add the share of one consumer, relative to its energy: cov(r, V_ij x_j) to `both` [k, gone], var(V_ij x_j) to
+    `spread`."""
     here, out = np.flatnonzero(consumer.columns[kept, 0] >= 0), np.flatnonzero(consumer.columns[gone, 0] >= 0)
     if not len(here) or not len(out):
         return

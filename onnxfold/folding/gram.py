@@ -16,7 +16,7 @@ from .blas import one_thread
 Floats = NDArray[np.float64]
 SINGLE = 4096  # points; the Gram matrix of more is kept in float32: 485 MB at 11,008
 _SLAB = 1024  # rows that one task multiplies: fixed, so that sums do not depend on the number of threads
-Gram = NDArray[np.floating[Any]]  # float64; float32 where float64 would be too large, see `accumulate`
+Gram = NDArray[np.floating[Any]]  # float64; float32 where float64 would be too large, see `SINGLE`
 
 _BLOCK_ENTRIES = 2**23  # of a part, converted to float64 at a time: at most 64 MiB
 _SINGLE_COLUMNS = 2048  # float32 columns multiplied at a time, so that single precision sums stay short
@@ -56,7 +56,7 @@ def gram(parts: Sequence[NDArray[Any]]) -> Floats:
 def _centered(block: NDArray[Any], part: int, begin: int, dtype: type[np.floating[Any]]) -> NDArray[Any]:
     """IN: columns `begin`... of a part. OUT: a copy in `dtype` without its column means; refuses NaN and infinity."""
     centered = np.array(block, dtype=dtype, order="C")
-    with np.errstate(over="ignore", invalid="ignore"):  # what these would say, the next lines say better
+    with np.errstate(over="ignore", invalid="ignore"):  # the next lines raise an error that names the place
         means = centered.mean(axis=0)
     if not np.isfinite(means).all():  # NaN and infinity anywhere in a column show in its mean
         bad = np.argwhere(~np.isfinite(centered))

@@ -106,10 +106,10 @@ class Norm:
 class GroupWeights:
     """All parameters of a group of `size` channels.
 
-    `rows`: weights that make channels by contracting others. `filters`: depthwise weights. `vectors`: one number per
-    channel (bias, gamma, ...), per gate for recurrent layers. `columns`: weights that read the channels. `plain`: names
-    in `rows` whose output no BatchNormalization normalizes, with the name of their bias ('' if none). Recurrent layers
-    have none: their gates saturate, so what averaging takes from the inputs is not what the outputs lose.
+    `rows`: weights that produce channels by contracting others. `filters`: depthwise weights. `vectors`: one number per
+    channel (bias, gamma, ...), per gate for recurrent layers. `columns`: weights that consume the channels. `plain`:
+    names in `rows` whose output no BatchNormalization normalizes, with the name of their bias ('' if none). Recurrent
+    layers have none: their gates saturate, so what averaging takes from the inputs is not what the outputs lose.
     """
 
     size: int

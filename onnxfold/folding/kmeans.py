@@ -1,7 +1,7 @@
 """Clustering of channels from the inner products of their feature vectors.
 
 n channels with d features are seen only through their Gram matrix G = XX' (n x n): k-means on it costs the same
-whatever d is. This module owns features, checks and policy; the algorithm is the compiled core (`_core`, sources in
+whatever d is. This module checks and sets options; the algorithm is the compiled core (`_core`, sources in
 ``csrc/``), or scikit-learn's for comparison.
 """
 
@@ -23,8 +23,8 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 DEFAULT_RESTARTS = 2
-"""Starts that are refined (the first from Ward's clustering, the others from greedy k-means++), and searches that set
-out from the best of them."""
+"""Starts that are refined (the first from Ward's clustering, the others from greedy k-means++), and searches that
+start from the best of them."""
 
 DEFAULT_SWEEPS = 100
 """Passes of Hartigan's refinement at most; it converges in a handful."""

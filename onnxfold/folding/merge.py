@@ -1,7 +1,7 @@
-"""Merges: what becomes of the channels of one group, as two small matrices. Folding and pruning differ only here.
+"""Merges: how the channels of one group are combined, as two small matrices. Folding and pruning differ only here.
 
-Parameters that make channels become ``makes @ W`` along their axis, parameters that read channels ``reads @ W``
-(each row of `reads` adds up the columns it replaces). Source: Wang et al., ICLR 2025 (mean and sum); Saukh et al., ICLR
+Weights that produce channels become ``makes @ W`` along their axis, weights that consume them ``reads @ W`` (each row
+of `reads` adds up the columns it replaces). Source: Wang et al., ICLR 2025 (mean and sum); Saukh et al., ICLR
 2026 (pruning as the same projection with another matrix).
 """
 
@@ -28,8 +28,9 @@ class Merge:
     """n channels become k.
 
     `keep` [k]: the old channels whose positions the new ones take, ascending. `labels` [n]: the new channel of every
-    old one, -1 for a dropped one. `makes`, `reads` [k, n]. `scales`: extra factors [k] for single making parameters, by
-    tensor name (recovery). `error`: the squared distance that the merge introduces in the features it was made from.
+    old one, -1 for a dropped one. `makes`, `reads` [k, n]. `scales`: extra factors [k] for single weights that produce
+    channels, by tensor name (recovery). `error`: the squared distance that the merge introduces in the features it was
+    made from.
     """
 
     keep: Ints
@@ -63,7 +64,7 @@ class Merge:
 
 
 def folding(labels: NDArray[np.integer], error: float = 0.0) -> Merge:
-    """The merge of clusters: mean for what makes, sum for what reads.
+    """The merge of clusters: the mean of what produces channels, the sum of what consumes them.
 
     Args:
         labels: [n] cluster of every channel, 0..k-1, every cluster used; renumbered by first member.
@@ -91,7 +92,7 @@ def pruning(keep: NDArray[np.integer], channels: int, error: float = 0.0) -> Mer
 
 
 def weighted(merge: Merge, weights: Floats) -> Merge:
-    """The same merge with the mean of what makes weighted by `weights` [n] (positive where a channel is merged)."""
+    """The same merge, the mean of what produces channels weighted by `weights` [n] (positive where one is merged)."""
     kept = merge.labels >= 0
     share = np.where(kept, weights, 0.0)
     share = share / np.bincount(merge.labels[kept], share[kept], merge.after)[merge.labels]

@@ -1,4 +1,4 @@
-"""Second-order selection: which channels to give up, when their consumers are refitted to what is left.
+"""Second-order selection: which channels to drop, when their consumers are refitted to the channels that stay.
 
 Block Optimal Brain Surgeon: with the inverse moments P = (H + lambda I)^-1 of a consumer's inputs and its weights W,
 dropping the inputs J costs exactly tr(W_J P_JJ^-1 W_J') in squared output error after all other weights have been
@@ -23,10 +23,11 @@ from .ridge import damping
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
-_AHEAD = 8  # a round looks exactly at the cheapest eighth (at least _LEAST), then updates the large matrices once
+_AHEAD = 8  # the exact greedy search goes over the cheapest eighth of the channels (at least _LEAST), and only then
+# are the large matrices updated, once
 _LEAST = 24
 _SINGLE = 1024  # inputs; wider consumers are computed in single precision: half the time, and only ranks depend on it
-_SLACK = 0.05  # a round goes on while the cheapest it sees costs at most this much more than the cheapest it does not
+_SLACK = 0.05  # that search goes on while its cheapest channel costs at most this much more than `outside`
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,8 @@ class Consumer:
 
 @dataclass(frozen=True, eq=False)
 class Elimination:
-    """`order` [m]: channels, the first to go first. `errors` [m + 1]: the error when so many are gone, summed over the
-    consumers, each relative to its energy."""
+    """`order` [m]: channels, the first to be dropped first. `errors` [m + 1]: the error when so many are gone, summed
+    over the consumers, each relative to its energy."""
 
     order: Ints
     errors: NDArray[np.float64]
@@ -96,7 +97,7 @@ def _eliminate(consumers: Sequence[Consumer], keep: int, ridge: float, cells: In
 
 
 class _Rounds:
-    """Which channels may go next when all cells shrink alike."""
+    """Which channels may be dropped next when all cells shrink alike: one of every cell before the next of any."""
 
     def __init__(self, n: int, cells: Ints | None) -> None:
         self.cells = np.zeros(n, np.int64) if cells is None else cells
@@ -118,9 +119,11 @@ class _Rounds:
 def _exactly(
     states: Sequence[_State], ahead: Ints, outside: float, most: int, allowed: _Rounds
 ) -> tuple[list[int], list[float]]:
-    """Greedy among the channels `ahead`, as long as none outside is likely to be cheaper: scores seldom fall.
+    """Greedy among the channels `ahead` alone, until one of the others may be cheaper: `outside` is the least of their
+    scores, which seldom fall.
 
-    Begun in the middle of a round of the cells, it ends with that: nothing is known of the other cells' channels.
+    Returns the channels to drop, in order, and what each costs. Where some cells have already given up one channel more
+    than others, it ends when all have given up equally many: `ahead` then holds channels of the other cells only.
     """
     until = None if allowed.even else int(allowed.gone.min())
     small = [state.part(ahead) for state in states]
@@ -145,7 +148,7 @@ def _exactly(
 
 
 class _State:
-    """The inverse moments and the weights of one consumer, without the inputs of the channels that went."""
+    """The inverse moments and the weights of one consumer, without the inputs of the channels dropped so far."""
 
     def __init__(self, consumer: Consumer, ridge: float) -> None:
         d = len(consumer.moments)
@@ -169,7 +172,7 @@ class _State:
         return out
 
     def part(self, channels: Ints) -> _State:
-        """The same for these channels alone, numbered from 0; good as long as no other one goes."""
+        """The same for these channels alone, numbered from 0; right as long as no other channel is dropped."""
         columns = self.columns[channels]
         mine = columns[:, 0] >= 0
         at = columns[mine].ravel()

@@ -22,6 +22,7 @@ from ..evaluation.verdict import Check
 from ..folding.merge import Merge, rearranging
 from ..model.kv_cache import Cache
 from ..model.model import Model
+from ..runtime.outputs import as_array
 from ..runtime.probe_inputs import emptied, probe
 from ..runtime.segments import segment
 from ..runtime.session import Feeds, Session
@@ -132,7 +133,7 @@ def _compared(
             if any(spec.name not in feeds for spec in session.inputs):  # reads what the block does not in the reference
                 return None
             mine = session.fitted({spec.name: feeds[spec.name] for spec in session.inputs})
-            found.append([np.asarray(x) for x in session.run(mine)])
+            found.append([as_array(n, x) for n, x in zip(session.outputs, session.run(mine), strict=True)])
     except (ExecutionError, RequestError):  # another block may run
         return None
     reference, before, after = found

@@ -139,7 +139,7 @@ class FoldChannels(BasePass):
             raise NothingToFoldError(left)
         record = FoldRecord(
             folded.merges, self._groups(planner, folded.merges),
-            planner.merger.lengths({name: merge.after for name, merge in folded.merges.items()}),
+            planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
             outcome.decision.ratio, folded.refitted, planner.settings(outcome, goal.round_to), left,
         )  # fmt: skip
         maps = partial(maps_of, subject.analysis, folded.merges)
@@ -154,7 +154,7 @@ class FoldChannels(BasePass):
             merge = merges.get(group.name)
             if merge is None:
                 note = notes.get(group.name, "kept by the budget")
-                width = planner.merger.widths([group.name])[0]
+                width = planner.merger.layout.widths([group.name])[0]
                 if group.name not in notes and round_width(width, 0, round_to) == group.size:
                     note = f"too narrow for `round_to={round_to}`"
                 out.append(GroupOutcome(group, group.size, note=note))

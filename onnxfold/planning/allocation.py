@@ -18,7 +18,7 @@ BLOCK = 16  # channels that convolutions compute at once: 24 take the time of 32
 
 
 class Named(Protocol):
-    """What patterns are compared with."""
+    """Something with names that patterns can be compared with, like a channel group."""
 
     @property
     def name(self) -> str: ...
@@ -228,7 +228,8 @@ def refund(
     price: Callable[[Mapping[str, int]], float],
     budget: Goal,
 ) -> Plan:
-    """What `step` removed beyond the target, given back: the widenings that save most error and still fit."""
+    """A plan that uses up the target where `step` removed more than it had to: groups become wider again, always the
+    one that saves most error, while the price stays within the target."""
     keep = dict(step.keep)
     lattice = {w.name: [*_allowed(w, budget.round_to), w.size] for w in widths}
     while True:

@@ -49,8 +49,8 @@ def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget
     """The least of the folds 0, 1, ... (0 is the original) whose latency meets `budget`; at most `TIMINGS` are timed.
 
     Args:
-        shares: MACs that remain, falling. The first guess is that latency goes with them, the next the last fold, then
-            the bracket is halved.
+        shares: MACs that remain, falling. The first fold that is timed is the one that would do if latency were in
+            proportion to them, the second is the last one; then the bracket is halved.
         latency: share of the original's latency that a fold takes, measured.
 
     Raises PlanError where neither the guess nor the last fold meets the budget.

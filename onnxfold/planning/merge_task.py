@@ -1,4 +1,4 @@
-"""The work on one group as a task of its own: plain data in, plain data out, in this process or in any other."""
+"""Merging one group as an independent task: plain data in, plain data out, in this process or another one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class MergeTask:
 
 @dataclass(frozen=True, eq=False)
 class MergeOutcome:
-    """What became of a task.
+    """The result of a task.
 
     `labels` [n]: the new channel of every old one, -1 for a dropped one. `error`: the squared distance that the merge
     introduces in the features, `total`: that of one channel for all. `normalized`, `fused`: factors [k] by parameter,
@@ -86,7 +86,8 @@ class MergeOutcome:
 
 
 def run(task: MergeTask) -> MergeOutcome:
-    """Do it. Raises ModelError for weights that are not finite, PlanError for clusters that cannot be made."""
+    """Carry out a task. Raises ModelError for weights that are not finite, PlanError for clusters that cannot be
+    made."""
     gram = feature_gram(task.weights, task.clustering.threads) if task.gram is None else task.gram
     total = float(np.trace(gram))
     if task.method in (Method.PRUNE_L1, Method.PRUNE_L2):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -12,32 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ..analysis.extract import gather
-from ..analysis.groups import ChannelGroup, Role
 from ..analysis.result import Analysis
-from ..folding.features import feature_gram
 from ..folding.gram import Gram
-from ..folding.kmeans import Assignment, ClusterSettings, cluster, ward_curve
+from ..folding.kmeans import Assignment, ClusterSettings, cluster
 from ..folding.merge import Merge
-from ..model.graph import Node
 from ..model.model import Model
 from ..model.tensors import Pending
 from ..options.choices import Method
 from ..progress import Progress
 from ..recovery.closed_form import fold_ar, variance_correction
-from ..transform.edits import edits, removed_atoms
+from ..transform.edits import edits
 from ..transform.emit import emit
-from .allocation import BLOCK, Width
 from .checkpoint import Checkpoint
 from .executor import Executor
+from .group_layout import GroupLayout
 from .merge_task import MergeOutcome, MergeTask, run
+from .weight_features import WeightFeatures
 
 
 class Merger:
-    """One model and one method; remembers Gram matrices, so that several plans can be tried.
+    """One model and one method. Outcomes depend on weights and settings alone and are remembered, so that several plans
+    can be tried. `layout` describes the groups.
 
-    `streamed`: it does not, and new values of weights outside the model's file are computed when they are written. Then
-    what is in memory depends on the widest group, not on the model.
+    `streamed`: Gram matrices are not remembered, and new values of weights outside the model's file are computed when
+    they are written. Then what is in memory depends on the widest group, not on the model.
     """
 
     def __init__(
@@ -51,125 +48,59 @@ class Merger:
         kept: Checkpoint | None = None,
     ) -> None:
         self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
+        self.layout = GroupLayout.of(model, analysis)
         self._clustering = clustering or ClusterSettings()
+        self._features = WeightFeatures(self.layout, self._clustering.threads, forget_grams=streamed)
         self._executor, self._kept = executor or Executor(), kept
-        self._grams: dict[str, Gram] = {}
-        self._curves: dict[str, NDArray[np.float64]] = {}
-        self._totals: dict[str, float] = {}
-        self._made: dict[tuple[str, int], Merge] = {}
-        self._recovered: dict[tuple[str, int, bool], Merge] = {}
-        self._groups = {group.name: group for group in analysis.groups}
-
-    def gram(self, name: str) -> Gram:
-        """The Gram matrix of group `name`'s features."""
-        if name in self._grams:
-            return self._grams[name]
-        made = feature_gram(gather(self.model, self.analysis, self._groups[name]), self._clustering.threads)
-        self._totals[name] = float(np.trace(made))
-        if not self.streamed:
-            self._grams[name] = made
-        return made
-
-    def consumer_features(self, name: str) -> list[int]:
-        """How many inputs the consumers of a group have: all their channels, times the kernel."""
-        found = []
-        for place in (p for p in self._groups[name].parameters if p.role is Role.CONSUMES and not p.summed):
-            shape = self.model.graph.tensor(place.tensor).shape or ()
-            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
-            found.append(math.prod(sizes))
-        return found
-
-    def curve(self, name: str, gram: Gram | None = None) -> NDArray[np.float64]:
-        """[k] the merge error with k clusters, equal cells respected; NaN where k is not a multiple of the cells.
-
-        By the features of the weights, or by another `gram` [n, n]."""
-        if gram is not None:
-            return self._curve(name, gram)
-        if name not in self._curves:
-            self._curves[name] = self._curve(name, self.gram(name))
-        return self._curves[name].copy()
-
-    def _curve(self, name: str, whole: Gram) -> NDArray[np.float64]:
-        group = self._groups[name]
-        if group.blocks == 1:
-            return ward_curve(whole)
-        cells = [np.flatnonzero(group.cells == c) for c in range(group.blocks)]
-        total = np.full(group.size + 1, np.nan)
-        total[:: group.blocks] = sum(ward_curve(np.ascontiguousarray(whole[np.ix_(c, c)])) for c in cells)
-        return total
-
-    def merge(self, name: str, keep: int) -> Merge:
-        """The merge of group `name` to `keep` channels, before any recovery."""
-        if (name, keep) not in self._made:
-            self._take(name, keep, False, run(self._task(name, keep, False, self.gram(name))))
-        return self._made[name, keep]
+        self._outcomes = dict[tuple[str, int, bool], MergeOutcome]()  # by group, width, and whether it is repaired
 
     def prepare(self, keep: Mapping[str, int], repair: bool, progress: Progress[Any]) -> None:
         """Merge the groups of a plan, as tasks that may run side by side; `repair` their merges as `recovered` does.
 
         What an earlier run has kept is not done again."""
-        known = {key[:2] for key in self._recovered} if repair else self._made.keys()
-        open_ = [key for key in keep.items() if key not in known and not self._resumed(*key, repair)]
-        tasks = (self._task(name, k, repair, self._grams.get(name)) for name, k in open_)
+        open_ = [key for key in keep.items() if not self._known(*key, repair) and not self._resumed(*key, repair)]
+        away = self._executor.away
+        grams = (None if away else self._features.known_gram(name) for name, _ in open_)
+        tasks = (self._task(name, k, repair, gram) for (name, k), gram in zip(open_, grams, strict=True))
         with closing(self._executor.each(run, tasks)) as done:
             for _ in progress("merging groups", open_):
                 number, outcome = next(done)
-                self._take(*open_[number], repair, outcome)
+                self._outcomes[*open_[number], repair] = outcome
                 if self._kept is not None:
                     self._kept.put(*open_[number], repair, outcome)
 
-    def _resumed(self, name: str, keep: int, repair: bool) -> bool:
-        """Whether an earlier run has merged a group; then that is taken."""
-        outcome = None if self._kept is None else self._kept.get(name, keep, self._groups[name].size, repair)
-        if outcome is not None:
-            self._take(name, keep, repair, outcome)
-        return outcome is not None
-
-    def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> MergeTask:
-        group = self._groups[name]
-        weights = gather(self.model, self.analysis, group)
-        clustering = replace(self._clustering, threads=self._executor.threads(self._clustering.threads))
-        known = None if self._executor.away else gram
-        return MergeTask(
-            name, keep, weights, self.cells(name), self.method, clustering, repair, repair and not self.streamed, known
-        )
-
-    def _take(self, name: str, keep: int, repaired: bool, outcome: MergeOutcome) -> None:
-        """Remember what became of a task."""
-        self._made[name, keep], self._totals[name] = outcome.merge(), outcome.total
-        if repaired:
-            self._recovered |= {(name, keep, fused): outcome.repaired(fused) for fused in (False, not self.streamed)}
-
-    def clusters(self, name: str, gram: Gram, keep: int) -> Assignment:
-        """The channels of group `name` in `keep` clusters by a Gram matrix, none across cells."""
-        return cluster(gram, keep, self._clustering, blocks=self.cells(name))
-
-    def cells(self, name: str) -> NDArray[np.int64] | None:
-        """[n] the block of every channel of group `name`, None where there is only one."""
-        group = self._groups[name]
-        return group.cells if group.blocks > 1 else None
+    def merge(self, name: str, keep: int) -> Merge:
+        """The merge of group `name` to `keep` channels, before any recovery."""
+        return self._outcome(name, keep, repair=False).merge()
 
     def recovered(self, name: str, keep: int, fused: bool = True) -> Merge:
         """The merge by weights with closed-form recovery, see `repair`."""
-        if (name, keep, fused) not in self._recovered:
-            self._recovered[name, keep, fused] = self.repair(name, self.merge(name, keep), fused)
-        return self._recovered[name, keep, fused]
+        if fused and self.streamed:  # tasks leave that correction out, and keep less in memory
+            return self.repair(name, self.merge(name, keep))
+        return self._outcome(name, keep, repair=True).repaired(fused)
 
     def repair(self, name: str, merge: Merge, fused: bool = True) -> Merge:
-        """A merge of group `name` with Fold-AR, and with the correction of fused normalization if `fused`."""
-        weights = gather(self.model, self.analysis, self._groups[name])
+        """Any merge of group `name` with Fold-AR, and with the correction of fused normalization if `fused`."""
+        weights = self.layout.weights(name)
         merge = fold_ar(weights, merge)
         return variance_correction(weights, merge) if fused else merge
 
+    def clusters(self, name: str, gram: Gram, keep: int) -> Assignment:
+        """The channels of group `name` in `keep` clusters by a Gram matrix, none across cells."""
+        return cluster(gram, keep, self._clustering, blocks=self.layout.cells(name))
+
+    def curve(self, name: str) -> NDArray[np.float64]:
+        """[n + 1] the merge error of group `name` with k clusters at index k, see `WeightFeatures.curve`."""
+        return self._features.curve(name)
+
     def has_fused(self, name: str) -> bool:
         """Whether variance correction has something to correct in group `name`."""
-        return bool(gather(self.model, self.analysis, self._groups[name]).plain)
+        return bool(self.layout.weights(name).plain)
 
     def relative_error(self, name: str, merge: Merge) -> float:
         """The merge's error over that of one channel for all (0..1)."""
-        if name not in self._totals:
-            self.gram(name)
-        total = self._totals[name]
+        known = self._known(name, merge.after, repair=False)
+        total = self._features.total(name) if known is None else known.total
         return merge.error / total if total > 0 else 0.0
 
     def emit(self, merges: Mapping[str, Merge]) -> ModelProto:
@@ -183,37 +114,29 @@ class Merger:
         arrays = edits(self.model, self.analysis, merges, lazy=True).arrays
         return {name: values for name, values in arrays.items() if isinstance(values, Pending)}
 
-    def lengths(self, keep: Mapping[str, int]) -> Mapping[tuple[str, int], int]:
-        """New axis lengths under a plan."""
-        return self.analysis.lengths(
-            removed_atoms(g, _first(g, keep[g.name])) for g in self.analysis.groups if g.name in keep
+    def _known(self, name: str, keep: int, repair: bool) -> MergeOutcome | None:
+        """What became of a group at this width, if that is known; what is repaired holds the plain merge too."""
+        found = self._outcomes.get((name, keep, True))
+        return found if found is not None or repair else self._outcomes.get((name, keep, False))
+
+    def _outcome(self, name: str, keep: int, repair: bool) -> MergeOutcome:
+        found = self._known(name, keep, repair)
+        if found is None:
+            found = run(self._task(name, keep, repair, self._features.gram(name)))
+            self._outcomes[name, keep, repair] = found
+        return found
+
+    def _resumed(self, name: str, keep: int, repair: bool) -> bool:
+        """Whether an earlier run has merged a group; then that is taken."""
+        size = self.layout.groups[name].size
+        outcome = None if self._kept is None else self._kept.get(name, keep, size, repair)
+        if outcome is not None:
+            self._outcomes[name, keep, repair] = outcome
+        return outcome is not None
+
+    def _task(self, name: str, keep: int, repair: bool, gram: Gram | None) -> MergeTask:
+        clustering = replace(self._clustering, threads=self._executor.threads(self._clustering.threads))
+        weights, cells = self.layout.weights(name), self.layout.cells(name)
+        return MergeTask(
+            name, keep, weights, cells, self.method, clustering, repair, repair and not self.streamed, gram
         )
-
-    def widths(self, names: Iterable[str], quantized: bool = False) -> list[Width]:
-        """What planning needs of these groups; `quantized`: for kernels of INT8, whose grouped convolutions (depthwise
-        ones above all) take twice as long where their channels are no whole blocks."""
-        groups = [self._groups[n] for n in names]
-        return [
-            Width(
-                g.name, g.size, g.blocks, self._block(g.name), g.run,
-                BLOCK if quantized and any(n.attrs.get("group", 1) > 1 for n in self._nodes(g.name)) else 1,
-            )
-            for g in groups
-        ]  # fmt: skip
-
-    def _nodes(self, name: str) -> Iterator[Node]:
-        """Those whose weights the channels of a group lie in."""
-        return (self.model.graph.nodes[i] for p in self._groups[name].parameters for i in p.nodes)
-
-    def _block(self, name: str) -> int:
-        """How many channels the kernels that make a group compute at once, or share a scale where they are read."""
-        parameters, stored = self._groups[name].parameters, self.model.constants.stored
-        here = [(p.axis, stored[p.tensor]) for p in parameters if p.tensor in stored]
-        shared = max((one.block for axis, one in here if axis == one.axis), default=0)
-        return shared or (BLOCK if any("Conv" in node.op for node in self._nodes(name)) else 1)
-
-
-def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:
-    """Some `keep` channels, equally many of every cell: which ones does not matter for lengths."""
-    each = keep // group.blocks
-    return np.sort(np.concatenate([np.flatnonzero(group.cells == c)[:each] for c in range(group.blocks)]))

@@ -110,7 +110,7 @@ class Planner:
 
     def nothing_left(self, goal: Goal) -> str:
         """Why a decision for `goal` removed no channel."""
-        widest = max(width.size for width in self.merger.widths(self.subject.chosen))
+        widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
         if goal.aim in (Aim.QUALITY, Aim.AGREEMENT):
             return (
                 f"no group can shrink while the outputs keep {goal.asked}: ask for more, for example with `ratio=0.1`"
@@ -162,7 +162,7 @@ class Planner:
         assert self.samples is not None
         method = self.options.selection.method
         recovery = self._recovery(self.samples)
-        return SampledMerger(self.merger, self.samples, self.subject.chosen, method, recovery, self._progress)
+        return SampledMerger.of(self.merger, self.samples, self.subject.chosen, method, recovery, self._progress)
 
     @cached_property
     def _from_weights(self) -> Evaluator:

@@ -70,10 +70,10 @@ class SearchContext:
         work, prices = self.merger, self.prices
         if goal.aim is Aim.SIZE:
             rest = self.profiler.size(work.model.proto) - prices.stored({})
-            return lambda keep: (rest + prices.stored(work.lengths(keep))) / work.model.size
+            return lambda keep: (rest + prices.stored(work.layout.lengths(keep))) / work.model.size
         price = prices.params if goal.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
-        return lambda keep: price(work.lengths(keep)) / whole
+        return lambda keep: price(work.layout.lengths(keep)) / whole
 
     def share_of_file(self, folded: Folded) -> float:
         """Bytes of the file that a folded model would be, over those of the original."""
@@ -97,7 +97,7 @@ def check_reachable(context: SearchContext, goal: Goal, chosen: Sequence[str], s
     """
     if goal.aim not in (Aim.PARAMS, Aim.MACS, Aim.SIZE):
         return
-    widths = context.merger.widths(chosen)
+    widths = context.merger.layout.widths(chosen)
     narrowest = {w.name: round_width(w, 0, goal.round_to) for w in widths}
     keep = narrowest if sampled else uniform(widths, HIGHEST_RATIO, goal.round_to).keep
     least = context.price(goal)({w.name: keep[w.name] for w in widths if keep.get(w.name, w.size) < w.size})
@@ -114,7 +114,7 @@ def decide(
     """
     work = context.merger
     repair = _Repair(work, recovery, evaluator, context.progress)
-    widths, price = work.widths(chosen), context.price(budget)
+    widths, price = work.layout.widths(chosen), context.price(budget)
 
     def finish(plan: Plan) -> Folded:
         merges = repair.merges(plan)
@@ -143,8 +143,8 @@ def decide_sampled(context: SearchContext, sampled: SampledMerger, budget: Goal)
 
     Widths that kernels of INT8 need are given up where the target is out of reach with them.
     """
-    widths = sampled.work.widths(sampled.chosen)
-    blocks = sampled.work.widths(sampled.chosen, budget.quantized)
+    widths = sampled.merger.layout.widths(sampled.chosen)
+    blocks = sampled.merger.layout.widths(sampled.chosen, budget.quantized)
     if blocks != widths:
         with contextlib.suppress(PlanError):
             return _decided(context, sampled, blocks, budget)
@@ -153,7 +153,7 @@ def decide_sampled(context: SearchContext, sampled: SampledMerger, budget: Goal)
 
 def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Width], budget: Goal) -> Decision:
     """The same for groups of these `widths`."""
-    work = sampled.work
+    work = sampled.merger
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
@@ -211,7 +211,7 @@ def good_enough(evaluator: Evaluator, proto: ModelProto, budget: Goal) -> bool:
 
 def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Goal, progress: Progress[Any]) -> Folded:
     """The step furthest along that is good enough: measured on a few, the expected errors corrected by each."""
-    best = Folded(sampled.work.model.proto, {})
+    best = Folded(sampled.merger.model.proto, {})
     low, high, factor = 0, len(steps) - 1, 1.0
     for _ in progress("trying budgets", list(range(_TRIALS))):
         if low >= high:
@@ -248,7 +248,7 @@ class _Repair:
             )
         work = self.work
         curves = {name: work.curve(name) for name in self.progress("measuring groups", list(chosen))}
-        widths, best = work.widths(chosen), dict[str, Merge]()
+        widths, best = work.layout.widths(chosen), dict[str, Merge]()
         known: dict[tuple[tuple[str, int], ...], bool] = {(): True}
 
         def within(tolerance: float) -> bool:

@@ -1,7 +1,8 @@
-"""One pass over the original with data: for every group, in which order its channels can go and what that costs.
+"""One pass over the original with samples: for every group, in which order its channels are best dropped, and what that
+costs.
 
-Moments of the consumers' inputs are held until all have been seen; then only orders, error curves and what the channels
-do for their consumers stay, with the moments themselves where that is asked for and they are small enough.
+Moments of the inputs of a group's consumers are held until all of these have been seen. Then only the order, the error
+curve and what the channels do for their consumers are kept; the moments too where that is asked for and they are small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model
 from ..progress import Progress, silent
-from ..recovery.channel_maps import Pool, add_rows, channel_moments, pool
+from ..recovery.channel_maps import ChannelPooling, add_rows, channel_moments, pooling_of
 from ..recovery.epilogue import Epilogue, Epilogues
 from ..recovery.moments import MOST_FEATURES, Moments, share_of_places
 from ..runtime.segments import SegmentRunner
@@ -32,23 +33,24 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 RIDGE = 1e-2
-"""Of the mean of the diagonal of the moments: what selection takes samples to be wrong by."""
+"""Of the mean of the diagonal of the moments: so uncertain are moments of samples taken to be."""
 
-_REMEMBERED = 2**29  # bytes of moments that are kept for choosing merges, those of narrow consumers first come
+_REMEMBERED = 2**29  # bytes of moments that are kept at most, to choose merges by; first come, first served
 
 
 @dataclass(frozen=True, eq=False)
 class _Use:
-    """One consumer of one group: its node, what follows, and by part of the node (a grouped convolution has several)
-    the columns [n, b] of every channel, -1 where it reads none of this part.
+    """One consumer of one group: its node, what follows that, and by part of the node (a grouped convolution has
+    several) the columns [n, b] of every channel in the weight, -1 for channels that this part does not consume.
 
-    With a `pool`, the node is too wide: its inputs are channels, each of their kernel positions an output of its own.
+    With a `pooling`, the node is too wide for the moments of all its inputs: only its channels count as inputs, and
+    each kernel position as an output of its own.
     """
 
     node: Linear
     epilogue: Epilogue
     parts: Mapping[int, Ints]
-    pool: Pool | None = None
+    pooling: ChannelPooling | None = None
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -77,9 +79,10 @@ def measure_sensitivity(
     remember: bool = False,
     progress: Progress[Any] = silent,
 ) -> Sensitivity:
-    """What samples say about every group of `names` whose consumers are all linear nodes narrow enough to be measured.
+    """Measure on samples, for every group of `names`, in which order its channels are best dropped and what that costs.
+    Groups with a consumer that is no linear node, or too wide, are left out.
 
-    With `remember`, moments stay at hand (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
+    With `remember`, moments are kept (in single precision, 512 MiB in all at most). Raises what onnxruntime raises
     for a model that does not run.
     """
     graph, chosen = model.proto.graph, set(names)
@@ -89,7 +92,7 @@ def measure_sensitivity(
     index = {name: i for i, node in enumerate(graph.node) for name in node.output}
     runner, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(0)
     joins = measured.energies.axes
-    for y in progress("surveying", sorted(measured.nodes, key=index.__getitem__)):
+    for y in progress("measuring sensitivity", sorted(measured.nodes, key=index.__getitem__)):
         node = measured.nodes[y]
         have = runner.advance(index[y], [node.x, *joins])
         measured.energies.add(have)
@@ -120,7 +123,7 @@ class _Groups:
         self._remember, self._bytes_left = remember, float(_REMEMBERED)
         everything = [use for found in uses.values() for use in found]
         self.nodes = {use.node.y: use.node for use in everything}
-        self.poolings = {use.node.y: use.pool for use in everything if use.pool is not None}
+        self.poolings = {use.node.y: use.pooling for use in everything if use.pooling is not None}
         self.energies = _Energies({u.epilogue.join: u.node.axis for u in everything if u.epilogue.join})
         self._moments = dict[str, Moments]()
         self._eliminations, self._functions = dict[str, Elimination](), dict[str, Functions]()
@@ -134,7 +137,7 @@ class _Groups:
         self._finish_ready(joined=False)
 
     def result(self) -> Sensitivity:
-        """Of all groups, once every join has passed."""
+        """What was found of all groups, once the pass is over."""
         self._finish_ready(joined=True)
         return Sensitivity(self._eliminations, self._functions, tuple(self._broken))
 
@@ -171,7 +174,9 @@ def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.r
     return sums
 
 
-def _pooled(node: Linear, how: Pool, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
+def _pooled(
+    node: Linear, how: ChannelPooling, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator
+) -> Moments:
     """Moments of the channels alone."""
     sums = channel_moments(node.features // how.taps)
     for h in have:
@@ -181,7 +186,8 @@ def _pooled(node: Linear, how: Pool, have: Sequence[Mapping[str, NDArray[Any]]],
 
 
 class _Energies:
-    """Variances of joins, summed over their channels (on the axes given by name), as they pass by."""
+    """Variances of the sums that consumers join, added up over their channels (on the `axes` given by name), from what
+    a pass over the model makes on the way."""
 
     def __init__(self, axes: Mapping[str, int]) -> None:
         self.found: dict[str, float] = {}
@@ -216,7 +222,7 @@ def _uses(model: Model, group: ChannelGroup, epilogues: Epilogues) -> list[_Use]
             if node is None or node.weight != place.tensor:
                 return []
             if node.features > MOST_FEATURES:
-                how = pool(node, place) if node.groups == 1 else None
+                how = pooling_of(node, place) if node.groups == 1 else None
                 if how is None or node.features // how.taps > MOST_FEATURES:
                     return []
                 own = place.positions if node.windows is not None else np.arange(group.size)[:, None]
@@ -254,8 +260,8 @@ def _consumers(use: _Use, sums: Moments, energies: _Energies, constants: Constan
     weight = constants.read(node.weight)
     assert weight is not None
     rows = node.matrix(weight.astype(np.float64)) * use.epilogue.scale.reshape(node.groups, node.outputs, 1)
-    if use.pool is not None:
-        rows = use.pool.apart(rows[0])[None]
+    if use.pooling is not None:
+        rows = use.pooling.apart(rows[0])[None]
     covariances = [sums.inputs(g) for g in range(node.groups)]
     energy = energies.found.get(use.epilogue.join) or sum(
         float(np.sum((r @ c) * r)) for r, c in zip(rows, covariances, strict=True)
@@ -265,7 +271,7 @@ def _consumers(use: _Use, sums: Moments, energies: _Energies, constants: Constan
 
 def _consumer(covariance: Floats, rows: Floats, columns: Ints, energy: float) -> Consumer:
     mine = columns >= 0
-    if 2 * mine.sum() <= len(covariance):  # others make up for little, and inverting them all costs the most
+    if 2 * mine.sum() <= len(covariance):  # the other inputs compensate little, and inverting with them costs the most
         own = columns[mine]
         numbered = np.full(columns.shape, -1, np.int64)
         numbered[mine] = np.arange(len(own))

@@ -22,7 +22,7 @@ from .subject import Subject, probes
 
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
-_PASSES = 6.0  # forward passes over all samples: surveying, the last refit and its original
+_PASSES = 6.0  # forward passes over all samples: sensitivity, the last reconstruction and its original
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _STEP = 5.0  # forward passes that a step of refinement takes
@@ -72,13 +72,11 @@ def estimate(
         extent = synthetic_extent(subject.model, options.effort, shapes)
         count = extent.count
         if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
-            made = min(extent.seconds, _DESCENT * forward * count * extent.steps) + _NODE * len(
-                subject.model.graph.nodes
-            )
+            made = _DESCENT * forward * count * extent.steps + _NODE * len(subject.model.graph.nodes)
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.merger(options)
-    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.consumer_features(name)]
+    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
     solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)

@@ -1,8 +1,8 @@
-"""Consumers too wide for the moments of all their inputs: kernel positions are pooled, and channels are all that is
-left.
+"""Consumers too wide for the moments of all their inputs: kernel positions are pooled, and only moments of channels are
+taken.
 
 A consumer of 1,024 channels by 3x3 has 9,216 inputs; their moments would take 680 MB. Those of its channels over all
-positions take 8 MB. They tell how channels stand in for one another, the same way at every kernel position.
+positions take 8 MB. They tell how channels can replace one another, in the same way at every kernel position.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHUNK = 1 << 24  # numbers in the patches that are looked at together
 
 
 @dataclass(frozen=True)
-class Pool:
+class ChannelPooling:
     """How the inputs of a linear node are `taps` (kernel positions, or places of a flattened map) per channel.
 
     `last`: channels are the faster of the two along a row (a map flattened with its channels last).
@@ -60,29 +60,30 @@ class Pool:
         return parts.reshape(outputs, self.taps, -1).transpose(0, 2, 1).reshape(outputs, -1)
 
 
-def pool(node: Linear, read: Place | None) -> Pool | None:
-    """How `node`, of one group, pools; None where it has nothing to pool.
+def pooling_of(node: Linear, read: Place | None) -> ChannelPooling | None:
+    """How the inputs of `node`, of one group, are pooled; None where there is nothing to pool.
 
     `read`: where the channels of a group are along the inputs of its weight, if that is known. What is no convolution
-    pools where the group takes all inputs, as many in a row (or in step) for every channel.
+    is pooled where the group takes all inputs, as many in a row (or in step) for every channel.
     """
     if node.groups != 1:
         return None
     if node.windows is not None:
-        return Pool(node.window) if node.window > 1 else None
+        return ChannelPooling(node.window) if node.window > 1 else None
     if read is None or read.positions.size != node.inputs or read.positions.shape[1] < 2:
         return None
     channels, taps = read.positions.shape
     every = np.arange(node.inputs)
     if np.array_equal(read.positions, every.reshape(channels, taps)):
-        return Pool(taps)
-    return Pool(taps, last=True) if np.array_equal(read.positions, every.reshape(taps, channels).T) else None
+        return ChannelPooling(taps)
+    return ChannelPooling(taps, last=True) if np.array_equal(read.positions, every.reshape(taps, channels).T) else None
 
 
-def pools(analysis: Analysis, nodes: Mapping[str, Linear]) -> dict[str, Pool]:
-    """By output, how those of `nodes` (by output) pool that can. Their channels before and after share one matrix."""
+def poolings(analysis: Analysis, nodes: Mapping[str, Linear]) -> dict[str, ChannelPooling]:
+    """How the inputs of `nodes` are pooled, both by output; those that cannot be are left out, and so are those with
+    too many channels for one matrix of the channels before and after."""
     reads = {p.tensor: p for g in analysis.groups for p in g.parameters if p.role is Role.CONSUMES and not p.summed}
-    found = {y: pool(node, reads.get(node.weight)) for y, node in nodes.items()}
+    found = {y: pooling_of(node, reads.get(node.weight)) for y, node in nodes.items()}
     return {y: how for y, how in found.items() if how is not None and 2 * nodes[y].features <= MOST_FEATURES * how.taps}
 
 

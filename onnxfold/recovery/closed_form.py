@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 def fold_ar(weights: GroupWeights, merge: Merge) -> Merge:
     """Multiply the merged gamma of every BatchNormalization by N / sqrt(N + (N^2 - N) E). beta stays.
 
-    E is the mean pairwise cosine of the rows before the normalization, per cluster, not below 0: a cluster of members
-    that cancel each other is not blown up.
+    E is the mean pairwise cosine of the rows before the normalization, per cluster, and at least 0: members that cancel
+    each other would give factors without bound.
     """
     for norm in weights.norms:
         if norm.producer:

@@ -18,7 +18,7 @@ from ..model.model import Model
 from ..model.quantized.detect import HOLDERS
 from ..model.quantized.packing import NBITS
 from ..model.subgraphs import captures
-from .channel_maps import Pool
+from .channel_maps import ChannelPooling
 from .epilogue import Epilogue, Epilogues
 
 
@@ -26,16 +26,16 @@ from .epilogue import Epilogue, Epilogues
 class Refittable:
     """A linear node of the folded model, the `index`-th of its graph, and what follows it.
 
-    `pool`: how it pools where it is too wide for the moments of all its inputs. `integers`: it takes its weight as
-    integers. `shared`: the weight is not this node's alone, what follows the node is fitted instead. `aim`: what the
-    sum that it joins is to be like; '' for the same sum of the original.
+    `pooling`: how its inputs are pooled, where it is too wide for the moments of all of them. `integers`: its weight is
+    stored as integers. `shared`: other nodes have the same weight, so that what follows the node is fitted instead.
+    `aim`: the tensor of the original that the sum which it joins should equal; '' for the same sum.
     """
 
     index: int
     proto: NodeProto
     node: Linear
     epilogue: Epilogue
-    pool: Pool | None = None
+    pooling: ChannelPooling | None = None
     integers: bool = False
     shared: bool = False
     aim: str = ""
@@ -54,7 +54,7 @@ class Refittable:
     def targets(self) -> tuple[str, ...]:
         """The tensors of the original that fitting looks at."""
         total = self.sum or self.epilogue.other
-        seen = (self.node.y, total, self.node.x if self.pool is not None else "")
+        seen = (self.node.y, total, self.node.x if self.pooling is not None else "")
         return tuple(filter(None, seen))
 
     @property
@@ -72,8 +72,8 @@ def find_refittable(
     shares: frozenset[str],
     aims: Mapping[str, str],
 ) -> list[Refittable]:
-    """The linear nodes of `folded`, in order, whose input depends on something `changed`, or whose weight is one of
-    `shares`, which several nodes have."""
+    """The linear nodes of `folded`, in order, that get a changed input, or one of the weights `shares`, which several
+    nodes have. `changed`: tensors that differ from the original's. `aims`: see `Changes`."""
     found, touched, epilogues = list[Refittable](), set(changed), Epilogues(folded.graph, weights.read)
     used = Counter([v.name for v in folded.graph.output])
     used.update(name for node in folded.graph.node for name in (*node.input, *captures(node)))
@@ -97,8 +97,8 @@ def find_refittable(
 
 def on_integers(folded: ModelProto, changed: frozenset[str]) -> list[str]:
     """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
-    holders = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
-    return [y for y, (n, one) in holders.items() if one is not None and one.computes and changed.intersection(n.input)]
+    nodes = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
+    return [y for y, (n, one) in nodes.items() if one is not None and one.computes and changed.intersection(n.input)]
 
 
 def originals(model: Model, outputs: Sequence[str]) -> dict[str, Linear]:

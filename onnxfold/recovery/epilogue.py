@@ -21,15 +21,15 @@ Read = Callable[[str], "NDArray[Any] | None"]
 _SKIPS = {("com.microsoft", "SkipLayerNormalization"): 4, ("com.microsoft", "SkipSimplifiedLayerNormalization"): 3}
 """Normalizations of a sum of two activations, and the input that holds a bias; the sum is output `_SUM`."""
 _SUM = 3
-_ROOM = 8  # the share of its integers that a pair which only rounds has on either side of zero
+_LEAST_SIDE = 8  # one in so many of the integers at least lies on either side of zero, where a pair only rounds
 
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """After a linear node with outputs y: ``scale * y + shift`` is what the rest of the model sees of it.
+    """What follows a linear node with outputs y, up to the sum that it joins: it amounts to ``scale * y + shift``.
 
     `scale`, `shift` [channels]. `mean`, `gamma`: the running mean and the factor of the normalization that does this,
-    by name, where nobody else reads them; `added`: the constant that is added as a bias. `other`: another activation
+    by name, where nothing else reads them; `added`: the constant that is added as a bias. `other`: another activation
     that is added to that, and `join` the sum, where it has a name; '' where there is none. (Both
     may be of another shape than y: of more axes before the last.)
     """
@@ -47,7 +47,7 @@ class Epilogue:
 
 
 class Epilogues:
-    """Who reads what in a graph, to find tails; `read` gives the value of a constant, or None for an activation."""
+    """Finds what follows nodes of a graph; `read` gives the value of a constant, or None for an activation."""
 
     def __init__(self, graph: GraphProto, read: Read) -> None:
         self._read = read
@@ -121,7 +121,7 @@ class Epilogues:
             at = up.output[0]
 
     def _two_sided(self, node: NodeProto) -> bool:
-        """Whether a QuantizeLinear has room on both sides of zero: else it does the work of a ReLU."""
+        """Whether a QuantizeLinear has integers on both sides of zero; with none below, it clips as a ReLU does."""
         zero = self._tensors.get(node.input[2]) if len(node.input) > 2 else None
         if zero is None or uses_external_data(zero) or math.prod(zero.dims) != 1:
             return False
@@ -129,7 +129,7 @@ class Epilogues:
         if value.dtype not in (np.int8, np.uint8, np.int16, np.uint16):
             return False
         low, high = np.iinfo(value.dtype).min, np.iinfo(value.dtype).max
-        return min(int(value) - low, high - int(value)) >= (high - low) / _ROOM
+        return min(int(value) - low, high - int(value)) >= (high - low) / _LEAST_SIDE
 
     def users(self, name: str) -> Sequence[NodeProto]:
         """The nodes that read `name`."""
@@ -153,5 +153,5 @@ def _per_channel(value: NDArray[Any], node: Linear) -> bool:
 
 
 def reader_of(arrays: Mapping[str, NDArray[Any]]) -> Read:
-    """`Epilogues`' consumer for constants at hand."""
+    """The `read` of `Epilogues` for constants given by name."""
     return arrays.get

@@ -1,4 +1,4 @@
-"""Rounding a refitted consumer to the integers it is stored as: what some columns lose, others make up for."""
+"""Rounding a refitted consumer to the integers it is stored as: later columns compensate the errors of earlier ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def compensated(
 ) -> Floats:
     """Numbers ``(integer - zero) * step`` near W that raise |y - W x|^2 + ridge mean(diag H) |W - W0|^2 little.
 
-    Column by column: each is rounded, and those that follow take the change that is best then, as the refit sees it.
+    Column by column: each is rounded, and those that follow are changed to compensate it as well as they can.
 
     Args:
         weights: [outputs, features] the minimum W.

@@ -12,7 +12,7 @@ from .moments import Moments
 
 Floats = NDArray[np.float64]
 
-_FACTORS = (0.125, 8.0)  # what correlates little, or the wrong way, is not blown up or turned round
+_FACTORS = (0.125, 8.0)  # least and greatest: small or negative correlations are mostly noise
 _SMALL = 1024  # inputs; systems of so many are solved by one thread
 
 
@@ -49,7 +49,8 @@ def refit(moments: Moments, weights: Floats, ridge: float, bias: bool = True) ->
 def remap(
     moments: Moments, weights: Floats, wanted: Floats, ridge: float, centered: bool = True
 ) -> tuple[Floats, float, float]:
-    """Channel-level maps: every original channel from those that are left, the same way for all who read it.
+    """Channel-level maps: every channel of the original as a combination of those now, the same one at every kernel
+    position.
 
     Minimize |wanted x - W z|^2 + ridge mean(diag H) |W - weights|^2 over W, where z are the channels now and x the
     original's at the same positions: W = wanted B but for the ridge, with B the least-squares map from z to x.
@@ -63,8 +64,8 @@ def remap(
 
     Returns W [m, k] and the relative squared errors before and after, kernel positions taken one by one.
 
-    Source: GRAIL (arXiv 2602.23795), whose map B = G R' (R G R' + ridge I)^-1 is pulled to zero instead, and assumes
-    that what is left of x is R x; here z is seen as it is.
+    Source: GRAIL (arXiv 2602.23795), whose map B = G R' (R G R' + ridge I)^-1 is pulled to zero instead, and takes
+    the channels now to be R x; here z is what the folded model computes.
     """
     h = moments.inputs() if centered else moments.raw()[0]
     k = weights.shape[1]

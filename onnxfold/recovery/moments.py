@@ -1,4 +1,4 @@
-"""Second moments of what a linear node reads, and of what it should give, summed up batch by batch."""
+"""Second moments of the inputs of a linear node and of the outputs that it should have, summed up batch by batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
 MOST_FEATURES = 4608
-"""Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider consumers have no moments; they are merged only."""
+"""Per group (512 channels of 3x3): a moment matrix of 170 MB. Wider consumers get no full moments: see
+channel_maps.py."""
 ROWS_PER_FEATURE = 8
 LEAST_ROWS = 16384
 """More rows of patches than these tell little more about so many features: a random share of the places is used."""
@@ -100,5 +101,5 @@ class Moments:
 
 
 def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:
-    """The share of `places` rows worth looking at."""
+    """The share of so many `places` (rows of patches) that moments need: `least` rows, or a few for every feature."""
     return min(1.0, max(least, ROWS_PER_FEATURE * node.features) / max(1, places))

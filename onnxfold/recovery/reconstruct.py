@@ -1,8 +1,8 @@
 """The least-squares level of recovery: consumers of a folded model are refitted to the original's activations.
 
 Node by node in graph order: the inputs are those of the model as folded and refitted so far, the targets those of the
-original, so what went wrong before is made up for where it still can be. Where a branch joins a sum, the target is the
-original's sum less the other summand as it is now: errors of the stream do not pile up.
+original, so each consumer also corrects errors of earlier ones. Where a branch joins a sum, the target is the
+original's sum minus the other summand as it is now: errors of a residual stream do not accumulate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..model.model import Model
 from ..options.choices import Recovery
 from ..progress import Progress, silent
 from ..runtime.shared_prefix import SharedPrefix
-from .channel_maps import Fit, Pool, add_rows, channel_moments, mean_inputs, pools, share_of_rows
+from .channel_maps import ChannelPooling, Fit, add_rows, channel_moments, mean_inputs, poolings, share_of_rows
 from .consumers import Refittable, find_refittable, on_integers, originals, output_matrix, touched
 from .gptq import rounded
 from .least_squares import refit, remap, rescale, scaled
@@ -34,7 +34,8 @@ from .moments import LEAST_ROWS, MOST_FEATURES, Moments, share_of_places
 
 RIDGE = 0.1
 _FEW = 4.0  # the ridge grows by so much where there are as many inputs as rows
-_FAINT = 1e-4  # a normalization's scale below this times the largest hides what it scales: nothing to aim at there
+_FAINT = 1e-4  # of the largest scale of a normalization: channels scaled by less get the original's output as target,
+# because dividing by their scale would only amplify noise
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,9 @@ def _by_width(
     """The consumers that can be fitted, those that are too wide with their pooling; and the outputs of the others."""
     wide = [consumer.node.y for consumer in found if consumer.node.features > MOST_FEATURES]
     alone = [consumer.node.y for consumer in found if consumer.node.y in wide and not consumer.shared]
-    pooled = pools(analysis, originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
+    pooled = poolings(analysis, originals(model, alone)) if level is Recovery.LEAST_SQUARES else {}
     unfitted = {y: Fit.NONE for y in wide if y not in pooled}
-    fitted = [replace(one, pool=pooled.get(one.node.y)) for one in found if one.node.y not in unfitted]
+    fitted = [replace(one, pooling=pooled.get(one.node.y)) for one in found if one.node.y not in unfitted]
     return fitted, unfitted
 
 
@@ -162,7 +163,8 @@ class _Seen:
         return sum(self.consumer.node.positions(w[self.consumer.node.y]) for w in self.wanted)
 
     def targets(self) -> Iterator[NDArray[Any]]:
-        """Per batch, what the node should give: the original's output, or what is missing in the sum that it joins."""
+        """Per batch, what the node should give: the original's output, or what its sum lacks to be that of the
+        original."""
         node, epilogue = self.consumer.node, self.consumer.epilogue
         axis = node.axis
         shape = [1] * self.now[0][node.x].ndim
@@ -209,7 +211,7 @@ class _Fitting:
         """None where the node sees values that are not finite, or nothing can be fitted: it stays as it was merged."""
         if seen.consumer.shared:
             return self._scales(seen) if seen.consumer.has_bias else None
-        return self._weights(seen) if seen.consumer.pool is None else self._channels(seen, seen.consumer.pool)
+        return self._weights(seen) if seen.consumer.pooling is None else self._channels(seen, seen.consumer.pooling)
 
     def _moments(self, seen: _Seen) -> Moments | None:
         """Of what the node reads and should give; None where that is not finite."""
@@ -257,19 +259,19 @@ class _Fitting:
             self._set_bias(seen.consumer, bias)
         return Refitted(node.y, before, after)
 
-    def _channels(self, seen: _Seen, pool: Pool) -> Refitted | None:
+    def _channels(self, seen: _Seen, pooling: ChannelPooling) -> Refitted | None:
         """Fit a consumer that is too wide by a map from the channels it has to those the original had."""
         consumer, node, matrix = seen.consumer, seen.consumer.node, seen.matrix
         original = originals(self.model, [node.y])[node.y]
         whole = original.matrix(self.model.constants.array(node.weight).astype(np.float64))[0]
-        target_rows = pool.apart(whole if matrix is None else matrix @ whole)
+        target_rows = pooling.apart(whole if matrix is None else matrix @ whole)
         old = self._read(node.weight)
-        merged = pool.apart(node.matrix(old.astype(np.float64))[0])
+        merged = pooling.apart(node.matrix(old.astype(np.float64))[0])
         sums = channel_moments(merged.shape[1] + target_rows.shape[1])
         share = share_of_rows(seen.places())
         x, y, count = np.zeros(node.features), np.zeros(node.outputs), 0
         for h, w, target in zip(seen.now, seen.wanted, seen.targets(), strict=True):
-            rows = np.concatenate([pool.rows(node, h[node.x]), pool.rows(original, w[node.x])], axis=1)
+            rows = np.concatenate([pooling.rows(node, h[node.x]), pooling.rows(original, w[node.x])], axis=1)
             add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(seen.now), self.settings.rows), self.rng)
             more = mean_inputs(node, h[node.x], target, share, self.rng)
             x, y, count = x + more[0], y + more[1], count + more[2]
@@ -278,7 +280,7 @@ class _Fitting:
         width = merged.shape[1]
         ridge = self._grown(sums.spread()[:, :width], sums.count)
         parts, before, after = remap(sums, merged, target_rows, ridge, consumer.has_bias)
-        solved = pool.together(parts)
+        solved = pooling.together(parts)
         self.weights.write(node.weight, node.tensor(solved[None], old.shape))
         if consumer.has_bias:
             self._set_bias(consumer, (y - solved @ x) / count)
@@ -293,7 +295,7 @@ class _Fitting:
         value = weights.read(node.bias) if node.bias else None
         if value is not None and value.size == bias.size:
             weights.write(node.bias, bias)
-        elif epilogue.added:  # the addition was part of the epilogue: what it adds is now what is left of it
+        elif epilogue.added:  # targets were taken before this addition: the fitted bias comes on top
             weights.write(epilogue.added, self._read(epilogue.added).ravel() + bias)
         elif epilogue.mean:
             weights.write(epilogue.mean, self._read(epilogue.mean).ravel() - bias)

@@ -25,7 +25,8 @@ from ..passes.weight_sharing.ranking import LayersRanked
 from ..passes.weight_sharing.share import BlocksDropped, WeightsShared
 from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
-from .fold_report import FoldReport, GroupReport
+from .fold_report import FoldReport
+from .group_report import GroupReport
 from .layers_report import LayersReport
 from .sweep_report import SweepReport
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 
+from ..errors import ExecutionError
 from ..model.graph import Graph
 
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "Identity", "Cast")
@@ -21,6 +24,14 @@ def raw_outputs(graph: Graph, skip: Container[str] = ()) -> list[str]:
             name = graph.nodes[graph.producer[name]].inputs[0]
         names.append(name)
     return list(dict.fromkeys(names))
+
+
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """What output `name` holds as one array. Raises ExecutionError for a list of tensors of different shapes."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ExecutionError(f"'{name}' is a list of tensors of different shapes") from error
 
 
 def with_outputs(proto: ModelProto, names: Sequence[str], graph: Graph) -> ModelProto:

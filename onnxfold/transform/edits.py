@@ -25,8 +25,8 @@ from .requantize import merged
 
 @dataclass(frozen=True)
 class Integer:
-    """The integer at `at` of node `node`, its value after the fold, and whether it is `new`, or what is computed in its
-    place."""
+    """An integer that counts channels: element `at` of node `node`, its `value` after the fold, and whether it has to
+    be written (`new`), because it changes or because what computes it does."""
 
     node: int
     at: At

@@ -15,7 +15,7 @@ from .shape_lists import write_integers, write_numbers
 def emit(model: Model, changes: Edits) -> ModelProto:
     """A copy of the model's proto with `changes` patched in; everything else is as it was, byte for byte.
 
-    Tensors with pending values have them not (`tensors.is_deferred`): they are for who writes them.
+    Tensors whose values are pending are left without values (`tensors.is_deferred`): the writer of the file fills them.
     """
     proto = ModelProto()
     proto.CopyFrom(model.proto)

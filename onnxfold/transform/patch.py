@@ -37,12 +37,12 @@ class Patch:
         self.bypassed = False
 
     def inputs(self, inputs: Mapping[tuple[int, int], str]) -> None:
-        """Nodes read other tensors."""
+        """Nodes read other tensors: by (node, input)."""
         for (index, number), name in inputs.items():
             self.give(self.nodes[index], number, name)
 
     def bypass(self, bypass: Mapping[str, str]) -> None:
-        """All who read a tensor read another one; what made it may go."""
+        """All consumers of a tensor read another one instead; its producer is removed if nothing else needs it."""
         for name in bypass:
             instead = name
             while instead in bypass:
@@ -128,7 +128,8 @@ class Patch:
                     dim.dim_value = lengths[value.name, axis]
 
     def sweep(self) -> None:
-        """Add new nodes, drop what the edits left without a consumer: replaced nodes, then their inputs, and so on."""
+        """Add new nodes, and remove what the edits left without a consumer: replaced nodes, then their inputs, and so
+        on."""
         while self.suspects:
             name = self.suspects.pop()
             if self.uses.get(name, 0):
@@ -144,7 +145,7 @@ class Patch:
                 node = self.nodes[index]
                 if index not in self.gone and not any(self.uses.get(o, 0) for o in node.output):
                     self._release(index)
-        if self.bypassed:  # a whole part of the graph went: so do the shapes declared of its tensors
+        if self.bypassed:  # with a whole part of the graph, the shapes declared for its tensors go too
             lost = {o for index in self.gone for o in self.nodes[index].output}
             for value in [v for v in self.graph.value_info if v.name in lost]:
                 self.graph.value_info.remove(value)

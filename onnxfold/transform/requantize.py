@@ -1,4 +1,4 @@
-"""What becomes of the scales of a stored weight when channels are merged along one of its axes. Plain arrays."""
+"""The scales of an integer weight after channels were merged along one of its axes. Plain arrays."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ..model.quantized.scheme import Scheme, in_blocks
 def merged(
     scheme: Scheme, axis: int, blocks: int, kept: NDArray[np.bool_], matrix: csr_matrix, block: int = 0
 ) -> Scheme:
-    """`scheme` after `matrix` [new, old] along `axis` (apart in `blocks` parts of axis 0), of which `kept` stays.
+    """`scheme` after `matrix` [new, old] along `axis` (by `blocks` parts of axis 0, each for itself), whose positions
+    `kept` stay.
 
-    The scales of channels are averaged. Those of blocks of so many numbers, on the axis that they run along: what is
-    left is put into blocks anew, in its order (by the blocks that it was in, where these are no neighbors), and each
-    begins with the scale of its first number.
+    Scales of single channels are averaged. Where every `block` of neighboring numbers along `axis` shares a scale, the
+    remaining numbers are divided into blocks again, sorted by the block that they were in; each block takes the scale
+    of its first number.
     """
     if scheme.groups is not None and axis == scheme.axis:
         return _regrouped(scheme, scheme.groups, kept, blocks, block)
     if scheme.groups is None and axis != scheme.axis:
         return scheme
-    if blocks > 1:  # one scale for a position in every part, whose channels differ: any will do to begin with
+    if blocks > 1:  # one scale for a position in all parts, whose channels differ: any will do as a start
         first = np.arange(int(kept.sum()) // blocks)
         at = axis if scheme.groups is not None else 0
         return replace(scheme, scale=np.take(scheme.scale, first, at), zero=np.take(scheme.zero, first, at))

@@ -654,7 +654,7 @@ def test_raw_pixels() -> None:
 
 def test_pixels_refused() -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    refused(pixels, IMAGE, "pixels", "--preprocess 0.485")
+    refused(pixels, IMAGE, "pixels", "`preprocess='0.485")
     refused(np.zeros((2, 8, 9, 3), np.uint8), IMAGE, "3 x 8 x 8", "[2, 8, 9, 3]", preprocess=PLAIN)
     refused(np.zeros((2, 8), np.uint8), IMAGE, "[2, 8]", preprocess=PLAIN)
     refused(pixels, [InputSpec("x", F, ("N", 8, 8, 3))], "8 channels in layout nchw", "try nhwc", preprocess=PLAIN)

@@ -19,7 +19,8 @@ from onnxfold.cli.main import main
 from onnxfold.cli.output import _Console, announced
 from onnxfold.cli.wording import OPTIONS, as_options
 from onnxfold.options.parameters import PARAMETERS
-from onnxfold.report.fold_report import FoldReport, GroupReport
+from onnxfold.report.fold_report import FoldReport
+from onnxfold.report.group_report import GroupReport
 from onnxfold.report.sweep_report import SweepReport
 
 COMMANDS = (compare, fold, fuse, layers, sweep)

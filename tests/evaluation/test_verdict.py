@@ -262,7 +262,8 @@ def test_missing_provider_is_no_error(
 # latency ------------------------------------------------------------------------------------------------------------
 
 
-def test_latency_is_interleaved() -> None:
+def test_latency_is_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 1.5)
     log: list[str] = []
     pair: list[Any] = [Fake({"y": GOOD}, log, name) for name in ("old", "new")]
     interleaved(*pair, {})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gated import write_gated
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 from tiny import net
 
 from onnxfold.analysis.analyze import analyze
@@ -103,7 +103,9 @@ def test_blas_gets_its_threads_back() -> None:
     def limits() -> list[int]:
         return [info["num_threads"] for info in threadpool_info() if info["user_api"] == "blas"]
 
-    before = limits()
-    with one_thread(), one_thread():
-        assert set(limits()) == {1}
-    assert limits() == before
+    with threadpool_limits(2, user_api="blas"):
+        before = limits()
+        assert set(before) == {2}
+        with one_thread(), one_thread():
+            assert set(limits()) == {1}
+        assert limits() == before

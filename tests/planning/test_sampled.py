@@ -28,8 +28,10 @@ from onnxfold.options.choices import Method, Recovery
 from onnxfold.planning import sampled as sampled_module
 from onnxfold.planning.merger import Merger
 from onnxfold.planning.sampled import SampledMerger
+from onnxfold.planning.single_folds import SingleFolds
 from onnxfold.progress import silent
 from onnxfold.runtime.session import Session
+from onnxfold.runtime.shared_prefix import SharedPrefix
 
 sys.path.append(str(ROOT / "models"))
 import digits
@@ -196,14 +198,14 @@ def test_two_inputs_with_data() -> None:
 def sampled(name: str, method: Method = Method.AUTO, recovery: Recovery = Recovery.LEAST_SQUARES) -> SampledMerger:
     loaded = load(MODELS / f"{name}.onnx")
     analysis = analyze(loaded)
-    work = Merger(loaded, analysis, method)
-    return SampledMerger(work, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
+    merger = Merger(loaded, analysis, method)
+    return SampledMerger.of(merger, samples_of(name), [g.name for g in analysis.groups], method, recovery, silent)
 
 
 @pytest.mark.parametrize("method", [Method.AUTO, Method.FUNCTIONAL_FOLD, Method.FOLD, Method.PRUNE_L1])
 def test_curves_fall_to_what_whole_groups_cost(method: Method) -> None:
     made = sampled("digits_mlp", method)
-    widths = made.work.widths(made.chosen)
+    widths = made.merger.layout.widths(made.chosen)
     for width, curve in zip(widths, made.curves(widths, 8).values(), strict=True):
         assert curve.shape == (width.size + 1,)
         assert abs(curve[width.size]) < 1e-9
@@ -214,7 +216,7 @@ def test_curves_fall_to_what_whole_groups_cost(method: Method) -> None:
 def test_curves_are_measured() -> None:
     """At half the channels a curve is the error that folding the group alone makes, on other samples of the same."""
     made = sampled("digits_mlp")
-    widths = made.work.widths(made.chosen)
+    widths = made.merger.layout.widths(made.chosen)
     curves = made.curves(widths, 8)
     for width in widths:
         folded = made.finish({width.name: width.size // 2})
@@ -226,9 +228,9 @@ def test_nothing_is_fitted_on_the_samples_held_back(monkeypatch: pytest.MonkeyPa
     made, fitted = sampled("digits_mlp"), list[Any]()
     original = sampled_module.reconstruct
 
-    def watch(model: Any, analysis: Any, merges: Any, proto: Any, feeds: Any, **how: Any) -> Any:
-        fitted.extend(feeds)
-        return original(model, analysis, merges, proto, feeds, **how)
+    def watch(prefix: SharedPrefix, *others: Any) -> Any:
+        fitted.extend(prefix.feeds)
+        return original(prefix, *others)
 
     monkeypatch.setattr(sampled_module, "reconstruct", watch)
     done = made.finish({name: 32 for name in made.chosen})
@@ -244,30 +246,30 @@ def test_nothing_is_fitted_on_the_samples_held_back(monkeypatch: pytest.MonkeyPa
 def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     made = sampled("digits_vgg")
     name = made.chosen[1]
-    keep = made.work.widths([name])[0].size // 2
+    keep = made.merger.layout.widths([name])[0].size // 2
     asked: list[Merge] = []
 
-    def measured(prefers: str) -> Callable[[SampledMerger, str, Merge, object], float]:
-        def error(_: SampledMerger, name: str, merge: Merge, feeds: object) -> float:
+    def measured(prefers: str) -> Callable[[SingleFolds, str, Merge, bool], float]:
+        def error(_: SingleFolds, name: str, merge: Merge, few: bool) -> float:
             asked.append(merge)
             dropped = merge.labels.min() < 0 and np.bincount(merge.labels[merge.labels >= 0]).max() == 1
             return 0.1 if (dropped == (prefers == "drop")) else 0.2
 
         return error
 
-    monkeypatch.setattr("onnxfold.planning.sampled._CLOSE", np.inf)  # all are measured
+    monkeypatch.setattr("onnxfold.planning.merge_choice._CLOSE", np.inf)  # all are measured
     drop = made.merge(name, keep)
     taken = {}
     for prefers in ("drop", "merge"):
         asked.clear()
-        monkeypatch.setattr(SampledMerger, "_measured", measured(prefers))
+        monkeypatch.setattr(SingleFolds, "error", measured(prefers))
         taken[prefers] = made.finish({name: keep}, choose=True).merges[name]
         assert len(asked) == 4
     np.testing.assert_array_equal(taken["drop"].labels, drop.labels)
     assert taken["merge"].after == keep and np.bincount(taken["merge"].labels[taken["merge"].labels >= 0]).max() > 1
     asked.clear()
-    monkeypatch.setattr(SampledMerger, "_measured", measured("merge"))
-    monkeypatch.setattr("onnxfold.planning.sampled._CLOSE", 0.0)  # nothing can win
+    monkeypatch.setattr(SingleFolds, "error", measured("merge"))
+    monkeypatch.setattr("onnxfold.planning.merge_choice._CLOSE", 0.0)  # nothing can win
     np.testing.assert_array_equal(made.finish({name: keep}, choose=True).merges[name].labels, drop.labels)
     assert not asked
     np.testing.assert_array_equal(made.finish({name: keep}).merges[name].labels, drop.labels)  # nor unmeasured
@@ -275,12 +277,12 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
 
 def test_samples_that_were_made_do_not_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     """They gained nothing that way, and it takes time."""
-    monkeypatch.setattr("onnxfold.planning.sampled._CLOSE", np.inf)
-    monkeypatch.setattr(SampledMerger, "_measured", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("onnxfold.planning.merge_choice._CLOSE", np.inf)
+    monkeypatch.setattr(SingleFolds, "error", lambda *_, **__: pytest.fail("measured"))
     loaded = load(SMALL)
     analysis = analyze(loaded)
     names = [g.name for g in analysis.groups]
-    made = SampledMerger(
+    made = SampledMerger.of(
         Merger(loaded, analysis, Method.AUTO), replace(samples_of("digits_mlp"), own=False), names, Method.AUTO,
         Recovery.LEAST_SQUARES, silent,
     )  # fmt: skip

@@ -172,9 +172,9 @@ def test_rounded_widths_remove_no_more_than_asked_for() -> None:
     whole, budget = prices.macs({}), Goal(Aim.MACS, 0.7, 8)
 
     def left(keep: Mapping[str, int]) -> float:
-        return prices.macs(work.lengths(keep)) / whole
+        return prices.macs(work.layout.lengths(keep)) / whole
 
-    uniformly, plan = meet(work.widths(names), budget, left), met(work, work.widths(names), budget, left)
+    uniformly, plan = meet(work.layout.widths(names), budget, left), met(work, work.layout.widths(names), budget, left)
     assert left(uniformly.keep) < left(plan.keep) <= 0.7
     assert plan.keep and all(left({**plan.keep, name: k + 8}) > 0.7 for name, k in plan.keep.items())
 
@@ -202,8 +202,8 @@ def test_only_grouped_convolutions_in_int8_need_whole_blocks() -> None:
     model = load(MODELS / "digits_mobilenet.onnx")
     work = Merger(model, analyze(model))
     names = [g.name for g in work.analysis.groups]
-    assert {w.multiple for w in work.widths(names)} == {1}
-    grouped = {w.name for w in work.widths(names, quantized=True) if w.multiple == BLOCK}
+    assert {w.multiple for w in work.layout.widths(names)} == {1}
+    grouped = {w.name for w in work.layout.widths(names, quantized=True) if w.multiple == BLOCK}
     assert "/6/expand/expand.0/Conv" in grouped and "/6/project/project.0/Conv" not in grouped
 
 

@@ -25,7 +25,7 @@ from onnxfold.options.choices import Recovery
 from onnxfold.planning import sensitivity as measure_sensitivity
 from onnxfold.recovery import channel_maps as pooled
 from onnxfold.recovery import reconstruct as refit
-from onnxfold.recovery.channel_maps import Fit, Pool, pool, wide_notes
+from onnxfold.recovery.channel_maps import ChannelPooling, Fit, pooling_of, wide_notes
 from onnxfold.recovery.least_squares import remap
 from onnxfold.recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
 from onnxfold.runtime.session import Session
@@ -212,15 +212,15 @@ def place(positions: Array) -> Place:
 
 def test_pools() -> None:
     every = np.arange(12)
-    assert pool(conv(), None) == Pool(6)
-    assert pool(gemm(12), place(every.reshape(4, 3))) == Pool(3)
-    assert pool(gemm(12), place(every.reshape(3, 4).T)) == Pool(3, last=True)
+    assert pooling_of(conv(), None) == ChannelPooling(6)
+    assert pooling_of(gemm(12), place(every.reshape(4, 3))) == ChannelPooling(3)
+    assert pooling_of(gemm(12), place(every.reshape(3, 4).T)) == ChannelPooling(3, last=True)
     for nothing in (
-        pool(conv(group=2), None),
-        pool(gemm(12), None),
-        pool(gemm(12), place(every[:, None])),  # nothing to pool
-        pool(gemm(12), place(every[:6].reshape(2, 3))),  # not all inputs
-        pool(gemm(12), place(every.reshape(4, 3)[::-1])),  # in another order
+        pooling_of(conv(group=2), None),
+        pooling_of(gemm(12), None),
+        pooling_of(gemm(12), place(every[:, None])),  # nothing to pool
+        pooling_of(gemm(12), place(every[:6].reshape(2, 3))),  # not all inputs
+        pooling_of(gemm(12), place(every.reshape(4, 3)[::-1])),  # in another order
     ):
         assert nothing is None
 
@@ -228,7 +228,7 @@ def test_pools() -> None:
 @pytest.mark.parametrize("last", [False, True])
 def test_pooled_product_is_the_product(last: bool) -> None:
     """All taps of a row together give what the node gives."""
-    how, node, rng = Pool(3, last), gemm(12), np.random.default_rng(0)
+    how, node, rng = ChannelPooling(3, last), gemm(12), np.random.default_rng(0)
     weight, x = rng.standard_normal((5, 12)), rng.standard_normal((2, 12))
     parts = how.apart(weight).reshape(5, 3, 4)
     rows = how.rows(node, x).reshape(2, 3, 4)

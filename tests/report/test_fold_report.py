@@ -25,7 +25,8 @@ from onnxfold.analysis.pins import Refusal
 from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
-from onnxfold.report.fold_report import GroupReport, save
+from onnxfold.report.fold_report import save
+from onnxfold.report.group_report import GroupReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
 PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")

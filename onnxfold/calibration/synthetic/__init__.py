@@ -1,4 +1,4 @@
-"""Synthetic inputs: what a model is calibrated on when nobody has its data."""
+"""Synthetic inputs: calibration data made from the model alone."""
 
 from .image_ops import contact_sheet
 from .synthesize import Synthetic, synthesize

@@ -1,8 +1,8 @@
-"""What is left of BatchNormalization after it was fused: the weights and the bias of the convolution.
+"""Traces of BatchNormalization that was fused into a convolution, in its weights and bias.
 
 For a channel with scale gamma, shift beta and the statistics m, v of its input, fusing leaves a row of norm
 rho = gamma |w| / sqrt(v) and the bias b = beta - gamma m / sqrt(v); beta and gamma, which are the mean and the
-deviation of the output, are lost. But they leave traces. Measured on the 200 or so BatchNormalization layers of seven
+deviation of the output, are lost, but not without a trace. Measured on the 200 or so BatchNormalization layers of seven
 networks (four CIFAR-10 ResNets, SimpNet, PP-OCR detection, UltraFace):
 
 * log gamma = 0.6 log rho + a constant of the layer, to 0.12 (its own spread within a layer: 0.3 to 0.5);
@@ -25,7 +25,7 @@ from ...frozen import read_only
 Floats = NDArray[np.float64]
 EXPONENT, SLOPE, SHIFT, RATIO = 0.6, 0.3, -0.3, 0.8  # the three laws above
 POSITION, EVENNESS, LEVEL = 1.0, 4.0, 0.25  # weights of their squared residuals
-FEWEST = 3  # convolutions: fewer say too little about a model
+FEWEST = 3  # convolutions: of fewer, the priors are too uncertain
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Prior:
 
 
 def convolutions(graph: GraphProto) -> list[Prior]:
-    """A prior for every Conv of fixed weight and bias; a bias of zeros says nothing."""
+    """A prior for every Conv of fixed weight and bias; those with a bias of zeros are left out."""
     fixed = {t.name: t for t in graph.initializer}
     found = []
     for node in graph.node:

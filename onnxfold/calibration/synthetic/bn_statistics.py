@@ -1,4 +1,4 @@
-"""BatchNormalization taken out of a graph, its statistics kept: what the tensors it made should look like.
+"""BatchNormalization removed from a graph, its statistics kept: what means and variances its outputs should have.
 
 A normalization is affine per channel, so its input having the running mean m and variance v is the same as its output
 having the mean beta and the variance gamma^2 (epsilon counts as part of v). The loss is put on the output, and the node
@@ -18,14 +18,14 @@ from ...errors import ModelError
 from ...model.constants import Constants
 from ...model.model import Model
 from ...runtime.autodiff.prepare import shapes_of
-from .loss import Layer
+from .loss import ChannelStatistics
 
 Floats = NDArray[np.float64]
 
 
-def take_out(graph: GraphProto, model: Model) -> list[Layer]:
+def take_out(graph: GraphProto, model: Model) -> list[ChannelStatistics]:
     """Replace every BatchNormalization of fixed parameters in `graph` (a copy of the model's), in place."""
-    layers: list[Layer] = []
+    layers: list[ChannelStatistics] = []
     consumers = Counter(name for node in graph.node for name in node.input)
     consumers.update(v.name for v in graph.output)
     producers = {name: node for node in graph.node for name in node.output}
@@ -37,7 +37,7 @@ def take_out(graph: GraphProto, model: Model) -> list[Layer]:
             nodes.append(node)
             continue
         scale, shift, mean, variance = affine
-        layers.append(Layer(node.output[0], mean, variance))
+        layers.append(ChannelStatistics(node.output[0], mean, variance))
         producer = producers.get(node.input[0])
         if (
             producer is not None

@@ -1,4 +1,4 @@
-"""Pictures of opaque shapes that lie on each other: dead leaves, in the place of photographs that nobody gave.
+"""Pictures of opaque shapes that cover each other ("dead leaves"), where no photographs were given.
 
 Shapes whose sizes follow a power law cover each other as objects do, which gives edges, even areas and the statistics
 of natural images at every scale (Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001). Networks

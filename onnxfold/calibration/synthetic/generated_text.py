@@ -1,7 +1,7 @@
-"""Token ids for language models: text that the model itself writes, or else words drawn at random.
+"""Token ids for language models: text that the model itself writes, or else tokens drawn at random.
 
-Text sampled from a language model stands in for its data better than words drawn at random do (Liu et al., LLM-QAT,
-arXiv 2305.17888; Williams and Aletras, arXiv 2410.17170). It takes a causal model, one pass per word.
+Text sampled from a language model stands in for its data better than tokens drawn at random do (Liu et al., LLM-QAT,
+arXiv 2305.17888; Williams and Aletras, arXiv 2410.17170). It takes a causal model, one pass per token.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ...runtime.session import InputSpec, Session
 from ...runtime.token_scores import word_scores
 from ..origin import Origin
 
-_CAUSAL_RTOL = 1e-3  # of the scores: a later word changes earlier ones by rounding only
+_CAUSAL_RTOL = 1e-3  # of the scores: a later token changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
 _FORWARD = 1 / 3  # of a step, which is two versions forward and one back
-_LENGTH = 64  # words, where that is open and there is time: in texts of 16, attention heads seem to do little
+_LENGTH = 64  # tokens, where that is open and there is time: in texts of 16, attention heads seem to do little
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class _SilentError(Exception):
     """Why a model writes no text."""
 
 
-def words(
+def token_feeds(
     model: Model,
     specs: Sequence[InputSpec],
     count: int,
@@ -47,7 +47,7 @@ def words(
     """Feeds of `count` samples, their origin and a note ('': none), for a model that takes only token ids, masks and
     segments; None for another.
 
-    Words are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
+    Tokens are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
     """
     limits = probe_inputs.index_limits(model.graph)
     plain = [s for s in specs if s.name not in limits and (s.dtype is None or np.dtype(s.dtype).kind not in "iub")]
@@ -82,7 +82,7 @@ def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) ->
 
 
 def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, int]) -> tuple[str, str] | None:
-    """The input of words [N, T], and the output [N, T, vocabulary] that may score what comes next; None without."""
+    """The input of tokens [N, T], and the output [N, T, vocabulary] that may score what comes next; None without."""
     scores = {words: output for output, words in word_scores(graph).items()}
     for name, limit in limits.items():
         if limit in scores and name in feeds and feeds[name].ndim == 2 and feeds[name].shape[1] > 1:
@@ -91,13 +91,13 @@ def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, i
 
 
 class _Writer:
-    """Draws words of input `name` from what output number `at` makes of those before."""
+    """Draws tokens of input `name` from what output number `at` makes of those before."""
 
     def __init__(self, session: Session, name: str, at: int, vocabulary: int) -> None:
         self._session, self._name, self._at, self._vocabulary = session, name, at, vocabulary
 
     def text(self, feeds: Mapping[str, Array], rng: np.random.Generator) -> Array:
-        """[N, T] the first words of `feeds` and what follows. Raises _SilentError where that cannot be."""
+        """[N, T] the first tokens of `feeds` and what follows. Raises _SilentError where that cannot be."""
         found = feeds[self._name].copy()
         count, length = found.shape
         step = max(1, _SCORES // (length * self._vocabulary))
@@ -111,7 +111,7 @@ class _Writer:
         return found
 
     def _check(self, some: Array, feeds: Mapping[str, Array]) -> None:
-        """Raise _SilentError unless the scores of a place depend on no word behind it."""
+        """Raise _SilentError unless the scores of a place depend on no token behind it."""
         changed = some.copy()
         changed[:, -1] = (changed[:, -1] + 1) % self._vocabulary
         one, other = (self._scores(x, feeds).astype(np.float64) for x in (some, changed))

@@ -1,4 +1,4 @@
-"""What synthetic inputs share with images: layout, noise with the spectrum of nature, shifts, flips, smoothness."""
+"""Images as arrays: their layout, noise with the spectrum of natural images, shifts, flips, roughness, PNG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     """The two spatial axes of a batch of images, () for anything else.
 
     [N, C, H, W] or [N, H, W, C] with up to 4 channels, both spatial axes at least 8 long and neither over 3 times the
-    other (a spectrogram is no image to mirror).
+    other (a spectrogram must not be mirrored).
     """
     if len(shape) != 4:
         return ()

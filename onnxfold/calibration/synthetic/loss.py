@@ -28,7 +28,7 @@ MEANS, SQUARES, CONTRAST = PREFIX + "means", PREFIX + "squares", PREFIX + "contr
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChannelStatistics:
     """A tensor [N, C, ...] and what its channels should look like: `mean` [C], `variance` [C] over N and space."""
 
     tensor: str
@@ -65,7 +65,7 @@ def moments(emit: Emitter, tensor: str, shape: Sequence[int]) -> tuple[str, str]
     return names[0], names[1]
 
 
-def fit_loss(emit: Emitter, layers: Sequence[Layer], shapes: Mapping[str, Sequence[int]]) -> str:
+def fit_loss(emit: Emitter, layers: Sequence[ChannelStatistics], shapes: Mapping[str, Sequence[int]]) -> str:
     """A tensor [1], the loss of the module's docstring; the moments of all layers become outputs MEANS and SQUARES."""
     losses, means, squares = [], [], []
     axis = emit.constant([0], np.int64)
@@ -134,7 +134,7 @@ def contrast(emit: Emitter, scores: str, batch: int, classes: int) -> None:
     emit.output(emit.op("ReduceMean", [emit.op("Sqrt", [variance]), everything], CONTRAST, keepdims=1), [1])
 
 
-def match(layers: Sequence[Layer], mean: NDArray[np.float64], square: NDArray[np.float64]) -> float:
+def match(layers: Sequence[ChannelStatistics], mean: NDArray[np.float64], square: NDArray[np.float64]) -> float:
     """How well moments (concatenated over `layers`) fit, from 0 to 1: 1 - the mean over layers of the mean over
     channels of [min(1, |mean - m| / sqrt(v)) + min(1, |log(variance / v)|)] / 2.
     """

@@ -1,4 +1,4 @@
-"""From a model to what Adam can walk down: a session that gives the loss and its gradient for a chunk of inputs."""
+"""From a model to a problem for Adam: a session that gives the loss and its gradient for a chunk of inputs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ..origin import Origin
 from . import loss as objective
 from .bn_prior import FEWEST, Prior, convolutions
 from .bn_statistics import take_out
-from .loss import CONTRAST, FIT, MEANS, SQUARES, TARGET, Layer
+from .loss import CONTRAST, FIT, MEANS, SQUARES, TARGET, ChannelStatistics
 
 Floats = NDArray[np.float32]
 _BUDGET = 1 << 30  # bytes of activations per chunk; the gradient graph takes about three times as much
-_BATCHES = (64, 32, 16, 8)  # below 8 the statistics of a chunk say little
+_BATCHES = (64, 32, 16, 8)  # of less than 8 samples, statistics are too uncertain
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What the inputs are made from, and the weights of cross-entropy and smoothness beside it; `excess`:
-    only what is rougher than what the descent starts at counts as not smooth."""
+class InversionGoal:
+    """What inputs are fitted to, and the weights of cross-entropy and smoothness beside that; `excess`: only roughness
+    above that of the inputs at the start counts."""
 
     origin: Origin
     entropy: float
@@ -43,16 +43,16 @@ class Goal:
 
 
 # Tuned on CIFAR-10 ResNet-20. Beside statistics, cross-entropy of weight 0.1 spoils the fit, and none costs spread. A
-# prior says little of the inputs, but pictures are nearly as rough as photographs: held to that by weights of 5 to 100,
+# prior tells little about the inputs, but pictures are nearly as rough as photographs: kept so by weights of 5 to 100,
 # MobileNetV1 at 85 and 70 % of its MACs has 51 to 52 and 27 to 33 % right, with one of 2 on all roughness 47 and 22.
 # Where twice the roughness was allowed, a ResNet-20 with a quarter of its inner channels lost 4 points.
-STATISTICS = Goal(Origin.BN_STATISTICS, 0.01, 0.2)
-PRIOR = Goal(Origin.CONV_PRIOR, 0.001, 20.0, excess=True)
-CLASSES = Goal(Origin.CLASS_SPREAD, 1.0, 1.0)
+STATISTICS = InversionGoal(Origin.BN_STATISTICS, 0.01, 0.2)
+PRIOR = InversionGoal(Origin.CONV_PRIOR, 0.001, 20.0, excess=True)
+CLASSES = InversionGoal(Origin.CLASS_SPREAD, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Value:
+class LossValue:
     """Losses and gradients (by input) at one point; `means` and `squares` [channels of all layers] where statistics are
     fitted; `contrast`, the deviation of class scores, where there are only priors to fit (else nan)."""
 
@@ -71,19 +71,19 @@ class Value:
 class Terms:
     """What the loss is made of: statistics to match, priors, class scores [batch, classes] (None and 0 without)."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ChannelStatistics, ...]
     priors: tuple[Prior, ...]
     scores: str | None
     classes: int
 
     @property
-    def goal(self) -> Goal:
+    def goal(self) -> InversionGoal:
         """The name and the weights of this mixture."""
         return STATISTICS if self.layers else PRIOR if self.priors else CLASSES
 
 
 @dataclass(frozen=True)
-class Problem:
+class InversionProblem:
     """`session` computes LOSS and its gradients with respect to the inputs in `shapes`; those in `fixed` stay.
 
     `chunk` samples lie along the first axis of every input. `apart`: the model takes one sample at a time, and its
@@ -100,7 +100,7 @@ class Problem:
     def __post_init__(self) -> None:
         read_only(self)
 
-    def evaluate(self, x: Mapping[str, Floats], target: Floats | None) -> Value:
+    def evaluate(self, x: Mapping[str, Floats], target: Floats | None) -> LossValue:
         """The loss and its gradients at `x`; `target` [chunk, classes] one-hot where there are classes."""
         known = {i.name for i in self.session.inputs}
         feeds: dict[str, Any] = {name: value for name, value in {**x, **self.fixed}.items() if name in known}
@@ -110,14 +110,14 @@ class Problem:
         nothing = np.zeros(0)
         loss = float(found[LOSS][0])
         gradients = {name: found[PREFIX + name].reshape(shape) for name, shape in self.shapes.items()}
-        return Value(
+        return LossValue(
             loss, float(found[FIT][0]) if FIT in found else loss, gradients,
             np.asarray(found.get(MEANS, nothing), np.float64), np.asarray(found.get(SQUARES, nothing), np.float64),
             float(found[CONTRAST][0]) if CONTRAST in found else float("nan"),
         )  # fmt: skip
 
 
-class UnsuitableError(Exception):
+class NotInvertibleError(Exception):
     """Why deep inversion does not apply to a model."""
 
 
@@ -129,23 +129,23 @@ def pose(
     provider: str,
     apart: bool = False,
     seed: int = 0,
-) -> Problem:
-    """The problem of a model: its floating-point inputs are to be found, the others are drawn once and stay.
+) -> InversionProblem:
+    """The problem of a model: its floating-point inputs are searched for, the others are drawn once and stay.
 
     With `apart`, one sample at a time, in the shapes that the model declares.
 
     Raises:
-        UnsuitableError: with the reason.
+        NotInvertibleError: with the reason.
         ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     floats = [s for s in specs if s.dtype is not None and np.dtype(s.dtype).kind == "f"]
     if not floats:
-        raise UnsuitableError("it has no floating-point input")
+        raise NotInvertibleError("it has no floating-point input")
     own = {s.name: concrete_shape(s.shape, 1, shapes.get(s.name)) for s in specs}
     form = Batching.of(specs)
     apart = apart or (len(specs) > 1 and any(own[s.name] and s.name not in form.names for s in specs))
     if not apart and any(len(own[s.name]) < 2 for s in floats):
-        raise UnsuitableError("an input has no batch axis")
+        raise NotInvertibleError("an input has no batch axis")
     drawn = probe(
         [s for s in specs if s not in floats], batch=1, seed=seed, shapes=shapes, limits=index_limits(model.graph)
     )
@@ -158,10 +158,10 @@ def pose(
     used = {name for node in proto.graph.node for name in (*node.input, *captures(node))}
     found = {s.name: full[s.name] for s in floats if s.name in used}
     if not found:
-        raise UnsuitableError("what could be matched depends on no floating-point input")
+        raise NotInvertibleError("what could be matched depends on no floating-point input")
     _keep_inputs(proto, used)
     graph = with_gradient(proto, LOSS, list(found))
-    return Problem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
+    return InversionProblem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
 
 
 def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:
@@ -172,7 +172,7 @@ def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:
 
 
 def _terms(proto: ModelProto, model: Model, batch: int, rank: int) -> Terms:
-    """What `proto`, the static copy of `model`, gives to make a loss of. Takes its BatchNormalization out."""
+    """The terms of the loss that `proto`, the static copy of `model`, allows. Removes its BatchNormalization nodes."""
     layers = take_out(proto.graph, model)
     known = shapes_of(proto.graph)
     layers = [layer for layer in layers if layer.tensor in known and layer.alive.any()]
@@ -184,7 +184,7 @@ def _terms(proto: ModelProto, model: Model, batch: int, rank: int) -> Terms:
     if len(priors) < FEWEST or rank != 4:  # the laws of fused.py were measured on networks for images
         priors = []
     if not layers and not priors and scores is None:
-        raise UnsuitableError("it has neither BatchNormalization, nor convolutions with a bias, nor class scores")
+        raise NotInvertibleError("it has neither BatchNormalization, nor convolutions with a bias, nor class scores")
     return Terms(tuple(layers), tuple(priors), scores, known[scores][1] if scores else 0)
 
 

@@ -1,1 +1,1 @@
-"""Weights trained on what the original model says: refinement after a compression."""
+"""Distillation: weights of a compressed model trained on the outputs of the original (called refinement for users)."""

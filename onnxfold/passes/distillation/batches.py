@@ -1,4 +1,4 @@
-"""Batches to descend on: samples drawn from those there are, and for images shifts and mirrors of them."""
+"""Batches to train on: drawn from the samples there are, images shifted and mirrored at random."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHIFT = 8  # images are rolled by at most 1/8 of their side
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class BatchSampler:
     """Samples to draw from: `feeds`, each as it is run; or one feed of all of them where the model takes any number of
     samples, of which `size` are drawn at a time (0: feeds as they are). A step takes `together` of what is drawn."""
 
@@ -32,7 +32,7 @@ class Pool:
         read_only(self)
 
     @classmethod
-    def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False) -> Pool:
+    def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False) -> BatchSampler:
         """`feeds` in batches of up to `most`, or `apart` one at a time; where shapes differ, only those of the most
         frequent shapes."""
         form = Batching.of(specs)

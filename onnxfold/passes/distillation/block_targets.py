@@ -1,8 +1,8 @@
 """Where two versions of a model are compared: at their outputs, and at the outputs of blocks.
 
 The output of a block is a tensor that everything goes through, as the streams of ResNets do, the layers of a chain, the
-concatenations of DenseNet; or a sum of activations, as the branches of detectors join. Of several with nothing linear
-between them, the last. No framework's names are needed.
+concatenations of DenseNet; or a sum of activations, as the branches of detectors join. Of several with no linear node
+between them, it is the last. Names that a framework gives play no role.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LENGTHS = frozenset(("Shape", "Size"))  # they read no values
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """What becomes of `axis` of a tensor: new channels = `matrix` [new, old] times the old ones."""
+    """How `axis` of a tensor changes: new channels = `matrix` [new, old] times the old ones."""
 
     axis: int
     matrix: Floats = field(repr=False)
@@ -36,10 +36,11 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Counterparts:
-    """What activations of a compressed model are of those of the original, where not just the one of the same name.
+    """Which activations of a compressed model correspond to which of the original, where these are not just the same.
 
-    `maps`: what its channels are of the original's; None: that cannot be said. `aims`: the activation that takes the
-    place of another, by the name of that one (blocks between them were dropped).
+    `maps`: by activation, how its channels follow from the original's; None where they cannot be compared. `aims`: by
+    activation of the compressed model, the one of the original that it should equal, where that has another name
+    (blocks between the two were dropped).
     """
 
     maps: Mapping[str, Map | None] = field(default_factory=dict)
@@ -48,24 +49,24 @@ class Counterparts:
 
 @dataclass(frozen=True)
 class Target:
-    """The tensor `name` of the compressed model is to be like `source` of the original, once `map` (None: nothing) has
-    changed that. `words`: it scores such, on its last axis (scores.py)."""
+    """The tensor `name` of the compressed model should equal `source` of the original, after `map` (None: as it is).
+    `tokens`: it holds scores of tokens on its last axis (runtime/token_scores.py)."""
 
     name: str
     source: str
     map: Map | None = None
-    words: bool = False
+    tokens: bool = False
 
 
 def blocks(before: GraphProto, after: GraphProto, pairs: Counterparts, without: Container[str]) -> list[Target]:
-    """The outputs of blocks of `after` that have a counterpart in `before`, as `pairs` say.
+    """The outputs of blocks of `after` that can be compared with activations of `before`, see `pairs`.
 
     Both graphs with static shapes; `without`: tensors that are compared anyway.
     """
     old, new = shapes_of(before), shapes_of(after)
     found: list[Target] = []
     waiting: Target | None = None
-    begun = False  # nothing before the first linear node can be off
+    begun = False  # nothing before the first linear node differs
     candidates = _through(after) | _sums(after, new)
     for node in after.node:
         if node.op_type in LINEAR:

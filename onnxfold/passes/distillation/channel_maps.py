@@ -1,4 +1,4 @@
-"""What folds and permutations do to the channels of activations, for comparing these all the same."""
+"""How folds and permutations change the channels of activations, so that both versions can still be compared."""
 
 from __future__ import annotations
 

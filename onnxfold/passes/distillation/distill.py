@@ -1,4 +1,4 @@
-"""The pass that trains a compressed model on what the original says."""
+"""The pass that trains a compressed model on the outputs of the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The graph that is descended: both versions of a model side by side, how far they are apart, and its gradient."""
+"""The graph for training: both versions of a model side by side, the loss between them, and its gradient."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Floats = NDArray[np.float32]
 BEFORE = PREFIX + "before_"  # what tensors of the original are called in the graph
 
 
-class UnsuitableError(Exception):
+class NotTrainableError(Exception):
     """Why a model cannot be refined."""
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class DistillationProblem:
     """`session` takes a batch of inputs and the values of `start` and gives LOSS and its gradients.
 
     `start`: the variables, by name, as they are before refinement. `blocks`: how many outputs of blocks are compared.
@@ -64,14 +64,14 @@ def pose(
     shapes: Mapping[str, Sequence[int]],
     pairs: Counterparts,
     provider: str,
-) -> Problem:
-    """What is to be descended for a batch of inputs of these `shapes`.
+) -> DistillationProblem:
+    """The training problem for a batch of inputs of these `shapes`.
 
     The loss is the mean of |now - then|^2 / |then|^2 over the outputs of blocks and those of the model (before a final
     softmax).
 
     Raises:
-        UnsuitableError: with the reason.
+        NotTrainableError: with the reason.
         ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
     before, after = static_copy(original, shapes), static_copy(compressed, shapes)
@@ -84,8 +84,8 @@ def pose(
     spell_out(after.graph)
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
-    words = word_scores(original.graph)
-    joined = _joined(before, after, [Target(name, name, words=name in words) for name in outputs], compared)
+    scored = word_scores(original.graph)
+    joined = _joined(before, after, [Target(name, name, tokens=name in scored) for name in outputs], compared)
     used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
@@ -93,19 +93,19 @@ def pose(
     del joined.graph.input[:]
     joined.graph.input.extend(copies)
     if not start:
-        raise UnsuitableError("no weight of a linear operator or a normalization is stored as floats")
+        raise NotTrainableError("no weight of a linear operator or a normalization is stored as floats")
     with asking_onnx():
         joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
     session = Session.of_version(with_gradient(joined, LOSS, list(start)), None, provider)
-    return Problem(session, start, len(compared))
+    return DistillationProblem(session, start, len(compared))
 
 
 def _check_shapes(graph: GraphProto, outputs: Sequence[str]) -> None:
-    """Raise UnsuitableError unless the shapes of `outputs` are known."""
+    """Raise NotTrainableError unless the shapes of `outputs` are known."""
     known = shapes_of(graph)
     if not all(name in known for name in outputs):
         node = next(n for n in graph.node if any(name and name not in known for name in n.output))
-        raise UnsuitableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
+        raise NotTrainableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
 
 
 def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], inner: Sequence[Target]) -> ModelProto:
@@ -127,7 +127,7 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
 
 
 def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
-    """A tensor [1]: |now - then|^2 / |then|^2, of scores of words by their probability."""
+    """A tensor [1]: |now - then|^2 / |then|^2, of scores of tokens by their probability."""
     then = BEFORE + target.source
     if target.map is not None:
         axis, matrix = target.map.axis, target.map.matrix
@@ -136,7 +136,7 @@ def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
         mixed = emit.op("MatMul", [emit.constant(matrix), flat])
         then = emit.op("Reshape", [mixed, emit.constant([*shape[:axis], len(matrix), *shape[axis + 1 :]], np.int64)])
     now = target.name
-    if target.words:
+    if target.tokens:
         then, now = (emit.op("LogSoftmax", [name], axis=-1) for name in (then, now))
         weight = emit.op("Exp", [emit.op("Mul", [then, emit.constant([0.5])])])
         then, now = (emit.op("Mul", [weight, name]) for name in (then, now))

@@ -27,7 +27,7 @@ def check_steps(steps: int | None) -> None:
 
 
 def sample_shapes(model: Model, samples: Samples) -> dict[str, Sequence[int]]:
-    """The shapes of the inputs of one sample: texts may be longer than what a model says of them."""
+    """The shapes of the inputs of one sample: texts may be longer than the model's nominal length."""
     form = Batching.of(Session.of(model).inputs)
     cut = form.names if form.size is None else frozenset[str]()
     return {name: (1, *x.shape[1:]) if name in cut else x.shape for name, x in samples.fit[0].items()}

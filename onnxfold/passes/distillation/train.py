@@ -1,4 +1,4 @@
-"""Refinement: the weights of a compressed model are trained on what the original says, without labels or a framework.
+"""Refinement: the weights of a compressed model are trained on outputs of the original, without labels or a framework.
 
 The student's block outputs and outputs are drawn to the teacher's (Romero et al., FitNets, arXiv 1412.6550; Hinton et
 al., arXiv 1503.02531). Gradients are an ONNX graph that onnxruntime runs, Adam with cosine decay is ours.
@@ -26,23 +26,23 @@ from ...model.save import inline
 from ...progress import Progress, Title, silent
 from ...runtime.autodiff.adam import Adam
 from ...runtime.session import SHORT, Session, brief
-from .batches import Pool
+from .batches import BatchSampler
 from .block_targets import Counterparts
-from .problem import UnsuitableError, pose
+from .problem import NotTrainableError, pose
 
 Floats = NDArray[np.float32]
 _SAME = Counterparts()
-RATE = 1e-3  # Adam's
-_RELATIVE = 0.01  # and of the root mean square of a matrix at most: in wide ones many small steps add up
+RATE = 1e-3  # Adam's learning rate, at most
+_RELATIVE = 0.01  # of the root mean square of a matrix: its rate at most, because in wide ones many small steps add up
 _WARMUP = 20  # steps at least, or one in twenty; half of them at most
 _LOOKS = 16  # times that the error on inputs held back is measured
-_LOST, _SLOWER = 2.0, 0.25  # so many times the best error: back to the best weights, at a quarter of the rate
-_PATIENCE = 6  # of them in a row without a better one end it, in the second half: errors may rise at first
+_LOST, _SLOWER = 2.0, 0.25  # at so many times the best error: back to the best weights, with a quarter of the rate
+_PATIENCE = 6  # measurements in a row without a better error end training, in its second half: errors may rise at first
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What refining came to.
+    """The result of refining.
 
     Attributes:
         arrays: the new values by the name of the constant, in its own type of floats; empty where nothing was gained.
@@ -104,7 +104,7 @@ def refine(
     begin = time.perf_counter()
     try:
         found = _train(original, compressed, samples, settings, pairs, progress)
-    except (UnsuitableError, ExecutionError, OnnxFoldError) as error:
+    except (NotTrainableError, ExecutionError, OnnxFoldError) as error:
         found = Refinement({}, float("nan"), float("nan"), note=brief(error))
     return replace(found, seconds=time.perf_counter() - begin)
 
@@ -138,21 +138,21 @@ def _train(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise UnsuitableError(f"the inputs are too unlike real ones to train on: {samples.described}")
+        raise NotTrainableError(f"the inputs are too unlike real ones to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
-        raise UnsuitableError("the outputs cannot be compared on the inputs held back")
+        raise NotTrainableError("the outputs cannot be compared on the inputs held back")
     specs = Session.of(original).inputs
-    pool = Pool.of(samples.fit, specs, settings.batch, samples.apart)
-    problem = pose(original, student, pool.shapes, pairs, settings.provider)
+    sampler = BatchSampler.of(samples.fit, specs, settings.batch, samples.apart)
+    problem = pose(original, student, sampler.shapes, pairs, settings.provider)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
     note, title = "", Title("refining")
-    batches = pool.draw(np.random.default_rng([settings.seed, 2]))
+    batches = sampler.draw(np.random.default_rng([settings.seed, 2]))
     for done in progress(title, range(1, steps + 1)):
-        loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(pool.together)])
+        loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(sampler.together)])
         if not np.isfinite(loss):
             note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break

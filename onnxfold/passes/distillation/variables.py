@@ -17,9 +17,9 @@ _SLOTS: Mapping[str, tuple[int, ...]] = {
     "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "GroupNormalization": (1, 2),
     "RMSNormalization": (1,),
 }  # fmt: skip
-# a vector in the first is a scale or a shift where one of the others made what it is applied to
+# a vector that is an operand of the first is a scale or a shift, if the other operand comes from one of these
 _AFFINE: Mapping[str, frozenset[str]] = {"Add": LINEAR | {"Mul"}, "Mul": frozenset(("Div", "Mul"))}
-_SAME = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"))  # values stay what they are
+_SAME = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Cast"))  # they change no value
 
 
 def variables(graph: GraphProto) -> dict[str, Floats]:

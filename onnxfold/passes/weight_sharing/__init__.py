@@ -1,1 +1,1 @@
-"""Layers that are alike: how like they are, one set of weights for several of them, and blocks that can go."""
+"""Weight sharing: how alike layers are, one weight for several of them, and residual blocks that can be dropped."""

@@ -1,9 +1,9 @@
 """Alignment: the inner channels of layers permuted so that their weights match before they share one.
 
-A weight's axis that lies in a channel group may be permuted with the whole group, which changes no output
-(`oracles.permute`). The best order of one group, all others fixed, is a linear assignment on the cross-Gram matrix of
-its channels and those that they are to match; groups take turns until nothing changes (weight matching: Ainsworth,
-Hayase, Srinivasa, "Git Re-Basin", ICLR 2023).
+The whole channel group that an axis of a weight lies in may be permuted, which changes no output (`testing.permute`).
+The best order of one group, all others fixed, is a linear assignment on the cross-Gram matrix of its channels and those
+that they are to match; groups take turns until nothing changes (weight matching: Ainsworth, Hayase, Srinivasa, "Git
+Re-Basin", ICLR 2023).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ...analysis.result import Analysis
@@ -39,12 +38,12 @@ class Alignable:
         read_only(self)
 
 
-Seats = Mapping[tuple[str, int], Alignable]
+AlignableAxes = Mapping[tuple[str, int], Alignable]
 Read = Callable[[str], NDArray[Any]]
 
 
-def alignable(analysis: Analysis) -> Seats:
-    """(tensor, axis) -> the group that can be permuted there: one without blocks that fills the whole axis."""
+def alignable(analysis: Analysis) -> AlignableAxes:
+    """By (tensor, axis), the group that can be permuted there: one without blocks that fills the whole axis."""
     found = {}
     for group in analysis.groups:
         for place in group.parameters:
@@ -54,11 +53,11 @@ def alignable(analysis: Analysis) -> Seats:
     return found
 
 
-def aligned(sets: Sequence[Sequence[Layer]], read: Read, free: Seats) -> dict[str, Ints]:
+def aligned(sets: Sequence[Sequence[Layer]], read: Read, free: AlignableAxes) -> dict[str, Ints]:
     """Orders of groups, by name, that bring the weights of the layers of each set together: new channel i is old i.
 
-    `read` gives a weight by its name. Only groups that change. Never further apart than as they are: sum over all pairs
-    of |A - B|_F^2.
+    `read` gives a weight by its name. Only groups that change. The distance, the sum over all pairs of |A - B|_F^2,
+    never grows.
     """
     task = _Task([[layer for layer in one] for one in sets if len(one) > 1], read, free)
     if not task.groups:
@@ -78,7 +77,7 @@ def permutations(orders: Mapping[str, Ints]) -> dict[str, Merge]:
     return merges
 
 
-def reordered(array: NDArray[np.floating], weight: str, orders: Mapping[str, Ints], free: Seats) -> Floats:
+def reordered(array: NDArray[np.floating], weight: str, orders: Mapping[str, Ints], free: AlignableAxes) -> Floats:
     """A weight after its groups were permuted."""
     moved = np.asarray(array, np.float64)
     for axis in range(moved.ndim):
@@ -91,9 +90,11 @@ def reordered(array: NDArray[np.floating], weight: str, orders: Mapping[str, Int
 
 
 class _Task:
-    """What is to be brought together: `groups` that may move, in order; the first of those that meet stays."""
+    """Sets of layers to align: `groups` that may be permuted, in order. Of the groups on one axis of a set, the first
+    stays as it is. `tangled`: sets have two or more axes to align, so that the order in which groups are taken counts.
+    """
 
-    def __init__(self, sets: Sequence[Sequence[Layer]], read: Read, free: Seats) -> None:
+    def __init__(self, sets: Sequence[Sequence[Layer]], read: Read, free: AlignableAxes) -> None:
         self._sets, self._free = sets, free
         self._weights = {layer.weight: np.asarray(read(layer.weight), np.float64) for one in sets for layer in one}
         self._where: dict[str, list[tuple[int, Layer, int]]] = {}
@@ -163,6 +164,8 @@ class _Task:
                     gram = wanted @ mine.T if gram is None else gram + wanted @ mine.T
         if gram is None:
             return np.arange(len(next(iter(self._free[w.weight, a] for _, w, a in self._where[group])).positions))
+        from scipy.optimize import linear_sum_assignment  # slow to import, and folds do not need it
+
         _, columns = linear_sum_assignment(gram, maximize=True)
         return np.asarray(columns, np.int64)
 

@@ -17,14 +17,14 @@ from ...options.choices import Metric
 from ...progress import Progress, silent
 from ...runtime.segments import SegmentRunner
 from ...runtime.session import Feeds
-from .alignment import Seats, aligned, reordered
+from .alignment import AlignableAxes, aligned, reordered
 from .joint_fit import Order, Seen, joint, seen
 from .layers import Layer, Left, classes
 from .similarity import OF_WEIGHTS, cka
 
 
 def nothing(what: object, whole: bool, left: Sequence[Left]) -> str:
-    """Why there is nothing to fuse."""
+    """The message for a model in which no units can share a weight."""
     units = "residual blocks" if whole else "layers"
     reasons = "; ".join(dict.fromkeys(one.why for one in left))
     return f"nothing to fuse in {what}: no two {units} have weights of one shape" + (f" ({reasons})" if reasons else "")
@@ -32,7 +32,7 @@ def nothing(what: object, whole: bool, left: Sequence[Left]) -> str:
 
 Floats = NDArray[np.float64]
 Unit = tuple[Layer, ...]  # layers that are fused together with those of another unit: one layer, or those of a block
-_POINTS = 4096  # rows of activations that are compared
+_POINTS = 4096  # rows of activations that are compared, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def rank(
     model: Model,
     units: Sequence[Sequence[Unit]],
     metric: Metric,
-    free: Seats,
+    free: AlignableAxes,
     feeds: Sequence[Feeds] | None,
     progress: Progress[Any] = silent,
 ) -> list[Class]:
@@ -181,7 +181,7 @@ class _Measured:
         self._seen: Mapping[str, Seen] = seen(model, found, feeds) if metric is Metric.REFIT else {}
         self._given = _given(model, found, feeds) if metric is Metric.ACTIVATIONS else {}
 
-    def __call__(self, a: Layer, b: Layer, free: Seats) -> float:
+    def __call__(self, a: Layer, b: Layer, free: AlignableAxes) -> float:
         if self._metric is Metric.ACTIVATIONS:
             return _between(self._given[a.key], self._given[b.key])
         if self._metric is Metric.REFIT:
@@ -192,8 +192,9 @@ class _Measured:
         )
         return OF_WEIGHTS[self._metric](first, second)
 
-    def _refitted(self, a: Layer, b: Layer, free: Seats) -> float:
-        """What one weight for both misses; 1 where that cannot be measured: everything."""
+    def _refitted(self, a: Layer, b: Layer, free: AlignableAxes) -> float:
+        """The share of both layers' energy that one weight for both misses; 1 (all of it) where that cannot be
+        measured."""
         if a.key not in self._seen or b.key not in self._seen:
             return 1.0
         orders = aligned([(a, b)], self._read, free) if a.linear.groups == 1 else {}
@@ -204,8 +205,8 @@ class _Measured:
         ).after
 
 
-def _order(layer: Layer, orders: Mapping[str, NDArray[np.int64]], free: Seats) -> Order:
-    """Which outputs and features of the weight's matrix stand where after groups were permuted."""
+def _order(layer: Layer, orders: Mapping[str, NDArray[np.int64]], free: AlignableAxes) -> Order:
+    """The order of the outputs and of the features of the weight's matrix after groups were permuted."""
     node = layer.linear
     numbers = np.arange(layer.size).reshape(1, node.outputs, node.features)
     moved = layer.matrix(reordered(node.tensor(numbers, layer.shape), layer.weight, orders, free)).astype(np.int64)
@@ -214,7 +215,7 @@ def _order(layer: Layer, orders: Mapping[str, NDArray[np.int64]], free: Seats) -
 
 @dataclass(frozen=True, eq=False)
 class _Given:
-    """What a layer gives: `rows` at some of its places [n, channels], means over the places of every sample [samples,
+    """Outputs of a layer: `rows` at some of its places [n, channels], means over the places of every sample [samples,
     channels], and how many places there are in every batch."""
 
     rows: Floats
@@ -226,11 +227,11 @@ class _Given:
 
 
 def _given(model: Model, found: Sequence[Layer], feeds: Sequence[Feeds]) -> dict[str, _Given]:
-    """What layers give on the samples, in one pass."""
-    walk, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, _Given]()
+    """The outputs of layers on the samples, in one pass."""
+    runner, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, _Given]()
     for layer in sorted(found, key=lambda layer: layer.nodes[0]):
         rows, means, places = list[NDArray[Any]](), list[NDArray[Any]](), list[tuple[int, int]]()
-        for batch in walk.advance(layer.nodes[0] + 1, [layer.key]):
+        for batch in runner.advance(layer.nodes[0] + 1, [layer.key]):
             value = batch[layer.key]
             flat = layer.linear.rows(value, None)
             apart = flat.reshape(len(value), -1, flat.shape[1])
@@ -244,5 +245,5 @@ def _given(model: Model, found: Sequence[Layer], feeds: Sequence[Feeds]) -> dict
 
 
 def _between(a: _Given, b: _Given) -> float:
-    """CKA distance at the same places; where these are not as many, between the means over them."""
+    """CKA distance of outputs at the same places, or, where two layers have different numbers of them, of the means."""
     return cka(a.rows, b.rows) if a.places == b.places else cka(a.means, b.means)

@@ -37,7 +37,7 @@ class Fused:
     """A model whose layers share weights.
 
     `base` is the original as aligned: the same function, channels in another order. `changed` names the shared weights.
-    `aims` are what sums of `proto` are to be like, by tensors of `base` (where blocks were dropped). `moves`: how the
+    `aims`: by sum of `proto`, the tensor of `base` that it should equal (where blocks were dropped). `moves`: how the
     groups of the original were permuted. `failure`: why the weights were not repaired, where they were to be.
     """
 
@@ -55,7 +55,7 @@ def brought_together(model: Model, analysis: Analysis, moves: Mapping[str, Merge
     if not moves:
         return model
     proto = emit(model, edits(model, analysis, moves))
-    if len(proto.graph.node) < len(model.proto.graph.node):  # what computed a weight that moved is gone
+    if len(proto.graph.node) < len(model.proto.graph.node):  # nodes that computed a permuted weight are gone
         return load(inline(proto, model.folder), shapes)
     return replace(model, proto=proto, path=None)
 

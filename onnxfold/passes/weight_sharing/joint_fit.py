@@ -35,7 +35,7 @@ _BY_ROW = 2e12  # multiply-adds; above, all outputs of a layer weigh alike and o
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a layer reads and gives on the samples: moments, and the epilogue behind it."""
+    """A layer on the samples: the moments of its inputs and outputs, and what follows it."""
 
     moments: Moments = field(repr=False)
     epilogue: Epilogue = field(repr=False)
@@ -50,7 +50,7 @@ class Seen:
 
     @property
     def scaled(self) -> bool:
-        """Whether a factor for every output can be had."""
+        """Whether every output may have a factor of its own: a normalization follows that can take it."""
         return bool(self.epilogue.mean and self.epilogue.gamma)
 
 
@@ -60,13 +60,13 @@ def seen(
     """The moments of layers, by their keys, in one pass over the model; those too wide, or not finite, are left out.
 
     Raises what onnxruntime raises."""
-    walk, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(seed)
+    runner, rng = SegmentRunner(model.proto, feeds, model.folder), np.random.default_rng(seed)
     epilogues = Epilogues(model.proto.graph, model.constants.read)
     at = {index: layer for layer in found for index in layer.nodes[:1] if layer.linear.features <= MOST_FEATURES}
     out: dict[str, Seen] = {}
     for index in sorted(at):
         node, sums = at[index].linear, Moments(at[index].linear)
-        for batch in walk.advance(index + 1, [node.x, node.y]):
+        for batch in runner.advance(index + 1, [node.x, node.y]):
             share = share_of_places(node, node.positions(batch[node.y]) * len(feeds), rows)
             sums.add(batch[node.x], batch[node.y], share, rng)
         if sums.finite:
@@ -94,14 +94,14 @@ def joint(
     orders: Sequence[Order] | None = None,
     quick: bool = False,
 ) -> Joint:
-    """The weight that best gives what each of `members` gave from what it read, all layers counting alike.
+    """The weight that best reproduces the outputs of all `members` from their inputs, all layers counting alike.
 
     `orders`: of the outputs and features of each, where these are to be taken in another order than they were seen in
     (one group only). `quick`: one system for all outputs, which weigh alike then, and have no factors.
 
     Minimize the sum over layers i and outputs c of s_ic^2 |y_ic - a_ic w_c x_i - b_ic|^2, and the ridge on
-    |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where no normalization is its
-    own.
+    |W - `start`|^2, where s_i are the scales behind layer i over its energy; a_ic = 1 where the layer has no
+    normalization of its own.
     """
     node, weight = members[0].moments.node, np.array(start, np.float64)
     by_row = not quick and node.groups * node.outputs * float(node.features) ** 3 / 3 <= _BY_ROW
@@ -120,8 +120,8 @@ def joint(
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One group of a layer: covariances of what it reads [d, d] and of that with what it gives [o, d]; the variances
-    and the worth of its outputs [o]; whether each has a factor."""
+    """One group of a layer: covariances of its inputs [d, d] and of its outputs with its inputs [o, d]; the
+    variances and the worth of its outputs [o]; whether each has a factor."""
 
     inputs: Floats
     cross: Floats

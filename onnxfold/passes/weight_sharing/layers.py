@@ -1,4 +1,4 @@
-"""Which layers can share one weight: the same operator, the same shape of weight, and a weight that is theirs alone."""
+"""Which layers can share one weight: those of one operator and one shape, whose weights nothing else uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Residual blocks: parts of the graph that add something to what they read, and how little that is."""
+"""Residual blocks: parts of the graph that add something to their input, and how much that is."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .distances import Unit
 from .layers import Layer
 
 _SUMS = ("Add", "Sum")
-_IDEMPOTENT = ("Relu", "Identity")  # done twice is done once
+_IDEMPOTENT = ("Relu", "Identity")  # applied twice they do the same as once
 
 
 @dataclass(frozen=True)
 class Block:
-    """``total = skip + branch``, where `nodes` (indices) make the branch from the skip and nobody else reads what they
+    """``total = skip + branch``, where `nodes` (indices) make the branch from the skip and nothing else reads what they
     make. `name` is that of the sum; `root` is the sum (or other tensor) that the skip is, or is the Relu of."""
 
     name: str
@@ -54,10 +54,10 @@ def blocks(model: Model) -> list[Block]:
 
 
 def bypasses(graph: Graph, dropped: Sequence[Block]) -> tuple[dict[str, str], dict[str, str]]:
-    """What to read instead of the sums of dropped blocks, and what other sums are to be like (aims, by tensors of the
-    original): the writer in front of the dropped ones makes up for them.
+    """(what to read instead of the sums of dropped blocks; by sum in front of dropped blocks, the sum of the original
+    behind them, which it should equal: the `aims`).
 
-    A Relu behind the sum goes too where the skip came from one already."""
+    A Relu behind the sum of a dropped block is dropped too where the skip comes from a Relu already."""
     instead, aims = dict[str, str](), dict[str, str]()
     for block in dropped:
         instead[block.total] = block.skip
@@ -77,12 +77,12 @@ def influence(model: Model, found: Sequence[Block], feeds: Sequence[Feeds]) -> d
     """By the name of a block: |total - skip| / |total| over the samples, 0 where it does nothing.
 
     The distance of a block from the identity (ShortGPT's block influence is the cosine form: Men et al., 2024)."""
-    walk, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, float]()
+    runner, out = SegmentRunner(model.proto, feeds, model.folder), dict[str, float]()
     made = {name: index for index, node in enumerate(model.proto.graph.node) for name in node.output}
     for block in sorted(found, key=lambda block: made[block.total]):
         at = made[block.total]
-        skips = walk.advance(at, [block.skip])
-        totals = walk.advance(at + 1, [block.total])
+        skips = runner.advance(at, [block.skip])
+        totals = runner.advance(at + 1, [block.total])
         change = size = 0.0
         for skip, total in zip(skips, totals, strict=True):
             change += float(np.square(total[block.total] - skip[block.skip], dtype=np.float64).sum())
@@ -102,7 +102,7 @@ def whole_blocks(found: Sequence[Block], layers: Sequence[Layer]) -> list[list[U
 
 
 def writers(model: Model, aims: Mapping[str, str]) -> frozenset[str]:
-    """What the nodes read that write to the sums in `aims`: naming these as changed has the nodes refitted."""
+    """The inputs of the nodes whose outputs the sums in `aims` add up: name them as changed to have these refitted."""
     graph, out = model.graph, set[str]()
     for root in aims:
         producer = graph.producer.get(root)

@@ -1,4 +1,4 @@
-"""What became of whole layers and blocks."""
+"""Layers that share a weight and blocks that were dropped, for the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How far to go: which layers share weights under a budget, and which blocks go. Measured where a limit asks for it."""
+"""Which layers share weights within limits, and which blocks are dropped; errors are measured where a limit needs
+it."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from .fuse import Fused
 from .residual_blocks import Block
 
 PATIENCE = 3  # joins in a row that break the limit, until no more are tried
-_TRIED = 6  # blocks nearest to the identity, of which the one that the outputs miss least goes next
+_TRIED = 6  # blocks nearest to the identity: the one of these whose loss changes the outputs least is dropped next
 
 
 Make = Callable[[Partition], Fused]

@@ -10,7 +10,7 @@ import pytest
 from helpers import as_constant_nodes, model
 from onnx import ModelProto, helper
 
-from onnxfold.passes.distillation.batches import Pool
+from onnxfold.passes.distillation.batches import BatchSampler
 from onnxfold.passes.distillation.block_targets import Counterparts, Map, Target, blocks
 from onnxfold.passes.distillation.bn_affine import spell_out
 from onnxfold.passes.distillation.variables import as_inputs, variables
@@ -177,9 +177,9 @@ def specs(*shape: int | str) -> list[InputSpec]:
 
 def test_every_sample_comes_once_before_any_comes_again() -> None:
     feeds = [{"x": np.arange(i, i + 4, dtype=np.float32).reshape(4, 1)} for i in (0, 4)]
-    pool = Pool.of(feeds, specs("N", 1), 3)
-    assert pool.shapes == {"x": (3, 1)}
-    batches = pool.draw(np.random.default_rng(0))
+    sampler = BatchSampler.of(feeds, specs("N", 1), 3)
+    assert sampler.shapes == {"x": (3, 1)}
+    batches = sampler.draw(np.random.default_rng(0))
     drawn = np.concatenate([next(batches)["x"].ravel() for _ in range(8)])
     assert all(sorted(drawn[i : i + 8]) == list(range(8)) for i in (0, 8, 16))
 
@@ -187,8 +187,8 @@ def test_every_sample_comes_once_before_any_comes_again() -> None:
 def test_a_fixed_batch_is_drawn_as_it_is() -> None:
     feeds = [{"x": np.full((2, 3), i, np.float32)} for i in range(3)]
     assert Batching.of(specs(2, 3)).size == 2
-    pool = Pool.of(feeds, specs(2, 3), 64)
-    batches = pool.draw(np.random.default_rng(0))
+    sampler = BatchSampler.of(feeds, specs(2, 3), 64)
+    batches = sampler.draw(np.random.default_rng(0))
     assert sorted(float(next(batches)["x"][0, 0]) for _ in range(3)) == [0, 1, 2]
 
 
@@ -196,7 +196,7 @@ def test_images_are_moved_and_nothing_else_is() -> None:
     image = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     table = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
     for x, same in ((image, False), (table, True)):
-        drawn = next(Pool.of([{"x": x}], specs("N", *x.shape[1:]), 4).draw(np.random.default_rng(0)))["x"]
+        drawn = next(BatchSampler.of([{"x": x}], specs("N", *x.shape[1:]), 4).draw(np.random.default_rng(0)))["x"]
         if same:
             assert sorted(drawn.tolist()) == sorted(x.tolist())
         else:

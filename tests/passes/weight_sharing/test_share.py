@@ -84,11 +84,11 @@ def test_what_cannot_be_reached(budget: dict[str, float], text: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ({"share": 0.0}, "--share"), ({"share": 1.5}, "--share"), ({"share": float("nan")}, "--share"),
-        ({"target_size": 1.0}, "--target-size"), ({"max_error": -1.0}, "--max-error"),
+        ({"share": 0.0}, "`share` must"), ({"share": 1.5}, "`share` must"), ({"share": float("nan")}, "`share` must"),
+        ({"target_size": 1.5}, "`target_size` must"), ({"max_error": -1.0}, "`max_error` must"),
         ({"share": 0.5, "target_size": 0.5}, "one of"), ({"how": None}, "nothing to do"),
-        ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"metric": "x"}, "unknown metric"),
-        ({"metric": "activations"}, "needs samples"), ({"how": "x"}, "unknown fusion"),
+        ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"metric": "x"}, "`metric` must be one of"),
+        ({"metric": "activations"}, "needs samples"), ({"how": "x"}, "`how` must be one of"),
     ],
 )  # fmt: skip
 def test_bad_requests(asked: dict[str, Any], text: str) -> None:
@@ -322,7 +322,7 @@ def test_without_matplotlib(tmp_path: Path, capsys: Capture, monkeypatch: pytest
     """One line that names the extra, before any work."""
     path = write(tmp_path / "in.onnx", two_blocks())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("onnxfold.cli.layers.rank_layers", lambda *_, **__: pytest.fail("worked before"))
+    monkeypatch.setattr("onnxfold.api.rank_layers", lambda *_, **__: pytest.fail("worked before"))
     assert run("layers", path, "--plot", tmp_path / "out.png") == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and "onnxfold[plot]" in shown and ".html" in shown

@@ -1,0 +1,98 @@
+"""What planning needs to know of a model's channel groups: widths and their limits, equal cells, weights, consumers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..analysis.extract import gather
+from ..analysis.groups import ChannelGroup, Place, Role
+from ..analysis.result import Analysis
+from ..folding.group_weights import GroupWeights
+from ..model.graph import Node
+from ..model.linear import RECURRENT
+from ..model.model import Model
+from ..transform.edits import removed_atoms
+from .allocation import BLOCK, Width
+
+
+@dataclass(frozen=True, eq=False)
+class GroupLayout:
+    """The channel groups of `model`, which `analysis` found, by name."""
+
+    model: Model
+    analysis: Analysis
+    groups: Mapping[str, ChannelGroup] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: Model, analysis: Analysis) -> GroupLayout:
+        """All groups of a model."""
+        return cls(model, analysis, {group.name: group for group in analysis.groups})
+
+    def widths(self, names: Iterable[str], quantized: bool = False) -> list[Width]:
+        """What allocation needs of these groups; `quantized`: for kernels of INT8, whose grouped convolutions
+        (depthwise ones above all) take twice as long where their channels are no whole blocks."""
+        return [self._width(self.groups[name], quantized) for name in names]
+
+    def cells(self, name: str) -> NDArray[np.int64] | None:
+        """[n] the cell of every channel of group `name` (clusters stay within cells, and all cells keep equally many
+        channels); None where there is only one."""
+        group = self.groups[name]
+        return group.cells if group.blocks > 1 else None
+
+    def weights(self, name: str) -> GroupWeights:
+        """All parameters of group `name`."""
+        return gather(self.model, self.analysis, self.groups[name])
+
+    def consumer_features(self, name: str) -> list[int]:
+        """How many inputs the consumers of a group have: all their channels, times the kernel."""
+        found = []
+        for place in (p for p in self._consuming(name) if not p.summed):
+            shape = self.model.graph.tensor(place.tensor).shape or ()
+            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
+            found.append(math.prod(sizes))
+        return found
+
+    def consumer_outputs(self, name: str) -> frozenset[str]:
+        """The tensors that the consumers of a group make."""
+        nodes = self.model.graph.nodes
+        return frozenset(output for p in self._consuming(name) for i in p.nodes for output in nodes[i].outputs)
+
+    def is_read_by_recurrent(self, name: str) -> bool:
+        """Whether a consumer of a group is an LSTM, GRU or RNN."""
+        nodes = self.model.graph.nodes
+        return any(nodes[i].op in RECURRENT for p in self._consuming(name) for i in p.nodes)
+
+    def lengths(self, keep: Mapping[str, int]) -> Mapping[tuple[str, int], int]:
+        """New axis lengths, by (tensor, axis), where groups keep so many channels."""
+        return self.analysis.lengths(
+            removed_atoms(g, _first(g, keep[g.name])) for g in self.analysis.groups if g.name in keep
+        )
+
+    def _width(self, group: ChannelGroup, quantized: bool) -> Width:
+        grouped = quantized and any(node.attrs.get("group", 1) > 1 for node in self._nodes(group))
+        return Width(group.name, group.size, group.blocks, self._block(group), group.run, BLOCK if grouped else 1)
+
+    def _block(self, group: ChannelGroup) -> int:
+        """How many channels the kernels that make a group compute at once, or share a scale where they are read."""
+        stored = self.model.constants.stored
+        here = [(p.axis, stored[p.tensor]) for p in group.parameters if p.tensor in stored]
+        shared = max((one.block for axis, one in here if axis == one.axis), default=0)
+        return shared or (BLOCK if any("Conv" in node.op for node in self._nodes(group)) else 1)
+
+    def _nodes(self, group: ChannelGroup) -> Iterator[Node]:
+        """Those that have a parameter with channels of the group."""
+        return (self.model.graph.nodes[i] for p in group.parameters for i in p.nodes)
+
+    def _consuming(self, name: str) -> Iterator[Place]:
+        return (p for p in self.groups[name].parameters if p.role is Role.CONSUMES)
+
+
+def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:
+    """Some `keep` channels, equally many of every cell: which ones does not matter for lengths."""
+    each = keep // group.blocks
+    return np.sort(np.concatenate([np.flatnonzero(group.cells == c)[:each] for c in range(group.blocks)]))

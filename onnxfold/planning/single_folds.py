@@ -1,0 +1,68 @@
+"""Folds of one group at a time: what each costs the outputs, measured with samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from ..evaluation.candidates import Evaluator
+from ..folding.merge import Merge
+from ..options.choices import Recovery
+from ..recovery.consumers import touched
+from ..recovery.reconstruct import Changes, ReconstructionSettings, reconstruct
+from ..runtime.session import Feeds
+from ..runtime.shared_prefix import SharedPrefix
+from .allocation import Width
+from .merger import Merger
+
+_UNSEEN = 4  # one in so many batches is not fitted on but measured
+_ROWS = 4096  # of patches that consumers are fitted on
+_FEW = 8  # batches that consumers are fitted on where ways to merge a group are compared
+_PER_FEATURE = 10.0  # multiply-adds per cubed number of features: to fit a consumer
+_MOST_WORK = 5e12  # multiply-adds for measuring groups one by one: a minute or two on two cores
+_WORST = 1e3  # relative error: an infinite one counts as this
+
+
+class SingleFolds:
+    """Folds one group at a time and fits its consumers on some of the batches `fit`; errors are measured on the others
+    (a single batch serves for both). Nothing runs before the first question."""
+
+    def __init__(self, merger: Merger, recovery: Recovery, fit: Sequence[Feeds]) -> None:
+        self._merger, self._recovery = merger, recovery
+        held = max(1, round(len(fit) / _UNSEEN))
+        self._fit, self._unseen = (fit[:-held], fit[-held:]) if len(fit) > 1 else (fit, fit)
+
+    def error(self, name: str, merge: Merge, few: bool = False) -> float:
+        """The squared relative error of the outputs when group `name` alone is merged and its consumers are fitted;
+        `few`: on a few batches only, the same for every call."""
+        merges = {name: merge}
+        proto, analysis = self._merger.emit(merges), self._merger.analysis
+        if self._recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            outputs = self._merger.layout.consumer_outputs(name)
+            settings = ReconstructionSettings(self._recovery, rows=_ROWS, only=outputs)
+            reconstruct(self._few if few else self._all, analysis, Changes(merges), proto, settings)
+        return float(min(self._evaluator.distance(proto, touched(analysis, merges)), _WORST) ** 2)
+
+    def affordable(self, widths: Sequence[Width], times: int) -> set[str]:
+        """The groups that can be folded alone, so many `times` each, before that takes too long; the cheapest first."""
+        features = self._merger.layout.consumer_features
+        prices = {w.name: sum(float(f) ** 3 for f in features(w.name)) for w in widths}
+        spent, names = 0.0, set[str]()
+        for name in sorted(prices, key=lambda n: prices[n]):
+            spent += _PER_FEATURE * times * prices[name]
+            if spent > _MOST_WORK:
+                break
+            names.add(name)
+        return names
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self._merger.model, lambda _: self._unseen, caches=self._merger.analysis.caches)
+
+    @cached_property
+    def _all(self) -> SharedPrefix:
+        return SharedPrefix(self._merger.model, self._fit)
+
+    @cached_property
+    def _few(self) -> SharedPrefix:
+        return SharedPrefix(self._merger.model, self._fit[:_FEW]) if len(self._fit) > _FEW else self._all
