@@ -5,9 +5,9 @@
 >>> print(result.report.verdict)  # doctest: +SKIP
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .api import FoldResult, compare, fold, fuse, inspect, rank_layers, sweep
 from .errors import (
     ExecutionError,
     ModelError,
@@ -37,14 +37,14 @@ from .options.options import (
     SweepOptions,
 )
 from .options.preprocess import Layout, Preprocess
-from .report.fold_report import FoldReport
-from .report.layers_report import LayersReport
-from .report.sweep_report import SweepReport
 
-try:
-    __version__ = version("onnxfold")
-except PackageNotFoundError:  # run from a source tree that was not installed
-    __version__ = "0+unknown"
+if TYPE_CHECKING:
+    from .api import FoldResult, compare, fold, fuse, inspect, rank_layers, sweep
+    from .report.fold_report import FoldReport
+    from .report.layers_report import LayersReport
+    from .report.sweep_report import SweepReport
+
+    __version__: str
 
 __all__ = [
     "Aim", "Budget", "CalibrationOptions", "Clusterer", "DistillOptions", "Effort", "ExecutionError", "FoldOptions",
@@ -54,3 +54,37 @@ __all__ = [
     "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions", "SweepReport",
     "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip
+
+_LATE = {
+    **dict.fromkeys(("FoldResult", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),
+    "FoldReport": ".report.fold_report",
+    "LayersReport": ".report.layers_report",
+    "SweepReport": ".report.sweep_report",
+}
+"""Names that come with onnx, onnxruntime and scipy, which are slow to import: each is imported when it is asked for."""
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and seldom asked for
+
+    try:
+        return version("onnxfold")
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "0+unknown"
+
+
+if not TYPE_CHECKING:  # type checkers see the imports above, and still find names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """A name of `_LATE`, or `__version__`; from then on it is there."""
+        if name == "__version__":
+            found = _version()
+        elif name in _LATE:
+            found = getattr(import_module(_LATE[name], __name__), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, found)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,10 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
 
 class Clock:
     """The seconds that stages took, one after another."""
@@ -46,6 +42,8 @@ class Title(str):
 def announced(text: str) -> None:
     """Say `text` on standard error, only on a terminal."""
     if sys.stderr.isatty():
+        from rich.console import Console  # slow to import, and only terminals need it
+
         Console(stderr=True).print(text, style="dim", highlight=False)
 
 
@@ -56,8 +54,15 @@ def silent(_: str, items: Iterable[T]) -> Iterator[T]:
 
 def on_terminal(what: str, items: Iterable[T]) -> Iterator[T]:
     """Yield `items` (a list, for its length) and show how far it is once that takes more than a second."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console  # slow to import, and only terminals need it
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
     console = Console(stderr=True)
-    if not (console.is_terminal and sys.stderr.isatty()):
+    if not console.is_terminal:
         yield from items
         return
     listed = list(items)

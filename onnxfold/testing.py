@@ -24,6 +24,7 @@ from .analysis.groups import ChannelGroup, Place, Role
 from .analysis.result import Analysis
 from .evaluation.metrics import relative_l2
 from .folding.merge import Merge, apply, folding, rearranging
+from .frozen import read_only
 from .model.model import Model, load
 from .model.save import inline
 from .runtime.outputs import raw_outputs, with_outputs
@@ -70,50 +71,64 @@ def duplication(group: ChannelGroup) -> Merge:
 
 
 def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
-    """All groups permuted at once."""
-    analysis = analysis or analyze(model)
+    """All groups permuted at once, at random. `how`: see `OracleInputs`."""
+    analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     rng = np.random.default_rng(seed)
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
         after = emit(model, edits(model, analysis, merges, skip))
-        return _error(model, model.proto, after, seed, ends=partial(carried, analysis, merges), **how)
+        return _error(model, model.proto, after, inputs, partial(carried, analysis, merges))
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
-    """All groups made twice redundant, then folded back."""
-    analysis = analysis or analyze(model)
+    """All groups made twice redundant, then folded back. `how`: see `OracleInputs`."""
+    analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     copying = {group.name: duplication(group) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
         copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
-        twice = load(copies, how.get("shapes"))
+        twice = load(copies, inputs.shapes)
         again = analyze(twice, fold_heads=bool(analysis.caches))
         merges = {group.name: folding(pairs(group)) for group in again.groups}
         after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
-        return _error(model, twice.proto, after, seed, ends=ends, begin=partial(carried, analysis, copying), **how)
+        return _error(model, twice.proto, after, inputs, ends, partial(carried, analysis, copying))
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
-def _error(
-    model: Model,
-    before: ModelProto,
-    after: ModelProto,
-    seed: int,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    batch: int = 2,
-    scale: float = 1.0,
-    feeds: Feeds | None = None,
-    begin: Carry = dict,
-    ends: Carry = dict,
-) -> float:
-    """The largest relative L2 error over the raw outputs of two versions of `model`; floats are fed times `scale`.
+@dataclass(frozen=True, eq=False)
+class OracleInputs:
+    """What versions are run on: `feeds`, or random ones of so many samples (`batch`) and these `shapes`; floats are fed
+    times `scale`."""
 
-    `feeds` (None: random ones) become those of `before` by `begin`. What inputs and outputs of `before` are to `after`
-    is told by `ends`: caches have other heads there.
+    feeds: Feeds | None = None
+    batch: int = 2
+    shapes: Mapping[str, Sequence[int]] | None = None
+    scale: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def of(self, session: Session, model: Model) -> Feeds:
+        """The inputs for a session of a version of `model`."""
+        limits = index_limits(model.graph)
+        feeds = self.feeds or probe(session.inputs, batch=self.batch, seed=self.seed, shapes=self.shapes, limits=limits)
+        if self.scale == 1:
+            return feeds
+        return {n: np.asarray(x * self.scale, x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
+
+
+def _error(
+    model: Model, before: ModelProto, after: ModelProto, inputs: OracleInputs, ends: Carry, begin: Carry = dict
+) -> float:
+    """The largest relative L2 error over the raw outputs of two versions of `model`.
+
+    The inputs become those of `before` by `begin`. What inputs and outputs of `before` are to `after` is told by
+    `ends`: caches have other heads there.
     """
     outputs = raw_outputs(model.graph)
 
@@ -121,9 +136,7 @@ def _error(
         return Session.of_version(with_outputs(proto, outputs, model.graph), model.folder)
 
     first = session(before)
-    feeds = feeds or probe(first.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))
-    feeds = {n: np.asarray(x * scale, x.dtype) if x.dtype.kind == "f" and scale != 1 else x for n, x in feeds.items()}
-    feeds = begin(feeds)
+    feeds = begin(inputs.of(first, model))
     expected = ends(dict(zip(outputs, first.run(feeds), strict=True)))
     found = session(after).run(ends(feeds))
     return max(relative_l2(expected[name], value) for name, value in zip(outputs, found, strict=True))

@@ -34,7 +34,7 @@ _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins 
 _LEAST = 16  # samples, and steps
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
-SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent, about
+SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent that are meant, on two quiet cores
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +122,8 @@ def synthetic_samples(
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:
-    """What the time allows by the size of the activations: fewer samples first, then fewer steps. The seconds after
-    which no more steps are taken are twice the time meant: a busy machine changes the result seldom."""
+    """How much is made, decided before the start by the size of the activations alone: fewer samples first, then fewer
+    steps. On a busy machine it takes longer, and gives the same."""
     count, steps = SYNTHETIC[effort]
     if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
         steps = min(steps, _PLAIN_STEPS)

@@ -13,7 +13,6 @@ from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
-from .output import announced
 from .parsing import providers, shapes
 
 USAGE = """\
@@ -158,6 +157,8 @@ def refined(options: argparse.Namespace) -> dict[str, Any]:
 
 def manner(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that `fold` and `sweep` share."""
+    from .output import announced  # with the reports, which are slow to import
+
     return {
         **sampling(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,

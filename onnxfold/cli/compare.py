@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from ..api import compare
 from .arguments import COMPARE, Parser, add_common, add_last
-from .output import _check_report, _show
 from .parsing import providers, shapes
 
 
@@ -22,9 +20,11 @@ def parser() -> Parser:
     return made
 
 
-def run(given: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    options = parser().parse_args(given)
+    from ..api import compare  # slow to import; --help comes without
+    from .output import _check_report, _show
+
     _check_report(options.report, options.before, options.after)
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),

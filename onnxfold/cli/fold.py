@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from ..api import fold, inspect
 from ..errors import RequestError, ValidationError
-from ..report.fold_report import FoldReport
 from .arguments import (
     MAIN,
     USAGE,
@@ -22,7 +20,6 @@ from .arguments import (
     manner,
     refined,
 )
-from .output import _check_report, _show
 from .parsing import ratios, shapes, size_of
 
 
@@ -60,9 +57,12 @@ def parser() -> Parser:
     return made
 
 
-def run(given: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    options = parser().parse_args(given)
+    from ..api import fold, inspect  # slow to import; --help comes without
+    from ..report.fold_report import FoldReport
+    from .output import _check_report, _show
+
     _check_report(options.report, options.input, options.output)
     if options.inspect:
         report = inspect(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from ..api import fuse
 from ..errors import ValidationError
 from ..options.choices import Fusion
-from ..report.fold_report import FoldReport
 from .arguments import (
     FUSE,
     SAFE,
@@ -22,7 +20,6 @@ from .arguments import (
     refined,
     sampling,
 )
-from .output import _check_report, _show
 from .parsing import percent
 
 
@@ -54,9 +51,12 @@ def parser() -> Parser:
     return made
 
 
-def run(given: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    options = parser().parse_args(given)
+    from ..api import fuse  # slow to import; --help comes without
+    from ..report.fold_report import FoldReport
+    from .output import _check_report, _show
+
     _check_report(options.report, options.input, options.output)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from ..api import rank_layers
-from ..report.heatmap import check_plot, draw
 from .arguments import LAYERS, Parser, add_common, add_how, add_last, add_likeness, sampling
-from .output import _check_report, _Console, _keep_report
 
 
 def parser() -> Parser:
@@ -29,9 +26,12 @@ def parser() -> Parser:
     return made
 
 
-def run(given: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    options = parser().parse_args(given)
+    from ..api import rank_layers  # slow to import; --help comes without
+    from ..report.heatmap import check_plot, draw
+    from .output import _check_report, _Console, _keep_report
+
     _check_report(options.report, options.input)
     check_plot(options.plot)
     report = rank_layers(

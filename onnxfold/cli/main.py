@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..errors import OnnxFoldError
-from ..runtime import session
 from . import compare, fold, fuse, layers, sweep
 from .arguments import Parser, names_of, one_line
 from .parsing import dashes
@@ -27,10 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     if arguments is None and not sys.warnoptions:
         warnings.simplefilter("ignore")
-    session.silence()
     try:
         command, rest = chosen(given)
-        return command.run(rest)
+        options = command.parser().parse_args(rest)
+        from ..runtime import session  # slow to import; --help, --version and wrong options end before
+
+        session.silence()
+        return command.run(options)
     except SystemExit as stop:  # --help, --version and usage errors
         return stop.code if isinstance(stop.code, int) else 2
     except OnnxFoldError as error:
@@ -52,7 +55,7 @@ class Command(Protocol):
     """A module that knows how a command is called, and runs it."""
 
     def parser(self) -> Parser: ...
-    def run(self, given: Sequence[str]) -> int: ...
+    def run(self, options: argparse.Namespace) -> int: ...
 
 
 COMMANDS: Mapping[str, Command] = {"compare": compare, "layers": layers, "sweep": sweep}

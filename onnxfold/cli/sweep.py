@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from ..api import sweep
 from ..options.choices import SHARES
 from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_which, manner
-from .output import _check_report, _Console, _keep_report
 from .parsing import numbers
 
 
@@ -24,9 +22,11 @@ def parser() -> Parser:
     return made
 
 
-def run(given: Sequence[str]) -> int:
+def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
-    options = parser().parse_args(given)
+    from ..api import sweep  # slow to import; --help comes without
+    from .output import _check_report, _Console, _keep_report
+
     _check_report(options.report, options.input)
     at = SHARES if options.at is None else numbers("--at", options.at)
     report = sweep(options.input, at=at, **manner(options))

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
-
 from ..errors import BUILTIN_ERRORS, ExecutionError, OnnxFoldError, RequestError, RuleError
 
 Given = TypeVar("Given")
@@ -48,6 +46,8 @@ class Executor:
         if not self.away and self.jobs == 1:
             yield from ((number, function(task)) for number, task in enumerate(tasks))
             return
+        from joblib import Parallel, delayed, parallel_config  # slow to import, and one thread needs none of it
+
         with self._cluster() if self.away else parallel_config(backend="threading", n_jobs=self.jobs):
             parallel = Parallel(return_as="generator_unordered", pre_dispatch="all" if self.away else self.jobs)
             yield from parallel(delayed(_numbered)(function, number, task) for number, task in _numbers(tasks))
@@ -60,6 +60,8 @@ class Executor:
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
+        from joblib import parallel_config  # slow to import, as above
+
         where = f"the Dask scheduler at {self.scheduler}"
         try:
             distributed: Any = import_module("distributed")

@@ -72,9 +72,7 @@ def estimate(
         extent = synthetic_extent(subject.model, options.effort, shapes)
         count = extent.count
         if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
-            made = min(extent.seconds, _DESCENT * forward * count * extent.steps) + _NODE * len(
-                subject.model.graph.nodes
-            )
+            made = _DESCENT * forward * count * extent.steps + _NODE * len(subject.model.graph.nodes)
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.merger(options)

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 import pytest
+from rich.progress import Progress as RichProgress
 from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 
 from onnxfold import __version__, progress
@@ -254,7 +255,7 @@ def test_a_title_may_change_while_it_is_shown(monkeypatch: pytest.MonkeyPatch) -
     shown = list[str]()
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress.RichProgress, "update", lambda *_, **given: shown.append(str(given["description"])))
+    monkeypatch.setattr(RichProgress, "update", lambda *_, **given: shown.append(str(given["description"])))
     title = progress.Title("refining")
     for step in progress.on_terminal(title, range(3)):
         title.now = f"refining (loss {step})"
@@ -286,7 +287,7 @@ def test_a_bug_of_ours_is_one_line_with_its_own_exit_code(
         raise RuleError("a rule\nbroke its contract")
 
     monkeypatch.delenv("ONNXFOLD_TRACEBACK", raising=False)
-    monkeypatch.setattr("onnxfold.cli.fold.fold", broken)
+    monkeypatch.setattr("onnxfold.api.fold", broken)
     out = tmp_path / "out.onnx"
     assert cli.main([str(MODELS / "digits_mlp.onnx"), str(out)]) == 70
     error = capsys.readouterr().err

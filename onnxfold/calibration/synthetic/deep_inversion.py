@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,6 @@ _RARE = 1.25  # times worse counts the fit at scales above 1 of images: most mod
 # of class scores, in nats, at least: 2.7 to 8 on real images, 1.9 to 7 on noise of their scale (ResNet-20, SimpNet,
 # DenseNet, MobileNets, SqueezeNet). Where biases tell nothing, this tells the scale of inputs.
 _CONTRAST = 1.0
-_SEARCH = 0.25  # share of the time limit that finding the scale may take
 # (scale, mean in units of it) of images as usually prepared: standardized, -1..1, 0..1, 0..255, 0..255 less the mean
 _CONVENTIONS = ((1.0, 0.0), (0.5, 0.0), (0.25, 2.0), (64.0, 2.0), (64.0, 0.0))
 
@@ -41,45 +38,36 @@ class Inverted:
     x: Mapping[str, Floats]
     losses: tuple[float, ...]
     match: float | None
-    note: str
 
     def __post_init__(self) -> None:
         read_only(self)
 
 
-def invert(
-    problem: InversionProblem, count: int, steps: int, seed: int, seconds: float, progress: Progress[Any]
-) -> Inverted:
-    """`count` inputs, made in independent chunks. `seconds` is a limit for all of them (infinite: none): where it is
-    reached, fewer steps are taken."""
+def invert(problem: InversionProblem, count: int, steps: int, seed: int, progress: Progress[Any]) -> Inverted:
+    """`count` inputs, made in independent chunks by so many `steps` each. No clock has a say: the same model gives the
+    same inputs on a busy machine."""
     chunk = problem.chunk
     chunks = -(-count // chunk)
-    begin = time.perf_counter()
-    scale, offset = _range_of(problem, np.random.default_rng([seed, 0]), begin + seconds * _SEARCH)
+    scale, offset = _range_of(problem, np.random.default_rng([seed, 0]))
     made, curves, values = [], [], []
     work = iter(progress("making synthetic inputs", range(chunks * steps)))
     for index in range(chunks):
-        deadline = begin + seconds * (index + 1) / chunks
         descent = _Descent(problem, np.random.default_rng([seed, 1 + index]), scale, offset)
-        done = 0
-        while done < steps and (done == 0 or time.perf_counter() < deadline):
+        for done in range(steps):
             next(work, None)
-            descent.step(done, steps, deadline)
-            done += 1
+            descent.step(done, steps)
         x, value = descent.result()
         made.append(x)
         curves.append(descent.losses)
         values.append(value)
     join = np.stack if problem.apart else np.concatenate
     x = {name: join([one[name] for one in made])[:count] for name in problem.shapes}
-    shortest = min(map(len, curves))
-    losses = tuple(float(v) for v in np.mean([c[:shortest] for c in curves], axis=0)) if shortest else ()
+    losses = tuple(float(v) for v in np.mean(curves, axis=0))
     fit = None
     if problem.terms.layers:
         means, squares = (np.mean([getattr(v, name) for v in values], axis=0) for name in ("means", "squares"))
         fit = match(problem.terms.layers, means, squares)
-    note = f"stopped by the time limit after {shortest} of {steps} steps" if shortest < steps else ""
-    return Inverted(x, losses, fit, note)
+    return Inverted(x, losses, fit)
 
 
 class _Descent:
@@ -96,15 +84,10 @@ class _Descent:
         self._rough = {n: images.roughness(z, self._axes[n])[0] if goal.excess else 0.0 for n, z in self._z.items()}
         self._target = _targets(rng, problem.chunk, problem.terms.classes)
         self._adam = {name: Adam(z, RATE) for name, z in self._z.items()}
-        self._allowed: int | None = None
-        self._begin = time.perf_counter()
         self.losses: list[float] = []
 
-    def step(self, done: int, steps: int, deadline: float) -> None:
-        """One step of Adam; the decay ends with the last step, or at `deadline` where that comes first."""
-        if math.isfinite(deadline) and done == 3:
-            each = (time.perf_counter() - self._begin) / done
-            self._allowed = max(4, int((deadline - self._begin) / each))
+    def step(self, done: int, steps: int) -> None:
+        """One step of Adam; the decay ends with the last of `steps`."""
         moves = {name: self._move(name) for name in self._z}
         value = self._value({name: images.moved(z, self._axes[name], *moves[name]) for name, z in self._z.items()})
         total = value.loss
@@ -115,7 +98,7 @@ class _Descent:
             if beyond > 0:
                 total += self._weight * beyond
                 gradient += np.float32(self._weight) * slope
-            self._adam[name].step(gradient, done / min(steps, self._allowed or steps))
+            self._adam[name].step(gradient, done / steps)
         self.losses.append(total)
 
     def result(self) -> tuple[dict[str, Floats], LossValue]:
@@ -152,19 +135,14 @@ def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | Non
     return np.asarray(labels[:, None] == np.arange(classes), np.float32)
 
 
-def _range_of(problem: InversionProblem, rng: np.random.Generator, deadline: float) -> tuple[float, float]:
-    """(scale, offset) of the inputs at which noise fits the statistics best; (1, 0) without statistics.
-
-    After `deadline` nothing more is tried.
-    """
+def _range_of(problem: InversionProblem, rng: np.random.Generator) -> tuple[float, float]:
+    """(scale, offset) of the inputs at which noise fits the statistics best; (1, 0) without statistics."""
     if not problem.terms.layers and not problem.terms.priors:
         return 1.0, 0.0
     noise = {name: images.noise(rng, shape) for name, shape in problem.shapes.items()}
     target = _targets(rng, problem.chunk, problem.terms.classes)
 
     def misfit(at: tuple[float, float]) -> float:
-        if time.perf_counter() > deadline:
-            return float("inf")
         x = {name: np.float32(at[0]) * (one + np.float32(at[1])) for name, one in noise.items()}
         value = problem.evaluate(x, target)
         found = value.fit + (max(0.0, -np.log(value.contrast / _CONTRAST)) ** 2 if value.contrast > 0 else 0.0)

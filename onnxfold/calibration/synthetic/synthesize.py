@@ -29,14 +29,14 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 @dataclass(frozen=True)
 class Extent:
     """How much is made: `count` samples by `steps` of Adam per chunk of samples, or so many `pictures` of shapes, which
-    cost no steps (0: `count`). `seconds`: a limit on the wall time of the descent; preparing the gradient comes on top.
-    Raises RequestError for less than one sample or step.
+    cost no steps (0: `count`). `writing`: the work that text may take, in seconds on a usual machine, going by the size
+    of the model. Raises RequestError for less than one sample or step.
     """
 
     count: int = 128
     steps: int = 300
     pictures: int = 0
-    seconds: float = math.inf
+    writing: float = math.inf
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.steps < 1:
@@ -57,7 +57,7 @@ class Synthetic:
             (`objective.match`); None where nothing was matched.
         seconds: time taken.
         losses: the loss at every step, mean over the chunks; empty for random inputs.
-        note: why inputs are random, or why fewer steps were taken; '' otherwise.
+        note: why inputs are random; '' otherwise.
         apart: the first axis of `feeds` numbers sets of inputs that are run one by one, each in the model's own shapes.
     """
 
@@ -86,8 +86,7 @@ def synthesize(
 
     Args:
         extent: how much is made.
-        seed: the same model, extent and seed give the same inputs on the same machine (if the time limit does not end
-            the descent).
+        seed: the same model, extent and seed give the same inputs on the same machine, however busy it is.
         input_shapes: shapes for inputs with open dimensions; the first axis is replaced by the batch.
         provider: an onnxruntime execution provider.
 
@@ -100,7 +99,7 @@ def synthesize(
     extent, shapes = extent or Extent(), input_shapes or {}
     count = extent.count
     specs = Session.of(model).inputs
-    written = token_feeds(model, specs, count, seed, shapes, provider, extent.seconds)
+    written = token_feeds(model, specs, count, seed, shapes, provider, extent.writing)
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
@@ -111,7 +110,7 @@ def synthesize(
             problem = pose(model, specs, count, shapes, provider, apart, seed)
             if problem.terms.goal is CLASSES and shown is not None:
                 break
-            found = invert(problem, count, extent.steps, seed, extent.seconds, progress)
+            found = invert(problem, count, extent.steps, seed, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
                 raise NotInvertibleError("the descent left the range of numbers")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
@@ -119,7 +118,7 @@ def synthesize(
             reason = reason or " ".join(str(error).split())[:300]
             continue
         taken = time.perf_counter() - begin
-        return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, found.note, problem.apart)
+        return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, "", problem.apart)
     if shown is not None:
         return Synthetic(shown, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 
 from ...analysis.result import Analysis
@@ -165,6 +164,8 @@ class _Task:
                     gram = wanted @ mine.T if gram is None else gram + wanted @ mine.T
         if gram is None:
             return np.arange(len(next(iter(self._free[w.weight, a] for _, w, a in self._where[group])).positions))
+        from scipy.optimize import linear_sum_assignment  # slow to import, and folds do not need it
+
         _, columns = linear_sum_assignment(gram, maximize=True)
         return np.asarray(columns, np.int64)
 

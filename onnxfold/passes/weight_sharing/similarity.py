@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.stats import wasserstein_distance
 
 from ...options.choices import Metric
 
@@ -91,12 +89,16 @@ def wasserstein(a: Floats, b: Floats) -> float:
 
 def earth_mover(a: Floats, b: Floats) -> float:
     """W1 between the weights as numbers, over their mean size, by `scipy.stats.wasserstein_distance`."""
+    from scipy.stats import wasserstein_distance  # takes a second to import, and only this metric needs it
+
     size = float(np.abs(a).mean() + np.abs(b).mean())
     return float(wasserstein_distance(a.ravel(), b.ravel())) / max(size, _TINY)
 
 
 def paired(a: Floats, b: Floats) -> NDArray[np.int64]:
     """[n] for every row of `a` the row of `b` in the pairing of least sum of squared distances."""
+    from scipy.optimize import linear_sum_assignment  # slow to import, and folds do not need it
+
     _, found = linear_sum_assignment(a @ b.T, maximize=True)
     return np.asarray(found, np.int64)
 

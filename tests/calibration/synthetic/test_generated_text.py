@@ -36,7 +36,7 @@ def model(text: str) -> ModelProto:
 
 
 def made_of(text: str, count: int = 9, seconds: float = math.inf, seed: int = 0) -> tuple[NDArray[Any], Origin, str]:
-    extent = Extent(count=count, steps=1, seconds=seconds)
+    extent = Extent(count=count, steps=1, writing=seconds)
     made = synthesize(load(model(text)), extent, seed=seed, input_shapes={"ids": (1, LENGTH)})
     assert made.match is None and made.losses == ()
     return made.feeds["ids"], made.origin, made.note
