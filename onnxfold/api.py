@@ -366,7 +366,7 @@ def _options(kind: type[Asked], options: Asked | None, given: Mapping[str, Any])
 
 def _check_output(output: OutputOptions, model: Source) -> None:
     if output.path is not None:
-        check_target(Path(output.path), None if isinstance(model, ModelProto) else Path(model))
+        check_target(Path(output.path), Path(model) if isinstance(model, str | os.PathLike) else None)
 
 
 def _has_samples(o: FoldOptions | FuseOptions) -> bool:

@@ -77,6 +77,8 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
     if isinstance(source, ModelProto):
         proto, path = source, None
     else:
+        if not isinstance(source, str | os.PathLike) or "\0" in str(source):
+            raise RequestError(f"`model` must be the path of an .onnx file or a ModelProto, not {source!r:.60}")
         path = Path(source)
         proto = _parse(path)
     what = str(path) if path else "the model given"

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
-from ..errors import RuleError
+from ..errors import RequestError, RuleError
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
 from ..model.tensors import Pending
@@ -112,7 +112,9 @@ class Run:
     """
 
     def __init__(self, options: RuntimeOptions, progress: Progress[Any] = silent, clock: Clock | None = None) -> None:
-        """Raises RequestError for providers that onnxruntime does not know."""
+        """Raises RequestError for providers that onnxruntime does not know, and for progress that cannot be called."""
+        if not callable(progress):
+            raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
         self.options, self.progress = options, progress
         self.providers, self.missing = resolve_providers(options.providers)
         self.clock = clock or Clock()
@@ -150,8 +152,8 @@ class Run:
 class Pass(Protocol):
     """One step of a run.
 
-    `requires` and `provides` are names of what a state has: "analysis", "samples", "planner", "candidate", "file",
-    "verdict". `name` is what the times in reports are called.
+    `requires` and `provides` are names of what a state has: "analysis", "samples", "dropped", "planner", "candidate",
+    "file", "verdict". `name` is what the times in reports are called.
     """
 
     @property
