@@ -40,7 +40,7 @@ from .passes.distillation.block_targets import Map
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.prepare import Analyze, Inspect
-from .passes.quantization.apply import JudgeQuantization, Quantize
+from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.sweep import FoldToShares
 from .passes.verify import Stage, Verify
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
@@ -157,9 +157,10 @@ def fold(
         _check_output(o.output, model)
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
+            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             *_folding(o, announce),
             *([Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output, _has_samples(o))] if o.quantize is not None else []),
+            *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
             Verify(o.runtime.latency, o.scale.max_memory),
             *([JudgeQuantization(o.budget, o.runtime.latency)] if o.quantize is not None else []),
@@ -213,13 +214,14 @@ def fuse(
     with Run(o.runtime, progress) as run:
         _check_output(o.output, model)
         state = Pipeline(
-            FindLayers(sharing, level),
+            FindLayers(sharing, level, o.folding is not None),
             *([] if o.folding is None else _folded_first(o.folding)),
+            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             CollectSamples(planning, o.calibration, training=training),
             DropBlocks(sharing, level, o.runtime),
             ShareWeights(sharing, level, o.quantize is not None),
             *([Distill(o.distill, effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output, _has_samples(o))] if o.quantize is not None else []),
+            *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
             Verify(o.runtime.latency),
             *([JudgeQuantization(error, o.runtime.latency)] if o.quantize is not None else []),

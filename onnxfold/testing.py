@@ -70,56 +70,22 @@ def duplication(group: ChannelGroup) -> Merge:
     return rearranging(copy, identity(group.size, format="csr"))
 
 
-@dataclass(frozen=True, eq=False)
-class _Inputs:
-    """What both versions are run on: `feeds`, or random ones of `batch` samples, in `shapes`, drawn by `seed`; floats
-    times `scale`."""
-
-    seed: int
-    shapes: Mapping[str, Sequence[int]] | None = None
-    batch: int = 2
-    scale: float = 1.0
-    feeds: Feeds | None = None
-
-    def __post_init__(self) -> None:
-        read_only(self)
-
-    def of(self, session: Session, model: Model) -> Feeds:
-        """Feeds that `session`, a version of `model`, takes."""
-        limits = index_limits(model.graph)
-        feeds = self.feeds or probe(session.inputs, batch=self.batch, seed=self.seed, shapes=self.shapes, limits=limits)
-        if self.scale == 1:
-            return feeds
-        return {n: np.asarray(x * self.scale, x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class _Versions:
-    """Two versions of a model. `begin` makes feeds for `before` of those for the model; `ends` tells what inputs and
-    outputs of `before` are to `after`: caches have other heads there."""
-
-    before: ModelProto
-    after: ModelProto
-    ends: Carry
-    begin: Carry = dict
-
-
 def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
-    """All groups permuted at once."""
-    analysis, inputs = analysis or analyze(model), _Inputs(seed, **how)
+    """All groups permuted at once, at random. `how`: see `OracleInputs`."""
+    analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     rng = np.random.default_rng(seed)
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
         after = emit(model, edits(model, analysis, merges, skip))
-        return _error(model, _Versions(model.proto, after, partial(carried, analysis, merges)), inputs)
+        return _error(model, model.proto, after, inputs, partial(carried, analysis, merges))
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
-    """All groups made twice redundant, then folded back."""
-    analysis, inputs = analysis or analyze(model), _Inputs(seed, **how)
+    """All groups made twice redundant, then folded back. `how`: see `OracleInputs`."""
+    analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     copying = {group.name: duplication(group) for group in analysis.groups}
 
     def error(skip: frozenset[SlotKey]) -> float:
@@ -127,24 +93,52 @@ def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **h
         twice = load(copies, inputs.shapes)
         again = analyze(twice, fold_heads=bool(analysis.caches))
         merges = {group.name: folding(pairs(group)) for group in again.groups}
-        after = emit(twice, edits(twice, again, merges))
-        ends, begin = partial(carried, again, merges), partial(carried, analysis, copying)
-        return _error(model, _Versions(twice.proto, after, ends, begin), inputs)
+        after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
+        return _error(model, twice.proto, after, inputs, ends, partial(carried, analysis, copying))
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
-def _error(model: Model, versions: _Versions, inputs: _Inputs) -> float:
-    """The largest relative L2 error over the raw outputs of two versions of `model`."""
+@dataclass(frozen=True, eq=False)
+class OracleInputs:
+    """What versions are run on: `feeds`, or random ones of so many samples (`batch`) and these `shapes`; floats are fed
+    times `scale`."""
+
+    feeds: Feeds | None = None
+    batch: int = 2
+    shapes: Mapping[str, Sequence[int]] | None = None
+    scale: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def of(self, session: Session, model: Model) -> Feeds:
+        """The inputs for a session of a version of `model`."""
+        limits = index_limits(model.graph)
+        feeds = self.feeds or probe(session.inputs, batch=self.batch, seed=self.seed, shapes=self.shapes, limits=limits)
+        if self.scale == 1:
+            return feeds
+        return {n: np.asarray(x * self.scale, x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
+
+
+def _error(
+    model: Model, before: ModelProto, after: ModelProto, inputs: OracleInputs, ends: Carry, begin: Carry = dict
+) -> float:
+    """The largest relative L2 error over the raw outputs of two versions of `model`.
+
+    The inputs become those of `before` by `begin`. What inputs and outputs of `before` are to `after` is told by
+    `ends`: caches have other heads there.
+    """
     outputs = raw_outputs(model.graph)
 
     def session(proto: ModelProto) -> Session:
         return Session.of_version(with_outputs(proto, outputs, model.graph), model.folder)
 
-    first = session(versions.before)
-    feeds = versions.begin(inputs.of(first, model))
-    expected = versions.ends(dict(zip(outputs, first.run(feeds), strict=True)))
-    found = session(versions.after).run(versions.ends(feeds))
+    first = session(before)
+    feeds = begin(inputs.of(first, model))
+    expected = ends(dict(zip(outputs, first.run(feeds), strict=True)))
+    found = session(after).run(ends(feeds))
     return max(relative_l2(expected[name], value) for name, value in zip(outputs, found, strict=True))
 
 
@@ -166,12 +160,12 @@ def _control(model: Model, analysis: Analysis) -> frozenset[SlotKey]:
 
     One of every group where all are made inside bodies: a branch that is not taken shows nothing.
     """
-    found = list[SlotKey]()
+    found, main = list[SlotKey](), len(model.proto.graph.node)
     for group in reversed(analysis.groups):
         places = [p for p in group.parameters if p.role is Role.PRODUCES]
         if places:
             place = max(places, key=lambda p: len(model.graph.tensor(p.tensor).shape or ()))
             found.append((place.tensor, place.axis, place.blocks))
-            if not all(map(model.graph.in_body, place.nodes)):
+            if min(place.nodes) < main:
                 return frozenset(found[-1:])
     return frozenset(found)

@@ -187,7 +187,7 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     bodies = opened(model)
     borders: dict[str, str] = {}
     for body in bodies:
-        op = body.holder.op_type
+        op = body.owner.op_type
         borders.update((v.name, f"what {op} gives to its body") for v in body.graph.input)
         borders.update((v.name, f"what {op} takes from its body") for v in body.graph.output)
     for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def emptied(feeds: Feeds, caches: Sequence[Cache]) -> Feeds:
 
 DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
 TOKENS = "random token ids (every word of the vocabulary as likely as any other)"
+_MOST = 2**31  # numbers of one input
 VOCABULARY = 8  # rows that make a table one of words; smaller ones are of segments and the like
 _SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
 
@@ -66,7 +68,7 @@ def tokens(
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
         shape = concrete_shape(spec.shape, 1, (shapes or {}).get(spec.name))
-        shape = (batch, *shape[1:]) if shape else ()
+        shape = _possible(spec, (batch, *shape[1:]) if shape else ())
         limit = limits.get(spec.name, 0)
         drawn = rng.integers(0, limit, shape) if limit >= VOCABULARY else np.full(shape, 0 if limit else 1)
         feeds[spec.name] = np.asarray(drawn).astype(np.dtype(spec.dtype))
@@ -85,20 +87,30 @@ def probe(
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
     are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
-    out. Raises RequestError for inputs that are no tensors.
+    out. Raises RequestError for inputs that are no tensors, or larger than any that can be made.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
         if spec.dtype is None:
             raise RequestError(f"input '{spec.name}' is not a tensor: onnxfold cannot make probe inputs for it")
-        shape = concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name))
+        shape = _possible(spec, concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name)))
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f" and spec.name not in (limits or {}):
             feeds[spec.name] = _smooth(rng, shape).astype(dtype)
         else:
             feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
     return feeds
+
+
+def _possible(spec: InputSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape`. Raises RequestError where no array of it can be made: damaged models declare such."""
+    if math.prod(shape) > _MOST:
+        raise RequestError(
+            f"input '{spec.name}' of shape {list(shape)} is too large to be made: export the model with a smaller one, "
+            "or give open lengths with `input_shapes`"
+        )
+    return shape
 
 
 def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
