@@ -39,14 +39,17 @@ class Model:
     """A model as the user gave it, never changed, and the view of it that the analysis reads.
 
     `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
-    `constants`: every tensor whose value is fixed in the file.
     """
 
     proto: ModelProto = field(repr=False)
     graph: Graph = field(repr=False)
     folder: Path | None
     path: Path | None
-    constants: Constants = field(repr=False, compare=False)
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Every tensor of the main graph whose value is fixed in the file."""
+        return Constants(self.proto, self.graph, self.folder)
 
     @cached_property
     def size(self) -> int:
@@ -109,7 +112,9 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    return Model(proto, probed(graph, proto, constants, fixed), folder, path, constants)
+    model = Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
+    return model
 
 
 def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[Dim]]:
