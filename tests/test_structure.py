@@ -58,7 +58,7 @@ ONLY_IN = {
 OWN_PATH = ("onnxfold.folding._native", "onnxfold.folding")  # takes the package's list of folders and nothing else
 
 BROAD: Mapping[str, str] = {
-    "onnxfold.cli.main.main": "the last resort: what nobody expected ends in exit 70 and one line",
+    "onnxfold.cli.main._run": "the last resort: what nobody expected ends in exit 70 and one line",
     "onnxfold.runtime.session.running": "onnxruntime's exceptions share no base class: they become ExecutionError here",
     "onnxfold.planning.executor.Executor._cluster": "whatever a transport of Dask raises",
     "onnxfold.passes.quantization.ort_quantizer.quantizing": "onnxruntime's quantizer raises what it happens upon",
