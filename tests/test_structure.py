@@ -437,7 +437,7 @@ def test_a_planted_except_is_caught(kind: str) -> None:
     source = f"class A:\n    def f(self):\n        try:\n            pass\n        except {kind}:\n            raise"
     assert "onnxfold.planning.search.A.f (line 5)" in broad(source, "onnxfold.planning.search")[0]
     assert broad(source.replace(f"except {kind}:", "except ExecutionError:"), "onnxfold.planning.search") == []
-    allowed = "def main():\n    try:\n        pass\n    except Exception:\n        raise"
+    allowed = "def _run():\n    try:\n        pass\n    except Exception:\n        raise"
     assert broad(allowed, "onnxfold.cli.main") == []
 
 

@@ -79,16 +79,16 @@ def sweep(folder: Path, beside: Path | None = None) -> None:
     """
     if os.name != "posix":  # no way to ask after a process without disturbing it
         return
+    names = list[str]()
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            path = folder / name
-            if (found := _TAG.fullmatch(name)) is not None and _dead(*found.groups()) and _mine(path):
-                if path.is_dir():
-                    _settle(path, beside or folder)
-                else:
-                    path.unlink(missing_ok=True)
-            elif name.startswith(".") and name.endswith(_KEPT):
-                sweep(path / STAGING, folder)
+        names = os.listdir(folder)
+    for name in names:
+        path = folder / name
+        if name.startswith(".") and name.endswith(_KEPT):
+            sweep(path / STAGING, folder)
+        elif (found := _TAG.fullmatch(name)) is not None and _dead(*found.groups()):
+            with contextlib.suppress(OSError):  # another run was quicker, say
+                _remove(path, beside or folder)
 
 
 def data_of(model: Path, target: str) -> set[str]:
@@ -103,6 +103,15 @@ def data_of(model: Path, target: str) -> set[str]:
 
 def _is_data(name: str, target: str) -> bool:
     return os.sep not in name and re.fullmatch(re.escape(target) + _DATA, name) is not None
+
+
+def _remove(path: Path, beside: Path) -> None:
+    """Remove what a dead process left, if it is this user's. Raises OSError."""
+    state = path.lstat()
+    if state.st_uid == os.geteuid() and stat.S_ISDIR(state.st_mode):
+        _settle(path, beside)
+    elif state.st_uid == os.geteuid() and stat.S_ISREG(state.st_mode):
+        path.unlink()
 
 
 def _settle(staging: Path, folder: Path) -> None:
@@ -157,9 +166,3 @@ def _started(pid: int) -> str | None:
     except OSError:
         return None
     return None if len(fields) < 20 or fields[0] in ("Z", "X") else fields[19]
-
-
-def _mine(path: Path) -> bool:
-    """Whether a file or a folder (no link) is this user's."""
-    state = path.lstat()
-    return (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)) and state.st_uid == os.geteuid()

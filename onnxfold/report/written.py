@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx import ModelProto
+
 from ..calibration.files_read import MODEL, FilesRead
 from ..calibration.samples import sheet_of
 from ..errors import RequestError
@@ -23,7 +25,7 @@ def check_written(
     """Find out before the work whether all files can be written, each to a place of its own. Writes nothing.
 
     Args:
-        models, calibration: what the run reads.
+        models, calibration: what the run reads; the first model is the one that an `output` is made of.
         output, synthetic: the model to write, and the synthetic inputs.
         others: what else is written, with what messages call it, like "the report".
 
@@ -32,8 +34,8 @@ def check_written(
     """
     reads, written = FilesRead(models, calibration), list[Read]()
     if output is not None:
-        first = None if not models else models[0]
-        check_target(Path(output), Path(first) if isinstance(first, str | Path) else None, reads)
+        source = None if isinstance(models[0], ModelProto) else Path(models[0])
+        check_target(Path(output), source, reads)
         written.append((Path(output), MODEL))
     if synthetic is not None:
         written += _synthetic(Path(synthetic), reads)
