@@ -58,7 +58,7 @@ ONLY_IN = {
 OWN_PATH = ("onnxfold.folding._native", "onnxfold.folding")  # takes the package's list of folders and nothing else
 
 BROAD: Mapping[str, str] = {
-    "onnxfold.cli.main.main": "the last resort: what nobody expected ends in exit 70 and one line",
+    "onnxfold.cli.main._run": "the last resort: what nobody expected ends in exit 70 and one line",
     "onnxfold.runtime.session.running": "onnxruntime's exceptions share no base class: they become ExecutionError here",
     "onnxfold.planning.executor.Executor._cluster": "whatever a transport of Dask raises",
     "onnxfold.passes.quantization.ort_quantizer.quantizing": "onnxruntime's quantizer raises what it happens upon",
@@ -485,7 +485,7 @@ def test_a_planted_except_is_caught(kind: str) -> None:
     for name in ("Exception", "OSError, BaseException", "ALL"):
         assert broad(other.format(name), "onnxfold.planning.search")
     assert not broad(other.format("OSError"), "onnxfold.planning.search")
-    allowed = "def main():\n    try:\n        pass\n    except Exception:\n        raise"
+    allowed = "def _run():\n    try:\n        pass\n    except Exception:\n        raise"
     assert broad(allowed, "onnxfold.cli.main") == []
     assert broad(allowed + "\n    try:\n        pass\n    except Exception:\n        raise", "onnxfold.cli.main")
 

@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from ..calibration.samples import Samples
 from ..errors import RequestError, RuleError
+from ..model.leftovers import scratch_folder, sweep
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
 from ..model.tensors import Pending
@@ -125,7 +126,7 @@ class Run:
     def scratch(self) -> Path:
         """A folder for files that go at the end."""
         if self._scratch is None:
-            self._scratch = Path(self.enter(tempfile.TemporaryDirectory(prefix="onnxfold-")))
+            self._scratch = self.enter(scratch_folder())
         return self._scratch
 
     def target(self, path: str | None) -> Path:
@@ -141,6 +142,7 @@ class Run:
         return Run(self.options, self.progress, self.clock)
 
     def __enter__(self) -> Run:
+        sweep(Path(tempfile.gettempdir()))
         return self
 
     def __exit__(
