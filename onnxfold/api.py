@@ -340,7 +340,7 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     training = o.distill is not None or o.quantize is not None
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
-        CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None),
+        CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None, o.scale.max_memory),
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
     ]

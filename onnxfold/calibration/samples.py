@@ -81,11 +81,14 @@ def calibration_samples(
     count: int,
     preprocess: Preprocess | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
+    max_memory: int | None = None,
 ) -> Samples:
-    """The user's own data. Raises RequestError where it does not fit the model."""
+    """The user's own data. Raises RequestError where it does not fit the model, or into `max_memory` bytes."""
     session = Session.of(model)
     specs = session.inputs
-    found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
+    found = read_calibration(
+        source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes, max_memory=max_memory
+    )
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])

@@ -13,6 +13,7 @@ from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
+from ..units import readable
 from .parsing import providers, shapes
 
 USAGE = """\
@@ -200,5 +201,4 @@ def add_last(output: argparse._ArgumentGroup) -> None:
 
 def one_line(text: str) -> str:
     """`text` in one line that cannot steer a terminal (names in a model may hold anything)."""
-    joined = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return readable(text)

@@ -11,7 +11,7 @@ from ..calibration.files_read import MODEL, FilesRead
 from ..calibration.samples import sheet_of
 from ..errors import RequestError
 from ..model.files import Read, check_apart, check_file
-from ..model.model import Source
+from ..model.model import Source, check_source
 from ..model.save import check_target
 
 
@@ -32,6 +32,8 @@ def check_written(
     Raises:
         RequestError: one of them cannot be written, or would replace what the run reads, or another one.
     """
+    for model in models:
+        check_source(model)
     reads, written = FilesRead(models, calibration), list[Read]()
     if output is not None:
         source = None if isinstance(models[0], ModelProto) else Path(models[0])
