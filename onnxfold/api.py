@@ -40,7 +40,7 @@ from .passes.distillation.block_targets import Map
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.prepare import Analyze, Inspect
-from .passes.quantization.apply import JudgeQuantization, Quantize
+from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.sweep import FoldToShares
 from .passes.verify import Stage, Verify
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
@@ -50,6 +50,7 @@ from .report.build import compare_report, fold_report, fuse_report, inspect_repo
 from .report.fold_report import FoldReport
 from .report.layers_report import LayersReport
 from .report.sweep_report import SweepReport
+from .report.written import check_written
 
 Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions)
 PathLike = str | os.PathLike[str]
@@ -154,12 +155,13 @@ def fold(
     """
     o = _options(FoldOptions, options, given if output is None else {**given, "output": output})
     with Run(o.runtime, progress) as run:
-        _check_output(o.output, model)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
+            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             *_folding(o, announce),
             *([Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output, _has_samples(o))] if o.quantize is not None else []),
+            *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
             Verify(o.runtime.latency, o.scale.max_memory),
             *([JudgeQuantization(o.budget, o.runtime.latency)] if o.quantize is not None else []),
@@ -211,15 +213,16 @@ def fuse(
     training = o.distill is not None or o.quantize is not None
     error = sharing.limits.max_error
     with Run(o.runtime, progress) as run:
-        _check_output(o.output, model)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
         state = Pipeline(
-            FindLayers(sharing, level),
+            FindLayers(sharing, level, o.folding is not None),
             *([] if o.folding is None else _folded_first(o.folding)),
+            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             CollectSamples(planning, o.calibration, training=training),
             DropBlocks(sharing, level, o.runtime),
             ShareWeights(sharing, level, o.quantize is not None),
             *([Distill(o.distill, effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output, _has_samples(o))] if o.quantize is not None else []),
+            *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
             Verify(o.runtime.latency),
             *([JudgeQuantization(error, o.runtime.latency)] if o.quantize is not None else []),
@@ -360,11 +363,6 @@ def _options(kind: type[Asked], options: Asked | None, given: Mapping[str, Any])
     if given:
         raise RequestError(f"give `options`, or keywords (`{next(iter(given))}`), not both")
     return options
-
-
-def _check_output(output: OutputOptions, model: Source) -> None:
-    if output.path is not None:
-        check_target(Path(output.path), None if isinstance(model, ModelProto) else Path(model))
 
 
 def _has_samples(o: FoldOptions | FuseOptions) -> bool:

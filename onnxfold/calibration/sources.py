@@ -269,7 +269,8 @@ def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
 def _reading(path: Path) -> Iterator[None]:
     """What goes wrong in reading a file, in one line."""
     try:
-        yield
+        with np.errstate(over="ignore"):  # of sizes that no file has
+            yield
     except RequestError:
         raise
     except MemoryError:

@@ -61,7 +61,7 @@ before so that layers match; the shared weights and what follows them are fitted
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 5 not quantized; 70 a bug in onnxfold; 130 interrupted
+3 unreadable model; 4 nothing to fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
 """
 
 

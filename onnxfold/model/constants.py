@@ -170,7 +170,7 @@ class Constants:
 
     def part_name(self, stored: Stored, slot: int) -> str:
         """The tensor at an input of the node that holds a stored constant; '' if there is none."""
-        inputs = self._graph.nodes[self._graph.producer[stored.holder]].inputs
+        inputs = self._graph.nodes[self._graph.producer[stored.owner]].inputs
         return inputs[slot] if slot < len(inputs) else ""
 
     def part(self, one: Stored, slot: int) -> NDArray[Any] | None:

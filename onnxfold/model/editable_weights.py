@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .constants import FLOATS
 from .external_data import tensor_array
-from .integer_weights import Shelf
+from .integer_weights import IntegerWeights
 from .model import Model
 from .quantized.scheme import Scheme
 
@@ -21,7 +21,7 @@ class Weights:
 
     def __init__(self, proto: ModelProto, model: Model) -> None:
         self._folder = model.folder
-        self.shelf = Shelf(proto, model.constants, model.folder)
+        self.integers = IntegerWeights(proto, model.constants, model.folder)
         self.tensors = {t.name: t for t in proto.graph.initializer}
         self._copies: dict[str, NodeProto] = {}
         for node in proto.graph.node:
@@ -33,15 +33,15 @@ class Weights:
 
     def read(self, name: str) -> NDArray[Any] | None:
         """The values of constant `name`; None for one that is no constant, or not of floats."""
-        if name in self.shelf.stored:
-            return self.shelf.read(name)
+        if name in self.integers.stored:
+            return self.integers.read(name)
         tensor = self._tensor(name)
         return None if tensor is None or tensor.data_type not in FLOATS else tensor_array(tensor, self._folder)
 
     def kind(self, name: str) -> int:
         """The ONNX element type of constant `name`: that of its scale where it is stored as integers."""
-        if name in self.shelf.stored:
-            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.shelf.scheme(name).dtype)))
+        if name in self.integers.stored:
+            return int(helper.np_dtype_to_tensor_dtype(np.dtype(self.integers.scheme(name).dtype)))
         tensor = self._tensor(name)
         assert tensor is not None
         return tensor.data_type
@@ -49,9 +49,9 @@ class Weights:
     def write(self, name: str, value: NDArray[Any], scheme: Scheme | None = None) -> None:
         """Change constant `name`, as integers by `scheme` where it is stored so. What an Identity makes becomes a
         constant of its own: others may read the source."""
-        if name in self.shelf.stored:
+        if name in self.integers.stored:
             schemes = {} if scheme is None else {name: scheme}
-            self.shelf.write({name: value.reshape(self.shelf.read(name).shape)}, schemes)
+            self.integers.write({name: value.reshape(self.integers.read(name).shape)}, schemes)
             return
         tensor = self._tensor(name)
         assert tensor is not None

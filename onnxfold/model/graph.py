@@ -73,16 +73,27 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph and its `opened` bodies: nodes in file order, bodies last, tensors by name, who makes and reads
-    each tensor. `borders` says of a tensor why it is where a body begins or ends."""
+    """The main graph and its `opened` bodies: nodes in file order, bodies last (`main` of them are of the main graph),
+    tensors by name, who makes and reads each tensor. `borders` says of a tensor why it is where a body begins or ends.
+    """
 
     nodes: tuple[Node, ...]
+    main: int
     tensors: Mapping[str, TensorInfo]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     producer: Mapping[str, int] = field(repr=False)
     consumers: Mapping[str, tuple[int, ...]] = field(repr=False)
     borders: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @property
+    def main_nodes(self) -> tuple[Node, ...]:
+        """The nodes of the main graph."""
+        return self.nodes[: self.main]
+
+    def in_body(self, index: int) -> bool:
+        """Whether node number `index` is in the body of an If, Loop or Scan, which cannot be run alone."""
+        return index >= self.main
 
     def tensor(self, name: str) -> TensorInfo:
         """The tensor called `name`; one that shape inference could not reach has no shape."""
@@ -176,7 +187,7 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     bodies = opened(model)
     borders: dict[str, str] = {}
     for body in bodies:
-        op = body.holder.op_type
+        op = body.owner.op_type
         borders.update((v.name, f"what {op} gives to its body") for v in body.graph.input)
         borders.update((v.name, f"what {op} takes from its body") for v in body.graph.output)
     for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):
@@ -192,8 +203,8 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
         for name in filter(None, dict.fromkeys(inputs)):
             consumers.setdefault(name, []).append(index)
     return Graph(
-        tuple(nodes), _tensors(model, inferred or model), tuple(v.name for v in model.graph.input),
-        tuple(v.name for v in model.graph.output), MappingProxyType(producer),
+        tuple(nodes), len(model.graph.node), _tensors(model, inferred or model),
+        tuple(v.name for v in model.graph.input), tuple(v.name for v in model.graph.output), MappingProxyType(producer),
         MappingProxyType({name: tuple(at) for name, at in consumers.items()}), MappingProxyType(borders),
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from .tensors import made, replaced
 Array = NDArray[Any]
 
 
-class Shelf:
+class IntegerWeights:
     """The stored constants of `proto`, a version of the model that `constants` are of; written in place."""
 
     def __init__(self, proto: ModelProto, constants: Constants, folder: Path | None) -> None:
@@ -106,7 +106,7 @@ class Shelf:
         """How the integers of a constant share bytes, by what its node says now."""
         if one.layout is None:
             return None
-        return layout({a.name: a.i for a in self._nodes[one.holder].attribute})
+        return layout({a.name: a.i for a in self._nodes[one.owner].attribute})
 
     # single tensors ---------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class Shelf:
 
     def _name(self, name: str, slot: int) -> str:
         """The tensor at an input of the node that holds `name`; '' if there is none."""
-        inputs = self._nodes[self.stored[name].holder].input
+        inputs = self._nodes[self.stored[name].owner].input
         return inputs[slot] if slot < len(inputs) else ""
 
     def _of(self, tensor: str) -> Array:
@@ -141,7 +141,7 @@ class Shelf:
             return
         if old and np.array_equal(self._of(old), array):
             return
-        inputs = self._nodes[self.stored[name].holder].input
+        inputs = self._nodes[self.stored[name].owner].input
         fresh = self._fresh(old or f"{name}_zero_point")
         graph = self._proto.graph
         graph.initializer.append(made(array, fresh))

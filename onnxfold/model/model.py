@@ -83,6 +83,8 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
     if isinstance(source, ModelProto):
         proto, path = source, None
     else:
+        if not isinstance(source, str | os.PathLike) or "\0" in str(source):
+            raise RequestError(f"`model` must be the path of an .onnx file or a ModelProto, not {source!r:.60}")
         path = Path(source)
         proto = _parse(path)
     what = str(path) if path else "the model given"
@@ -114,7 +116,9 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    return Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    model = Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
+    return model
 
 
 def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[Dim]]:

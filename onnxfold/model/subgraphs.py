@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
-HOLDERS = ("If", "Loop", "Scan")  # operators with bodies
+BODY_OPERATORS = ("If", "Loop", "Scan")  # operators with bodies
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
@@ -23,10 +23,10 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 @dataclass(frozen=True)
 class Body:
-    """A body (`graph`) of an If, Loop or Scan (`holder`)."""
+    """A body (`graph`) of an If, Loop or Scan (`owner`)."""
 
     graph: GraphProto
-    holder: NodeProto
+    owner: NodeProto
 
 
 def opened(proto: ModelProto) -> list[Body]:
@@ -42,10 +42,10 @@ def opened(proto: ModelProto) -> list[Body]:
         everything += [(node, inner) for node in body.node for inner in subgraphs(node)]
     found = list[Body]()
     while waiting:
-        holder, body = waiting.pop(0)
-        mine = holder.domain in DEFAULT_DOMAINS and holder.op_type in HOLDERS and not body.sparse_initializer
+        owner, body = waiting.pop(0)
+        mine = owner.domain in DEFAULT_DOMAINS and owner.op_type in BODY_OPERATORS and not body.sparse_initializer
         if mine and all(names[name] == 1 for name in _defined(body)):
-            found.append(Body(body, holder))
+            found.append(Body(body, owner))
             waiting += [(node, inner) for node in body.node for inner in subgraphs(node)]
     return found
 

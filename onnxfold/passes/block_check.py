@@ -121,7 +121,7 @@ def _compared(
     inside = {place.tensor for place in group.places if place.role is None}
     block = _block(model, group, inside)
     outputs = [name for i in block for name in model.graph.nodes[i].outputs if name and name not in inside]
-    if not outputs or max(block) >= len(model.proto.graph.node):  # in the body of an If, say
+    if not outputs or any(map(model.graph.in_body, block)):
         return None
     made = {name for i in block for name in model.graph.nodes[i].outputs if name}
     found = list[list[NDArray[Any]]]()

@@ -73,8 +73,8 @@ class CollectSamples(BasePass):
 
     def check(self, state: State, run: Run) -> None:
         """A model that is too large to run has no use for samples."""
-        if state.subject is not None and state.subject.streamed:
-            planning, budget = self._planning, self._budget or Budget.of()
+        if self._budget is not None and state.subject is not None and state.subject.streamed:
+            planning, budget = self._planning, self._budget
             refuse_samples(
                 self._calibration.data, planning.selection.method, planning.recovery, budget.aim, self._refining
             )

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 
 from ..errors import OnnxFoldError
 from ..model.external_data import Stretch, external_tensors
+from ..model.files import destination, write_bytes
+from ..model.leftovers import STAGING, sweep
 from ..model.model import Model
-from ..model.save import left_behind, write_bytes
 from .merge_task import MergeOutcome
 
 _FORMAT = "1"  # of the outcomes
@@ -64,50 +65,42 @@ def checkpoint(target: Path, key: str, resume: bool) -> Iterator[Checkpoint]:
 class Checkpoint:
     """The folder for `target`, made when this is, with what is left of an earlier run under the same `key`.
 
-    `resume`: whether that is used; else the run begins anew. `notes` say what was ignored. Where the name is taken by
-    something else nothing is kept, and `staging` is None.
+    `resume`: whether that is used; else the run begins anew. What is left is read when this is made, and `notes` say
+    what was ignored. Where the name is taken by something else nothing is kept, and `staging` is None.
     """
 
     def __init__(self, target: Path, key: str, resume: bool) -> None:
+        target = destination(target)
         self.path = target.absolute().parent / f".{target.name}.onnxfold"
-        self.notes: list[str] = []
+        self.notes: tuple[str, ...] = ()
         self.staging: Path | None = None
+        self._found: Mapping[str, MergeOutcome] = {}
         mark = self.path / _MARK
         if os.path.lexists(self.path) and not _ours(self.path):
-            self.notes.append(
-                f"{self.path.name} is no work folder of onnxfold: ignored, nothing is kept to resume from"
-            )
+            self.notes = (f"{self.path.name} is no work folder of onnxfold: ignored, nothing is kept to resume from",)
             return
         before = _text(mark)
-        for orphan in left_behind(self.path / "staging", target):
-            orphan.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "staging", ignore_errors=True)
+        sweep(self.path / STAGING, target.absolute().parent)
+        shutil.rmtree(self.path / STAGING, ignore_errors=True)
         if before != key or not resume:
             if resume and before is not None:
-                self.notes.append(f"{self.path.name} is of another model or of other options: ignored")
+                self.notes = (f"{self.path.name} is of another model or of other options: ignored",)
             shutil.rmtree(self.path, ignore_errors=True)
-        self.staging = self.path / "staging"
+        found = {path.name: _read(path) for path in sorted(self.path.glob("*.npz"))}
+        self._found = {name: outcome for name, outcome in found.items() if outcome is not None}
+        broken = [name for name, outcome in found.items() if outcome is None]
+        self.notes += tuple(f"{self.path.name}/{name} is broken: its group was merged anew" for name in broken)
+        self.staging = self.path / STAGING
         self.staging.mkdir(parents=True)
         if not mark.is_file():
             write_bytes(mark, key.encode())
 
     def get(self, name: str, keep: int, size: int, repair: bool) -> MergeOutcome | None:
         """What an earlier run found for group `name` of `size` channels; None if it did not get there."""
-        if self.staging is None:
+        outcome = self._found.get(self._path(name, keep, repair).name)
+        if outcome is None or outcome.labels.shape != (size,):
             return None
-        path = self._path(name, keep, repair)
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                factors = [{str(n): held[f"{kind} {i}"] for i, n in enumerate(held[kind])} for kind in _KINDS]
-                labels, (error, total) = held["labels"].astype(np.int64), held["figures"].tolist()
-            if labels.shape != (size,) or len(np.unique(labels[labels >= 0])) != keep:
-                raise ValueError(f"{keep} of {size} channels are not in it")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            self.notes.append(f"{self.path.name}/{path.name} is broken: '{name}' was merged anew")
-            return None
-        return MergeOutcome(labels, error, total, *factors)
+        return outcome if len(np.unique(outcome.labels[outcome.labels >= 0])) == keep else None
 
     def put(self, name: str, keep: int, repair: bool, outcome: MergeOutcome) -> None:
         """Keep what was found for group `name`, whole or not at all."""
@@ -138,9 +131,20 @@ class Checkpoint:
 _KINDS = ("normalized", "fused")
 
 
+def _read(path: Path) -> MergeOutcome | None:
+    """What was kept in a file; None where it is broken."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            factors = [{str(n): held[f"{kind} {i}"] for i, n in enumerate(held[kind])} for kind in _KINDS]
+            labels, (error, total) = held["labels"].astype(np.int64), held["figures"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return MergeOutcome(labels, error, total, *factors)
+
+
 def _ours(path: Path) -> bool:
     """Whether there is nothing in a folder but what a work folder holds (its key goes first when it is removed)."""
-    known = re.compile(rf"{_MARK}|staging|[0-9a-f]{{32}}\.npz|\.{_MARK}\..*\.tmp")
+    known = re.compile(rf"{_MARK}|{STAGING}|[0-9a-f]{{32}}\.npz|\.{_MARK}\..*\.tmp")
     return path.is_dir() and not path.is_symlink() and all(known.fullmatch(name) for name in os.listdir(path))
 
 

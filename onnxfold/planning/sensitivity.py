@@ -215,8 +215,8 @@ def _uses(model: Model, group: ChannelGroup, epilogues: Epilogues) -> list[_Use]
             continue
         shape = model.graph.tensor(place.tensor).shape
         for i in place.nodes:
-            if i >= len(model.proto.graph.node):
-                return []  # inside a body, which cannot be run alone
+            if model.graph.in_body(i):
+                return []
             proto = model.proto.graph.node[i]
             node = linear(proto, [int(d) for d in shape if isinstance(d, int)]) if shape else None
             if node is None or node.weight != place.tensor:

@@ -15,7 +15,7 @@ from ..folding.merge import Merge
 from ..model.editable_weights import Weights
 from ..model.linear import Linear, linear
 from ..model.model import Model
-from ..model.quantized.detect import HOLDERS
+from ..model.quantized.detect import INTEGER_OPERATORS
 from ..model.quantized.packing import NBITS
 from ..model.subgraphs import captures
 from .channel_maps import ChannelPooling
@@ -87,7 +87,7 @@ def find_refittable(
             if node.bias:
                 ours = ours and used[node.bias] == 1 and weights.read(node.bias) is not None
             if ours and (node.x in touched or shared):
-                epilogue, stored = epilogues.epilogue(node), node.weight in weights.shelf.stored
+                epilogue, stored = epilogues.epilogue(node), node.weight in weights.integers.stored
                 aim = aims.get(epilogue.join, "")
                 found.append(Refittable(index, proto, node, epilogue, integers=stored, shared=shared, aim=aim))
         if any(name in touched for name in (*proto.input, *captures(proto))):
@@ -97,7 +97,7 @@ def find_refittable(
 
 def on_integers(folded: ModelProto, changed: frozenset[str]) -> list[str]:
     """The outputs of nodes that take weights as integers, of which one input or the weight is in `changed`."""
-    nodes = {node.output[0]: (node, HOLDERS.get((node.domain, node.op_type))) for node in folded.graph.node}
+    nodes = {node.output[0]: (node, INTEGER_OPERATORS.get((node.domain, node.op_type))) for node in folded.graph.node}
     return [y for y, (n, one) in nodes.items() if one is not None and one.computes and changed.intersection(n.input)]
 
 

@@ -235,7 +235,7 @@ class _Fitting:
             solved, bias, before, after = refit(sums, merged, ridge, bias=bias_too)
         scheme = None
         if consumer.integers and self.settings.level is Recovery.LEAST_SQUARES:
-            scheme = self.weights.shelf.scheme_for(node.weight, node.tensor(solved, old.shape))
+            scheme = self.weights.integers.scheme_for(node.weight, node.tensor(solved, old.shape))
             solved, shift = rounded(node, solved, old.shape, scheme, sums, ridge, bias_too)
             bias = bias + shift
         self.weights.write(node.weight, node.tensor(solved, old.shape), scheme)

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import RequestError
-from ..model.save import write_text
+from ..model.files import write_text, writing
 from ..passes.weight_sharing.distances import Class
 from ..units import readable, visible
 from .layers_report import LayersReport
@@ -26,8 +26,6 @@ def check_plot(path: Path | None) -> None:
         return
     if path.suffix.lower() not in (".html", ".png"):
         raise RequestError(f"a plot is an .html or a .png file, not {path}")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"cannot write the plot {path}: name a file in a folder that exists")
     if path.suffix.lower() == ".png":
         _matplotlib(path)
 
@@ -92,7 +90,8 @@ def _png(report: LayersReport, path: Path) -> None:
         axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
         figure.colorbar(image, ax=axis, shrink=0.6)
     figure.suptitle(_title(report), parse_math=False)
-    figure.savefig(path, dpi=120)
+    with writing(path) as file:
+        figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
 
 

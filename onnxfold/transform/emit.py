@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from ..model.integer_weights import Shelf
+from ..model.integer_weights import IntegerWeights
 from ..model.model import Model
 from ..model.tensors import settled
 from .edits import Edits
@@ -19,10 +19,10 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     """
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    shelf, stored = Shelf(proto, model.constants, model.folder), model.constants.stored
-    shelf.write({name: settled(array) for name, array in changes.arrays.items() if name in stored}, changes.schemes)
+    integers, stored = IntegerWeights(proto, model.constants, model.folder), model.constants.stored
+    integers.write({name: settled(array) for name, array in changes.arrays.items() if name in stored}, changes.schemes)
     writer = Patch(proto, model)
-    writer.suspects |= shelf.left
+    writer.suspects |= integers.left
     writer.inputs(changes.inputs)
     writer.bypass(changes.bypass)
     writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})

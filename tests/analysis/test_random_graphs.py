@@ -59,9 +59,9 @@ def test_random_graphs(recipe: Recipe) -> None:
 
 
 def test_the_random_graphs_said_something() -> None:
-    """Runs after them: an oracle that skips, or never sees a group, passes everything."""
-    if not seen["graphs"]:
-        pytest.skip("no graphs were drawn in this run")
+    """An oracle that skips, or never sees a group, passes everything."""
+    if seen["graphs"] < GRAPHS:  # they were drawn in another process, or not at all
+        test_random_graphs()
     assert seen["skipped"] <= MOST_SKIPPED * seen["graphs"]
     assert seen["groups"] >= seen["graphs"] / 2 and seen["controls"] >= seen["groups"] / 2
 

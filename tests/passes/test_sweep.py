@@ -17,11 +17,12 @@ from rich.console import Console
 from tiny import MODELS, ROOT, main, net, snapshot, write, write_external
 
 import onnxfold
-from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, api, sweep
+from onnxfold import ModelError, NothingToFoldError, PlanError, RequestError, SweepReport, sweep
 from onnxfold.analysis.costs import Size
 from onnxfold.errors import ExecutionError
 from onnxfold.evaluation.verdict import Status
 from onnxfold.options.choices import SHARES
+from onnxfold.passes import calibrate, prepare
 from onnxfold.passes.sweep import SweepRow, Timing, recommended
 from onnxfold.planning import planner, sampled
 from onnxfold.planning.error_curves import ErrorCurves
@@ -129,13 +130,13 @@ def test_stages_happen_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(owner, name, wrapper)
 
-    counted(api, "subject")
-    counted(api, "collect_samples")
+    counted(prepare, "analyze")
+    counted(calibrate, "collect_samples")
     counted(sampled, "measure_sensitivity")
     counted(ErrorCurves, "measure")
     counted(SampledMerger, "finish")
     report = sweep(VGG, at=[0.8, 0.6, 0.4], calibration=images(), latency=False)
-    assert calls == {"subject": 1, "collect_samples": 1, "measure_sensitivity": 1, "measure": 1, "finish": 3}
+    assert calls == {"analyze": 1, "collect_samples": 1, "measure_sensitivity": 1, "measure": 1, "finish": 3}
     assert report.settings["samples_used"]
     errors = [r.error for r in report.rows if r.error is not None]
     assert len(errors) == 3 and errors == sorted(errors) and errors[0] < 0.2

@@ -19,6 +19,7 @@ from tiny import MODELS, ROOT, net
 import onnxfold
 from onnxfold.analysis.analyze import analyze
 from onnxfold.api import FoldResult
+from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import Samples, calibration_samples
 from onnxfold.errors import PlanError, RequestError
 from onnxfold.evaluation.candidates import Evaluator
@@ -282,10 +283,9 @@ def test_samples_that_were_made_do_not_choose(monkeypatch: pytest.MonkeyPatch) -
     loaded = load(SMALL)
     analysis = analyze(loaded)
     names = [g.name for g in analysis.groups]
-    made = SampledMerger.of(
-        Merger(loaded, analysis, Method.AUTO), replace(samples_of("digits_mlp"), own=False), names, Method.AUTO,
-        Recovery.LEAST_SQUARES, silent,
-    )  # fmt: skip
+    synthetic = replace(samples_of("digits_mlp"), origin=Origin.BN_STATISTICS)
+    merger = Merger(loaded, analysis, Method.AUTO)
+    made = SampledMerger.of(merger, synthetic, names, Method.AUTO, Recovery.LEAST_SQUARES, silent)
     merges = made.finish({name: 32 for name in names}, choose=True).merges
     assert all(np.bincount(m.labels[m.labels >= 0]).max() == 1 for m in merges.values())
 

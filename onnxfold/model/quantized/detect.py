@@ -27,7 +27,7 @@ _SAME = 1e-4  # relative: scales of biases are products rounded to float32
 
 
 @dataclass(frozen=True)
-class Holder:
+class IntegerOperator:
     """An operator that takes a weight and perhaps a bias as integers, and where the scale of its input is.
 
     `computes` tells whether it computes on them: others unpack the weight.
@@ -39,13 +39,13 @@ class Holder:
     computes: bool = True
 
 
-HOLDERS: Mapping[tuple[str, str], Holder] = {
-    ("", "QLinearConv"): Holder(Slots(3, 4, 5), Slots(8), 1),
-    ("", "QLinearMatMul"): Holder(Slots(3, 4, 5), None, 1),
-    (MICROSOFT, "QGemm"): Holder(Slots(3, 4, 5), Slots(6), 1),
-    (MICROSOFT, "DynamicQuantizeMatMul"): Holder(Slots(1, 2, 3), None),
-    (MICROSOFT, "MatMulIntegerToFloat"): Holder(Slots(1, 3, 5), None, 2),
-    (MICROSOFT, NBITS): Holder(Slots(1, 2, 3, 4), None, computes=False),
+INTEGER_OPERATORS: Mapping[tuple[str, str], IntegerOperator] = {
+    ("", "QLinearConv"): IntegerOperator(Slots(3, 4, 5), Slots(8), 1),
+    ("", "QLinearMatMul"): IntegerOperator(Slots(3, 4, 5), None, 1),
+    (MICROSOFT, "QGemm"): IntegerOperator(Slots(3, 4, 5), Slots(6), 1),
+    (MICROSOFT, "DynamicQuantizeMatMul"): IntegerOperator(Slots(1, 2, 3), None),
+    (MICROSOFT, "MatMulIntegerToFloat"): IntegerOperator(Slots(1, 3, 5), None, 2),
+    (MICROSOFT, NBITS): IntegerOperator(Slots(1, 2, 3, 4), None, computes=False),
 }
 SCALELESS = ("ConvInteger", "MatMulInteger")  # their scale is applied later, by other operators
 _DEQUANTIZED = Slots(0, 1, 2)
@@ -72,8 +72,8 @@ def integer_weights(node: NodeProto) -> dict[str, float]:
     elif node.op_type in SCALELESS:
         slots = [Slots(1)]
     else:
-        holder = HOLDERS.get((domain, node.op_type))
-        slots = [s for s in (holder.weight, holder.bias) if s is not None] if holder is not None else []
+        operator = INTEGER_OPERATORS.get((domain, node.op_type))
+        slots = [s for s in (operator.weight, operator.bias) if s is not None] if operator is not None else []
     how = layout({a.name: a.i for a in node.attribute}) if (domain, node.op_type) == (MICROSOFT, NBITS) else None
     share = 1 if how is None else how.n * how.k / math.prod(how.shape)
     return {node.input[s.integers]: share for s in slots if s.integers < len(node.input)}
@@ -120,7 +120,7 @@ def _candidates(graph: Graph, fixed: Fixed) -> Iterator[tuple[str, Node, Slots]]
     for node in graph.nodes:
         if dequantizes(node) and node.outputs[0] in fixed:
             yield node.outputs[0], node, _DEQUANTIZED
-        slots = HOLDERS[node.domain, node.op].weight if (node.domain, node.op) in HOLDERS else None
+        slots = INTEGER_OPERATORS[node.domain, node.op].weight if (node.domain, node.op) in INTEGER_OPERATORS else None
         if node.op in SCALELESS and node.domain in ("", MICROSOFT):
             slots = Slots(1)
         if slots is not None and _given(node, slots.integers) in fixed:
@@ -241,10 +241,10 @@ class _Bias:
 
 def _biases(graph: Graph, fixed: Fixed) -> Iterator[_Bias]:
     for node in graph.nodes:
-        holder = HOLDERS.get((node.domain, node.op))
-        if holder is not None and holder.bias is not None:
-            bias, weight = _given(node, holder.bias.integers), node.inputs[holder.weight.integers]
-            scale, slots = _given(node, holder.x_scale), holder.bias
+        operator = INTEGER_OPERATORS.get((node.domain, node.op))
+        if operator is not None and operator.bias is not None:
+            bias, weight = _given(node, operator.bias.integers), node.inputs[operator.weight.integers]
+            scale, slots = _given(node, operator.x_scale), operator.bias
         elif node.op in ("Conv", "ConvTranspose", "Gemm") and not node.domain:
             producer = graph.producer.get(node.inputs[0])
             feeds = producer is not None and dequantizes(graph.nodes[producer])
@@ -290,8 +290,8 @@ def _integer_bias(fixed: Fixed, bias: _Bias, weight: Stored | Unwritable | None)
 
 def _follows(graph: Graph, fixed: Fixed, bias: _Bias, weight: Stored) -> bool:
     """Whether the scale of a bias, as DequantizeLinear has it, is the input's times the weight's."""
-    holders = [graph.nodes[graph.producer[name]] for name in (bias.name, bias.weight)]
-    own, of_weight = (fixed.stored_array(node.inputs[1]).astype(np.float64).ravel() for node in holders)
+    dequantizers = [graph.nodes[graph.producer[name]] for name in (bias.name, bias.weight)]
+    own, of_weight = (fixed.stored_array(node.inputs[1]).astype(np.float64).ravel() for node in dequantizers)
     if weight.block or own.size < of_weight.size or (weight.axis is not None and own.size != of_weight.size):
         return False
     return bool(np.allclose(own, bias.x_scale * of_weight, rtol=_SAME, atol=0.0))

@@ -38,13 +38,13 @@ class Factor:
 class Stored:
     """One float constant that is stored as integers.
 
-    `holder` names the first output of the node that takes them at `slots`; `axis`: that of scales, None for one scale
+    `owner` names the first output of the node that takes them at `slots`; `axis`: that of scales, None for one scale
     for all; each is for `block` positions along it (0: for one). Integers keep to `low`..`high`, and are of `bits`,
     several in a byte by a `layout`. `factor`: for a bias whose scale follows from others.
     """
 
     name: str
-    holder: str
+    owner: str
     slots: Slots
     axis: int | None
     low: int
@@ -113,7 +113,7 @@ def _groups(one: Stored, parts: Parts) -> NDArray[np.int64] | None:
 
 
 def written(one: Stored, integers: Array, scheme: Scheme, parts: Parts) -> dict[int, Array]:
-    """By input of the holder, the tensors that stand for `integers` and `scheme`. A zero point that was not given is
+    """By input of the owner, the tensors that stand for `integers` and `scheme`. A zero point that was not given is
     left out where it is what its lack means."""
     slots, layout = one.slots, parts.layout(one)
     old, scale = parts.part(one, slots.integers), None if slots.scale is None else parts.part(one, slots.scale)

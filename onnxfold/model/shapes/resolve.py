@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from ..dimensions import Dim, Multiple, Unnamed
 from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
-from ..subgraphs import HOLDERS, every_initializer, every_node
+from ..subgraphs import BODY_OPERATORS, every_initializer, every_node
 from .arithmetic import Fixed, ShapeValues
 from .contrib_ops import fused_shapes
 from .inference import consistent, infer_node, infer_shapes
@@ -53,7 +53,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
     values = ShapeValues(graph, constants, ())
     for node, proto in zip(graph.nodes, every_node(bare), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
-        if missing and node.op not in HOLDERS:
+        if missing and node.op not in BODY_OPERATORS:
             given = {name: data[name] for name in node.inputs if name in data}
             for name in node.inputs:
                 found = values.list_for(name, node) if name else None

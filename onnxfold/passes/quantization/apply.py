@@ -11,20 +11,36 @@ from ..base import BasePass, Run, State
 from .quantize import Step, check_quantizable, quantize
 
 
+class CheckQuantizable(BasePass):
+    """Refuses a model that cannot be quantized, before anything else is asked of it. Does nothing."""
+
+    name = "analyze"
+
+    def __init__(self, sampled: bool) -> None:
+        """`sampled`: whether there will be inputs."""
+        self._sampled = sampled
+
+    def check(self, state: State, run: Run) -> None:
+        """Raises QuantizationError."""
+        subject = state.subject
+        check_quantizable(state.source, subject is not None and subject.streamed, self._sampled)
+
+    def __call__(self, state: State, run: Run) -> State:
+        return state
+
+
 class Quantize(BasePass):
     """Stores the candidate in INT8, with ranges of activations from the samples. Leaves a `Step`."""
 
     name = "quantize"
     requires = frozenset(("samples", "candidate"))
 
-    def __init__(self, output: OutputOptions, sampled: bool) -> None:
-        """`sampled`: whether there will be inputs."""
-        self._output, self._sampled = output, sampled
+    def __init__(self, output: OutputOptions) -> None:
+        self._output = output
 
     def check(self, state: State, run: Run) -> None:
-        """Refuse what cannot be quantized. Raises QuantizationError, RequestError."""
+        """Refuse a model whose caches may change."""
         subject = state.subject
-        check_quantizable(state.source, subject is not None and subject.streamed, self._sampled)
         if subject is not None and subject.analysis.caches:
             raise RequestError("`quantize` compares caches as they were: leave out `quantize`, or `fold_heads`")
 

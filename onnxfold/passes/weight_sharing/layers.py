@@ -94,12 +94,8 @@ def _obstacle(model: Model, weight: str, index: int) -> str:
     other = next((n for n in consumers if n.op != graph.nodes[index].op or list(n.inputs).index(weight) != _SLOT), None)
     if other is not None:
         return f"its weight is also read by {other.op} '{other.label}'"
-    main = len(model.proto.graph.node)
-    if (
-        weight in graph.outputs
-        or any(n.index >= main for n in consumers)
-        or (producer is not None and producer >= main)
-    ):
+    users = [*(n.index for n in consumers), *([] if producer is None else [producer])]
+    if weight in graph.outputs or any(map(graph.in_body, users)):
         return "its weight is used outside the main graph"
     if any(weight in node.captures for node in graph.nodes):
         return "its weight is used in the body of another node"

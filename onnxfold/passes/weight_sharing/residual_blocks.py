@@ -34,7 +34,7 @@ def blocks(model: Model) -> list[Block]:
     """All residual blocks of the main graph with an identity skip, in order; where one holds others, the smallest."""
     graph, found, taken = model.graph, list[Block](), set[int]()
     captured = {name for node in graph.nodes for name in node.captures}
-    for node in graph.nodes[: len(model.proto.graph.node)]:
+    for node in graph.main_nodes:
         if node.op not in _SUMS or node.domain or len(node.inputs) != 2 or node.outputs[0] in captured:
             continue
         if node.outputs[0] in graph.outputs:

@@ -65,11 +65,11 @@ class FindLayers(BasePass):
 
     name = "analyze"
     requires = frozenset[str]()
-    provides = frozenset(("analysis",))
 
-    def __init__(self, options: SharingOptions, recovery: Recovery) -> None:
-        """Raises RequestError for what makes no sense together."""
-        self._options = options
+    def __init__(self, options: SharingOptions, recovery: Recovery, folded: bool = False) -> None:
+        """`folded`: channels are folded before, so the analysis comes with that. Raises RequestError for what makes no
+        sense together."""
+        self._options, self.provides = options, frozenset(() if folded else ("analysis",))
         if recovery not in _REPAIRS:
             choices = ", ".join(f"'{one.value}'" for one in _REPAIRS)
             raise RequestError(f"`recovery='{recovery.value}'` cannot repair shared weights: choose one of {choices}")
@@ -136,7 +136,8 @@ class ShareWeights(BasePass):
             samples = given_up(samples, made.failure, Method.FOLD, self._recovery)
         before = state.current.counterparts().maps if state.current.shrunk else None
         current = Candidate(made.proto, {}, lambda: work.pairs(made, before), True)
-        record = WeightsShared(_shared(partition), work.sampled, work.repairs and made.failure is None)
+        whole = made.failure is None
+        record = WeightsShared(_shared(partition), work.sampled and whole, work.repairs and whole)
         inputs = CheckInputs.of(samples, work.probes)
         return state.adding(record, current=current, samples=samples, inputs=inputs)
 

@@ -129,7 +129,7 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
         array = np.ascontiguousarray(model.constants.array(name).astype(np.float32))
         weights[name] = numpy_helper.from_array(array, name)
 
-    for node, seen in zip(graph.node, model.graph.nodes[: len(graph.node)], strict=True):
+    for node, seen in zip(graph.node, model.graph.main_nodes, strict=True):
         packed = packed_weight(seen)
         if dequantizes(seen) and seen.outputs[0] in model.constants:
             put(seen.outputs[0])

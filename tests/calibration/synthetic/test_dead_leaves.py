@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import parser
 
+from onnxfold.calibration import samples
 from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic import deep_inversion as inversion
@@ -71,7 +72,8 @@ def test_other_shapes_are_refused() -> None:
         "y = Cast <to: int = 10> (h) }",
     ],
 )
-def test_models_that_hold_nothing_of_their_data(text: str) -> None:
+def test_models_that_hold_nothing_of_their_data(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_PICTURES", 64)
     proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> agraph {text}')
     weight = np.random.default_rng(0).standard_normal((768, 10)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))

@@ -180,6 +180,7 @@ def test_all_floating_point_inputs_are_found_together() -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples that decisions are measured on take no minutes."""
     monkeypatch.setitem(samples.SYNTHETIC, Effort.BALANCED, (16, 2))
+    monkeypatch.setattr(samples, "_PICTURES", 64)
 
 
 @pytest.mark.usefixtures("few")
@@ -303,7 +304,7 @@ def test_cuda_makes_the_inputs_where_it_is_there(monkeypatch: pytest.MonkeyPatch
         synthetic_samples(model, Effort.BALANCED, seed, None, providers=providers)
     starts = SHORT["cuda"] in ort.get_available_providers()
     assert asked == [SHORT["cpu"], SHORT["cpu"], SHORT["cuda"] if starts else SHORT["cpu"]]
-    started = session.Session
-    monkeypatch.setattr(session, "Session", lambda source, provider=SHORT["cpu"]: started(source, SHORT["cpu"]))
+    started = session.Session.of
+    monkeypatch.setattr(session.Session, "of", lambda model, provider=SHORT["cpu"]: started(model, SHORT["cpu"]))
     synthetic_samples(model, Effort.BALANCED, 3, None, providers=[SHORT["cuda"]])
     assert asked[-1] == SHORT["cuda"]

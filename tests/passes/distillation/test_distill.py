@@ -222,7 +222,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main([source, target, "--ratio", "0.5", "--steps", "5"]) == 2
     assert "--steps is for --refine" in capsys.readouterr().err
     assert main([source, target, "--ratio", "0.5", "--refine", "--steps", "0"]) == 2
-    assert "--steps must be at least 1" in capsys.readouterr().err
+    assert "--steps must be a whole number of at least 1" in capsys.readouterr().err
     assert not Path(target).exists()
     assert main([source, target, "--ratio", "0.5", "--effort", "fast", "--refine"]) == 0
     assert "not refined: --effort fast makes no inputs" in " ".join(capsys.readouterr().out.split())

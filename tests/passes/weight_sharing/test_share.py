@@ -16,7 +16,7 @@ from alike import chain, permuted_copy, two_blocks, weights, with_values
 from numpy.typing import NDArray
 from tiny import MODELS, ROOT, snapshot, write, write_external
 
-from onnxfold import NothingToFoldError, PlanError, RequestError, api, fuse
+from onnxfold import NothingToFoldError, PlanError, RequestError, fuse
 from onnxfold.api import rank_layers
 from onnxfold.cli import main as cli
 from onnxfold.errors import ExecutionError
@@ -119,8 +119,8 @@ def test_what_cannot_be_is_said_before_time_is_spent(
     def spent(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(api, "fold", spent)
-    monkeypatch.setattr(api, "collect_samples", spent)
+    for place in ("calibrate.collect_samples", "fold.Planner", "prepare.analyze"):
+        monkeypatch.setattr(f"onnxfold.passes.{place}", spent)
     with pytest.raises(NothingToFoldError, match=text):
         fuse(chain(1), folding={"ratio": 0.2}, **asked)
 
