@@ -58,14 +58,7 @@ def _numbered(node: Node) -> list[tuple[str, str, int]]:
 
 def shape_of(spec: InputSpec, batch: int, given: Sequence[int] | None) -> tuple[int, ...]:
     """The shape in which an input is made: `concrete_shape`. Raises RequestError for one that would take gigabytes."""
-    shape = concrete_shape(spec.shape, batch, given)
-    if max(shape, default=0) >= MOST_LENGTH or math.prod(shape) > MOST_VALUES:
-        fixed = " (dimensions that the model fixes need another export)" if given is None else ""
-        raise RequestError(
-            f"input '{spec.name}' of shape {list(shape)} is too large to make inputs for: give it a smaller one with "
-            f"`input_shapes`{fixed}"
-        )
-    return shape
+    return _possible(spec, concrete_shape(spec.shape, batch, given), given)
 
 
 def refuse_huge(proto: ModelProto, batch: int, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -90,7 +83,7 @@ def tokens(
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
         shape = shape_of(spec, 1, (shapes or {}).get(spec.name))
-        shape = (batch, *shape[1:]) if shape else ()
+        shape = _possible(spec, (batch, *shape[1:]) if shape else (), (shapes or {}).get(spec.name))
         limit = limits.get(spec.name, 0)
         drawn = rng.integers(0, limit, shape) if limit >= VOCABULARY else np.full(shape, 0 if limit else 1)
         feeds[spec.name] = np.asarray(drawn).astype(np.dtype(spec.dtype))
@@ -123,6 +116,17 @@ def probe(
         else:
             feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
     return feeds
+
+
+def _possible(spec: InputSpec, shape: tuple[int, ...], given: Sequence[int] | None) -> tuple[int, ...]:
+    """`shape` (`given` by the user, or None). Raises RequestError for one that would take gigabytes."""
+    if max(shape, default=0) >= MOST_LENGTH or math.prod(shape) > MOST_VALUES:
+        fixed = " (dimensions that the model fixes need another export)" if given is None else ""
+        raise RequestError(
+            f"input '{spec.name}' of shape {list(shape)} is too large to be made: give it a smaller one with "
+            f"`input_shapes`{fixed}"
+        )
+    return shape
 
 
 def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
