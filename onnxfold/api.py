@@ -50,6 +50,7 @@ from .report.build import compare_report, fold_report, fuse_report, inspect_repo
 from .report.fold_report import FoldReport
 from .report.layers_report import LayersReport
 from .report.sweep_report import SweepReport
+from .report.written import check_written
 
 Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions)
 PathLike = str | os.PathLike[str]
@@ -154,7 +155,7 @@ def fold(
     """
     o = _options(FoldOptions, options, given if output is None else {**given, "output": output})
     with Run(o.runtime, progress) as run:
-        _check_output(o.output, model)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
             *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
@@ -212,7 +213,7 @@ def fuse(
     training = o.distill is not None or o.quantize is not None
     error = sharing.limits.max_error
     with Run(o.runtime, progress) as run:
-        _check_output(o.output, model)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
         state = Pipeline(
             FindLayers(sharing, level, o.folding is not None),
             *([] if o.folding is None else _folded_first(o.folding)),
@@ -339,7 +340,7 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     training = o.distill is not None or o.quantize is not None
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
-        CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None),
+        CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None, o.scale.max_memory),
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
     ]
@@ -362,11 +363,6 @@ def _options(kind: type[Asked], options: Asked | None, given: Mapping[str, Any])
     if given:
         raise RequestError(f"give `options`, or keywords (`{next(iter(given))}`), not both")
     return options
-
-
-def _check_output(output: OutputOptions, model: Source) -> None:
-    if output.path is not None:
-        check_target(Path(output.path), None if isinstance(model, ModelProto) else Path(model))
 
 
 def _has_samples(o: FoldOptions | FuseOptions) -> bool:

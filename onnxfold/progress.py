@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from .units import readable, visible
+
 
 class Clock:
     """The seconds that stages took, one after another."""
@@ -44,7 +46,7 @@ def announced(text: str) -> None:
     if sys.stderr.isatty():
         from rich.console import Console  # slow to import, and only terminals need it
 
-        Console(stderr=True).print(text, style="dim", highlight=False)
+        Console(stderr=True).print(readable(text), style="dim", highlight=False, markup=False)
 
 
 def silent(_: str, items: Iterable[T]) -> Iterator[T]:
@@ -67,16 +69,16 @@ def on_terminal(what: str, items: Iterable[T]) -> Iterator[T]:
         return
     listed = list(items)
     bar = RichProgress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), console=console, transient=True,
     )  # fmt: skip
-    task, begin, shown = bar.add_task(what, total=len(listed)), time.perf_counter(), False
+    task, begin, shown = bar.add_task(visible(what), total=len(listed)), time.perf_counter(), False
     try:
         for done, item in enumerate(listed):
             if not shown and time.perf_counter() - begin > DELAY:
                 bar.start()
                 shown = True
-            bar.update(task, completed=done, description=getattr(what, "now", "") or what)
+            bar.update(task, completed=done, description=visible(getattr(what, "now", "") or what))
             yield item
     finally:
         if shown:

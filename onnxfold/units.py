@@ -1,8 +1,9 @@
-"""How numbers are written for people: bytes, counts, milliseconds, percent."""
+"""How numbers and names are shown to people: bytes, counts, milliseconds, percent; names that steer no terminal."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 
@@ -43,3 +44,49 @@ def change(before: int, after: int) -> str:
 def less(before: int, after: int) -> str:
     """By how much `after` differs, in whole percent."""
     return f"{100 * (after / before - 1):+.0f} %" if before else "+0 %"
+
+
+LONGEST_NAME = 200  # characters of a name that are shown
+LONGEST_MESSAGE = 4000
+# what Python calls printable and nobody sees: joiners, fillers, variation selectors
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_QUOTED = re.compile(r"(?<!\w)'([^']*)'(?!\w)")
+_WORD = re.compile(rf"\S{{{LONGEST_NAME + 1},}}")
+
+
+def visible(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name from a model or a path as it may be shown: in one line, `longest` characters at most (the middle is left
+    out), and those that a terminal or a browser obeys or hides (control and bidirectional characters, those of no
+    width) as escapes.
+
+    >>> visible("a\\x1b[31m\\u202eb"), visible("x" * 30, 20)
+    ('a\\\\x1b[31m\\\\u202eb', 'xxxxxxxx ... xxxxxxx')
+    """
+    return _escaped(_middle_left_out(name, longest))
+
+
+def readable(message: str) -> str:
+    """A message as it may be shown: in one line, with the names in it as `visible` shows them, and not too long.
+
+    A name is what stands in '...' quotes, or a word that is longer than any other.
+    """
+    text = " ".join(message.splitlines())
+    text = _QUOTED.sub(lambda found: f"'{_middle_left_out(found[1], LONGEST_NAME)}'", text)
+    text = _WORD.sub(lambda found: _middle_left_out(found[0], LONGEST_NAME), text)
+    return _escaped(_middle_left_out(text, LONGEST_MESSAGE))
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        c if c.isprintable() and not _INVISIBLE.match(c) else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def _middle_left_out(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    gap = " ... "
+    start = (longest - len(gap) + 1) // 2
+    return text[:start] + gap + text[len(text) - (longest - len(gap) - start) :]

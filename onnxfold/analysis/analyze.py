@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ..errors import ModelError
 from ..frozen import read_only
 from ..model.constants import FLOATS
 from ..model.kv_cache import KEPT, Cache, find_caches
@@ -31,12 +32,16 @@ from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Live, Tie
 from .rules.table import RuleTable
 
+# positions of all axes that are followed, each of which takes a hundred bytes; more in a file of so many bytes for each
+_MOST_POSITIONS, _BYTES = 2**23, 8
+
 
 def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
     """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (kv_cache.py).
 
-    Raises RuleError if a rule breaks its contract (a bug of ours).
+    Raises ModelError for axes too long to follow, RuleError if a rule breaks its contract (a bug of ours).
     """
+    _check_lengths(model)
     known = Known(model.graph)
     facts = NodeFacts(model, rules or default_rules(), known.table)
     caches = find_caches(model.graph, model.constants)
@@ -46,6 +51,17 @@ def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = Fal
     _check_parameters(model, known)
     _check_counts(model, known)
     return _result(model, known, facts, caches if fold_heads else ())
+
+
+def _check_lengths(model: Model) -> None:
+    """Raise ModelError where axes are so long that their positions would take far more memory than the model."""
+    axes = [(d, info.name) for info in model.graph.tensors.values() for d in info.shape or () if isinstance(d, int)]
+    if sum(length for length, _ in axes) > max(_MOST_POSITIONS, model.size // _BYTES):
+        longest, name = max(axes)
+        raise ModelError(
+            f"the axes of all tensors are too long to follow their channels (one of '{name}' has length {longest}): "
+            "give smaller `input_shapes`, or export the model with open or shorter dimensions"
+        )
 
 
 @dataclass(frozen=True)

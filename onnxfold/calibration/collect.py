@@ -38,16 +38,20 @@ def collect_samples(
     progress: Progress[Any],
     providers: Sequence[str] = (),
     training: bool = False,
+    max_memory: int | None = None,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
-    `providers` are where synthetic ones may be made; `training`: whether weights are to be trained on them."""
+    `providers` are where synthetic ones may be made; `training`: whether weights are to be trained on them;
+    `max_memory`: bytes that the user's own may take."""
     method, recovery = planning.selection.method, planning.recovery
     needed, asked = _needed(method, recovery), wanted(calibration.effort, method, recovery, training)
     seed, shapes = planning.runtime.seed, planning.runtime.input_shapes
     try:
         if calibration.data is not None:
-            return calibration_samples(model, calibration.data, calibration.samples, calibration.preprocess, shapes)
+            return calibration_samples(
+                model, calibration.data, calibration.samples, calibration.preprocess, shapes, max_memory
+            )
         found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
     except ExecutionError as error:
         reason = _unloadable(model)

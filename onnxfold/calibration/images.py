@@ -21,6 +21,7 @@ from ..runtime.session import InputSpec
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 CROP = 0.875  # share of the shorter side that the center crop keeps: 256 -> 224, as image classifiers are evaluated
+_MOST_PIXELS, _TIMES = 2**26, 4  # of an image that is scaled; or so many times what the model takes
 ROUNDING = 1e-3  # float32: 255 levels divided and multiplied again are off by 3e-5
 
 _DAMAGED = (OSError, MemoryError, struct.error, zlib.error, *BUILTIN_ERRORS)  # what Pillow raises about such files
@@ -92,6 +93,8 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     if image.size != (width, height):
         scale = max(height / CROP / image.height, width / CROP / image.width)
         size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+        if size[0] * size[1] > max(_MOST_PIXELS, _TIMES * width * height):
+            raise RequestError(f"{path} of {image.width} x {image.height} is too long and thin: remove or replace it")
         left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
         image = image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
     pixels = np.asarray(image, np.uint8).reshape(1, height, width, channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed
 from ..runtime.session import Feeds, InputSpec
+from ..units import in_bytes
 from .images import lay_out, needs_preprocess, normalize
+from .numpy_files import memory_limit
 from .sources import evenly, open_source
 
 Shape = Sequence[int | str | None]
@@ -49,6 +51,7 @@ def read_calibration(
     samples: int = 128,
     preprocess: Preprocess | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    max_memory: int | None = None,
 ) -> Calibration:
     """Read samples for a model with the inputs `specs`.
 
@@ -64,13 +67,14 @@ def read_calibration(
         samples: how many at most (but at least one batch, where the model fixes its size).
         preprocess: how pixels become numbers, for image files and for arrays of uint8 where the model takes floats.
         input_shapes: shapes of inputs that the model leaves open. Their first axis is not looked at.
+        max_memory: bytes that a file and the samples taken may have in memory; None: half of the machine's.
 
     Caches of attention without tokens may be left out. Values are cast where none is lost: floats to floats, integers
     and booleans to integers.
 
     Raises:
         RequestError: nothing there, damaged or pickled; names, types, shapes or numbers of samples that do not fit; a
-            value that is NaN, infinite or out of range; pixels without `preprocess`.
+            value that is NaN, infinite or out of range; pixels without `preprocess`; more than `max_memory`.
     """
     if samples < 1:
         raise RequestError(f"the number of calibration samples must be at least 1, not {samples}")
@@ -84,11 +88,12 @@ def read_calibration(
     form = Batching.of(specs)
     unit = form.size or 1
     known = [_resolved(spec, (input_shapes or {}).get(spec.name)) for spec in specs]
-    stream = open_source(source, known, preprocess, max(samples, unit))
+    limit = memory_limit(max_memory)
+    stream = open_source(source, known, preprocess, max(samples, unit), limit)
     checked = ((where, _checked(feed, known, form, preprocess, where)) for where, feed in stream.feeds)
     units = (_Unit(pieces, known, form, preprocess) for pieces in cut(checked, form))
     most = max(1, samples // unit)
-    feeds, left, stopped = _choose(units, most, unit, stream.counted)
+    feeds, left, stopped = _choose(_affordable(units, most, limit), most, unit, stream.counted)
     if not feeds:
         few = f"only {left} samples, but the model takes batches of {unit}" if left else "no samples"
         raise RequestError(f"calibration data: {stream.title} holds {few}")
@@ -117,6 +122,18 @@ class _Unit:
         """Samples."""
         return sum(piece.stop - piece.start for piece in self.pieces)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the feed takes."""
+        found = 0
+        for piece in self.pieces:
+            for spec in self.specs:
+                array = piece.feed[spec.name]
+                inside = spec.name in self.form.names and len(array)
+                values = array.size // len(array) * (piece.stop - piece.start) if inside else array.size
+                found += values * np.dtype(spec.dtype).itemsize
+        return found
+
     def feed(self) -> Feeds:
         """One feed with the values, checked, in memory of its own."""
         feeds = [self._values(piece) for piece in self.pieces]
@@ -134,6 +151,19 @@ class _Unit:
                 array, start = array[piece.start : piece.stop], piece.start
             feed[spec.name] = _values(array, spec, self.preprocess, piece.where, start)
         return feed
+
+
+def _affordable(units: Iterable[_Unit], most: int, limit: int) -> Iterator[_Unit]:
+    """`units`, of which so many are taken at `most`. Raises RequestError before they take more than `limit` bytes."""
+    seen = largest = 0
+    for unit in units:
+        seen, largest = min(seen + 1, most), max(largest, unit.memory)
+        if seen * largest > limit:
+            raise RequestError(
+                f"{seen} samples of calibration data take {in_bytes(seen * largest)}, more than {in_bytes(limit)} "
+                "(`max_memory`, or half of the machine's memory): take fewer `samples`"
+            )
+        yield unit
 
 
 def _choose(units: Iterable[_Unit], most: int, size: int, counted: bool) -> tuple[tuple[Feeds, ...], int, bool]:

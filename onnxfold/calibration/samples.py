@@ -12,6 +12,7 @@ import numpy as np
 from ..analysis.costs import PER_ACTIVATION, activations, costs
 from ..errors import ExecutionError
 from ..frozen import read_only
+from ..model.files import kind_of, write_bytes, writing
 from ..model.model import Model
 from ..options.choices import Effort
 from ..options.preprocess import Preprocess
@@ -80,11 +81,14 @@ def calibration_samples(
     count: int,
     preprocess: Preprocess | None,
     input_shapes: Mapping[str, Sequence[int]] | None,
+    max_memory: int | None = None,
 ) -> Samples:
-    """The user's own data. Raises RequestError where it does not fit the model."""
+    """The user's own data. Raises RequestError where it does not fit the model, or into `max_memory` bytes."""
     session = Session.of(model)
     specs = session.inputs
-    found = read_calibration(source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes)
+    found = read_calibration(
+        source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes, max_memory=max_memory
+    )
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
@@ -146,11 +150,17 @@ def save_samples(samples: Samples, path: Path) -> None:
     held = {id(feed) for feed in samples.fit}
     feeds = [*samples.fit, *(feed for feed in samples.check if id(feed) not in held)]
     arrays: dict[str, Any] = {name: np.concatenate([np.atleast_1d(feed[name]) for feed in feeds]) for name in feeds[0]}
-    with path.open("wb") as file:
+    beside = sheet_of(path)
+    with writing(path) as file:
         np.savez_compressed(file, **arrays)
     sheet = contact_sheet(arrays)
-    if sheet is not None:
-        path.with_suffix(".png").write_bytes(sheet)
+    if sheet is not None and beside is not None:
+        write_bytes(beside, sheet)
+
+
+def sheet_of(path: Path) -> Path | None:
+    """Where the contact sheet of the samples in `path` goes; None where that is a pipe or a device."""
+    return None if kind_of(path) else path.with_suffix(".png")
 
 
 def are_made(model: Model, effort: Effort, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> bool:

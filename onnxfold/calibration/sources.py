@@ -23,10 +23,12 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from ..errors import BUILTIN_ERRORS, RequestError
+from ..model.input_files import no_file
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.session import Feeds, InputSpec
 from .images import SUFFIXES, image_shape, needs_preprocess, read_image
+from .numpy_files import MAGIC, check_npy, check_npz, too_large
 
 ARRAYS = (".npz", ".npy")
 KINDS = "an .npz or .npy file, a folder of those, of images or of ONNX test_data_set_* folders"
@@ -60,7 +62,9 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def open_source(source: object, specs: Sequence[InputSpec], preprocess: Preprocess | None, most: int) -> Source:
+def open_source(
+    source: object, specs: Sequence[InputSpec], preprocess: Preprocess | None, most: int, limit: int
+) -> Source:
     """The stream that `source` stands for.
 
     Args:
@@ -68,15 +72,16 @@ def open_source(source: object, specs: Sequence[InputSpec], preprocess: Preproce
         specs: the inputs of the model.
         preprocess: for image files.
         most: files that are read at most, evenly spaced over a folder.
+        limit: bytes that a file may take in memory.
 
     Raises:
-        RequestError: no such source, nothing in it, damaged, pickled, or with other names than the model's inputs
-            (also while the stream is walked).
+        RequestError: no such source, no ordinary file, nothing in it, too large, damaged, pickled, or with other names
+            than the model's inputs (also while the stream is walked).
     """
     notes: list[str] = []
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return Source(path.name or str(path), _of_path(path, specs, preprocess, most, notes), True, notes)
+        return Source(path.name or str(path), _of_path(path, specs, preprocess, most, limit, notes), True, notes)
     if isinstance(source, Mapping):
         named = _named(source, specs, "the calibration data", notes)
         return Source("the arrays given", iter([("the calibration data", named)]), True, notes)
@@ -113,15 +118,17 @@ def _of_items(items: Iterable[Any], specs: Sequence[InputSpec], notes: list[str]
 
 
 def _of_path(
-    path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | None, most: int, notes: list[str]
+    path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | None, most: int, limit: int, notes: list[str]
 ) -> Iterator[tuple[str, Feeds]]:
     try:
         files = _in_folder(path, notes) if path.is_dir() else [path]
         if not path.exists():
             raise RequestError(f"calibration data {path} does not exist: check the path")
+        for file in files:
+            _check_kind(file)
     except OSError as error:
         raise RequestError(f"calibration data {path} cannot be read: {error.strerror}") from error
-    read = _reader(files[0], specs, preprocess)
+    read = _reader(files[0], specs, preprocess, limit)
     for i in evenly(len(files), most):
         yield str(files[i]), read(files[i], notes)
 
@@ -129,11 +136,17 @@ def _of_path(
 Read = Callable[[Path, list[str]], Feeds]
 
 
-def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | None) -> Read:
+def _check_kind(path: Path) -> None:
+    """Raise RequestError for pipes and the like."""
+    if not path.is_dir() and (kind := no_file(path)):
+        raise RequestError(f"calibration data {path} is {kind}, and no file: give {KINDS}")
+
+
+def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | None, limit: int) -> Read:
     """How to read files like `path`, after the checks that need no file."""
     suffix = path.suffix.lower()
     if suffix in ARRAYS:
-        return lambda file, notes: _read_arrays(file, specs, notes)
+        return lambda file, notes: _read_arrays(file, specs, limit, notes)
     if suffix in SUFFIXES:
         only = _only(specs, "a folder of images")
         if preprocess is None:
@@ -142,13 +155,16 @@ def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | Non
         known = preprocess
         return lambda file, notes: {only.name: read_image(file, only, known)}
     if path.is_dir():
-        return lambda file, notes: _read_test_set(file, specs)
+        return lambda file, notes: _read_test_set(file, specs, limit)
     raise RequestError(f"{path} is no calibration data that onnxfold can read: give {KINDS}")
 
 
 def _in_folder(path: Path, notes: list[str]) -> list[Path]:
     """The files of calibration data in a folder, all of one kind, in the order of their names."""
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    for entry in entries:
+        if entry.suffix.lower() in (*ARRAYS, *SUFFIXES) and entry.exists():
+            _check_kind(entry)
     if any(_numbered(p) is not None for p in entries):
         return [path]
     if sets := [p for p in entries if p.is_dir() and p.name.startswith("test_data_set_")]:
@@ -168,13 +184,14 @@ def _in_folder(path: Path, notes: list[str]) -> list[Path]:
     return arrays or images
 
 
-def _read_arrays(path: Path, specs: Sequence[InputSpec], notes: list[str]) -> Feeds:
+def _read_arrays(path: Path, specs: Sequence[InputSpec], limit: int, notes: list[str]) -> Feeds:
     """An .npz or .npy file. One array alone is the only input of a model with one, whatever its name."""
     with _reading(path), path.open("rb") as file:  # opened here, because numpy leaves damaged files open
         start = file.read(6)
         file.seek(0)
-        if start.startswith(b"\x93NUMPY"):
+        if start.startswith(MAGIC):
             only = _only(specs, f"{path} (an .npy file)")
+            check_npy(file, path.stat().st_size)
             return {only.name: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}
         if not start.startswith(b"PK"):
             raise RequestError(f"{path} is no NumPy file: write it with numpy.savez or numpy.save")
@@ -187,10 +204,11 @@ def _read_arrays(path: Path, specs: Sequence[InputSpec], notes: list[str]) -> Fe
             else:
                 _check_names(stored.files, specs, str(path), notes)
                 names = {name: name for name in names if name in stored.files}
-            return {name: np.asarray(stored[inside]) for name, inside in names.items()}  # other files in it are bytes
+            check_npz(stored.zip, names.values(), path, limit)
+            return {name: np.asarray(stored[inside]) for name, inside in names.items()}
 
 
-def _read_test_set(path: Path, specs: Sequence[InputSpec]) -> Feeds:
+def _read_test_set(path: Path, specs: Sequence[InputSpec], limit: int) -> Feeds:
     """A test_data_set_* folder: input_0.pb, input_1.pb, ... are TensorProtos in the order of the model's inputs."""
     with _reading(path):
         numbers = {n: p for p in path.iterdir() if (n := _numbered(p)) is not None}
@@ -202,6 +220,9 @@ def _read_test_set(path: Path, specs: Sequence[InputSpec]) -> Feeds:
     feeds = {}
     for i, spec in enumerate(specs):
         with _reading(numbers[i]):
+            _check_kind(numbers[i])
+            if (size := numbers[i].stat().st_size) > limit:
+                raise too_large(numbers[i], size, limit)
             tensor = onnx.TensorProto.FromString(numbers[i].read_bytes())
             if tensor.data_location == onnx.TensorProto.EXTERNAL or not tensor.data_type:
                 raise RequestError(f"{numbers[i]} is no tensor with its values inside: write it with numpy_helper")

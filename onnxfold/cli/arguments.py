@@ -13,6 +13,7 @@ from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
+from ..units import readable
 from .parsing import providers, shapes
 
 USAGE = """\
@@ -60,7 +61,7 @@ before so that layers match; the shared weights and what follows them are fitted
 """
 CODES = """\
 exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 5 not quantized; 70 a bug in onnxfold; 130 interrupted
+3 unreadable model; 4 nothing to fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
 """
 
 
@@ -200,5 +201,4 @@ def add_last(output: argparse._ArgumentGroup) -> None:
 
 def one_line(text: str) -> str:
     """`text` in one line that cannot steer a terminal (names in a model may hold anything)."""
-    joined = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
+    return readable(text)

@@ -23,9 +23,9 @@ def parser() -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import compare  # slow to import; --help comes without
-    from .output import _check_report, _show
+    from .output import _show, check_files
 
-    _check_report(options.report, options.before, options.after)
+    check_files(options)
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),
         providers=providers(options.providers), seed=options.seed,

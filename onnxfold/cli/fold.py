@@ -61,9 +61,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import fold, inspect  # slow to import; --help comes without
     from ..report.fold_report import FoldReport
-    from .output import _check_report, _show
+    from .output import _show, check_files
 
-    _check_report(options.report, options.input, options.output)
+    check_files(options)
     if options.inspect:
         report = inspect(
             options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,

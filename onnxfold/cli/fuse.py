@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import fuse  # slow to import; --help comes without
     from ..report.fold_report import FoldReport
-    from .output import _check_report, _show
+    from .output import _show, check_files
 
-    _check_report(options.report, options.input, options.output)
+    check_files(options)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:
         result = fuse(

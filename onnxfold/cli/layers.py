@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import rank_layers  # slow to import; --help comes without
     from ..report.heatmap import check_plot, draw
-    from .output import _check_report, _Console, _keep_report
+    from .output import _Console, _keep_report, check_files
 
-    _check_report(options.report, options.input)
+    check_files(options)
     check_plot(options.plot)
     report = rank_layers(
         options.input, metric=options.metric, whole=options.whole_blocks, align=not options.no_align,

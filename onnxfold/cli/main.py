@@ -8,19 +8,34 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from ..errors import OnnxFoldError
 from . import compare, fold, fuse, layers, sweep
 from .arguments import Parser, names_of, one_line
 from .parsing import dashes
+from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
 from .wording import as_options
 
 BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code (see `CODES`)."""
+    """Run the command line and return its exit code (see `CODES`). Interrupted, a process of its own ends in here."""
+    try:
+        with ending_cleanly():
+            code, interrupted = _run(arguments)
+    except KeyboardInterrupt as stop:  # before the run began, or after its end
+        code, interrupted = exit_code(stop), True
+    if interrupted and arguments is None:
+        leave(code)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
+    """(the exit code, whether something from outside ended the run)."""
+    before: Mapping[Path, Identity | None] = {}
     given = dashes(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names that the terminal cannot show must not end the run
@@ -30,25 +45,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command, rest = chosen(given)
         options = command.parser().parse_args(rest)
+        before = identities(options)
         from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
         session.silence()
-        return command.run(options)
+        return command.run(options), False
     except SystemExit as stop:  # --help, --version and usage errors
-        return stop.code if isinstance(stop.code, int) else 2
+        return (stop.code if isinstance(stop.code, int) else 2), False
     except OnnxFoldError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(str(error), error.exit_code), False
     except MemoryError:
-        return _complain("out of memory: use a machine with more, or give smaller --input-shape", 2)
+        return _complain("out of memory: use a machine with more, or give smaller --input-shape", 2), False
     except OSError as error:  # a full temporary folder, say
-        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2)
-    except KeyboardInterrupt:
-        return _complain("interrupted, nothing was written", 130)
-    except Exception as error:  # a bug of ours; the model is not to blame, and nothing was written
+        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2), False
+    except KeyboardInterrupt as stop:
+        return _complain(f"interrupted{_done(before)}", exit_code(stop)), True
+    except Exception as error:  # a bug of ours; the model is not to blame
         if "ONNXFOLD_TRACEBACK" in os.environ:
             raise
         what = f"{type(error).__name__}: {error}"
-        return _complain(f"internal error, nothing was written ({what}). {BUG}", 70)
+        return _complain(f"internal error{_done(before)} ({what}). {BUG}", 70), False
+
+
+def _done(before: Mapping[Path, Identity | None]) -> str:
+    done = outcome(before)
+    return f" {done}" if done else ", nothing was written"
 
 
 class Command(Protocol):

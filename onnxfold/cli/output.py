@@ -13,6 +13,7 @@ from ..report.fold_report import FoldReport, save
 from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
 from ..report.tables import MessageConsole
+from ..report.written import check_written
 from .wording import as_options
 
 
@@ -50,14 +51,10 @@ def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | N
         raise RequestError(f"cannot write the report {path}: {error.strerror or error}{done}") from error
 
 
-def _check_report(path: Path | None, *models: Path | None) -> None:
-    """Find out before the work whether the report can be written."""
-    if path is None:
-        return
-    try:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise RequestError(f"cannot write the report {path}: name a file in a folder that exists")
-        if any(m is not None and path.resolve() == m.resolve() for m in models):
-            raise RequestError(f"the report would overwrite the model {path}: name another file")
-    except OSError as error:
-        raise RequestError(f"cannot write the report {path}: {error.strerror}") from error
+def check_files(options: argparse.Namespace) -> None:
+    """Find out before the work whether what a command is asked to write can be written. Raises RequestError."""
+    given = vars(options)
+    models = [path for name in ("input", "before", "after") if (path := given.get(name)) is not None]
+    others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
+    output = None if given.get("inspect") else given.get("output")
+    check_written(models, given.get("calibration"), output, given.get("synthetic"), others)

@@ -25,9 +25,9 @@ def parser() -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import sweep  # slow to import; --help comes without
-    from .output import _check_report, _Console, _keep_report
+    from .output import _Console, _keep_report, check_files
 
-    _check_report(options.report, options.input)
+    check_files(options)
     at = SHARES if options.at is None else numbers("--at", options.at)
     report = sweep(options.input, at=at, **manner(options))
     if not options.quiet:

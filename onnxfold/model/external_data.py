@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorPro
 from onnx.external_data_helper import uses_external_data
 
 from ..errors import ModelError
+from .input_files import no_file
 from .subgraphs import subgraphs
 
 PIECE = 2**24  # bytes that are copied at a time
@@ -86,16 +87,20 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     if not location or os.path.isabs(location) or ".." in Path(location).parts:
         raise ModelError(f"{what} is stored in '{location}', outside the model's folder: refused")
     try:
+        if os.path.islink(root / location) and not os.path.exists(root / location):
+            raise ModelError(f"{what} needs '{folder / location}', a link that leads to no file: put the file there")
         file = (root / location).resolve()
         if not file.is_relative_to(root):
             raise ModelError(
                 f"{what} is stored in '{location}', a link that leads outside the model's folder: refused (copy model "
                 "and data into one folder)"
             )
-        if not file.is_file():
+        if not file.exists():
             raise ModelError(f"{what} needs the file '{folder / location}', which is missing: put it there")
+        if kind := no_file(file):
+            raise ModelError(f"{what} needs the file '{folder / location}', which is {kind}: put a file there")
         size = file.stat().st_size
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: folders that are links to themselves
         raise ModelError(f"{what} is stored in '{location}', which cannot be read: {error}") from error
     if offset < 0 or length < 0 or offset + length > size:
         raise ModelError(f"{what} ends beyond the end of '{folder / location}': the file is cut off")

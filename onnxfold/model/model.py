@@ -13,10 +13,13 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
+from ..units import in_bytes
 from .constants import Constants
 from .dimensions import Dim
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors
+from .functions import check_functions
 from .graph import Graph, plain_domains, read_graph, skeleton
+from .input_files import no_file
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
 from .shapes.resolve import probed, shaped
@@ -39,14 +42,17 @@ class Model:
     """A model as the user gave it, never changed, and the view of it that the analysis reads.
 
     `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
-    `constants`: every tensor whose value is fixed in the file.
     """
 
     proto: ModelProto = field(repr=False)
     graph: Graph = field(repr=False)
     folder: Path | None
     path: Path | None
-    constants: Constants = field(repr=False, compare=False)
+
+    @cached_property
+    def constants(self) -> Constants:
+        """Every tensor of the main graph whose value is fixed in the file."""
+        return Constants(self.proto, self.graph, self.folder)
 
     @cached_property
     def size(self) -> int:
@@ -59,6 +65,14 @@ class Model:
         if self.folder is None:
             return set()
         return {external_file(t, self.folder)[0] for t in external_tensors(self.proto)}
+
+
+def check_source(source: object) -> None:
+    """Raise RequestError for what is neither a path nor a ModelProto."""
+    if isinstance(source, ModelProto):
+        return
+    if not isinstance(source, str | os.PathLike) or "\0" in str(source):
+        raise RequestError(f"`model` must be the path of an .onnx file or a ModelProto, not {source!r:.60}")
 
 
 def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:
@@ -77,6 +91,7 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
     if isinstance(source, ModelProto):
         proto, path = source, None
     else:
+        check_source(source)
         path = Path(source)
         proto = _parse(path)
     what = str(path) if path else "the model given"
@@ -89,6 +104,7 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
 def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
     proto = _sorted(proto)
     folder = path.absolute().parent if path else None
+    check_functions(proto, what)
     for tensor in every_tensor(proto):
         check_tensor(tensor)
     for tensor in external_tensors(proto):
@@ -107,7 +123,9 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    return Model(proto, probed(graph, proto, constants, fixed), folder, path, constants)
+    model = Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
+    return model
 
 
 def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[Dim]]:
@@ -121,8 +139,10 @@ def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mappin
 
 def _parse(path: Path) -> ModelProto:
     try:
-        if path.is_dir():
-            raise ModelError(f"{path} is a folder: name the .onnx file in it")
+        if kind := no_file(path):
+            raise ModelError(f"{path} is {kind}: name the .onnx file" + (" in it" if path.is_dir() else " itself"))
+        if (size := path.stat().st_size) > PROTOBUF_LIMIT:
+            raise ModelError(f"{path} has {in_bytes(size)}, more than ONNX allows: store the weights in another file")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist: check the path") from None

@@ -7,12 +7,11 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
@@ -20,7 +19,9 @@ from ..errors import ModelError, RequestError
 from ..progress import Progress, silent
 from .constants import FLOATS
 from .external_data import PIECE, Stretch, external_tensors, read_external, refuse_nan
+from .files import Read, copy_mode, destination, kind_of, read_as, same_file, sync
 from .half_precision import BFLOAT16, holds, widened
+from .leftovers import RESULT, data_of, note_data, staging_folder, sweep
 from .model import PROTOBUF_LIMIT, Model
 from .tensors import Pending, is_deferred
 
@@ -42,29 +43,36 @@ _DIGITS = 8  # of the digest in the name of a data file
 _SMALL = 1024  # bytes; tensors below stay inside the model
 
 
-def check_target(target: Path, source: Path | None) -> None:
-    """Raise RequestError unless `target` can be written and is not the input itself."""
-    folder = target.absolute().parent
+def check_target(target: Path, source: Path | None, reads: Iterable[Read] = ()) -> None:
+    """Raise RequestError unless `target` can be written, and is neither the input itself nor one of `reads`."""
     try:
-        if target.is_dir():
-            raise RequestError(f"{target} is a folder: name the file to write")
+        if kind := kind_of(target):
+            how = "name the file to write" if kind == "a folder" else "a model goes to an ordinary file"
+            raise RequestError(f"{target} is {kind}: {how}")
+        folder = destination(target).absolute().parent
         if not folder.is_dir():
             raise RequestError(f"the folder {folder} does not exist: create it first")
-        if target.exists() and not target.is_file():
-            raise RequestError(f"{target} is no ordinary file: name another output")
-        if source is not None and target.exists() and _same(source, target):
-            raise RequestError(f"{target} is the input itself: name another output")
+        if target.exists():
+            if source is not None and same_file(source, target):
+                raise RequestError(f"{target} is the input itself: name another output")
+            if role := read_as(target.stat(), reads):
+                raise RequestError(f"{target} holds {role}: name another output")
     except OSError as error:
         raise RequestError(f"cannot write {target}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
         raise RequestError(f"the folder {folder} is not writable: choose another place for the output")
 
 
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:  # one is not there, or cannot be looked at: loading it says so
-        return False
+def check_link(target: Path, proto: ModelProto, external: bool) -> None:
+    """Raise RequestError where `target` is a link into another folder and a version of `proto` has its weights beside
+    it (all of them with `external`): they would be found by one of the two names only."""
+    real = destination(target)
+    if real.parent.resolve() == target.absolute().parent.resolve():
+        return
+    if external or proto.ByteSize() >= PROTOBUF_LIMIT or next(external_tensors(proto), None) is not None:
+        raise RequestError(
+            f"{target} is a link into another folder, and weights are stored beside the model: name {real} itself"
+        )
 
 
 @contextlib.contextmanager
@@ -77,29 +85,30 @@ def staged(
     progress: Progress[TensorProto] = silent,
     within: Path | None = None,
 ) -> Iterator[Staged]:
-    """Write `proto` beside `target` under a temporary name that `Staged.commit` renames; else nothing is left behind.
+    """Write `proto` to a hidden folder beside `target`, from where `Staged.commit` moves it; else nothing is left.
+
+    Where `target` is a link, the file that it leads to is replaced.
 
     Weights that were external stay external, in a new file named after the target and its contents; so do all of over
     1 KiB if `external` is set or the file would pass protobuf's 2 GiB. `pending` are the values that `proto` leaves
     open, by name: each is computed when its turn comes. Raises ModelError for weights outside that hold NaN. `within`:
     another folder of the same file system to write to.
     """
-    if any(_same(target, file) for file in source.data_files()):
+    if any(same_file(target, file) for file in source.data_files()):
         raise RequestError(f"{target} holds the weights of the input: name another output")
-    made: list[Path] = []
+    check_link(target, proto, external)
+    real = destination(target)
     try:
-        proto, tensors = _divided(proto, source, external)
-        data = None
-        if tensors:
-            data = _move_out(tensors, source.folder, target, made, pending or {}, progress, within)
-        name = _temporary(target, ".onnx", made, within)
-        _write(name, proto.SerializeToString(), target)
-        yield Staged(name, target, data, made, source.data_files())
+        sweep(real.absolute().parent)
+        with staging_folder(real, within) as folder:
+            proto, tensors = _divided(proto, source, external)
+            data = _move_out(tensors, source.folder, folder / real.name, pending or {}, progress) if tensors else None
+            _write(folder / RESULT, proto.SerializeToString(), real)
+            if data is not None:
+                copy_mode(data, real)
+            yield Staged(folder / RESULT, real, data, source.data_files())
     except OSError as error:
         raise RequestError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        for path in made:
-            path.unlink(missing_ok=True)
 
 
 def size_written(proto: ModelProto, source: Model, target: Path, external: bool = False) -> int:
@@ -117,8 +126,8 @@ def size_written(proto: ModelProto, source: Model, target: Path, external: bool 
 class Staged:
     """A model written under a temporary name: `path` can be loaded; `commit` puts it in place."""
 
-    def __init__(self, path: Path, target: Path, data: Path | None, made: list[Path], keep: set[Path]) -> None:
-        self.path, self.target, self.data, self._made, self._keep = path, target, data, made, keep
+    def __init__(self, path: Path, target: Path, data: Path | None, keep: set[Path]) -> None:
+        self.path, self.target, self.data, self._keep = path, target, data, keep
 
     @property
     def size(self) -> int:
@@ -126,20 +135,25 @@ class Staged:
         return self.path.stat().st_size + (self.data.stat().st_size if self.data else 0)
 
     def commit(self) -> None:
-        """Rename to the target. The data file already has its own name, which nothing refers to before this."""
-        stale, folder = _data_of(self.target, self.target), self.target.absolute().parent
-        if self.data is not None and self.data.parent != folder:
-            moved = folder / self.data.name
-            if not moved.exists():
-                self._made.append(moved)
+        """Rename to the target. The data file, which nothing refers to before this, gets there first.
+
+        Raises RequestError where the name of the data file is taken by something else, and OSError."""
+        folder = self.target.absolute().parent
+        old = {folder / name for name in data_of(self.target, self.target.name)}
+        old = {path for path in old if path.resolve() not in self._keep}  # the input may share it
+        moved = None if self.data is None else folder / self.data.name
+        if moved is not None and os.path.lexists(moved) and (moved.is_symlink() or not moved.is_file()):
+            raise RequestError(f"{moved} is where the weights go, but is no ordinary file: move it away")
+        fresh = moved if moved is not None and not moved.exists() else None
+        note_data(self.path.parent, self.target, fresh, old - {moved} if moved else old)
+        if self.data is not None and moved is not None:
             os.replace(self.data, moved)
             self.data = moved
+            sync(folder)
         os.replace(self.path, self.target)
-        self._made.clear()
-        _sync(folder)
-        for old in stale - ({self.data} if self.data else set()):
-            if old.resolve() not in self._keep:  # the input may share it
-                old.unlink(missing_ok=True)
+        sync(folder)
+        for path in old - {moved}:
+            path.unlink(missing_ok=True)
 
 
 def inline(proto: ModelProto, folder: Path | None, as_is: bool = False) -> ModelProto:
@@ -179,14 +193,11 @@ def _move_out(
     tensors: Sequence[TensorProto],
     source: Path | None,
     target: Path,
-    made: list[Path],
     pending: Mapping[str, Pending],
     progress: Progress[TensorProto],
-    within: Path | None,
 ) -> Path:
-    """Move `tensors` to a new data file and return that; `source` is the folder of those that are outside already."""
-    folder = within or target.absolute().parent
-    name = _temporary(target, ".data", made, within)
+    """Move `tensors` to a new data file beside `target` and return that; `source`: where those are that are outside."""
+    name = target.with_name("weights")
     digest, checksum = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     summed = any(entry.key == "checksum" for tensor in tensors for entry in tensor.external_data)
     moved: list[tuple[TensorProto, int, int]] = []
@@ -206,11 +217,8 @@ def _move_out(
             moved.append((tensor, start, file.tell() - start))
         file.flush()
         os.fsync(file.fileno())
-    data = folder / _data_name(target, digest.hexdigest()[:_DIGITS])
-    _copy_mode(name, target)
-    fresh = not data.exists()
+    data = target.with_name(_data_name(target, digest.hexdigest()[:_DIGITS]))
     os.replace(name, data)
-    made[-1:] = [data] if fresh else []
     for tensor, offset, length in moved:
         _refer(tensor, data.name, offset, length, checksum.hexdigest())
     return data
@@ -283,73 +291,9 @@ def _raw(tensor: TensorProto) -> bytes:
     return numpy_helper.to_array(tensor).tobytes()
 
 
-def left_behind(staging: Path, target: Path) -> set[Path]:
-    """Data files beside `target` of a run that was killed between the two renames: nothing refers to them."""
-    unfinished = [_data_of(model, target) for model in staging.glob(".*.onnx")]
-    return set().union(*unfinished) - _data_of(target, target)
-
-
-def _temporary(target: Path, suffix: str, made: list[Path], within: Path | None = None) -> Path:
-    """A new, empty, hidden file beside `target` (or `within` another folder), noted in `made`."""
-    folder = within or target.absolute().parent
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=suffix, dir=folder)
-    os.close(handle)
-    made.append(Path(name))
-    return made[-1]
-
-
-def _data_of(model: Path, target: Path) -> set[Path]:
-    """Data files of ours beside `target` that an existing `model`, it or a version of it, refers to."""
-    try:
-        proto = ModelProto.FromString(model.read_bytes())
-    except (OSError, DecodeError):  # not there, or not a model: then it has no data files
-        return set()
-    names = {e.value for t in proto.graph.initializer for e in t.external_data if e.key == "location"}
-    mine = {n for n in names if n.startswith(f"{target.name}.") and n.endswith(".data") and os.sep not in n}
-    return {target.absolute().parent / n for n in mine if len(n) == len(_data_name(target, "0" * _DIGITS))}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises OSError, and leaves nothing behind then."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically. Raises OSError, and leaves nothing behind then."""
-    made: list[Path] = []
-    try:
-        name = _temporary(path, ".tmp", made)
-        _write(name, content, path)
-        os.replace(name, path)
-        made.clear()
-    finally:
-        for left in made:
-            left.unlink(missing_ok=True)
-
-
 def _write(path: Path, content: bytes, target: Path) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _copy_mode(path, target)
-
-
-def _copy_mode(path: Path, target: Path) -> None:
-    """Permissions as an ordinary new file would have them (mkstemp makes private ones)."""
-    if target.exists():
-        mode = target.stat().st_mode & 0o777
-    else:
-        mask = os.umask(0)
-        os.umask(mask)
-        mode = 0o666 & ~mask
-    path.chmod(mode)
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not all systems can sync a folder; the rename has happened all the same
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    copy_mode(path, target)

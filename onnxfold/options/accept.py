@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -73,17 +73,19 @@ def text(value: Any) -> str:
 def path(value: Any) -> str:
     """A path, as a string."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not found or "\0" in found or any("\ud800" <= c <= "\udbff" for c in found):
         raise ValueError
     return found
 
 
 def texts(value: Any) -> tuple[str, ...]:
     """One string, or several."""
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+    if isinstance(value, bytes | Mapping) or not hasattr(value, "__iter__"):
         raise ValueError
-    return tuple(given)
+    given = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(one, str) and one.isprintable() for one in given):
+        raise ValueError
+    return given
 
 
 def patterns(value: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import RequestError
-from .parameters import checked, unknown
+from .parameters import checked, mapping, shown, unknown
 
 DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
 
@@ -57,7 +57,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not isinstance(self.aim, Aim):
-            raise RequestError(f"`aim` must be an Aim, not {self.aim!r}: take Budget.macs(0.7) and the like")
+            raise RequestError(f"`aim` must be an Aim, not {shown(self.aim)}: take Budget.macs(0.7) and the like")
         if self.value is None:
             raise RequestError(f"`{self.aim.parameter}` must be a number")
         object.__setattr__(self, "value", checked(self.aim.parameter, self.value))
@@ -124,9 +124,7 @@ class Budget:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Budget:
         """The inverse of `to_dict`. Raises RequestError."""
-        if not isinstance(given, Mapping):
-            raise RequestError(f"`budget` must be a mapping like {{'target_macs': 0.7}}, not {given!r}")
-        return cls.of(**given)
+        return cls.of(**mapping("budget", given))
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,11 @@ class Limits:
         if self.max_error == 0:
             raise RequestError("`max_error` must be above 0: no two layers are exactly alike")
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the limits that are asked for."""
+        return tuple(name for name in ("share", "target_size", "max_error") if getattr(self, name) is not None)
+
     def to_dict(self) -> dict[str, float | None]:
         """What was asked for, by name."""
         return {"share": self.share, "target_size": self.target_size, "max_error": self.max_error}
@@ -154,10 +157,10 @@ class Limits:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Limits:
         """The inverse of `to_dict`. Raises RequestError."""
-        for name in given:
+        for name in mapping("limits", given):
             if name not in ("share", "target_size", "max_error"):
                 raise unknown(str(name), ("share", "target_size", "max_error"), cls.__name__)
         return cls(**given)
 
 
-DEFAULT_BUDGET, NO_LIMITS = Budget.of(), Limits()
+DEFAULT_BUDGET, NO_LIMITS, DEFAULT_LIMITS = Budget.of(), Limits(), Limits(max_error=DEFAULT_MAX_ERROR)

@@ -12,9 +12,9 @@ from enum import Enum
 from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
-from .budget import DEFAULT_BUDGET, DEFAULT_MAX_ERROR, NO_LIMITS, Aim, Budget, Limits
+from .budget import DEFAULT_BUDGET, DEFAULT_LIMITS, NO_LIMITS, Aim, Budget, Limits
 from .choices import DEFAULT_METRIC, SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
-from .parameters import PARAMETERS, checked, unknown
+from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
 
@@ -31,7 +31,7 @@ class Options:
             value, parameter = getattr(self, name), self.LIKE.get(name, name)
             if kind is not None:
                 if not isinstance(value, kind) and not (value is None and getattr(type(self), name) is None):
-                    raise RequestError(f"`{name}` must be {kind.__name__}, not {value!r}")
+                    raise RequestError(f"`{name}` must be {kind.__name__}, not {shown(value)}")
             elif parameter in PARAMETERS:
                 object.__setattr__(self, name, checked(parameter, value, name))
 
@@ -46,10 +46,8 @@ class Options:
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; what is not given has its default. Raises RequestError."""
         kinds = _kinds(cls)
-        if not isinstance(given, Mapping):
-            raise RequestError(f"{cls.__name__} must be made of a mapping, not {given!r}")
         made: dict[str, Any] = {}
-        for name, value in given.items():
+        for name, value in mapping(cls.__name__, given).items():
             if name not in kinds:
                 raise unknown(str(name), kinds, cls.__name__)
             kind = kinds[name]
@@ -248,12 +246,21 @@ class SharingOptions(Options):
 
     how: Fusion | None = Fusion.MEAN
     metric: Metric = DEFAULT_METRIC
-    limits: Limits = NO_LIMITS
+    limits: Limits = DEFAULT_LIMITS
     drop_blocks: str | None = None
     whole: bool = False
     align: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.how is None and self.limits not in (NO_LIMITS, DEFAULT_LIMITS):
+            raise RequestError(f"`{self.limits.given[0]}` limits how weights are shared: give `how` too")
+        if self.how is not None and self.limits == NO_LIMITS:
+            object.__setattr__(self, "limits", DEFAULT_LIMITS)
+        if self.how is None:
+            object.__setattr__(self, "limits", NO_LIMITS)
 
     @property
     def patterns(self) -> Patterns:
@@ -280,12 +287,10 @@ class FuseOptions(Options):
         rest = dict(given)
         limits = {name: rest.pop(name, None) for name in ("share", "target_size", "max_error")}
         folding = rest.pop("folding", None)
-        if folding is not None and not isinstance(folding, Mapping):
-            raise RequestError(f"`folding` must hold keywords of fold, like {{'ratio': 0.3}}, not {folding!r}")
-        how = checked("how", rest.get("how", Fusion.MEAN))
-        if how is not None and all(value is None for value in limits.values()):
-            limits["max_error"] = DEFAULT_MAX_ERROR
+        folding = None if folding is None else mapping("folding", folding)
         made: dict[str, Any] = _sorted(cls, rest, "fuse", [*limits, "folding"])
+        if checked("how", rest.get("how", Fusion.MEAN)) is None and Limits(**limits).given:
+            raise RequestError(f"`{Limits(**limits).given[0]}` limits how weights are shared: give `how` too")
         sharing = replace(made.pop("sharing", SharingOptions()), limits=Limits(**limits))
         return cls(sharing=sharing, folding=None if not folding else FoldOptions.of(**folding), **made)
 

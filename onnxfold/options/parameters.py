@@ -151,9 +151,11 @@ def checked(name: str, value: object, spelled: str | None = None) -> Any:
     try:
         return parameter.accept(value)
     except (ValueError, TypeError, OverflowError) as error:
-        reason = str(error) if type(error) is ValueError and str(error).startswith("'") else ""
+        reason = " ".join(str(error).split()) if type(error) is ValueError and str(error).startswith("'") else ""
+        if " is not a valid " in reason:  # of an enum: its own words
+            reason = ""
     raise RequestError(
-        f"`{spelled or name}` must be {parameter.may_be}" + (f": {reason}" if reason else f", not {_shown(value)}")
+        f"`{spelled or name}` must be {parameter.may_be}" + (f": {reason}" if reason else f", not {shown(value)}")
     )
 
 
@@ -163,7 +165,18 @@ def unknown(name: str, known: Iterable[str], where: str) -> RequestError:
     return RequestError(f"{where} has no `{name}`" + (f": did you mean `{near[0]}`?" if near else ""))
 
 
-def _shown(value: object) -> str:
+def mapping(name: str, value: object) -> Mapping[str, Any]:
+    """`value` if it is a mapping with names for keys. Raises RequestError, naming the parameter `name`."""
+    if not isinstance(value, Mapping):
+        raise RequestError(f"`{name}` must be a mapping, not {shown(value)}")
+    for key in value:
+        if not isinstance(key, str):
+            raise RequestError(f"`{name}` must have names for keys, not {shown(key)}")
+    return value
+
+
+def shown(value: object) -> str:
+    """A wrong value in one short line, with its type."""
     written = " ".join(repr(value).split())
     short = written if len(written) <= _LONGEST else written[: _LONGEST - 3] + "..."
     kind = type(value).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Real
 
 from ..errors import RequestError
 
@@ -44,6 +45,14 @@ class Preprocess:
     layout: Layout
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list) or not all(map(_is_number, values)):
+                raise RequestError(f"`{name}` of a Preprocess must be numbers, like (0.5,) or (0.485, 0.456, 0.406)")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if not isinstance(self.layout, Layout):
+            known = ", ".join(f"Layout.{one.name}" for one in Layout)
+            raise RequestError(f"`layout` of a Preprocess must be one of {known}, not {self.layout!r:.60}")
         for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, LEAST_STD)):
             if len(values) not in (1, 3):
                 raise RequestError(f"`preprocess` needs 1 or 3 values for {name}, not {len(values)}")
@@ -64,11 +73,19 @@ class Preprocess:
     @staticmethod
     def parse(text: str) -> Preprocess:
         """The preprocessing that ``MEAN,STD,LAYOUT`` asks for: values as 0.5, 127.5/255 or R:G:B; nchw or nhwc."""
+        if not isinstance(text, str):
+            raise RequestError(f"`preprocess` must be a text like {EXAMPLE}, not {text!r:.60}")
         try:
             mean, std, layout = (part.strip() for part in text.split(","))
             return Preprocess(_numbers(mean), _numbers(std), Layout(layout.lower()))
         except (ValueError, ZeroDivisionError):
-            raise RequestError(f"`preprocess` must be MEAN,STD,LAYOUT (like {EXAMPLE}), not '{text}'") from None
+            raise RequestError(
+                f"`preprocess` must be MEAN,STD,LAYOUT (like {EXAMPLE}), not {' '.join(text.split())!r:.80}"
+            ) from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
-from ..errors import RuleError
+from ..errors import RequestError, RuleError
+from ..model.leftovers import scratch_folder, sweep
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
 from ..model.tensors import Pending
@@ -112,7 +113,9 @@ class Run:
     """
 
     def __init__(self, options: RuntimeOptions, progress: Progress[Any] = silent, clock: Clock | None = None) -> None:
-        """Raises RequestError for providers that onnxruntime does not know."""
+        """Raises RequestError for providers that onnxruntime does not know, and for progress that cannot be called."""
+        if not callable(progress):
+            raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
         self.options, self.progress = options, progress
         self.providers, self.missing = resolve_providers(options.providers)
         self.clock = clock or Clock()
@@ -123,7 +126,7 @@ class Run:
     def scratch(self) -> Path:
         """A folder for files that go at the end."""
         if self._scratch is None:
-            self._scratch = Path(self.enter(tempfile.TemporaryDirectory(prefix="onnxfold-")))
+            self._scratch = self.enter(scratch_folder())
         return self._scratch
 
     def target(self, path: str | None) -> Path:
@@ -139,6 +142,7 @@ class Run:
         return Run(self.options, self.progress, self.clock)
 
     def __enter__(self) -> Run:
+        sweep(Path(tempfile.gettempdir()))
         return self
 
     def __exit__(
@@ -150,8 +154,8 @@ class Run:
 class Pass(Protocol):
     """One step of a run.
 
-    `requires` and `provides` are names of what a state has: "analysis", "samples", "planner", "candidate", "file",
-    "verdict". `name` is what the times in reports are called.
+    `requires` and `provides` are names of what a state has: "analysis", "samples", "dropped", "planner", "candidate",
+    "file", "verdict". `name` is what the times in reports are called.
     """
 
     @property

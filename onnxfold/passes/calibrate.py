@@ -64,10 +64,12 @@ class CollectSamples(BasePass):
         budget: Budget | None = None,
         training: bool = False,
         refining: bool = False,
+        max_memory: int | None = None,
     ) -> None:
-        """`training`: whether weights are trained, or ranges measured, on the samples; `refining`: the first of it."""
+        """`training`: whether weights are trained, or ranges measured, on the samples; `refining`: the first of it;
+        `max_memory`: bytes that the user's inputs may take, None: half of the machine's memory."""
         self._planning, self._calibration, self._budget = planning, calibration, budget
-        self._training, self._refining = training, refining
+        self._training, self._refining, self._max_memory = training, refining, max_memory
 
     def check(self, state: State, run: Run) -> None:
         """A model that is too large to run has no use for samples."""
@@ -82,7 +84,13 @@ class CollectSamples(BasePass):
         samples = None
         if state.subject is None or not state.subject.streamed:
             samples = collect_samples(
-                state.source, self._calibration, self._planning, run.progress, run.providers, self._training
+                state.source,
+                self._calibration,
+                self._planning,
+                run.progress,
+                run.providers,
+                self._training,
+                self._max_memory,
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..analysis.costs import costs
+from ..errors import RequestError
 from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import on_disk
@@ -37,6 +38,8 @@ class Compare(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         old, new, shapes = state.source, self._after, self._runtime.input_shapes
         feeds = self._inputs
+        if feeds is not None:
+            _check_names(old, feeds)
         conditions = Conditions(
             providers=run.providers, missing=run.missing, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder),
@@ -48,3 +51,16 @@ class Compare(BasePass):
             conditions=conditions,
         )  # fmt: skip
         return state.adding(Compared(new), verdict)
+
+
+def _check_names(model: Model, feeds: Feeds) -> None:
+    """Raise RequestError for an input that the model lacks, or that lacks an array."""
+    weights = {tensor.name for tensor in model.proto.graph.initializer}
+    named = {value.name for value in model.proto.graph.input}
+    for name in feeds:
+        if name not in named:
+            raise RequestError(
+                f"`inputs` has '{name}', and the model has no such input: it takes {sorted(named - weights)}"
+            )
+    for name in sorted(named - weights - set(feeds)):
+        raise RequestError(f"`inputs` lacks an array for '{name}'")

@@ -10,7 +10,7 @@ from onnx import ModelProto
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
 from ..model.model import Model
-from ..model.save import inline, on_disk, staged
+from ..model.save import check_link, inline, on_disk, staged
 from ..options.options import OutputOptions
 from ..planning.memory import comparable
 from .base import BasePass, Run, State
@@ -25,6 +25,11 @@ class Stage(BasePass):
 
     def __init__(self, output: OutputOptions) -> None:
         self._output = output
+
+    def check(self, state: State, run: Run) -> None:
+        """Refuse a link into another folder where weights are stored beside the model."""
+        if self._output.path is not None:
+            check_link(Path(self._output.path), state.source.proto, self._output.external_data)
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises RequestError where it cannot be written, ModelError for weights outside the model that hold NaN."""

@@ -21,8 +21,9 @@ import numpy as np
 
 from ..errors import OnnxFoldError
 from ..model.external_data import Stretch, external_tensors
+from ..model.files import destination, write_bytes
+from ..model.leftovers import STAGING, sweep
 from ..model.model import Model
-from ..model.save import left_behind, write_bytes
 from .merge_task import MergeOutcome
 
 _FORMAT = "1"  # of the outcomes
@@ -69,6 +70,7 @@ class Checkpoint:
     """
 
     def __init__(self, target: Path, key: str, resume: bool) -> None:
+        target = destination(target)
         self.path = target.absolute().parent / f".{target.name}.onnxfold"
         self.notes: tuple[str, ...] = ()
         self.staging: Path | None = None
@@ -78,9 +80,8 @@ class Checkpoint:
             self.notes = (f"{self.path.name} is no work folder of onnxfold: ignored, nothing is kept to resume from",)
             return
         before = _text(mark)
-        for orphan in left_behind(self.path / "staging", target):
-            orphan.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "staging", ignore_errors=True)
+        sweep(self.path / STAGING, target.absolute().parent)
+        shutil.rmtree(self.path / STAGING, ignore_errors=True)
         if before != key or not resume:
             if resume and before is not None:
                 self.notes = (f"{self.path.name} is of another model or of other options: ignored",)
@@ -89,7 +90,7 @@ class Checkpoint:
         self._found = {name: outcome for name, outcome in found.items() if outcome is not None}
         broken = [name for name, outcome in found.items() if outcome is None]
         self.notes += tuple(f"{self.path.name}/{name} is broken: its group was merged anew" for name in broken)
-        self.staging = self.path / "staging"
+        self.staging = self.path / STAGING
         self.staging.mkdir(parents=True)
         if not mark.is_file():
             write_bytes(mark, key.encode())
@@ -143,7 +144,7 @@ def _read(path: Path) -> MergeOutcome | None:
 
 def _ours(path: Path) -> bool:
     """Whether there is nothing in a folder but what a work folder holds (its key goes first when it is removed)."""
-    known = re.compile(rf"{_MARK}|staging|[0-9a-f]{{32}}\.npz|\.{_MARK}\..*\.tmp")
+    known = re.compile(rf"{_MARK}|{STAGING}|[0-9a-f]{{32}}\.npz|\.{_MARK}\..*\.tmp")
     return path.is_dir() and not path.is_symlink() and all(known.fullmatch(name) for name in os.listdir(path))
 
 

@@ -11,7 +11,7 @@ from ..calibration.samples import Samples
 from ..folding.kmeans import ClusterSettings
 from ..model.model import Model, Shapes
 from ..options.options import PlanningOptions
-from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe
+from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe, refuse_huge
 from ..runtime.session import Feeds, Session
 from .checkpoint import Checkpoint
 from .executor import Executor
@@ -77,8 +77,9 @@ class CheckInputs:
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:
-    """How to make probe inputs, once a session tells what the model takes."""
+    """How to make probe inputs, once a session tells what the model takes. Raises RequestError for huge ones."""
     batch = int(min(8, max(2, PROBE_WORK // max(1, prices.macs({})))))
+    refuse_huge(model.proto, batch, shapes or {})
 
     def make(session: Session) -> Feeds:
         return probe(session.inputs, batch=batch, seed=seed, shapes=shapes, limits=index_limits(model.graph))

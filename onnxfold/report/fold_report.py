@@ -13,8 +13,8 @@ from ..analysis.costs import Size
 from ..analysis.coverage import Coverage
 from ..analysis.pins import Refusal
 from ..evaluation.verdict import Check
+from ..model.files import write_text
 from ..model.kv_cache import HeadsChanged
-from ..model.save import write_text
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared

@@ -10,8 +10,9 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import RequestError
-from ..model.save import write_text
+from ..model.files import write_text, writing
 from ..passes.weight_sharing.distances import Class
+from ..units import readable, visible
 from .layers_report import LayersReport
 
 _NEAR, _FAR = (26, 84, 144), (247, 247, 240)  # colors of distance 0 and of the largest
@@ -25,8 +26,6 @@ def check_plot(path: Path | None) -> None:
         return
     if path.suffix.lower() not in (".html", ".png"):
         raise RequestError(f"a plot is an .html or a .png file, not {path}")
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"cannot write the plot {path}: name a file in a folder that exists")
     if path.suffix.lower() == ".png":
         _matplotlib(path)
 
@@ -44,18 +43,23 @@ def draw(report: LayersReport, path: Path) -> None:
 
 def page(report: LayersReport) -> str:
     """The HTML page: one table per class, cells colored, the figures shown when pointed at."""
-    title = html.escape(f"{report.model}: {report.metric} distance of layers")
+    title = html.escape(_title(report))
     tables = "\n".join(_table(kind) for kind in report.kinds)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    body = f"<h1>{title}</h1>\n<p>{html.escape(report.verdict)}. Dark: alike.</p>\n{tables}"
+    body = f"<h1>{title}</h1>\n<p>{html.escape(readable(report.verdict))}. Dark: alike.</p>\n{tables}"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n</body></html>\n'
+
+
+def _title(report: LayersReport) -> str:
+    return f"{visible(report.model)}: {report.metric} distance of layers"
 
 
 def _table(kind: Class) -> str:
     most = float(np.max(kind.distances, initial=0.0, where=np.isfinite(kind.distances)))
     rows = []
-    for name, distances in zip(kind.names, kind.distances, strict=True):
-        pairs = zip(kind.names, distances, strict=True)
+    names = [visible(name) for name in kind.names]
+    for name, distances in zip(names, kind.distances, strict=True):
+        pairs = zip(names, distances, strict=True)
         cells = "".join(_cell(f"{name} / {other}", float(d), most) for other, d in pairs)
         rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     shape = "x".join(map(str, kind.units[0][0].shape))
@@ -81,11 +85,13 @@ def _png(report: LayersReport, path: Path) -> None:
     for axis, kind in zip(axes[0], report.kinds, strict=True):
         image = axis.imshow(kind.distances, cmap="Blues_r", vmin=0)
         axis.set_title("x".join(map(str, kind.units[0][0].shape)))
-        axis.set_xticks(range(len(kind.names)), kind.names, rotation=90, fontsize=6)
-        axis.set_yticks(range(len(kind.names)), kind.names, fontsize=6)
+        names = [visible(name) for name in kind.names]
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+        axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
         figure.colorbar(image, ax=axis, shrink=0.6)
-    figure.suptitle(f"{report.model}: {report.metric} distance of layers")
-    figure.savefig(path, dpi=120)
+    figure.suptitle(_title(report), parse_math=False)
+    with writing(path) as file:
+        figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..passes.weight_sharing.distances import Class, Pair
 from ..passes.weight_sharing.layers import Left
 from .fold_report import SCHEMA
-from .tables import Message, new_table, plain
+from .tables import Message, named, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LayersReport:
 
     def print(self, console: Console | None = None, most: int | None = None) -> None:
         """Show the pairs, `most` of them at most; None: all."""
-        parts: list[RenderableType] = [Text(self.model, style="bold"), "", self._table(most)]
+        parts: list[RenderableType] = [named(self.model, style="bold"), "", self._table(most)]
         if self.left:
             parts += ["", self._left()]
         (console or Console()).print(Group(*parts, "", Message(self.verdict, style="bold")))
@@ -58,7 +58,7 @@ class LayersReport:
         table.add_column(f"{self.metric} distance", justify="right")
         for pair in shown:
             shape = "x".join(map(str, pair.shape))
-            table.add_row(Text(pair.one), Text(pair.other), shape, f"{pair.distance:.4f}")
+            table.add_row(named(pair.one), named(pair.other), shape, f"{pair.distance:.4f}")
         if len(self.pairs) > len(shown):
             table.caption = Text(f" and {len(self.pairs) - len(shown)} more (-v shows all)", style="dim")
         return table
@@ -70,5 +70,5 @@ class LayersReport:
             reasons.setdefault(one.why, []).append(one.name)
         for why, names in reasons.items():
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            table.add_row(Message(why), str(len(names)), Text(", ".join(names[:3]) + more, style="dim"))
+            table.add_row(Message(why), str(len(names)), named(*names[:3], style="dim", more=more))
         return table

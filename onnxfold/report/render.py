@@ -18,7 +18,7 @@ from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units
 from .group_report import GroupReport
-from .tables import Message, new_table
+from .tables import Message, named, new_table
 
 GROUPS_SHOWN = 24  # without -v
 
@@ -30,9 +30,9 @@ def page(top: RenderableType, parts: Sequence[RenderableType]) -> RenderableType
 
 def heading(model: str, output: str, size: Size | None) -> RenderableType:
     """Names of the files ('' for no output), and below them the size of a model that is only looked at."""
-    names = Text(model, style="bold")
+    names = named(model, style="bold")
     if output:
-        names.append(f" → {output}")
+        names.append(" → ").append(named(output))
     if size is None:
         return names
     about = f"{in_bytes(size.file)}, {in_units(size.parameters)} parameters"
@@ -88,7 +88,7 @@ def outputs(check: Check) -> RenderableType | None:
             row = [in_percent(error.relative_l2), f"{error.cosine:.4f}", sqnr, f"{error.max_abs:.3g}"]
             if classes:
                 row.append("" if error.top1 is None else f"{100 * error.top1:.1f} %")
-            table.add_row(Text(error.name), *row, *([short(done.provider)] if several else []))
+            table.add_row(named(error.name), *row, *([short(done.provider)] if several else []))
     return Group(table, Message(f" measured on {check.inputs}", style="dim"))
 
 
@@ -115,7 +115,7 @@ def shared(found: Sequence[Shared]) -> Table:
     """Layers with one weight."""
     table = new_table("layers that share a weight", right=["shape", "distance"])
     for one in found:
-        table.add_row(Text(", ".join(one.layers)), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
+        table.add_row(named(*one.layers), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
     return table
 
 
@@ -123,7 +123,7 @@ def dropped(found: Sequence[Dropped]) -> Table:
     """Blocks that are gone."""
     table = new_table("dropped block", right=["influence"])
     for one in found:
-        table.add_row(Text(one.block), f"{one.influence:.3f}")
+        table.add_row(named(one.block), f"{one.influence:.3f}")
     return table
 
 
@@ -133,7 +133,7 @@ def interface(found: Sequence[HeadsChanged], verbose: bool) -> Table:
     shown = found if verbose else found[:GROUPS_SHOWN]
     for one in shown:
         where = Text(f"{one.axis} of an {one.kind}", style="dim")
-        table.add_row(Text(one.name), f"{one.before} → {one.after}", where)
+        table.add_row(named(one.name), f"{one.before} → {one.after}", where)
     if len(found) > len(shown):
         table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
     return table
@@ -153,7 +153,7 @@ def groups(found: Sequence[GroupReport], folded: bool, verbose: bool) -> Table:
         row = [width, str(sum(map(len, (group.producers, group.consumers))))]
         if clustered:
             row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
-        table.add_row(Text(group.name), *row, *([Message(note, style="dim")] if any(notes) else []))
+        table.add_row(named(group.name), *row, *([Message(note, style="dim")] if any(notes) else []))
     if len(found) > len(shown):
         table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
     return table
@@ -165,7 +165,7 @@ def refusals(found: Sequence[Refusal], verbose: bool) -> Table:
     for refusal in found:
         shown = refusal.where if verbose else refusal.where[:3]
         more = len(refusal.where) - len(shown)
-        where = ", ".join(shown) + (f" and {more} more" if more else "")
+        where = named(*shown, style="dim", more=f" and {more} more" if more else "")
         cost = in_units(refusal.parameters) if refusal.parameters else ""
-        table.add_row(Message(refusal.kind), str(refusal.channels or ""), cost, Text(where, style="dim"))
+        table.add_row(Message(refusal.kind), str(refusal.channels or ""), cost, where)
     return table

@@ -15,7 +15,7 @@ from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
 from .fold_report import SCHEMA
-from .tables import Message, new_table, plain
+from .tables import Message, named, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SweepReport:
         """The table as one renderable."""
         before = self.before
         about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
-        parts: list[RenderableType] = [Text(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
+        parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
         parts += [Message(f" measured on {self.samples}", style="dim")]
         parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
         parts += [Message(f" {note}", style="dim") for note in self.notes]

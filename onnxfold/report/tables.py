@@ -13,6 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ..units import readable, visible
+
 
 class MessageConsole(Console):
     """A console that may word messages in its own way."""
@@ -25,14 +27,14 @@ class MessageConsole(Console):
 @dataclass(frozen=True)
 class Message:
     """Words for the user, after a `mark`. They may name parameters in backquotes, which a `MessageConsole` may spell
-    its own way. Names from models stand in '...' quotes here, or alone in a `Text`: no console changes them."""
+    its own way. Names from models stand in '...' quotes here, or alone in a `named`: no console changes them."""
 
     text: str
     style: str = ""
     mark: Text | None = None
 
     def _shown(self, console: Console) -> Text:
-        text = console.worded(self.text) if isinstance(console, MessageConsole) else self.text
+        text = readable(console.worded(self.text) if isinstance(console, MessageConsole) else self.text)
         return Text(text, style=self.style) if self.mark is None else self.mark.copy().append(text, style=self.style)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -40,6 +42,11 @@ class Message:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._shown(console))
+
+
+def named(*names: str, style: str = "", more: str = "") -> Text:
+    """Names from models or paths, with commas between them, and `more` words behind."""
+    return Text(", ".join(map(visible, names)) + more, style=style)
 
 
 def new_table(first: str, right: Sequence[str], more: Sequence[str] = ()) -> Table:

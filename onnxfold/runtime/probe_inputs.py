@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from ..errors import RequestError
 from ..model.graph import Graph, Node
@@ -24,8 +25,8 @@ def emptied(feeds: Feeds, caches: Sequence[Cache]) -> Feeds:
 
 DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
 TOKENS = "random token ids (every word of the vocabulary as likely as any other)"
-_MOST = 2**31  # numbers of one input
 VOCABULARY = 8  # rows that make a table one of words; smaller ones are of segments and the like
+MOST_LENGTH, MOST_VALUES = 2**23, 2**27  # of an axis, and of an input: more would take gigabytes before anything runs
 _SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")
 
 
@@ -55,6 +56,20 @@ def _numbered(node: Node) -> list[tuple[str, str, int]]:
     return []
 
 
+def shape_of(spec: InputSpec, batch: int, given: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape in which an input is made: `concrete_shape`. Raises RequestError for one that would take gigabytes."""
+    return _possible(spec, concrete_shape(spec.shape, batch, given), given)
+
+
+def refuse_huge(proto: ModelProto, batch: int, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Raise RequestError for inputs that `shape_of` refuses, before a session is opened."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        if value.name not in weights:
+            shape = tuple(d.dim_value or d.dim_param or None for d in value.type.tensor_type.shape.dim)
+            shape_of(InputSpec(value.name, None, shape), batch, shapes.get(value.name))
+
+
 def tokens(
     specs: Sequence[InputSpec],
     limits: Mapping[str, int],
@@ -67,8 +82,8 @@ def tokens(
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
-        shape = concrete_shape(spec.shape, 1, (shapes or {}).get(spec.name))
-        shape = _possible(spec, (batch, *shape[1:]) if shape else ())
+        shape = shape_of(spec, 1, (shapes or {}).get(spec.name))
+        shape = _possible(spec, (batch, *shape[1:]) if shape else (), (shapes or {}).get(spec.name))
         limit = limits.get(spec.name, 0)
         drawn = rng.integers(0, limit, shape) if limit >= VOCABULARY else np.full(shape, 0 if limit else 1)
         feeds[spec.name] = np.asarray(drawn).astype(np.dtype(spec.dtype))
@@ -87,14 +102,14 @@ def probe(
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
     are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
-    out. Raises RequestError for inputs that are no tensors, or larger than any that can be made.
+    out. Raises RequestError for inputs that are no tensors, or would take gigabytes.
     """
     rng = np.random.default_rng(seed)
     feeds: dict[str, NDArray[Any]] = {}
     for spec in specs:
         if spec.dtype is None:
             raise RequestError(f"input '{spec.name}' is not a tensor: onnxfold cannot make probe inputs for it")
-        shape = _possible(spec, concrete_shape(spec.shape, batch, (shapes or {}).get(spec.name)))
+        shape = shape_of(spec, batch, (shapes or {}).get(spec.name))
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f" and spec.name not in (limits or {}):
             feeds[spec.name] = _smooth(rng, shape).astype(dtype)
@@ -103,12 +118,13 @@ def probe(
     return feeds
 
 
-def _possible(spec: InputSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape`. Raises RequestError where no array of it can be made: damaged models declare such."""
-    if math.prod(shape) > _MOST:
+def _possible(spec: InputSpec, shape: tuple[int, ...], given: Sequence[int] | None) -> tuple[int, ...]:
+    """`shape` (`given` by the user, or None). Raises RequestError for one that would take gigabytes."""
+    if max(shape, default=0) >= MOST_LENGTH or math.prod(shape) > MOST_VALUES:
+        fixed = " (dimensions that the model fixes need another export)" if given is None else ""
         raise RequestError(
-            f"input '{spec.name}' of shape {list(shape)} is too large to be made: export the model with a smaller one, "
-            "or give open lengths with `input_shapes`"
+            f"input '{spec.name}' of shape {list(shape)} is too large to be made: give it a smaller one with "
+            f"`input_shapes`{fixed}"
         )
     return shape
 

@@ -17,7 +17,7 @@ from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 from onnxfold import __version__, progress
 from onnxfold.cli import main as cli
 from onnxfold.errors import RuleError
-from onnxfold.options import options as request
+from onnxfold.options.budget import DEFAULT_MAX_ERROR
 from onnxfold.report import fold_report as report
 from onnxfold.report.fold_report import FoldReport
 
@@ -97,7 +97,7 @@ def test_fold(tmp_path: Path, capsys: Capture) -> None:
 def test_default_budget(tmp_path: Path, capsys: Capture) -> None:
     assert run(MODELS / "digits_vgg.onnx", tmp_path / "out.onnx", "--report", tmp_path / "r.json") == 0
     data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert data["settings"]["budget"] == {"max-error": request.DEFAULT_MAX_ERROR}
+    assert data["settings"]["budget"] == {"max-error": DEFAULT_MAX_ERROR}
     assert data["after"]["parameters"] < data["before"]["parameters"]
     assert capsys.readouterr().err == ""
 

@@ -188,13 +188,19 @@ def test_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out.onnx").stat().st_mode) == 0o640
 
 
-def test_link_as_output_is_replaced(tmp_path: Path) -> None:
-    """What the link pointed to stays as it was."""
+@pytest.mark.parametrize("there", [True, False])
+def test_link_as_output_is_followed(tmp_path: Path, there: bool) -> None:
+    """The link stays, and what it leads to is the result."""
     path = write(tmp_path / "in.onnx")
-    (tmp_path / "other").write_bytes(b"precious")
-    (tmp_path / "out.onnx").symlink_to(tmp_path / "other")
-    fold(path, tmp_path / "out.onnx", ratio=0.5, latency=False)
-    assert (tmp_path / "other").read_bytes() == b"precious" and not (tmp_path / "out.onnx").is_symlink()
+    (tmp_path / "folder").mkdir()
+    real, link = tmp_path / "folder" / "other.onnx", tmp_path / "out.onnx"
+    if there:
+        real.write_bytes(b"old")
+    link.symlink_to(real)
+    fold(path, link, ratio=0.5, latency=False)
+    assert link.is_symlink() and os.readlink(link) == str(real) and not real.is_symlink()
+    assert outputs(link).shape == outputs(real).shape == (2, 10)
+    assert [p.name for p in (tmp_path / "folder").iterdir()] == ["other.onnx"]
 
 
 def test_model_behind_a_link(tmp_path: Path) -> None:
@@ -239,9 +245,21 @@ def test_external_data_of_a_model_in_memory(tmp_path: Path) -> None:
         fold(onnx.load(tmp_path / "in.onnx", load_external_data=False), ratio=0.5)
 
 
-def test_text_is_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write_text(tmp_path / "a.txt", "one")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(OSError, match="no"):
-        store.write_text(tmp_path / "a.txt", "two")
-    assert snapshot(tmp_path) == {"a.txt": b"one"}
+@pytest.mark.parametrize("options", [{"external_data": True}, {}])
+def test_a_link_into_another_folder_with_weights_beside(tmp_path: Path, options: dict[str, bool]) -> None:
+    """They would be looked for beside the link by one reader and beside the file by another."""
+    (tmp_path / "folder").mkdir()
+    path = (write if options else write_external)(tmp_path / "in.onnx", net(shapes=WIDE))
+    (tmp_path / "out.onnx").symlink_to(tmp_path / "folder" / "out.onnx")
+    with pytest.raises(RequestError, match=r"is a link into another folder.*name .*folder/out\.onnx itself"):
+        fold(path, tmp_path / "out.onnx", ratio=0.5, latency=False, **options)
+    assert not list((tmp_path / "folder").iterdir()) and not list(tmp_path.glob(".*"))
+
+
+def test_a_link_in_the_same_folder_with_weights_beside(tmp_path: Path) -> None:
+    path = write_external(tmp_path / "in.onnx", net(shapes=WIDE))
+    (tmp_path / "out.onnx").symlink_to("real.onnx")
+    for ratio in (0.3, 0.5):
+        fold(path, tmp_path / "out.onnx", ratio=ratio, latency=False)
+        assert outputs(tmp_path / "out.onnx").shape == (2, 10)
+        assert len(list(tmp_path.glob("real.onnx.*.data"))) == 1 and (tmp_path / "out.onnx").is_symlink()

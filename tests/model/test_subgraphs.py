@@ -56,6 +56,15 @@ def test_both_branches(make: object, condition: bool) -> None:
     folds(proto)
 
 
+def test_nodes_of_bodies_come_last() -> None:
+    proto = inside(True)
+    graph = load(proto).graph
+    assert [node.op for node in graph.main_nodes] == [node.op_type for node in proto.graph.node] == ["If"]
+    assert [node.op for node in graph.nodes if graph.in_body(node.index)] == [
+        "MatMul", "Relu", "MatMul", "MatMul", "Tanh", "MatMul"
+    ]  # fmt: skip
+
+
 def test_weights_inside_really_shrink(tmp_path: Path) -> None:
     proto = inside(True)
     onnx.save(proto, tmp_path / "in.onnx")

@@ -102,11 +102,24 @@ def test_nothing_changes_afterwards() -> None:
         (lambda: FoldOptions.from_dict({"selection": {"round_t": 4}}), "round_t"),
         (lambda: FoldOptions.from_dict({"budget": {"target_macs": 2}}), "target_macs"),
         (lambda: SweepOptions.of(refine=True), "refine"),
+        (lambda: FuseOptions.of(how=None, drop_blocks=1, max_error=0.1), "max_error"),
+        (lambda: SharingOptions(how=None, drop_blocks="1", limits=Limits(share=0.2)), "share"),
+        (lambda: FuseOptions.of(folding={1: 2}), "folding"),
+        (lambda: Budget.from_dict({1: 2}), "budget"),  # type: ignore[dict-item]
+        (lambda: Budget.from_dict(None), "budget"),  # type: ignore[arg-type]
+        (lambda: Limits.from_dict([]), "limits"),  # type: ignore[arg-type]
+        (lambda: FoldOptions(budget=np.zeros((3, 3))), "budget"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_refused_names_its_field(made: Any, name: str) -> None:
-    with pytest.raises(RequestError, match=f"`{name}`"):
+    with pytest.raises(RequestError, match=f"`{name}`") as caught:
         made()
+    assert "\n" not in str(caught.value)
+
+
+def test_sharing_has_the_limit_of_its_keywords() -> None:
+    assert FuseOptions() == FuseOptions.of() and FuseOptions().sharing.limits.max_error == 0.1
+    assert FuseOptions.of(how=None, drop_blocks=1).sharing.limits.given == ()
 
 
 def test_arrays_cannot_be_written_down() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import MODELS
 
 import onnxfold
-from onnxfold import Effort, Fusion, Method, Preprocess, Recovery, RequestError
+from onnxfold import Effort, Fusion, Layout, Method, Preprocess, Recovery, RequestError
 from onnxfold.options.keywords import FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from onnxfold.options.parameters import PARAMETERS, checked
 
@@ -21,7 +22,7 @@ WRONG: dict[str, list[Any]] = {
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],
     "method": ["nonsense", 3, Effort.FAST],
     "clusterer": ["nonsense", 0],
-    "include": [3, [3], "(", ["a", "("], {"a"}],
+    "include": [3, [3], "(", ["a", "("], {"a": 1}, b"a"],
     "exclude": [3, [None], "["],
     "round_to": [0, -8, 2.5, "8", True],
     "samples": [0, -1, 1.5, "128", None],
@@ -112,6 +113,34 @@ CALLS = {
 def test_the_functions_name_what_is_wrong_before_they_read_the_model(call: str, name: str, value: Any) -> None:
     with pytest.raises(RequestError, match=f"`{name}`"):
         CALLS[call](**{name: value})
+
+
+@pytest.mark.parametrize("model", [None, 5, [], b"x", {}, "a\0b"])
+@pytest.mark.parametrize("call", ["fold", "inspect", "sweep"])
+def test_what_is_no_model(call: str, model: Any) -> None:
+    with pytest.raises(RequestError, match="`model` must be the path"):
+        getattr(onnxfold, call)(model)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "layout"),
+    [(None, (0.5,), Layout.NCHW), (0.5, (0.5,), Layout.NCHW), (("x",), (0.5,), Layout.NCHW), ((0.5,), (0.5,), "nchw"),
+     ((True,), (0.5,), Layout.NCHW), ({0.5: 1}, (0.5,), Layout.NCHW), ((0.5,), (0.5,), None)],
+)  # fmt: skip
+def test_what_is_no_preprocessing(mean: Any, std: Any, layout: Any) -> None:
+    with pytest.raises(RequestError, match="of a Preprocess must be"):
+        Preprocess(mean, std, layout)
+
+
+def test_preprocessing_as_text_and_back() -> None:
+    made = Preprocess([np.float64(0.5)], (0.25, np.float32(0.5), 1), Layout.NHWC)  # type: ignore[arg-type]
+    assert Preprocess.parse(str(made)) == made and made.mean == (0.5,)
+
+
+@pytest.mark.parametrize("inputs", [{"y": np.zeros((1, 64), np.float32)}, {}])
+def test_inputs_of_a_comparison_are_those_of_the_model(inputs: Any) -> None:
+    with pytest.raises(RequestError, match="`inputs`"):
+        onnxfold.compare(MODELS / "digits_mlp.onnx", MODELS / "digits_mlp.onnx", inputs=inputs)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _pictures(
     if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None:
         return None
     spec = specs[0]
-    shape = (count, *concrete_shape(spec.shape, 1, shapes.get(spec.name))[1:])
+    shape = (count, *probe_inputs.shape_of(spec, 1, shapes.get(spec.name))[1:])
     if np.dtype(spec.dtype).kind != "f" or not takes_pictures(shape):
         return None
     return {spec.name: leaves(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}

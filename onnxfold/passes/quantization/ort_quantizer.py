@@ -6,7 +6,9 @@ onnxruntime, "Quantize ONNX Models" (https://onnxruntime.ai/docs/performance/mod
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ import onnx
 from onnx import ModelProto, helper
 
 from ...errors import ExecutionError, QuantizationError, RuleError
+from ...model.leftovers import scratch_folder
 from ...model.linear import WEIGHTS
 from ...model.onnx_calls import asking_onnx
 from ...model.subgraphs import DEFAULT_DOMAINS, every_node
@@ -35,6 +38,7 @@ _ARITHMETIC = (
     "Add", "Mul", "Where", "Sigmoid", "LeakyRelu", "Softmax", "ArgMax", "EmbedLayerNormalization",
 )  # fmt: skip
 _MOVED = ("DequantizeLinear", "QuantizeLinear")
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def backend() -> Any:
@@ -79,10 +83,10 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
     any more. Raises ExecutionError where onnxruntime cannot quantize it.
     """
     made = backend()
-    with tempfile.TemporaryDirectory(prefix="onnxfold-") as scratch, _quietly():
-        ready, target = Path(scratch) / "ready.onnx", Path(scratch) / "int8.onnx"
-        prepared, reader, taken = _prepared(made, proto, Path(scratch)), Reader(feeds), sorted(_taken(proto))
-        with quantizing():
+    with scratch_folder() as scratch, _quietly():
+        ready, target = scratch / "ready.onnx", scratch / "int8.onnx"
+        prepared, reader, taken = _prepared(made, proto, scratch), Reader(feeds), sorted(_taken(proto))
+        with _temporaries_in(scratch), quantizing():
             onnx.save(prepared, ready)
             made.quantize_static(
                 str(ready), str(target), reader, quant_format=made.QuantFormat.QDQ, per_channel=True,
@@ -91,6 +95,35 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
             )  # fmt: skip
             found = onnx.load(target)
         return _as_before(found, proto)
+
+
+class _Temporaries:
+    """In place of the module `tempfile`: folders inside a `scratch` folder, which goes even where a run is killed."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+
+    def TemporaryDirectory(self, prefix: str | None = None) -> tempfile.TemporaryDirectory[str]:  # noqa: N802
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=self._scratch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tempfile, name)
+
+
+@contextmanager
+def _temporaries_in(scratch: Path) -> Iterator[None]:
+    """The quantizer's own temporary folders are made in `scratch`; for one thread at a time."""
+    from onnxruntime.quantization import quant_utils, quantize
+
+    places: list[Any] = [sys.modules[quantize.__module__], quant_utils]
+    with _ONE_AT_A_TIME:
+        for module in places:
+            module.tempfile = _Temporaries(scratch)
+        try:
+            yield
+        finally:
+            for module in places:
+                module.tempfile = tempfile
 
 
 @contextmanager

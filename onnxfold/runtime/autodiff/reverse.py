@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,9 +78,17 @@ def _spelled_out(graph: GraphProto) -> None:
     graph.node.extend(nodes)
 
 
+_TABLE = threading.Lock()  # onnx-ad has one table for all threads
+
+
 @contextlib.contextmanager
 def _own_rules() -> Iterator[None]:
-    """onnx-ad's table with the rules of adjoints.py in front of its own, for the length of one call."""
+    """onnx-ad's table with the rules of adjoints.py in front of its own, for the length of one call; others wait."""
+    with _TABLE:
+        yield from _replaced_rules()
+
+
+def _replaced_rules() -> Iterator[None]:
     before = dict(REVERSE)
     try:
         for op, rule in RULES.items():

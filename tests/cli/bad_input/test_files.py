@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 from refusals import MODEL, REQUEST, Refused
-from tiny import write, write_external
+from tiny import main, write, write_external
+
+
+@contextlib.contextmanager
+def special(path: Path, kind: str) -> Iterator[Callable[[], bool]]:
+    """A pipe or a socket at `path`; whether it is still that very one."""
+    with socket.socket(socket.AF_UNIX) as made:
+        if kind == "a pipe":
+            os.mkfifo(path)
+        else:
+            made.bind(str(path))
+        before = path.lstat()
+        yield lambda: os.path.samestat(before, path.lstat()) and not path.is_file()
+
 
 # external data ------------------------------------------------------------------------------------------------------
 
@@ -90,9 +106,13 @@ def test_output_is_a_folder(refused: Refused, tmp_path: Path) -> None:
     assert "is a folder" in refused(REQUEST, tmp_path / "in.onnx", tmp_path)
 
 
-def test_output_is_a_pipe(refused: Refused, tmp_path: Path) -> None:
-    write(tmp_path / "in.onnx")
-    assert "no ordinary file" in refused(REQUEST, tmp_path / "in.onnx", os.devnull)
+@pytest.mark.parametrize("kind", ["a pipe", "a socket"])
+def test_output_is_no_ordinary_file(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write(tmp_path / "in.onnx"), tmp_path / "out.onnx"
+    with special(out, kind) as same:
+        assert main([str(path), str(out), "--ratio", "0.5"]) == REQUEST
+        assert f"out.onnx is {kind}: a model goes to an ordinary file" in capsys.readouterr().err
+        assert same() and sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx"]
 
 
 @pytest.mark.parametrize("how", ["same", "dots", "symlink", "hard link"])

@@ -22,7 +22,7 @@ def test_interrupted(refused: Refused, tmp_path: Path, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     path = write(tmp_path / "in.onnx")
-    for place in ("onnxfold.passes.prepare.load", "onnxfold.passes.finalize.check", "onnxfold.model.save._write"):
+    for place in ("onnxfold.passes.base.load", "onnxfold.passes.verify.check", "onnxfold.model.save._write"):
         with monkeypatch.context() as patch:
             patch.setattr(place, stop)
             refused(130, path, tmp_path / "out.onnx", "--ratio", "0.5", says="interrupted")
@@ -61,7 +61,7 @@ def test_full_disk(
 
     def open_full(self: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
         file = opened(self, mode, *more, **named)
-        return FullDisk(file, room) if "w" in mode and self.parent == tmp_path else file
+        return FullDisk(file, room) if "w" in mode and self.is_relative_to(tmp_path) else file
 
     monkeypatch.setattr(Path, "open", open_full)
     refused(REQUEST, path, out, "--ratio", "0.5", *external, says=("cannot write", "No space left"))

@@ -387,7 +387,8 @@ def test_they_are_trained(change: Callable[[ModelProto], None] | None) -> None:
         change(proto)
     errors = {}
     for refine in (False, True):
-        result = fold(proto, ratio=0.5, latency=False, calibration={"x": inputs(256)}, refine=refine, steps=60 if refine else None)
+        how = {"refine": True, "steps": 60} if refine else {}
+        result = fold(proto, ratio=0.5, latency=False, calibration={"x": inputs(256)}, **how)
         check = result.report.check
         assert check is not None and check.passed and check.worst is not None
         errors[refine] = check.worst.relative_l2
