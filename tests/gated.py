@@ -61,3 +61,12 @@ def write_gated(
     proto: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     onnx.save(proto, path)
     return path
+
+
+def damaged(source: Path, name: str, value: float) -> None:
+    """`value` somewhere in weight `name`."""
+    tensor = next(t for t in onnx.load(source, load_external_data=False).graph.initializer if t.name == name)
+    where = {e.key: e.value for e in tensor.external_data}
+    with (source.parent / where["location"]).open("r+b") as file:
+        file.seek(int(where["offset"]) + 40)
+        file.write(np.float32(value).tobytes())

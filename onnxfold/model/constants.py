@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -202,7 +203,8 @@ class Constants:
         )  # fmt: skip
         single = onnx.helper.make_model(graph, opset_imports=self._opsets)
         try:
-            with asking_onnx():
+            with asking_onnx(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of casts that lose something: that is what the model says
                 computed: Any = ReferenceEvaluator(single).run(None, feeds)
                 return np.asarray(computed[0])
         except ExecutionError as error:

@@ -7,6 +7,7 @@ always. Extend `NETS` (tests/transformer/nets.py) by a network.
 from __future__ import annotations
 
 import pytest
+from caching import CACHED, cached
 from helpers import CONTROL, EXACT_FOLD_RTOL, EXACT_PERMUTE_RTOL
 from transformer import NETS, Config, Style, build, runs_batch, shapes
 
@@ -14,15 +15,10 @@ from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.testing import duplicate, permute
 
-CACHED = (Style.OPSET23_3D, Style.FUSED)  # LLaMA with keys and values among inputs and outputs: their heads are kept
 VARIANTS = (
     "vit-packed", "bert-relu", "gpt2-untied", "llama2-tables", "llama3-unfolded", "multi-query", "clip", "llama2-cache",
     "geglu",
 )  # fmt: skip
-
-
-def cached(config: Config, style: Style) -> bool:
-    return config.cache or (config.gated and style in CACHED)
 
 
 def heads(config: Config, style: Style) -> list[int]:

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from gated import write_gated
+from gated import damaged, write_gated
 from numpy.typing import NDArray
 from tiny import snapshot
 
@@ -40,15 +40,6 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def fold(source: Path, target: Path, **how: Any) -> FoldResult:
     return onnxfold.fold(source, target, **{"ratio": 0.4, "effort": "fast", "latency": False, **how})
-
-
-def damaged(source: Path, name: str, value: float) -> None:
-    """`value` somewhere in weight `name`."""
-    tensor = next(t for t in onnx.load(source, load_external_data=False).graph.initializer if t.name == name)
-    where = {e.key: e.value for e in tensor.external_data}
-    with (source.parent / where["location"]).open("r+b") as file:
-        file.seek(int(where["offset"]) + 40)
-        file.write(np.float32(value).tobytes())
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gated import write_gated
-from test_streamed import damaged
+from gated import damaged, write_gated
 from tiny import MODELS, snapshot
 
 import onnxfold

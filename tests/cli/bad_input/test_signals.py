@@ -20,6 +20,7 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 WAITING = """
 import importlib, os, signal, sys, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 module, _, name = sys.argv[1].rpartition(".")
 place, when, count = importlib.import_module(module), sys.argv[2], 0
 real = getattr(place, name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from caching import cached
 from helpers import CONTROL, EXACT_FOLD_RTOL
 from packing import Bits, with_nbits
-from test_transformer_groups import cached
 from transformer import NETS, Style, build, runs_batch, shapes
 
 from onnxfold.analysis.analyze import analyze

@@ -118,7 +118,7 @@ def test_moments() -> None:
     )
     del proto.graph.output[:]
     emit = Emitter(proto.graph)
-    layer = objective.Layer("y", np.array([0.1, -0.2, 0.5]), np.array([1.0, 0.5, 2.0]))
+    layer = objective.ChannelStatistics("y", np.array([0.1, -0.2, 0.5]), np.array([1.0, 0.5, 2.0]))
     emit.output(emit.op("Identity", [objective.fit_loss(emit, [layer], {"y": (4, 3, 5, 5)})], LOSS), [1])
     proto = onnx.shape_inference.infer_shapes(proto)
     x = 0.3 + np.abs(np.random.default_rng(3).standard_normal((4, 3, 5, 5))).astype(np.float32)
