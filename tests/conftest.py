@@ -18,11 +18,17 @@ LATENCY_SECONDS = 0.02  # instead of 1.5: only tests of latencies look at what i
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Synthetic inputs are kept for the session, by all workers of pytest-xdist; never in the user's own cache."""
+    """Synthetic inputs are kept for the session, by all workers of pytest-xdist; never in the user's own cache.
+
+    So is bytecode where none is to be written beside the sources: a hundred child processes would compile them anew.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
+        if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))
         yield
 
 

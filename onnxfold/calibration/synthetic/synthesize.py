@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -103,12 +104,12 @@ def synthesize(
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
-    shown = _pictures(specs, extent.pictures or count, seed, shapes)
+    shown = cache(partial(_pictures, specs, extent.pictures or count, seed, shapes))  # they take seconds: where needed
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose(model, specs, count, shapes, provider, apart, seed)
-            if problem.terms.goal is CLASSES and shown is not None:
+            if problem.terms.goal is CLASSES and shown() is not None:
                 break
             found = invert(problem, count, extent.steps, seed, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
@@ -119,8 +120,8 @@ def synthesize(
             continue
         taken = time.perf_counter() - begin
         return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, "", problem.apart)
-    if shown is not None:
-        return Synthetic(shown, Origin.PICTURES, None, time.perf_counter() - begin)
+    if (pictures := shown()) is not None:
+        return Synthetic(pictures, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
     return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
