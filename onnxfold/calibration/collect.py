@@ -112,8 +112,8 @@ def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
                     "it without tokens (length 0), or as zeros"
                 )
         return evidence
-    fit, check = ([emptied(feed, caches) for feed in feeds] for feeds in (evidence.fit, evidence.check))
-    return replace(evidence, fit=tuple(fit), check=tuple(check))
+    fit, check = (tuple(emptied(feed, caches) for feed in feeds) for feeds in (evidence.fit, evidence.check))
+    return replace(evidence, fit=fit, judge=replace(evidence.judge, batches=check))
 
 
 def keep_samples(samples: Samples | None, calibration: object, path: Path) -> None:

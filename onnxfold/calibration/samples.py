@@ -19,6 +19,7 @@ from ..options.preprocess import Preprocess
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
+from .judge import Judge, independent_judge
 from .origin import Origin
 from .reader import read_calibration
 from .synthetic import cache
@@ -33,6 +34,7 @@ CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to
 SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
+_MOST_JUDGING, _JUDGING_SHARE = 64, 4  # samples of another kind, to judge by
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
 SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent that are meant, on two quiet cores
@@ -40,7 +42,7 @@ SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent that are mea
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Feeds to fit on and feeds to measure on (held back where there are enough), each runnable as it is.
+    """Feeds to fit on and a `judge` to measure by, each runnable as it is.
 
     `described` is for the user; `match` how well their statistics fit the model's own (None: unknown); `apart` whether
     the model takes no more than one feed at a time, whatever its inputs declare; `given_up` whether it turned out that
@@ -48,13 +50,18 @@ class Samples:
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
-    check: tuple[Feeds, ...] = field(repr=False)
+    judge: Judge
     origin: Origin
     described: str
     match: float | None = None
     notes: tuple[str, ...] = ()
     apart: bool = False
     given_up: bool = False
+
+    @property
+    def check(self) -> tuple[Feeds, ...]:
+        """What is measured on."""
+        return self.judge.batches
 
     @property
     def own(self) -> bool:
@@ -93,7 +100,8 @@ def calibration_samples(
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
-    return Samples(fit, check, Origin.OWN, found.description, None, found.notes, apart)
+    judge = Judge(check, found.description, True)
+    return Samples(fit, judge, Origin.OWN, found.description, None, found.notes, apart)
 
 
 def synthetic_samples(
@@ -120,9 +128,19 @@ def synthetic_samples(
         ]
     else:
         pieces = [made.feeds]
-    fit, check = _split(pieces, specs, made.apart)
     notes = (made.note,) if made.note else ()
-    return Samples(fit, check, made.origin, made.origin.text, made.match, notes, made.apart)
+    judge = independent_judge(model, pieces[0], _judging(extent), seed, input_shapes)
+    if judge is None:
+        fit, check = _split(pieces, specs, made.apart)
+        return Samples(
+            fit, Judge(check, made.origin.text, False), made.origin, made.origin.text, made.match, notes, made.apart
+        )
+    return Samples(tuple(pieces), judge, made.origin, made.origin.text, made.match, notes, made.apart)
+
+
+def _judging(extent: Extent) -> int:
+    """How many samples judge."""
+    return min(_MOST_JUDGING, max(_LEAST, extent.count // _JUDGING_SHARE))
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:

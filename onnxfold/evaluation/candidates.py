@@ -13,11 +13,14 @@ from onnx import ModelProto
 from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..runtime.outputs import as_array, raw_outputs, with_outputs
+from ..runtime.outputs import Compared, as_array, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
-from .metrics import agreement, relative_l2
+from .metrics import agreement, component_error, relative_l2
+
+
+Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
 
 
 class Evaluator:
@@ -35,7 +38,7 @@ class Evaluator:
     ) -> None:
         self._model, self._make, self._fits = model, feeds, fits
         presents = {cache.present for cache in caches}
-        self._names = raw_outputs(model.graph, presents)
+        self._names = Compared.of(model, presents).tensors
         self._words = word_scores(model.graph)
 
     @cached_property
@@ -43,8 +46,13 @@ class Evaluator:
         return self._make(self._session(self._model.proto))
 
     @cached_property
-    def _expected(self) -> list[NDArray[Any]]:
-        return self.outputs(self._model.proto)
+    def _expected(self) -> Runs:
+        return self._runs(self._model.proto)
+
+    @property
+    def compares(self) -> bool:
+        """Whether any output says how far a version is: floats, or what is chosen by floats."""
+        return bool(self._names)
 
     @cached_property
     def possible(self) -> bool:
@@ -52,22 +60,28 @@ class Evaluator:
         try:
             return (
                 self._fits
+                and self.compares
                 and bool(self._expected)
-                and all(np.isfinite(x).all() for x in self._expected if x.dtype.kind == "f")
+                and all(np.isfinite(x).all() for run in self._expected for x in run if x.dtype.kind == "f")
             )
         except (ExecutionError, RequestError):  # the verdict will give the reason
             return False
+
+    @property
+    def samples(self) -> int:
+        """How many samples everything is measured on."""
+        return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in self._feeds)
 
     @cached_property
     def _prefix(self) -> SharedPrefix:
         return SharedPrefix(self._model, self._feeds)
 
     def outputs(self, proto: ModelProto, changed: Container[str] | None = None) -> list[NDArray[Any]]:
-        """The raw outputs of a version of the model, those of all batches in one flat array each."""
-        return [np.concatenate([x.ravel() for x in one]) for one in zip(*self._runs(proto, changed), strict=True)]
+        """What is compared, of a version of the model: of all batches in one flat array each."""
+        return [_flat(batches) for batches in zip(*self._runs(proto, changed), strict=True)]
 
-    def _runs(self, proto: ModelProto, changed: Container[str] | None = None) -> list[list[NDArray[Any]]]:
-        """The raw outputs of every batch."""
+    def _runs(self, proto: ModelProto, changed: Container[str] | None = None) -> Runs:
+        """What is compared, of every batch."""
         if changed is not None:
             _, walk = self._prefix.begin(proto, changed)
             found = walk.advance(len(proto.graph.node), self._names)
@@ -78,30 +92,33 @@ class Evaluator:
         return [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
-        """The largest relative L2 error over the raw outputs; inf where they are not finite or cannot be had.
+        """The largest error over what is compared (`component_error`); inf where it is not finite or cannot be had.
 
         With `changed`, tensors that differ from the original, only what comes after them is run: for many versions.
         """
+        return max(self.errors(proto, changed).values(), default=0.0)
+
+    def errors(self, proto: ModelProto, changed: Container[str] | None = None) -> dict[str, float]:
+        """`error` for every tensor that is compared, by name."""
         try:
-            found = self.outputs(proto, changed)
+            found = self._runs(proto, changed)
         except (ExecutionError, RequestError):  # the verdict will say what is wrong
-            return float("inf")
-        return self._worst(found, {})
+            return dict.fromkeys(self._names, float("inf"))
+        sides = zip(self._names, zip(*self._expected, strict=True), zip(*found, strict=True), strict=True)
+        return {name: component_error(a, b) for name, a, b in sides}
 
     def distance(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
-        """As `error`, but scores of words count by how probable the words are (scores.py): to choose by."""
+        """To choose by: the largest relative L2 error; scores of words count by how probable the words are
+        (token_scores.py). It has less noise than `error`, and cannot tell what a small output is worth."""
         try:
             found = self.outputs(proto, changed)
         except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
-        return self._worst(found, self._words)
-
-    def _worst(self, found: Sequence[NDArray[Any]], words: Mapping[str, int]) -> float:
         errors = []
-        for name, a, b in zip(self._names, self._expected, found, strict=True):
-            if a.dtype.kind == "f":
-                pair = by_probability(a, b, words[name]) if name in words and a.shape == b.shape else (a, b)
-                errors.append(relative_l2(*pair))
+        for name, batches, b in zip(self._names, zip(*self._expected, strict=True), found, strict=True):
+            a, words = _flat(batches), self._words.get(name)
+            pair = (a, b) if words is None or a.shape != b.shape else by_probability(a, b, words)
+            errors.append(relative_l2(*pair))
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 
@@ -110,7 +127,7 @@ class Evaluator:
 
         None where no output has classes, or there is but one sample (see `metrics.agreement`).
         """
-        before, after = (self._runs(version) for version in (self._model.proto, proto))
+        before, after = self._expected, self._runs(proto)
         outputs = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
         shares = [agreement(expected, found) for expected, found in outputs]
         return min((share for share in shares if share is not None), default=None)
@@ -122,7 +139,8 @@ class Evaluator:
         except (ExecutionError, RequestError):  # as in `error`
             return float("inf")
         worst = 0.0
-        for a, b in zip(self._expected, found, strict=True):
+        for batches, b in zip(zip(*self._expected, strict=True), found, strict=True):
+            a = _flat(batches)
             if a.dtype.kind == "f" and a.size > 1:
                 if not np.isfinite(b).all():
                     return float("inf")
@@ -134,6 +152,10 @@ class Evaluator:
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session.of_version(shown, self._model.folder)
+
+
+def _flat(batches: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([x.ravel() for x in batches])
 
 
 def required(share: float | None) -> float:

@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIKE = 1e-9  # of logarithms: less is rounding
+_FEWEST = 16  # values of a component: of fewer, a deviation says little
+_FLOOR = 0.01  # of a component's own size: less deviation than that is rounding, or a constant
+_PEERS = 0.1  # of the lower quartile of all deviations: components that hardly move count no more than others
 
 
 def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
@@ -19,6 +22,52 @@ def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
         return float("inf")
     size = float(np.linalg.norm(a))
     return float(np.linalg.norm(a - b)) / size if size > 0 else float(np.linalg.norm(b))
+
+
+def component_error(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> float:
+    """How far one output is off, in units of what it does: 0 where nothing changed, about 1 where nothing is left.
+
+    A component is a class, a coordinate, a channel: one index along an axis that is neither batch, position nor time.
+    The mean squared error of each is taken over its variance (so that its mean over the samples cannot hide it, and a
+    box in pixels cannot hide a score), then averaged over all components, and the root is taken. It is the square root
+    of one minus the coefficient of determination where all components vary alike.
+
+    Shapes do not say which axis that is: the second and the last are tried, and the larger error counts. Outputs with
+    fewer than 16 values a component are compared as a whole (`relative_l2`).
+
+    Args:
+        expected, found: one output [N, ...] on several batches.
+
+    Returns inf where shapes differ or a value is not finite.
+    """
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(expected, found, strict=True)]
+    if any(a.shape != b.shape or not np.isfinite(b).all() for a, b in pairs):
+        return float("inf")
+    rank = pairs[0][0].ndim if pairs else 0
+    errors = [_along(axis, pairs) for axis in sorted({1, rank - 1}) if 0 < axis < rank]
+    whole = [np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)]
+    measured = [error for error in errors if error is not None]
+    return max(measured) if measured else relative_l2(*whole) if whole else 0.0
+
+
+def _along(axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float | None:
+    """The error with components along `axis`; None where batches disagree on them, or they have too few values."""
+    if len({a.shape[axis] if a.ndim > axis else -1 for a, _ in pairs}) != 1:
+        return None
+    count = pairs[0][0].shape[axis]
+    before, after = (
+        np.concatenate([np.moveaxis(x, axis, -1).reshape(-1, count) for x in side]) for side in zip(*pairs, strict=True)
+    )
+    if count == 0 or len(before) < _FEWEST:
+        return None
+    deviation = before.std(axis=0)
+    floor = np.maximum(_FLOOR * np.sqrt(np.square(before).mean(axis=0)), _PEERS * np.quantile(deviation, 0.25))
+    unit = np.maximum(deviation, floor)
+    squares = np.square(after - before).mean(axis=0)
+    known = unit > 0
+    if (squares[~known] > 0).any():
+        return float("inf")
+    return float(np.sqrt((squares[known] / np.square(unit[known])).sum() / count))
 
 
 @dataclass(frozen=True)

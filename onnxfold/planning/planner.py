@@ -106,7 +106,7 @@ class Planner:
 
     def inputs(self, samples: Samples | None) -> CheckInputs:
         """What results are checked on."""
-        return CheckInputs.of(samples, self.subject.probes(self.options))
+        return CheckInputs.of(samples, self._unsampled)
 
     def nothing_left(self, goal: Goal) -> str:
         """Why a decision for `goal` removed no channel."""
@@ -166,5 +166,9 @@ class Planner:
 
     @cached_property
     def _from_weights(self) -> Evaluator:
-        subject, inputs = self.subject, self.inputs(None)
-        return Evaluator(subject.model, inputs.several(None), not subject.streamed, subject.analysis.caches)
+        subject = self.subject
+        return Evaluator(subject.model, self._unsampled.several, not subject.streamed, subject.analysis.caches)
+
+    @cached_property
+    def _unsampled(self) -> CheckInputs:
+        return self.subject.checks(self.options)

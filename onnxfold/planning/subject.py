@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
 
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
+from ..calibration.judge import Judge, independent_judge
 from ..calibration.samples import Samples
+from ..errors import ExecutionError, RequestError
 from ..folding.kmeans import ClusterSettings
 from ..model.model import Model, Shapes
 from ..options.options import PlanningOptions
@@ -18,6 +23,7 @@ from .executor import Executor
 from .merger import Merger
 
 PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
+_RUNS = 4  # batches that judge
 
 
 @dataclass(frozen=True)
@@ -45,35 +51,60 @@ class Subject:
         clustering = ClusterSettings(chosen.clusterer, run.seed, run.threads)
         return Merger(self.model, self.analysis, chosen.method, clustering, executor, self.streamed, kept)
 
-    def probes(self, options: PlanningOptions) -> Callable[[Session], Feeds]:
-        """How to make probe inputs, with nothing in caches whose heads may change."""
-        make = probes(self.model, self.prices, options.runtime.input_shapes, options.runtime.seed)
-        return lambda session: emptied(make(session), self.analysis.caches)
+    def checks(self, options: PlanningOptions) -> CheckInputs:
+        """What is measured on where no samples are."""
+        shapes, seed = options.runtime.input_shapes, options.runtime.seed
+
+        def make() -> Judge:
+            found = judge_without_samples(self.model, self.prices, shapes, seed)
+            return replace(found, batches=tuple(emptied(feed, self.analysis.caches) for feed in found.batches))
+
+        return CheckInputs(make)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckInputs:
-    """The inputs that results are checked on, or what makes them for a session, and what they are, for people."""
+    """What results are checked on, made when it is first asked for."""
 
-    feeds: Feeds | Callable[[Session], Feeds]
-    described: str
+    make: Callable[[], Judge] = field(repr=False)
 
     @classmethod
-    def of(cls, samples: Samples | None, probes: Callable[[Session], Feeds]) -> CheckInputs:
-        """Samples held back where they can be trusted, else probe inputs."""
+    def of(cls, samples: Samples | None, otherwise: CheckInputs) -> CheckInputs:
+        """What judges the samples where these can be trusted, else something made without any."""
         if samples is not None and samples.trusted:
-            return cls(samples.check[0], samples.described)
-        return cls(probes, DESCRIPTION)
+            judge = samples.judge
+            return cls(lambda: judge)
+        return otherwise
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The inputs. Raises RequestError and ExecutionError where none can be made."""
+        return self.make()
+
+    @property
+    def described(self) -> str:
+        """What they are, for people."""
+        try:
+            return self.judge.described
+        except (ExecutionError, RequestError):  # whoever runs them will say why
+            return "nothing"
 
     def single(self, session: Session) -> Feeds:
-        """The inputs, for this session."""
-        return self.feeds(session) if callable(self.feeds) else self.feeds
+        """One batch, for a session."""
+        return self.judge.batches[0]
 
-    def several(self, samples: Samples | None) -> Callable[[Session], Sequence[Feeds]]:
-        """All batches of the samples held back, or the one of probe inputs."""
-        if samples is not None and samples.trusted:
-            return lambda _: samples.check
-        return lambda session: [self.single(session)]
+    def several(self, session: Session) -> Sequence[Feeds]:
+        """All batches."""
+        return self.judge.batches
+
+
+def judge_without_samples(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Judge:
+    """Inputs of a kind that says something of the model's data, or random ones. Raises RequestError for huge ones,
+    ExecutionError where onnxruntime does not load the model."""
+    make = probes(model, prices, shapes, seed)
+    feeds = make(Session.of(model))
+    count = _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1)
+    return independent_judge(model, feeds, count, seed, shapes) or Judge((feeds,), DESCRIPTION, False)
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:

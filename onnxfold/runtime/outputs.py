@@ -1,29 +1,112 @@
-"""Which outputs of a model are compared, and versions of it that show them."""
+"""Which tensors of a model are compared, and versions of it that show them."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from ..errors import ExecutionError
-from ..model.graph import Graph
+from ..model.constants import FLOATS
+from ..model.graph import Graph, Node
+from ..model.model import Model
 
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "Identity", "Cast")
+# Behind these, what was chosen by value is the input of more layers, not the output any more.
+_MIXING = frozenset(
+    "Conv ConvTranspose ConvInteger QLinearConv Gemm QGemm MatMul MatMulInteger MatMulNBits QLinearMatMul Einsum LSTM GRU "
+    "RNN Attention MultiHeadAttention GroupQueryAttention QAttention FusedConv FusedMatMul FusedGemm".split()
+)
+_CHOOSING = frozenset("ArgMax ArgMin TopK Hardmax Compress Unique NonZero NonMaxSuppression ZipMap".split())
+_COUNTING = frozenset("Compress Unique NonZero NonMaxSuppression".split())  # how many depends on values
+_OF_SHAPES = frozenset(("Shape", "Size"))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What tells how far a version is from the original.
+
+    Attributes:
+        tensors: of floats: outputs before squashing operators at the end, and, for outputs that are chosen by value
+            (classes, indices, boxes that survive), the scores and values that they are chosen from and by.
+        counted: outputs whose number of elements depends on values.
+    """
+
+    tensors: tuple[str, ...]
+    counted: frozenset[str]
+
+    @classmethod
+    def of(cls, model: Model, skip: Container[str] = ()) -> Compared:
+        """For all outputs of a model but those in `skip`."""
+        graph, chosen = model.graph, _chosen(model)
+        outputs = [name for name in graph.outputs if name not in skip]
+        tensors = list[str]()
+        for name in outputs:
+            if name in chosen:
+                tensors += chosen[name].tensors
+            elif graph.tensor(name).dtype in (*FLOATS, TensorProto.UNDEFINED):
+                tensors.append(_before_squashing(graph, name))
+        counted = frozenset(name for name in outputs if name in chosen and chosen[name].counted)
+        return cls(tuple(dict.fromkeys(tensors)), counted)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A tensor that was chosen by value: from what and by what, and whether how much it holds depends on values too."""
+
+    tensors: tuple[str, ...]
+    counted: bool
+
+
+def _chosen(model: Model) -> dict[str, _Chosen]:
+    """The tensors of the main graph that were chosen by value since the last layer with weights."""
+    graph, found = model.graph, dict[str, _Chosen]()
+    for node in graph.main_nodes:
+        varying = [name for name in node.inputs if name and name not in model.constants]
+        if node.op in _MIXING or node.op in _OF_SHAPES:
+            continue
+        before = [found[name] for name in varying if name in found]
+        chooses = node.op in _CHOOSING or _leaves_floats(graph, node, varying)
+        if not before and not chooses:
+            continue
+        own = [_before_squashing(graph, n) for n in varying if n not in found and _is_float(graph, n)]
+        tensors = dict.fromkeys([*(name for one in before for name in one.tensors), *own])
+        if tensors:
+            counted = node.op in _COUNTING or any(one.counted for one in before)
+            found |= dict.fromkeys(filter(None, node.outputs), _Chosen(tuple(tensors), counted))
+    return found
+
+
+def _leaves_floats(graph: Graph, node: Node, varying: Sequence[str]) -> bool:
+    """Whether a node makes of floats what is none: comparisons, integers, labels."""
+    if not any(_is_float(graph, name) for name in varying):
+        return False
+    kinds = {graph.tensor(name).dtype for name in node.outputs if name} - {TensorProto.UNDEFINED}
+    return bool(kinds) and not kinds & set(FLOATS)
+
+
+def _is_float(graph: Graph, name: str) -> bool:
+    return graph.tensor(name).dtype in FLOATS
+
+
+def _before_squashing(graph: Graph, name: str) -> str:
+    """What a tensor was before squashing operators: a saturated softmax hides errors."""
+    while name in graph.producer and graph.nodes[graph.producer[name]].op in _SQUASHING:
+        before = graph.nodes[graph.producer[name]].inputs[0]
+        if not _is_float(graph, before) and _is_float(graph, name):
+            return name
+        name = before
+    return name
 
 
 def raw_outputs(graph: Graph, skip: Container[str] = ()) -> list[str]:
-    """The outputs but those in `skip`, without squashing operators at the end: a saturated softmax hides errors."""
-    names = []
-    for name in (output for output in graph.outputs if output not in skip):
-        while name in graph.producer and graph.nodes[graph.producer[name]].op in _SQUASHING:
-            name = graph.nodes[graph.producer[name]].inputs[0]
-        names.append(name)
-    return list(dict.fromkeys(names))
+    """The outputs but those in `skip`, without squashing operators at the end."""
+    return list(dict.fromkeys(_before_squashing(graph, name) for name in graph.outputs if name not in skip))
 
 
 def as_array(name: str, value: Any) -> NDArray[Any]:

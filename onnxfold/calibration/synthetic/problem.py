@@ -16,7 +16,7 @@ from ...model.shapes.nominal import concrete_shape
 from ...model.subgraphs import captures
 from ...runtime.autodiff.emitter import LOSS, Emitter
 from ...runtime.autodiff.prepare import activation_bytes, prune, shapes_of, static_copy
-from ...runtime.autodiff.reverse import PREFIX, with_gradient
+from ...runtime.autodiff.reverse import PREFIX, with_gradient, without_gradient
 from ...runtime.batching import Batching
 from ...runtime.probe_inputs import index_limits, probe
 from ...runtime.session import InputSpec, Session
@@ -109,7 +109,8 @@ class InversionProblem:
         found = dict(zip(self.session.outputs, self.session.run(feeds), strict=True))
         nothing = np.zeros(0)
         loss = float(found[LOSS][0])
-        gradients = {name: found[PREFIX + name].reshape(shape) for name, shape in self.shapes.items()}
+        made = ((name, PREFIX + name, shape) for name, shape in self.shapes.items())
+        gradients = {name: found[adjoint].reshape(shape) for name, adjoint, shape in made if adjoint in found}
         return LossValue(
             loss, float(found[FIT][0]) if FIT in found else loss, gradients,
             np.asarray(found.get(MEANS, nothing), np.float64), np.asarray(found.get(SQUARES, nothing), np.float64),
@@ -129,10 +130,11 @@ def pose(
     provider: str,
     apart: bool = False,
     seed: int = 0,
+    gradient: bool = True,
 ) -> InversionProblem:
     """The problem of a model: its floating-point inputs are searched for, the others are drawn once and stay.
 
-    With `apart`, one sample at a time, in the shapes that the model declares.
+    With `apart`, one sample at a time, in the shapes that the model declares. Without `gradient`, losses only.
 
     Raises:
         NotInvertibleError: with the reason.
@@ -160,7 +162,7 @@ def pose(
     if not found:
         raise NotInvertibleError("what could be matched depends on no floating-point input")
     _keep_inputs(proto, used)
-    graph = with_gradient(proto, LOSS, list(found))
+    graph = with_gradient(proto, LOSS, list(found)) if gradient else without_gradient(proto)
     return InversionProblem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
 
 

@@ -18,7 +18,7 @@ from ...model.save import inline
 from ...options.budget import Aim, Limits
 from ...options.choices import Fusion, Method, Recovery
 from ...options.options import RuntimeOptions, SharingOptions
-from ...planning.subject import CheckInputs, probes
+from ...planning.subject import CheckInputs, judge_without_samples, probes
 from ...progress import Progress
 from ...runtime.session import Feeds, Session, brief
 from ..base import BasePass, Candidate, Run, State
@@ -138,7 +138,7 @@ class ShareWeights(BasePass):
         current = Candidate(made.proto, {}, lambda: work.pairs(made, before), True)
         whole = made.failure is None
         record = WeightsShared(_shared(partition), work.sampled and whole, work.repairs and whole)
-        inputs = CheckInputs.of(samples, work.probes)
+        inputs = CheckInputs.of(samples, work.unsampled)
         return state.adding(record, current=current, samples=samples, inputs=inputs)
 
 
@@ -193,7 +193,7 @@ class SharingWork:
     @cached_property
     def evaluator(self) -> Evaluator:
         """Measures errors on the samples held back, or on probe inputs."""
-        return Evaluator(self.original, CheckInputs.of(self.samples, self.probes).several(self.samples))
+        return Evaluator(self.original, CheckInputs.of(self.samples, self.unsampled).several)
 
     @property
     def sampled(self) -> bool:
@@ -209,7 +209,9 @@ class SharingWork:
         """What may be fitted on, and looked at."""
         if self.samples is not None and self.sampled:
             return self.samples.fit
-        return [self.probes(Session.of(self.original))]
+        shapes = self.how.runtime.input_shapes
+        make = probes(self.original, costs(self.original, shapes), shapes, self.how.runtime.seed)
+        return [make(Session.of(self.original))]
 
     def dropping(self, asked: str) -> tuple[list[Block], Mapping[str, float]]:
         """The blocks to drop, and how far each block is from the identity.
@@ -277,10 +279,12 @@ class SharingWork:
         maps = maps_of(self.analysis, made.moves)
         return Counterparts(composed(folded, maps) if folded is not None else maps, made.aims)
 
-    def probes(self, session: Session) -> Feeds:
-        """Probe inputs of the original."""
-        shapes = self.how.runtime.input_shapes
-        return probes(self.original, costs(self.original, shapes), shapes, self.how.runtime.seed)(session)
+    @cached_property
+    def unsampled(self) -> CheckInputs:
+        """What results are checked on where no samples are."""
+        runtime, model = self.how.runtime, self.original
+        prices = costs(model, runtime.input_shapes)
+        return CheckInputs(lambda: judge_without_samples(model, prices, runtime.input_shapes, runtime.seed))
 
     def _plain(
         self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None

@@ -54,6 +54,12 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     return result
 
 
+def without_gradient(model: ModelProto) -> ModelProto:
+    """`model` with operators of ours spelled out, so that it runs; changed in place."""
+    _spelled_out(model.graph)
+    return model
+
+
 def _missing(_: Any, node: NodeProto, __: Adjoints) -> Any:
     raise NotImplementedError(f"{node.op_type} '{node.output[0]}' has no reverse rule here")
 

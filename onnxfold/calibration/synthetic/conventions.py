@@ -1,0 +1,99 @@
+"""How a model wants its images: which numbers stand for black and white, and in which order colors come.
+
+Nothing in a file says it. What does is how photographs fare inside: under the right convention the statistics of its
+layers, or the laws that networks obey (the loss of deep inversion), fit best by far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ExecutionError, OnnxFoldError
+from ...frozen import read_only
+from ...model.model import Model
+from ...runtime.session import SHORT, InputSpec
+from .image_ops import spatial_axes
+from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
+
+Floats = NDArray[np.float32]
+TRIED = 16  # pictures
+_CLEAR = 0.5  # times the loss of the usual convention: class scores alone say little
+
+
+@dataclass(frozen=True, eq=False)
+class Convention:
+    """Pixels from 0 to 255 less `mean`, over `deviation`; `reverse`: blue comes first."""
+
+    name: str
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+    def applied(self, pixels: Floats, shape: Sequence[int]) -> Floats:
+        """[N, H, W, 3] pixels as a batch of this `shape` (but for its first axis): gray or color, channels first or
+        last."""
+        x = (pixels - np.float32(self.mean)) / np.float32(self.deviation)
+        x = x[..., ::-1] if self.reverse else x
+        axes = spatial_axes(shape)
+        if shape[6 - sum(axes)] == 1:
+            x = x.mean(axis=3, keepdims=True)
+        return np.ascontiguousarray(np.moveaxis(x, 3, 1) if axes == (2, 3) else x, np.float32)
+
+
+_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet
+USUAL = Convention("zero mean, unit variance", _MEAN, _DEVIATION)
+CONVENTIONS = (
+    USUAL,
+    Convention("-1 to 1", (127.5,) * 3, (127.5,) * 3),
+    Convention("0 to 1", (0.0,) * 3, (255.0,) * 3),
+    Convention("0 to 255", (0.0,) * 3, (1.0,) * 3),
+    Convention("blue first, less the mean", _MEAN, (1.0,) * 3, True),
+)
+BYTES = CONVENTIONS[3]
+
+
+def convention(model: Model, specs: Sequence[InputSpec], name: str, pixels: Floats, shapes: Shapes) -> Convention:
+    """What input `name` wants, going by how the first of the `pixels` [N, H, W, 3] fare under each convention.
+
+    Zero mean and unit variance where the model tells nothing.
+    """
+    spec = next(s for s in specs if s.name == name)
+    if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
+        return BYTES
+    for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
+        try:
+            problem = pose(model, specs, TRIED, shapes, SHORT["cpu"], apart, gradient=False)
+            if name not in problem.shapes:
+                return USUAL
+            losses = {c: _loss(problem, c, name, pixels) for c in CONVENTIONS}
+        except (NotInvertibleError, ExecutionError, OnnxFoldError):
+            continue
+        best = min(losses, key=lambda c: losses[c])
+        unsure = problem.terms.goal is CLASSES and losses[best] > _CLEAR * losses[USUAL]
+        return USUAL if unsure or not math.isfinite(losses[best]) else best
+    return USUAL
+
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def _loss(problem: InversionProblem, tried: Convention, name: str, pixels: Floats) -> float:
+    """How badly `pixels` fit the model under a convention, all other inputs of floats at zero."""
+    shape, terms = problem.shapes[name], problem.terms
+    target = None
+    if terms.scores is not None:
+        target = np.eye(terms.classes, dtype=np.float32)[np.arange(problem.chunk) % terms.classes]
+    losses = []
+    for start in range(0, min(TRIED, len(pixels)) - problem.chunk + 1, problem.chunk):
+        x = {n: np.zeros(s, np.float32) for n, s in problem.shapes.items()}
+        x[name] = tried.applied(pixels[start : start + problem.chunk], shape).reshape(shape)
+        losses.append(problem.evaluate(x, target).fit)
+    return float(np.mean(losses)) if losses and np.isfinite(losses).all() else math.inf

@@ -1,0 +1,66 @@
+"""Crops of real photographs, for models of images whose data nobody has.
+
+Random resized crops, mirrored, in other light, contrast and color, as classifiers are trained on them (Szegedy et al.,
+"Going deeper with convolutions", CVPR 2015; the settings are those usual since). The photographs are two that
+scikit-learn ships (a temple and a flower, both CC BY 2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from .image_ops import spatial_axes
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+_AREA = (0.03, 0.9)  # of the photograph
+_ASPECT = (3 / 4, 4 / 3)
+_TRIES = 10
+_CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
+
+
+@cache
+def photographs() -> tuple[Pixels, ...]:
+    """The photographs that scikit-learn ships, [H, W, 3]."""
+    return tuple(np.asarray(image) for image in load_sample_images().images)
+
+
+def takes_photographs(shape: Sequence[int]) -> bool:
+    """Whether a batch of this shape is one of gray or color images."""
+    axes = spatial_axes(shape)
+    return bool(axes) and shape[6 - sum(axes)] in (1, 3)
+
+
+def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:
+    """[count, height, width, 3] from 0 to 255, taken from each of the photographs in turn."""
+    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in range(count)])
+
+
+def _crop(rng: np.random.Generator, photograph: Pixels, height: int, width: int) -> Floats:
+    whole = photograph.shape[0] * photograph.shape[1]
+    rows, columns = photograph.shape[:2]
+    for _ in range(_TRIES):
+        area = whole * np.exp(rng.uniform(*np.log(_AREA)))
+        aspect = width / height * np.exp(rng.uniform(*np.log(_ASPECT)))
+        tall, wide = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+        if 0 < tall <= rows and 0 < wide <= columns:
+            break
+    else:
+        tall, wide = rows, columns
+    top, left = rng.integers(0, rows - tall + 1), rng.integers(0, columns - wide + 1)
+    part = Image.fromarray(photograph[top : top + tall, left : left + wide])
+    return np.asarray(part.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+def _altered(rng: np.random.Generator, picture: Floats) -> Floats:
+    light, contrast, color = rng.uniform(1 - _CHANGE, 1 + _CHANGE, 3)
+    x = (picture[:, ::-1] if rng.random() < 0.5 else picture) * light
+    x = x.mean() + (x - x.mean()) * contrast
+    gray = x.mean(axis=2, keepdims=True)
+    return np.asarray(np.clip(gray + (x - gray) * color, 0, 255), np.float32)

@@ -1,0 +1,110 @@
+"""How good a result is: what is measured on inputs that nothing was fitted on, and what may be concluded from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from onnx import ModelProto
+
+from ..errors import ExecutionError, RequestError
+from .candidates import Evaluator
+
+DEFAULT_LIMIT = 0.1  # error of the outputs, where a run has no limit of its own
+_NORMAL = 1.959964  # quantile of the normal distribution for 95 %
+_ROUNDING = 1e-6
+
+
+class Mark(StrEnum):
+    """What the last line begins with; the values are those of reports."""
+
+    KEPT = "kept"
+    """The limit is kept, on inputs that can be trusted."""
+
+    UNSURE = "unsure"
+    """Written, but over the limit that is usual, or on inputs that say little."""
+
+    FAILED = "failed"
+    """Not written: a limit that was given is broken, or the result is not sound."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the outputs must keep: an error at most, and an agreement at least; `given`: the user asked for it, as
+    `parameter`."""
+
+    error: float = DEFAULT_LIMIT
+    agreement: float = 0.0
+    given: bool = False
+    parameter: str = ""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What `samples` inputs say of a result.
+
+    Attributes:
+        errors: by tensor that is compared, see `metrics.component_error`.
+        agreement: the share of samples that keep their top class; None where there are no classes.
+        interval: 95 % of it (`wilson`).
+        inputs: what they are, for people.
+        independent: nothing was fitted on inputs of this kind.
+    """
+
+    errors: Mapping[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    interval: tuple[float, float] | None = None
+    samples: int = 0
+    inputs: str = ""
+    independent: bool = False
+
+    @property
+    def error(self) -> float:
+        """The largest error; 0 where nothing is compared."""
+        return max(self.errors.values(), default=0.0)
+
+    @property
+    def worst(self) -> str:
+        """The tensor with the largest error."""
+        return max(self.errors, key=lambda name: self.errors[name], default="")
+
+    def broken(self, limit: Limit) -> str:
+        """Which part of a `limit` is not kept, in words; '' if all is."""
+        if self.error > limit.error + _ROUNDING:
+            return f"output error {_percent(self.error)}" + (f" in '{self.worst}'" if len(self.errors) > 1 else "")
+        if self.agreement is not None and self.agreement < limit.agreement - _ROUNDING:
+            return f"{_percent(self.agreement)} of {self.samples} samples keep their top class"
+        return ""
+
+
+def measured(evaluator: Evaluator, proto: ModelProto, inputs: str, independent: bool) -> Quality | None:
+    """The quality of a version of the model. None where the original cannot be run, or has nothing to compare."""
+    if not evaluator.possible:
+        return None
+    errors, samples = evaluator.errors(proto), evaluator.samples
+    try:
+        agreement = evaluator.agreement(proto)
+    except (ExecutionError, RequestError):  # the errors are infinite, then
+        agreement = None
+    interval = None if agreement is None else wilson(agreement, samples)
+    return Quality(errors, agreement, interval, samples, inputs, independent)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval for a `share` of `count` samples (Wilson, J. Am. Stat. Assoc. 1927).
+
+    >>> [round(x, 3) for x in wilson(0.9, 100)]
+    [0.826, 0.945]
+    """
+    if count < 1:
+        return 0.0, 1.0
+    z = _NORMAL**2 / count
+    middle = (share + z / 2) / (1 + z)
+    half = _NORMAL / (1 + z) * math.sqrt(share * (1 - share) / count + z / (4 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if math.isfinite(share) else "not finite"
