@@ -41,6 +41,7 @@ from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.prepare import Analyze, Inspect
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
+from .passes.reached import KeepUnreached
 from .passes.sweep import FoldToShares
 from .passes.verify import Stage, Verify
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
@@ -263,6 +264,7 @@ def sweep(
                 more=f", and the time to fold and measure {len(o.at)} models",
             ),
             CollectSamples(o.planning, o.calibration),
+            KeepUnreached(o.planning),
             PreparePlanning(o.planning),
             FoldToShares(o.planning, o.calibration, o.at, o.runtime.latency),
         ).run(State.load(model, o.runtime.input_shapes), run)  # fmt: skip
@@ -341,6 +343,7 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
         CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None, o.scale.max_memory),
+        KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
     ]

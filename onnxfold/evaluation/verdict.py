@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
@@ -105,13 +105,14 @@ class Conditions:
 def check(
     before: Path | bytes,
     after: Path | bytes,
-    feeds: Feeds | Callable[[Session], Feeds],
+    feeds: Feeds | Callable[[Session], Sequence[Feeds]],
     *,
     protos: tuple[ModelProto, ModelProto],
     inputs: str,
     conditions: Conditions,
 ) -> Check:
-    """Compare two models on the same `feeds`; `inputs` says what these are. `protos` are what both files hold.
+    """Compare two models on the same `feeds`, or on each of several, and report the largest errors; `inputs` says what
+    these are. `protos` are what both files hold.
 
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
     changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
@@ -121,10 +122,11 @@ def check(
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
+    several = feeds if callable(feeds) else lambda _: [feeds]
     for provider in () if too_large else providers:
-        done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
+        done, trouble, remark = _one(before, after, several, provider, latency, loader, heads)
         if remark and done.status is Status.FAILED and in_float32 is not None:
-            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
+            copies, flaw, _ = _one(*in_float32(), several, provider, False, loader, heads)
             if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
@@ -146,7 +148,7 @@ def check(
 def _one(
     before: Path | bytes,
     after: Path | bytes,
-    feeds: Feeds | Callable[[Session], Feeds],
+    feeds: Callable[[Session], Sequence[Feeds]],
     provider: str,
     latency: bool,
     loader: Loader,
@@ -156,23 +158,24 @@ def _one(
     where = short(provider)
     try:
         old = loader(before, provider)
-        given = feeds(old) if callable(feeds) else feeds
-        expected = dict(zip(old.outputs, old.run(given), strict=True))
+        given = feeds(old)
+        expected = [dict(zip(old.outputs, old.run(one), strict=True)) for one in given]
     except (ExecutionError, RequestError) as error:
         reason = f"original: {brief(error)}"
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
-        found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
-        timing = timing_feeds(old, new, given) if latency else None
+        found = [dict(zip(new.outputs, new.run(new.fitted(one)), strict=True)) for one in given]
+        timing = timing_feeds(old, new, given[0]) if latency else None
     except ExecutionError as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
         return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
     pairs = [
-        (name, np.asarray(a), np.asarray(found[name]))
-        for name, a in expected.items()
-        if name in found and _numeric(a) and _numeric(found[name])
-        if name not in heads or np.shape(a)[heads[name]] == np.shape(found[name])[heads[name]]
+        (name, np.asarray(a), np.asarray(b[name]))
+        for outputs, b in zip(expected, found, strict=True)
+        for name, a in outputs.items()
+        if name in b and _numeric(a) and _numeric(b[name])
+        if name not in heads or np.shape(a)[heads[name]] == np.shape(b[name])[heads[name]]
     ]
     trouble, remark = "", ""
     for name, a, b in pairs:
@@ -183,12 +186,21 @@ def _one(
             remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
         elif not np.isfinite(b.astype(np.float64)).all():
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
-    errors = tuple(output_error(name, a, b) for name, a, b in pairs)
+    errors = _largest(output_error(name, a, b) for name, a, b in pairs)
     times = interleaved(old, new, timing) if timing is not None else (None, None)
     done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
+
+
+def _largest(errors: Iterable[OutputError]) -> tuple[OutputError, ...]:
+    """The largest error of every output."""
+    found = dict[str, OutputError]()
+    for one in errors:
+        if one.name not in found or one.relative_l2 > found[one.name].relative_l2:
+            found[one.name] = one
+    return tuple(found.values())
 
 
 def _failed(provider: str, reason: str) -> ProviderCheck:

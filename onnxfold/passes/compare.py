@@ -10,7 +10,7 @@ from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import on_disk
 from ..options.options import RuntimeOptions
-from ..planning.subject import probes
+from ..planning.subject import CheckInputs, probes
 from ..runtime.probe_inputs import DESCRIPTION
 from ..runtime.session import Feeds
 from .base import BasePass, Run, State
@@ -44,11 +44,13 @@ class Compare(BasePass):
             providers=run.providers, missing=run.missing, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder),
         )  # fmt: skip
+        if feeds is None:
+            inputs = CheckInputs(probes(old, costs(old, shapes), shapes, self._runtime.seed), DESCRIPTION)
+        else:
+            inputs = CheckInputs(feeds, "the inputs given")
         verdict = check(
-            on_disk(old, run.scratch), on_disk(new, run.scratch),
-            probes(old, costs(old, shapes), shapes, self._runtime.seed) if feeds is None else feeds,
-            protos=(old.proto, new.proto), inputs=DESCRIPTION if feeds is None else "the inputs given",
-            conditions=conditions,
+            on_disk(old, run.scratch), on_disk(new, run.scratch), inputs.each, protos=(old.proto, new.proto),
+            inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
         return state.adding(Compared(new), verdict)
 

@@ -66,7 +66,7 @@ class Verify(BasePass):
             caches=() if subject is None else subject.analysis.caches,
         )  # fmt: skip
         verdict = check(
-            on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
+            on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),
             inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
         return state.adding(verdict)

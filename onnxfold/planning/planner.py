@@ -106,7 +106,7 @@ class Planner:
 
     def inputs(self, samples: Samples | None) -> CheckInputs:
         """What results are checked on."""
-        return CheckInputs.of(samples, self.subject.probes(self.options))
+        return CheckInputs.of(samples, self.subject.probes(self.options), self.subject.more)
 
     def nothing_left(self, goal: Goal) -> str:
         """Why a decision for `goal` removed no channel."""

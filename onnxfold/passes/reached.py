@@ -1,0 +1,66 @@
+"""What did not run is not judged: groups in bodies of If, Loop and Scan that no input reached stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..analysis.idle_bodies import Bodies
+from ..calibration.samples import Samples
+from ..errors import ExecutionError, NothingToFoldError, RequestError
+from ..options.options import PlanningOptions
+from ..planning.subject import CheckInputs, Subject
+from ..runtime.session import Feeds
+from ..runtime.watch import Watch
+from .base import BasePass, Run, State
+
+
+class KeepUnreached(BasePass):
+    """Leaves groups alone that live where nothing runs on the inputs that results are measured on.
+
+    Where samples to fit on reach what those held back do not, results are measured on them too. A model that cannot
+    run, or is too large to, keeps its groups: its report says that nothing was measured.
+    """
+
+    name = "samples"
+    requires = frozenset(("analysis", "samples"))
+
+    def __init__(self, planning: PlanningOptions) -> None:
+        self._planning = planning
+
+    def __call__(self, state: State, run: Run) -> State:
+        """Raises NothingToFoldError where no group is left."""
+        subject, bodies = state.known, Bodies.of(state.source)
+        groups = [group for group in subject.analysis.groups if group.name in subject.chosen]
+        everything = range(len(bodies.bodies))
+        if subject.streamed or not bodies.blind(groups, everything):
+            return state
+        try:
+            samples, cover, idle = self._run(state, frozenset(everything))
+        except (ExecutionError, RequestError):  # the verdict says why nothing runs
+            return state
+        kept = bodies.blind(groups, idle)
+        return state.adding(subject=replace(_without(subject, kept), more=cover), samples=samples)
+
+    def _run(self, state: State, bodies: frozenset[int]) -> tuple[Samples | None, tuple[Feeds, ...], frozenset[int]]:
+        """Samples that reach all that they can where they are measured on, inputs that do as much, and idle bodies."""
+        samples, watch = state.samples, Watch(state.source)
+        if samples is None or not samples.trusted:
+            probe = CheckInputs.of(None, state.known.probes(self._planning)).single(watch.session)
+            return samples, (), bodies - watch.bodies(probe)
+        cover, idle = list[Feeds](), bodies
+        for feeds in (*samples.check, *samples.fit):
+            ran = idle & watch.bodies(feeds) if idle else idle
+            cover += [feeds] if ran else []
+            idle -= ran
+        held = [feeds for feeds in cover if all(feeds is not one for one in samples.check)]
+        return replace(samples, check=(*samples.check, *held)), tuple(cover), idle
+
+
+def _without(subject: Subject, kept: Mapping[str, str]) -> Subject:
+    """The subject without the groups `kept`, whose reasons are given. Raises NothingToFoldError where none is left."""
+    chosen = tuple(name for name in subject.chosen if name not in kept)
+    if not chosen:
+        reasons = "; ".join(dict.fromkeys(kept.values()))
+        raise NothingToFoldError(f"nothing to fold in {subject.name}: all groups are {reasons}")
+    return replace(subject, chosen=chosen, notes={**subject.notes, **kept})
