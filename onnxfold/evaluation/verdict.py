@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from ..errors import ExecutionError, RequestError
@@ -18,7 +20,7 @@ from ..model.kv_cache import Cache
 from ..model.onnx_calls import asking_onnx
 from ..runtime.session import Feeds, Session, brief, short
 from .latency import SLOWER, interleaved, timing_feeds
-from .metrics import OutputError, output_error
+from .metrics import OutputError, pooled_error
 
 
 class Status(StrEnum):
@@ -111,8 +113,8 @@ def check(
     inputs: str,
     conditions: Conditions,
 ) -> Check:
-    """Compare two models on the same `feeds`, or on each of several, and report the largest errors; `inputs` says what
-    these are. `protos` are what both files hold.
+    """Compare two models on the same `feeds`, or on each of several, taken together; `inputs` says what these are.
+    `protos` are what both files hold.
 
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
     changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
@@ -186,7 +188,7 @@ def _one(
             remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
         elif not np.isfinite(b.astype(np.float64)).all():
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
-    errors = _largest(output_error(name, a, b) for name, a, b in pairs)
+    errors = _errors(pairs)
     times = interleaved(old, new, timing) if timing is not None else (None, None)
     done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
@@ -194,13 +196,11 @@ def _one(
     return done, trouble, remark
 
 
-def _largest(errors: Iterable[OutputError]) -> tuple[OutputError, ...]:
-    """The largest error of every output."""
-    found = dict[str, OutputError]()
-    for one in errors:
-        if one.name not in found or one.relative_l2 > found[one.name].relative_l2:
-            found[one.name] = one
-    return tuple(found.values())
+def _errors(pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]]) -> tuple[OutputError, ...]:
+    """The error of every output, over all inputs together."""
+    names = dict.fromkeys(name for name, _, _ in pairs)
+    batches = {name: [(a, b) for other, a, b in pairs if other == name] for name in names}
+    return tuple(pooled_error(name, *zip(*both, strict=True)) for name, both in batches.items())
 
 
 def _failed(provider: str, reason: str) -> ProviderCheck:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..analysis.idle_bodies import Bodies
@@ -11,6 +11,7 @@ from ..errors import ExecutionError, NothingToFoldError, RequestError
 from ..options.options import PlanningOptions
 from ..planning.subject import CheckInputs, Subject
 from ..runtime.session import Feeds
+from ..runtime.switches import switched
 from ..runtime.watch import Watch
 from .base import BasePass, Run, State
 
@@ -44,10 +45,16 @@ class KeepUnreached(BasePass):
 
     def _run(self, state: State, bodies: frozenset[int]) -> tuple[Samples | None, tuple[Feeds, ...], frozenset[int]]:
         """Samples that reach all that they can where they are measured on, inputs that do as much, and idle bodies."""
-        samples, watch = state.samples, Watch(state.source)
+        model, samples, watch = state.source, state.samples, Watch(state.source)
         if samples is None or not samples.trusted:
             probe = CheckInputs.of(None, state.known.probes(self._planning)).single(watch.session)
-            return samples, (), bodies - watch.bodies(probe)
+            idle = bodies - watch.bodies(probe)
+            sets = switched(model, watch, probe, idle)
+            return samples, tuple(sets), idle.difference(*(watch.bodies({**probe, **one}) for one in sets))
+        if not samples.own:
+            first = samples.check[0]
+            sets = switched(model, watch, first, bodies - watch.bodies(first))
+            samples = replace(samples, fit=_dealt(samples.fit, sets), check=_dealt(samples.check, sets))
         cover, idle = list[Feeds](), bodies
         for feeds in (*samples.check, *samples.fit):
             ran = idle & watch.bodies(feeds) if idle else idle
@@ -55,6 +62,14 @@ class KeepUnreached(BasePass):
             idle -= ran
         held = [feeds for feeds in cover if all(feeds is not one for one in samples.check)]
         return replace(samples, check=(*samples.check, *held)), tuple(cover), idle
+
+
+def _dealt(feeds: Sequence[Feeds], sets: Sequence[Feeds]) -> tuple[Feeds, ...]:
+    """Feeds that have these inputs set as they are and in each of these ways: dealt out where there are enough."""
+    ways: list[Feeds] = [{}, *sets]
+    if len(feeds) >= 2 * len(ways):
+        return tuple({**one, **ways[number % len(ways)]} for number, one in enumerate(feeds))
+    return tuple({**one, **way} for one in feeds for way in ways)
 
 
 def _without(subject: Subject, kept: Mapping[str, str]) -> Subject:
