@@ -15,6 +15,8 @@ from tiny import ROOT
 
 import onnxfold
 from onnxfold import NothingToFoldError, inspect, sweep
+from onnxfold.calibration.origin import Origin
+from onnxfold.calibration.samples import Samples
 from onnxfold.passes import reached
 from onnxfold.report.group_report import GroupReport
 from onnxfold.runtime.session import Session
@@ -196,3 +198,50 @@ def test_the_case_it_was_found_by(tmp_path: Path) -> None:
     assert (before == after).all(), "nothing that the other branch uses has changed"
     assert sum("that no input reached" in group.note for group in result.report.groups) == 3
     assert any(group.after < group.before for group in result.report.groups)
+
+
+@pytest.mark.parametrize("condition", ["Equal(rate, fast)", "Less(rate, fast)", "GreaterOrEqual(rate, fast)"])
+def test_inputs_that_are_made_reach_both_branches(condition: str) -> None:
+    proto = branches(BRANCHES.replace("Equal(rate, fast)", condition))
+    result = onnxfold.fold(proto, ratio=0.5, **FAST)
+    assert widths(result.report.groups) == {12: 6, 4: 2, 8: 4, 6: 3}
+    assert result.report.check is not None and result.report.check.worst is not None
+    errors = []
+    for rate in (16000, 3):
+        given = feeds(rate)[0]
+        before, after = (Session(p.SerializeToString()).run(given)[0] for p in (proto, result.model))
+        errors.append(np.linalg.norm(after - before) / np.linalg.norm(before))
+    assert min(errors) / 2 < result.report.check.worst.relative_l2 < 2 * max(errors)
+
+
+def test_one_switch_behind_another() -> None:
+    """Two of the branches are reached only where both inputs are set."""
+    text = """(float[2,3] x, bool[1] c, int32 d) => (float[2,5] y) {
+        y = If(c) <then_branch = yes () => (float[2,5] r) {
+            big = Cast<to = 7>(d) many = Greater(big, seven)
+            r = If(many) <then_branch = inner () => (float[2,5] p) { h = MatMul(x, w) a = Relu(h) p = MatMul(a, v) },
+                          else_branch = other () => (float[2,5] o) { i = MatMul(x, k) j = Tanh(i) o = MatMul(j, m) }> },
+            else_branch = no () => (float[2,5] q) { e = MatMul(x, u) f = Relu(e) q = MatMul(f, t) }> }"""
+    shapes = {"w": (3, 8), "v": (8, 5), "k": (3, 10), "m": (10, 5), "u": (3, 6), "t": (6, 5)}
+    found = onnxfold.fold(model(text, shapes, {"seven": np.array(7)}), ratio=0.5, **FAST).report.groups
+    assert widths(found) == {8: 4, 10: 5, 6: 3}
+
+
+def test_a_branch_that_no_input_can_reach() -> None:
+    text = BRANCHES.replace("c = Equal(rate, fast)", "sum = ReduceSum<keepdims = 0>(x) c = IsNaN(sum)")
+    found = onnxfold.fold(branches(text), ratio=0.5, **FAST).report.groups
+    assert widths(found) == {12: 6, 4: 4, 8: 8, 6: 3}
+
+
+def test_samples_that_are_made_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the user's own nothing is changed."""
+    given = feeds(*[3] * 16)
+
+    def made(origin: Origin) -> list[int]:
+        samples = Samples(tuple(given[:12]), tuple(given[12:]), origin, "made")
+        monkeypatch.setattr("onnxfold.passes.calibrate.collect_samples", lambda *_, **__: samples)
+        report = onnxfold.fold(branches(), ratio=0.5, latency=False, round_to=1).report
+        assert report.settings["samples_used"]
+        return [group.after for group in report.groups]
+
+    assert made(Origin.PICTURES) == [6, 2, 4, 3] and made(Origin.OWN) == [6, 4, 8, 3]
