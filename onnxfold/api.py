@@ -41,8 +41,9 @@ from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.prepare import Analyze, Inspect
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
+from .passes.reached import KeepUnreached
 from .passes.sweep import FoldToShares
-from .passes.verify import Stage, Verify
+from .passes.verify import Stage, Verify, limit_of
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
 from .passes.weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 from .progress import Progress, silent
@@ -141,6 +142,7 @@ def fold(
         seed: the same seed gives the same bytes.
         threads: for clustering; 0 for all. Does not change the result.
         latency: measure latencies too.
+        allow_unmeasured: write the result even where no provider can run the original, so that nothing is measured.
         external_data: store weights of over 1 KiB beside the output file.
         max_memory: bytes. A model that takes more to run (or is over 2 GiB) is never loaded whole: weights alone
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
@@ -163,7 +165,7 @@ def fold(
             *([Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []),
             *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
-            Verify(o.runtime.latency, o.scale.max_memory),
+            Verify(o.runtime.latency, o.scale.max_memory, limit_of(o.budget), o.output.allow_unmeasured),
             *([JudgeQuantization(o.budget, o.runtime.latency)] if o.quantize is not None else []),
             CheckBlock(),
         ).run(State.load(model, o.runtime.input_shapes), run)
@@ -224,7 +226,7 @@ def fuse(
             *([Distill(o.distill, effort, o.runtime.seed)] if o.distill is not None else []),
             *([Quantize(o.output)] if o.quantize is not None else []),
             Stage(o.output),
-            Verify(o.runtime.latency),
+            Verify(o.runtime.latency, None, limit_of(o.sharing.limits), o.output.allow_unmeasured),
             *([JudgeQuantization(error, o.runtime.latency)] if o.quantize is not None else []),
         ).run(State.load(model, o.runtime.input_shapes), run)
         report = fuse_report(state, o, run)
@@ -263,6 +265,7 @@ def sweep(
                 more=f", and the time to fold and measure {len(o.at)} models",
             ),
             CollectSamples(o.planning, o.calibration),
+            KeepUnreached(o.planning),
             PreparePlanning(o.planning),
             FoldToShares(o.planning, o.calibration, o.at, o.runtime.latency),
         ).run(State.load(model, o.runtime.input_shapes), run)  # fmt: skip
@@ -341,6 +344,7 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
         CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None, o.scale.max_memory),
+        KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
     ]

@@ -77,7 +77,7 @@ def independent_judge(
 def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:
     if spec.dtype is None or not takes_photographs(shape):
         return False
-    return np.dtype(spec.dtype).kind == "f" or np.dtype(spec.dtype) == np.uint8
+    return bool(np.dtype(spec.dtype).kind == "f" or np.dtype(spec.dtype) == np.uint8)
 
 
 def _photographs(

@@ -53,6 +53,7 @@ def parser() -> Parser:
     add_large(made)
     output = add_common(made)
     output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
+    output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
     add_last(output)
     return made
 
@@ -80,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
             **refined(options), external_data=options.save_as_external_data, group_ratios=ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options),
+            allow_unmeasured=options.allow_unmeasured,
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):

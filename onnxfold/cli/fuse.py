@@ -47,6 +47,7 @@ def parser() -> Parser:
     add_refining(how)
     output = add_common(made)
     output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
+    output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
     add_last(output)
     return made
 
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
             **sampling(options), **refined(options), include=options.include, exclude=options.exclude,
-            recovery=options.recovery,
+            recovery=options.recovery, allow_unmeasured=options.allow_unmeasured,
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):

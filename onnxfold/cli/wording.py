@@ -11,7 +11,7 @@ _ALIKE = (
     "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
     "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration", "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
-    "resume", "providers", "metric", "share", "drop_blocks", "at", "inspect",
+    "resume", "allow_unmeasured", "providers", "metric", "share", "drop_blocks", "at", "inspect",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {
     **{name: f"--{name.replace('_', '-')}" for name in _ALIKE},
@@ -27,7 +27,7 @@ OPTIONS: Mapping[str, str] = {
 
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
-    **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole"), True),
+    **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole", "allow_unmeasured"), True),
     "align": False,
 }
 """Parameters whose option takes no value, and the one that the option stands for."""

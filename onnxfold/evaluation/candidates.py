@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
+from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
 from ..runtime.outputs import Compared, as_array, with_outputs
@@ -18,7 +19,6 @@ from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
 from .metrics import agreement, component_error, relative_l2
-
 
 Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
 
@@ -35,10 +35,14 @@ class Evaluator:
         feeds: Callable[[Session], Sequence[Feeds]],
         fits: bool = True,
         caches: Sequence[Cache] = (),
+        common: Model | None = None,
     ) -> None:
+        """`common`: only what this other model has too is looked at, for models that are not versions of each other."""
         self._model, self._make, self._fits = model, feeds, fits
         presents = {cache.present for cache in caches}
         self._names = Compared.of(model, presents).tensors
+        if common is not None and not set(self._names) <= set(Compared.of(common, presents).tensors):
+            self._names = tuple(n for n in model.graph.outputs if model.graph.tensor(n).dtype in FLOATS)
         self._words = word_scores(model.graph)
 
     @cached_property

@@ -87,8 +87,13 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
 
     Values that are NaN or infinite in both count as equal where they agree; one that is not finite makes the error inf.
     """
-    top1 = agreement([expected], [found])
-    a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+    return pooled_error(name, [expected], [found])
+
+
+def pooled_error(name: str, expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> OutputError:
+    """The same over several batches together."""
+    top1 = agreement(expected, found)
+    a, b = (np.concatenate([x.astype(np.float64).ravel() for x in batches]) for batches in (expected, found))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     a, b = np.where(same & ~np.isfinite(a), 0.0, a), np.where(same & ~np.isfinite(b), 0.0, b)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -102,9 +107,7 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
         relative = noise / signal if signal > 0 else float("inf")
         cosine = float(a @ b) / norms if norms > 0 else 0.0
         sqnr = -20 * float(np.log10(relative)) if signal > 0 else -float("inf")
-    return OutputError(
-        name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), agreement([expected], [found])
-    )
+    return OutputError(name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1)
 
 
 def class_axis(scores: NDArray[Any]) -> int | None:

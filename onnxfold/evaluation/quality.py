@@ -10,6 +10,7 @@ from enum import StrEnum
 from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
+from ..units import in_percent
 from .candidates import Evaluator
 
 DEFAULT_LIMIT = 0.1  # error of the outputs, where a run has no limit of its own
@@ -39,6 +40,9 @@ class Limit:
     agreement: float = 0.0
     given: bool = False
     parameter: str = ""
+
+
+USUAL = Limit()
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,9 @@ class Quality:
     def broken(self, limit: Limit) -> str:
         """Which part of a `limit` is not kept, in words; '' if all is."""
         if self.error > limit.error + _ROUNDING:
-            return f"output error {_percent(self.error)}" + (f" in '{self.worst}'" if len(self.errors) > 1 else "")
+            return f"output error {in_percent(self.error)}" + (f" in '{self.worst}'" if len(self.errors) > 1 else "")
         if self.agreement is not None and self.agreement < limit.agreement - _ROUNDING:
-            return f"{_percent(self.agreement)} of {self.samples} samples keep their top class"
+            return f"{in_percent(self.agreement)} of {self.samples} samples keep their top class"
         return ""
 
 
@@ -104,7 +108,3 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     middle = (share + z / 2) / (1 + z)
     half = _NORMAL / (1 + z) * math.sqrt(share * (1 - share) / count + z / (4 * count))
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if math.isfinite(share) else "not finite"

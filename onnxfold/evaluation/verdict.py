@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from ..errors import ExecutionError, RequestError
@@ -17,15 +19,16 @@ from ..model.graph import impossible
 from ..model.kv_cache import Cache
 from ..model.onnx_calls import asking_onnx
 from ..runtime.session import Feeds, Session, brief, short
+from ..units import in_percent
 from .latency import SLOWER, interleaved, timing_feeds
-from .metrics import OutputError, output_error
+from .metrics import OutputError, pooled_error
+from .quality import USUAL, Limit, Mark, Quality
 
 
 class Status(StrEnum):
     """What became of the comparison on one provider; the values are those of reports."""
 
     OK = "ok"
-    MISSING = "missing"
     SKIPPED = "skipped"
     FAILED = "failed"
 
@@ -54,17 +57,48 @@ class ProviderCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """The verdict: `problems` is empty if the folded model is sound; `notes` are worth knowing but no failure."""
+    """The verdict: `problems` is empty if the folded model is sound; `notes` are worth knowing but no failure.
+
+    `quality` is what was measured on all inputs that judge (None: nothing was), `limit` what that has to keep.
+    """
 
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     providers: tuple[ProviderCheck, ...]
     inputs: str
+    quality: Quality | None = None
+    limit: Limit = USUAL
 
     @property
     def passed(self) -> bool:
         """Whether the model may be used."""
         return not self.problems
+
+    @property
+    def mark(self) -> Mark:
+        """How it went, in one word."""
+        if self.problems:
+            return Mark.FAILED
+        quality = self.quality
+        trusted = quality is not None and quality.independent and not quality.broken(self.limit)
+        return Mark.KEPT if trusted else Mark.UNSURE
+
+    def judged(self, quality: Quality | None, limit: Limit, unmeasured: bool) -> Check:
+        """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
+        problems = list(self.problems)
+        if quality is not None:
+            lost = {name: error for name, error in quality.errors.items() if not error <= 1}
+            problems += [
+                f"output '{n}' is lost: its error is {in_percent(e)} on {quality.inputs}" for n, e in lost.items()
+            ]
+            broken = quality.broken(limit) if limit.given and not lost else ""
+            problems += [f"{broken} on {quality.inputs}, which breaks `{limit.parameter}`"] if broken else []
+        elif not unmeasured and all(done.status is Status.FAILED for done in self.providers):
+            problems.append(
+                "nothing was measured: no provider could run the original model (to have the result all the same, "
+                "give `allow_unmeasured`)"
+            )
+        return replace(self, problems=tuple(problems), quality=quality, limit=limit)
 
     def noting(self, *notes: str) -> Check:
         """The same verdict with these notes too, but for empty ones."""
@@ -85,7 +119,7 @@ class Conditions:
     """Where and how two models are compared.
 
     Attributes:
-        providers: of onnxruntime, on each of which they run; `missing` ones are only reported.
+        providers: of onnxruntime, on each of which they run.
         latency: whether it is measured too.
         too_large: they do not fit beside each other, so nothing runs: the checks of files and interfaces remain.
         in_float32: makes copies of both that are compared where a provider does not run the original.
@@ -94,7 +128,6 @@ class Conditions:
     """
 
     providers: Sequence[str]
-    missing: Sequence[str] = ()
     latency: bool = True
     too_large: bool = False
     in_float32: Callable[[], tuple[bytes, bytes]] | None = None
@@ -105,13 +138,14 @@ class Conditions:
 def check(
     before: Path | bytes,
     after: Path | bytes,
-    feeds: Feeds | Callable[[Session], Feeds],
+    feeds: Feeds | Callable[[Session], Sequence[Feeds]],
     *,
     protos: tuple[ModelProto, ModelProto],
     inputs: str,
     conditions: Conditions,
 ) -> Check:
-    """Compare two models on the same `feeds`; `inputs` says what these are. `protos` are what both files hold.
+    """Compare two models on the same `feeds`, or on each of several, taken together; `inputs` says what these are.
+    `protos` are what both files hold.
 
     A provider that cannot start or fails while it runs gives its own verdict; the others still count. A problem is: a
     changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
@@ -121,10 +155,11 @@ def check(
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
+    several = feeds if callable(feeds) else lambda _: [feeds]
     for provider in () if too_large else providers:
-        done, trouble, remark = _one(before, after, feeds, provider, latency, loader, heads)
+        done, trouble, remark = _one(before, after, several, provider, latency, loader, heads)
         if remark and done.status is Status.FAILED and in_float32 is not None:
-            copies, flaw, _ = _one(*in_float32(), feeds, provider, False, loader, heads)
+            copies, flaw, _ = _one(*in_float32(), several, provider, False, loader, heads)
             if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
@@ -132,9 +167,6 @@ def check(
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
-    checks += [
-        ProviderCheck(p, Status.MISSING, "not offered by this onnxruntime", None, None, ()) for p in conditions.missing
-    ]
     if too_large:
         notes.append("not run as a whole: it is too large for the memory there is")
         checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]
@@ -146,7 +178,7 @@ def check(
 def _one(
     before: Path | bytes,
     after: Path | bytes,
-    feeds: Feeds | Callable[[Session], Feeds],
+    feeds: Callable[[Session], Sequence[Feeds]],
     provider: str,
     latency: bool,
     loader: Loader,
@@ -156,23 +188,24 @@ def _one(
     where = short(provider)
     try:
         old = loader(before, provider)
-        given = feeds(old) if callable(feeds) else feeds
-        expected = dict(zip(old.outputs, old.run(given), strict=True))
+        given = feeds(old)
+        expected = [dict(zip(old.outputs, old.run(one), strict=True)) for one in given]
     except (ExecutionError, RequestError) as error:
         reason = f"original: {brief(error)}"
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
-        found = dict(zip(new.outputs, new.run(new.fitted(given)), strict=True))
-        timing = timing_feeds(old, new, given) if latency else None
+        found = [dict(zip(new.outputs, new.run(new.fitted(one)), strict=True)) for one in given]
+        timing = timing_feeds(old, new, given[0]) if latency else None
     except ExecutionError as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"
         return _failed(provider, f"folded model: {brief(error)}"), trouble, ""
     pairs = [
-        (name, np.asarray(a), np.asarray(found[name]))
-        for name, a in expected.items()
-        if name in found and _numeric(a) and _numeric(found[name])
-        if name not in heads or np.shape(a)[heads[name]] == np.shape(found[name])[heads[name]]
+        (name, np.asarray(a), np.asarray(b[name]))
+        for outputs, b in zip(expected, found, strict=True)
+        for name, a in outputs.items()
+        if name in b and _numeric(a) and _numeric(b[name])
+        if name not in heads or np.shape(a)[heads[name]] == np.shape(b[name])[heads[name]]
     ]
     trouble, remark = "", ""
     for name, a, b in pairs:
@@ -183,12 +216,19 @@ def _one(
             remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
         elif not np.isfinite(b.astype(np.float64)).all():
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
-    errors = tuple(output_error(name, a, b) for name, a, b in pairs)
+    errors = _errors(pairs)
     times = interleaved(old, new, timing) if timing is not None else (None, None)
     done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
+
+
+def _errors(pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]]) -> tuple[OutputError, ...]:
+    """The error of every output, over all inputs together."""
+    names = dict.fromkeys(name for name, _, _ in pairs)
+    batches = {name: [(a, b) for other, a, b in pairs if other == name] for name in names}
+    return tuple(pooled_error(name, *zip(*both, strict=True)) for name, both in batches.items())
 
 
 def _failed(provider: str, reason: str) -> ProviderCheck:

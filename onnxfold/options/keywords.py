@@ -56,6 +56,7 @@ class FoldKeywords(SweepKeywords, total=False):
     jobs: int
     scheduler: str
     resume: bool
+    allow_unmeasured: bool
 
 
 class FuseKeywords(SampleKeywords, total=False):
@@ -78,6 +79,7 @@ class FuseKeywords(SampleKeywords, total=False):
     quantize: bool
     latency: bool
     external_data: bool
+    allow_unmeasured: bool
 
 
 class RankKeywords(SampleKeywords, total=False):

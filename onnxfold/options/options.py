@@ -184,13 +184,15 @@ class RuntimeOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
     """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
-    (`external_data`), whether an interrupted run is continued (`resume`)."""
+    (`external_data`), whether an interrupted run is continued (`resume`), and whether a result is
+    written that no provider could measure (`allow_unmeasured`)."""
 
     LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
 
     path: str | None = None
     external_data: bool = False
     resume: bool = False
+    allow_unmeasured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

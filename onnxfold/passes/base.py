@@ -117,7 +117,7 @@ class Run:
         if not callable(progress):
             raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
         self.options, self.progress = options, progress
-        self.providers, self.missing = resolve_providers(options.providers)
+        self.providers = resolve_providers(options.providers)
         self.clock = clock or Clock()
         self._stack = ExitStack()
         self._scratch: Path | None = None

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..analysis.costs import costs
+from ..calibration.judge import Judge
 from ..errors import RequestError
+from ..evaluation.candidates import Evaluator
+from ..evaluation.quality import Limit, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
-from ..model.save import on_disk
+from ..model.save import inline, on_disk
 from ..options.options import RuntimeOptions
-from ..planning.subject import probes
-from ..runtime.probe_inputs import DESCRIPTION
+from ..planning.subject import CheckInputs, judge_without_samples
 from ..runtime.session import Feeds
 from .base import BasePass, Run, State
 from .verify import in_float32
@@ -41,16 +43,25 @@ class Compare(BasePass):
         if feeds is not None:
             _check_names(old, feeds)
         conditions = Conditions(
-            providers=run.providers, missing=run.missing, latency=self._runtime.latency,
+            providers=run.providers, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder),
         )  # fmt: skip
+        if feeds is None:
+            prices = costs(old, shapes)
+            inputs = CheckInputs(lambda: judge_without_samples(old, prices, shapes, self._runtime.seed))
+        else:
+            judge = Judge((feeds,), "the inputs given", True)
+            inputs = CheckInputs(lambda: judge)
         verdict = check(
-            on_disk(old, run.scratch), on_disk(new, run.scratch),
-            probes(old, costs(old, shapes), shapes, self._runtime.seed) if feeds is None else feeds,
-            protos=(old.proto, new.proto), inputs=DESCRIPTION if feeds is None else "the inputs given",
-            conditions=conditions,
+            on_disk(old, run.scratch), on_disk(new, run.scratch), inputs.each, protos=(old.proto, new.proto),
+            inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
-        return state.adding(Compared(new), verdict)
+        evaluator = Evaluator(old, inputs.several, common=new)
+        quality = None
+        if evaluator.possible:
+            proto = inline(new.proto, new.folder)
+            quality = measured(evaluator, proto, inputs.described, inputs.judge.independent)
+        return state.adding(Compared(new), verdict.judged(quality, Limit(), True))
 
 
 def _check_names(model: Model, feeds: Feeds) -> None:

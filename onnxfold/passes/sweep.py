@@ -125,14 +125,13 @@ class FoldToShares(BasePass):
         with run.inner() as inner:
             passes = Pipeline(fold, Stage(OutputOptions()), Verify(self._latency), given=("analysis", "planner"))
             done = passes.run(state, inner)
-            assert done.staged is not None and state.planner is not None
+            assert done.staged is not None
             proto, verdict, subject = done.current.proto, done.done(Check), state.known
             macs = subject.prices.macs(done.done(FoldRecord).lengths)
             size = Size(done.staged.size, count_parameters(proto), macs)
-        evaluator = state.planner.evaluator(done.samples)
+        quality = verdict.quality
         row = SweepRow(
-            share, size, evaluator.error(proto) if evaluator.possible else None,
-            evaluator.agreement(proto) if evaluator.possible and verdict.passed else None,
+            share, size, None if quality is None else quality.error, None if quality is None else quality.agreement,
             tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         )  # fmt: skip
         return row, done

@@ -7,12 +7,16 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..evaluation.candidates import Evaluator
+from ..evaluation.quality import USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
-from ..model.model import Model
+from ..model.model import Model, load
 from ..model.save import check_link, inline, on_disk, staged
+from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.options import OutputOptions
 from ..planning.memory import comparable
+from ..planning.subject import CheckInputs
 from .base import BasePass, Run, State
 
 
@@ -51,25 +55,47 @@ class Verify(BasePass):
     requires = frozenset(("file",))
     provides = frozenset(("verdict",))
 
-    def __init__(self, latency: bool, max_memory: int | None = None) -> None:
-        """`latency`: whether it is measured; `max_memory`: bytes, above which the models do not run side by side."""
-        self._latency, self._max_memory = latency, max_memory
+    def __init__(
+        self,
+        latency: bool,
+        max_memory: int | None = None,
+        limit: Limit = USUAL,
+        unmeasured: bool = False,
+    ) -> None:
+        """`latency`: whether it is measured; `max_memory`: bytes, above which the models do not run side by side;
+        `limit`: what the outputs must keep; `unmeasured`: that nothing could be measured is no problem."""
+        self._latency, self._max_memory, self._limit, self._unmeasured = latency, max_memory, limit, unmeasured
 
     def __call__(self, state: State, run: Run) -> State:
         original, inputs, written = state.source, state.inputs, state.staged
         assert inputs is not None and written is not None
         subject, proto = state.subject, state.current.proto
         conditions = Conditions(
-            providers=run.providers, missing=run.missing, latency=self._latency,
+            providers=run.providers, latency=self._latency,
             too_large=subject is not None and subject.streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches,
         )  # fmt: skip
         verdict = check(
-            on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
+            on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),
             inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
-        return state.adding(verdict)
+        quality = None if conditions.too_large else self._quality(state, inputs)
+        return state.adding(verdict.judged(quality, self._limit, self._unmeasured))
+
+    def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:
+        """What all inputs that judge say of the file that was written."""
+        original, planner, subject = state.source, state.planner, state.subject
+        assert state.staged is not None
+        if planner is not None:
+            evaluator = planner.evaluator(state.samples)
+        else:
+            evaluator = Evaluator(original, inputs.several, caches=() if subject is None else subject.analysis.caches)
+        if not evaluator.possible:
+            return None
+        written = load(state.staged.path)
+        proto = inline(written.proto, written.folder)
+        return measured(evaluator, proto, inputs.described, inputs.judge.independent)
 
 
 def in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:
@@ -79,3 +105,16 @@ def in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Calla
     return lambda: (
         inline(old.proto, old.folder).SerializeToString(), inline(new, folder or old.folder).SerializeToString()
     )  # fmt: skip
+
+
+def limit_of(asked: Budget | Limits) -> Limit:
+    """What a budget, or the limits of weight sharing, ask of the outputs; the usual limit where that is nothing."""
+    if isinstance(asked, Limits):
+        given = Budget.max_error(asked.max_error) if asked.max_error is not None and asked != DEFAULT_LIMITS else None
+    else:
+        given = asked if asked != DEFAULT_BUDGET else None
+    if given is not None and given.aim is Aim.QUALITY:
+        return Limit(given.value, given=True, parameter=f"max_error={given.value:g}")
+    if given is not None and given.aim is Aim.AGREEMENT:
+        return Limit(float("inf"), given.value, True, f"min_agreement={given.value:g}")
+    return USUAL

@@ -106,7 +106,7 @@ class Planner:
 
     def inputs(self, samples: Samples | None) -> CheckInputs:
         """What results are checked on."""
-        return CheckInputs.of(samples, self._unsampled)
+        return CheckInputs.of(samples, self._unsampled, self.subject.more)
 
     def nothing_left(self, goal: Goal) -> str:
         """Why a decision for `goal` removed no channel."""
@@ -167,7 +167,7 @@ class Planner:
     @cached_property
     def _from_weights(self) -> Evaluator:
         subject = self.subject
-        return Evaluator(subject.model, self._unsampled.several, not subject.streamed, subject.analysis.caches)
+        return Evaluator(subject.model, self.inputs(None).several, not subject.streamed, subject.analysis.caches)
 
     @cached_property
     def _unsampled(self) -> CheckInputs:

@@ -14,6 +14,7 @@ from ..calibration.judge import Judge, independent_judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, RequestError
 from ..folding.kmeans import ClusterSettings
+from ..frozen import read_only
 from ..model.model import Model, Shapes
 from ..options.options import PlanningOptions
 from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe, refuse_huge
@@ -30,7 +31,8 @@ _RUNS = 4  # batches that judge
 class Subject:
     """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
 
-    `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change.
+    `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change. `more`:
+    inputs that results are measured on too, each in place of those of the same name: they reach other bodies.
     """
 
     name: str
@@ -42,6 +44,10 @@ class Subject:
 
     streamed: bool = False
     fold_heads: bool = False
+    more: tuple[Feeds, ...] = ()
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     def merger(
         self, options: PlanningOptions, executor: Executor | None = None, kept: Checkpoint | None = None
@@ -64,17 +70,22 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class CheckInputs:
-    """What results are checked on, made when it is first asked for."""
+    """What results are checked on, made when it is first asked for; `more` as in `Subject`."""
 
     make: Callable[[], Judge] = field(repr=False)
+    more: tuple[Feeds, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @classmethod
-    def of(cls, samples: Samples | None, otherwise: CheckInputs) -> CheckInputs:
+    def of(cls, samples: Samples | None, otherwise: CheckInputs, more: tuple[Feeds, ...] = ()) -> CheckInputs:
         """What judges the samples where these can be trusted, else something made without any."""
         if samples is not None and samples.trusted:
             judge = samples.judge
-            return cls(lambda: judge)
-        return otherwise
+            held = {id(feed) for feed in judge.batches}
+            return cls(lambda: judge, tuple(one for one in more if id(one) not in held))
+        return cls(lambda: otherwise.judge, more)
 
     @cached_property
     def judge(self) -> Judge:
@@ -93,9 +104,14 @@ class CheckInputs:
         """One batch, for a session."""
         return self.judge.batches[0]
 
+    def each(self, session: Session) -> Sequence[Feeds]:
+        """One batch, and `more`, for a session."""
+        single = self.single(session)
+        return [single, *({**single, **one} for one in self.more)]
+
     def several(self, session: Session) -> Sequence[Feeds]:
-        """All batches."""
-        return self.judge.batches
+        """All batches, and `more`."""
+        return [*self.judge.batches, *self.each(session)[1:]]
 
 
 def judge_without_samples(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Judge:

@@ -19,8 +19,8 @@ from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
-from ..units import in_percent, less
-from . import render
+from ..units import less
+from . import render, wording
 from .group_report import GroupReport
 from .tables import plain
 
@@ -62,15 +62,13 @@ class FoldReport:
             return f"{text}: {self.coverage.parameters:.0%} of the parameters{macs} are in reach"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
-        parts = [f"file {less(self.before.file, self.after.file)}"]
+        quality, parts = wording.quality(self.check), [f"file {less(self.before.file, self.after.file)}"]
         if self.before.macs:
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None:
                 parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
-        worst = self.check.worst
-        if worst is not None:
-            parts.append(f"output error {in_percent(worst.relative_l2)}")
+        parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
         if self.refinement is not None and self.refinement.kept:
             parts.append(str(self.refinement))
         if self.quantization is not None:
@@ -78,19 +76,13 @@ class FoldReport:
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        lost = [f"nothing is left of '{self._lost}': fold less, or give `calibration`"] if self._lost else []
-        return ", ".join(parts) + "".join(f"; {note}" for note in (*lost, *refused, *self.check.notes))
-
-    @property
-    def _lost(self) -> str:
-        """An output to whose original zeros would be nearer; '' if there is none."""
-        worst = None if self.check is None else self.check.worst
-        return worst.name if worst is not None and worst.relative_l2 >= 1 else ""
+        return ", ".join(parts) + "".join(f"; {note}" for note in (*refused, *self.check.notes))
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict}
         data["passed"] = None if self.check is None else self.check.passed
+        data["mark"] = None if self.check is None else self.check.mark
         return json.dumps(plain(data), indent=2, allow_nan=False)
 
     def print(self, console: Console | None = None, verbose: bool = False) -> None:
@@ -109,7 +101,7 @@ class FoldReport:
             render.interface(self.interface, verbose) if self.interface else None,
             render.groups(self.groups, folded, verbose) if self.groups else None,
             render.refusals(self.refusals, verbose) if self.refusals else None,
-            render.closing(self.verdict, check, bool(self._lost)),
+            render.closing(self.verdict, check),
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..analysis.costs import Size
 from ..analysis.pins import Refusal
+from ..evaluation.quality import Mark
 from ..evaluation.verdict import Check, Status
 from ..model.kv_cache import HeadsChanged
 from ..passes.quantization.result import QuantizationReport
@@ -40,14 +41,14 @@ def heading(model: str, output: str, size: Size | None) -> RenderableType:
     return Group(names, Text(about, style="dim"))
 
 
-def closing(verdict: str, check: Check | None, lost: bool) -> Message:
-    """The last line, with a mark that says how it went; `lost`: nothing is left of an output."""
+_MARKS = {Mark.KEPT: ("✔ ", "green"), Mark.UNSURE: ("! ", "yellow"), Mark.FAILED: ("✘ ", "red")}
+
+
+def closing(verdict: str, check: Check | None) -> Message:
+    """The last line, with a mark that says how it went."""
     if check is None:
         return Message(verdict, style="bold")
-    mark, style = ("✔ ", "green") if check.passed else ("✘ ", "red")
-    measured = any(done.status is Status.OK for done in check.providers)
-    if check.passed and (lost or not measured):
-        mark, style = "! ", "yellow"  # a sound file, but its outputs are lost, or nothing is known of them
+    mark, style = _MARKS[check.mark]
     return Message(verdict, style="bold" if check.passed else "red", mark=Text(mark, style=style))
 
 

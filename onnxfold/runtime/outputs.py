@@ -18,12 +18,13 @@ from ..model.model import Model
 
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "Identity", "Cast")
 # Behind these, what was chosen by value is the input of more layers, not the output any more.
-_MIXING = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv Gemm QGemm MatMul MatMulInteger MatMulNBits QLinearMatMul Einsum LSTM GRU "
-    "RNN Attention MultiHeadAttention GroupQueryAttention QAttention FusedConv FusedMatMul FusedGemm".split()
-)
-_CHOOSING = frozenset("ArgMax ArgMin TopK Hardmax Compress Unique NonZero NonMaxSuppression ZipMap".split())
-_COUNTING = frozenset("Compress Unique NonZero NonMaxSuppression".split())  # how many depends on values
+_MIXING = frozenset((
+    "Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "Gemm", "QGemm", "FusedGemm", "MatMul",
+    "MatMulInteger", "MatMulNBits", "QLinearMatMul", "FusedMatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention",
+    "MultiHeadAttention", "GroupQueryAttention", "QAttention",
+))  # fmt: skip
+_COUNTING = frozenset(("Compress", "Unique", "NonZero", "NonMaxSuppression"))  # how many depends on values
+_CHOOSING = _COUNTING | {"ArgMax", "ArgMin", "TopK", "Hardmax", "ZipMap"}
 _OF_SHAPES = frozenset(("Shape", "Size"))
 
 

@@ -32,17 +32,23 @@ _SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten
 
 def index_limits(graph: Graph) -> dict[str, int]:
     """Inputs that number the rows of a table (embeddings), or the classes of a one-hot code: how many there are."""
-    limits: dict[str, int] = {}
-    source = {name: name for name in graph.inputs}
+    limits, source = dict[str, int](), same_numbers(graph)
     for node in graph.nodes:
-        if node.op in _SAME_NUMBERS and node.inputs[0] in source:
-            source[node.outputs[0]] = source[node.inputs[0]]
         for index, table, axis in _numbered(node):
             shape = graph.tensor(table).shape
             rows = shape[axis] if shape else None
             if index in source and isinstance(rows, int) and rows > 0:
                 limits[source[index]] = min(rows, limits.get(source[index], rows))
     return limits
+
+
+def same_numbers(graph: Graph) -> dict[str, str]:
+    """Tensors that hold the numbers of an input, in whatever shape and type: which one."""
+    source = {name: name for name in graph.inputs}
+    for node in graph.nodes:
+        if node.op in _SAME_NUMBERS and node.inputs[0] in source:
+            source[node.outputs[0]] = source[node.inputs[0]]
+    return source
 
 
 def _numbered(node: Node) -> list[tuple[str, str, int]]:

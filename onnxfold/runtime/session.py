@@ -140,14 +140,14 @@ def fitted(feeds: Feeds, shapes: Mapping[str, Sequence[int | str | None]]) -> di
     return found
 
 
-def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """(usable, missing) providers for what the user asked for; None means the CPU, and CUDA where it is offered.
+def resolve_providers(names: Sequence[str] | None) -> list[str]:
+    """The providers that the user asked for; None means the CPU, and CUDA where it is offered.
 
-    Raises RequestError for a name onnxruntime does not know at all.
+    Raises RequestError for one that is not here.
     """
     offered, known = ort.get_available_providers(), ort.get_all_providers()
     if names is None:
-        return [p for p in (SHORT["cpu"], SHORT["cuda"]) if p in offered], []
+        return [p for p in (SHORT["cpu"], SHORT["cuda"]) if p in offered]
     names = [names] if isinstance(names, str) else names
     asked = [SHORT.get(name.lower(), name) for name in names if name]
     for name in asked:
@@ -158,8 +158,13 @@ def resolve_providers(names: Sequence[str] | None) -> tuple[list[str], list[str]
             )
     if not asked:
         raise RequestError("name at least one provider, for example `providers=['cpu']`")
-    asked = list(dict.fromkeys(asked))
-    return [p for p in asked if p in offered], [p for p in asked if p not in offered]
+    missing = next((name for name in asked if name not in offered), "")
+    if missing:
+        raise RequestError(
+            f"this onnxruntime has no {missing}, only {', '.join(map(short, offered))}: install the build that has it "
+            "(onnxruntime-gpu for CUDA), or leave it out"
+        )
+    return list(dict.fromkeys(asked))
 
 
 def silence() -> None:

@@ -40,7 +40,7 @@ class Convention:
     def applied(self, pixels: Floats, shape: Sequence[int]) -> Floats:
         """[N, H, W, 3] pixels as a batch of this `shape` (but for its first axis): gray or color, channels first or
         last."""
-        x = (pixels - np.float32(self.mean)) / np.float32(self.deviation)
+        x = (pixels - np.array(self.mean, np.float32)) / np.array(self.deviation, np.float32)
         x = x[..., ::-1] if self.reverse else x
         axes = spatial_axes(shape)
         if shape[6 - sum(axes)] == 1:

@@ -65,7 +65,7 @@ class JudgeQuantization(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         assert state.staged is not None and state.inputs is not None
-        before, feeds = on_disk(state.source, run.scratch), state.inputs.feeds
+        before, feeds = on_disk(state.source, run.scratch), state.inputs.single
         verdict, report = state.done(Step).judged(
             state.done(Check), before, state.staged, feeds, self._latency, self._aim
         )

@@ -138,7 +138,8 @@ class ShareWeights(BasePass):
         current = Candidate(made.proto, {}, lambda: work.pairs(made, before), True)
         whole = made.failure is None
         record = WeightsShared(_shared(partition), work.sampled and whole, work.repairs and whole)
-        inputs = CheckInputs.of(samples, work.unsampled)
+        more = () if state.subject is None else state.subject.more
+        inputs = CheckInputs.of(samples, work.unsampled, more)
         return state.adding(record, current=current, samples=samples, inputs=inputs)
 
 

@@ -1,0 +1,31 @@
+"""What reports say of the quality of a result, in words."""
+
+from __future__ import annotations
+
+from ..evaluation.verdict import Check
+from ..units import in_percent
+
+ADVICE = "give `calibration` to know"
+
+
+def quality(check: Check) -> str:
+    """What was measured on the inputs that judge; '' where nothing was."""
+    found = check.quality
+    if found is None:
+        return ""
+    text = f"output error {in_percent(found.error)} on {found.samples} {_plain(found.inputs)}"
+    if found.agreement is not None and found.interval is not None:
+        low, high = (round(100 * end) for end in found.interval)
+        text += f" (same top class {in_percent(found.agreement)}, {low} to {high} %)"
+    if not found.independent:
+        text += f", which say little of real ones: {ADVICE}"
+    return text
+
+
+def comes_first(check: Check) -> bool:
+    """Whether the error is more than what is usual, or than what was asked for: then it is said before anything."""
+    return check.quality is not None and bool(check.quality.broken(check.limit))
+
+
+def _plain(inputs: str) -> str:
+    return inputs if not inputs.startswith("calibration") else f"samples of {inputs}"
