@@ -24,7 +24,7 @@ _KINDS: Mapping[int, type] = {
 }  # fmt: skip
 
 
-class Fixed(Protocol):
+class ShapeConstants(Protocol):
     """What is needed of a model's constants."""
 
     def __contains__(self, name: str) -> bool: ...
@@ -35,7 +35,7 @@ class Fixed(Protocol):
 class ShapeValues:
     """The known integers of small tensors, by name; None for a tensor that is not one."""
 
-    def __init__(self, graph: Graph, constants: Fixed, nodes: Iterable[Node] | None = None) -> None:
+    def __init__(self, graph: Graph, constants: ShapeConstants, nodes: Iterable[Node] | None = None) -> None:
         """What `nodes` compute (None: all of the graph's, which stand in order)."""
         self._graph, self._constants = graph, constants
         self._known: dict[str, Values | None] = {}

@@ -16,7 +16,7 @@ from tiny import fold
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.model.model import load
-from onnxfold.model.quantized.packing import Layout, join, layout, split
+from onnxfold.model.quantized.packing import PackedLayout, join, layout, split
 
 OWN_ERROR = 1.3  # times the error of folding floats and rounding them once; measured 0.85 to 1.1
 DQ_BLOCKS = {"w": Pack(1, np.int8, block=16, spare=False), "v": Pack(1, np.int8, block=16, spare=False)}
@@ -28,7 +28,7 @@ DQ_BLOCKS = {"w": Pack(1, np.int8, block=16, spare=False), "v": Pack(1, np.int8,
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("k", [32, 33, 47])
 def test_packing_and_back(bits: int, k: int) -> None:
-    rng, how = np.random.default_rng(0), Layout(5, k, bits, 16)
+    rng, how = np.random.default_rng(0), PackedLayout(5, k, bits, 16)
     weight, zeros = rng.integers(0, 2**bits, (5, k)), rng.integers(0, 2**bits, (5, how.blocks))
     held = how.held(weight)
     assert held.shape == how.shape and held.dtype == np.uint8
@@ -42,7 +42,7 @@ def test_packing_and_back(bits: int, k: int) -> None:
 )
 def test_layouts_that_nobody_describes(change: dict[str, int]) -> None:
     good = {"N": 4, "K": 32, "bits": 4, "block_size": 16}
-    assert layout(good) == Layout(4, 32, 4, 16) and layout({**good, **change}) is None
+    assert layout(good) == PackedLayout(4, 32, 4, 16) and layout({**good, **change}) is None
 
 
 # what folding does to them ------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_as_onnxruntime_packs_them(bits: int, symmetric: bool) -> None:
     quantize = getattr(_pybind_state, f"quantize_matmul_{bits}bits")
     parts = dict[str, Array]()
     for name, shape in (("w", (HIDDEN, K)), ("v", (N, HIDDEN))):
-        how = Layout(*shape, bits, 16)
+        how = PackedLayout(*shape, bits, 16)
         held, scale = np.zeros(how.shape, np.uint8), np.zeros((how.n, how.blocks), np.float32)
         zero = np.zeros((how.n, how.zeros_width), np.uint8)
         floats = np.random.default_rng(2).standard_normal(shape[::-1]).astype(np.float32)
