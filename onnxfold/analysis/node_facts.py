@@ -19,7 +19,7 @@ from .components import distinct
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
 from .rules.facts import At, Atoms, Axis, Blocks, Consumes, Contract, Count, Fact, Free, Normalize, OneOf, Refuse, Tie
-from .rules.node_view import NodeView, TensorView
+from .rules.node_view import NodeView, TensorView, Value
 from .rules.table import RuleTable
 
 Option = tuple[Tie | Count, ...]
@@ -158,13 +158,13 @@ class NodeFacts:
             info = self._model.graph.tensor(name)
             return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self._table.axis)
 
-        def values(name: str) -> list[object] | None:
+        def values(name: str) -> list[Value] | None:
             found = self.values.get(name)
             return None if found is None else list(found.ravel())
 
         return NodeView(
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
-            node.attrs, values,  # type: ignore[arg-type]
+            node.attrs, values,
         )  # fmt: skip
 
     def _idle(self, name: str) -> bool:
