@@ -84,11 +84,11 @@ def channel_ridge(path: Path, images: NDArray[np.float32], include: str, ratio: 
             flat = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1).astype(np.float64)
             if len(flat) == group.size:
                 moments += flat @ flat.T
-        means = merge.makes.toarray()
+        means = merge.for_producers.toarray()
         small = means @ moments @ means.T
         small += np.eye(len(small)) * 1e-3 * np.trace(small) / len(small)
         mapped = np.linalg.solve(small, means @ moments)
-        merges[group.name] = Merge(merge.keep, merge.labels, merge.makes, csr_matrix(mapped), error=merge.error)
+        merges[group.name] = Merge(merge.keep, merge.labels, merge.for_producers, csr_matrix(mapped), error=merge.error)
     return work.emit(merges)
 
 

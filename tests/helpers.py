@@ -136,7 +136,7 @@ class Case:
         return self.name
 
 
-def holds(case: Case, batch: str | int) -> Analysis:
+def assert_holds(case: Case, batch: str | int) -> Analysis:
     """All that is asked of a case: groups, refusals, both oracles, and models that still run after real folding."""
     proto = case.model(batch)
     found = oracles_hold(proto, groups=case.groups)

@@ -12,7 +12,7 @@ from helpers import Case
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxfold.model.quantized.packing import Layout, join
+from onnxfold.model.quantized.packing import PackedLayout, join
 
 Array = NDArray[Any]
 X_SCALE, X_ZERO = 0.05, 128
@@ -80,7 +80,7 @@ class Bits:
     def parts(self, array: Array) -> dict[str, Array]:
         """Tensors by the endings of their names: q, s, z, g; those that there are."""
         (n, k), top, middle = array.shape, 2**self.bits - 1, 2 ** (self.bits - 1)
-        how = Layout(n, k, self.bits, self.block)
+        how = PackedLayout(n, k, self.bits, self.block)
         groups = np.arange(k) // self.block
         if self.mixed:
             groups = np.random.default_rng(0).permutation(groups)

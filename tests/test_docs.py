@@ -1,34 +1,24 @@
-"""What README.md and docs/ say is so: code blocks, commands, options, files, links, the picture of the packages; and
-every benchmark can be imported. (What --help says is tested in test_cli.py.)"""
+"""What README.md and docs/ say is so: code blocks, commands, options, files, links. (What --help says is tested in
+test_cli.py.)"""
 
 from __future__ import annotations
 
 import argparse
-import ast
-import doctest
-import importlib.util
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from test_structure import GROUND, MAY_IMPORT
 from tiny import ROOT
 
 from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
-from onnxfold.options import keywords
-from onnxfold.options.parameters import PARAMETERS
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"
-ARCHITECTURE = ROOT / "docs" / "architecture.md"
-OPTIONS = ROOT / "docs" / "options.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 LONGEST_RULE = 20  # lines, its test included: what a rule may cost
 
 NAMED_BLOCK = re.compile(r"^In `([^`\n]+)`[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -194,134 +184,6 @@ def test_every_page_can_be_found() -> None:
     assert set(PAGES) <= seen, sorted(str(page.relative_to(ROOT)) for page in set(PAGES) - seen)
 
 
-# the picture of the packages ----------------------------------------------------------------------------------------
-
-
-def reduced(table: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The table without what follows from the rest: who may import A need not be told of what A may import.
-
-    >>> reduced({"a": (), "b": ("a",), "c": ("a", "b")})
-    {'a': [], 'b': ['a'], 'c': ['b']}
-    """
-
-    def below(name: str) -> set[str]:
-        return {deeper for one in table[name] for deeper in (one, *below(one))}
-
-    return {
-        name: [one for one in allowed if not any(one in below(other) for other in allowed)]
-        for name, allowed in table.items()
-    }
-
-
-def picture(table: Mapping[str, Sequence[str]]) -> str:
-    """The import table as a Mermaid diagram, an arrow from a package to what it builds on."""
-    arrows = reduced({name: allowed for name, allowed in table.items() if name not in GROUND})
-    lines = [f"    {name} --> {' & '.join(below)}" for name, below in reversed(arrows.items()) if below]
-    return "\n".join(["```mermaid", "graph TD", *lines, "```"])
-
-
-def test_the_picture_is_the_import_table() -> None:
-    found = re.findall(r"^```mermaid\n.*?^```$", text(ARCHITECTURE), re.MULTILINE | re.DOTALL)
-    assert found == [picture(MAY_IMPORT)], f"put this into docs/architecture.md:\n{picture(MAY_IMPORT)}"
-
-
-def allowed_in_words(table: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """By package, what it may import as the package map says it: names, or what is missing from all before it."""
-    out, before = dict[str, str](), list[str]()
-    for name, allowed in table.items():
-        if name in GROUND:
-            continue
-        missing = [one for one in before if one not in allowed]
-        names = ", ".join(f"`{one}`" for one in allowed)
-        if len(allowed) > len(missing) and len(allowed) > 5:
-            out[name] = "all above" + (f" but {', '.join(f'`{one}`' for one in missing)}" if missing else "")
-        else:
-            out[name] = names or "nothing"
-        before.append(name)
-    return out
-
-
-def test_the_package_map_is_the_import_table() -> None:
-    rows = re.findall(r"^\| `(\w+)/?(?:\.py)?` \|[^|\n]*\| ([^|\n]+) \|$", text(ARCHITECTURE), re.MULTILINE)
-    assert dict(rows) == allowed_in_words(MAY_IMPORT)
-
-
-# options ------------------------------------------------------------------------------------------------------------
-
-
-TAKEN = {  # function -> its keywords, and what its signature names besides
-    "fold": {*keywords.FoldKeywords.__annotations__, "output"},
-    "fuse": {*keywords.FuseKeywords.__annotations__, "output"},
-    "sweep": {*keywords.SweepKeywords.__annotations__, "at"},
-    "rank_layers": {*keywords.RankKeywords.__annotations__},
-}
-
-
-def options_table() -> str:
-    """All parameters as Markdown, in the order of `PARAMETERS`."""
-    lines = ["| parameter | what it is for | what it may be | taken by |", "|---|---|---|---|"]
-    for name, one in PARAMETERS.items():
-        by = ", ".join(f"`{function}`" for function, taken in TAKEN.items() if name in taken)
-        lines.append(f"| `{name}` | {one.purpose} | {one.may_be} | {by} |")
-    return "\n".join(lines)
-
-
-def test_the_table_of_options_is_that_of_the_code() -> None:
-    table = options_table()
-    assert f"\n{table}\n" in text(OPTIONS), f"put this into docs/options.md:\n{table}"
-
-
-def test_every_keyword_is_a_parameter() -> None:
-    assert set().union(*TAKEN.values()) - set(PARAMETERS) == {"folding"}  # holds keywords of fold itself
-    assert all(line.count(" | ") == 3 and not line.endswith("|  |") for line in options_table().splitlines()[2:])
-
-
-def test_the_examples_of_options() -> None:
-    assert ">>> " in text(OPTIONS)
-    assert doctest.testfile(str(OPTIONS), module_relative=False).failed == 0
-
-
-# benchmarks ---------------------------------------------------------------------------------------------------------
-
-
-EXTRAS = {"faiss": "faiss-cpu", "onnxsim": "onnxsim"}  # imported name -> what extra `bench` calls it
-HELPERS = {
-    "figures.py",
-    "nets.py",
-    "planned.py",
-    "restated.py",
-}  # what other benchmarks import; they have no command line
-
-
-def own_names(source: str) -> set[tuple[str, str]]:
-    """(module, name) of all that a source imports from onnxfold, also inside functions."""
-    return {
-        (node.module, alias.name)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "onnxfold"
-        for alias in node.names
-    }
-
-
-@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda f: f.name)
-def test_benchmarks_can_be_imported(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [str(file.parent), *sys.path])
-    spec = importlib.util.spec_from_file_location(f"benchmark_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look for their module there
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        pytest.skip(f"{file.name} needs {EXTRAS[error.name]}: pip install '.[bench]'")
-    assert callable(getattr(module, "main", None)) or file.name in HELPERS
-    for where, name in own_names(text(file)):
-        found = importlib.import_module(where)
-        assert hasattr(found, name) or importlib.util.find_spec(f"{where}.{name}"), f"{where} has no {name}"
-
-
 # the checks see what they are for -----------------------------------------------------------------------------------
 
 
@@ -388,17 +250,6 @@ def test_a_command_that_the_parser_refuses_is_caught(
 def test_a_dead_link_is_caught() -> None:
     assert LINK.findall("[a](b.md) [c](d.md#e) [f](#g) [h](https://i)") == [("b.md", ""), ("d.md", "e"), ("", "g")]
     assert anchors("# A word\n## And `code`, too\n") == {"a-word", "and-code-too"}
-
-
-def test_the_picture_leaves_out_what_follows() -> None:
-    table = {"errors": (), "a": (), "b": ("a",), "c": ("a", "b"), "d": ("a", "c")}
-    assert picture(table) == "```mermaid\ngraph TD\n    d --> c\n    c --> b\n    b --> a\n```"
-    assert picture({**table, "c": ("a",)}) != picture(table)
-
-
-def test_what_a_benchmark_imports_is_found() -> None:
-    source = "from onnxfold.a import b, c\ndef f():\n    from onnxfold import d\n    from other import e"
-    assert own_names(source) == {("onnxfold.a", "b"), ("onnxfold.a", "c"), ("onnxfold", "d")}
 
 
 def test_retired_words_are_found() -> None:

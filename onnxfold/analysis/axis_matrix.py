@@ -24,7 +24,7 @@ def _axis_matrix(
     for place, merge in parts:
         free[place.positions.ravel()] = False
         means = place.role is Role.PRODUCES or (made and not place.summed)
-        matrix = (merge.makes if means else merge.reads).tocoo()
+        matrix = (merge.for_producers if means else merge.for_consumers).tocoo()
         factor = merge.scales.get(name)
         weights = matrix.data if factor is None or place.role is not Role.PRODUCES else matrix.data * factor[matrix.row]
         for r in range(place.positions.shape[1]):

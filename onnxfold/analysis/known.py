@@ -11,7 +11,7 @@ from ..model.graph import Graph
 from .atoms import NONE, AtomTable, SlotKey, Tied, ends
 from .components import Integers, connected
 from .groups import Blocked, Role
-from .node_facts import Asked, Counted, Product, Said, Used
+from .node_facts import Asked, AtomFact, AxisRole, Counted, Product
 from .pins import Pin
 from .rules.facts import Atoms, Normalize
 
@@ -34,7 +34,7 @@ class Known:
         self.products: list[Product] = []
         self.summed: Atoms = NONE
 
-    def add(self, facts: Iterable[Said]) -> None:
+    def add(self, facts: Iterable[AtomFact]) -> None:
         """Take in more facts."""
         for fact in facts:
             match fact:
@@ -43,7 +43,7 @@ class Known:
                         self.pins[fact] = None
                 case Tied():
                     self.ties.append(fact)
-                case Used():
+                case AxisRole():
                     self.roles.setdefault(fact.key, {}).setdefault(fact.role, []).append(fact.node)
                 case Blocked():
                     self.blocks.append(fact)

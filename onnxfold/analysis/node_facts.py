@@ -18,8 +18,8 @@ from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
-from .rules.facts import At, Atoms, Axis, Blocks, Contract, Count, Fact, Free, Normalize, OneOf, Reads, Refuse, Tie
-from .rules.node_view import NodeView, TensorView
+from .rules.facts import At, Atoms, Axis, Blocks, Consumes, Contract, Count, Fact, Free, Normalize, OneOf, Refuse, Tie
+from .rules.node_view import NodeView, TensorView, Value
 from .rules.table import RuleTable
 
 Option = tuple[Tie | Count, ...]
@@ -37,8 +37,8 @@ class Product:
 
 
 @dataclass(frozen=True, eq=False)
-class Used:
-    """Node number `node` uses an axis of a parameter for this."""
+class AxisRole:
+    """Node number `node` produces or consumes channels with an axis of a parameter."""
 
     key: SlotKey
     role: Role
@@ -61,7 +61,7 @@ class Asked:
     choice: OneOf
 
 
-Said = Pin | Tied | Product | Used | Counted | Asked | Blocked | Normalize
+AtomFact = Pin | Tied | Product | AxisRole | Counted | Asked | Blocked | Normalize
 
 
 class NodeFacts:
@@ -72,7 +72,7 @@ class NodeFacts:
         self._captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
 
-    def of(self, node: Node) -> Iterator[Said]:
+    def of(self, node: Node) -> Iterator[AtomFact]:
         """Everything that is known of one node. Axes that no fact is about are kept."""
         yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
@@ -143,7 +143,7 @@ class NodeFacts:
                 return
         yield Counted(node, count)
 
-    def chosen(self, node: Node, option: Option, rest: Atoms) -> Iterator[Said]:
+    def chosen(self, node: Node, option: Option, rest: Atoms) -> Iterator[AtomFact]:
         """What follows when `option` is taken; `rest` is what only the others would have followed."""
         for fact in option:
             yield from self.tied(node, fact) if isinstance(fact, Tie) else self.counted(node, fact)
@@ -158,13 +158,13 @@ class NodeFacts:
             info = self._model.graph.tensor(name)
             return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self._table.axis)
 
-        def values(name: str) -> list[object] | None:
+        def values(name: str) -> list[Value] | None:
             found = self.values.get(name)
             return None if found is None else list(found.ravel())
 
         return NodeView(
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
-            node.attrs, values,  # type: ignore[arg-type]
+            node.attrs, values,
         )  # fmt: skip
 
     def _idle(self, name: str) -> bool:
@@ -186,8 +186,9 @@ class NodeFacts:
         constant, at, factor = found
         return not factor or int(self._model.constants.array(constant).reshape(-1)[at]) == size
 
-    def _roles(self, node: Node, facts: Sequence[Fact]) -> Iterator[Used]:
-        """A constant's axis that this node ties to its output is made; one that meets inputs only reads, or `Reads`."""
+    def _roles(self, node: Node, facts: Sequence[Fact]) -> Iterator[AxisRole]:
+        """A constant's axis produces where this node ties it to its output; tied to inputs only, or by `Consumes`, it
+        consumes."""
         edges = [(t.a.atoms, t.b.atoms) for t in _ties(facts) if len(t.a) and len(t.a) == len(t.b)]
         inputs = [name for name in dict.fromkeys(node.inputs) if name in self._model.constants]
         if not edges or not inputs:
@@ -200,10 +201,10 @@ class NodeFacts:
             made[self._among(atoms, key)] = True
         while (new := made[a] != made[b]).any():  # what is tied to what is made is made
             made[a[new]] = made[b[new]] = True
-        made &= ~np.isin(atoms, np.concatenate([NONE, *(f.axis.atoms for f in facts if isinstance(f, Reads))]))
+        made &= ~np.isin(atoms, np.concatenate([NONE, *(f.axis.atoms for f in facts if isinstance(f, Consumes))]))
         for key in self._table.touched(inputs):
             for how in set(made[self._among(atoms, key)].tolist()):
-                yield Used(key, Role.PRODUCES if how else Role.CONSUMES, node.index)
+                yield AxisRole(key, Role.PRODUCES if how else Role.CONSUMES, node.index)
 
     def _among(self, atoms: Atoms, key: SlotKey) -> slice:
         """Where the atoms of an axis are among sorted ones."""

@@ -97,15 +97,15 @@ def linear_error(consumers: Sequence[Consumer], merge: Merge, ridge: float) -> f
     As if activations were merged rather than what makes them: exact for dropping, too small for merging. `ridge` is
     relative to the mean of the diagonal of the moments, as in `eliminate`.
     """
-    makes = merge.makes.tocoo()
+    means = merge.for_producers.tocoo()
     total = 0.0
     for consumer in consumers:
         d = len(consumer.moments)
         kept = consumer.columns[merge.keep]
         rest = np.setdiff1d(np.arange(d), consumer.columns)
-        rows, columns = kept[makes.row], consumer.columns[makes.col]
+        rows, columns = kept[means.row], consumer.columns[means.col]
         both = (rows >= 0) & (columns >= 0)
-        values = np.broadcast_to(makes.data[:, None], rows.shape)[both]
+        values = np.broadcast_to(means.data[:, None], rows.shape)[both]
         chosen = csr_matrix(
             (
                 np.concatenate([values, np.ones(len(rest))]),

@@ -17,7 +17,7 @@ Floats = NDArray[np.floating[Any]]
 BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
 
 
-class Stored(Protocol):
+class LazyTensor(Protocol):
     """A tensor that is read only when it is needed."""
 
     @property
@@ -33,7 +33,7 @@ class Part:
     """
 
     tensor: str
-    source: NDArray[Any] | Stored = field(repr=False)
+    source: NDArray[Any] | LazyTensor = field(repr=False)
     axis: int
     blocks: int
     positions: NDArray[np.int64] = field(repr=False)

@@ -1,8 +1,8 @@
 """Merges: how the channels of one group are combined, as two small matrices. Folding and pruning differ only here.
 
-Weights that produce channels become ``makes @ W`` along their axis, weights that consume them ``reads @ W`` (each row
-of `reads` adds up the columns it replaces). Source: Wang et al., ICLR 2025 (mean and sum); Saukh et al., ICLR
-2026 (pruning as the same projection with another matrix).
+Weights that produce channels become ``for_producers @ W`` along their axis, weights that consume them
+``for_consumers @ W`` (each row of `for_consumers` adds up the columns it replaces). Source: Wang et al., ICLR 2025
+(mean and sum); Saukh et al., ICLR 2026 (pruning as the same projection with another matrix).
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ class Merge:
     """n channels become k.
 
     `keep` [k]: the old channels whose positions the new ones take, ascending. `labels` [n]: the new channel of every
-    old one, -1 for a dropped one. `makes`, `reads` [k, n]. `scales`: extra factors [k] for single weights that produce
-    channels, by tensor name (recovery). `error`: the squared distance that the merge introduces in the features it was
-    made from.
+    old one, -1 for a dropped one. `for_producers`, `for_consumers` [k, n]. `scales`: extra factors [k] for single
+    weights that produce channels, by tensor name (recovery). `error`: the squared distance that the merge introduces in
+    the features it was made from.
     """
 
     keep: Ints
     labels: Ints
-    makes: csr_matrix = field(repr=False)
-    reads: csr_matrix = field(repr=False)
+    for_producers: csr_matrix = field(repr=False)
+    for_consumers: csr_matrix = field(repr=False)
     scales: Mapping[str, Floats] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     error: float = 0.0
 
     def __post_init__(self) -> None:
         k, n = len(self.keep), len(self.labels)
-        if self.makes.shape != (k, n) or self.reads.shape != (k, n):
-            raise RuleError(f"a merge of {n} channels into {k} with matrices {self.makes.shape}, {self.reads.shape}")
+        shapes = self.for_producers.shape, self.for_consumers.shape
+        if shapes != ((k, n), (k, n)):
+            raise RuleError(f"a merge of {n} channels into {k} with matrices {shapes[0]}, {shapes[1]}")
         if not (np.diff(self.keep) > 0).all() or not (self.labels[self.keep] == np.arange(k)).all():
             raise RuleError("a merge must keep its channels in ascending order, each in its own cluster")
         read_only(self)
@@ -76,10 +77,10 @@ def folding(labels: NDArray[np.integer], error: float = 0.0) -> Merge:
     rank[order] = np.arange(len(order))
     canonical = rank[canonical.ravel()]
     n, k = len(labels), len(first)
-    reads = csr_matrix((np.ones(n), (canonical, np.arange(n))), shape=(k, n))
+    sums = csr_matrix((np.ones(n), (canonical, np.arange(n))), shape=(k, n))
     sizes = np.bincount(canonical, minlength=k)
-    makes = csr_matrix((1.0 / sizes[canonical], (canonical, np.arange(n))), shape=(k, n))
-    return Merge(np.sort(first).astype(np.int64), canonical, makes, reads, error=error)
+    means = csr_matrix((1.0 / sizes[canonical], (canonical, np.arange(n))), shape=(k, n))
+    return Merge(np.sort(first).astype(np.int64), canonical, means, sums, error=error)
 
 
 def pruning(keep: NDArray[np.integer], channels: int, error: float = 0.0) -> Merge:
@@ -97,14 +98,14 @@ def weighted(merge: Merge, weights: Floats) -> Merge:
     share = np.where(kept, weights, 0.0)
     share = share / np.bincount(merge.labels[kept], share[kept], merge.after)[merge.labels]
     members = np.flatnonzero(kept)
-    makes = csr_matrix((share[kept], (merge.labels[kept], members)), shape=merge.makes.shape)
-    return replace(merge, makes=makes)
+    means = csr_matrix((share[kept], (merge.labels[kept], members)), shape=merge.for_producers.shape)
+    return replace(merge, for_producers=means)
 
 
-def rearranging(makes: csr_matrix, reads: csr_matrix) -> Merge:
+def rearranging(for_producers: csr_matrix, for_consumers: csr_matrix) -> Merge:
     """A merge that keeps every channel's place and recombines the parameters (permutation, duplication oracles)."""
-    n = makes.shape[0]
-    return Merge(np.arange(n), np.arange(n), makes, reads)
+    n = for_producers.shape[0]
+    return Merge(np.arange(n), np.arange(n), for_producers, for_consumers)
 
 
 def apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:

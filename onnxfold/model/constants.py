@@ -20,7 +20,7 @@ from .external_data import Stretch, tensor_array
 from .graph import Graph, Node
 from .onnx_calls import asking_onnx
 from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
-from .quantized.packing import Layout
+from .quantized.packing import PackedLayout
 from .quantized.scheme import Scheme, dequantize
 from .quantized.tensor import Stored, Unwritable, integers_of, scheme_of
 from .subgraphs import DEFAULT_DOMAINS, every_initializer, every_node
@@ -179,7 +179,7 @@ class Constants:
         name = self.part_name(one, slot)
         return self.stored_array(name) if name else None
 
-    def layout(self, one: Stored) -> Layout | None:
+    def layout(self, one: Stored) -> PackedLayout | None:
         """How the integers of a stored constant share bytes."""
         return one.layout
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .constants import Constants, constant_attribute
 from .external_data import tensor_array
-from .quantized.packing import Layout, layout
+from .quantized.packing import PackedLayout, layout
 from .quantized.scheme import Floats, Scheme, dequantize, requantize
 from .quantized.tensor import Stored, following, integers_of, scheme_of, written
 from .subgraphs import captures, every_initializer, every_node
@@ -102,7 +102,7 @@ class IntegerWeights:
         name = self._name(one.name, slot)
         return self._of(name) if name else None
 
-    def layout(self, one: Stored) -> Layout | None:
+    def layout(self, one: Stored) -> PackedLayout | None:
         """How the integers of a constant share bytes, by what its node says now."""
         if one.layout is None:
             return None

@@ -106,7 +106,7 @@ def spread(merge: Merge) -> Merge:
     n, kept = merge.before, np.flatnonzero(merge.labels >= 0)
     whose = csr_matrix((np.ones(len(kept)), (kept, merge.labels[kept])), shape=(n, merge.after))
     read = csr_matrix((np.ones(len(kept)), (kept, kept)), shape=(n, n))
-    wide = rearranging(whose @ merge.makes, read)
+    wide = rearranging(whose @ merge.for_producers, read)
     return replace(wide, scales={tensor: _taken(factors, merge) for tensor, factors in merge.scales.items()})
 
 

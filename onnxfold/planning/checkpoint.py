@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,13 +107,14 @@ class Checkpoint:
         """Keep what was found for group `name`, whole or not at all."""
         if self.staging is None:
             return
-        arrays = {"labels": outcome.labels.astype(np.int32), "figures": np.array([outcome.error, outcome.total])}
+        arrays: dict[str, Any] = {}  # as savez takes them: by names, one of which is no array but a flag
+        arrays["labels"], arrays["figures"] = outcome.labels.astype(np.int32), np.array([outcome.error, outcome.total])
         for kind, factors in zip(_KINDS, (outcome.normalized, outcome.fused), strict=True):
             arrays[kind] = np.array(list(factors), dtype=np.str_)
             arrays |= {f"{kind} {i}": np.asarray(values) for i, values in enumerate(factors.values())}
         partial = self.staging / "outcome.npz"
         with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._path(name, keep, repair))

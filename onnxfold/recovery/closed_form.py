@@ -60,7 +60,7 @@ def _factors(pieces: Iterable[NDArray[Any]], merge: Merge) -> Floats:
         rows = piece.astype(np.float64)
         each = np.square(rows[members]).sum(axis=1)
         squares += np.bincount(merge.labels[members], weights=each, minlength=k)
-        combined += np.square(merge.reads @ rows).sum(axis=1)
+        combined += np.square(merge.for_consumers @ rows).sum(axis=1)
     combined = np.maximum(combined, squares)  # |sum|^2 = sum of squares where E = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = np.sqrt(sizes * squares / combined)

@@ -1,7 +1,8 @@
 """Both oracles on well-known architectures, and on the trained models of this repository.
 
 The onnx package ships the architectures, with constants for weights; they get random ones here. The large ones become
-narrower: how their layers are connected, and on what sides of images, is what is asked, and stays.
+narrower: how their layers are connected, and on what sides of images, is what is asked, and stays. ``pytest -m full``
+runs them at their full width, and `.ci/run` does so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ TRAINED_GROUPS = {
 
 CLASSES = 1000
 NARROWER = 4
-LARGE = ("inception_v2", "resnet50", "densenet121", "bvlc_alexnet", "zfnet512", "vgg19")  # 7 to 144 million parameters
+
+Refused = Sequence[tuple[str, int]]
 
 
 def light(name: str, opset: int, seed: int = 0, narrower: int = 1) -> ModelProto:
@@ -102,37 +104,53 @@ def weight(role: tuple[str, int], shape: Sequence[int], rng: np.random.Generator
     return values * np.float32(spread)
 
 
-def slow(*values: object) -> object:
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 SOFTMAX, LRN = ("Softmax mixes this axis", 1000), ("LRN mixes this axis", 352)
 
+OLDER, NEWER = 9, 13  # opsets
+FIELDS = ("name", "opset", "groups", "channels", "refused")  # channels: at full width
+SMALL_NETWORKS = [
+    ("squeezenet", OLDER, 25, 2944, [SOFTMAX]),
+    ("squeezenet", NEWER, 25, 2944, [SOFTMAX]),
+    ("shufflenet", OLDER, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
+    ("shufflenet", NEWER, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
+    ("inception_v1", OLDER, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
+    ("inception_v1", NEWER, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
+]
+LARGE_NETWORKS = [  # 7 to 144 million parameters
+    ("inception_v2", NEWER, 69, 9952, [SOFTMAX]),
+    ("resnet50", OLDER, 37, 11456, [SOFTMAX]),
+    ("resnet50", NEWER, 37, 11456, [SOFTMAX]),
+    ("densenet121", OLDER, 120, 10240, [("a graph output", 1000)]),
+    ("densenet121", NEWER, 120, 10240, [("a graph output", 1000)]),
+    ("bvlc_alexnet", NEWER, 5, 9216, [SOFTMAX, LRN]),
+    ("zfnet512", NEWER, 5, 6656, [SOFTMAX, LRN]),
+    ("vgg19", NEWER, 18, 13696, [SOFTMAX]),
+]
 
-@pytest.mark.parametrize(
-    ("name", "opset", "groups", "channels", "refused"),
-    [
-        ("squeezenet", 9, 25, 2944, [SOFTMAX]),
-        ("squeezenet", 13, 25, 2944, [SOFTMAX]),
-        ("shufflenet", 9, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
-        ("shufflenet", 13, 12, 980, [SOFTMAX, ("its blocks would become unequal", 680)]),
-        ("inception_v1", 9, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
-        ("inception_v1", 13, 55, 7024, [SOFTMAX, ("LRN mixes this axis", 256)]),
-        slow("inception_v2", 13, 69, 9952, [SOFTMAX]),
-        slow("resnet50", 9, 37, 11456, [SOFTMAX]),
-        slow("resnet50", 13, 37, 11456, [SOFTMAX]),
-        slow("densenet121", 9, 120, 10240, [("a graph output", 1000)]),
-        slow("densenet121", 13, 120, 10240, [("a graph output", 1000)]),
-        slow("bvlc_alexnet", 13, 5, 9216, [SOFTMAX, LRN]),
-        slow("zfnet512", 13, 5, 6656, [SOFTMAX, LRN]),
-        slow("vgg19", 13, 18, 13696, [SOFTMAX]),  # 5 GB of memory
-    ],
-)
-def test_oracles(name: str, opset: int, groups: int, channels: int, refused: list[tuple[str, int]]) -> None:
-    times = NARROWER if name in LARGE else 1
-    found = oracles_hold(light(name, opset, narrower=times))
-    assert (len(found.groups), times * sum(g.size for g in found.groups)) == (groups, channels)
-    kept = [(r.kind, r.channels if r.channels == CLASSES else times * r.channels) for r in found.refusals if r.channels]
+
+@pytest.mark.parametrize(FIELDS, SMALL_NETWORKS)
+def test_oracles(name: str, opset: int, groups: int, channels: int, refused: Refused) -> None:
+    assert_oracles(light(name, opset), (groups, channels), refused)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(FIELDS, LARGE_NETWORKS)
+def test_oracles_on_narrow_networks(name: str, opset: int, groups: int, channels: int, refused: Refused) -> None:
+    assert_oracles(light(name, opset, narrower=NARROWER), (groups, channels), refused, NARROWER)
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize(FIELDS, [case for case in LARGE_NETWORKS if case[1] == NEWER])  # 8 to 140 s; VGG-19: 5.3 GB
+def test_oracles_at_full_width(name: str, opset: int, groups: int, channels: int, refused: Refused) -> None:
+    assert_oracles(light(name, opset), (groups, channels), refused)
+
+
+def assert_oracles(proto: ModelProto, sizes: tuple[int, int], refused: Refused, narrower: int = 1) -> None:
+    """Both oracles hold, and what they find has the expected sizes, in a network `narrower` by this factor."""
+    found = oracles_hold(proto)
+    assert (len(found.groups), narrower * sum(g.size for g in found.groups)) == sizes
+    kept = [(r.kind, r.channels * (1 if r.channels == CLASSES else narrower)) for r in found.refusals if r.channels]
     assert sorted(kept) == sorted(refused)
 
 

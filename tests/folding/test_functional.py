@@ -47,7 +47,7 @@ def test_linear_errors_are_those_of_least_squares(labels: Sequence[int], width: 
     x, weights = activations(6 * width, rng), rng.standard_normal((4, 6 * width))
     one = consumer(x, weights, width)
     for merge in (folding(np.array(labels)), pruning(np.array([0, 2, 5]), 6)):
-        wanted = written_out(x, weights, merge.makes.toarray(), width)
+        wanted = written_out(x, weights, merge.for_producers.toarray(), width)
         assert linear_error([one], merge, 1e-10) == pytest.approx(wanted, rel=EXACT_RTOL)
 
 
@@ -84,7 +84,7 @@ def test_a_channel_that_does_nothing_is_near_every_other_and_moves_none() -> Non
     found = functions([consumer(x, weights)])
     assert found.worth[3] == 0 and (found.gram[3] == 0).all()
     merge = functional_merge(found, np.array([0, 1, 2, 0, 3]))
-    assert merge.makes[0, 0] > 1 - 1e-5 and merge.makes[0, 3] < 1e-5
+    assert merge.for_producers[0, 0] > 1 - 1e-5 and merge.for_producers[0, 3] < 1e-5
 
 
 def test_consumers_are_weighed_by_their_energies() -> None:
@@ -120,11 +120,12 @@ def test_twins_are_merged_and_the_dead_dropped() -> None:
     x, weights = noisy_twins()
     found, merge = absorbing(x, weights, [0, 1, 2, 3])
     assert list(merge.labels) == [0, 1, 2, 3, -1, 1]
-    assert merge.makes[1, 5] == pytest.approx(0.5, abs=0.02)  # both see as much
-    assert merge.makes[1, 1] + merge.makes[1, 5] == pytest.approx(1)
+    assert merge.for_producers[1, 5] == pytest.approx(0.5, abs=0.02)  # both see as much
+    assert merge.for_producers[1, 1] + merge.for_producers[1, 5] == pytest.approx(1)
     drop = pruning(merge.keep, 6)
     assert linear_error(found.consumers, merge, RIDGE) < 0.1 * linear_error(found.consumers, drop, RIDGE)
-    assert written_out(x, weights, merge.makes.toarray()) < 0.1 * written_out(x, weights, drop.makes.toarray())
+    merged, dropped = (written_out(x, weights, one.for_producers.toarray()) for one in (merge, drop))
+    assert merged < 0.1 * dropped
 
 
 def test_exact_duplicates_leave_nothing_to_merge_for() -> None:
@@ -165,10 +166,10 @@ def test_the_best_share_is_found() -> None:
     x, weights = noisy_twins()
     weights[:, 5] = 0.4 * weights[:, 1]
     _, merge = absorbing(x, weights, [0, 1, 2, 3])
-    share = merge.makes[1, 5] / merge.makes[1, 1]
+    share = merge.for_producers[1, 5] / merge.for_producers[1, 1]
     errors = {}
     for t in (0.0, 0.2, 0.4, 0.7, 1.0, float(share)):
-        makes = pruning(merge.keep, 6).makes.toarray()
+        makes = pruning(merge.keep, 6).for_producers.toarray()
         makes[1, 5] = t
         errors[t] = written_out(x, weights, makes)
     assert errors[float(share)] < 0.01 * errors[0.0] and min(errors[t] for t in (0.2, 0.7)) > 0.1 * errors[0.0]

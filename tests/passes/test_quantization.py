@@ -292,14 +292,14 @@ def test_what_int8_makes_worse_is_said(
     change: dict[str, Any], note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = replace(REPORT, **change)
-    step = chain.Step(net(), b"", report.file_before, 8, False)
+    step = chain.Quantized(net(), b"", report.file_before, 8, False)
     notes = step._notes(report, (Aim.QUALITY, 0.1))
     assert (len(notes) == 1 and note in notes[0]) if note else not notes
     assert ("as fast" in str(report)) == (report.speedup is not None and not report.slower)
 
 
 def test_random_ranges_are_said() -> None:
-    assert "random inputs" in chain.Step(net(), b"", 1, 8, True)._notes(REPORT, None)[0]
+    assert "random inputs" in chain.Quantized(net(), b"", 1, 8, True)._notes(REPORT, None)[0]
 
 
 # refusals -----------------------------------------------------------------------------------------------------------

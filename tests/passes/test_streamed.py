@@ -189,5 +189,5 @@ def test_spread_is_the_projection(merge: Any) -> None:
     rng = np.random.default_rng(0)
     producer, consumer = rng.standard_normal((6, 4)), rng.standard_normal((3, 6))
     wide = spread(merge)
-    folded = (merge.reads @ consumer.T).T @ (merge.makes @ producer)
-    assert (wide.reads @ consumer.T).T @ (wide.makes @ producer) == pytest.approx(folded)
+    folded = (merge.for_consumers @ consumer.T).T @ (merge.for_producers @ producer)
+    assert (wide.for_consumers @ consumer.T).T @ (wide.for_producers @ producer) == pytest.approx(folded)

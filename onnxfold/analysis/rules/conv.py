@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import At, Blocks, Count, Fact, Reads, Refuse, Tie
+from .facts import At, Blocks, Consumes, Count, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -75,7 +75,7 @@ def fused_conv(n: NodeView) -> Iterator[Fact]:
         for axis in (0, 1):
             yield Tie(n.x(3).axis(axis), n.y().axis(axis))
         if w.size(1) != 1:
-            yield Reads(w.axis(1) if group == 1 else w.blocked(1, group))
+            yield Consumes(w.axis(1) if group == 1 else w.blocked(1, group))
 
 
 RULES = (

@@ -103,8 +103,8 @@ class Free:
 
 
 @dataclass(frozen=True, eq=False)
-class Reads:
-    """This axis of a parameter reads the channels it is tied to, although the node itself makes these.
+class Consumes:
+    """This axis of a parameter consumes the channels it is tied to, although the node itself produces these.
 
     The recurrent weight of an LSTM contracts the hidden state: its columns are summed up, not averaged.
     """
@@ -161,4 +161,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Reads | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Consumes | Free | Count | Blocks | Normalize | Refuse

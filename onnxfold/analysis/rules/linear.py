@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Contract, Fact, Reads, Refuse, Tie
+from .facts import Consumes, Contract, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .pointwise import same_axes
 from .table import Rule
@@ -26,7 +26,7 @@ def general(n: NodeView, a: TensorView, b: TensorView, c: TensorView | None) -> 
         yield from same_axes(c, y)
     if a.constant or b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
-        yield Reads(a.axis(inner_a) if a.constant else b.axis(inner_b))  # also where what it adds is its own input
+        yield Consumes(a.axis(inner_a) if a.constant else b.axis(inner_b))  # also where what it adds is its own input
 
 
 def matmul(n: NodeView) -> Iterator[Fact]:
@@ -87,7 +87,7 @@ def _summed(held: list[tuple[TensorView, int]]) -> Iterator[Fact]:
     if len(weights) == 1 < len(held):
         for x, axis in held:
             yield Tie(weights[0], x.axis(axis))
-        yield Reads(weights[0])
+        yield Consumes(weights[0])
     elif not weights and len(held) == 2:
         yield Contract(*(x.axis(axis) for x, axis in held))
 

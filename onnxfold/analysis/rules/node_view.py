@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...model.dimensions import Dim, Multiple
-from ...model.shapes.arithmetic import Value
+from ...model.shapes.values import Value
 from .facts import At, Axis
 
 __all__ = ["NodeView", "TensorView", "Value"]  # Value: a number that the model computes, for rules

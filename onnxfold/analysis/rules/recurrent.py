@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import At, Axis, Count, Fact, Reads, Refuse, Tie
+from .facts import At, Axis, Consumes, Count, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -29,7 +29,7 @@ def recurrent(n: NodeView) -> Iterator[Fact]:
         return
     for axis, copies in places:
         yield Tie(axis, copies)
-    yield Reads(unit)
+    yield Consumes(unit)
     yield Count(unit, At(attr="hidden_size"))
 
 

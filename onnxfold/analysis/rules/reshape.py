@@ -32,10 +32,9 @@ def segments(x: Sequence[object], y: Sequence[object]) -> Iterator[Segment]:
         a, b = right_x - 1, right_y - 1
         alike = x[a] is not None and x[a] == y[b]
         while not alike:
-            dims_x, dims_y = x[a:right_x], y[b:right_y]
-            if not all(isinstance(d, int) and d > 0 for d in (*dims_x, *dims_y)):
+            have, want = _elements(x[a:right_x]), _elements(y[b:right_y])
+            if have is None or want is None:
                 return
-            have, want = math.prod(map(int, dims_x)), math.prod(map(int, dims_y))  # type: ignore[arg-type]
             if have == want:
                 break
             if have < want:
@@ -46,6 +45,12 @@ def segments(x: Sequence[object], y: Sequence[object]) -> Iterator[Segment]:
                 return
         yield list(range(a, right_x)), list(range(b, right_y))
         right_x, right_y = a, b
+
+
+def _elements(dims: Sequence[object]) -> int | None:
+    """How many elements axes of these lengths hold; None where one is open or empty."""
+    lengths = [d for d in dims if isinstance(d, int) and d > 0]
+    return math.prod(lengths) if len(lengths) == len(dims) else None
 
 
 def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:

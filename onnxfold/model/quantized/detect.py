@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from ..graph import Graph, Node
-from .packing import MICROSOFT, NBITS, Layout, layout
+from .packing import MICROSOFT, NBITS, PackedLayout, layout
 from .scheme import used
 from .tensor import Factor, Slots, Stored, Unwritable
 
@@ -79,7 +79,7 @@ def integer_weights(node: NodeProto) -> dict[str, float]:
     return {node.input[s.integers]: share for s in slots if s.integers < len(node.input)}
 
 
-def packed_weight(node: Node) -> tuple[str, Layout] | None:
+def packed_weight(node: Node) -> tuple[str, PackedLayout] | None:
     """The weight of a node that packs it, and how; None for others."""
     how = layout(node.attrs) if (node.domain, node.op) == (MICROSOFT, NBITS) else None
     return None if how is None or len(node.inputs) < 2 else (node.inputs[1], how)

@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedLayout:
     """A weight [n, k] (outputs, inputs) in blocks of `block` numbers along k, the last one filled up."""
 
     n: int
@@ -59,13 +59,13 @@ class Layout:
         return split(held.reshape(self.n, self.zeros_width), self.bits)[:, : self.blocks]
 
 
-def layout(attrs: Mapping[str, Any]) -> Layout | None:
+def layout(attrs: Mapping[str, Any]) -> PackedLayout | None:
     """What the attributes of a MatMulNBits say; None where it is nothing that onnxruntime describes."""
     n, k, bits, block = (attrs.get(name, 4 if name == "bits" else 0) for name in ("N", "K", "bits", "block_size"))
     whole = all(isinstance(number, int) and number > 0 for number in (n, k, bits, block))
     if not whole or bits not in (2, 4, 8) or block < 16 or block & (block - 1) or attrs.get("weight_prepacked", 0):
         return None
-    return Layout(n, k, bits, block)
+    return PackedLayout(n, k, bits, block)
 
 
 def split(held: Bytes, bits: int) -> Bytes:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .packing import Layout, join
+from .packing import PackedLayout, join
 from .scheme import Scheme, in_blocks
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ class Stored:
     bits: int
     factor: Factor | None = None
     block: int = 0
-    layout: Layout | None = None
+    layout: PackedLayout | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Parts(Protocol):
     def part(self, one: Stored, slot: int) -> Array | None:
         """The tensor at an input of the node that holds a constant, if there is one."""
 
-    def layout(self, one: Stored) -> Layout | None:
+    def layout(self, one: Stored) -> PackedLayout | None:
         """How integers share bytes there."""
 
 
@@ -134,7 +134,7 @@ def written(one: Stored, integers: Array, scheme: Scheme, parts: Parts) -> dict[
     return out
 
 
-def _zeros(zero: Array, layout: Layout | None, shape: tuple[int, ...], like: Array | None) -> Array:
+def _zeros(zero: Array, layout: PackedLayout | None, shape: tuple[int, ...], like: Array | None) -> Array:
     """Zero points as they are held: of the type of `like`, or packed."""
     if layout is None or (like is not None and like.dtype != np.uint8):
         assert like is not None

@@ -12,13 +12,13 @@ from ..graph import Graph, Names, Node
 SAME = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape")  # operators that leave the numbers of a list as they are
 
 
-class Known(Names, Protocol):
+class ListConstants(Names, Protocol):
     """What is needed of a model's constants."""
 
     def array(self, name: str) -> NDArray[Any]: ...
 
 
-def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, int, int] | None:
+def behind(graph: Graph, constants: ListConstants, name: str, index: int) -> tuple[int, int, int] | None:
     """Where element `index` of computed list `name` comes from: (producer, number of its input, index in that).
 
     None where it comes from more than one place, or the producer is none that is followed. Of a product the factor that
@@ -47,7 +47,7 @@ def behind(graph: Graph, constants: Known, name: str, index: int) -> tuple[int, 
     return None
 
 
-def _stays(graph: Graph, constants: Known, node: Node, index: int) -> bool:
+def _stays(graph: Graph, constants: ListConstants, node: Node, index: int) -> bool:
     """Whether Where(list == negative numbers, others, list) gives element `index` of the list: a number of 0 or more.
 
     So exporters write the target of an Expand in which -1 may stand.
@@ -63,7 +63,7 @@ def _stays(graph: Graph, constants: Known, node: Node, index: int) -> bool:
     return other is not None and other < 0 <= int(constants.array(found[0]).reshape(-1)[found[1]])
 
 
-def _number(graph: Graph, constants: Known, name: str, index: int) -> int | None:
+def _number(graph: Graph, constants: ListConstants, name: str, index: int) -> int | None:
     """Element `index` of a list that is constant, filled with one number, or a product of such; None for another."""
     if name in constants:
         array = constants.array(name).reshape(-1)
@@ -87,7 +87,7 @@ def length(graph: Graph, name: str) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def source(graph: Graph, constants: Known, name: str, index: int) -> tuple[str, int, bool] | None:
+def source(graph: Graph, constants: ListConstants, name: str, index: int) -> tuple[str, int, bool] | None:
     """The constant that element `index` of list `name` is made from, the index in it, and whether it is a factor; None
     where it is made otherwise."""
     factor = False
@@ -101,7 +101,7 @@ def source(graph: Graph, constants: Known, name: str, index: int) -> tuple[str, 
     return name, index, factor
 
 
-def single(graph: Graph, constants: Known, name: str, index: int) -> bool:
+def single(graph: Graph, constants: ListConstants, name: str, index: int) -> bool:
     """Whether element `index` of the computed list `name` can give way to a plain number: it is a list by itself, here
     or further back."""
     while name not in constants:

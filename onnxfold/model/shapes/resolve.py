@@ -16,7 +16,7 @@ from ..dimensions import Dim, Multiple, Unnamed
 from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
 from ..subgraphs import BODY_OPERATORS, every_initializer, every_node
-from .arithmetic import Fixed, ShapeValues
+from .arithmetic import ShapeConstants, ShapeValues
 from .contrib_ops import fused_shapes
 from .inference import consistent, infer_node, infer_shapes
 
@@ -28,13 +28,13 @@ Name = str | Unnamed
 Names = dict[tuple[int, int], Name]  # of open dimensions, by the two lengths tried
 
 
-class Known(Fixed, Protocol):
+class InferenceConstants(ShapeConstants, Protocol):
     """What inference needs of a model's constants."""
 
     def small(self) -> dict[str, NDArray[Any]]: ...
 
 
-def shaped(graph: Graph, bare: ModelProto, constants: Known) -> Graph:
+def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Graph:
     """`graph`, a view of the skeleton `bare`, with all shapes that inference finds.
 
     onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
@@ -83,7 +83,7 @@ def _filled(
     return tuple(b if _unknown(a, declared) and b is not None else a for a, b in zip(found, more, strict=True))
 
 
-def probed(graph: Graph, proto: ModelProto, constants: Known, given: Shapes) -> Graph:
+def probed(graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes) -> Graph:
     """`graph`, with shapes that inference cannot find while inputs are open: it is asked twice, at different lengths.
 
     A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
@@ -130,7 +130,7 @@ def _unknown(dim: Dim, declared: Collection[Dim]) -> bool:
     return not isinstance(dim, int) and dim not in declared
 
 
-def _lengths(graph: Graph, constants: Known, given: Shapes) -> tuple[Names, Shapes, Shapes]:
+def _lengths(graph: Graph, constants: InferenceConstants, given: Shapes) -> tuple[Names, Shapes, Shapes]:
     """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
     names: Names = {}

@@ -8,7 +8,7 @@ from ...model.save import on_disk
 from ...options.budget import Aim, Budget
 from ...options.options import OutputOptions
 from ..base import BasePass, Run, State
-from .quantize import Step, check_quantizable, quantize
+from .quantize import Quantized, check_quantizable, quantize
 
 
 class CheckQuantizable(BasePass):
@@ -30,7 +30,7 @@ class CheckQuantizable(BasePass):
 
 
 class Quantize(BasePass):
-    """Stores the candidate in INT8, with ranges of activations from the samples. Leaves a `Step`."""
+    """Stores the candidate in INT8, with ranges of activations from the samples. Leaves a `Quantized`."""
 
     name = "quantize"
     requires = frozenset(("samples", "candidate"))
@@ -66,7 +66,7 @@ class JudgeQuantization(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         assert state.staged is not None and state.inputs is not None
         before, feeds = on_disk(state.source, run.scratch), state.inputs.single
-        verdict, report = state.done(Step).judged(
+        verdict, report = state.done(Quantized).judged(
             state.done(Check), before, state.staged, feeds, self._latency, self._aim
         )
         return state.adding(report, verdict)

@@ -69,7 +69,7 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
+class Quantized:
     """A compressed model in INT8 (`proto`) and before, in `floats`, serialized, which as a file takes `size` bytes.
 
     `samples` gave the ranges of activations; `random`: they were of the kind that says little.
@@ -139,7 +139,7 @@ class Step:
         return notes
 
 
-def quantize(original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool) -> Step:
+def quantize(original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool) -> Quantized:
     """`proto`, a compressed version of `original`, in INT8, with ranges from the samples that may be fitted on.
 
     `target`, `external`: how it is written. Raises QuantizationError."""
@@ -147,7 +147,7 @@ def quantize(original: Model, proto: ModelProto, evidence: Samples | None, targe
     assert evidence is not None
     count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in evidence.fit)
     size = size_written(proto, original, target, external)
-    return Step(made, floats.SerializeToString(), size, count, evidence.origin is Origin.RANDOM)
+    return Quantized(made, floats.SerializeToString(), size, count, evidence.origin is Origin.RANDOM)
 
 
 def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple[ModelProto, ModelProto]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attending import TWO_LAYERS, WIDTH, D, H, T
-from helpers import Case, holds, node
+from helpers import Case, assert_holds, node
 
 from onnxfold.analysis.alternatives import Option, settled
 from onnxfold.analysis.analyze import analyze
@@ -119,7 +119,7 @@ CASES = [
 @pytest.mark.parametrize("batch", ["N", 2], ids=["open", "fixed"])
 def test_case(case: Case, batch: str | int) -> None:
     """Groups, both oracles with their controls, and folded models that run; open batch and fixed."""
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 @pytest.mark.parametrize(("minus", "times"), [(-1, H), (H, H), (0, H), (-1, -1)])
@@ -146,7 +146,7 @@ def test_heads_beside_the_batch() -> None:
         "beside", BESIDE, {**{n: (WIDTH, H * 3) for n in "qkv"}, "o": (H * 3, WIDTH)}, (H,),
         {"one": 1, "two": 2, "parts": 2, "number": H, "zeros": [0], "tokens": [T], "joined": [T, -1, H * 3]},
     )  # fmt: skip
-    holds(case, "N")
+    assert_holds(case, "N")
     loaded = load(case.model("N"))
     found = analyze(loaded)
     folded = emit(loaded, edits(loaded, found, {g.name: pruning(np.arange(3), H) for g in found.groups}))
@@ -156,7 +156,7 @@ def test_heads_beside_the_batch() -> None:
 
 def test_one_list_for_two_layers() -> None:
     """A target that two layers share: each may keep other heads, and then has a list of its own."""
-    holds(TWO_LAYERS, "N")
+    assert_holds(TWO_LAYERS, "N")
     loaded = load(TWO_LAYERS.model("N"))
     found = analyze(loaded)
     first, _, second = found.groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import Case, holds
+from helpers import Case, assert_holds
 from test_layout import cutting
 
 NEXT = {"v": (6, 8, 1, 1), "u": (5, 6, 1, 1)}
@@ -102,4 +102,4 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)

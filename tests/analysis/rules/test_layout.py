@@ -7,12 +7,12 @@ import onnx
 import pytest
 from helpers import (
     Case,
+    assert_holds,
     attribute,
     constant,
     fold_by,
     folds,
     given,
-    holds,
     keep_first,
     model,
     newest_opset,
@@ -191,7 +191,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 def case(name: str) -> Case:

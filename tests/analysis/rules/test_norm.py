@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import Case, constant, holds, keep_first, model, oracles_hold
+from helpers import Case, assert_holds, constant, keep_first, model, oracles_hold
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
@@ -66,7 +66,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 def test_normalization_with_a_parameter_per_position_is_kept() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import Case, holds, model, newest_opset, oracles_hold
+from helpers import Case, assert_holds, model, newest_opset, oracles_hold
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 
@@ -82,13 +82,13 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case) -> None:
-    holds(case, "N")
+    assert_holds(case, "N")
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name not in (*PLAIN[1:], *WITHIN_0_1, *LOGIC, *BITS)], ids=str)
 def test_case_with_a_static_batch(case: Case) -> None:
     """Of the families that differ in one word, one each."""
-    holds(case, 2)
+    assert_holds(case, 2)
 
 
 def test_before_opset_7_broadcasting_was_not_numpys() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import Case, given, holds, keep_first, newest_opset
+from helpers import Case, assert_holds, given, keep_first, newest_opset
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 
@@ -66,11 +66,11 @@ SIZES = Case("Resize-sizes", """(float[2,3,10,10] x) => (float y) {
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 def test_sizes_follow_the_channels() -> None:
-    holds(SIZES, 2)
+    assert_holds(SIZES, 2)
     assert given(keep_first(5, SIZES.model()), "Resize", 3) == [2, 5, 12, 12]
 
 

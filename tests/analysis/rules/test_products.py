@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Case, constant, fold_by, holds
+from helpers import Case, assert_holds, constant, fold_by
 from tiny import fold
 
 from onnxfold.analysis.analyze import analyze
@@ -84,7 +84,7 @@ CASES = [
 @pytest.mark.parametrize("batch", ["N", 2], ids=["open", "fixed"])
 def test_case(case: Case, batch: str | int) -> None:
     """Groups, both oracles with their controls, and folded models that run; open batch and fixed."""
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 def case(name: str) -> Case:
@@ -144,7 +144,7 @@ PIXELS = Case(
 
 
 def test_pixels_that_attend_to_each_other() -> None:
-    found = holds(PIXELS, "N")
+    found = assert_holds(PIXELS, "N")
     assert [g.name for g in found.groups] == ["Conv#0", "Conv#2", "Conv#4"]
 
 

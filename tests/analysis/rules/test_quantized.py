@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import holds, newest_opset
+from helpers import assert_holds, newest_opset
 from packing import Bits, Pack, Packed
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
@@ -175,4 +175,4 @@ CASES = [
 @pytest.mark.parametrize("batch", ["N", 2])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Packed, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from helpers import (
     Case,
+    assert_holds,
     attribute,
     constant,
     fold_by,
     folds,
     given,
-    holds,
     keep_first,
     model,
     newest_opset,
@@ -170,7 +170,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
-    holds(case, batch)
+    assert_holds(case, batch)
 
 
 def case(name: str) -> Case:

@@ -17,7 +17,6 @@ from tiny import fold
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.model.model import load
-from onnxfold.model.quantized.scheme import Scheme, dequantize, requantize, used
 from onnxfold.runtime.autodiff.prepare import static_copy
 from onnxfold.runtime.session import Session
 from onnxfold.runtime.shared_prefix import SharedPrefix
@@ -47,68 +46,6 @@ def both(axis: int | None, spare: bool = False) -> dict[str, Pack]:
 
 def with_biases(axis: int | None) -> dict[str, Pack]:
     return {**both(axis), "b": Pack(axis, of="w"), "c": Pack(axis, of="v")}
-
-
-# numbers ------------------------------------------------------------------------------------------------------------
-
-
-def scheme(scale: Any, zero: Any = 0, axis: int | None = 0, low: int = -127, high: int = 127) -> Scheme:
-    scales = np.asarray(scale, np.float64)
-    zeros = np.broadcast_to(np.asarray(zero, np.float64), scales.shape)
-    return Scheme(scales, zeros, axis, low, high, np.dtype(np.float32))
-
-
-def test_whole_numbers_of_a_scale_stay_what_they_are() -> None:
-    whole = np.array([[5, -127], [100, 3]])
-    how = scheme([0.5, 0.25])
-    found, now = requantize(dequantize(whole, how, np.float32), how)
-    assert np.array_equal(found, whole) and now == how
-
-
-def test_a_scale_grows_where_sums_leave_the_range_and_there_only() -> None:
-    how = scheme([0.5, 0.25])
-    found, now = requantize(np.array([[127.0, 10.0], [0.5, 0.25]]), how)
-    assert found.tolist() == [[127, 10], [2, 1]]
-    assert now.scale.tolist() == [1.0, 0.25]
-
-
-def test_a_scale_becomes_finer_where_values_are_no_longer_whole() -> None:
-    _, now = requantize(np.array([[0.3, -0.2]]), scheme([0.5]))
-    assert now.scale[0] == pytest.approx(0.3 / 127)
-
-
-def test_one_scale_for_all_stays_while_it_can() -> None:
-    found, now = requantize(np.array([[0.3, -63.5]]), scheme(0.5, axis=None))
-    assert found.tolist() == [[1, -127]] and now.scale == 0.5
-    found, now = requantize(np.array([[0.3, -127.0]]), scheme(0.5, axis=None))
-    assert found.tolist() == [[0, -127]] and now.scale == 1.0
-
-
-@pytest.mark.parametrize("zero", [0, 100, 128, 255, (0, 40, 255)])
-@pytest.mark.parametrize("shift", [-2.0, 0.0, 2.0])
-def test_nothing_is_clipped(zero: Any, shift: float) -> None:
-    """Whatever zero points there were: at most half a step from every value, of at most twice the least step."""
-    values = np.random.default_rng(0).standard_normal((3, 40)) + shift
-    how = scheme([1e-3] * 3, zero, low=0, high=255)
-    found, now = requantize(values, how)
-    step = now.scale[:, None]
-    assert found.min() >= 0 and found.max() <= 255
-    assert (np.abs(dequantize(found, now, np.float64) - values) <= 0.51 * step).all()
-
-
-def test_least_scales_are_kept_to() -> None:
-    _, now = requantize(np.array([[1e-6], [1.0]]), scheme([1.0, 1.0]), least=np.array([0.5, 0.0]))
-    assert now.scale.tolist() == [0.5, 1.0]  # the second is a whole number of its scale
-
-
-@pytest.mark.parametrize(
-    "least, most, bits, signed, expected",
-    [(-127, 127, 8, True, (-127, 127)), (-128, 9, 8, True, (-128, 127)), (-64, 64, 8, True, (-64, 64)),
-     (0, 255, 8, False, (0, 255)), (0, 100, 8, False, (0, 128)), (-7, 7, 4, True, (-7, 7)),
-     (-90, 90, 16, True, (-32767, 32767))],
-)  # fmt: skip
-def test_the_range_that_a_model_uses(least: int, most: int, bits: int, signed: bool, expected: tuple[int, int]) -> None:
-    assert used(np.array([least, most]), bits, signed) == expected
 
 
 # meaning ------------------------------------------------------------------------------------------------------------
