@@ -34,12 +34,13 @@ class Mark(StrEnum):
 @dataclass(frozen=True)
 class Limit:
     """What the outputs must keep: an error at most, and an agreement at least; `given`: the user asked for it, as
-    `parameter`."""
+    `parameter`. `loses`: whether an output may be lost altogether (one of many results that are only looked at)."""
 
     error: float = DEFAULT_LIMIT
     agreement: float = 0.0
     given: bool = False
     parameter: str = ""
+    loses: bool = False
 
 
 USUAL = Limit()

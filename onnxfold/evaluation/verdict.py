@@ -87,7 +87,7 @@ class Check:
         """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
         problems = list(self.problems)
         if quality is not None:
-            lost = {name: error for name, error in quality.errors.items() if not error <= 1}
+            lost = {n: error for n, error in quality.errors.items() if not error <= LOST and not limit.loses}
             problems += [
                 f"output '{n}' is lost: its error is {in_percent(e)} on {quality.inputs}" for n, e in lost.items()
             ]
@@ -111,6 +111,7 @@ class Check:
         return max(ran.outputs, key=lambda o: o.relative_l2) if ran else None
 
 
+LOST = 1.0  # error of an output: its mean over the samples would do as well
 Loader = Callable[[str | Path | bytes, str], Session]
 
 

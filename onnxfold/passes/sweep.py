@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
+from ..evaluation.quality import Limit
 from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
@@ -15,6 +16,8 @@ from ..planning.knee import knee
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
 from .verify import Stage, Verify
+
+ANY = Limit(loses=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ class FoldToShares(BasePass):
         """One budget decided and measured. Raises PlanError or NothingToFoldError where there is nothing to measure."""
         fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
         with run.inner() as inner:
-            passes = Pipeline(fold, Stage(OutputOptions()), Verify(self._latency), given=("analysis", "planner"))
+            passes = Pipeline(
+                fold, Stage(OutputOptions()), Verify(self._latency, limit=ANY), given=("analysis", "planner")
+            )
             done = passes.run(state, inner)
             assert done.staged is not None
             proto, verdict, subject = done.current.proto, done.done(Check), state.known

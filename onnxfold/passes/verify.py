@@ -78,7 +78,7 @@ class Verify(BasePass):
         )  # fmt: skip
         verdict = check(
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),
-            inputs=inputs.described, conditions=conditions,
+            inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
         quality = None if conditions.too_large else self._quality(state, inputs)
         return state.adding(verdict.judged(quality, self._limit, self._unmeasured))

@@ -12,7 +12,8 @@ def quality(check: Check) -> str:
     """What was measured on the inputs that judge; '' where nothing was."""
     found = check.quality
     if found is None:
-        return ""
+        worst = check.worst
+        return "" if worst is None else f"output error {in_percent(worst.relative_l2)} on {_plain(check.inputs)}"
     text = f"output error {in_percent(found.error)} on {found.samples} {_plain(found.inputs)}"
     if found.agreement is not None and found.interval is not None:
         low, high = (round(100 * end) for end in found.interval)

@@ -16,7 +16,7 @@ from onnxfold.options.keywords import FoldKeywords, FuseKeywords, RankKeywords, 
 from onnxfold.options.parameters import PARAMETERS, checked
 
 SHARES = ("ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement")
-FLAGS = ("fold_heads", "refine", "quantize", "latency", "external_data", "resume", "whole", "align")
+FLAGS = ("fold_heads", "refine", "quantize", "latency", "external_data", "resume", "allow_unmeasured", "whole", "align")
 WRONG: dict[str, list[Any]] = {
     **{name: ["0.3", -0.1, 1.5, math.nan, math.inf, True, [0.3], object(), 1j] for name in SHARES},
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],

@@ -33,6 +33,8 @@ from onnxfold.passes.quantization.ort_quantizer import in_int8, on_integers
 from onnxfold.passes.quantization.result import QuantizationReport
 from onnxfold.runtime.session import Session
 
+pytestmark = pytest.mark.usefixtures("lossy")
+
 RESNET, MLP = MODELS / "digits_resnet_bn.onnx", MODELS / "digits_mlp.onnx"
 MOBILENET = MODELS / "digits_mobilenet.onnx"
 MOST_FOR_INT8 = 0.03  # error of INT8 alone on the digits networks; measured 0.018 to 0.025
@@ -374,7 +376,8 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _evidence(proto: ModelProto) -> Any:
+    from onnxfold.calibration.judge import Judge
     from onnxfold.calibration.samples import Samples
 
     feeds = tuple(noise(proto))
-    return Samples(feeds, feeds, Origin.PICTURES, "noise")
+    return Samples(feeds, Judge(feeds, "noise", True), Origin.PICTURES, "noise")

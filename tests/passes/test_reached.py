@@ -15,11 +15,14 @@ from tiny import ROOT
 
 import onnxfold
 from onnxfold import NothingToFoldError, inspect, sweep
+from onnxfold.calibration.judge import Judge
 from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import Samples
 from onnxfold.passes import reached
 from onnxfold.report.group_report import GroupReport
 from onnxfold.runtime.session import Session
+
+pytestmark = pytest.mark.usefixtures("lossy")
 
 CASE = ROOT.parent / "shared" / "cases" / "if_branch_not_run.onnx"
 UNREACHED = "that no input reached: give `calibration` that reaches it"
@@ -238,7 +241,7 @@ def test_samples_that_are_made_are_dealt_out(monkeypatch: pytest.MonkeyPatch) ->
     given = feeds(*[3] * 16)
 
     def made(origin: Origin) -> list[int]:
-        samples = Samples(tuple(given[:12]), tuple(given[12:]), origin, "made")
+        samples = Samples(tuple(given[:12]), Judge(tuple(given[12:]), "made", True), origin, "made")
         monkeypatch.setattr("onnxfold.passes.calibrate.collect_samples", lambda *_, **__: samples)
         report = onnxfold.fold(branches(), ratio=0.5, latency=False, round_to=1).report
         assert report.settings["samples_used"]

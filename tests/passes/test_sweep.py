@@ -221,7 +221,7 @@ def test_outputs_without_classes_have_no_agreement() -> None:
 
 def example(**change: Any) -> SweepReport:
     timings = (
-        Timing("CUDAExecutionProvider", Status.MISSING, "not offered", None, None),
+        Timing("CUDAExecutionProvider", Status.FAILED, "no device", None, None),
         Timing("CPUExecutionProvider", Status.OK, "", 2.0, 1.5),
     )
     rows = (

@@ -20,7 +20,10 @@ from onnxfold.planning.executor import Executor
 
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'onnxfold[dask]'")
 HERE = "127.0.0.1"
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:distributed")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:distributed"),
+    pytest.mark.usefixtures("lossy"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,8 @@ from onnxfold.runtime.shared_prefix import SharedPrefix
 sys.path.append(str(ROOT / "models"))
 import digits
 
+pytestmark = pytest.mark.usefixtures("lossy")
+
 POINT = 1.0  # of top-1 accuracy: 5 of the 500 test images
 RESNET = MODELS / "digits_resnet_bn.onnx"
 SMALL = MODELS / "digits_mlp.onnx"
@@ -221,7 +223,7 @@ def test_curves_are_measured() -> None:
     curves = made.curves(widths, 8)
     for width in widths:
         folded = made.finish({width.name: width.size // 2})
-        error = made.evaluator.error(folded.proto) ** 2
+        error = made.evaluator.distance(folded.proto) ** 2
         assert error / 3 < curves[width.name][width.size // 2] < error * 3
 
 

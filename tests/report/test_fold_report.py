@@ -24,10 +24,13 @@ from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
 from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
+from onnxfold.evaluation.quality import Limit, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
+
+pytestmark = pytest.mark.usefixtures("lossy")
 
 PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")
 DOCUMENTED, SWEPT = (set(re.findall(r"^\| `([^`]+)` \|", part, re.M)) for part in PAGE[::2])
@@ -85,7 +88,8 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
         ProviderCheck("CPUExecutionProvider", Status.OK, "", 12.5, 10.0, (error, exact)),
         ProviderCheck("CUDAExecutionProvider", Status.FAILED, "original: no device", None, None, ()),
     )
-    verdict = Check((), ("CUDA: original: no device",), providers, "random inputs (smooth noise)")
+    quality = Quality({"logits": 0.08}, 0.875, (0.8, 0.93), 64, "crops of two photographs", True)
+    verdict = Check((), ("CUDA: original: no device",), providers, "random inputs (smooth noise)", quality)
     groups = (
         GroupReport(name, 64, 48, 1, 12, 0.125, ("conv", "bn"), ("next",), ""),
         GroupReport("features/block_with_a_very_long_name/that_exporters_like/conv2d_17/Conv2D", 1024, 1024, 32, 0, 0.0,
@@ -153,18 +157,32 @@ def test_failed_verdict() -> None:
 
 
 def test_unmeasured_verdict_gets_no_tick() -> None:
-    report = example(providers=(ProviderCheck("CUDAExecutionProvider", Status.MISSING, "not offered", None, None, ()),))
+    failed = ProviderCheck("CUDAExecutionProvider", Status.FAILED, "no device", None, None, ())
+    report = example(providers=(failed,), quality=None)
     assert "\n! file -50 %" in shown(report) and "✔" not in shown(report)
 
 
-def test_outputs_that_are_lost_get_no_tick() -> None:
-    errors = [OutputError("logits", value, 0.1, -1.0, 1.5, None) for value in (0.99, 1.0)]
-    near, lost = (
-        example(providers=(ProviderCheck("CPUExecutionProvider", Status.OK, "", None, None, (error,)),))
-        for error in errors
+def test_marks_and_what_is_said_first() -> None:
+    """A tick is for a limit that is kept on inputs that can be trusted; an error over what is usual is said first."""
+    kept, over, blind = (
+        example(quality=Quality({"logits": error}, None, None, 64, "crops", independent))
+        for error, independent in ((0.1, True), (0.101, True), (0.01, False))
     )
-    assert "\n✔ file -50 %" in shown(near, 200) and "nothing is left" not in near.verdict
-    assert "\n! file -50 %" in shown(lost, 200) and "nothing is left of 'logits': fold less" in lost.verdict
+    assert "\n✔ file -50 %" in shown(kept, 200) and "output error 10 % on 64 crops" in kept.verdict
+    assert "\n! output error 10 % on 64 crops, file -50 %" in shown(over, 200)
+    assert (
+        "\n! file -50 %" in shown(blind, 200) and "which say little of real ones: give `calibration`" in blind.verdict
+    )
+    assert [json.loads(one.to_json())["mark"] for one in (kept, over, blind)] == ["kept", "unsure", "unsure"]
+
+
+@pytest.mark.parametrize(("error", "problem"), [(0.05, ""), (0.051, "max_error=0.05"), (1.01, "is lost: error 101 %")])
+def test_limits_that_are_broken_and_outputs_that_are_lost_fail(error: float, problem: str) -> None:
+    check = example().check
+    assert check is not None
+    limit = Limit(0.05, given=True, parameter="max_error=0.05")
+    found = check.judged(Quality({"logits": error}, None, None, 64, "crops", True), limit, False)
+    assert found.passed is not bool(problem) and problem in " ".join(found.problems)
 
 
 def test_long_lists_are_cut_unless_verbose() -> None:

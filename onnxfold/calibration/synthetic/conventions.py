@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from ...errors import ExecutionError, OnnxFoldError
 from ...frozen import read_only
 from ...model.model import Model
-from ...runtime.session import SHORT, InputSpec
+from ...runtime.session import InputSpec
 from .image_ops import spatial_axes
-from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
+from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
 TRIED = 16  # pictures
-_CLEAR = 0.5  # times the loss of the usual convention: class scores alone say little
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +69,14 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, pixels: Floa
         return BYTES
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
-            problem = pose(model, specs, TRIED, shapes, SHORT["cpu"], apart, gradient=False)
-            if name not in problem.shapes:
+            problem = pose_losses(model, specs, TRIED, shapes, apart)
+            if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
                 return USUAL
             losses = {c: _loss(problem, c, name, pixels) for c in CONVENTIONS}
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
         best = min(losses, key=lambda c: losses[c])
-        unsure = problem.terms.goal is CLASSES and losses[best] > _CLEAR * losses[USUAL]
-        return USUAL if unsure or not math.isfinite(losses[best]) else best
+        return best if math.isfinite(losses[best]) else USUAL
     return USUAL
 
 

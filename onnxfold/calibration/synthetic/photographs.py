@@ -12,8 +12,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from .image_ops import spatial_axes
 
@@ -28,6 +26,8 @@ _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
 @cache
 def photographs() -> tuple[Pixels, ...]:
     """The photographs that scikit-learn ships, [H, W, 3]."""
+    from sklearn.datasets import load_sample_images  # slow to import
+
     return tuple(np.asarray(image) for image in load_sample_images().images)
 
 
@@ -43,6 +43,8 @@ def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height:
 
 
 def _crop(rng: np.random.Generator, photograph: Pixels, height: int, width: int) -> Floats:
+    from PIL import Image  # slow to import
+
     whole = photograph.shape[0] * photograph.shape[1]
     rows, columns = photograph.shape[:2]
     for _ in range(_TRIES):

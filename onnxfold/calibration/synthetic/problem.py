@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,16 +131,37 @@ def pose(
     provider: str,
     apart: bool = False,
     seed: int = 0,
-    gradient: bool = True,
 ) -> InversionProblem:
     """The problem of a model: its floating-point inputs are searched for, the others are drawn once and stay.
 
-    With `apart`, one sample at a time, in the shapes that the model declares. Without `gradient`, losses only.
+    With `apart`, one sample at a time, in the shapes that the model declares.
 
     Raises:
         NotInvertibleError: with the reason.
         ExecutionError: what onnx, onnx-ad or onnxruntime refuse on the way.
     """
+    proto, names, made = _posed(model, specs, count, shapes, apart, seed)
+    return made(Session.of_version(with_gradient(proto, LOSS, names), None, provider))
+
+
+def pose_losses(
+    model: Model, specs: Sequence[InputSpec], count: int, shapes: Mapping[str, Sequence[int]], apart: bool = False
+) -> InversionProblem:
+    """The same without gradients, on the CPU: to ask how well inputs fit."""
+    proto, _, made = _posed(model, specs, count, shapes, apart, 0)
+    return made(Session.of_version(without_gradient(proto), None))
+
+
+def _posed(
+    model: Model,
+    specs: Sequence[InputSpec],
+    count: int,
+    shapes: Mapping[str, Sequence[int]],
+    apart: bool,
+    seed: int,
+) -> tuple[ModelProto, list[str], Callable[[Session], InversionProblem]]:
+    """A static copy of the model that computes the loss, the inputs that are searched for, and what makes the problem
+    of a session that runs it."""
     floats = [s for s in specs if s.dtype is not None and np.dtype(s.dtype).kind == "f"]
     if not floats:
         raise NotInvertibleError("it has no floating-point input")
@@ -162,8 +184,8 @@ def pose(
     if not found:
         raise NotInvertibleError("what could be matched depends on no floating-point input")
     _keep_inputs(proto, used)
-    graph = with_gradient(proto, LOSS, list(found)) if gradient else without_gradient(proto)
-    return InversionProblem(Session.of_version(graph, None, provider), found, terms, chunk, apart, fixed)
+    made = partial(InversionProblem, shapes=found, terms=terms, chunk=chunk, apart=apart, fixed=fixed)
+    return proto, list(found), made
 
 
 def _keep_inputs(proto: ModelProto, used: Collection[str]) -> None:

@@ -16,6 +16,7 @@ from tiny import MODELS, SHARED, main
 
 import onnxfold
 from onnxfold.analysis.costs import costs
+from onnxfold.calibration.judge import Judge
 from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import Samples
 from onnxfold.model.model import load
@@ -26,6 +27,8 @@ from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.problem import pose
 from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.runtime.session import Session
+
+pytestmark = pytest.mark.usefixtures("lossy")
 
 Array = np.ndarray[Any, Any]
 CHAIN = """(float[N,6] x) => (float[N,4] y) {
@@ -43,7 +46,7 @@ CIFAR = ("cifar10_resnet20_bn", "cifar10_squeezenet_bn", "vit_2_6_cifar10", "vit
 
 def samples(shape: tuple[int, ...] = (6,), count: int = 64, name: str = "x", kind: Any = np.float32) -> Samples:
     x = np.random.default_rng(0).standard_normal((count + 16, *shape)).astype(kind)
-    return Samples(({name: x[:count]},), ({name: x[count:]},), Origin.PICTURES, "noise")
+    return Samples(({name: x[:count]},), Judge(({name: x[count:]},), "noise", True), Origin.PICTURES, "noise")
 
 
 def disturbed(proto: ModelProto, share: float = 0.05) -> ModelProto:
@@ -145,7 +148,7 @@ def test_a_model_without_weights_is_left_alone() -> None:
 
 def test_untrusted_inputs_are_not_trained_on() -> None:
     proto = model(CHAIN, SHAPES)
-    noise = Samples(samples().fit, samples().check, Origin.RANDOM, "random inputs")
+    noise = Samples(samples().fit, samples().judge, Origin.RANDOM, "random inputs")
     found = train.refine(load(proto), disturbed(proto), noise, train.TrainSettings(10, 32))
     assert not found.improved and "random inputs" in found.note
 
@@ -187,7 +190,7 @@ def test_the_extent_follows_the_samples() -> None:
     text = "(int64[N,T] ids) => (float[N,T,300] y) { e = Gather (table, ids) y = MatMul (e, w) }"
     proto = load(model(text, {"table": (300, 64), "w": (64, 300)}))
     given = [
-        Samples(({"ids": np.zeros((8, length), np.int64)},), (), Origin.GENERATED_TEXT, "words")
+        Samples(({"ids": np.zeros((8, length), np.int64)},), Judge((), "words", True), Origin.GENERATED_TEXT, "words")
         for length in (16, 32768)
     ]
     shapes = [sample_shapes(proto, one) for one in given]
@@ -302,7 +305,7 @@ def test_models_of_one_sample_take_as_many_for_a_step() -> None:
     off = disturbed(proto)
     one = disturbed(single)
     feeds = tuple({name: x[i : i + 1] for name, x in feed.items()} for feed in samples().fit for i in range(64))
-    alone = replace(samples(), fit=feeds, check=feeds[:16])
+    alone = replace(samples(), fit=feeds, judge=Judge(feeds[:16], "noise", True))
     found = train.refine(load(single), one, alone, train.TrainSettings(60, 32))
     assert found.after < 0.7 * found.before
     drawn = train.refine(load(single), one, alone, train.TrainSettings(60, 1))  # as many samples, one at a time
