@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from onnx import ModelProto
@@ -47,18 +46,26 @@ USUAL = Limit()
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """How far a tensor that is compared is off, see `metrics.component_error`."""
+
+    name: str
+    error: float
+
+
+@dataclass(frozen=True)
 class Quality:
     """What `samples` inputs say of a result.
 
     Attributes:
-        errors: by tensor that is compared, see `metrics.component_error`.
+        outputs: all tensors that are compared.
         agreement: the share of samples that keep their top class; None where there are no classes.
         interval: 95 % of it (`wilson`).
         inputs: what they are, for people.
         independent: nothing was fitted on inputs of this kind.
     """
 
-    errors: Mapping[str, float] = field(default_factory=dict)
+    outputs: tuple[Deviation, ...] = ()
     agreement: float | None = None
     interval: tuple[float, float] | None = None
     samples: int = 0
@@ -68,17 +75,17 @@ class Quality:
     @property
     def error(self) -> float:
         """The largest error; 0 where nothing is compared."""
-        return max(self.errors.values(), default=0.0)
+        return max((one.error for one in self.outputs), default=0.0)
 
     @property
     def worst(self) -> str:
         """The tensor with the largest error."""
-        return max(self.errors, key=lambda name: self.errors[name], default="")
+        return max(self.outputs, key=lambda one: one.error).name if self.outputs else ""
 
     def broken(self, limit: Limit) -> str:
         """Which part of a `limit` is not kept, in words; '' if all is."""
         if self.error > limit.error + _ROUNDING:
-            return f"output error {in_percent(self.error)}" + (f" in '{self.worst}'" if len(self.errors) > 1 else "")
+            return f"output error {in_percent(self.error)}" + (f" in '{self.worst}'" if len(self.outputs) > 1 else "")
         if self.agreement is not None and self.agreement < limit.agreement - _ROUNDING:
             return f"{in_percent(self.agreement)} of {self.samples} samples keep their top class"
         return ""
@@ -94,7 +101,14 @@ def measured(evaluator: Evaluator, proto: ModelProto, inputs: str, independent: 
     except (ExecutionError, RequestError):  # the errors are infinite, then
         agreement = None
     interval = None if agreement is None else wilson(agreement, samples)
-    return Quality(errors, agreement, interval, samples, inputs, independent)
+    return Quality(
+        tuple(Deviation(name, error) for name, error in errors.items()),
+        agreement,
+        interval,
+        samples,
+        inputs,
+        independent,
+    )
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -87,12 +87,11 @@ class Check:
         """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
         problems = list(self.problems)
         if quality is not None:
-            lost = {n: error for n, error in quality.errors.items() if not error <= LOST and not limit.loses}
-            problems += [
-                f"output '{n}' is lost: its error is {in_percent(e)} on {quality.inputs}" for n, e in lost.items()
-            ]
+            lost = [one for one in quality.outputs if not one.error <= LOST and not limit.loses]
+            where = f"on {quality.inputs}"
+            problems += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
             broken = quality.broken(limit) if limit.given and not lost else ""
-            problems += [f"{broken} on {quality.inputs}, which breaks `{limit.parameter}`"] if broken else []
+            problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
         elif not unmeasured and all(done.status is Status.FAILED for done in self.providers):
             problems.append(
                 "nothing was measured: no provider could run the original model (to have the result all the same, "

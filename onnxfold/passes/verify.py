@@ -70,9 +70,10 @@ class Verify(BasePass):
         original, inputs, written = state.source, state.inputs, state.staged
         assert inputs is not None and written is not None
         subject, proto = state.subject, state.current.proto
+        streamed = subject is not None and subject.streamed  # one block of it is measured later
         conditions = Conditions(
             providers=run.providers, latency=self._latency,
-            too_large=subject is not None and subject.streamed and not comparable(original, self._max_memory),
+            too_large=streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches,
         )  # fmt: skip
@@ -81,7 +82,7 @@ class Verify(BasePass):
             inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
         quality = None if conditions.too_large else self._quality(state, inputs)
-        return state.adding(verdict.judged(quality, self._limit, self._unmeasured))
+        return state.adding(verdict.judged(quality, self._limit, self._unmeasured or streamed))
 
     def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:
         """What all inputs that judge say of the file that was written."""

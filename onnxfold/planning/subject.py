@@ -70,10 +70,12 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class CheckInputs:
-    """What results are checked on, made when it is first asked for; `more` as in `Subject`."""
+    """What results are checked on, made when it is first asked for; `more` as in `Subject`, `beside` those of them that
+    are not among the batches."""
 
     make: Callable[[], Judge] = field(repr=False)
     more: tuple[Feeds, ...] = field(default=(), repr=False)
+    beside: tuple[Feeds, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -84,8 +86,9 @@ class CheckInputs:
         if samples is not None and samples.trusted:
             judge = samples.judge
             held = {id(feed) for feed in judge.batches}
-            return cls(lambda: judge, tuple(one for one in more if id(one) not in held))
-        return cls(lambda: otherwise.judge, more)
+            beside = tuple(one for one in more if id(one) not in held)
+            return cls(lambda: judge, tuple(one for one in more if one is not judge.batches[0]), beside)
+        return cls(lambda: otherwise.judge, more, more)
 
     @cached_property
     def judge(self) -> Judge:
@@ -110,8 +113,9 @@ class CheckInputs:
         return [single, *({**single, **one} for one in self.more)]
 
     def several(self, session: Session) -> Sequence[Feeds]:
-        """All batches, and `more`."""
-        return [*self.judge.batches, *self.each(session)[1:]]
+        """All batches, and what is `beside`."""
+        single = self.single(session)
+        return [*self.judge.batches, *({**single, **one} for one in self.beside)]
 
 
 def judge_without_samples(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Judge:

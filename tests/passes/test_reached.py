@@ -188,14 +188,14 @@ def test_a_model_that_cannot_run_folds_as_before() -> None:
     proto.graph.node.append(onnx.helper.make_node("Unknown", ["y"], ["z"], domain="nobody"))
     proto.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
     proto.graph.output[0].name = "z"
-    report = onnxfold.fold(proto, ratio=0.5, **FAST).report
+    report = onnxfold.fold(proto, ratio=0.5, allow_unmeasured=True, **FAST).report
     assert widths(report.groups) == {12: 6, 4: 2, 8: 4, 6: 3} and "nothing was measured" in report.verdict
 
 
 @pytest.mark.skipif(not CASE.exists(), reason="needs shared cases")
 def test_the_case_it_was_found_by(tmp_path: Path) -> None:
     given = {"x": np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32), "sr": np.array(16000)}
-    result = onnxfold.fold(CASE, max_error=0.4, calibration=[given], effort="fast", latency=False)
+    result = onnxfold.fold(CASE, max_error=0.9, calibration=[given], effort="fast", latency=False)
     other = given | {"sr": np.array(8000)}
     before, after = (Session(p.SerializeToString()).run(other)[0] for p in (onnx.load(CASE), result.model))
     assert (before == after).all(), "nothing that the other branch uses has changed"

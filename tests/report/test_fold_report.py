@@ -24,7 +24,7 @@ from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
 from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
-from onnxfold.evaluation.quality import Limit, Quality
+from onnxfold.evaluation.quality import Deviation, Limit, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
@@ -88,7 +88,7 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
         ProviderCheck("CPUExecutionProvider", Status.OK, "", 12.5, 10.0, (error, exact)),
         ProviderCheck("CUDAExecutionProvider", Status.FAILED, "original: no device", None, None, ()),
     )
-    quality = Quality({"logits": 0.08}, 0.875, (0.8, 0.93), 64, "crops of two photographs", True)
+    quality = Quality((Deviation("logits", 0.08),), 0.875, (0.8, 0.93), 64, "crops of two photographs", True)
     verdict = Check((), ("CUDA: original: no device",), providers, "random inputs (smooth noise)", quality)
     groups = (
         GroupReport(name, 64, 48, 1, 12, 0.125, ("conv", "bn"), ("next",), ""),
@@ -165,7 +165,7 @@ def test_unmeasured_verdict_gets_no_tick() -> None:
 def test_marks_and_what_is_said_first() -> None:
     """A tick is for a limit that is kept on inputs that can be trusted; an error over what is usual is said first."""
     kept, over, blind = (
-        example(quality=Quality({"logits": error}, None, None, 64, "crops", independent))
+        example(quality=Quality((Deviation("logits", error),), None, None, 64, "crops", independent))
         for error, independent in ((0.1, True), (0.101, True), (0.01, False))
     )
     assert "\n✔ file -50 %" in shown(kept, 200) and "output error 10 % on 64 crops" in kept.verdict
@@ -176,12 +176,12 @@ def test_marks_and_what_is_said_first() -> None:
     assert [json.loads(one.to_json())["mark"] for one in (kept, over, blind)] == ["kept", "unsure", "unsure"]
 
 
-@pytest.mark.parametrize(("error", "problem"), [(0.05, ""), (0.051, "max_error=0.05"), (1.01, "is lost: error 101 %")])
+@pytest.mark.parametrize(("error", "problem"), [(0.05, ""), (0.051, "max_error=0.05"), (1.02, "is lost: error 102 %")])
 def test_limits_that_are_broken_and_outputs_that_are_lost_fail(error: float, problem: str) -> None:
     check = example().check
     assert check is not None
     limit = Limit(0.05, given=True, parameter="max_error=0.05")
-    found = check.judged(Quality({"logits": error}, None, None, 64, "crops", True), limit, False)
+    found = check.judged(Quality((Deviation("logits", error),), None, None, 64, "crops", True), limit, False)
     assert found.passed is not bool(problem) and problem in " ".join(found.problems)
 
 
