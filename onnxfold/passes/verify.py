@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..analysis.costs import count_parameters, weight_bytes
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
 from ..model.model import Model
@@ -69,7 +70,17 @@ class Verify(BasePass):
             on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
             inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
-        return state.adding(verdict)
+        return state.adding(verdict if state.current.quantized else verdict.failing(grown(original.proto, proto)))
+
+
+def grown(before: ModelProto, after: ModelProto) -> str:
+    """That `after` stores more numbers or more bytes of weights, in words; '' where it does not."""
+    counts, sizes = [[measure(p) for p in (before, after)] for measure in (count_parameters, weight_bytes)]
+    if counts[1] > counts[0]:
+        return f"it would hold more parameters than the original: {counts[1]} instead of {counts[0]}"
+    if sizes[1] > sizes[0]:
+        return f"its weights would take more bytes than those of the original: {sizes[1]} instead of {sizes[0]}"
+    return ""
 
 
 def in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:
