@@ -209,8 +209,10 @@ def _weighs(graph: Graph, name: str) -> bool:
 
 
 def _kind(graph: Graph, roots: Iterable[str], name: str) -> int:
-    """The type in which a weight that is no view is stored: that of the widest of its roots, or its own."""
-    own, kinds = graph.tensor(name).dtype, [graph.tensor(root).dtype for root in roots]
+    """The type in which a weight that is no view is stored: its own, or that of the widest of its roots (of those that
+    are more than vectors, where there are any)."""
+    long = [root for root in roots if _is_matrix(graph, root)] or roots
+    own, kinds = graph.tensor(name).dtype, [graph.tensor(root).dtype for root in long]
     if own not in FLOATS or not kinds or not all(kind in FLOATS for kind in kinds):
         return own
     widest = max(kinds, key=_item)

@@ -18,6 +18,7 @@ from onnx import helper
 
 from ..analysis.rules.reshape import segments
 from ..errors import RuleError
+from ..frozen import read_only
 from ..model.expressions import backward, new_lengths, permutation
 from ..model.model import Model
 from ..model.subgraphs import every_node
@@ -36,11 +37,14 @@ class StoredForm:
     """New `arrays` by the name of what is written, and the ONNX types (`kinds`) of those that a Cast is to follow; the
     constants that `follow` from them by themselves; numbers in lists by (node, input); and `lengths` of axes."""
 
-    arrays: dict[str, Array | Pending] = field(default_factory=dict)
-    kinds: dict[str, int] = field(default_factory=dict)
-    follow: set[str] = field(default_factory=set)
-    lists: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)
-    lengths: dict[tuple[str, int], int] = field(default_factory=dict)
+    arrays: Mapping[str, Array | Pending] = field(repr=False)
+    kinds: Mapping[str, int]
+    follow: frozenset[str]
+    lists: Mapping[tuple[int, int], Mapping[int, int]]
+    lengths: Mapping[tuple[str, int], int]
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
 
 def stored_form(model: Model, changes: Edits) -> StoredForm:
@@ -49,14 +53,15 @@ def stored_form(model: Model, changes: Edits) -> StoredForm:
     back = _Back(model, arrays, changes.lengths)
     for name in arrays:
         back.put(name)
-    return back.form
+    return StoredForm(back.written, back.kinds, frozenset(back.follow), back.lists, back.made)
 
 
 class _Back:
-    """Carries new values back to what is stored, into `form`."""
+    """Carries new values back to what is stored, and notes what a `StoredForm` holds."""
 
     def __init__(self, model: Model, arrays: Arrays, lengths: Mapping[tuple[str, int], int]) -> None:
-        self.form = StoredForm()
+        self.written, self.kinds, self.follow = dict[str, Array | Pending](), dict[str, int](), set[str]()
+        self.lists, self.made = dict[tuple[int, int], dict[int, int]](), dict[tuple[str, int], int]()
         self._model, self._tied, self._arrays, self._lengths = model, model.tied, arrays, lengths
         self._protos = every_node(model.proto)
         self._read = partial(small, model.graph, model.constants)
@@ -65,10 +70,10 @@ class _Back:
         """Take in the new values of one weight."""
         family = self._tied.family.get(name)
         if family is None:
-            self.form.arrays[name] = self._arrays[name]
+            self.written[name] = self._arrays[name]
         elif family.tied:
             self._together(name, family)
-        elif name not in self.form.follow and not self._alike(name, family):
+        elif name not in self.follow and not self._alike(name, family):
             self._apart(name, family)
 
     def _together(self, name: str, family: Family) -> None:
@@ -96,18 +101,18 @@ class _Back:
         """A tensor of its own, in the type of what it was computed from; so too what else was computed from that."""
         array, view = settled(self._arrays[name]), self._tied.views.get(name)
         kind = self._tied.kinds.get(name, 0) if view is None else self._model.graph.tensor(view.root).dtype
-        self.form.arrays[name] = array
+        self.written[name] = array
         if kind and name not in family.roots and _narrower(array, kind):
-            self.form.kinds[name] = kind
+            self.kinds[name] = kind
         if not family.viewed and not family.grows:
             for leaf in set(family.leaves) - set(family.roots) - set(self._arrays):
-                self.form.arrays[leaf] = self._model.constants.array(leaf)
+                self.written[leaf] = self._model.constants.array(leaf)
 
     def _write(self, view: View) -> bool:
         """Put the new values of a view into its root, if there is a shape for that."""
         array = self._arrays[view.name]
         if not view.steps:
-            self.form.arrays[view.root] = array
+            self.written[view.root] = array
             return True
         value = settled(array)
         shapes = self._shapes(view, value.shape)
@@ -118,7 +123,7 @@ class _Back:
             value = backward(self._protos[step], value, shape, _dtype(self._model.graph.tensor(name).dtype), self._read)
         if not np.isfinite(value.astype(np.float32)).all() and np.isfinite(settled(array).astype(np.float32)).all():
             return False
-        self.form.arrays[view.root] = value
+        self.written[view.root] = value
         self._list(view, shapes)
         return True
 
@@ -152,10 +157,10 @@ class _Back:
         for number, step in enumerate(view.steps):
             changed = new_lengths(self._protos[step], shapes[number], shapes[number + 1], self._read)
             if changed:
-                self.form.lists[step, 1] = changed
-        self.form.follow.update(view.tensors[1:])
+                self.lists[step, 1] = changed
+        self.follow.update(view.tensors[1:])
         for name, shape in zip(view.tensors, shapes, strict=True):
-            self.form.lengths.update({(name, axis): n for axis, n in enumerate(shape)})
+            self.made.update({(name, axis): n for axis, n in enumerate(shape)})
 
     def _old(self, name: str) -> Shape:
         return tuple(d if isinstance(d, int) else 1 for d in self._model.graph.tensor(name).shape or ())
