@@ -20,15 +20,19 @@ Read = Callable[[str], "Array | None"]
 """The value of a small constant (a list, a factor); None for what is none."""
 
 _AXES = frozenset(("Squeeze", "Unsqueeze"))
+SELECTS = frozenset(("Gather",))  # parts of a tensor, some perhaps more than once: the rest is lost
 OPERATORS = frozenset(("Identity", "Cast", "Mul", "Div", "Transpose", "Reshape", "Flatten")) | _AXES
 
 
-def source(node: NodeProto, kind: Callable[[str], int], read: Read) -> str:
+def source(node: NodeProto, kind: Callable[[str], int], read: Read, selects: bool = False) -> str:
     """The tensor that a node gives another form; '' where it is no step that can be undone.
 
-    `kind` tells the ONNX element type of a tensor of floats, 0 of any other.
+    `kind` tells the ONNX element type of a tensor of floats, 0 of any other. `selects`: Gather counts too, as for a
+    tensor of which nothing else is used.
     """
-    if node.op_type not in OPERATORS or node.domain not in DEFAULT_DOMAINS or len(node.output) != 1:
+    if node.op_type not in (OPERATORS | SELECTS if selects else OPERATORS):
+        return ""
+    if node.domain not in DEFAULT_DOMAINS or len(node.output) != 1:
         return ""
     data = str(node.input[0])
     if node.op_type in ("Mul", "Div"):
@@ -53,6 +57,9 @@ def forward(node: NodeProto, value: Array, read: Read) -> Array:
             return scaled.reshape(made_shape(node, value.shape, read))
         case "Transpose":
             return value.transpose(permutation(node, value.ndim))
+        case "Gather":
+            axis, indices = _selected(node, value.ndim, read)
+            return np.take(value, indices, axis)
     return value.reshape(made_shape(node, value.shape, read))
 
 
@@ -64,6 +71,11 @@ def backward(node: NodeProto, value: Array, shape: Sequence[int], dtype: np.dtyp
             value = value / factor if node.op_type == "Mul" else value * factor
         case "Transpose":
             value = value.transpose(np.argsort(permutation(node, value.ndim)))
+        case "Gather":
+            axis, indices = _selected(node, len(shape), read)
+            whole = np.zeros(shape, value.dtype)
+            whole[(slice(None),) * axis + (indices,)] = value
+            value = whole
     with np.errstate(over="ignore"):  # of float16: whoever asks looks
         return np.ascontiguousarray(value.reshape(shape).astype(dtype))
 
@@ -75,6 +87,9 @@ def made_shape(node: NodeProto, shape: Sequence[int], read: Read) -> tuple[int, 
             return (*(1,) * (_other(node, read).ndim - len(shape)), *shape)
         case "Transpose":
             return tuple(shape[axis] for axis in permutation(node, len(shape)))
+        case "Gather":
+            axis, indices = _selected(node, len(shape), read)
+            return (*shape[:axis], *indices.shape, *shape[axis + 1 :])
         case "Reshape":
             return _target(_listed(node, read), shape, bool(_attribute(node, "allowzero", 0)))
         case "Flatten":
@@ -98,6 +113,9 @@ def made_axes(node: NodeProto, axes: Sequence[int | None], shape: Sequence[int],
             return [*(None,) * (_other(node, read).ndim - len(axes)), *axes]
         case "Transpose":
             return [axes[axis] for axis in permutation(node, len(axes))]
+        case "Gather":
+            at, indices = _selected(node, len(axes), read)
+            return [*axes[:at], *(None,) * indices.ndim, *axes[at + 1 :]]
         case "Reshape" | "Flatten":
             made = made_shape(node, shape, read)
             return list(axes) if made == tuple(shape) else [None] * len(made)
@@ -140,7 +158,7 @@ def _type(node: NodeProto) -> np.dtype[Any]:
 
 def _settled(node: NodeProto, read: Read) -> bool:
     """Whether what a step does is plain: its list is a constant, or its axes are named."""
-    if node.op_type == "Reshape":
+    if node.op_type in ("Reshape", "Gather"):
         return len(node.input) > 1 and read(node.input[1]) is not None
     return node.op_type not in _AXES or bool(_axes(node, read))
 
@@ -149,6 +167,23 @@ def _listed(node: NodeProto, read: Read) -> NDArray[np.int64]:
     value = read(node.input[1])
     assert value is not None
     return value.astype(np.int64)
+
+
+def selected_from(node: NodeProto, before: Sequence[int], made: Sequence[int], read: Read) -> tuple[int, ...] | None:
+    """The shape of what a Gather selects `made` from, whose length along its axis is that of `before`; None where the
+    selection itself has another shape."""
+    axis, indices = _selected(node, len(before), read)
+    behind = axis + indices.ndim
+    if tuple(made[axis:behind]) != indices.shape:
+        return None
+    return (*made[:axis], before[axis], *made[behind:])
+
+
+def _selected(node: NodeProto, rank: int, read: Read) -> tuple[int, NDArray[np.int64]]:
+    """The axis of a Gather, and what it selects along that."""
+    indices = read(node.input[1])
+    assert indices is not None
+    return int(_attribute(node, "axis", 0)) % rank, indices.astype(np.int64)
 
 
 def _axes(node: NodeProto, read: Read) -> list[int]:

@@ -17,10 +17,11 @@ from onnx import NodeProto, TensorProto, helper
 
 from ..frozen import read_only
 from .constants import FLOATS, Constants
-from .expressions import Array, made_axes, made_shape, source
+from .expressions import SELECTS, Array, made_axes, made_shape, source
 from .graph import Graph
 
 SMALL = 1024  # numbers of a list that a step reads, at most
+_INDICES = 2**22  # integers that select from a table, at most
 NO_WEIGHTS = frozenset((TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, TensorProto.STRING))
 
 
@@ -28,7 +29,8 @@ NO_WEIGHTS = frozenset((TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL, 
 class View:
     """What the nodes `steps` (indices) make of the stored tensor `root`; `tensors`: all from `root` to `name`.
 
-    `axes`: the axis of `root` that each of its axes is, None where it is no single one.
+    `axes`: the axis of `root` that each of its axes is, None where it is no single one. `part`: it may hold only some
+    of `root`.
     """
 
     name: str
@@ -36,14 +38,16 @@ class View:
     steps: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
     axes: tuple[int | None, ...] = ()
+    part: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
     """Weights that stand on the same stored tensors: `leaves`, of which some may be among the `roots` themselves.
 
-    `matrix`: whether a root is more than a vector. `viewed`: all leaves are views of one root. `grows`: storing those
-    that are more than vectors, each in the type of its roots, takes more bytes than the roots do.
+    `matrix`: whether a root is more than a vector. `viewed`: all leaves are views of one root, or it has only one use.
+    `grows`: storing those that are more than vectors, each in the type of its roots, takes more bytes than the roots;
+    `spread`: because one holds more numbers than these.
     """
 
     roots: tuple[str, ...]
@@ -51,6 +55,7 @@ class Family:
     matrix: bool
     viewed: bool
     grows: bool
+    spread: bool
 
     @property
     def tied(self) -> bool:
@@ -59,8 +64,9 @@ class Family:
 
     @property
     def kept(self) -> bool:
-        """Whether its weights must stay as they are, because nothing can be written back without growing."""
-        return self.matrix and not self.viewed and self.grows
+        """Whether its weights must stay as they are, because nothing can be written back without growing (tables that
+        are spread out cost little beside what they let fold)."""
+        return self.matrix and not self.viewed and self.grows and not self.spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +116,15 @@ def find_tied(graph: Graph, constants: Constants, protos: list[NodeProto]) -> Ti
         stored = sorted({root for name in members for root in sources[name]})
         if sorted(members) == stored:
             continue  # tensors used as they are
-        viewed = len(stored) == 1 and all(name in views for name in members)
+        seen = [views[name] for name in members if name in views]
+        viewed = len(stored) == 1 and len(seen) == len(members) and (len(seen) == 1 or not any(v.part for v in seen))
         own = {name: _kind(graph, sources[name], name) for name in members if name not in views}
         kinds.update({name: kind for name, kind in own.items() if kind != graph.tensor(name).dtype})
         taken = sum(_bytes(graph, name, own.get(name, 0)) for name in members if _is_matrix(graph, name))
         grows = taken > sum(_bytes(graph, root) for root in stored)
         matrix = any(_is_matrix(graph, name) for name in stored)
-        families.append(Family(tuple(stored), tuple(members), matrix, viewed, grows))
+        spread = max(_size(graph, name) for name in members) > sum(_size(graph, root) for root in stored)
+        families.append(Family(tuple(stored), tuple(members), matrix, viewed, grows, spread))
     return Tied(views, tuple(families), kinds)
 
 
@@ -186,19 +194,22 @@ def _views(graph: Graph, constants: Constants, protos: list[NodeProto]) -> dict[
     for node in graph.nodes:
         if len(node.outputs) != 1 or node.outputs[0] not in constants or node.outputs[0] in found:
             continue
-        before = found.get(source(protos[node.index], partial(kind, found), read))
+        before = found.get(source(protos[node.index], partial(kind, found), read, selects=True))
         name = node.outputs[0]
         if before is not None:
             shape = _shape(graph, before.name)
             if made_shape(protos[node.index], shape, read) == _shape(graph, name):
                 axes = tuple(made_axes(protos[node.index], before.axes, shape, read))
-                found[name] = View(name, before.root, (*before.steps, node.index), (*before.tensors, name), axes)
+                part = before.part or node.op in SELECTS
+                found[name] = View(name, before.root, (*before.steps, node.index), (*before.tensors, name), axes, part)
     return found
 
 
 def small(graph: Graph, constants: Constants, name: str) -> Array | None:
-    """The value of a constant that is a list or one number; None for others."""
-    if name not in constants or graph.tensor(name).shape is None or _size(graph, name) > SMALL:
+    """The value of a constant that is a list or one number, or of integers; None for others."""
+    info = graph.tensor(name)
+    most = _INDICES if info.dtype in (TensorProto.INT64, TensorProto.INT32) else SMALL
+    if name not in constants or info.shape is None or _size(graph, name) > most:
         return None
     return constants.array(name)
 

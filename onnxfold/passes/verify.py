@@ -70,13 +70,14 @@ class Verify(BasePass):
             on_disk(original, run.scratch), written.path, inputs.feeds, protos=(original.proto, proto),
             inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
-        return state.adding(verdict if state.current.quantized else verdict.failing(grown(original.proto, proto)))
+        return state.adding(verdict.failing(grown(original.proto, proto, state.current.quantized)))
 
 
-def grown(before: ModelProto, after: ModelProto) -> str:
-    """That `after` stores more numbers or more bytes of weights, in words; '' where it does not."""
+def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:
+    """That `after` stores more numbers (but for scales, where it is `quantized`) or more bytes of weights, in words; ''
+    where it does not."""
     counts, sizes = [[measure(p) for p in (before, after)] for measure in (count_parameters, weight_bytes)]
-    if counts[1] > counts[0]:
+    if counts[1] > counts[0] and not quantized:
         return f"it would hold more parameters than the original: {counts[1]} instead of {counts[0]}"
     if sizes[1] > sizes[0]:
         return f"its weights would take more bytes than those of the original: {sizes[1]} instead of {sizes[0]}"

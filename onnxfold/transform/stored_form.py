@@ -19,7 +19,7 @@ from onnx import helper
 from ..analysis.rules.reshape import segments
 from ..errors import RuleError
 from ..frozen import read_only
-from ..model.expressions import backward, new_lengths, permutation
+from ..model.expressions import SELECTS, backward, new_lengths, permutation, selected_from
 from ..model.model import Model
 from ..model.subgraphs import every_node
 from ..model.tensors import Pending, settled
@@ -131,9 +131,7 @@ class _Back:
         """The new shapes of all tensors of a view, from its root on; None where none can be found."""
         shapes = [tuple(last)]
         for step, name, after in reversed(list(zip(view.steps, view.tensors, view.tensors[1:], strict=False))):
-            before: Shape | None = self._shape(name)
-            if before is not None and math.prod(before) != math.prod(last):
-                before = self._before(step, name, after, shapes[0])
+            before = self._before(step, name, after, shapes[0])
             if before is None:
                 return None
             shapes.insert(0, before)
@@ -141,7 +139,11 @@ class _Back:
 
     def _before(self, step: int, name: str, after: str, made: Shape) -> Shape | None:
         """The new shape of what a step makes a tensor of shape `made` of."""
-        old, node = list(self._old(name)), self._protos[step]
+        old, node, known = list(self._old(name)), self._protos[step], self._shape(name)
+        if node.op_type in SELECTS:
+            return selected_from(node, old, made, self._read)
+        if math.prod(known) == math.prod(made):
+            return known
         if node.op_type == "Transpose":
             return tuple(made[axis] for axis in np.argsort(permutation(node, len(made))))
         for of_x, of_y in segments(old, self._old(after)):

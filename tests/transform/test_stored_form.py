@@ -217,3 +217,30 @@ def test_a_result_that_would_be_larger_is_refused() -> None:
     wordy.CopyFrom(large)
     wordy.graph.doc_string = "a" * 10_000
     assert grown(large, wordy) == ""
+
+
+HEADS = """(float[N,9,32] x) => (float y) {{
+    q = MatMul(x, wq) k = MatMul(x, wk) u = MatMul(x, wv)
+    qr = Reshape(q, apart) qt = Transpose<perm=[0,2,1,3]>(qr) kr = Reshape(k, apart) kt = Transpose<perm=[0,2,3,1]>(kr)
+    ur = Reshape(u, apart) ut = Transpose<perm=[0,2,1,3]>(ur) s = MatMul(qt, kt)
+    {bias} g = Transpose<perm=[2,0,1]>(r) b = Unsqueeze(g, first)
+    p = Add(s, b) a = Softmax(p) o = MatMul(a, ut) ot = Transpose<perm=[0,2,1,3]>(o) or = Reshape(ot, joined)
+    y = MatMul(or, wo) }}"""
+
+
+@pytest.mark.parametrize(
+    "bias", ["t = Gather(table, index) r = Reshape(t, square)", "t = Reshape(table, same) r = Gather(t, pairs)"]
+)
+def test_tables_of_relative_positions_stay_tables(bias: str) -> None:
+    """A number for every head and distance, looked up for every pair of places (Swin): heads fold, and the table that
+    is stored loses columns."""
+    places = np.arange(9)
+    pairs = places[:, None] - places + 8
+    lists = {"apart": [0, 0, 4, 8], "joined": [0, 0, 32], "square": [9, 9, 4], "same": [17, 4], "first": [0]}
+    weights = {"wq": (32, 32), "wk": (32, 32), "wv": (32, 32), "wo": (32, 5), "table": (17, 4)}
+    proto = model(HEADS.format(bias=bias), weights, {**lists, "index": pairs.ravel(), "pairs": pairs})
+    oracles_hold(proto, groups=[4])
+    folds(proto)
+    after = halved(proto)
+    assert constant(after, "table").shape == (17, 2)
+    assert [n.op_type for n in after.graph.node] == [n.op_type for n in proto.graph.node]
