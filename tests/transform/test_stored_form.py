@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,10 +12,11 @@ import onnx
 import pytest
 from helpers import constant, folds, model, oracles_hold, refused_for
 from onnx import ModelProto, TensorProto, numpy_helper
-from tiny import fold
+from tiny import fold, net
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters, weight_bytes
+from onnxfold.cli import main as cli
 from onnxfold.folding.merge import pruning
 from onnxfold.model.model import load
 from onnxfold.passes.verify import grown
@@ -217,6 +219,14 @@ def test_a_result_that_would_be_larger_is_refused() -> None:
     wordy.CopyFrom(large)
     wordy.graph.doc_string = "a" * 10_000
     assert grown(large, wordy) == ""
+
+
+def test_nothing_is_written_that_would_be_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(net(), source)
+    monkeypatch.setattr("onnxfold.passes.verify.weight_bytes", lambda proto: -proto.ByteSize())
+    assert cli.main([str(source), str(target), "--ratio", "0.5", "--effort", "fast", "--quiet"]) == 1
+    assert not target.exists()
 
 
 HEADS = """(float[N,9,32] x) => (float y) {{
