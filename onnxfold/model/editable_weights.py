@@ -37,6 +37,9 @@ class Weights:
                 self._steps[node.output[0]], self._sources[node.output[0]] = node, made_of
         self._used = Counter([v.name for v in proto.graph.output])
         self._used.update(name for node in proto.graph.node for name in (*node.input, *captures(node)))
+        self._readers = Counter(self._used)  # of stored tensors: in all their forms
+        for made in self._sources:
+            self._readers[self._root(made)] += self._used[made] - 1
         self.names = set(self.tensors) | {n for node in proto.graph.node for n in (*node.input, *node.output)}
 
     def read(self, name: str) -> NDArray[Any] | None:
@@ -61,8 +64,7 @@ class Weights:
         root = self._root(name)
         if root not in self.tensors or sum(n != 1 for n in self.tensors[root].dims) < 2:
             return self._used[name]
-        forms = [made for made in self._sources if self._root(made) == root]
-        return self._used[root] + sum(self._used[made] - 1 for made in forms)
+        return self._readers[root]
 
     def write(self, name: str, value: NDArray[Any], scheme: Scheme | None = None) -> None:
         """Change constant `name`, as integers by `scheme` where it is stored so. What steps make of another constant is

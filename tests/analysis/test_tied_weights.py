@@ -189,3 +189,16 @@ def test_vectors_follow_their_weights() -> None:
     )
     oracles_hold(tied, groups=[16])
     assert len(halved(tied).graph.initializer) == 3  # one group, one bias
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("name", ["identity", "cast", "reshaped"])
+def test_repaired_and_trained_weights_stay_tied(name: str, refine: bool) -> None:
+    """Neither least squares nor training give a use of its own values."""
+    x = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
+    proto = model(*CASES[name], batch=4)
+    result = fold(proto, ratio=0.5, round_to=1, latency=False, calibration={"x": x}, refine=refine)
+    assert [t.name for t in result.model.graph.initializer] == [t.name for t in proto.graph.initializer]
+    assert [n.op_type for n in result.model.graph.node] == [n.op_type for n in proto.graph.node]
+    assert count_parameters(result.model) == count_parameters(proto) // 2
+    assert result.report.check is not None and result.report.check.passed
