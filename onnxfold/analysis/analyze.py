@@ -31,6 +31,7 @@ from .result import Analysis, Frozen, Recount
 from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Live, Tie
 from .rules.table import RuleTable
+from .tied_weights import BOTH, check_tied, tie_weights
 
 # positions of all axes that are followed, each of which takes a hundred bytes; more in a file of so many bytes for each
 _MOST_POSITIONS, _BYTES = 2**23, 8
@@ -46,9 +47,11 @@ def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = Fal
     facts = NodeFacts(model, rules or default_rules(), known.table)
     caches = find_caches(model.graph, model.constants)
     _gather(model, known, facts, _Heads(caches, fold_heads))
+    tie_weights(model, known, facts)
     _choose(known, facts)
     _follow_products(model, known, facts)
     _check_parameters(model, known)
+    check_tied(model, known)
     _check_counts(model, known)
     return _result(model, known, facts, caches if fold_heads else ())
 
@@ -176,7 +179,7 @@ def _check_parameters(model: Model, known: Known) -> None:
         where = model.graph.nodes[next(iter(roles.values()))[0]].label
         atoms = known.table.axis(*key).atoms
         if len(roles) > 1 or len(seen[key[:2]]) > 1:
-            known.add([Pin(atoms, Reason("a weight that produces and consumes the same axis", where))])
+            known.add([Pin(atoms, Reason(BOTH, where))])
         if not _averaged(model, key[0]):
             known.add([Pin(atoms, Reason("a constant that is not floating point", where))])
 

@@ -46,6 +46,7 @@ class AtomTable:
         self._graph = graph
         self.slots: dict[SlotKey, tuple[int, int]] = {}
         self._axes: dict[SlotKey, Axis] = {}
+        self._by_axis: dict[tuple[str, int], list[SlotKey]] = {}
         self._now: set[SlotKey] = set()
         self.count = 0
 
@@ -72,10 +73,16 @@ class AtomTable:
         if blocks == 1 and size == 1:
             return Axis(NONE, 1)
         start, length = self.slots[key] = (self.count, size * blocks)
+        self._by_axis.setdefault(key[:2], []).append(key)
         self.count += length
         atoms = np.arange(start, start + length, dtype=np.int64)
         atoms.flags.writeable = False  # here, so that no view is made of it
         return Axis(atoms, length)
+
+    def of(self, tensor: str) -> list[SlotKey]:
+        """The axes of a tensor that were asked for and have atoms, also those in blocks."""
+        rank = len(self._graph.tensor(tensor).shape or ())
+        return [key for axis in range(rank) for key in self._by_axis.get((tensor, axis), ())]
 
     def touched(self, names: Iterable[str]) -> Iterator[SlotKey]:
         """The axes of these tensors that have atoms; blocked ones, where this node asked for them, instead of plain."""

@@ -17,6 +17,7 @@ from ..model.quantized.tensor import Stored
 from ..model.shapes.nominal import concrete_shape
 from ..model.shapes.resolve import shaped
 from ..model.subgraphs import every_initializer, every_node
+from ..model.tied import NO_WEIGHTS
 from .rules.linear import subscripts
 
 
@@ -76,13 +77,14 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
     used = {name for node in model.graph.nodes for name in node.inputs if name in model.constants}
     computed = {
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
-        for name in node.inputs
+        for name in node.inputs if not (name in model.tied.family and model.tied.family[name].tied)
     }  # fmt: skip
     stored, part = model.constants.stored, model.constants.part_name
     slots = {one.name: (one.slots.scale, one.slots.zero) for one in stored.values() if one.slots.scale is not None}
     beside = {name: [part(stored[name], slot) for slot in pair if slot is not None] for name, pair in slots.items()}
     known = computed.union(stored, *beside.values())
-    kinds = {name: graph.tensor(name).dtype for name in sorted(used - known) if name in shapes}
+    once = {model.tied.stored(name): name for name in sorted(used - known, reverse=True)}
+    kinds = {name: _stored_kind(model, name) for name in sorted(once.values()) if name in shapes}
     kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
     params = [_dims(name, shapes) for name in kinds]
     sizes: list[float] = [helper.tensor_dtype_to_np_dtype(kind).itemsize for kind in kinds.values()]
@@ -118,6 +120,13 @@ def activations(model: Model, prices: Costs) -> int:
     return sum(math.prod(size) for name, size in prices.shapes.items() if name in made)
 
 
+def _stored_kind(model: Model, name: str) -> int:
+    """The element type in which a constant is stored."""
+    kind, view = model.graph.tensor(name).dtype, model.tied.views.get(name)
+    stored = model.tied.kinds.get(name, kind) if view is None else model.graph.tensor(view.root).dtype
+    return stored if kind in FLOATS else kind
+
+
 def _scales(one: Stored, weights: Dims, names: Sequence[str], blocks: dict[Dim, tuple[Dim, int]]) -> Dims:
     """The axes that the scales of a stored constant run along, of its own axes `weights`; new ones go into `blocks`."""
     if one.axis is None or not names:
@@ -143,16 +152,27 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
 def count_parameters(proto: ModelProto) -> int:
     """Numbers stored in initializers and Constant nodes, also of `opened` bodies: floats, and integers that stand for
     such."""
-    nodes = every_node(proto)
+    floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
+    share = {name: count for node in every_node(proto) for name, count in integer_weights(node).items()}
+    tensors = _tensors(proto).items()
+    counted = {name: int(math.prod(t.dims)) for name, t in tensors if t.data_type in floats or name in share}
+    return round(sum(share.get(name, 1) * size for name, size in counted.items()))
+
+
+def weight_bytes(proto: ModelProto) -> int:
+    """Bytes of the values in initializers and Constant nodes, also of `opened` bodies, but for what may be lists of
+    lengths."""
+    kinds = [(math.prod(t.dims), t.data_type) for t in _tensors(proto).values() if t.data_type not in NO_WEIGHTS]
+    return sum(size * helper.tensor_dtype_to_np_dtype(kind).itemsize for size, kind in kinds if kind)
+
+
+def _tensors(proto: ModelProto) -> dict[str, TensorProto]:
     tensors = {t.name: t for t in every_initializer(proto)}
-    for node in nodes:
+    for node in every_node(proto):
         if node.op_type == "Constant":
             held = [a.t for a in node.attribute if a.type == AttributeProto.TENSOR]
             tensors.update(dict.fromkeys(node.output, held[0]) if held else {})
-    floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
-    share = {name: count for node in nodes for name, count in integer_weights(node).items()}
-    counted = {name: int(math.prod(t.dims)) for name, t in tensors.items() if t.data_type in floats or name in share}
-    return round(sum(share.get(name, 1) * size for name, size in counted.items()))
+    return tensors
 
 
 def _ints(shape: Sequence[object]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ group in this form can be sent to another process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     """The parameters of `group`. Raises ModelError for NaN or infinite vectors (weights are looked at when read)."""
     rows, filters, vectors, columns = list[Part](), list[Part](), list[Part](), list[Part]()
     gates = {place.tensor for place in group.parameters if _recurrent(model, place)}
-    for place in group.parameters:
+    for place in stored_once(model, group.parameters):
         part = _part(model, place)
         if place.role is Role.CONSUMES:
             columns.append(part)
@@ -44,6 +45,14 @@ def gather(model: Model, analysis: Analysis, group: ChannelGroup) -> GroupWeight
     made = [p.tensor for p in (*rows, *filters) if p.tensor not in normalized and p.tensor not in gates]
     plain = tuple((tensor, _bias(model, tensor)) for tensor in made)
     return GroupWeights(group.size, tuple(rows), tuple(filters), tuple(vectors), tuple(columns), norms, plain)
+
+
+def stored_once(model: Model, places: Sequence[Place]) -> list[Place]:
+    """The places, of those on the same axis of one stored tensor only the first."""
+    found = dict[object, Place]()
+    for place in places:
+        found.setdefault((*model.tied.place(place.tensor, place.axis), place.blocks), place)
+    return list(found.values())
 
 
 def _part(model: Model, place: Place) -> Part:

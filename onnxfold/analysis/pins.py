@@ -141,9 +141,9 @@ def _weights(model: Model) -> Iterator[tuple[str, str]]:
         if node.outputs and all(name in model.constants for name in node.outputs if name):
             continue
         for name in (*node.inputs, *node.captures):
-            info = graph.tensor(name)
-            if name in model.constants and name not in seen and info.dtype in WEIGHT_TYPES:
-                seen.add(name)
+            info, once = graph.tensor(name), model.tied.stored(name)
+            if name in model.constants and not seen.intersection((name, once)) and info.dtype in WEIGHT_TYPES:
+                seen.update((name, once))
                 if _count(model, name) > 1 and (info.dtype in FLOATS or len(info.shape or ()) > 1):
                     yield name, node.label
 

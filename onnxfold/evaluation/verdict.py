@@ -103,6 +103,10 @@ class Check:
         """The same verdict with these notes too, but for empty ones."""
         return replace(self, notes=(*self.notes, *filter(None, notes)))
 
+    def failing(self, *problems: str) -> Check:
+        """The verdict with these problems too, but for empty ones."""
+        return replace(self, problems=(*self.problems, *filter(None, problems)))
+
     @property
     def worst(self) -> OutputError | None:
         """The output with the largest relative L2 error on the first provider that ran."""

@@ -23,7 +23,8 @@ from .input_files import no_file
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
 from .shapes.resolve import probed, shaped
-from .subgraphs import captures
+from .subgraphs import captures, every_node
+from .tied import Tied, find_tied
 
 Source = str | os.PathLike[str] | ModelProto
 Shapes = Mapping[str, Sequence[int]] | None
@@ -53,6 +54,11 @@ class Model:
     def constants(self) -> Constants:
         """Every tensor of the main graph whose value is fixed in the file."""
         return Constants(self.proto, self.graph, self.folder)
+
+    @cached_property
+    def tied(self) -> Tied:
+        """Weights that the graph makes of stored tensors, and which of them belong together."""
+        return find_tied(self.graph, self.constants, every_node(self.proto))
 
     @cached_property
     def size(self) -> int:

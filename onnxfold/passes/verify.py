@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..analysis.costs import count_parameters, weight_bytes
 from ..evaluation.candidates import Evaluator
 from ..evaluation.quality import USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
@@ -82,7 +83,8 @@ class Verify(BasePass):
             inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
         quality = None if conditions.too_large else self._quality(state, inputs)
-        return state.adding(verdict.judged(quality, self._limit, self._unmeasured or streamed))
+        verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed)
+        return state.adding(verdict.failing(grown(original.proto, proto, state.current.quantized)))
 
     def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:
         """What all inputs that judge say of the file that was written."""
@@ -97,6 +99,17 @@ class Verify(BasePass):
         written = load(state.staged.path)
         proto = inline(written.proto, written.folder)
         return measured(evaluator, proto, inputs.described, inputs.judge.independent)
+
+
+def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:
+    """That `after` stores more numbers (but for scales, where it is `quantized`) or more bytes of weights, in words; ''
+    where it does not."""
+    counts, sizes = [[measure(p) for p in (before, after)] for measure in (count_parameters, weight_bytes)]
+    if counts[1] > counts[0] and not quantized:
+        return f"it would hold more parameters than the original: {counts[1]} instead of {counts[0]}"
+    if sizes[1] > sizes[0]:
+        return f"its weights would take more bytes than those of the original: {sizes[1]} instead of {sizes[0]}"
+    return ""
 
 
 def in_float32(old: Model, new: ModelProto, folder: Path | None = None) -> Callable[[], tuple[bytes, bytes]] | None:

@@ -82,7 +82,7 @@ def find_refittable(
         value = weights.read(proto.input[1]) if len(proto.input) > 1 else None
         node = linear(proto, value.shape) if value is not None else None
         if node is not None and node.y in known:
-            shared = used[node.weight] > 1
+            shared = weights.uses(node.weight) > 1
             ours = not shared or node.weight in shares
             if node.bias:
                 ours = ours and used[node.bias] == 1 and weights.read(node.bias) is not None

@@ -22,6 +22,8 @@ from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending
 from .requantize import merged
 
+_Parts = list[tuple[Place, Merge]]
+
 
 @dataclass(frozen=True)
 class Integer:
@@ -69,11 +71,11 @@ def edits(
     kept = np.ones(analysis.atoms, bool)
     for atoms in removed:
         kept[atoms] = False
-    changes: dict[str, list[tuple[Place, Merge]]] = {}
+    changes: dict[str, _Parts] = {}
     for group, merge in groups:
         for place in group.parameters:
-            if (place.tensor, place.axis, place.blocks) not in skip:
-                changes.setdefault(place.tensor, []).append((place, merge))
+            changes.setdefault(place.tensor, []).append((place, merge))
+    changes = _once(model, changes, skip)
     weights = [_Weight(model, analysis, name, parts, kept) for name, parts in changes.items()]
     arrays: dict[str, NDArray[Any] | Pending] = {
         one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
@@ -90,6 +92,19 @@ def edits(
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
         numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
     )
+
+
+def _once(model: Model, changes: Mapping[str, _Parts], skip: frozenset[SlotKey]) -> dict[str, _Parts]:
+    """The changes without what is to `skip`; of weights that stand on one stored tensor one, as their edits agree."""
+    chosen, first = dict[str, str](), {key[0] for key in skip}
+    for name in sorted(changes, key=lambda name: (name not in first, -len(changes[name]))):
+        chosen.setdefault(model.tied.stored(name), name)
+    once = set(chosen.values())
+    left = {
+        name: [(p, m) for p, m in parts if (p.tensor, p.axis, p.blocks) not in skip]
+        for name, parts in changes.items() if name in once
+    }  # fmt: skip
+    return {name: parts for name, parts in left.items() if parts}
 
 
 def removed_atoms(group: ChannelGroup, keep: NDArray[np.int64]) -> NDArray[np.int64]:

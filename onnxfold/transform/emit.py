@@ -10,6 +10,7 @@ from ..model.tensors import settled
 from .edits import Edits
 from .patch import Patch
 from .shape_lists import write_integers, write_numbers
+from .stored_form import stored_form
 
 
 def emit(model: Model, changes: Edits) -> ModelProto:
@@ -25,10 +26,14 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     writer.suspects |= integers.left
     writer.inputs(changes.inputs)
     writer.bypass(changes.bypass)
-    writer.arrays({name: array for name, array in changes.arrays.items() if name not in stored})
+    form = stored_form(model, changes)
+    writer.arrays(form.arrays, form.follow, form.kinds)
+    for (node, number), values in form.lists.items():
+        writer.set_input(writer.nodes[node], number, values)
     write_integers(writer, changes.integers)
     write_numbers(writer, changes.numbers)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
-    writer.lengths({at: length for at, length in changes.lengths.items() if at[0] not in packed})
+    lengths = {**changes.lengths, **form.lengths}
+    writer.lengths({at: length for at, length in lengths.items() if at[0] not in packed})
     writer.sweep()
     return proto

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto
 from ..model.model import Model
 from ..model.subgraphs import every_initializer, every_node, opened
 from ..model.tensors import Pending, all_names, deferred, made, replace_constant, replaced, settled
+
+Kinds = Mapping[str, int]
 
 
 class Patch:
@@ -52,16 +54,31 @@ class Patch:
                     self.give(self.nodes[index], number, instead)
         self.bypassed |= bool(bypass)
 
-    def arrays(self, arrays: Mapping[str, NDArray[Any] | Pending]) -> None:
+    def arrays(
+        self, arrays: Mapping[str, NDArray[Any] | Pending], follow: Collection[str] = (), kinds: Kinds | None = None
+    ) -> None:
+        """New values of constants. The constants `follow` are computed from them by nodes that stay; those that `kinds`
+        names are stored in another element type, with a Cast behind."""
+        changed = {*arrays, *follow}
         for name, array in arrays.items():
-            if self._feeds_constants(name, arrays):
+            if self._feeds_constants(name, changed):
                 self._beside(name, settled(array))
                 continue
             if isinstance(array, Pending):
                 deferred(self.initializers[name], array)
+            elif kinds and name in kinds:
+                self._behind_cast(name, array, kinds[name])
             elif not self._in_place(name, array):
                 self._release(self.model.graph.producer[name])
                 self._add(made(array, name, 0))
+
+    def _behind_cast(self, name: str, array: NDArray[Any], kind: int) -> None:
+        """New values for a computed constant, stored in the element type `kind`."""
+        index, own = self.model.graph.producer[name], self.model.graph.tensor(name).dtype
+        held = self.constant(name, array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind)), kind)
+        self.more.append((index, onnx.helper.make_node("Cast", [held], [name], to=own)))
+        self.uses[held] = 1
+        self._release(index)
 
     def _in_place(self, name: str, array: NDArray[Any]) -> bool:
         """New values for constant `name` where they are stored; False if another node computes them."""
@@ -74,10 +91,10 @@ class Patch:
         replace_constant(node, array)
         return True
 
-    def _feeds_constants(self, name: str, arrays: Mapping[str, NDArray[Any] | Pending]) -> bool:
+    def _feeds_constants(self, name: str, changed: Collection[str]) -> bool:
         """Whether a constant that stays as it is (the other half of a shared weight, say) is computed from `name`."""
         made = [o for i in self.model.graph.consumers.get(name, ()) for o in self.model.graph.nodes[i].outputs if o]
-        return any(o in self.model.constants and o not in arrays for o in made)
+        return any(o in self.model.constants and o not in changed for o in made)
 
     def _beside(self, name: str, array: NDArray[Any]) -> None:
         """New values under a name of their own, for all consumers that do not compute constants."""

@@ -242,11 +242,14 @@ def test_single_channels_are_no_group() -> None:
     assert not analysis.groups
 
 
-def test_a_tied_embedding_is_one_table_for_two_purposes() -> None:
-    """The width of the stream is made by Gather and read by the transposed MatMul through another name: it folds."""
+def test_a_tied_embedding_is_stored_once_for_two_purposes() -> None:
+    """The width of the stream is made by Gather and read by the transposed MatMul through another name: it stays, as
+    the table would have to be stored twice; what is inside folds."""
     text = """(int64[2,7] x) => (float[2,7,11] y) {
-        h = Gather(e, x) a = Relu(h) t = Transpose<perm=[1,0]>(e) y = MatMul(a, t) }"""
-    oracles_hold(model(text, {"e": (11, 8)}), groups=[8])
+        h = Gather(e, x) g = MatMul(h, w) a = Relu(g) f = MatMul(a, v) i = Add(f, h)
+        t = Transpose<perm=[1,0]>(e) y = MatMul(i, t) }"""
+    analysis = oracles_hold(model(text, {"e": (11, 8), "w": (8, 6), "v": (6, 8)}), groups=[6])
+    assert "a weight that produces and consumes the same axis" in kinds(analysis)
 
 
 def test_an_axis_both_made_and_read_is_kept() -> None:
