@@ -39,7 +39,7 @@ MAY_IMPORT: Mapping[str, Sequence[str]] = {
     "passes": _BELOW_PASSES,
     "report": (*(name for name in _BELOW_PASSES if name != "transform"), "passes"),
     "api": ("options", "model", "passes", "report"),
-    "cli": ("api", "options", "report", "runtime"),
+    "cli": ("api", "options", "calibration", "report", "runtime"),
     "testing": ("model", "runtime", "folding", "analysis", "evaluation", "transform"),
 }  # fmt: skip
 FACADE = ("", "__main__")  # the package itself names what is public, and `python -m onnxfold` runs it
