@@ -60,14 +60,14 @@ OWN_PATH = ("onnxfold.folding._native", "onnxfold.folding")  # takes the package
 BROAD: Mapping[str, str] = {
     "onnxfold.cli.main._run": "the last resort: what nobody expected ends in exit 70 and one line",
     "onnxfold.runtime.session.running": "onnxruntime's exceptions share no base class: they become ExecutionError here",
-    "onnxfold.planning.executor.Executor._cluster": "whatever a transport of Dask raises",
+    "onnxfold.planning.cluster.connected": "whatever a transport of Dask raises",
     "onnxfold.passes.quantization.ort_quantizer.quantizing": "onnxruntime's quantizer raises what it happens upon",
     "onnxfold.passes.base.Pipeline.run": "notes which passes ran, and raises it again",
     "onnxfold.passes.prepare.analyzed": "a bug is raised again unless onnx or onnxruntime refuses the model too",
 }  # fmt: skip
 """Where ``except Exception`` may stand (module and function), and why."""
 
-TIMES = {"onnxfold.planning.executor.Executor._cluster": 2}  # when it connects, and while it works; elsewhere once
+TIMES = {"onnxfold.planning.cluster.connected": 2}  # when it connects, and while it works; elsewhere once
 
 FACADES = ("onnxfold.api.fold", "onnxfold.api.fuse", "onnxfold.api.sweep", "onnxfold.api.rank_layers")
 
@@ -98,7 +98,7 @@ def imports_of(source: str, module: str, package: bool = False) -> list[Import]:
     return found
 
 
-DYNAMIC = ("onnxfold", "onnxfold.planning.executor", "onnxfold.passes.quantization.ort_quantizer")
+DYNAMIC = ("onnxfold", "onnxfold.planning.cluster", "onnxfold.passes.quantization.ort_quantizer")
 """Who may import by a name that it computes: the package itself, for what is public, and extras that may be missing."""
 
 
