@@ -12,6 +12,15 @@ def in_bytes(n: int) -> str:
     return f"{n} B" if n < 1000 else _scaled(n, (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)))
 
 
+_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def read_size(text: str) -> int | None:
+    """The bytes that 4G, 500M, 1.5 GiB or a plain number stands for; None where it stands for none."""
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE | re.ASCII)
+    return None if found is None else int(float(found[1]) * _SIZES[found[2].upper()])
+
+
 def in_units(n: int) -> str:
     """A count."""
     return str(n) if n < 1000 else _scaled(n, (("G", 1e9), ("M", 1e6), ("k", 1e3)))
@@ -27,6 +36,14 @@ def _scaled(n: int, units: Sequence[tuple[str, float]]) -> str:
 def in_ms(ms: float) -> str:
     """A time in milliseconds."""
     return f"{ms:.{3 if ms < 1 else 2 if ms < 10 else 1 if ms < 100 else 0}f} ms"
+
+
+def ago(seconds: float) -> str:
+    """How long something is past, in whole units of which there are two at least."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
 
 
 def in_percent(share: float) -> str:

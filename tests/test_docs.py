@@ -99,6 +99,7 @@ def test_options_that_a_page_mentions_exist(page: Path, capsys: pytest.CaptureFi
     main(["compare", "--help"])
     main(["sweep", "--help"])
     main(["layers", "--help"])
+    main(["cache", "--help"])
     main(["in.onnx", "out.onnx", "--fuse", "mean", "--help"])
     ours = set(OPTION.findall(capsys.readouterr().out))
     unknown = options_in(text(page)) - ours - HIDDEN

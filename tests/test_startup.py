@@ -35,7 +35,9 @@ def test_importing_costs_little() -> None:
     assert imported("import onnxfold; onnxfold.Budget.max_error(0.1); onnxfold.PlanError; dir(onnxfold)", SLOW) == []
 
 
-@pytest.mark.parametrize("arguments", ["--version", "--help", "sweep --help", "--fuse mean --help", "layers --help"])
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", "sweep --help", "--fuse mean --help", "layers --help", "cache --help"]
+)
 def test_questions_about_the_command_cost_little(arguments: str) -> None:
     assert imported(RUN.format(code=0), SLOW, *arguments.split()) == []
 

@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, Sequence[str]] = {
     "passes": _BELOW_PASSES,
     "report": (*(name for name in _BELOW_PASSES if name != "transform"), "passes"),
     "api": ("options", "model", "passes", "report"),
-    "cli": ("api", "options", "report", "runtime"),
+    "cli": ("api", "options", "calibration", "report", "runtime"),
     "testing": ("model", "runtime", "folding", "analysis", "evaluation", "transform"),
 }  # fmt: skip
 FACADE = ("", "__main__")  # the package itself names what is public, and `python -m onnxfold` runs it
@@ -55,19 +55,19 @@ ONLY_IN = {
 BROAD: Mapping[str, str] = {
     "onnxfold.cli.main._run": "the last resort: what nobody expected ends in exit 70 and one line",
     "onnxfold.runtime.session.running": "onnxruntime's exceptions share no base class: they become ExecutionError here",
-    "onnxfold.planning.executor.Executor._cluster": "whatever a transport of Dask raises",
+    "onnxfold.planning.cluster.connected": "whatever a transport of Dask raises",
     "onnxfold.passes.quantization.ort_quantizer.quantizing": "onnxruntime's quantizer raises what it happens upon",
     "onnxfold.passes.base.Pipeline.run": "notes which passes ran, and raises it again",
     "onnxfold.passes.prepare.analyzed": "a bug is raised again unless onnx or onnxruntime refuses the model too",
 }  # fmt: skip
 """Where ``except Exception`` may stand (module and function), and why."""
 
-TIMES = {"onnxfold.planning.executor.Executor._cluster": 2}  # when it connects, and while it works; elsewhere once
+TIMES = {"onnxfold.planning.cluster.connected": 2}  # when it connects, and while it works; elsewhere once
 
 FACADES = ("onnxfold.api.fold", "onnxfold.api.fuse", "onnxfold.api.sweep", "onnxfold.api.rank_layers")
 
 
-DYNAMIC = ("onnxfold", "onnxfold.planning.executor", "onnxfold.passes.quantization.ort_quantizer")
+DYNAMIC = ("onnxfold", "onnxfold.planning.cluster", "onnxfold.passes.quantization.ort_quantizer")
 """Who may import by a name that it computes: the package itself, for what is public, and extras that may be missing."""
 
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from onnxfold.units import LONGEST_MESSAGE, LONGEST_NAME, readable, visible
+from onnxfold.units import LONGEST_MESSAGE, LONGEST_NAME, ago, read_size, readable, visible
 
 STEERING = {
     "escape": "\x1b[2J\x1b]0;title\x07", "new lines": "\n\r\u2028\x85", "tabs": "\t\v\f\b", "C1": "\x80\x9b31m\x9d",
@@ -45,3 +45,23 @@ def test_long_names_lose_their_middle() -> None:
         shown = readable(text)
         assert len(shown) < LONGEST_NAME + 50 and "begin" in shown and "end" in shown and shown.endswith("is broken")
     assert len(readable("many words " * 100_000)) == LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0), ("12", 12), ("4G", 4 * 2**30), ("1.5 GiB", 3 * 2**29), (" 500mb ", 500 * 2**20), ("2T", 2**41),
+        ("", None), ("G", None), ("-1", None), ("4 X", None), ("nan", None), ("1e9", None), ("9" * 400, None),
+    ],
+)  # fmt: skip
+def test_sizes(text: str, size: int | None) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-5, "just now"), (119, "just now"), (120, "2 minutes ago"), (7199, "119 minutes ago"), (7200, "2 hours ago"),
+     (172799, "47 hours ago"), (172800, "2 days ago")],
+)  # fmt: skip
+def test_ages(seconds: float, words: str) -> None:
+    assert ago(seconds) == words

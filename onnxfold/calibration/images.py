@@ -66,12 +66,10 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     then cropped in the center. Colors become gray where the model has one channel.
 
     Raises:
-        RequestError: no Pillow, no image, deeper than 8 bits, or the model leaves height or width open.
+        RequestError: no image, deeper than 8 bits, or the model leaves height or width open.
     """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise RequestError(f"reading {path} needs Pillow, which is not installed: pip install pillow") from None
+    from PIL import Image  # slow to import
+
     channels, height, width = image_shape(spec, preprocess)
     if height is None or width is None:
         shape = (1, channels, 224, 224) if preprocess.layout is Layout.NCHW else (1, 224, 224, channels)

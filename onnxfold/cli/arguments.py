@@ -23,6 +23,7 @@ onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
+       onnxfold cache show|clear      show or remove the inputs that are kept between runs
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
 MAIN = f"""\
@@ -48,6 +49,10 @@ LAYERS = """\
 Ranks all pairs of layers that could share one weight (the same operator, weights of one shape) by
 how far they are apart: 0 for equal ones. Layers are brought together first, by permuting inner
 channels, which changes no output.
+"""
+CACHE = """\
+Inputs that are made from a model take minutes, so they are kept for the next run. `show` tells
+where, how many, how many bytes they take and when they were used; `clear` removes them.
 """
 FUSE = f"""\
 Lets layers that are alike share one weight, which is stored once: the file shrinks, the arithmetic
@@ -181,7 +186,7 @@ def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argpars
     """Where to measure, and what to print."""
     measure = parser.add_argument_group("measuring")
     measure.add_argument(
-        "--input-shape", metavar="NAME:D,D,...", action="append", default=[],
+        "--input-shape", metavar="NAME:D,D", action="append", default=[],
         help=about("input_shapes", ", like image:1,3,224,224"),
     )  # fmt: skip
     measure.add_argument("--providers", metavar="P,P", help=about("providers"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import OnnxFoldError
-from . import compare, fold, fuse, layers, sweep
+from . import cache, compare, fold, fuse, layers, sweep
 from .arguments import Parser, names_of, one_line
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
@@ -79,7 +79,7 @@ class Command(Protocol):
     def run(self, options: argparse.Namespace) -> int: ...
 
 
-COMMANDS: Mapping[str, Command] = {"compare": compare, "layers": layers, "sweep": sweep}
+COMMANDS: Mapping[str, Command] = {"cache": cache, "compare": compare, "layers": layers, "sweep": sweep}
 
 
 def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ..errors import RequestError
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+from ..units import read_size
 
 
 def size_of(text: str) -> int:
     """4G, 500M or a number of bytes. Raises RequestError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    if not found or not (size := int(float(found[1]) * _UNITS[found[2].upper()])):
+    size = read_size(text)
+    if not size:
         raise RequestError(f"--max-memory wants a size like 4G or 500M, not '{text}'")
     return size
 

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import io
 import json
 import os
-import tempfile
-import zipfile
-import zlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 
 from ...model.external_data import external_tensors, read_external
+from ...model.files import writing
 from ...model.model import Model
-from ..origin import Origin
+from . import cache_folder
+from .cache_entry import read_entry, write_entry
 from .synthesize import Synthetic
 
 VERSION = 10  # raise it when the same settings give other inputs
-_FACTS = "__onnxfold__"
-
-
-def folder() -> Path:
-    """$XDG_CACHE_HOME/onnxfold, or ~/.cache/onnxfold (XDG Base Directory Specification: only absolute paths count)."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "onnxfold"
+_READING = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
 def key(model: Model, settings: Mapping[str, Any]) -> str:
@@ -54,40 +48,50 @@ def key(model: Model, settings: Mapping[str, Any]) -> str:
 
 def holds(name: str) -> bool:
     """Whether there is an entry called `name`, good or not."""
-    return (folder() / f"{name}.npz").is_file()
+    folder = cache_folder.existing()
+    return folder is not None and cache_folder.entry_at(cache_folder.path_of(folder, name)) is not None
 
 
 def load(name: str) -> Synthetic | None:
-    """The entry called `name`; None where there is none, or one that cannot be read."""
-    try:
-        content = io.BytesIO((folder() / f"{name}.npz").read_bytes())
-        with np.load(content, allow_pickle=False) as entry:
-            facts = json.loads(str(entry[_FACTS]))
-            feeds = {n: entry[f"x{i}"] for i, n in enumerate(facts["inputs"])}
-        return Synthetic(
-            feeds, Origin(facts["origin"]), None if facts["match"] is None else float(facts["match"]),
-            float(facts["seconds"]), tuple(float(v) for v in facts["losses"]), str(facts["note"]), bool(facts["apart"]),
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    """The entry called `name`, which counts as used now; None where there is none, or one that is not as it was written
+    (cut off, changed, of another name or version, no file at all)."""
+    folder = cache_folder.existing()
+    if folder is None:
         return None
+    path = cache_folder.path_of(folder, name)
+    try:
+        with _opened(path) as file:
+            found = read_entry(file, name)
+    except OSError:
+        return None
+    if found is not None:
+        with contextlib.suppress(OSError):  # a file system that is read-only
+            os.utime(path)
+    return found
 
 
 def save(name: str, made: Synthetic) -> None:
-    """Keep `made` under `name`, atomically. A cache that cannot be written is no error: nothing is kept then."""
-    facts = {
-        "inputs": list(made.feeds), "origin": made.origin.value, "match": made.match, "seconds": made.seconds,
-        "losses": made.losses, "note": made.note, "apart": made.apart,
-    }  # fmt: skip
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {f"x{i}": x for i, x in enumerate(made.feeds.values())}
-    arrays[_FACTS] = np.array(json.dumps(facts))
-    np.savez_compressed(buffer, **arrays)
+    """Keep `made` under `name`, whole or not at all; what was not used for longest goes where that is too much.
+
+    What cannot be kept is no error: the folder cannot be written, the disk is full, it takes more than all may.
+    """
+    folder, most = cache_folder.made(), cache_folder.limit()
+    if folder is None or not most:
+        return
+    path = cache_folder.path_of(folder, name)
     with contextlib.suppress(OSError):
-        folder().mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{name[:16]}.", suffix=".tmp", dir=folder())
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(buffer.getvalue())
-            os.replace(temporary, folder() / f"{name}.npz")
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        cache_folder.clear_way(path)
+        with writing(path) as file:
+            write_entry(file, name, made)
+            if file.tell() > most:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    cache_folder.evict(folder, most)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file to read from, not through a link, and nothing that one may have to wait for. Raises OSError."""
+    file = open(path, "rb", opener=lambda name, _: os.open(name, _READING))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no file")
+    return file
