@@ -14,7 +14,7 @@ from ..errors import ExecutionError, RequestError
 from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
-from ..runtime.outputs import Compared, as_array, with_outputs
+from ..runtime.outputs import ComparedTensors, as_array, with_outputs
 from ..runtime.session import Feeds, Session
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
@@ -40,8 +40,8 @@ class Evaluator:
         """`common`: only what this other model has too is looked at, for models that are not versions of each other."""
         self._model, self._make, self._fits = model, feeds, fits
         presents = {cache.present for cache in caches}
-        self._names = Compared.of(model, presents).tensors
-        if common is not None and not set(self._names) <= set(Compared.of(common, presents).tensors):
+        self._names = ComparedTensors.of(model, presents).tensors
+        if common is not None and not set(self._names) <= set(ComparedTensors.of(common, presents).tensors):
             self._names = tuple(n for n in model.graph.outputs if model.graph.tensor(n).dtype in FLOATS)
         self._words = word_scores(model.graph)
 
@@ -70,6 +70,13 @@ class Evaluator:
             )
         except (ExecutionError, RequestError):  # the verdict will give the reason
             return False
+
+    @property
+    def obstacle(self) -> str:
+        """Why nothing can be measured, in words; '' if it can."""
+        if not self.compares:
+            return "no output of this model can be compared (none depends on floats)"
+        return "" if self.possible else "onnxruntime cannot run this model on the inputs there are"
 
     @property
     def samples(self) -> int:

@@ -72,7 +72,8 @@ def _along(axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.floa
 
 @dataclass(frozen=True)
 class OutputError:
-    """How one output differs. `top1`: see `agreement`."""
+    """How one output differs. `top1`: see `agreement`; `changed`: the share of elements that are others, where they
+    are no floats."""
 
     name: str
     relative_l2: float
@@ -80,6 +81,7 @@ class OutputError:
     sqnr_db: float
     max_abs: float
     top1: float | None
+    changed: float | None = None
 
 
 def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> OutputError:
@@ -92,13 +94,13 @@ def output_error(name: str, expected: NDArray[Any], found: NDArray[Any]) -> Outp
 
 def pooled_error(name: str, expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> OutputError:
     """The same over several batches together."""
-    top1 = agreement(expected, found)
+    top1, changed = agreement(expected, found), _changed(expected, found)
     a, b = (np.concatenate([x.astype(np.float64).ravel() for x in batches]) for batches in (expected, found))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     a, b = np.where(same & ~np.isfinite(a), 0.0, a), np.where(same & ~np.isfinite(b), 0.0, b)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         infinite = float("inf")
-        return OutputError(name, infinite, 0.0, -infinite, infinite, top1)
+        return OutputError(name, infinite, 0.0, -infinite, infinite, top1, changed)
     signal, noise = float(np.linalg.norm(a)), float(np.linalg.norm(a - b))
     norms = signal * float(np.linalg.norm(b))
     if noise == 0:
@@ -107,7 +109,15 @@ def pooled_error(name: str, expected: Sequence[NDArray[Any]], found: Sequence[ND
         relative = noise / signal if signal > 0 else float("inf")
         cosine = float(a @ b) / norms if norms > 0 else 0.0
         sqnr = -20 * float(np.log10(relative)) if signal > 0 else -float("inf")
-    return OutputError(name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1)
+    return OutputError(name, relative, cosine, sqnr, float(np.abs(a - b).max(initial=0.0)), top1, changed)
+
+
+def _changed(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> float | None:
+    """The share of elements that are others; None for floats."""
+    if any(x.dtype.kind == "f" for x in expected):
+        return None
+    others = np.concatenate([(a != b).ravel() for a, b in zip(expected, found, strict=True)])
+    return float(others.mean()) if others.size else 0.0
 
 
 def class_axis(scores: NDArray[Any]) -> int | None:

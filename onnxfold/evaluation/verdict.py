@@ -127,6 +127,7 @@ class Conditions:
         latency: whether it is measured too.
         too_large: they do not fit beside each other, so nothing runs: the checks of files and interfaces remain.
         in_float32: makes copies of both that are compared where a provider does not run the original.
+        counted: outputs whose number of elements depends on values: it may differ.
         caches: in which the new model may have fewer heads; such outputs are not compared.
         loader: makes the sessions.
     """
@@ -135,6 +136,7 @@ class Conditions:
     latency: bool = True
     too_large: bool = False
     in_float32: Callable[[], tuple[bytes, bytes]] | None = None
+    counted: frozenset[str] = frozenset()
     caches: Sequence[Cache] = ()
     loader: Loader = Session
 
@@ -157,13 +159,14 @@ def check(
     providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
     latency, loader = conditions.latency, conditions.loader
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
+    differs = _MayDiffer(heads, conditions.counted & _open(protos[0]))
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     several = feeds if callable(feeds) else lambda _: [feeds]
     for provider in () if too_large else providers:
-        done, trouble, remark = _one(before, after, several, provider, latency, loader, heads)
+        done, trouble, remark = _one(before, after, several, provider, latency, loader, differs)
         if remark and done.status is Status.FAILED and in_float32 is not None:
-            copies, flaw, _ = _one(*in_float32(), several, provider, False, loader, heads)
+            copies, flaw, _ = _one(*in_float32(), several, provider, False, loader, differs)
             if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
@@ -179,6 +182,15 @@ def check(
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
 
 
+@dataclass(frozen=True)
+class _MayDiffer:
+    """What may differ of inputs and outputs: `heads`, the axis of caches along which some may be gone, and the number
+    of elements of outputs that are `counted`."""
+
+    heads: Mapping[str, int]
+    counted: frozenset[str]
+
+
 def _one(
     before: Path | bytes,
     after: Path | bytes,
@@ -186,10 +198,10 @@ def _one(
     provider: str,
     latency: bool,
     loader: Loader,
-    heads: Mapping[str, int],
+    differs: _MayDiffer,
 ) -> tuple[ProviderCheck, str, str]:
     """(comparison on one provider, the problem it shows or '', a note or '')."""
-    where = short(provider)
+    where, heads, counted = short(provider), differs.heads, differs.counted
     try:
         old = loader(before, provider)
         given = feeds(old)
@@ -213,6 +225,9 @@ def _one(
     ]
     trouble, remark = "", ""
     for name, a, b in pairs:
+        if a.shape != b.shape and name in counted:
+            remark = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}: that depends on values"
+            continue
         if a.shape != b.shape:
             reason = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}"
             return _failed(provider, f"output '{name}' changed its shape"), reason, ""
@@ -220,7 +235,8 @@ def _one(
             remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
         elif not np.isfinite(b.astype(np.float64)).all():
             trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
-    errors = _errors(pairs)
+    lengths = {name for name, a, b in pairs if a.shape != b.shape}
+    errors = _errors([pair for pair in pairs if pair[0] not in lengths])
     times = interleaved(old, new, timing) if timing is not None else (None, None)
     done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
     if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
@@ -271,6 +287,16 @@ def _type(value: ValueInfoProto, skip: int | None) -> object:
         d.dim_value if d.HasField("dim_value") and axis != skip else None for axis, d in enumerate(declared.shape.dim)
     ]
     return declared.elem_type, dims if declared.HasField("shape") else None
+
+
+def _open(proto: ModelProto) -> frozenset[str]:
+    """The outputs that leave a length open."""
+    declared = {value.name: value.type.tensor_type for value in proto.graph.output}
+    return frozenset(
+        name
+        for name, one in declared.items()
+        if not one.HasField("shape") or any(not d.HasField("dim_value") for d in one.shape.dim)
+    )
 
 
 def _impossible(proto: ModelProto) -> bool:

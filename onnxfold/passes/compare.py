@@ -14,6 +14,7 @@ from ..model.model import Model
 from ..model.save import inline, on_disk
 from ..options.options import RuntimeOptions
 from ..planning.subject import CheckInputs, judge_without_samples
+from ..runtime.outputs import ComparedTensors
 from ..runtime.session import Feeds
 from .base import BasePass, Run, State
 from .verify import in_float32
@@ -44,7 +45,7 @@ class Compare(BasePass):
             _check_names(old, feeds)
         conditions = Conditions(
             providers=run.providers, latency=self._runtime.latency,
-            in_float32=in_float32(old, new.proto, new.folder),
+            in_float32=in_float32(old, new.proto, new.folder), counted=ComparedTensors.of(old).counted,
         )  # fmt: skip
         if feeds is None:
             prices = costs(old, shapes)

@@ -134,7 +134,7 @@ class FoldChannels(BasePass):
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded
-        left = "" if folded.merges else planner.nothing_left(self._goal)
+        left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
         if left and not self._quantized:
             raise NothingToFoldError(left)
         record = FoldRecord(

@@ -18,6 +18,7 @@ from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.options import OutputOptions
 from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
+from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
 
 
@@ -76,7 +77,7 @@ class Verify(BasePass):
             providers=run.providers, latency=self._latency,
             too_large=streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
-            caches=() if subject is None else subject.analysis.caches,
+            caches=() if subject is None else subject.analysis.caches, counted=ComparedTensors.of(original).counted,
         )  # fmt: skip
         verdict = check(
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),

@@ -19,6 +19,7 @@ from ..progress import Progress
 from .checkpoint import Checkpoint
 from .executor import Executor
 from .goal import Goal
+from .least import least
 from .sampled import SampledMerger
 from .search import Decision, SearchContext, check_reachable, decide, decide_sampled
 from .subject import CheckInputs, Subject
@@ -39,11 +40,13 @@ class Workspace:
 @dataclass(frozen=True)
 class Outcome:
     """What was decided for a budget: the `decision`, the samples as they were used (not trusted where the model proved
-    not to run piece by piece, with a note), and how merges were repaired."""
+    not to run piece by piece, with a note), how merges were repaired, and, where a limit lets nothing go, what the
+    `least` would cost."""
 
     decision: Decision
     samples: Samples | None
     recovery: Recovery
+    least: str = ""
 
     @property
     def sampled(self) -> bool:
@@ -72,6 +75,18 @@ class Planner:
 
     def decide(self, goal: Goal) -> Outcome:
         """What meets `goal`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
+        outcome = self._decided(goal)
+        if outcome.decision.folded.merges or goal.aim not in (Aim.QUALITY, Aim.AGREEMENT):
+            return outcome
+        samples = outcome.samples
+        sampled = self._from_samples if samples is not None and samples.trusted else None
+        found = least(self._context(samples), self.evaluator(samples), sampled, goal, self.subject.chosen)
+        if found is None:
+            return outcome
+        decision = Decision(found.folded, None) if found.good else outcome.decision
+        return replace(outcome, decision=decision, least=found.words)
+
+    def _decided(self, goal: Goal) -> Outcome:
         samples = self.samples
         if samples is not None and samples.trusted:
             try:
@@ -108,13 +123,12 @@ class Planner:
         """What results are checked on."""
         return CheckInputs.of(samples, self._unsampled, self.subject.more)
 
-    def nothing_left(self, goal: Goal) -> str:
+    def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
         if goal.aim in (Aim.QUALITY, Aim.AGREEMENT):
-            return (
-                f"no group can shrink while the outputs keep {goal.asked}: ask for more, for example with `ratio=0.1`"
-            )
+            reason = f"no group can shrink while the outputs keep {goal.asked}"
+            return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
             f"`round_to={goal.round_to}`"

@@ -158,7 +158,7 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.evaluator.possible:
-        raise RequestError("onnxruntime cannot run this model on the samples, so nothing can be planned: give `ratio`")
+        raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: give `ratio`")
     curves = sampled.curves(widths, budget.round_to)
     price = context.price(budget)
 
@@ -243,8 +243,8 @@ class _Repair:
         """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
         if not self.evaluator.possible:
             raise RequestError(
-                "onnxruntime cannot run this model on probe inputs, so the default budget has nothing to measure with: "
-                "give a ratio, for example `ratio=0.3`"
+                f"{self.evaluator.obstacle}, so a limit on what the outputs lose has nothing to measure: give a ratio, "
+                "for example `ratio=0.3`"
             )
         work = self.work
         curves = {name: work.curve(name) for name in self.progress("measuring groups", list(chosen))}

@@ -81,7 +81,15 @@ def outputs(check: Check) -> RenderableType | None:
         return None
     several = sum(bool(done.outputs) for done in check.providers) > 1
     classes = any(error.top1 is not None for done in check.providers for error in done.outputs)
-    names = ["error", "cosine", "SQNR", "max |Δ|", *(["top-1 agrees"] if classes else [])]
+    integers = any(error.changed is not None for done in check.providers for error in done.outputs)
+    names = [
+        "error",
+        "cosine",
+        "SQNR",
+        "max |Δ|",
+        *(["top-1 agrees"] if classes else []),
+        *(["others"] if integers else []),
+    ]
     table = new_table("output", right=names, more=["on"] if several else [])
     for done in check.providers:
         for error in done.outputs:
@@ -89,6 +97,8 @@ def outputs(check: Check) -> RenderableType | None:
             row = [in_percent(error.relative_l2), f"{error.cosine:.4f}", sqnr, f"{error.max_abs:.3g}"]
             if classes:
                 row.append("" if error.top1 is None else f"{100 * error.top1:.1f} %")
+            if integers:
+                row.append("" if error.changed is None else in_percent(error.changed))
             table.add_row(named(error.name), *row, *([short(done.provider)] if several else []))
     return Group(table, Message(f" measured on {check.inputs}", style="dim"))
 

@@ -29,7 +29,7 @@ _OF_SHAPES = frozenset(("Shape", "Size"))
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedTensors:
     """What tells how far a version is from the original.
 
     Attributes:
@@ -42,7 +42,7 @@ class Compared:
     counted: frozenset[str]
 
     @classmethod
-    def of(cls, model: Model, skip: Container[str] = ()) -> Compared:
+    def of(cls, model: Model, skip: Container[str] = ()) -> ComparedTensors:
         """For all outputs of a model but those in `skip`."""
         graph, chosen = model.graph, _chosen(model)
         outputs = [name for name in graph.outputs if name not in skip]
