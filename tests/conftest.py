@@ -55,11 +55,3 @@ def _quick() -> Iterator[None]:
 def batch(request: pytest.FixtureRequest) -> str | int:
     """What stands for N in the text of a test model."""
     return request.param
-
-
-@pytest.fixture
-def lossy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results with lost outputs are written: random weights have nothing to spare, and the test is about the file."""
-    from onnxfold.evaluation import verdict
-
-    monkeypatch.setattr(verdict, "LOST", float("inf"))

@@ -39,7 +39,7 @@ def _show(report: FoldReport, options: argparse.Namespace) -> int:
         report.print(_Console(), options.verbose)
     done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
     _keep_report(report, options.report, done)
-    return 0 if report.check is None or report.check.passed else 1
+    return 0 if report.check is None or (report.check.passed and not report.check.lost) else 1
 
 
 def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:

@@ -21,6 +21,7 @@ from ..runtime.token_scores import by_probability, word_scores
 from .metrics import agreement, component_error, relative_l2
 
 Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
+Batches = Sequence[NDArray[Any]]  # of one tensor
 
 
 class Evaluator:
@@ -107,16 +108,26 @@ class Evaluator:
 
         With `changed`, tensors that differ from the original, only what comes after them is run: for many versions.
         """
-        return max(self.errors(proto, changed).values(), default=0.0)
+        pairs = self._beside(proto, changed)
+        if pairs is None:
+            return float("inf")
+        return max((component_error(a, b) for a, b in pairs.values()), default=0.0)
 
-    def errors(self, proto: ModelProto, changed: Container[str] | None = None) -> dict[str, float]:
-        """`error` for every tensor that is compared, by name."""
+    def deviations(self, proto: ModelProto) -> dict[str, tuple[float, float]]:
+        """(`component_error`, `relative_l2`) of every tensor that is compared, by name; inf where it cannot be had."""
+        pairs = self._beside(proto, None)
+        if pairs is None:
+            return dict.fromkeys(self._names, (float("inf"), float("inf")))
+        return {name: (component_error(a, b), relative_l2(_flat(a), _flat(b))) for name, (a, b) in pairs.items()}
+
+    def _beside(self, proto: ModelProto, changed: Container[str] | None) -> dict[str, tuple[Batches, Batches]] | None:
+        """What is compared of the original and of a version, by name; None where the version does not run."""
         try:
             found = self._runs(proto, changed)
         except (ExecutionError, RequestError):  # the verdict will say what is wrong
-            return dict.fromkeys(self._names, float("inf"))
-        sides = zip(self._names, zip(*self._expected, strict=True), zip(*found, strict=True), strict=True)
-        return {name: component_error(a, b) for name, a, b in sides}
+            return None
+        sides = zip(zip(*self._expected, strict=True), zip(*found, strict=True), strict=True)
+        return dict(zip(self._names, sides, strict=True))
 
     def distance(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
         """To choose by: the largest relative L2 error; scores of words count by how probable the words are

@@ -33,7 +33,7 @@ class Mark(StrEnum):
 @dataclass(frozen=True)
 class Limit:
     """What the outputs must keep: an error at most, and an agreement at least; `given`: the user asked for it, as
-    `parameter`. `loses`: whether an output may be lost altogether (one of many results that are only looked at)."""
+    `parameter`. `loses`: whether a result with a lost output is written all the same (explicit ratios, targets)."""
 
     error: float = DEFAULT_LIMIT
     agreement: float = 0.0
@@ -42,15 +42,22 @@ class Limit:
     loses: bool = False
 
 
-USUAL = Limit()
+USUAL, ANY = Limit(), Limit(loses=True)
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a tensor that is compared is off, see `metrics.component_error`."""
+    """How far a tensor that is compared is off: its `error` (`metrics.component_error`), and the norm of the difference
+    over its own (`relative_l2`)."""
 
     name: str
     error: float
+    relative_l2: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether both its mean over the samples and zeros would do better."""
+        return not (self.error <= 1 or self.relative_l2 <= 1)
 
 
 @dataclass(frozen=True)
@@ -95,20 +102,14 @@ def measured(evaluator: Evaluator, proto: ModelProto, inputs: str, independent: 
     """The quality of a version of the model. None where the original cannot be run, or has nothing to compare."""
     if not evaluator.possible:
         return None
-    errors, samples = evaluator.errors(proto), evaluator.samples
+    outputs = tuple(Deviation(name, *found) for name, found in evaluator.deviations(proto).items())
+    samples = evaluator.samples
     try:
         agreement = evaluator.agreement(proto)
     except (ExecutionError, RequestError):  # the errors are infinite, then
         agreement = None
     interval = None if agreement is None else wilson(agreement, samples)
-    return Quality(
-        tuple(Deviation(name, error) for name, error in errors.items()),
-        agreement,
-        interval,
-        samples,
-        inputs,
-        independent,
-    )
+    return Quality(outputs, agreement, interval, samples, inputs, independent)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -83,11 +83,16 @@ class Check:
         trusted = quality is not None and quality.independent and not quality.broken(self.limit)
         return Mark.KEPT if trusted else Mark.UNSURE
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The outputs that are lost."""
+        return () if self.quality is None else tuple(one.name for one in self.quality.outputs if one.lost)
+
     def judged(self, quality: Quality | None, limit: Limit, unmeasured: bool) -> Check:
         """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
         problems = list(self.problems)
         if quality is not None:
-            lost = [one for one in quality.outputs if not one.error <= LOST and not limit.loses]
+            lost = [] if limit.loses else [one for one in quality.outputs if one.lost]
             where = f"on {quality.inputs}"
             problems += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
             broken = quality.broken(limit) if limit.given and not lost else ""
@@ -114,7 +119,6 @@ class Check:
         return max(ran.outputs, key=lambda o: o.relative_l2) if ran else None
 
 
-LOST = 1.0  # error of an output: its mean over the samples would do as well
 Loader = Callable[[str | Path | bytes, str], Session]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
-from ..evaluation.quality import Limit
+from ..evaluation.quality import ANY
 from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
@@ -16,8 +16,6 @@ from ..planning.knee import knee
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
 from .verify import Stage, Verify
-
-ANY = Limit(loses=True)
 
 
 @dataclass(frozen=True)

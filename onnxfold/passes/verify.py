@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from ..analysis.costs import count_parameters, weight_bytes
 from ..evaluation.candidates import Evaluator
-from ..evaluation.quality import USUAL, Limit, Quality, measured
+from ..evaluation.quality import ANY, USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
 from ..model.model import Model, load
@@ -132,4 +132,4 @@ def limit_of(asked: Budget | Limits) -> Limit:
         return Limit(given.value, given=True, parameter=f"max_error={given.value:g}")
     if given is not None and given.aim is Aim.AGREEMENT:
         return Limit(float("inf"), given.value, True, f"min_agreement={given.value:g}")
-    return USUAL
+    return USUAL if asked in (DEFAULT_BUDGET, DEFAULT_LIMITS) else ANY

@@ -12,8 +12,6 @@ from onnxfold.analysis.costs import costs
 from onnxfold.analysis.extract import gather
 from onnxfold.model.model import load
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 UNITS = 32
 TEXT = f"""(float[9,N,6] x) => (float y) {{
     e = MatMul(x, k) a = Relu(e) o = LSTM<hidden_size={UNITS}, direction="bidirectional">(a, w, r, b)

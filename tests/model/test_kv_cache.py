@@ -23,8 +23,6 @@ from onnxfold.model.model import load
 from onnxfold.runtime.session import Session, fitted
 from onnxfold.testing import duplicate, permute
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 WIDE = PRESETS["llama3-8b"].tiny(cache=True, heads=8, kv_heads=4)  # 4 heads in the caches, each for 2 of queries
 SAME_RTOL = 1e-5  # float32, the same sums by other kernels
 CACHED = [

@@ -14,8 +14,6 @@ from tiny import ROOT, SHAPES, fold, net, write_external
 from onnxfold.model import leftovers
 from onnxfold.model.leftovers import scratch_folder, staging_folder, sweep, temporary_file
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 WIDE = {n: tuple(64 if d == 16 else d for d in s) for n, s in SHAPES.items()}  # so that weights are over 1 KiB
 DYING = """
 import os, signal, sys

@@ -19,8 +19,6 @@ from onnxfold.model import save as store
 from onnxfold.model.model import load
 from onnxfold.runtime.session import Session
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 WIDE = {n: tuple(64 if d == 16 else d for d in s) for n, s in SHAPES.items()}  # so that weights are over 1 KiB
 
 

@@ -35,8 +35,6 @@ from onnxfold import (
     SweepOptions,
 )
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 FULL = FoldOptions(
     budget=Budget.ratio(0.3, {"mlp": 0.5}),
     selection=SelectionOptions(method=Method.FOLD, include=("conv",), round_to=4, fold_heads=True),

@@ -33,8 +33,6 @@ from onnxfold.passes.quantization.ort_quantizer import in_int8, on_integers
 from onnxfold.passes.quantization.result import QuantizationReport
 from onnxfold.runtime.session import Session
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 RESNET, MLP = MODELS / "digits_resnet_bn.onnx", MODELS / "digits_mlp.onnx"
 MOBILENET = MODELS / "digits_mobilenet.onnx"
 MOST_FOR_INT8 = 0.03  # error of INT8 alone on the digits networks; measured 0.018 to 0.025

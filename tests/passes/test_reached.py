@@ -22,8 +22,6 @@ from onnxfold.passes import reached
 from onnxfold.report.group_report import GroupReport
 from onnxfold.runtime.session import Session
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 CASE = ROOT.parent / "shared" / "cases" / "if_branch_not_run.onnx"
 UNREACHED = "that no input reached: give `calibration` that reaches it"
 FAST: dict[str, Any] = {"effort": "fast", "latency": False, "round_to": 1}

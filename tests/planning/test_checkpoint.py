@@ -19,8 +19,6 @@ from onnxfold.planning import merge_task as groupwork
 from onnxfold.planning import merger as compress
 from onnxfold.planning.merge_task import MergeOutcome, MergeTask
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 BLOCKS = 6
 
 # Waits to be killed before the step `argv[1]`: groups merged, outcomes renamed, pieces written, files renamed, removed.

@@ -29,7 +29,6 @@ distributed = pytest.importorskip("distributed", reason="needs Dask: pip install
 HERE = "127.0.0.1"
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning:distributed"),
-    pytest.mark.usefixtures("lossy"),
 ]
 
 

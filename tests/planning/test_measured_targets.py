@@ -29,8 +29,6 @@ from onnxfold.progress import silent
 sys.path.append(str(ROOT / "models"))
 import digits
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 NETS = ("digits_mlp", "digits_mobilenet", "digits_resnet_bn", "digits_resnet_fused", "digits_vgg")
 QUICK: Mapping[str, Any] = {"latency": False}
 

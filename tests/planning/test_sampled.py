@@ -37,8 +37,6 @@ from onnxfold.runtime.shared_prefix import SharedPrefix
 sys.path.append(str(ROOT / "models"))
 import digits
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 POINT = 1.0  # of top-1 accuracy: 5 of the 500 test images
 RESNET = MODELS / "digits_resnet_bn.onnx"
 SMALL = MODELS / "digits_mlp.onnx"

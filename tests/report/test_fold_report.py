@@ -30,8 +30,6 @@ from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")
 DOCUMENTED, SWEPT = (set(re.findall(r"^\| `([^`]+)` \|", part, re.M)) for part in PAGE[::2])
 
@@ -88,7 +86,7 @@ def example(name: str = "conv", **check: Any) -> FoldReport:
         ProviderCheck("CPUExecutionProvider", Status.OK, "", 12.5, 10.0, (error, exact)),
         ProviderCheck("CUDAExecutionProvider", Status.FAILED, "original: no device", None, None, ()),
     )
-    quality = Quality((Deviation("logits", 0.08),), 0.875, (0.8, 0.93), 64, "crops of two photographs", True)
+    quality = Quality((Deviation("logits", 0.08, 0.08),), 0.875, (0.8, 0.93), 64, "crops of two photographs", True)
     verdict = Check((), ("CUDA: original: no device",), providers, "random inputs (smooth noise)", quality)
     groups = (
         GroupReport(name, 64, 48, 1, 12, 0.125, ("conv", "bn"), ("next",), ""),
@@ -165,7 +163,7 @@ def test_unmeasured_verdict_gets_no_tick() -> None:
 def test_marks_and_what_is_said_first() -> None:
     """A tick is for a limit that is kept on inputs that can be trusted; an error over what is usual is said first."""
     kept, over, blind = (
-        example(quality=Quality((Deviation("logits", error),), None, None, 64, "crops", independent))
+        example(quality=Quality((Deviation("logits", error, error),), None, None, 64, "crops", independent))
         for error, independent in ((0.1, True), (0.101, True), (0.01, False))
     )
     assert "\n✔ file -50 %" in shown(kept, 200) and "output error 10 % on 64 crops" in kept.verdict
@@ -181,7 +179,7 @@ def test_limits_that_are_broken_and_outputs_that_are_lost_fail(error: float, pro
     check = example().check
     assert check is not None
     limit = Limit(0.05, given=True, parameter="max_error=0.05")
-    found = check.judged(Quality((Deviation("logits", error),), None, None, 64, "crops", True), limit, False)
+    found = check.judged(Quality((Deviation("logits", error, error),), None, None, 64, "crops", True), limit, False)
     assert found.passed is not bool(problem) and problem in " ".join(found.problems)
 
 

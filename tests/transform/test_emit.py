@@ -15,8 +15,6 @@ from tiny import MODELS, SHAPES, TEXT, fold, net, weights
 
 from onnxfold.runtime.session import Session
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 WEIGHTS = ("w1", "b1", "w2", "b2", "w3", "b3")
 
 

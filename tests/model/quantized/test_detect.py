@@ -22,8 +22,6 @@ from onnxfold.runtime.session import Session
 from onnxfold.runtime.shared_prefix import SharedPrefix
 from onnxfold.testing import duplicate, permute
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 STEP_RTOL = 2e-2  # half a step of 1/127 of the largest weight on every sum that left the range; measured up to 7e-3
 
 TEXT = "(float[N,3,6,6] x) => (float y) { h = Conv(x, w, b) a = Relu(h) y = Conv(a, v) }"

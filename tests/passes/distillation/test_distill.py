@@ -28,8 +28,6 @@ from onnxfold.passes.distillation.problem import pose
 from onnxfold.passes.distillation.schedule import extent, sample_shapes
 from onnxfold.runtime.session import Session
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 Array = np.ndarray[Any, Any]
 CHAIN = """(float[N,6] x) => (float[N,4] y) {
     a = Gemm (x, w0, b0)

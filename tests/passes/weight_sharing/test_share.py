@@ -22,8 +22,6 @@ from onnxfold.cli import main as cli
 from onnxfold.errors import ExecutionError
 from onnxfold.report import heatmap as heat
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 Capture = pytest.CaptureFixture[str]
 FAST: dict[str, Any] = {"effort": "fast", "latency": False}
 EQUAL = 1e-5  # float32, sums in another order

@@ -13,8 +13,6 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnxfold.model.external_data import external_length
 
-pytestmark = pytest.mark.usefixtures("lossy")
-
 KINDS = [name for name, _ in TensorProto.DataType.items() if name not in ("UNDEFINED", "STRING")]
 COMMON = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "BOOL", "INT8", "UINT8", "INT16", "INT32", "INT64")
 
