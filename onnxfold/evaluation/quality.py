@@ -85,6 +85,11 @@ class Quality:
         return max((one.error for one in self.outputs), default=0.0)
 
     @property
+    def lost(self) -> tuple[Deviation, ...]:
+        """The outputs that are lost; inputs that say little of real ones do not tell."""
+        return tuple(one for one in self.outputs if one.lost) if self.independent else ()
+
+    @property
     def worst(self) -> str:
         """The tensor with the largest error."""
         return max(self.outputs, key=lambda one: one.error).name if self.outputs else ""

@@ -86,13 +86,13 @@ class Check:
     @property
     def lost(self) -> tuple[str, ...]:
         """The outputs that are lost."""
-        return () if self.quality is None else tuple(one.name for one in self.quality.outputs if one.lost)
+        return () if self.quality is None else tuple(one.name for one in self.quality.lost)
 
     def judged(self, quality: Quality | None, limit: Limit, unmeasured: bool) -> Check:
         """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
         problems = list(self.problems)
         if quality is not None:
-            lost = [] if limit.loses else [one for one in quality.outputs if one.lost]
+            lost = () if limit.loses else quality.lost
             where = f"on {quality.inputs}"
             problems += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
             broken = quality.broken(limit) if limit.given and not lost else ""

@@ -110,7 +110,7 @@ _ALL = (
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
     Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),
     Parameter(
-        "allow_unmeasured", accept.flag, "True or False", "write the result even if no provider can run the original"
+        "allow_unmeasured", accept.flag, "True or False", "write what nothing could run"
     ),
     Parameter(
         "max_memory", accept.optional(accept.integer(1, 2**63 - 1)), "a number of bytes",

@@ -13,7 +13,7 @@ from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import inline, on_disk
 from ..options.options import RuntimeOptions
-from ..planning.subject import CheckInputs, judge_without_samples
+from ..planning.subject import CheckInputs, judge_without_samples, probes
 from ..runtime.outputs import ComparedTensors
 from ..runtime.session import Feeds
 from .base import BasePass, Run, State
@@ -48,8 +48,9 @@ class Compare(BasePass):
             in_float32=in_float32(old, new.proto, new.folder), counted=ComparedTensors.of(old).counted,
         )  # fmt: skip
         if feeds is None:
-            prices = costs(old, shapes)
-            inputs = CheckInputs(lambda: judge_without_samples(old, prices, shapes, self._runtime.seed))
+            seed = self._runtime.seed
+            probing = probes(old, costs(old, shapes), shapes, seed)
+            inputs = CheckInputs(lambda: judge_without_samples(old, probing, shapes, seed))
         else:
             judge = Judge((feeds,), "the inputs given", True)
             inputs = CheckInputs(lambda: judge)

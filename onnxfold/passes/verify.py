@@ -131,5 +131,5 @@ def limit_of(asked: Budget | Limits) -> Limit:
     if given is not None and given.aim is Aim.QUALITY:
         return Limit(given.value, given=True, parameter=f"max_error={given.value:g}")
     if given is not None and given.aim is Aim.AGREEMENT:
-        return Limit(float("inf"), given.value, True, f"min_agreement={given.value:g}")
+        return Limit(float("inf"), given.value, True, f"min_agreement={given.value:g}", loses=True)
     return USUAL if asked in (DEFAULT_BUDGET, DEFAULT_LIMITS) else ANY

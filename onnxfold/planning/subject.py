@@ -58,11 +58,13 @@ class Subject:
         return Merger(self.model, self.analysis, chosen.method, clustering, executor, self.streamed, kept)
 
     def checks(self, options: PlanningOptions) -> CheckInputs:
-        """What is measured on where no samples are."""
+        """What is measured on where no samples are. Raises RequestError for inputs that would be huge."""
         shapes, seed = options.runtime.input_shapes, options.runtime.seed
 
+        probing = probes(self.model, self.prices, shapes, seed)
+
         def make() -> Judge:
-            found = judge_without_samples(self.model, self.prices, shapes, seed)
+            found = judge_without_samples(self.model, probing, shapes, seed)
             return replace(found, batches=tuple(emptied(feed, self.analysis.caches) for feed in found.batches))
 
         return CheckInputs(make)
@@ -118,11 +120,10 @@ class CheckInputs:
         return [*self.judge.batches, *({**single, **one} for one in self.beside)]
 
 
-def judge_without_samples(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Judge:
-    """Inputs of a kind that says something of the model's data, or random ones. Raises RequestError for huge ones,
-    ExecutionError where onnxruntime does not load the model."""
-    make = probes(model, prices, shapes, seed)
-    feeds = make(Session.of(model))
+def judge_without_samples(model: Model, probing: Callable[[Session], Feeds], shapes: Shapes, seed: int) -> Judge:
+    """Inputs of a kind that says something of the model's data, or those of `probing`. Raises ExecutionError where
+    onnxruntime does not load the model, RequestError where no inputs can be made."""
+    feeds = probing(Session.of(model))
     count = _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1)
     return independent_judge(model, feeds, count, seed, shapes) or Judge((feeds,), DESCRIPTION, False)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -170,21 +168,6 @@ def test_image_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 50)
     save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
     refused(tmp_path, IMAGE, "a.png", "bomb", preprocess=PLAIN)
-
-
-def test_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    imported = builtins.__import__
-
-    def missing(name: str, *more: Any, **named: Any) -> Any:
-        if name.startswith("PIL"):
-            raise ImportError(name)
-        return imported(name, *more, **named)
-
-    (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    monkeypatch.setattr(builtins, "__import__", missing)
-    refused(tmp_path, IMAGE, "pip install pillow", preprocess=PLAIN)
-    pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    assert read_calibration(pixels, IMAGE, preprocess=PLAIN).samples == 2, "arrays of pixels need no Pillow"
 
 
 def test_image_folder_with_a_fixed_batch(tmp_path: Path) -> None:

@@ -101,5 +101,7 @@ def _spelled_out(
 
 def _added(graph: GraphProto, near: str, array: Floats) -> str:
     name = f"{near}_onnxfold{len(graph.initializer)}"
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
+    with np.errstate(over="ignore"):  # of a broken model: what is infinite will be seen
+        narrow = np.ascontiguousarray(array, np.float32)
+    graph.initializer.append(numpy_helper.from_array(narrow, name))
     return name

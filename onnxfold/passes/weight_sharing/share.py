@@ -284,8 +284,8 @@ class SharingWork:
     def unsampled(self) -> CheckInputs:
         """What results are checked on where no samples are."""
         runtime, model = self.how.runtime, self.original
-        prices = costs(model, runtime.input_shapes)
-        return CheckInputs(lambda: judge_without_samples(model, prices, runtime.input_shapes, runtime.seed))
+        probing = probes(model, costs(model, runtime.input_shapes), runtime.input_shapes, runtime.seed)
+        return CheckInputs(lambda: judge_without_samples(model, probing, runtime.input_shapes, runtime.seed))
 
     def _plain(
         self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None

@@ -230,7 +230,9 @@ def test_inputs_that_cannot_be_made_up(
 ) -> None:
     path = write(tmp_path / "in.onnx", with_input(net(), *STRANGE[kind]))
     refused(REQUEST, path, tmp_path / "out.onnx", says="--ratio")
-    assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5"]) == DONE
+    assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5"]) == FAILED
+    assert "nothing was measured" in " ".join(capsys.readouterr().err.split())
+    assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5", "--allow-unmeasured"]) == DONE
     assert "nothing was measured" in " ".join(capsys.readouterr().out.split())
 
 
@@ -239,7 +241,7 @@ def test_operator_that_onnxruntime_lacks(refused: Refused, tmp_path: Path, capsy
     text = TEXT.replace("y = Gemm", "q = Gemm").replace("}", "y = custom.Odd (q)\n}")
     path = write(tmp_path / "in.onnx", net(text))
     refused(REQUEST, path, tmp_path / "out.onnx", says="--ratio")
-    assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5"]) == DONE
+    assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5", "--allow-unmeasured"]) == DONE
     shown = " ".join(capsys.readouterr().out.split())
     assert "nothing was measured" in shown and "failed" in shown
     assert arrays(tmp_path / "out.onnx")["w2"].shape == (8, 8, 3, 3)
