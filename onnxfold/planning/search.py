@@ -243,8 +243,8 @@ class _Repair:
         """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
         if not self.evaluator.possible:
             raise RequestError(
-                f"{self.evaluator.obstacle}, so a limit on what the outputs lose has nothing to measure: give a ratio, "
-                "for example `ratio=0.3`"
+                f"{self.evaluator.obstacle}, so a limit on what the outputs lose has nothing to measure with: give a "
+                "ratio, for example `ratio=0.3`"
             )
         work = self.work
         curves = {name: work.curve(name) for name in self.progress("measuring groups", list(chosen))}
