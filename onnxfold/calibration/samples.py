@@ -119,7 +119,7 @@ def synthetic_samples(
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
-    elif lengths in ({extent.count}, {extent.pictures}):
+    elif lengths in ({extent.count}, {extent.pictures}) or made.origin is Origin.PHOTOGRAPHS:
         (count,) = lengths
         step = Batching.of(specs).size or _batch(count)
         pieces = [

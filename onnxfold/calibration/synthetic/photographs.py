@@ -1,14 +1,16 @@
 """Crops of real photographs, for models of images whose data nobody has.
 
 Random resized crops, mirrored, in other light, contrast and color, as classifiers are trained on them (Szegedy et al.,
-"Going deeper with convolutions", CVPR 2015; the settings are those usual since). The photographs are two that
-scikit-learn ships (a temple and a flower, both CC BY 2.0).
+"Going deeper with convolutions", CVPR 2015; the settings are those usual since). Ten photographs that come with the
+package are fitted on (`../photographs/README.md` says whose they are); two that scikit-learn ships (a temple and a
+flower, both CC BY 2.0) judge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,20 @@ _AREA = (0.03, 0.9)  # of the photograph
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
 _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
+
+
+@cache
+def fitted_on() -> tuple[Pixels, ...]:
+    """The photographs of the package, [H, W, 3]."""
+    from PIL import Image  # slow to import
+
+    folder = files("onnxfold.calibration") / "photographs"
+    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
+    found = []
+    for name in names:
+        with (folder / name).open("rb") as file:
+            found.append(np.asarray(Image.open(file).convert("RGB")))
+    return tuple(found)
 
 
 @cache
