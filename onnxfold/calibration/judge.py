@@ -17,7 +17,7 @@ from ..frozen import read_only
 from ..model.model import Model
 from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
-from .synthetic.conventions import TRIED, convention
+from .synthetic.conventions import TRIED, as_wanted
 from .synthetic.image_ops import spatial_axes
 from .synthetic.photographs import crops, photographs, takes_photographs
 
@@ -92,8 +92,8 @@ def _photographs(
     """[count, ...] crops as input `name` wants them."""
     rows, columns = (like.shape[axis] for axis in spatial_axes(like.shape))
     pixels = crops(rng, photographs(), max(count, TRIED), rows, columns)
-    how = convention(model, specs, name, pixels, {**shapes, name: (1, *like.shape[1:])})
-    return how.applied(pixels[:count], like.shape).astype(like.dtype)
+    made = as_wanted(model, specs, name, pixels, {**shapes, name: (1, *like.shape[1:])}, like.shape)
+    return made[:count].astype(like.dtype)
 
 
 def _words(rng: np.random.Generator, vocabulary: int, shape: Sequence[int]) -> Array:

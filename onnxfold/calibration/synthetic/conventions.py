@@ -22,6 +22,7 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
 TRIED = 16  # pictures
+_ALIKE = 1.1  # times the least loss: three ImageNet networks that want -1 to 1 fit unit variance 2 to 5 % better
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +60,40 @@ CONVENTIONS = (
 BYTES = CONVENTIONS[3]
 
 
-def convention(model: Model, specs: Sequence[InputSpec], name: str, pixels: Floats, shapes: Shapes) -> Convention:
-    """What input `name` wants, going by how the first of the `pixels` [N, H, W, 3] fare under each convention.
+def as_wanted(
+    model: Model, specs: Sequence[InputSpec], name: str, pixels: Floats, shapes: Shapes, like: Sequence[int]
+) -> Floats:
+    """[N, H, W, 3] `pixels` from 0 to 255 as input `name` wants them, a batch of shape `like` (but for its first axis).
+
+    Where several conventions fit about as well, they take turns.
+    """
+    taken = conventions(model, specs, name, pixels, shapes)
+    found = [one.applied(pixels, like) for one in taken]
+    return np.stack([found[at % len(found)][at] for at in range(len(pixels))])
+
+
+def conventions(
+    model: Model, specs: Sequence[InputSpec], name: str, pixels: Floats, shapes: Shapes
+) -> tuple[Convention, ...]:
+    """What input `name` may want, going by how the first of the `pixels` [N, H, W, 3] fare under each convention; more
+    than one where they fare about as well.
 
     Zero mean and unit variance where the model tells nothing.
     """
     spec = next(s for s in specs if s.name == name)
     if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
-        return BYTES
+        return (BYTES,)
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose_losses(model, specs, TRIED, shapes, apart)
             if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
-                return USUAL
+                return (USUAL,)
             losses = {c: _loss(problem, c, name, pixels) for c in CONVENTIONS}
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
-        best = min(losses, key=lambda c: losses[c])
-        return best if math.isfinite(losses[best]) else USUAL
-    return USUAL
+        best = min(losses.values())
+        return tuple(c for c in CONVENTIONS if losses[c] <= _ALIKE * best) if math.isfinite(best) else (USUAL,)
+    return (USUAL,)
 
 
 Shapes = Mapping[str, Sequence[int]]

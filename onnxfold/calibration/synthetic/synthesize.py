@@ -21,7 +21,7 @@ from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
-from .conventions import TRIED, convention
+from .conventions import TRIED, as_wanted
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import token_feeds
@@ -157,8 +157,8 @@ def _photographs(
         return None
     count = max(extent.count, min(_MOST_PHOTOGRAPHS, extent.pictures))
     pixels = crops(np.random.default_rng([seed, 4]), fitted_on(), max(count, TRIED), rows, columns)
-    how = convention(model, specs, spec.name, pixels, {**shapes, spec.name: one})
-    return {spec.name: how.applied(pixels[:count], one).astype(kind)}
+    made = as_wanted(model, specs, spec.name, pixels, {**shapes, spec.name: one}, one)
+    return {spec.name: made[:count].astype(kind)}
 
 
 def _pictures(
