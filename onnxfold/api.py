@@ -189,7 +189,7 @@ def fuse(
             refine, steps, quantize, input_shapes, providers, seed, latency, external_data. Layers that share a weight
             are trained as one, and go on sharing in INT8.
         how: how the shared weight comes about (`Fusion`); None shares none.
-        metric: how alike layers are (`Metric`); the nearest share first.
+        distance: how alike layers are (`Distance`); the nearest share first.
         share: the share of the layers, 0..1, that lose their own weights.
         target_size: the share of the bytes of the file that may remain; not with `share`.
         max_error: the largest relative L2 error of the outputs. Then every two layers are joined, repaired and measured
@@ -209,7 +209,7 @@ def fuse(
     o = _options(FuseOptions, options, given if output is None else {**given, "output": output})
     sharing, level, effort = o.sharing, o.recovery.level, o.calibration.effort
     planning = PlanningOptions(
-        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.metric.sampled else level,
+        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
         effort=effort, runtime=o.runtime,
     )  # fmt: skip
     training = o.distill is not None or o.quantize is not None
@@ -323,7 +323,7 @@ def rank_layers(
 ) -> LayersReport:
     """How alike the layers of a model are, pair by pair; keywords as in `onnxfold.fuse`.
 
-    Samples are only made, or read, for a metric that needs them. Raises RequestError, ModelError, and
+    Samples are only made, or read, for a distance that needs them. Raises RequestError, ModelError, and
     NothingToFoldError where no two layers could share a weight.
     """
     o = _options(RankOptions, options, given)
@@ -332,8 +332,8 @@ def rank_layers(
     with Run(o.runtime, progress) as run:
         state = Pipeline(
             FindUnits(o.whole),
-            *([CollectSamples(planning, o.calibration)] if o.metric.sampled else []),
-            RankLayers(o.metric, o.align),
+            *([CollectSamples(planning, o.calibration)] if o.distance.sampled else []),
+            RankLayers(o.distance, o.align),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return layers_report(state, o)
 

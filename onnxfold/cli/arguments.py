@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
-from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
+from ..options.choices import DEFAULT_DISTANCE, Clusterer, Distance, Effort, Method, Recovery
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
 from ..units import readable
@@ -92,10 +92,10 @@ def about(parameter: str, more: str = "") -> str:
 
 def add_likeness(group: argparse._ArgumentGroup) -> None:
     """How layers are compared."""
-    known = ", ".join(m.value for m in Metric)
+    known = ", ".join(m.value for m in Distance)
     group.add_argument(
-        "--metric", metavar="M", choices=[m.value for m in Metric], default=DEFAULT_METRIC.value,
-        help=about("metric", f": {known} (default {DEFAULT_METRIC.value})"),
+        "--distance", metavar="M", choices=[m.value for m in Distance], default=DEFAULT_DISTANCE.value,
+        help=about("distance", f": {known} (default {DEFAULT_DISTANCE.value})"),
     )  # fmt: skip
     group.add_argument("--whole-blocks", action="store_true", help=about("whole"))
 

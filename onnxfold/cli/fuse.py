@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:
         result = fuse(
-            options.input, options.output, how=options.fuse, metric=options.metric,
+            options.input, options.output, how=options.fuse, distance=options.distance,
             share=percent("--share", options.share), target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,

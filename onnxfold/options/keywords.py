@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from .choices import Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
 from .preprocess import Preprocess
 
 
@@ -63,7 +63,7 @@ class FuseKeywords(SampleKeywords, total=False):
     """What `fuse` takes."""
 
     how: Fusion | str | None
-    metric: Metric | str
+    distance: Distance | str
     share: float | None
     target_size: float | None
     max_error: float | None
@@ -85,6 +85,6 @@ class FuseKeywords(SampleKeywords, total=False):
 class RankKeywords(SampleKeywords, total=False):
     """What `rank_layers` takes."""
 
-    metric: Metric | str
+    distance: Distance | str
     whole: bool
     align: bool

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
 from .budget import DEFAULT_BUDGET, DEFAULT_LIMITS, NO_LIMITS, Aim, Budget, Limits
-from .choices import DEFAULT_METRIC, SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import DEFAULT_DISTANCE, SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
@@ -243,11 +243,12 @@ class FoldOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SharingOptions(Options):
-    """Layers that share weights: `how` (None: none do), the nearest by `metric` first, within `limits`; residual blocks
-    dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted first."""
+    """Layers that share weights: `how` (None: none do), the nearest by `distance` first, within `limits`; residual
+    blocks dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted
+    first."""
 
     how: Fusion | None = Fusion.MEAN
-    metric: Metric = DEFAULT_METRIC
+    distance: Distance = DEFAULT_DISTANCE
     limits: Limits = DEFAULT_LIMITS
     drop_blocks: str | None = None
     whole: bool = False
@@ -327,7 +328,7 @@ class SweepOptions(Options):
 class RankOptions(Options):
     """All that `onnxfold.rank_layers` may be asked for."""
 
-    metric: Metric = DEFAULT_METRIC
+    distance: Distance = DEFAULT_DISTANCE
     whole: bool = False
     align: bool = True
     calibration: CalibrationOptions = CalibrationOptions()
@@ -338,8 +339,8 @@ class RankOptions(Options):
         """From the keywords of `onnxfold.rank_layers`. Raises RequestError for one that there is not, or a wrong
         value."""
         rest = dict(given)
-        own = {name: rest.pop(name) for name in ("metric", "whole", "align") if name in rest}
-        return cls(**own, **_sorted(cls, rest, "rank_layers", ["metric", "whole", "align"]))
+        own = {name: rest.pop(name) for name in ("distance", "whole", "align") if name in rest}
+        return cls(**own, **_sorted(cls, rest, "rank_layers", ["distance", "whole", "align"]))
 
 
 def _planning(options: FoldOptions | SweepOptions) -> PlanningOptions:

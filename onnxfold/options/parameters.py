@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import RequestError
 from . import accept
 from .accept import Accept
-from .choices import SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -127,7 +127,7 @@ _ALL = (
         f"shares of the multiply-adds to keep (default {', '.join(f'{share:g}' for share in SHARES)})",
     ),
     Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
-    Parameter("metric", accept.choice(Metric), _one_of(Metric), "how alike layers are"),
+    Parameter("distance", accept.choice(Distance), _one_of(Distance), "how alike layers are"),
     Parameter(
         "share", accept.optional(accept.number(0, 1, above=True)), _KEPT,
         "share of the layers that lose their own weights",
