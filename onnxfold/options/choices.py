@@ -111,4 +111,5 @@ class Effort(Enum):
     """The same, descending up to ten times as long."""
 
 
+METRIC_TIMEOUT = 600.0  # seconds that the user's own measure may take for one model, by default
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

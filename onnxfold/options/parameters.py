@@ -4,6 +4,7 @@ docs/options.md."""
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -58,6 +59,18 @@ _ALL = (
     Parameter(
         "min_agreement", accept.optional(accept.number(0, 1)), "a number from 0 to 1",
         "share of the samples that keep their top class",
+    ),
+    Parameter(
+        "max_drop", accept.optional(accept.number(0, math.inf)), "a number of at least 0",
+        "by how much your own metric may fall, in its units",
+    ),
+    Parameter(
+        "metric", accept.optional(accept.function), "FILE.py:FUNCTION, or a function, of the path of a model",
+        "your own measure of a model, higher is better",
+    ),
+    Parameter(
+        "metric_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
+        "how long FILE.py:FUNCTION may take for one model",
     ),
     Parameter(
         "group_ratios", accept.optional(accept.group_ratios),

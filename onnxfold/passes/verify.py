@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from ..evaluation.candidates import Evaluator
+from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
@@ -81,7 +82,9 @@ class Verify(BasePass):
             inputs=inputs.described, conditions=conditions,
         )  # fmt: skip
         quality = None if conditions.too_large else self._quality(state, inputs)
-        return state.adding(verdict.judged(quality, self._limit, self._unmeasured))
+        own = state.found(OwnMeasure)
+        measure = None if own is None or verdict.problems else own.of(written.path)
+        return state.adding(verdict.judged(quality, self._limit, self._unmeasured, measure))
 
     def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:
         """What all inputs that judge say of the file that was written."""

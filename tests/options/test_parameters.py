@@ -12,7 +12,7 @@ from tiny import MODELS
 
 import onnxfold
 from onnxfold import Effort, Fusion, Layout, Method, Preprocess, Recovery, RequestError
-from onnxfold.options.keywords import FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
+from onnxfold.options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from onnxfold.options.parameters import PARAMETERS, checked
 
 SHARES = ("ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement")
@@ -21,6 +21,9 @@ FLAGS = (
 )  # fmt: skip
 WRONG: dict[str, list[Any]] = {
     **{name: ["0.3", -0.1, 1.5, math.nan, math.inf, True, [0.3], object(), 1j] for name in SHARES},
+    "max_drop": ["0.3", -0.1, math.nan, math.inf, True, [0.3]],
+    "metric": ["own.py", "own.py:", ":f", "own.py:f()", "own:f", "a\0b.py:f", 3, ["own.py:f"], Path("own.py")],
+    "metric_timeout": [0, -1, math.nan, math.inf, "5", None, True],
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],
     "method": ["nonsense", 3, Effort.FAST],
     "clusterer": ["nonsense", 0],
@@ -52,7 +55,8 @@ WRONG: dict[str, list[Any]] = {
 
 def test_every_parameter_is_tried() -> None:
     assert set(WRONG) == set(PARAMETERS) - {"calibration"}, "calibration is judged by those who read it"
-    keywords = {n for k in (FoldKeywords, FuseKeywords, SweepKeywords, RankKeywords) for n in k.__annotations__}
+    kinds = (FoldKeywords, FuseKeywords, SweepKeywords, RankKeywords, CompareKeywords)
+    keywords = {name for kind in kinds for name in kind.__annotations__}
     assert keywords - {"folding"} == set(PARAMETERS) - {"output", "at"}
 
 
