@@ -73,8 +73,8 @@ DYNAMIC = (
     "onnxfold", "onnxfold.planning.executor", "onnxfold.passes.quantization.ort_quantizer",
     "onnxfold.evaluation.function_process",
 )  # fmt: skip
-"""Who may import by a name that it computes: the package itself, for what is public, extras that may be missing, and what
-imports a file of the user's."""
+"""Who may import by a name that it computes: the package itself, for what is public, extras that may be missing, and
+what imports a file of the user's."""
 
 
 def dynamic(source: str, module: str) -> list[str]:

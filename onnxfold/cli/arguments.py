@@ -102,9 +102,9 @@ def add_likeness(group: argparse._ArgumentGroup) -> None:
 
 def add_metric(group: argparse._ArgumentGroup) -> None:
     """The user's own measure."""
-    group.add_argument("--metric", metavar="FILE.py:FUNCTION", help=about("metric"))
+    group.add_argument("--metric", metavar="FILE.py:NAME", help=about("metric"))
     group.add_argument(
-        "--metric-timeout", metavar="SECONDS", type=float, default=METRIC_TIMEOUT,
+        "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT,
         help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
     )  # fmt: skip
 

@@ -41,7 +41,7 @@ def parser() -> Parser:
     )  # fmt: skip
     budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error", " (default 0.1)"))
     budget.add_argument("--min-agreement", metavar="A", type=float, help=about("min_agreement"))
-    budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop", "; also beside another budget"))
+    budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     budget.add_argument(
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
         help=about("group_ratios"),

@@ -70,7 +70,7 @@ _ALL = (
     ),
     Parameter(
         "metric_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
-        "how long FILE.py:FUNCTION may take for one model",
+        "seconds that FILE.py:FUNCTION may take for one model",
     ),
     Parameter(
         "group_ratios", accept.optional(accept.group_ratios),
