@@ -7,6 +7,7 @@ function given in Python is simply called.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class _Process:
     def __call__(self, model: Path) -> float:
         """Its number. Raises RequestError."""
         file, _, function = self.metric.rpartition(":")
-        if not Path(file).is_file():
+        if not os.path.isfile(file):
             raise RequestError(f"`metric`: there is no file '{file}'")
         with scratch_folder() as folder:
             answer = folder / "answer.json"
@@ -119,10 +120,11 @@ class _Process:
             code = waited(command, self.timeout)
         except OSError as error:
             raise RequestError(f"`metric`: Python cannot be started: {error.strerror or error}") from error
+        if answer.is_file():  # it may have left threads behind that go on
+            return
         if code is None:
             raise RequestError(
                 f"`metric`: '{self.metric}' took more than {self.timeout:g} seconds for one model: give a larger "
                 "`metric_timeout`, or let it look at less"
             )
-        if not answer.is_file():
-            raise RequestError(f"`metric`: '{self.metric}' ended its process ({ended(code)}) before it returned")
+        raise RequestError(f"`metric`: '{self.metric}' ended its process ({ended(code)}) before it returned")

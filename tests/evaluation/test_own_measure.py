@@ -153,6 +153,12 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> Non
     assert seen > 0 and beat.stat().st_size == seen
 
 
+def test_what_goes_on_after_the_answer_is_ended(tmp_path: Path) -> None:
+    code = "import threading, time\ndef f(path):\n    threading.Thread(target=time.sleep, args=(600,)).start()\n"
+    code += "    return 1.5"
+    assert measured(code, tmp_path, timeout=2) == 1.5
+
+
 def test_one_that_does_not_listen_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxfold.evaluation.own_process._GRACE", 0.2)
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ndef f(path):\n    time.sleep(600)"

@@ -100,6 +100,16 @@ def test_out_of_reach(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_too_large_to_run_has_no_such_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(size_of)
+    monkeypatch.setattr("onnxfold.passes.prepare.streamed", lambda *_: True)
+    with pytest.raises(RequestError, match="`max_drop` needs the model to run"):
+        onnxfold.fold(VGG, metric=calls, max_drop=1.0, **FAST)
+    assert not calls.paths
+    found = onnxfold.fold(MLP, metric=calls, ratio=0.1, **FAST)
+    assert len(calls.paths) == 2 and found.report.check is not None and found.report.check.measure is not None
+
+
 def test_with_int8_the_whole_keeps_it(tmp_path: Path) -> None:
     given = {"metric": digits.accuracy, "max_drop": 1.5, "latency": False, "quantize": True}
     found = onnxfold.fold(VGG, tmp_path / "out.onnx", calibration=IMAGES, **given)
