@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from onnxfold.errors import RequestError
+from onnxfold.evaluation import function_process
 from onnxfold.evaluation.own_measure import Measured, own_measure
 from onnxfold.evaluation.own_process import ended, waited
 from onnxfold.model.leftovers import OURS
@@ -168,9 +172,6 @@ def test_one_that_does_not_listen_is_ended(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_interrupted_wait_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-    import sys
-
     children = list[subprocess.Popen[bytes]]()
 
     class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
@@ -184,6 +185,14 @@ def test_an_interrupted_wait_ends_the_process(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         waited([sys.executable, "-c", "import time; time.sleep(600)"], 600)
     assert children[0].returncode is not None and children[0].returncode != 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no alarms here")
+def test_a_process_that_nobody_waits_for_ends_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import time\ndef f(path):\n    time.sleep(600)")
+    given = [tmp_path / "own.py", "f", "m.onnx", tmp_path / "answer.json", 0.5]
+    done = subprocess.run([sys.executable, "-B", function_process.__file__, *map(str, given)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGALRM and not (tmp_path / "answer.json").exists()
 
 
 def test_how_a_process_ended() -> None:

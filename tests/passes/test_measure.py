@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gated import write_gated
 from refusals import DONE, FAILED
 from tiny import MODELS, ROOT, main, write
 
@@ -100,13 +101,14 @@ def test_out_of_reach(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_too_large_to_run_has_no_such_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = Calls(size_of)
+def test_a_model_too_large_to_run_has_no_such_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, path = Calls(size_of), write_gated(tmp_path / "in.onnx", 3, 24, 64, np.float32)
     monkeypatch.setattr("onnxfold.passes.prepare.streamed", lambda *_: True)
+    monkeypatch.setattr("onnxfold.passes.verify.comparable", lambda *_: False)
     with pytest.raises(RequestError, match="`max_drop` needs the model to run"):
-        onnxfold.fold(VGG, metric=calls, max_drop=1.0, **FAST)
+        onnxfold.fold(path, metric=calls, max_drop=1.0, **FAST)
     assert not calls.paths
-    found = onnxfold.fold(MLP, metric=calls, ratio=0.1, **FAST)
+    found = onnxfold.fold(path, metric=calls, ratio=0.4, **FAST)
     assert len(calls.paths) == 2 and found.report.check is not None and found.report.check.measure is not None
 
 
@@ -164,6 +166,9 @@ def test_fusion(tmp_path: Path) -> None:
     assert found.report.check.measure.kept
     with pytest.raises(onnxfold.ValidationError, match="`max_drop=0`"):
         onnxfold.fuse(path, share=0.3, metric=size_of, max_drop=0, **FAST)
+    (tmp_path / "own.py").write_text(SIZE)
+    asked = [path, tmp_path / "out.onnx", "--fuse", "mean", "--share", 30, "--metric", f"{tmp_path / 'own.py'}:f", "-q"]
+    assert run(*asked, "--max-drop", 0) == FAILED and run(*asked, "--max-drop", 9) == DONE
     with pytest.raises(RequestError, match="`folding` says how"):
         onnxfold.fuse(path, folding={"ratio": 0.3, "metric": size_of}, **FAST)
 
