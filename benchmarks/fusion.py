@@ -3,8 +3,8 @@
     python benchmarks/fusion.py [--parts share refine drop size] [--models NAME ...] --store docs/fusion.json
     python benchmarks/fusion.py --render docs/fusion.json     # the tables of docs/fusion.md again
 
-share: top-1 with 25 and 50 % of the layers without weights of their own, by metric and kind of fusion: unaligned and
-aligned without repair; least squares on 128 training images, no labels (mean by every metric, the rest by one).
+share: top-1 with 25 and 50 % of the layers without weights of their own, by distance and kind of fusion: unaligned and
+aligned without repair; least squares on 128 training images, no labels (mean by every distance, the rest by one).
 refine: the same, least squares and then gradients, on 512 training images and on synthetic ones (--steps 100: hours).
 drop: a quarter of the residual blocks of a ResNet-56 dropped, and channels folded to the same arithmetic and latency.
 size: bytes of the file, and memory that a process takes to load it, with and without shared weights.
@@ -36,7 +36,7 @@ from onnxfold.api import fuse
 from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
-from onnxfold.options.choices import DEFAULT_METRIC, Effort, Fusion, Method, Metric
+from onnxfold.options.choices import DEFAULT_DISTANCE, Distance, Effort, Fusion, Method
 from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
 from onnxfold.passes.distillation import train
 from onnxfold.passes.distillation.block_targets import Counterparts
@@ -52,7 +52,7 @@ from onnxfold.runtime.session import Feeds, Session
 PARTS = ("share", "refine", "drop", "size")
 NETS = ("cifar10_resnet20_bn", "cifar10_resnet56_bn")
 SHARES = (0.25, 0.5)
-REFITTED = {NETS[0]: tuple(Metric), NETS[1]: (DEFAULT_METRIC, Metric.ACTIVATIONS, Metric.REFIT)}
+REFITTED = {NETS[0]: tuple(Distance), NETS[1]: (DEFAULT_DISTANCE, Distance.ACTIVATIONS, Distance.REFIT)}
 BATCH, REAL = 32, 512
 INPUTS = (f"{REAL} images", "synthetic")
 PAPER = (  # O'Neill et al., arXiv 2007.14917: CIFAR-10, ResNet, Wasserstein, mean; 25 and 50 % fused
@@ -72,7 +72,7 @@ print(now() - before)
 
 
 class Fuser:
-    """One network, and what its layers look like by every metric."""
+    """One network, and what its layers look like by every distance."""
 
     def __init__(self, real: Net) -> None:
         self.real, self.model = real, load(real.path)
@@ -83,9 +83,9 @@ class Fuser:
         self.feeds: Sequence[Feeds] = [{source: images[i : i + BATCH]} for i in range(0, len(images), BATCH)]
         self._known: dict[tuple[Any, ...], float] = {}
 
-    def sets(self, metric: Metric) -> list[list[list[Layer]]]:
+    def sets(self, distance: Distance) -> list[list[list[Layer]]]:
         """The layers that share weights, for each of SHARES."""
-        at = Partition(rank(self.model, alone(self.found), metric, alignable(self.analysis), self.feeds))
+        at = Partition(rank(self.model, alone(self.found), distance, alignable(self.analysis), self.feeds))
         out = []
         for share in SHARES:
             while at.layers < max(1, round(share * len(self.found))):
@@ -110,27 +110,27 @@ class Fuser:
         return self._known[key]
 
 
-def share(real: Net, metrics: Sequence[Metric]) -> Iterator[dict[str, Any]]:
-    """Show 1: rows by metric and kind of fusion, as far as they are."""
+def share(real: Net, distances: Sequence[Distance]) -> Iterator[dict[str, Any]]:
+    """Show 1: rows by distance and kind of fusion, as far as they are."""
     work, rows = Fuser(real), list[dict[str, Any]]()
     dense = real.top1(work.model.proto)
     print(f"{real.name}: dense {dense:.2f}, {len(work.found)} layers", flush=True)
-    for metric in metrics:
-        sets = work.sets(metric)
+    for distance in distances:
+        sets = work.sets(distance)
         for how in Fusion:
-            refit = metric in REFITTED[real.name] and (how is Fusion.MEAN or metric is DEFAULT_METRIC)
+            refit = distance in REFITTED[real.name] and (how is Fusion.MEAN or distance is DEFAULT_DISTANCE)
             ways = ((False, False), (True, False), (True, True))
             cells = [[work.top1(s, how, *way) if refit or not way[1] else None for way in ways] for s in sets]
             left = [work.left(s) for s in sets]
-            rows.append({"metric": metric.value, "fusion": how.value, "left": left, "cells": cells})
-            print(f"{metric.value:12} {how.value:7} " + "  ".join(str(cell) for cell in cells), left, flush=True)
+            rows.append({"distance": distance.value, "fusion": how.value, "left": left, "cells": cells})
+            print(f"{distance.value:12} {how.value:7} " + "  ".join(str(cell) for cell in cells), left, flush=True)
             yield {"dense": dense, "rows": rows}
 
 
 def refine(
-    real: Net, metrics: Sequence[Metric], kinds: Sequence[Fusion], steps: int | None, given: Sequence[str]
+    real: Net, distances: Sequence[Distance], kinds: Sequence[Fusion], steps: int | None, given: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Show 1, trained on what the original says: by metric, kind and share, with images and with none."""
+    """Show 1, trained on what the original says: by distance, kind and share, with images and with none."""
     work, rows = Fuser(real), list[dict[str, Any]]()
     dense = real.top1(work.model.proto)
     known: dict[tuple[Any, ...], dict[str, float]] = {}
@@ -143,8 +143,8 @@ def refine(
         assert samples is not None
         work.feeds = samples.fit
         count, batch = extent(work.model, Effort.BALANCED, sample_shapes(work.model, samples), steps)
-        for metric in metrics:
-            for share, sets in zip(SHARES, work.sets(metric), strict=True):
+        for distance in distances:
+            for share, sets in zip(SHARES, work.sets(distance), strict=True):
                 for how in kinds:
                     key = (*(tuple(layer.key for layer in one) for one in sets), how, inputs)
                     if key not in known:
@@ -155,8 +155,8 @@ def refine(
                         trained = train.refined(fitted, better.arrays, None) if better.improved else fitted
                         known[key] = {"least squares": real.top1(fitted), "refined": real.top1(trained)}
                     rows.append({
-                        "metric": metric.value, "fusion": how.value, "share": share, "inputs": inputs, "steps": count,
-                        "left": work.left(sets), **known[key],
+                        "distance": distance.value, "fusion": how.value, "share": share, "inputs": inputs,
+                        "steps": count, "left": work.left(sets), **known[key],
                     })  # fmt: skip
                     print(real.name, rows[-1], flush=True)
                     yield {"dense": dense, "rows": rows}
@@ -200,7 +200,7 @@ def faster(original: onnx.ModelProto, proto: onnx.ModelProto, real: Net, threads
 def size(real: Net) -> Iterator[dict[str, Any]]:
     """Show 5: files and memory with shared weights, of a network and of 12 layers of 1024 x 1024."""
     rows = list[dict[str, Any]]()
-    plainly: dict[str, Any] = {"metric": Metric.EUCLIDEAN, "align": False, "effort": "fast", "latency": False}
+    plainly: dict[str, Any] = {"distance": Distance.EUCLIDEAN, "align": False, "effort": "fast", "latency": False}
     with tempfile.TemporaryDirectory() as folder:
         deep, first = Path(folder) / "deep.onnx", Path(folder) / "first.onnx"
         onnx.save(products(), deep)
@@ -246,7 +246,7 @@ def products(count: int = 12, width: int = 1024) -> onnx.ModelProto:
 
 
 def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Rows by metric and fusion that were not measured again stay."""
+    """Rows by distance and fusion that were not measured again stay."""
     if old is None or "dense" not in new:
         return new
     again = {_name(row): row for row in new["rows"]}
@@ -256,7 +256,7 @@ def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row.get(key) for key in ("metric", "fusion", "share", "inputs", "steps"))
+    return tuple(row.get(key) for key in ("distance", "fusion", "share", "inputs", "steps"))
 
 
 def render(stored: Path) -> None:
@@ -294,18 +294,18 @@ def _shares(found: dict[str, Any]) -> str:
     titles = ("parameters", "as they are", "aligned", "least squares")
     heads = [f"{share:.0%}: {title}" for share in SHARES for title in titles]
     lines = [f"| dense {found['dense']:.2f} | | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-    order = [(metric.value, how.value) for metric, how in product(Metric, Fusion)]
-    for row in sorted(found["rows"], key=lambda row: order.index((row["metric"], row["fusion"]))):
+    order = [(distance.value, how.value) for distance, how in product(Distance, Fusion)]
+    for row in sorted(found["rows"], key=lambda row: order.index((row["distance"], row["fusion"]))):
         shown = [[left, *pair] for left, pair in zip(row["left"], row["cells"], strict=True)]
         cells = ["" if cell is None else f"{cell:.2f}" for pair in shown for cell in pair]
-        lines.append(f"| {row['metric']} | {row['fusion']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {row['distance']} | {row['fusion']} | " + " | ".join(cells) + " |")
     for title, figures in PAPER:
         lines.append(f"| {title} | mean | " + " | ".join(f" | | | {figure}" for figure in figures) + " |")
     return "\n".join(lines)
 
 
 def _refined(found: dict[str, Any]) -> str:
-    """A line for each metric, kind and number of steps; what least squares left and what refinement made of it."""
+    """A line for each distance, kind and number of steps; what least squares left and what refinement made of it."""
     heads = [f"{share:.0%}: {title}" for share in SHARES for title in ("parameters", *INPUTS)]
     lines = [
         f"| dense {found['dense']:.2f} | | steps | " + " | ".join(heads) + " |",
@@ -313,15 +313,15 @@ def _refined(found: dict[str, Any]) -> str:
     ]
     cells = {_name(row): row for row in found["rows"]}
     counts = sorted({row["steps"] for row in found["rows"]})
-    for steps, metric, how in product(counts, (m.value for m in Metric), (f.value for f in Fusion)):
+    for steps, distance, how in product(counts, (m.value for m in Distance), (f.value for f in Fusion)):
         shown = []
         for share in SHARES:
-            pair = [cells.get((metric, how, share, inputs, steps)) for inputs in INPUTS]
+            pair = [cells.get((distance, how, share, inputs, steps)) for inputs in INPUTS]
             left = dict.fromkeys(f"{one['left']:.2f}" for one in pair if one)
             shown.append(" / ".join(left))
             shown += [f"{one['least squares']:.2f} → {one['refined']:.2f}" if one else "" for one in pair]
         if any(shown):
-            lines.append(f"| {metric} | {how} | {steps} | " + " | ".join(shown) + " |")
+            lines.append(f"| {distance} | {how} | {steps} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -329,7 +329,9 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--models", nargs="+", default=list(NETS))
-    parser.add_argument("--metrics", nargs="+", default=[metric.value for metric in Metric], help="of these only")
+    parser.add_argument(
+        "--distances", nargs="+", default=[distance.value for distance in Distance], help="of these only"
+    )
     parser.add_argument("--kinds", nargs="+", default=[how.value for how in Fusion], help="of fusion, for refine only")
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=INPUTS, help="to refine on")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
@@ -338,12 +340,12 @@ def main() -> None:
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
-    metrics = [Metric(name) for name in asked.metrics]
-    ask = partial(share, metrics=metrics)
+    distances = [Distance(name) for name in asked.distances]
+    ask = partial(share, distances=distances)
     jobs: list[tuple[str, Callable[[Net], Iterator[dict[str, Any]]], str]] = []
     jobs += [(name, ask, name) for name in asked.models] if "share" in asked.parts else []
     train = partial(
-        refine, metrics=metrics, kinds=[Fusion(name) for name in asked.kinds], steps=asked.steps, given=asked.inputs
+        refine, distances=distances, kinds=[Fusion(name) for name in asked.kinds], steps=asked.steps, given=asked.inputs
     )
     jobs += [(f"refine {name}", train, name) for name in asked.models] if "refine" in asked.parts else []
     jobs += [("drop", drop, "cifar10_resnet56_bn")] if "drop" in asked.parts else []

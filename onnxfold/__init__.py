@@ -20,12 +20,14 @@ from .errors import (
     ValidationError,
 )
 from .options.budget import Aim, Budget, Limits
-from .options.choices import Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
 from .options.options import (
     CalibrationOptions,
+    CompareOptions,
     DistillOptions,
     FoldOptions,
     FuseOptions,
+    MeasureOptions,
     OutputOptions,
     QuantizeOptions,
     RankOptions,
@@ -47,12 +49,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Aim", "Budget", "CalibrationOptions", "Clusterer", "DistillOptions", "Effort", "ExecutionError", "FoldOptions",
-    "FoldReport", "FoldResult", "FuseOptions", "Fusion", "LayersReport", "Layout", "Limits", "Method", "Metric",
-    "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions", "PlanError", "Preprocess",
-    "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions", "RequestError", "RuleError",
-    "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions", "SweepReport",
-    "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
+    "Aim", "Budget", "CalibrationOptions", "Clusterer", "CompareOptions", "Distance", "DistillOptions", "Effort",
+    "ExecutionError", "FoldOptions", "FoldReport", "FoldResult", "FuseOptions", "Fusion", "LayersReport", "Layout",
+    "Limits", "MeasureOptions", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions",
+    "PlanError", "Preprocess", "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions",
+    "RequestError", "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions",
+    "SweepReport", "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
 ]  # fmt: skip
 
 _LATE = {

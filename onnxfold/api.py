@@ -20,14 +20,14 @@ from .model.model import Model, Source, load, named
 from .model.save import check_target, staged
 from .model.tensors import Pending
 from .options.choices import Effort, Method, Recovery
-from .options.keywords import FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
+from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from .options.options import (
+    CompareOptions,
     FoldOptions,
     FuseOptions,
     OutputOptions,
     PlanningOptions,
     RankOptions,
-    RuntimeOptions,
     ScaleOptions,
     SelectionOptions,
     SweepOptions,
@@ -39,6 +39,7 @@ from .passes.compare import Compare
 from .passes.distillation.block_targets import Map
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
+from .passes.measure import measuring
 from .passes.prepare import Analyze, Inspect
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.reached import KeepUnreached
@@ -53,7 +54,7 @@ from .report.layers_report import LayersReport
 from .report.sweep_report import SweepReport
 from .report.written import check_written
 
-Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions)
+Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions, CompareOptions)
 PathLike = str | os.PathLike[str]
 Announce = Callable[[str], None] | None
 
@@ -108,6 +109,8 @@ def fold(
             machine: another one, or another run, may choose otherwise.
         max_error: the relative L2 error of the outputs that may be made, measured on samples held back.
         min_agreement: the share of these samples whose largest output must stay the same one.
+        max_drop: by how much `metric` may fall, in its units. About eight folds are measured to find the smallest that
+            keeps it. Beside another budget it is a limit: a result that breaks it is not written.
         group_ratios: ratios of groups that a regular expression fits (as `include` does), the first one that does; with
             them, `ratio` is that of all others (default 0).
 
@@ -132,9 +135,15 @@ def fold(
         refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
             without labels; kept only where it helps on samples held back. The report says what came of it.
         steps: of that; None: what `effort` allows for a model of this size.
-        quantize: store the result in INT8, by onnxruntime's static quantization with the samples. `max_error` and
-            `min_agreement` hold for the whole, other budgets for what comes before; where nothing can be folded within
-            them, the model is quantized as it is.
+        quantize: store the result in INT8, by onnxruntime's static quantization with the samples. `max_error`,
+            `min_agreement` and `max_drop` hold for the whole, other budgets for what comes before; where nothing can be
+            folded within them, the model is quantized as it is.
+
+    Your own measure:
+        metric: a function of the path of an .onnx file that returns a number, higher is better; it is called with the
+            original first. Or "FILE.py:FUNCTION", which is called in a process of its own.
+        metric_timeout: the seconds that FILE.py:FUNCTION may take for one model; a function given in Python has no
+            limit.
 
     Running and writing:
         input_shapes: shapes for inputs that leave dimensions open, ``{name: (1, 3, 224, 224)}``.
@@ -157,9 +166,10 @@ def fold(
     """
     o = _options(FoldOptions, options, given if output is None else {**given, "output": output})
     with Run(o.runtime, progress) as run:
-        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
+            *measuring(o.measure),
             *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             *_folding(o, announce),
             *([Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []),
@@ -186,14 +196,15 @@ def fuse(
 
     Args:
         model, output, options, progress: as in `onnxfold.fold`, and so are calibration, samples, preprocess, effort,
-            refine, steps, quantize, input_shapes, providers, seed, latency, external_data. Layers that share a weight
-            are trained as one, and go on sharing in INT8.
+            refine, steps, quantize, metric, metric_timeout, input_shapes, providers, seed, latency,
+            external_data. Layers that share a weight are trained as one, and go on sharing in INT8.
         how: how the shared weight comes about (`Fusion`); None shares none.
-        metric: how alike layers are (`Metric`); the nearest share first.
+        distance: how alike layers are (`Distance`); the nearest share first.
         share: the share of the layers, 0..1, that lose their own weights.
         target_size: the share of the bytes of the file that may remain; not with `share`.
         max_error: the largest relative L2 error of the outputs. Then every two layers are joined, repaired and measured
             one after another. With none of the three, 0.1.
+        max_drop: a limit to all of these, as beside another budget in `fold`.
         drop_blocks: so many residual blocks (3), or a percentage of them ("25%"), are dropped before.
         whole: compare and fuse whole residual blocks, not single layers.
         align: permute inner channels so that layers match before they share.
@@ -209,15 +220,16 @@ def fuse(
     o = _options(FuseOptions, options, given if output is None else {**given, "output": output})
     sharing, level, effort = o.sharing, o.recovery.level, o.calibration.effort
     planning = PlanningOptions(
-        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.metric.sampled else level,
+        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
         effort=effort, runtime=o.runtime,
     )  # fmt: skip
     training = o.distill is not None or o.quantize is not None
     error = sharing.limits.max_error
     with Run(o.runtime, progress) as run:
-        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic)
+        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
             FindLayers(sharing, level, o.folding is not None),
+            *measuring(o.measure),
             *([] if o.folding is None else _folded_first(o.folding)),
             *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             CollectSamples(planning, o.calibration, training=training),
@@ -247,7 +259,8 @@ def sweep(
 
     Args:
         at: the shares of the multiply-accumulates that may remain, each above 0 and at most 1, in any order.
-        model and all others: as in `fold`. Nothing is fitted on the samples held back: the errors are measured on them.
+        model and all others: as in `fold`; `metric` is measured for every row. Nothing is fitted on the samples held
+            back: the errors are measured on them.
 
     Budgets that cannot be met give a row that says so. The knee is that of `onnxfold.planning.knee` on the curve of
     output errors over MACs removed, from the original on.
@@ -260,6 +273,7 @@ def sweep(
     with Run(o.runtime, progress) as run:
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes),
+            *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
                 more=f", and the time to fold and measure {len(o.at)} models",
@@ -292,26 +306,27 @@ def compare(
     after: Source,
     *,
     inputs: Mapping[str, NDArray[Any]] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    providers: Sequence[str] | None = None,
-    seed: int = 0,
-    latency: bool = True,
+    options: CompareOptions | None = None,
+    **given: Unpack[CompareKeywords],
 ) -> FoldReport:
     """Measure any two models with the same inputs and outputs against each other: sizes, latency, output errors.
 
     Args:
         before, after: paths or ModelProtos.
-        inputs: arrays by input name; None makes random ones.
-        input_shapes, providers, seed, latency: as in `fold`.
+        inputs: arrays by input name; None takes `calibration`, or makes some.
+        options: all other options at once, instead of keywords.
+        calibration, samples, preprocess, metric, metric_timeout, input_shapes, providers, seed, latency: as in `fold`.
     """
-    given = {"input_shapes": input_shapes, "providers": providers, "seed": seed, "latency": latency}
-    o: RuntimeOptions = FoldOptions.of(**given).runtime
+    o = _options(CompareOptions, options, given)
     if inputs is not None and not _are_arrays(inputs):
         raise RequestError(f"`inputs` must be arrays by input name, not {type(inputs).__name__}")
-    with Run(o) as run:
-        state, other = State.load(before, o.input_shapes), load(after, o.input_shapes)
-        state = Pipeline(Compare(other, inputs, o)).run(state, run)
-        return compare_report(state, named(after), o.input_shapes, o.seed)
+    if inputs is not None and o.calibration.data is not None:
+        raise RequestError("give `inputs` or `calibration`, not both")
+    shapes = o.runtime.input_shapes
+    with Run(o.runtime) as run:
+        state, other = State.load(before, shapes), load(after, shapes)
+        state = Pipeline(*measuring(o.measure), Compare(other, inputs, o.calibration, o.runtime)).run(state, run)
+        return compare_report(state, named(after), shapes, o.runtime.seed)
 
 
 def rank_layers(
@@ -323,7 +338,7 @@ def rank_layers(
 ) -> LayersReport:
     """How alike the layers of a model are, pair by pair; keywords as in `onnxfold.fuse`.
 
-    Samples are only made, or read, for a metric that needs them. Raises RequestError, ModelError, and
+    Samples are only made, or read, for a distance that needs them. Raises RequestError, ModelError, and
     NothingToFoldError where no two layers could share a weight.
     """
     o = _options(RankOptions, options, given)
@@ -332,8 +347,8 @@ def rank_layers(
     with Run(o.runtime, progress) as run:
         state = Pipeline(
             FindUnits(o.whole),
-            *([CollectSamples(planning, o.calibration)] if o.metric.sampled else []),
-            RankLayers(o.metric, o.align),
+            *([CollectSamples(planning, o.calibration)] if o.distance.sampled else []),
+            RankLayers(o.distance, o.align),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return layers_report(state, o)
 
@@ -352,8 +367,10 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
 
 def _folded_first(o: FoldOptions) -> list[Pass]:
     """Channels folded before layers share weights."""
-    if o.quantize is not None or o.output != OutputOptions() or o.scale != ScaleOptions():
-        raise RequestError("`folding` says how channels are folded: give `quantize` and how to write to fuse itself")
+    if o.quantize is not None or o.output != OutputOptions() or o.scale != ScaleOptions() or o.measure.metric:
+        raise RequestError(
+            "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
+        )
     distill = [Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []
     return [Analyze(o.selection, o.runtime.input_shapes), *_folding(o, None), *distill]
 

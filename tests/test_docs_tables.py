@@ -83,6 +83,7 @@ TAKEN = {  # function -> its keywords, and what its signature names besides
     "fuse": {*keywords.FuseKeywords.__annotations__, "output"},
     "sweep": {*keywords.SweepKeywords.__annotations__, "at"},
     "rank_layers": {*keywords.RankKeywords.__annotations__},
+    "compare": {*keywords.CompareKeywords.__annotations__},
 }
 
 

@@ -202,7 +202,7 @@ def unknown(folder: Path) -> Path:
         (["--ratio", "0.3", "--method", "second-order"], 2, "samples cannot be used"),
         (["--ratio", "0.3", "--quantize"], 5, "cannot be quantized: onnxruntime has to run it for that, and does not"),
         (
-            ["--fuse", "mean", "--share", "30", "--metric", "cka", "--calibration", IMAGES],
+            ["--fuse", "mean", "--share", "30", "--distance", "cka", "--calibration", IMAGES],
             2,
             "does not load this model",
         ),

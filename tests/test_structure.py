@@ -57,6 +57,8 @@ BROAD: Mapping[str, str] = {
     "onnxfold.runtime.session.running": "onnxruntime's exceptions share no base class: they become ExecutionError here",
     "onnxfold.planning.cluster.connected": "whatever a transport of Dask raises",
     "onnxfold.passes.quantization.ort_quantizer.quantizing": "onnxruntime's quantizer raises what it happens upon",
+    "onnxfold.evaluation.own_measure._Direct.__call__": "a function of the user's own may raise anything",
+    "onnxfold.evaluation.function_process.called": "the same in a process of its own, which writes down what it was",
     "onnxfold.passes.base.Pipeline.run": "notes which passes ran, and raises it again",
     "onnxfold.passes.prepare.analyzed": "a bug is raised again unless onnx or onnxruntime refuses the model too",
 }  # fmt: skip
@@ -67,8 +69,12 @@ TIMES = {"onnxfold.planning.cluster.connected": 2}  # when it connects, and whil
 FACADES = ("onnxfold.api.fold", "onnxfold.api.fuse", "onnxfold.api.sweep", "onnxfold.api.rank_layers")
 
 
-DYNAMIC = ("onnxfold", "onnxfold.planning.cluster", "onnxfold.passes.quantization.ort_quantizer")
-"""Who may import by a name that it computes: the package itself, for what is public, and extras that may be missing."""
+DYNAMIC = (
+    "onnxfold", "onnxfold.planning.cluster", "onnxfold.passes.quantization.ort_quantizer",
+    "onnxfold.evaluation.function_process",
+)  # fmt: skip
+"""Who may import by a name that it computes: the package itself, for what is public, extras that may be missing, and
+what imports a file of the user's."""
 
 
 def dynamic(source: str, module: str) -> list[str]:

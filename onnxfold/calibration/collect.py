@@ -18,6 +18,7 @@ from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief
 from .samples import Samples, calibration_samples, save_samples, synthetic_samples
 
+_RUN = (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP, Aim.LATENCY)  # aims that are measured
 _SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
 
 
@@ -72,7 +73,7 @@ def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim:
     asked = {
         "`calibration`": calibration is not None, f"`method={method.value!r}`": method in _SAMPLED,
         f"`recovery={recovery.value!r}`": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
-        "`refine`": refine, f"`{aim.parameter}`": aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.LATENCY),
+        "`refine`": refine, f"`{aim.parameter}`": aim in _RUN,
     }  # fmt: skip
     for what, given in asked.items():
         if given:

@@ -16,23 +16,27 @@ from ..model.model import Source
 from .images import SUFFIXES
 from .sources import ARRAYS
 
-MODEL, WEIGHTS, SAMPLES = "the model", "the weights of the input", "calibration data"
+MODEL, WEIGHTS, SAMPLES, METRIC = "the model", "the weights of the input", "calibration data", "the metric"
 _READ = (*ARRAYS, *SUFFIXES, ".pb")
 
 
 class FilesRead:
-    """(file, what it is) of the models, of the weights beside them, and of the user's samples.
+    """(file, what it is) of the models, of the weights beside them, of the user's samples, and of their own measure.
 
     Nothing is looked at before it is asked for: a model is only parsed, and a folder only walked, where something would
     be written over.
     """
 
-    def __init__(self, models: Sequence[Source], calibration: object = None) -> None:
+    def __init__(self, models: Sequence[Source], calibration: object = None, metric: object = None) -> None:
+        """`metric`: FILE.py:FUNCTION, or what is no file."""
         self._models = [Path(model) for model in models if not isinstance(model, ModelProto)]
         self._calibration = Path(calibration) if isinstance(calibration, str | os.PathLike) else None
+        self._metric = Path(metric.rpartition(":")[0]) if isinstance(metric, str) else None
 
     def __iter__(self) -> Iterator[Read]:
         yield from ((path, MODEL) for path in self._models)
+        if self._metric is not None:
+            yield self._metric, METRIC
         if self._calibration is not None:
             yield from ((path, SAMPLES) for path in _samples(self._calibration))
         yield from ((path, WEIGHTS) for path in self._weights)

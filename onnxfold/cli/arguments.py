@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
-from ..options.choices import DEFAULT_METRIC, Clusterer, Effort, Method, Metric, Recovery
+from ..options.choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Method, Recovery
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
 from ..units import readable
@@ -35,9 +35,9 @@ Needs no training data. The result is measured against the original before it is
   onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
 """
 COMPARE = """\
-Runs two models with the same inputs and outputs on the same random inputs, and shows sizes,
-latencies and how far the outputs differ. The exit code is 1 if B has another interface, does not
-run or gives NaN; how large an error is good enough is for you to say.
+Runs two models with the same inputs and outputs on the same inputs (yours, or such as can be
+made), and shows sizes, latencies and how far the outputs differ. The exit code is 1 if B has
+another interface, does not run or gives NaN; how large an error is good enough is for you to say.
 """
 SWEEP = """\
 Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
@@ -97,12 +97,26 @@ def about(parameter: str, more: str = "") -> str:
 
 def add_likeness(group: argparse._ArgumentGroup) -> None:
     """How layers are compared."""
-    known = ", ".join(m.value for m in Metric)
+    known = ", ".join(m.value for m in Distance)
     group.add_argument(
-        "--metric", metavar="M", choices=[m.value for m in Metric], default=DEFAULT_METRIC.value,
-        help=about("metric", f": {known} (default {DEFAULT_METRIC.value})"),
+        "--distance", metavar="M", choices=[m.value for m in Distance], default=DEFAULT_DISTANCE.value,
+        help=about("distance", f": {known} (default {DEFAULT_DISTANCE.value})"),
     )  # fmt: skip
     group.add_argument("--whole-blocks", action="store_true", help=about("whole"))
+
+
+def add_metric(group: argparse._ArgumentGroup) -> None:
+    """The user's own measure."""
+    group.add_argument("--metric", metavar="FILE.py:NAME", help=about("metric"))
+    group.add_argument(
+        "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT,
+        help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
+    )  # fmt: skip
+
+
+def measuring(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the user's own measure."""
+    return {"metric": options.metric, "metric_timeout": options.metric_timeout}
 
 
 def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -130,14 +144,19 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
         help="fast (seconds, from weights alone), balanced, best",
     )  # fmt: skip
-    how.add_argument("--calibration", metavar="DATA", help=about("calibration"))
-    how.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
-    how.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    add_inputs(how)
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
         how.add_argument("--threads", metavar="N", type=int, default=0, help=about("threads", " (default: all)"))
     return how
+
+
+def add_inputs(group: argparse._ArgumentGroup) -> None:
+    """The user's own inputs."""
+    group.add_argument("--calibration", metavar="DATA", help=about("calibration"))
+    group.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
+    group.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
 
 
 def add_large(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import COMPARE, Parser, add_common, add_last
+from .arguments import COMPARE, Parser, add_common, add_inputs, add_last, add_metric, measuring
 from .parsing import providers, shapes
 
 
@@ -14,8 +14,11 @@ def parser() -> Parser:
     made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
     made.add_argument("before", metavar="A", type=Path, help="the model to measure against")
     made.add_argument("after", metavar="B", type=Path, help="the other one")
+    what = made.add_argument_group("by what")
+    add_inputs(what)
+    add_metric(what)
     output = add_common(made)
-    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the random inputs (default 0)")
+    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the inputs that are made (default 0)")
     add_last(output)
     return made
 
@@ -28,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     check_files(options)
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),
-        providers=providers(options.providers), seed=options.seed,
+        providers=providers(options.providers), seed=options.seed, calibration=options.calibration,
+        samples=options.samples, preprocess=options.preprocess, **measuring(options),
     )  # fmt: skip
     return _show(report, options)

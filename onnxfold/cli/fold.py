@@ -15,9 +15,11 @@ from .arguments import (
     add_how,
     add_large,
     add_last,
+    add_metric,
     add_refining,
     add_which,
     manner,
+    measuring,
     refined,
 )
 from .parsing import ratios, shapes, size_of
@@ -39,6 +41,7 @@ def parser() -> Parser:
     )  # fmt: skip
     budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error", " (default 0.1)"))
     budget.add_argument("--min-agreement", metavar="A", type=float, help=about("min_agreement"))
+    budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     budget.add_argument(
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
         help=about("group_ratios"),
@@ -50,6 +53,7 @@ def parser() -> Parser:
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
     add_refining(how)
+    add_metric(how)
     add_large(made)
     output = add_common(made)
     output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             **refined(options), external_data=options.save_as_external_data, group_ratios=ratios(options.group_ratio),
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options),
-            allow_unmeasured=options.allow_unmeasured,
+            allow_unmeasured=options.allow_unmeasured, max_drop=options.max_drop, **measuring(options),
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):

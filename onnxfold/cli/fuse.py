@@ -16,7 +16,9 @@ from .arguments import (
     add_how,
     add_last,
     add_likeness,
+    add_metric,
     add_refining,
+    measuring,
     refined,
     sampling,
 )
@@ -39,12 +41,14 @@ def parser() -> Parser:
     budget.add_argument("--share", metavar="P", type=float, help="percent of the layers that lose their own weights")
     budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
     budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error"))
+    budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     before = made.add_argument_group("fold channels before (one of these; see onnxfold --help)")
     before.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", 0 to 1"))
     before.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
     how = add_how(made, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     add_refining(how)
+    add_metric(how)
     output = add_common(made)
     output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
     output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
@@ -62,12 +66,13 @@ def run(options: argparse.Namespace) -> int:
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     try:
         result = fuse(
-            options.input, options.output, how=options.fuse, metric=options.metric,
+            options.input, options.output, how=options.fuse, distance=options.distance,
             share=percent("--share", options.share), target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
             align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
             **sampling(options), **refined(options), include=options.include, exclude=options.exclude,
-            recovery=options.recovery, allow_unmeasured=options.allow_unmeasured,
+            recovery=options.recovery, allow_unmeasured=options.allow_unmeasured, max_drop=options.max_drop,
+            **measuring(options),
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):

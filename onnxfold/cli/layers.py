@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     check_files(options)
     check_plot(options.plot)
     report = rank_layers(
-        options.input, metric=options.metric, whole=options.whole_blocks, align=not options.no_align,
+        options.input, distance=options.distance, whole=options.whole_blocks, align=not options.no_align,
         **sampling(options),
     )  # fmt: skip
     if options.json:

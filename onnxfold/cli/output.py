@@ -57,4 +57,4 @@ def check_files(options: argparse.Namespace) -> None:
     models = [path for name in ("input", "before", "after") if (path := given.get(name)) is not None]
     others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
     output = None if given.get("inspect") else given.get("output")
-    check_written(models, given.get("calibration"), output, given.get("synthetic"), others)
+    check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..options.choices import SHARES
-from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_which, manner
+from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_metric, add_which, manner, measuring
 from .parsing import numbers
 
 
@@ -17,7 +17,7 @@ def parser() -> Parser:
     default = ",".join(f"{share:g}".lstrip("0") for share in SHARES)
     made.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
     add_which(made)
-    add_how(made)
+    add_metric(add_how(made))
     add_last(add_common(made, verbose=False))
     return made
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     check_files(options)
     at = SHARES if options.at is None else numbers("--at", options.at)
-    report = sweep(options.input, at=at, **manner(options))
+    report = sweep(options.input, at=at, **manner(options), **measuring(options))
     if not options.quiet:
         report.print(_Console())
     _keep_report(report, options.report)

@@ -22,6 +22,7 @@ from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
 from .latency import SLOWER, interleaved, timing_feeds
 from .metrics import OutputError, pooled_error
+from .own_measure import Measured
 from .quality import USUAL, Limit, Mark, Quality
 
 
@@ -59,7 +60,8 @@ class ProviderCheck:
 class Check:
     """The verdict: `problems` is empty if the folded model is sound; `notes` are worth knowing but no failure.
 
-    `quality` is what was measured on all inputs that judge (None: nothing was), `limit` what that has to keep.
+    `quality` is what was measured on all inputs that judge (None: nothing was), `limit` what that has to keep;
+    `measure` what the user's own measure says (None: there is none).
     """
 
     problems: tuple[str, ...]
@@ -68,6 +70,7 @@ class Check:
     inputs: str
     quality: Quality | None = None
     limit: Limit = USUAL
+    measure: Measured | None = None
 
     @property
     def passed(self) -> bool:
@@ -79,30 +82,41 @@ class Check:
         """How it went, in one word."""
         if self.problems:
             return Mark.FAILED
+        if self.measure is not None and self.measure.kept:  # nobody knows better
+            return Mark.KEPT
         quality = self.quality
         trusted = quality is not None and quality.independent and not quality.broken(self.limit)
         return Mark.KEPT if trusted else Mark.UNSURE
 
     @property
     def lost(self) -> tuple[str, ...]:
-        """The outputs that are lost."""
-        return () if self.quality is None else tuple(one.name for one in self.quality.lost)
+        """The outputs that are lost, unless the user's own measure keeps its limit."""
+        known = self.measure is not None and self.measure.kept
+        return () if self.quality is None or known else tuple(one.name for one in self.quality.lost)
 
-    def judged(self, quality: Quality | None, limit: Limit, unmeasured: bool) -> Check:
-        """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem."""
-        problems = list(self.problems)
+    def judged(self, quality: Quality | None, limit: Limit, unmeasured: bool, measure: Measured | None = None) -> Check:
+        """The verdict with what all inputs say. `unmeasured`: that nothing ran is no problem.
+
+        Where `measure`, the user's own, keeps its limit, it is no problem that nothing ran, nor that outputs are lost
+        (of several it need not look at all, so that is noted).
+        """
+        problems, notes, known = list(self.problems), list(self.notes), measure is not None and measure.kept
         if quality is not None:
-            lost = () if limit.loses else quality.lost
+            lost = () if limit.loses and not known else quality.lost
+            said = problems if not known else notes if len(quality.outputs) > 1 else []
             where = f"on {quality.inputs}"
-            problems += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
-            broken = quality.broken(limit) if limit.given and not lost else ""
+            said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
+            broken = quality.broken(limit) if limit.given and (known or not lost) else ""
             problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
-        elif not unmeasured and all(done.status is Status.FAILED for done in self.providers):
+        elif not unmeasured and not known and all(done.status is Status.FAILED for done in self.providers):
             problems.append(
                 "nothing was measured: no provider could run the original model (to have the result all the same, "
                 "give `allow_unmeasured`)"
             )
-        return replace(self, problems=tuple(problems), quality=quality, limit=limit)
+        problems += [measure.broken] if measure is not None and measure.broken else []
+        return replace(
+            self, problems=tuple(problems), notes=tuple(notes), quality=quality, limit=limit, measure=measure
+        )
 
     def noting(self, *notes: str) -> Check:
         """The same verdict with these notes too, but for empty ones."""

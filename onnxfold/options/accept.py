@@ -159,6 +159,17 @@ def blocks(value: Any) -> str:
     return given
 
 
+def function(value: Any) -> Any:
+    """Something to call, or FILE.py:FUNCTION as text."""
+    if isinstance(value, str):
+        file, _, name = value.rpartition(":")
+        if not file.endswith(".py") or "\0" in file or not name.isidentifier():
+            raise ValueError
+    elif not callable(value):
+        raise ValueError
+    return value
+
+
 def anything(value: Any) -> Any:
     """Whatever it is: those who read it say what is wrong."""
     return value

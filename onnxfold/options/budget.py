@@ -37,6 +37,9 @@ class Aim(Enum):
     AGREEMENT = "min-agreement"
     """The share of the samples whose largest output must stay the same one."""
 
+    DROP = "max-drop"
+    """By how much the user's own measure may fall, in its units."""
+
     @property
     def parameter(self) -> str:
         """Its name as Python spells it."""
@@ -45,7 +48,7 @@ class Aim(Enum):
 
 @dataclass(frozen=True)
 class Budget:
-    """One aim with its `value`, a share from 0 to 1. Checked when made.
+    """One aim with its `value`, a share from 0 to 1 (of `DROP`: any number of at least 0). Checked when made.
 
     `group_ratios`: with the aim `RATIO`, ratios of groups that a regular expression fits (their name, or a node that
     produces them), the first one that does.
@@ -99,6 +102,11 @@ class Budget:
     def min_agreement(cls, value: float) -> Budget:
         """As small as it gets while this share of the samples keep their top class."""
         return cls(Aim.AGREEMENT, value)
+
+    @classmethod
+    def max_drop(cls, value: float) -> Budget:
+        """As small as it gets while the user's own measure falls by this much at most."""
+        return cls(Aim.DROP, value)
 
     @classmethod
     def of(cls, group_ratios: Mapping[str, float] | None = None, **given: float | None) -> Budget:

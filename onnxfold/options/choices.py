@@ -38,7 +38,7 @@ class Method(Enum):
     """Channels with the smallest producing weights by Euclidean norm are dropped."""
 
 
-class Metric(Enum):
+class Distance(Enum):
     """How the distance of two layers is measured."""
 
     EUCLIDEAN = "euclidean"
@@ -60,10 +60,10 @@ class Metric(Enum):
     @property
     def sampled(self) -> bool:
         """Whether it needs samples, not weights alone."""
-        return self in (Metric.ACTIVATIONS, Metric.REFIT)
+        return self in (Distance.ACTIVATIONS, Distance.REFIT)
 
 
-DEFAULT_METRIC = Metric.WASSERSTEIN
+DEFAULT_DISTANCE = Distance.WASSERSTEIN
 
 
 class Fusion(Enum):
@@ -111,4 +111,5 @@ class Effort(Enum):
     """The same, descending up to ten times as long."""
 
 
+METRIC_TIMEOUT = 600.0  # seconds that the user's own measure may take for one model, by default
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from .choices import Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
 from .preprocess import Preprocess
 
 
@@ -22,7 +22,14 @@ class SampleKeywords(TypedDict, total=False):
     seed: int
 
 
-class SweepKeywords(SampleKeywords, total=False):
+class MetricKeywords(TypedDict, total=False):
+    """The user's own measure."""
+
+    metric: Callable[[str], object] | str | None
+    metric_timeout: float
+
+
+class SweepKeywords(SampleKeywords, MetricKeywords, total=False):
     """What `fold` and `sweep` take."""
 
     method: Method | str
@@ -46,6 +53,7 @@ class FoldKeywords(SweepKeywords, total=False):
     target_latency: float | None
     max_error: float | None
     min_agreement: float | None
+    max_drop: float | None
     group_ratios: Mapping[str, float] | None
     synthetic: str | os.PathLike[str] | None
     refine: bool
@@ -59,14 +67,15 @@ class FoldKeywords(SweepKeywords, total=False):
     allow_unmeasured: bool
 
 
-class FuseKeywords(SampleKeywords, total=False):
+class FuseKeywords(SampleKeywords, MetricKeywords, total=False):
     """What `fuse` takes."""
 
     how: Fusion | str | None
-    metric: Metric | str
+    distance: Distance | str
     share: float | None
     target_size: float | None
     max_error: float | None
+    max_drop: float | None
     drop_blocks: str | int | None
     whole: bool
     align: bool
@@ -82,9 +91,21 @@ class FuseKeywords(SampleKeywords, total=False):
     allow_unmeasured: bool
 
 
+class CompareKeywords(MetricKeywords, total=False):
+    """What `compare` takes."""
+
+    calibration: object
+    samples: int
+    preprocess: Preprocess | str | None
+    input_shapes: Mapping[str, Sequence[int]] | None
+    providers: Sequence[str] | None
+    seed: int
+    latency: bool
+
+
 class RankKeywords(SampleKeywords, total=False):
     """What `rank_layers` takes."""
 
-    metric: Metric | str
+    distance: Distance | str
     whole: bool
     align: bool

@@ -6,14 +6,15 @@ Functions take the same parameters as keywords; `FoldOptions.of` sorts those int
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
 from .budget import DEFAULT_BUDGET, DEFAULT_LIMITS, NO_LIMITS, Aim, Budget, Limits
-from .choices import DEFAULT_METRIC, SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .keywords import CompareKeywords
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
@@ -38,7 +39,7 @@ class Options:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: names of choices, texts, numbers, lists and dicts, as YAML and JSON hold them.
 
-        Raises RequestError for calibration data that is not a path.
+        Raises RequestError for calibration data that is not a path, and for a metric that is not 'FILE.py:FUNCTION'.
         """
         return {name: _plain(name, getattr(self, name)) for name in _kinds(type(self))}
 
@@ -81,7 +82,8 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if hasattr(value, "__fspath__"):
         return str(value)
-    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give a path")
+    instead = "'FILE.py:FUNCTION'" if name == "metric" else "a path"
+    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give {instead}")
 
 
 def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: Iterable[str] = ()) -> dict[str, Any]:
@@ -205,6 +207,25 @@ class ScaleOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureOptions(Options):
+    """The user's own measure (`metric`: FILE.py:FUNCTION, or a function, of a path), by how much it may fall in the
+    result (`max_drop`; None: it is only told), and the seconds that FILE.py:FUNCTION may take for one model."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"timeout": "metric_timeout"}
+
+    metric: Callable[[str], object] | str | None = None
+    max_drop: float | None = None
+    timeout: float = METRIC_TIMEOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric is None and self.max_drop is not None:
+            raise RequestError("`max_drop` is by how much your own measure may fall: give `metric` too")
+        if self.metric is None and self.timeout != METRIC_TIMEOUT:
+            raise RequestError("`metric_timeout` is for `metric`: give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanningOptions(Options):
     """What decides how channels are chosen and repaired."""
 
@@ -216,7 +237,10 @@ class PlanningOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOptions(Options):
-    """All that `onnxfold.fold` may be asked for. Checked when made, also what does not go together."""
+    """All that `onnxfold.fold` may be asked for. Checked when made, also what does not go together.
+
+    With `Budget.max_drop` as `budget`, `measure.max_drop` is the same; with another, it is a limit to that.
+    """
 
     budget: Budget = DEFAULT_BUDGET
     selection: SelectionOptions = SelectionOptions()
@@ -227,6 +251,14 @@ class FoldOptions(Options):
     runtime: RuntimeOptions = RuntimeOptions()
     output: OutputOptions = OutputOptions()
     scale: ScaleOptions = ScaleOptions()
+    measure: MeasureOptions = MeasureOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.budget.aim is Aim.DROP and self.measure.max_drop != self.budget.value:
+            if self.measure.max_drop is not None:
+                raise RequestError("`max_drop` has one value in `budget` and another in `measure`")
+            object.__setattr__(self, "measure", replace(self.measure, max_drop=self.budget.value))
 
     @property
     def planning(self) -> PlanningOptions:
@@ -236,18 +268,22 @@ class FoldOptions(Options):
     @classmethod
     def of(cls, **given: Any) -> FoldOptions:
         """From the keywords of `onnxfold.fold`. Raises RequestError for one that there is not, or a wrong value."""
-        names = [aim.parameter for aim in Aim]
-        budget = Budget.of(**{name: given.pop(name, None) for name in (*names, "group_ratios")})
+        names = [aim.parameter for aim in Aim if aim is not Aim.DROP]
+        asked, ratios = {name: given.pop(name, None) for name in names}, given.pop("group_ratios", None)
+        if not ratios and all(value is None for value in asked.values()):
+            asked[Aim.DROP.parameter] = given.get(Aim.DROP.parameter)
+        budget = Budget.of(ratios, **asked)
         return cls(budget=budget, **_sorted(cls, given, "fold", names))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharingOptions(Options):
-    """Layers that share weights: `how` (None: none do), the nearest by `metric` first, within `limits`; residual blocks
-    dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted first."""
+    """Layers that share weights: `how` (None: none do), the nearest by `distance` first, within `limits`; residual
+    blocks dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted
+    first."""
 
     how: Fusion | None = Fusion.MEAN
-    metric: Metric = DEFAULT_METRIC
+    distance: Distance = DEFAULT_DISTANCE
     limits: Limits = DEFAULT_LIMITS
     drop_blocks: str | None = None
     whole: bool = False
@@ -282,6 +318,7 @@ class FuseOptions(Options):
     quantize: QuantizeOptions | None = None
     runtime: RuntimeOptions = RuntimeOptions()
     output: OutputOptions = OutputOptions()
+    measure: MeasureOptions = MeasureOptions()
 
     @classmethod
     def of(cls, **given: Any) -> FuseOptions:
@@ -306,6 +343,12 @@ class SweepOptions(Options):
     calibration: CalibrationOptions = CalibrationOptions()
     recovery: RecoveryOptions = RecoveryOptions()
     runtime: RuntimeOptions = RuntimeOptions()
+    measure: MeasureOptions = MeasureOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.measure.max_drop is not None:
+            raise RequestError("sweep has no `max_drop`: it shows what every budget does to `metric`")
 
     @property
     def planning(self) -> PlanningOptions:
@@ -317,7 +360,7 @@ class SweepOptions(Options):
         """From the keywords of `onnxfold.sweep`. Raises RequestError for one that there is not, or a wrong value."""
         rest = dict(given)
         at = checked("at", rest.pop("at", SHARES))
-        for name in ("refine", "steps", "quantize", "synthetic"):
+        for name in ("refine", "steps", "quantize", "synthetic", "max_drop"):
             if name in rest:
                 raise unknown(name, [], "sweep")
         return cls(at=at, **_sorted(cls, rest, "sweep", ["at"]))
@@ -327,7 +370,7 @@ class SweepOptions(Options):
 class RankOptions(Options):
     """All that `onnxfold.rank_layers` may be asked for."""
 
-    metric: Metric = DEFAULT_METRIC
+    distance: Distance = DEFAULT_DISTANCE
     whole: bool = False
     align: bool = True
     calibration: CalibrationOptions = CalibrationOptions()
@@ -338,8 +381,25 @@ class RankOptions(Options):
         """From the keywords of `onnxfold.rank_layers`. Raises RequestError for one that there is not, or a wrong
         value."""
         rest = dict(given)
-        own = {name: rest.pop(name) for name in ("metric", "whole", "align") if name in rest}
-        return cls(**own, **_sorted(cls, rest, "rank_layers", ["metric", "whole", "align"]))
+        own = {name: rest.pop(name) for name in ("distance", "whole", "align") if name in rest}
+        return cls(**own, **_sorted(cls, rest, "rank_layers", ["distance", "whole", "align"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(Options):
+    """All that `onnxfold.compare` may be asked for, but for arrays given as they are."""
+
+    calibration: CalibrationOptions = CalibrationOptions()
+    runtime: RuntimeOptions = RuntimeOptions()
+    measure: MeasureOptions = MeasureOptions()
+
+    @classmethod
+    def of(cls, **given: Any) -> CompareOptions:
+        """From the keywords of `onnxfold.compare`. Raises RequestError for one that there is not, or a wrong value."""
+        for name in given:
+            if name not in CompareKeywords.__annotations__:
+                raise unknown(name, CompareKeywords.__annotations__, "compare")
+        return cls(**_sorted(cls, given, "compare"))
 
 
 def _planning(options: FoldOptions | SweepOptions) -> PlanningOptions:

@@ -4,6 +4,7 @@ docs/options.md."""
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import Any
 from ..errors import RequestError
 from . import accept
 from .accept import Accept
-from .choices import SHARES, Clusterer, Effort, Fusion, Method, Metric, Recovery
+from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -58,6 +59,18 @@ _ALL = (
     Parameter(
         "min_agreement", accept.optional(accept.number(0, 1)), "a number from 0 to 1",
         "share of the samples that keep their top class",
+    ),
+    Parameter(
+        "max_drop", accept.optional(accept.number(0, math.inf)), "a number of at least 0",
+        "by how much your own metric may fall, in its units",
+    ),
+    Parameter(
+        "metric", accept.optional(accept.function), "FILE.py:FUNCTION, or a function, of the path of a model",
+        "your own measure of a model, higher is better",
+    ),
+    Parameter(
+        "metric_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
+        "seconds that FILE.py:FUNCTION may take for one model",
     ),
     Parameter(
         "group_ratios", accept.optional(accept.group_ratios),
@@ -127,7 +140,7 @@ _ALL = (
         f"shares of the multiply-adds to keep (default {', '.join(f'{share:g}' for share in SHARES)})",
     ),
     Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
-    Parameter("metric", accept.choice(Metric), _one_of(Metric), "how alike layers are"),
+    Parameter("distance", accept.choice(Distance), _one_of(Distance), "how alike layers are"),
     Parameter(
         "share", accept.optional(accept.number(0, 1, above=True)), _KEPT,
         "share of the layers that lose their own weights",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from ..analysis.costs import costs
 from ..calibration.judge import Judge
+from ..calibration.samples import Samples, calibration_samples
 from ..errors import RequestError
 from ..evaluation.candidates import Evaluator
+from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import Limit, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import inline, on_disk
-from ..options.options import RuntimeOptions
+from ..options.options import CalibrationOptions, RuntimeOptions
 from ..planning.subject import CheckInputs, judge_without_samples, probes
 from ..runtime.outputs import ComparedTensors
 from ..runtime.session import Feeds
@@ -34,26 +37,19 @@ class Compare(BasePass):
     requires = frozenset[str]()
     provides = frozenset(("verdict",))
 
-    def __init__(self, after: Model, inputs: Feeds | None, runtime: RuntimeOptions) -> None:
-        """`inputs`: arrays by input name; None makes random ones."""
-        self._after, self._inputs, self._runtime = after, inputs, runtime
+    def __init__(
+        self, after: Model, inputs: Feeds | None, calibration: CalibrationOptions, runtime: RuntimeOptions
+    ) -> None:
+        """`inputs`: arrays by input name; None takes the user's data of `calibration`, or makes some."""
+        self._after, self._inputs, self._calibration, self._runtime = after, inputs, calibration, runtime
 
     def __call__(self, state: State, run: Run) -> State:
-        old, new, shapes = state.source, self._after, self._runtime.input_shapes
-        feeds = self._inputs
-        if feeds is not None:
-            _check_names(old, feeds)
+        old, new = state.source, self._after
+        inputs = CheckInputs(self._judge(old))
         conditions = Conditions(
             providers=run.providers, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder), counted=ComparedTensors.of(old).counted,
         )  # fmt: skip
-        if feeds is None:
-            seed = self._runtime.seed
-            probing = probes(old, costs(old, shapes), shapes, seed)
-            inputs = CheckInputs(lambda: judge_without_samples(old, probing, shapes, seed))
-        else:
-            judge = Judge((feeds,), "the inputs given", True)
-            inputs = CheckInputs(lambda: judge)
         verdict = check(
             on_disk(old, run.scratch), on_disk(new, run.scratch), inputs.each, protos=(old.proto, new.proto),
             inputs=inputs.described, conditions=conditions,
@@ -63,7 +59,30 @@ class Compare(BasePass):
         if evaluator.possible:
             proto = inline(new.proto, new.folder)
             quality = measured(evaluator, proto, inputs.described, inputs.judge.independent)
-        return state.adding(Compared(new), verdict.judged(quality, Limit(), True))
+        own = state.found(OwnMeasure)
+        measure = None if own is None or verdict.problems else own.of(on_disk(new, run.scratch))
+        return state.adding(Compared(new), verdict.judged(quality, Limit(), True, measure))
+
+    def _judge(self, old: Model) -> Callable[[], Judge]:
+        """Makes the inputs. Raises RequestError for what was given and does not fit the model."""
+        shapes, asked = self._runtime.input_shapes, self._calibration
+        if self._inputs is not None:
+            _check_names(old, self._inputs)
+            given = Judge((self._inputs,), "the inputs given", True)
+            return lambda: given
+        if asked.data is not None:
+            judge = _everything(calibration_samples(old, asked.data, asked.samples, asked.preprocess, shapes))
+            return lambda: judge
+        seed = self._runtime.seed
+        probing = probes(old, costs(old, shapes), shapes, seed)
+        return lambda: judge_without_samples(old, probing, shapes, seed)
+
+
+def _everything(samples: Samples) -> Judge:
+    """All samples: nothing is fitted on any."""
+    held = {id(feed) for feed in samples.fit}
+    batches = (*samples.fit, *(feed for feed in samples.check if id(feed) not in held))
+    return replace(samples.judge, batches=batches)
 
 
 def _check_names(model: Model, feeds: Feeds) -> None:

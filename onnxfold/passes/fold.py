@@ -12,6 +12,7 @@ import numpy as np
 
 from ..analysis.groups import ChannelGroup
 from ..errors import NothingToFoldError
+from ..evaluation.own_measure import OwnMeasure
 from ..folding.merge import Merge
 from ..options.budget import Budget
 from ..options.choices import Effort
@@ -82,7 +83,7 @@ class PreparePlanning(BasePass):
         target = run.target(self._output.path)
         place = Workspace(
             target, self._output.external_data, next(iter(run.providers), None), self._executor,
-            self._checkpoint(state, run, target),
+            self._checkpoint(state, run, target), state.found(OwnMeasure),
         )  # fmt: skip
         return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
 
@@ -130,7 +131,7 @@ class FoldChannels(BasePass):
         assert planner is not None
         if self._quantized:
             samples = planner.samples
-            value = narrowed(goal.aim, goal.value, planner.evaluator(samples), subject.model, samples)
+            value = narrowed(goal.aim, goal.value, planner.evaluator(samples), subject.model, samples, planner.dropped)
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded

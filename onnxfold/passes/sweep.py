@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
+from ..evaluation.own_measure import Measured
 from ..evaluation.quality import ANY
 from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
@@ -47,7 +48,7 @@ class SweepRow:
 
     `target` is the share of the MACs that may remain; `error` the relative L2 error of the outputs (before a final
     softmax), `agreement` the share of samples that keep their top class (None for outputs without classes);
-    `problems` is what makes the folded model unfit.
+    `problems` is what makes the folded model unfit; `measure` what the user's own measure says, if there is one.
     """
 
     target: float
@@ -57,6 +58,7 @@ class SweepRow:
     timings: tuple[Timing, ...]
     problems: tuple[str, ...]
     note: str
+    measure: Measured | None = None
 
     @property
     def usable(self) -> bool:
@@ -136,6 +138,7 @@ class FoldToShares(BasePass):
         row = SweepRow(
             share, size, None if quality is None else quality.error, None if quality is None else quality.agreement,
             tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
+            verdict.measure,
         )  # fmt: skip
         return row, done
 

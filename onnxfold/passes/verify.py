@@ -9,6 +9,7 @@ from onnx import ModelProto
 
 from ..analysis.costs import count_parameters, weight_bytes
 from ..evaluation.candidates import Evaluator
+from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import ANY, USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
@@ -84,7 +85,9 @@ class Verify(BasePass):
             inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
         quality = None if conditions.too_large else self._quality(state, inputs)
-        verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed)
+        own = state.found(OwnMeasure)
+        measure = None if own is None or verdict.problems else own.of(written.path)
+        verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed, measure)
         return state.adding(verdict.failing(grown(original.proto, proto, state.current.quantized)))
 
     def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:

@@ -7,20 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
 from ..errors import ExecutionError
 from ..evaluation.candidates import Evaluator
 from ..evaluation.latency import Profiler
+from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim
 from ..options.choices import Recovery
 from ..options.options import PlanningOptions
 from ..progress import Progress
 from .checkpoint import Checkpoint
+from .drops import Drops
 from .executor import Executor
 from .goal import Goal
 from .least import least
-from .sampled import SampledMerger
+from .sampled import Folded, SampledMerger
 from .search import Decision, SearchContext, check_reachable, decide, decide_sampled
 from .subject import CheckInputs, Subject
 
@@ -28,13 +32,14 @@ from .subject import CheckInputs, Subject
 @dataclass(frozen=True)
 class Workspace:
     """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
-    groups, and what is kept for a run that goes on later."""
+    groups, what is kept for a run that goes on later, and the user's `own` measure."""
 
     target: Path
     external_data: bool = False
     provider: str | None = None
     executor: Executor = field(default_factory=Executor)
     checkpoint: Checkpoint | None = None
+    own: OwnMeasure | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Planner:
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
-        if goal.aim in (Aim.QUALITY, Aim.AGREEMENT):
+        if goal.aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP):
             reason = f"no group can shrink while the outputs keep {goal.asked}"
             return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
         return (
@@ -157,7 +162,18 @@ class Planner:
 
     def _context(self, samples: Samples | None) -> SearchContext:
         profiler = self._profilers[samples is not None and samples.trusted]
-        return SearchContext(self.merger, self.subject.prices, profiler, self._progress)
+        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops)
+
+    @property
+    def drops(self) -> Drops | None:
+        """What measures folds by the user's own measure, if there is one."""
+        own = self.workspace.own
+        return None if own is None else Drops(own, self.subject.model, self._progress)
+
+    def dropped(self, proto: ModelProto) -> float:
+        """By how much the user's own measure falls for a version of the model."""
+        assert self.drops is not None
+        return self.drops.measured(Folded(proto, {})).drop
 
     @cached_property
     def _profilers(self) -> dict[bool, Profiler]:

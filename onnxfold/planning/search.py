@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto
 
 from ..analysis.costs import Costs
@@ -33,6 +34,7 @@ from .allocation import (
     special_ratios,
     uniform,
 )
+from .drops import Drops
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
@@ -41,6 +43,7 @@ from .sampled import Folded, SampledMerger
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
 BISECTIONS = 4  # between the first that passes and the last that does not
 _OVERSHOT = 0.02  # of the original: what a target may be missed by before channels are given back
+_TOLERANCES_TRIED = 256  # where plans are made without being measured
 _TRIALS = 5  # of folds along a path, to find the smallest that is good enough
 
 
@@ -54,12 +57,14 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class SearchContext:
-    """What a search works with: who merges, what channels cost, and what measures files and latencies."""
+    """What a search works with: who merges, what channels cost, what measures files and latencies, and what asks the
+    user's own measure (None: there is none)."""
 
     merger: Merger
     prices: Costs
     profiler: Profiler
     progress: Progress[Any]
+    drops: Drops | None = None
 
     def price(self, goal: Goal) -> Price:
         """The share of what the goal limits that remains under given widths; of the MACs, where nothing can be
@@ -78,6 +83,12 @@ class SearchContext:
     def share_of_file(self, folded: Folded) -> float:
         """Bytes of the file that a folded model would be, over those of the original."""
         return self.profiler.size(folded.proto) / self.merger.model.size
+
+    def smallest(self, count: int, fold: Callable[[int], Folded], goal: Goal) -> Folded:
+        """The furthest of the folds 1 to `count` whose loss the user's own measure allows. Raises PlanError."""
+        if self.drops is None:
+            raise RequestError(f"{goal.asked} is by how much your own measure may fall: give `metric` too")
+        return self.drops.smallest(count, fold, goal)
 
     def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
         """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
@@ -123,6 +134,9 @@ def decide(
     if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
         merges = repair.boldest(budget, chosen)
         return Decision(Folded(work.emit(merges), merges), None)
+    if budget.aim is Aim.DROP:
+        rising = repair.rising(budget, chosen)
+        return Decision(context.smallest(len(rising), lambda at: finish(rising[at - 1]), budget), None)
     if budget.aim is Aim.SIZE:
         plan, folded = small_enough(
             lambda corrected: met(work, widths, budget, corrected), price, finish, context.share_of_file, budget
@@ -182,6 +196,9 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim is Aim.LATENCY:
         at = context.fastest([s.keep for s in steps], sampled.merge, budget)
         return Decision(finish(Plan(steps[at].keep)), None)
+    if budget.aim is Aim.DROP:
+        last = len(steps) - 1  # the first is the original
+        return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 
@@ -276,6 +293,16 @@ class _Repair:
             else:
                 too_bold = middle
         return best
+
+    def rising(self, budget: Goal, chosen: Sequence[str]) -> list[Plan]:
+        """All different plans of one merge error for every group, the smallest error first."""
+        curves = {name: self.work.curve(name) for name in self.progress("measuring groups", list(chosen))}
+        widths, plans = self.work.layout.widths(chosen), list[Plan]()
+        for tolerance in np.geomspace(min(TOLERANCES), max(TOLERANCES), _TOLERANCES_TRIED):
+            plan = by_error(widths, curves, float(tolerance), budget.round_to)
+            if plan.keep and (not plans or plan.keep != plans[-1].keep):
+                plans.append(plan)
+        return plans
 
     def repaired(self, name: str, keep: int, fused: bool) -> Merge:
         """The merge of one group, repaired from its weights; `fused`: also for normalization fused into them."""

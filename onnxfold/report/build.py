@@ -70,7 +70,7 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
             "samples": None if samples is None else samples.described, "samples_used": shared.samples_used,
             "recovery": "least-squares" if shared.repaired else "none", "seed": options.runtime.seed,
             "include": list(sharing.include), "exclude": list(sharing.exclude),
-            "fuse": None if sharing.how is None else sharing.how.value, "metric": sharing.metric.value,
+            "fuse": None if sharing.how is None else sharing.how.value, "distance": sharing.distance.value,
             "share": limits.share, "file_share": limits.target_size, "largest_error": limits.max_error,
             "drop_blocks": sharing.drop_blocks, "whole_blocks": sharing.whole, "aligned": sharing.align,
         },
@@ -149,6 +149,6 @@ def layers_report(state: State, options: RankOptions) -> LayersReport:
     """How alike the layers of a model are."""
     found = state.done(LayersRanked)
     return LayersReport(
-        state.name, options.metric.value, options.align, found.samples, tuple(pairs(found.classes)), found.classes,
+        state.name, options.distance.value, options.align, found.samples, tuple(pairs(found.classes)), found.classes,
         found.left,
     )  # fmt: skip

@@ -62,13 +62,15 @@ class FoldReport:
             return f"{text}: {self.coverage.parameters:.0%} of the parameters{macs} are in reach"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
-        quality, parts = wording.quality(self.check), [f"file {less(self.before.file, self.after.file)}"]
+        own, quality = wording.measure(self.check), wording.quality(self.check)
+        parts = [f"file {less(self.before.file, self.after.file)}"]
         if self.before.macs:
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None:
                 parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
         parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
+        parts = [own, *parts] if own else parts
         if self.refinement is not None and self.refinement.kept:
             parts.append(str(self.refinement))
         if self.quantization is not None:

@@ -51,7 +51,7 @@ def page(report: LayersReport) -> str:
 
 
 def _title(report: LayersReport) -> str:
-    return f"{visible(report.model)}: {report.metric} distance of layers"
+    return f"{visible(report.model)}: {report.distance} distance of layers"
 
 
 def _table(kind: Class) -> str:

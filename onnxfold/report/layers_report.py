@@ -18,10 +18,10 @@ from .tables import Message, named, new_table, plain
 @dataclass(frozen=True)
 class LayersReport:
     """The distances of all pairs that could share a weight, the nearest first; `kinds` by class, with all names;
-    `left`: layers that cannot share, and why. `samples` describes what a metric that needs samples was measured on."""
+    `left`: layers that cannot share, and why. `samples` describes what was sampled for a distance that needs it."""
 
     model: str
-    metric: str
+    distance: str
     aligned: bool
     samples: str | None
     pairs: tuple[Pair, ...]
@@ -37,7 +37,7 @@ class LayersReport:
     def to_json(self) -> str:
         """Everything but the matrices, which the pairs give."""
         data = {
-            "schema": SCHEMA, "model": self.model, "metric": self.metric, "aligned": self.aligned,
+            "schema": SCHEMA, "model": self.model, "distance": self.distance, "aligned": self.aligned,
             "samples": self.samples, "verdict": self.verdict,
             "pairs": [{"layers": [p.one, p.other], "distance": p.distance, "shape": p.shape} for p in self.pairs],
             "left": [{"layer": one.name, "why": one.why} for one in self.left],
@@ -55,7 +55,7 @@ class LayersReport:
         shown = self.pairs[:most]
         table = new_table("layer", right=[], more=["and"])
         table.add_column("shape", justify="right")
-        table.add_column(f"{self.metric} distance", justify="right")
+        table.add_column(f"{self.distance} distance", justify="right")
         for pair in shown:
             shape = "x".join(map(str, pair.shape))
             table.add_row(named(pair.one), named(pair.other), shape, f"{pair.distance:.4f}")

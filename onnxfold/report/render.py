@@ -62,6 +62,8 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     )  # fmt: skip
     if before.macs:
         table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
+    if (own := check.measure) is not None:
+        table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{-own.drop:+.3g}")
     for done in check.providers:
         name = f"latency {short(done.provider)}"
         if done.status is not Status.OK:

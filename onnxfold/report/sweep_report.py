@@ -51,6 +51,8 @@ class SweepReport:
             parts.append(f"file {less(self.before.file, row.size.file)}")
             parts.append(f"MACs {less(self.before.macs, row.size.macs)}")
             parts.append(f"output error {in_percent(row.error)}")
+        if row.measure is not None:
+            parts.append(str(row.measure))
         return ", ".join(parts)
 
     def to_json(self) -> str:
@@ -68,17 +70,24 @@ class SweepReport:
         about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
         parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
         parts += [Message(f" measured on {self.samples}", style="dim")]
+        parts += [Message(f" metric of the original: {before:.5g}", style="dim") for before in self._metric_before]
         parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
         parts += [Message(f" {note}", style="dim") for note in self.notes]
         mark, style = ("✔ ", "green") if self.passed else ("✘ ", "red")
         return Group(*parts, "", Message(self.verdict, style="bold", mark=Text(mark, style=style)))
 
+    @property
+    def _metric_before(self) -> list[float]:
+        """What the user's own measure says of the original; empty where there is none."""
+        return [row.measure.before for row in self.rows if row.measure is not None][:1]
+
     def _curve(self) -> RenderableType:
         before = self.before
         where = next((t.provider for row in self.rows for t in row.timings if t.share is not None), None)
-        classes = any(row.agreement is not None for row in self.rows)
-        timed = [f"latency {short(where)}"] if where else []
-        right = ["file", "params", "MACs", *timed, "error", *(["same top-1"] if classes else [])]
+        timed, own = [f"latency {short(where)}"] if where else [], bool(self._metric_before)
+        classes = not own and any(row.agreement is not None for row in self.rows)
+        judged = ["metric"] if own else ["same top-1"] if classes else []
+        right = ["file", "params", "MACs", *timed, "error", *judged]
         table = new_table("target", right=right)
         for row in self.rows:
             if row.size is None:
@@ -92,6 +101,8 @@ class SweepReport:
             cells.append("" if row.error is None else in_percent(row.error))
             if classes:
                 cells.append("" if row.agreement is None else f"{100 * row.agreement:.1f} %")
+            if own:
+                cells.append("" if row.measure is None else f"{row.measure.after:.5g}")
             mark = " ← knee" if row.target == self.recommended else " failed" if row.problems else ""
             table.add_row(Text(_at(row.target)).append(mark, style="bold"), *cells)
         return table

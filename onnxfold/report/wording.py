@@ -8,6 +8,11 @@ from ..units import in_percent
 ADVICE = "give `calibration` to know"
 
 
+def measure(check: Check) -> str:
+    """What the user's own measure says; '' where there is none."""
+    return "" if check.measure is None else str(check.measure)
+
+
 def quality(check: Check) -> str:
     """What was measured on the inputs that judge; '' where nothing was."""
     found = check.quality

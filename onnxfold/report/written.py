@@ -21,11 +21,12 @@ def check_written(
     output: str | Path | None = None,
     synthetic: str | Path | None = None,
     others: Sequence[Read] = (),
+    metric: object = None,
 ) -> None:
     """Find out before the work whether all files can be written, each to a place of its own. Writes nothing.
 
     Args:
-        models, calibration: what the run reads; the first model is the one that an `output` is made of.
+        models, calibration, metric: what the run reads; the first model is the one that an `output` is made of.
         output, synthetic: the model to write, and the synthetic inputs.
         others: what else is written, with what messages call it, like "the report".
 
@@ -34,7 +35,7 @@ def check_written(
     """
     for model in models:
         check_source(model)
-    reads, written = FilesRead(models, calibration), list[Read]()
+    reads, written = FilesRead(models, calibration, metric), list[Read]()
     if output is not None:
         source = None if isinstance(models[0], ModelProto) else Path(models[0])
         check_target(Path(output), source, reads)

@@ -52,7 +52,7 @@ FULL = FoldOptions(
     [
         FoldOptions(), FULL, FuseOptions(), SweepOptions(at=(0.5,)), RankOptions(whole=True),
         FuseOptions.of(how="mix", share=0.25, drop_blocks=2, folding={"ratio": 0.3}, refine=True),
-        *(FoldOptions(budget=Budget(aim, 0.5)) for aim in Aim),
+        *(FoldOptions(budget=Budget(aim, 0.5)) for aim in Aim if aim is not Aim.DROP),
     ],
 )  # fmt: skip
 def test_to_a_dict_and_back(options: Any) -> None:

@@ -12,13 +12,18 @@ from tiny import MODELS
 
 import onnxfold
 from onnxfold import Effort, Fusion, Layout, Method, Preprocess, Recovery, RequestError
-from onnxfold.options.keywords import FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
+from onnxfold.options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from onnxfold.options.parameters import PARAMETERS, checked
 
 SHARES = ("ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement")
-FLAGS = ("fold_heads", "refine", "quantize", "latency", "external_data", "resume", "allow_unmeasured", "whole", "align")
+FLAGS = (
+    "fold_heads", "refine", "quantize", "latency", "external_data", "resume", "whole", "align", "allow_unmeasured",
+)  # fmt: skip
 WRONG: dict[str, list[Any]] = {
     **{name: ["0.3", -0.1, 1.5, math.nan, math.inf, True, [0.3], object(), 1j] for name in SHARES},
+    "max_drop": ["0.3", -0.1, math.nan, math.inf, True, [0.3]],
+    "metric": ["own.py", "own.py:", ":f", "own.py:f()", "own:f", "a\0b.py:f", 3, ["own.py:f"], Path("own.py")],
+    "metric_timeout": [0, -1, math.nan, math.inf, "5", None, True],
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],
     "method": ["nonsense", 3, Effort.FAST],
     "clusterer": ["nonsense", 0],
@@ -41,7 +46,7 @@ WRONG: dict[str, list[Any]] = {
     "scheduler": [3, None],
     "at": [[], [0], [1.1], "0.5", 0.5, [math.nan], ["x"]],
     "how": ["nonsense", 3],
-    "metric": ["nonsense", None],
+    "distance": ["nonsense", None],
     "share": [0, 1.5, "25%"],
     "drop_blocks": [0, -1, 2.5, "x", "0%", "200%", [1]],
     **{name: [1, "yes", None, 0.0] for name in FLAGS},
@@ -50,7 +55,8 @@ WRONG: dict[str, list[Any]] = {
 
 def test_every_parameter_is_tried() -> None:
     assert set(WRONG) == set(PARAMETERS) - {"calibration"}, "calibration is judged by those who read it"
-    keywords = {n for k in (FoldKeywords, FuseKeywords, SweepKeywords, RankKeywords) for n in k.__annotations__}
+    kinds = (FoldKeywords, FuseKeywords, SweepKeywords, RankKeywords, CompareKeywords)
+    keywords = {name for kind in kinds for name in kind.__annotations__}
     assert keywords - {"folding"} == set(PARAMETERS) - {"output", "at"}
 
 
@@ -105,7 +111,7 @@ CALLS = {
         ("fold", "ratio", "0.3"), ("fold", "preprocess", "0.5,..."), ("fold", "target_macs", 70), ("fold", "steps", 0),
         ("fold", "input_shapes", {"x": "1,3,224,224"}), ("fold", "max_memory", "4G"), ("fold", "output", 3),
         ("fold", "include", 3), ("fold", "seed", None), ("fuse", "share", 25), ("fuse", "drop_blocks", "x%"),
-        ("fuse", "folding", 0.3), ("fuse", "metric", "near"), ("sweep", "at", 0.5), ("sweep", "method", "best"),
+        ("fuse", "folding", 0.3), ("fuse", "distance", "near"), ("sweep", "at", 0.5), ("sweep", "method", "best"),
         ("rank_layers", "whole", "yes"), ("inspect", "exclude", ["("]), ("compare", "latency", "no"),
         ("compare", "inputs", [1, 2]), ("compare", "seed", -1),
     ],
@@ -146,7 +152,7 @@ def test_inputs_of_a_comparison_are_those_of_the_model(inputs: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "name", "near"),
     [("fold", "ratoi", "ratio"), ("fold", "target_mac", "target_macs"), ("fuse", "sahre", "share"),
-     ("sweep", "calibrate", "calibration"), ("rank_layers", "metrics", "metric"), ("fuse", "quantise", "quantize")],
+     ("sweep", "calibrate", "calibration"), ("rank_layers", "distances", "distance"), ("fuse", "quantise", "quantize")],
 )  # fmt: skip
 def test_an_unknown_keyword_gets_a_suggestion(call: str, name: str, near: str) -> None:
     with pytest.raises(RequestError, match=f"{call} has no `{name}`: did you mean `{near}`"):

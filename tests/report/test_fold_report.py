@@ -57,6 +57,7 @@ def reports() -> list[FoldReport]:
     images = {"image": np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)}
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images).report)
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images, quantize=True).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", metric=lambda _: 1.0, max_drop=0.5, latency=False).report)
     made.append(fold(cached(), ratio=0.5, round_to=1, effort="fast", latency=False, fold_heads=True).report)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Profiler, "latency", lambda *_: 0.5)
@@ -73,7 +74,7 @@ def test_every_field_is_documented(reports: list[FoldReport]) -> None:
 
 
 def test_every_field_of_a_sweep_is_documented() -> None:
-    report = sweep(net(), at=[0.8, 0.5, 0.01], effort="fast")
+    report = sweep(net(), at=[0.8, 0.5, 0.01], effort="fast", metric=lambda _: 1.0)
     found = set(keys(json.loads(report.to_json())))
     assert found - SWEPT == set(), "fields that docs/report.md does not mention"
     assert SWEPT - found == set(), "fields in docs/report.md that no sweep has"

@@ -168,15 +168,26 @@ def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple
     return made, floats
 
 
-def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evidence: Samples | None) -> float:
+def narrowed(
+    aim: Aim,
+    value: float,
+    evaluator: Evaluator,
+    original: Model,
+    evidence: Samples | None,
+    dropped: Callable[[ModelProto], float] | None = None,
+) -> float:
     """The `value` of a budget for what comes before INT8, so that both together keep it: less what INT8 alone costs.
 
     Errors of both are taken to be independent of each other, and top classes that they change to be different ones.
-    Budgets that INT8 does not touch stay as they are. Raises QuantizationError; PlanError where INT8 alone passes it.
+    Budgets that INT8 does not touch stay as they are. `dropped`: by how much the user's own measure falls for a version
+    of the model. Raises QuantizationError; PlanError where INT8 alone passes it.
     """
-    if aim not in (Aim.QUALITY, Aim.AGREEMENT):
+    if aim not in (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP):
         return value
     alone = _int8(original, original.proto, evidence)[0]
+    if aim is Aim.DROP:
+        assert dropped is not None
+        return _less(value, dropped(alone))
     error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
@@ -189,3 +200,13 @@ def narrowed(aim: Aim, value: float, evaluator: Evaluator, original: Model, evid
             "give another budget, for example `target_macs=0.7`"
         )
     return left
+
+
+def _less(value: float, drop: float) -> float:
+    """What is left of `max_drop` after INT8 alone. Raises PlanError where that is nothing."""
+    if drop > value:
+        raise PlanError(
+            f"`max_drop={value:g}` cannot be kept with `quantize`: INT8 alone drops the metric by {drop:.3g}. Allow "
+            "more, or give another budget, for example `target_macs=0.7`"
+        )
+    return value - max(0.0, drop)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...errors import RequestError
 from ...frozen import read_only
 from ...model.model import Model
-from ...options.choices import Metric
+from ...options.choices import Distance
 from ...progress import Progress, silent
 from ...runtime.segments import SegmentRunner
 from ...runtime.session import Feeds
@@ -69,20 +69,20 @@ def alone(found: Sequence[Layer]) -> list[list[Unit]]:
 def rank(
     model: Model,
     units: Sequence[Sequence[Unit]],
-    metric: Metric,
+    distance: Distance,
     free: AlignableAxes,
     feeds: Sequence[Feeds] | None,
     progress: Progress[Any] = silent,
 ) -> list[Class]:
     """The distances in every class of `units`: of the layers at the same place, the mean over a unit by size of weight.
 
-    Layers are brought together by the groups in `free` first (`align.aligned`). Raises RequestError for a metric that
+    Layers are brought together by the groups in `free` first (`align.aligned`). Raises RequestError for a distance that
     needs samples where `feeds` is None, and what onnxruntime raises.
     """
     everything = [layer for one in units for unit in one for layer in unit]
-    if metric.sampled and feeds is None:
-        raise RequestError(f"`metric={metric.value!r}` needs samples: give `calibration` or `effort='balanced'`")
-    measured = _Measured(model, everything, metric, feeds or ())
+    if distance.sampled and feeds is None:
+        raise RequestError(f"`distance={distance.value!r}` needs samples: give `calibration` or `effort='balanced'`")
+    measured = _Measured(model, everything, distance, feeds or ())
     out = []
     for one in progress("comparing layers", list(units)):
         distances = np.zeros((len(one), len(one)))
@@ -174,23 +174,23 @@ def layer_sets(sets: Sequence[Sequence[Unit]]) -> list[list[Layer]]:
 
 
 class _Measured:
-    """The distance of two layers by one metric."""
+    """The distance of two layers, of one kind."""
 
-    def __init__(self, model: Model, found: Sequence[Layer], metric: Metric, feeds: Sequence[Feeds]) -> None:
-        self._metric, self._read = metric, model.constants.array
-        self._seen: Mapping[str, Seen] = seen(model, found, feeds) if metric is Metric.REFIT else {}
-        self._given = _given(model, found, feeds) if metric is Metric.ACTIVATIONS else {}
+    def __init__(self, model: Model, found: Sequence[Layer], distance: Distance, feeds: Sequence[Feeds]) -> None:
+        self._distance, self._read = distance, model.constants.array
+        self._seen: Mapping[str, Seen] = seen(model, found, feeds) if distance is Distance.REFIT else {}
+        self._given = _given(model, found, feeds) if distance is Distance.ACTIVATIONS else {}
 
     def __call__(self, a: Layer, b: Layer, free: AlignableAxes) -> float:
-        if self._metric is Metric.ACTIVATIONS:
+        if self._distance is Distance.ACTIVATIONS:
             return _between(self._given[a.key], self._given[b.key])
-        if self._metric is Metric.REFIT:
+        if self._distance is Distance.REFIT:
             return self._refitted(a, b, free)
         orders = aligned([(a, b)], self._read, free)
         first, second = (
             layer.matrix(reordered(self._read(layer.weight), layer.weight, orders, free)) for layer in (a, b)
         )
-        return OF_WEIGHTS[self._metric](first, second)
+        return OF_WEIGHTS[self._distance](first, second)
 
     def _refitted(self, a: Layer, b: Layer, free: AlignableAxes) -> float:
         """The share of both layers' energy that one weight for both misses; 1 (all of it) where that cannot be

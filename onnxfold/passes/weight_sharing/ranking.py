@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import NothingToFoldError
-from ...options.choices import Metric
+from ...options.choices import Distance
 from ..base import BasePass, Run, State
 from ..prepare import analyzed
 from .alignment import alignable
@@ -57,12 +57,12 @@ class RankLayers(BasePass):
     name = "rank"
     requires = frozenset(("analysis",))
 
-    def __init__(self, metric: Metric, align: bool) -> None:
-        self._metric, self._align = metric, align
+    def __init__(self, distance: Distance, align: bool) -> None:
+        self._distance, self._align = distance, align
 
     def __call__(self, state: State, run: Run) -> State:
         found, samples, model = state.done(Comparable), state.samples, state.source
         feeds = samples.fit if samples is not None and samples.trusted else None
         free = alignable(analyzed(model)) if self._align else {}
-        ranked = rank(model, found.units, self._metric, free, feeds, run.progress)
+        ranked = rank(model, found.units, self._distance, free, feeds, run.progress)
         return state.adding(LayersRanked(tuple(ranked), found.left, None if samples is None else samples.described))

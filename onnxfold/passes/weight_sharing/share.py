@@ -240,12 +240,12 @@ class SharingWork:
         if not units:
             raise NothingToFoldError(nothing(self.original.path or "this model", options.whole, left))
         free = alignable(self.analysis) if options.align else {}
-        feeds = self.fit() if options.metric.sampled and self.sampled else None
+        feeds = self.fit() if options.distance.sampled and self.sampled else None
         try:
-            start = Partition(rank(self.start, units, options.metric, free, feeds, self.progress))
+            start = Partition(rank(self.start, units, options.distance, free, feeds, self.progress))
         except ExecutionError as error:
             raise RequestError(
-                f"`metric='{options.metric.value}'` has to run the model, which fails: {brief(error)}"
+                f"`distance='{options.distance.value}'` has to run the model, which fails: {brief(error)}"
             ) from error
         return fuse_to(
             start, limits, len(stay), lambda at: self.fused(at.sets, how, dropped),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...options.choices import Metric
+from ...options.choices import Distance
 
 Floats = NDArray[np.float64]
 _TINY = 1e-30
@@ -89,7 +89,7 @@ def wasserstein(a: Floats, b: Floats) -> float:
 
 def earth_mover(a: Floats, b: Floats) -> float:
     """W1 between the weights as numbers, over their mean size, by `scipy.stats.wasserstein_distance`."""
-    from scipy.stats import wasserstein_distance  # takes a second to import, and only this metric needs it
+    from scipy.stats import wasserstein_distance  # takes a second to import, and only this distance needs it
 
     size = float(np.abs(a).mean() + np.abs(b).mean())
     return float(wasserstein_distance(a.ravel(), b.ravel())) / max(size, _TINY)
@@ -103,17 +103,17 @@ def paired(a: Floats, b: Floats) -> NDArray[np.int64]:
     return np.asarray(found, np.int64)
 
 
-OF_WEIGHTS: Mapping[Metric, Callable[[Floats, Floats], float]] = MappingProxyType(
+OF_WEIGHTS: Mapping[Distance, Callable[[Floats, Floats], float]] = MappingProxyType(
     {
-        Metric.EUCLIDEAN: euclidean,
-        Metric.MANHATTAN: manhattan,
-        Metric.COSINE: cosine,
-        Metric.CKA: cka,
-        Metric.COVARIANCE: covariance,
-        Metric.SPECTRUM: spectrum,
-        Metric.KL: kl,
-        Metric.WASSERSTEIN: wasserstein,
-        Metric.EARTH_MOVER: earth_mover,
+        Distance.EUCLIDEAN: euclidean,
+        Distance.MANHATTAN: manhattan,
+        Distance.COSINE: cosine,
+        Distance.CKA: cka,
+        Distance.COVARIANCE: covariance,
+        Distance.SPECTRUM: spectrum,
+        Distance.KL: kl,
+        Distance.WASSERSTEIN: wasserstein,
+        Distance.EARTH_MOVER: earth_mover,
     }
 )
 

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnxfold.analysis.analyze import analyze
 from onnxfold.evaluation.metrics import relative_l2
 from onnxfold.model.model import Model, load
-from onnxfold.options.choices import Metric
+from onnxfold.options.choices import Distance
 from onnxfold.passes.weight_sharing.alignment import alignable, aligned, permutations
 from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
 from onnxfold.passes.weight_sharing.fuse import brought_together
@@ -93,11 +93,11 @@ def test_a_stream_that_both_share_stays() -> None:
     assert (orders[group] == np.argsort(ORDER)).all()
 
 
-@pytest.mark.parametrize("metric", [Metric.EUCLIDEAN, Metric.COSINE, Metric.MANHATTAN])
-def test_ranking_sees_through_permutations(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", [Distance.EUCLIDEAN, Distance.COSINE, Distance.MANHATTAN])
+def test_ranking_sees_through_permutations(distance: Distance) -> None:
     model = load(permuted_copy())
     units = alone(layers(model)[0])
-    blind = {(p.one, p.other): p.distance for p in pairs(rank(model, units, metric, {}, None))}
-    seen = {(p.one, p.other): p.distance for p in pairs(rank(model, units, metric, alignable(analyze(model)), None))}
+    blind = {(p.one, p.other): p.distance for p in pairs(rank(model, units, distance, {}, None))}
+    seen = {(p.one, p.other): p.distance for p in pairs(rank(model, units, distance, alignable(analyze(model)), None))}
     assert set(blind) == set(seen) == {("Conv#2", "Conv#8"), ("Conv#5", "Conv#11")}
     assert min(blind.values()) > 0.1 and max(seen.values()) <= 1e-6  # a difference of two equal numbers near 1

@@ -1,4 +1,4 @@
-"""One weight for several layers by least squares, and the metrics that look at activations."""
+"""One weight for several layers by least squares, and the distances that look at activations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxfold.analysis.analyze import analyze
 from onnxfold.errors import RequestError
 from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import load
-from onnxfold.options.choices import Fusion, Metric
+from onnxfold.options.choices import Distance, Fusion
 from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import alone, pairs, rank
 from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
@@ -107,7 +107,7 @@ def test_a_weight_shared_before_is_left_alone_by_folds() -> None:
     assert {one.output for one in done} == {"y"}
 
 
-# metrics on activations ---------------------------------------------------------------------------------------------
+# distances of activations ------------------------------------------------------------------------------------------
 
 
 def test_activations_of_a_permuted_copy() -> None:
@@ -116,7 +116,7 @@ def test_activations_of_a_permuted_copy() -> None:
               e = Relu(a) f = Relu(c) g = Relu(d) h = Add(e, f) y = Add(h, g) }"""
     proto = model(text, {name: (6, 3, 3, 3) for name in "uvt"})
     loaded = load(with_values(proto, v=weights(proto)["u"][ORDER]))
-    ranked = rank(loaded, alone(layers(loaded)[0]), Metric.ACTIVATIONS, {}, feeds())
+    ranked = rank(loaded, alone(layers(loaded)[0]), Distance.ACTIVATIONS, {}, feeds())
     found = {frozenset((p.one, p.other)): p.distance for p in pairs(ranked)}
     assert found[frozenset(("Conv#0", "Conv#1"))] <= EXACT
     assert min(d for names, d in found.items() if "Conv#2" in names) > 0.05
@@ -129,14 +129,14 @@ def test_refit_is_what_one_weight_for_both_misses() -> None:
     free = alignable(analyze(loaded))
     for names in (("Conv#2", "Conv#8"), ("Conv#5", "Conv#11")):
         found = [
-            next(p.distance for p in pairs(rank(loaded, units, Metric.REFIT, how, feeds())) if p.one == names[0])
+            next(p.distance for p in pairs(rank(loaded, units, Distance.REFIT, how, feeds())) if p.one == names[0])
             for how in (free, {})
         ]
         assert found[0] <= EXACT < 0.01 < found[1]
 
 
-@pytest.mark.parametrize("metric", [Metric.ACTIVATIONS, Metric.REFIT])
-def test_samples_are_needed(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", [Distance.ACTIVATIONS, Distance.REFIT])
+def test_samples_are_needed(distance: Distance) -> None:
     loaded = load(two_blocks())
-    with pytest.raises(RequestError, match=f"`metric='{metric.value}'` needs samples"):
-        rank(loaded, alone(layers(loaded)[0]), metric, {}, None)
+    with pytest.raises(RequestError, match=f"`distance='{distance.value}'` needs samples"):
+        rank(loaded, alone(layers(loaded)[0]), distance, {}, None)

@@ -87,8 +87,8 @@ def test_what_cannot_be_reached(budget: dict[str, float], text: str) -> None:
         ({"share": 0.0}, "`share` must"), ({"share": 1.5}, "`share` must"), ({"share": float("nan")}, "`share` must"),
         ({"target_size": 1.5}, "`target_size` must"), ({"max_error": -1.0}, "`max_error` must"),
         ({"share": 0.5, "target_size": 0.5}, "one of"), ({"how": None}, "nothing to do"),
-        ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"metric": "x"}, "`metric` must be one of"),
-        ({"metric": "activations"}, "needs samples"), ({"how": "x"}, "`how` must be one of"),
+        ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"distance": "x"}, "`distance` must be one of"),
+        ({"distance": "activations"}, "needs samples"), ({"how": "x"}, "`how` must be one of"),
     ],
 )  # fmt: skip
 def test_bad_requests(asked: dict[str, Any], text: str) -> None:
@@ -219,7 +219,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
 
 def test_fuse_from_the_command_line(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path / "in.onnx", permuted_copy())
-    options = ["--fuse", "mean", "--metric", "wasserstein", "--share", 40, "--effort", "fast"]
+    options = ["--fuse", "mean", "--distance", "wasserstein", "--share", 40, "--effort", "fast"]
     assert run(path, tmp_path / "out.onnx", *options, "--report", tmp_path / "r.json") == 0
     shown = capsys.readouterr()
     assert shown.err == "" and "layers that share a weight" in shown.out and "✔ file -" in shown.out
@@ -284,13 +284,13 @@ def test_layers(tmp_path: Path, capsys: Capture) -> None:
     assert run("layers", path) == 0
     shown = capsys.readouterr()
     assert shown.err == "" and "4 layers in 2 shapes, 2 pairs" in shown.out and "0.0000" in shown.out
-    assert run("layers", path, "--no-align", "--metric", "euclidean", "-q") == 0
+    assert run("layers", path, "--no-align", "--distance", "euclidean", "-q") == 0
     assert capsys.readouterr().out == "" and snapshot(tmp_path) == before
 
 
 def test_layers_as_json(tmp_path: Path, capsys: Capture) -> None:
     path = write(tmp_path / "in.onnx", two_blocks())
-    assert run("layers", path, "--json", "--metric", "cosine", "--no-align") == 0
+    assert run("layers", path, "--json", "--distance", "cosine", "--no-align") == 0
     found = json.loads(capsys.readouterr().out)
     held = weights(two_blocks())
     a, b = held["u1"].ravel().astype(float), held["u2"].ravel().astype(float)

@@ -1,4 +1,4 @@
-"""Every metric against its formula computed another way, and what must not change it."""
+"""Every distance against its formula computed another way, and what must not change it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm, ortho_group
 
-from onnxfold.options.choices import Metric
+from onnxfold.options.choices import Distance
 from onnxfold.passes.weight_sharing.similarity import (
     OF_WEIGHTS,
     cka,
@@ -35,35 +35,35 @@ def drawn(seed: int = 0, shape: tuple[int, int] = (5, 12)) -> tuple[Floats, Floa
     return rng.standard_normal(shape), 0.5 * rng.standard_normal(shape) + 0.1
 
 
-@pytest.mark.parametrize("metric", ALL, ids=lambda m: m.value)
-def test_nothing_is_nearer_than_itself(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", ALL, ids=lambda m: m.value)
+def test_nothing_is_nearer_than_itself(distance: Distance) -> None:
     a, b = drawn()
-    assert abs(OF_WEIGHTS[metric](a, a)) <= EXACT
-    assert OF_WEIGHTS[metric](a, b) > 0.05
+    assert abs(OF_WEIGHTS[distance](a, a)) <= EXACT
+    assert OF_WEIGHTS[distance](a, b) > 0.05
 
 
-@pytest.mark.parametrize("metric", ALL, ids=lambda m: m.value)
-def test_symmetric(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", ALL, ids=lambda m: m.value)
+def test_symmetric(distance: Distance) -> None:
     a, b = drawn()
-    assert OF_WEIGHTS[metric](a, b) == pytest.approx(OF_WEIGHTS[metric](b, a), abs=EXACT)
+    assert OF_WEIGHTS[distance](a, b) == pytest.approx(OF_WEIGHTS[distance](b, a), abs=EXACT)
 
 
-@pytest.mark.parametrize("metric", ALL, ids=lambda m: m.value)
-def test_without_units(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", ALL, ids=lambda m: m.value)
+def test_without_units(distance: Distance) -> None:
     """Pairs of different scales are ranked together."""
     a, b = drawn()
-    assert OF_WEIGHTS[metric](1e-3 * a, 1e-3 * b) == pytest.approx(OF_WEIGHTS[metric](a, b), rel=1e-6)
+    assert OF_WEIGHTS[distance](1e-3 * a, 1e-3 * b) == pytest.approx(OF_WEIGHTS[distance](a, b), rel=1e-6)
 
 
-@pytest.mark.parametrize("metric", ALL, ids=lambda m: m.value)
-def test_zeros_are_equal_and_finite(metric: Metric) -> None:
+@pytest.mark.parametrize("distance", ALL, ids=lambda m: m.value)
+def test_zeros_are_equal_and_finite(distance: Distance) -> None:
     zero = np.zeros((3, 4))
-    assert OF_WEIGHTS[metric](zero, zero) == 0
-    assert np.isfinite(OF_WEIGHTS[metric](zero, np.eye(3, 4)))
+    assert OF_WEIGHTS[distance](zero, zero) == 0
+    assert np.isfinite(OF_WEIGHTS[distance](zero, np.eye(3, 4)))
 
 
 def test_all_metrics_are_there() -> None:
-    assert {m for m in Metric if not m.sampled} == set(OF_WEIGHTS)
+    assert {m for m in Distance if not m.sampled} == set(OF_WEIGHTS)
 
 
 @pytest.mark.parametrize(
