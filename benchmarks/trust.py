@@ -34,7 +34,7 @@ CLASSIFIERS = (
     "cifar10_vit_d128_l6_fused", "vit_2_6_cifar10", "vnn_resnet_2b", "vnn_cifar_wide_kw",
     "imagenet_mobilenetv1_0.5_160", "imagenet_mobilenetv2_1.0_224", "imagenet_squeezenet10_dc_fused",
 )  # fmt: skip
-DETECTORS = {"ultraface_RFB320": (127.0, 128.0, False), "retinaface_mbnet0.25": (0.0, 1.0, True)}  # less, over, BGR
+DETECTORS = {"ultraface_RFB320": (127.0, 128.0, False), "retinaface_mbnet0.25": (117.0, 1.0, True)}  # less, over, BGR
 LANGUAGE = "stories260K_dynamo"
 LARGER = ("effnet_lite0", "minilm_l6", "ppocr4_rec")
 ALL = (*CLASSIFIERS, *DETECTORS, LANGUAGE, *LARGER)

@@ -18,6 +18,7 @@ from onnxfold.cli import main as cli
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 SHARED = ROOT.parent / "shared" / "data" / "models"  # real networks, where they are
+CASES = ROOT.parent / "shared" / "cases"  # small inputs that failed once, where they are
 
 TEXT = """<ir_version: 8, opset_import: ["" : 17, "custom" : 1]> agraph (float[N,3,8,8] x) => (float[N,10] y) {
     a = Conv <kernel_shape: ints = [3,3]> (x, w1, b1)

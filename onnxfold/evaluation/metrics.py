@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 _ALIKE = 1e-9  # of logarithms: less is rounding
 _FEWEST = 16  # values of a component: of fewer, a deviation says little
-_FLOOR = 0.01  # of a component's own size: less deviation than that is rounding, or a constant
-_PEERS = 0.1  # of the lower quartile of all deviations: components that hardly move count no more than others
+_FLOOR = 1e-3  # of a component's own size: less deviation than that is a constant
+_PEERS = 1e-3  # of the median deviation: what moves less beside the others is dead (a score beside pixels moves more)
 
 
 def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
@@ -61,7 +61,7 @@ def _along(axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.floa
     if count == 0 or len(before) < _FEWEST:
         return None
     deviation = before.std(axis=0)
-    floor = np.maximum(_FLOOR * np.sqrt(np.square(before).mean(axis=0)), _PEERS * np.quantile(deviation, 0.25))
+    floor = np.maximum(_FLOOR * np.sqrt(np.square(before).mean(axis=0)), _PEERS * np.median(deviation))
     unit = np.maximum(deviation, floor)
     squares = np.square(after - before).mean(axis=0)
     known = unit > 0

@@ -1,0 +1,111 @@
+"""Who judges: inputs of another kind than those that were fitted on, in the convention that the model wants."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from tiny import MODELS, SHARED
+
+from onnxfold import fold
+from onnxfold.calibration.judge import PHOTOGRAPHS, WORDS, independent_judge
+from onnxfold.calibration.samples import calibration_samples, synthetic_samples
+from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, conventions
+from onnxfold.calibration.synthetic.photographs import crops, fitted_on, photographs
+from onnxfold.model.model import load
+from onnxfold.options.choices import Effort
+from onnxfold.runtime.session import Session
+
+
+def test_crops_are_pixels_of_the_photographs_and_the_same_for_a_seed() -> None:
+    made, again = (crops(np.random.default_rng(3), photographs(), 6, 20, 30) for _ in range(2))
+    assert made.shape == (6, 20, 30, 3) and made.dtype == np.float32 and (made == again).all()
+    assert made.min() >= 0 and made.max() <= 255 and made.std() > 10
+    assert not (crops(np.random.default_rng(4), photographs(), 6, 20, 30) == made).all()
+
+
+def test_what_is_fitted_on_does_not_judge() -> None:
+    shapes = {image.shape for image in fitted_on()}
+    assert len(fitted_on()) == 10 and all(image.ndim == 3 for image in fitted_on())
+    assert not any(np.array_equal(a, b) for a in fitted_on() for b in photographs())
+    assert len(shapes) > 1
+
+
+@pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_vgg"])
+def test_images_are_judged_by_photographs(name: str) -> None:
+    samples = synthetic_samples(load(MODELS / f"{name}.onnx"), Effort.BALANCED, 0, None)
+    assert samples.judge.independent and samples.judge.described == PHOTOGRAPHS
+    fitted, judging = (next(iter(feeds[0].values())) for feeds in (samples.fit, samples.check))
+    assert fitted.shape[1:] == judging.shape[1:] and sum(len(next(iter(f.values()))) for f in samples.check) == 64
+
+
+def test_other_inputs_cannot_be_judged() -> None:
+    """Sixty-four numbers that are no image: the same kind, and no tick."""
+    samples = synthetic_samples(load(MODELS / "digits_mlp.onnx"), Effort.BALANCED, 0, None)
+    assert not samples.judge.independent
+    report = fold(MODELS / "digits_mlp.onnx", ratio=0.1, round_to=1, effort="fast", latency=False).report
+    assert report.check is not None and report.check.mark == "unsure"
+    assert "say little of real ones: give `calibration`" in report.verdict
+
+
+def test_the_users_own_data_judges() -> None:
+    given = {"image": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
+    samples = calibration_samples(load(MODELS / "digits_mlp.onnx"), given, 64, None, None)
+    held, fitted = ({id(feed) for feed in feeds} for feeds in (samples.check, samples.fit))
+    assert samples.judge.independent and held and not held & fitted
+
+
+def test_words_follow_zipfs_law() -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (int64[N,12] ids) => (float[N,12,4] y) { y = Gather(table, ids) }'
+    proto = onnx.parser.parse_model(text)
+    table = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+    like = {"ids": np.zeros((8, 12), np.int64)}
+    judge = independent_judge(load(proto), like, 4000, 0, None)
+    assert judge is not None and judge.described == WORDS and judge.independent
+    ids = np.concatenate([feeds["ids"] for feeds in judge.batches])
+    counts = np.bincount(ids.ravel(), minlength=1000)
+    assert ids.min() >= 0 and ids.max() < 1000 and ids.shape == (4000, 12)
+    ratio = counts[0] / counts[27:30].mean()
+    assert 9 < ratio < 13, "number 0 is as many times as likely as (28 + 2.7) / 2.7"
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "wanted"), [(1.0, 0.0, USUAL), (58.0, 120.0, BYTES), (0.225, 0.45, CONVENTIONS[2])]
+)
+def test_the_convention_is_found_by_batch_normalization(scale: float, shift: float, wanted: object) -> None:
+    """A network of which the first statistics are those of pixels in one convention, whatever its weights."""
+    rng = np.random.default_rng(0)
+    x = crops(rng, photographs(), 64, 32, 32)
+    pixels = (x - x.mean()) / x.std() * scale + shift
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,32,32] x) => (float[N,8,32,32] y)
+        { c = Conv<pads = [1,1,1,1]>(x, w) b = BatchNormalization(c, s, z, m, v) y = Relu(b) }"""
+    made = onnx.parser.parse_model(text)
+    w = rng.standard_normal((8, 3, 3, 3)).astype(np.float32) / 5
+    wide = np.pad(pixels.transpose(0, 3, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), axis=(2, 3))
+    c = np.einsum("nihwab,oiab->nohw", windows, w)
+    held = {"w": w, "s": np.ones(8), "z": np.zeros(8), "m": c.mean((0, 2, 3)), "v": c.var((0, 2, 3))}
+    for name, value in held.items():
+        made.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
+    model = load(made)
+    found = conventions(model, Session.of(model).inputs, "x", x[:16], {})
+    assert wanted in found and len(found) <= 2
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("cifar10_resnet20_bn", "zero mean, unit variance"), ("cifar10_resnet20_fused", "zero mean, unit variance"),
+        ("cifar10_resnet_6blk_mlperftiny", "0 to 255"), ("cifar10_densenet40_12_bn", "0 to 255"),
+        ("imagenet_mobilenetv1_0.5_160", "-1 to 1"), ("imagenet_squeezenet10_dc_fused", "blue first, less the mean"),
+    ],
+)  # fmt: skip
+def test_conventions_of_real_networks(name: str, wanted: str) -> None:
+    model = load(SHARED / f"{name}.onnx")
+    specs = Session.of(model).inputs
+    side = specs[0].shape[2]
+    assert isinstance(side, int)
+    pixels = crops(np.random.default_rng(0), photographs(), 16, side, side)
+    assert wanted in [one.name for one in conventions(model, specs, specs[0].name, pixels, {})]
