@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from onnxfold.evaluation.own_measure import Measured
-from onnxfold.evaluation.quality import USUAL, Limit, Mark, Quality
+from onnxfold.evaluation.quality import USUAL, Deviation, Limit, Mark, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 
-LOST = Quality({"y": 1.5}, samples=8, inputs="noise")
-FINE = Quality({"y": 0.01}, samples=8, inputs="noise")
+LOST = Quality((Deviation("y", 1.5, 1.2),), samples=8, inputs="noise", independent=True)
+FINE = Quality((Deviation("y", 0.01, 0.01),), samples=8, inputs="noise")
 KEPT, BROKEN = Measured("f", 0.9, 0.88, 0.02, 0.05), Measured("f", 0.9, 0.8, 0.1, 0.05)
 TOLD = Measured("f", 0.9, 0.8, 0.1)
 
@@ -39,7 +39,7 @@ def test_a_broken_drop_says_which() -> None:
 
 
 def test_a_measure_need_not_look_at_every_output() -> None:
-    several = Quality({"y": 0.01, "z": 1.5}, samples=8, inputs="noise")
+    several = Quality((*FINE.outputs, Deviation("z", 1.5, 1.2)), samples=8, inputs="noise", independent=True)
     found = judged(several, KEPT)
     assert found.passed and "output 'z' is lost" in found.notes[0]
     assert not judged(LOST, KEPT).notes, "the one output's error stands in the verdict anyway"
@@ -50,7 +50,7 @@ def test_what_was_found_before_stays_a_problem() -> None:
     assert found.mark is Mark.FAILED and len(found.problems) == 1
 
 
-@pytest.mark.parametrize("quality", [LOST, Quality({"y": 0.2}, samples=8, inputs="noise")])
+@pytest.mark.parametrize("quality", [LOST, Quality((Deviation("y", 0.2, 0.2),), samples=8, inputs="noise")])
 def test_a_limit_on_the_error_holds_beside_it(quality: Quality) -> None:
     found = judged(quality, KEPT, Limit(0.1, given=True, parameter="max_error=0.1"))
     assert found.mark is Mark.FAILED and "breaks `max_error=0.1`" in found.problems[-1]
