@@ -17,7 +17,7 @@ from ..frozen import read_only
 from ..model.model import Model
 from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
-from .synthetic.conventions import TRIED, as_wanted
+from .synthetic.conventions import convention
 from .synthetic.image_ops import spatial_axes
 from .synthetic.photographs import crops, photographs, takes_photographs
 
@@ -91,9 +91,8 @@ def _photographs(
 ) -> Array:
     """[count, ...] crops as input `name` wants them."""
     rows, columns = (like.shape[axis] for axis in spatial_axes(like.shape))
-    pixels = crops(rng, photographs(), max(count, TRIED), rows, columns)
-    made = as_wanted(model, specs, name, pixels, {**shapes, name: (1, *like.shape[1:])}, like.shape)
-    return made[:count].astype(like.dtype)
+    pixels = crops(rng, photographs(), count, rows, columns)
+    return convention(model, specs, name, like.shape, shapes).applied(pixels, like.shape).astype(like.dtype)
 
 
 def _words(rng: np.random.Generator, vocabulary: int, shape: Sequence[int]) -> Array:

@@ -34,6 +34,7 @@ CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to
 SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples and steps of deep inversion at most
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
+_SPREAD = 128  # samples that tell how far outputs move
 _MOST_JUDGING, _JUDGING_SHARE = 64, 4  # samples of another kind, to judge by
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
@@ -62,6 +63,20 @@ class Samples:
     def check(self) -> tuple[Feeds, ...]:
         """What is measured on."""
         return self.judge.batches
+
+    @property
+    def spread(self) -> tuple[Feeds, ...]:
+        """Some of what is fitted on, where that was made to be like the model's data: outputs move less on inputs of
+        another kind. (Classes that were spread on purpose would make them move more.)"""
+        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, Origin.PICTURES):
+            return ()
+        taken, count = list[Feeds](), 0
+        for feed in self.fit:
+            if count >= _SPREAD:
+                break
+            taken.append(feed)
+            count += max((len(x) for x in feed.values() if np.ndim(x)), default=1)
+        return tuple(taken)
 
     @property
     def own(self) -> bool:

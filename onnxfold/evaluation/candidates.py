@@ -37,9 +37,12 @@ class Evaluator:
         fits: bool = True,
         caches: Sequence[Cache] = (),
         common: Model | None = None,
+        seen: Sequence[Feeds] = (),
     ) -> None:
-        """`common`: only what this other model has too is looked at, for models that are not versions of each other."""
-        self._model, self._make, self._fits = model, feeds, fits
+        """`common`: only what this other model has too is looked at, for models that are not versions of each other.
+
+        `seen`: other inputs, on which outputs may move more than on those that judge (`component_error`)."""
+        self._model, self._make, self._fits, self._others = model, feeds, fits, seen
         presents = {cache.present for cache in caches}
         self._names = ComparedTensors.of(model, presents).tensors
         if common is not None and not set(self._names) <= set(ComparedTensors.of(common, presents).tensors):
@@ -53,6 +56,16 @@ class Evaluator:
     @cached_property
     def _expected(self) -> Runs:
         return self._runs(self._model.proto)
+
+    @cached_property
+    def _seen(self) -> dict[str, Batches]:
+        """What the original says of the other inputs, by tensor."""
+        if not self._others:
+            return {}
+        session = self._session(self._model.proto)
+        runs = [session.run(session.fitted(feeds)) for feeds in self._others]
+        arrays = [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
+        return dict(zip(self._names, zip(*arrays, strict=True), strict=True))
 
     @property
     def compares(self) -> bool:
@@ -111,14 +124,17 @@ class Evaluator:
         pairs = self._beside(proto, changed)
         if pairs is None:
             return float("inf")
-        return max((component_error(a, b) for a, b in pairs.values()), default=0.0)
+        return max((component_error(a, b, self._seen.get(n, ())) for n, (a, b) in pairs.items()), default=0.0)
 
     def deviations(self, proto: ModelProto) -> dict[str, tuple[float, float]]:
         """(`component_error`, `relative_l2`) of every tensor that is compared, by name; inf where it cannot be had."""
         pairs = self._beside(proto, None)
         if pairs is None:
             return dict.fromkeys(self._names, (float("inf"), float("inf")))
-        return {name: (component_error(a, b), relative_l2(_flat(a), _flat(b))) for name, (a, b) in pairs.items()}
+        return {
+            name: (component_error(a, b, self._seen.get(name, ())), relative_l2(_flat(a), _flat(b)))
+            for name, (a, b) in pairs.items()
+        }
 
     def _beside(self, proto: ModelProto, changed: Container[str] | None) -> dict[str, tuple[Batches, Batches]] | None:
         """What is compared of the original and of a version, by name; None where the version does not run."""

@@ -24,7 +24,9 @@ def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return float(np.linalg.norm(a - b)) / size if size > 0 else float(np.linalg.norm(b))
 
 
-def component_error(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]]) -> float:
+def component_error(
+    expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], seen: Sequence[NDArray[Any]] = ()
+) -> float:
     """How far one output is off, in units of what it does: 0 where nothing changed, about 1 where nothing is left.
 
     A component is a class, a coordinate, a channel: one index along an axis that is neither batch, position nor time.
@@ -37,6 +39,7 @@ def component_error(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[An
 
     Args:
         expected, found: one output [N, ...] on several batches.
+        seen: the same output of the original on other inputs: a component's deviation is the larger of both.
 
     Returns inf where shapes differ or a value is not finite.
     """
@@ -44,23 +47,25 @@ def component_error(expected: Sequence[NDArray[Any]], found: Sequence[NDArray[An
     if any(a.shape != b.shape or not np.isfinite(b).all() for a, b in pairs):
         return float("inf")
     rank = pairs[0][0].ndim if pairs else 0
-    errors = [_along(axis, pairs) for axis in sorted({1, rank - 1}) if 0 < axis < rank]
+    errors = [_along(axis, pairs, seen) for axis in sorted({1, rank - 1}) if 0 < axis < rank]
     whole = [np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)]
     measured = [error for error in errors if error is not None]
     return max(measured) if measured else relative_l2(*whole) if whole else 0.0
 
 
-def _along(axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> float | None:
+def _along(
+    axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seen: Sequence[NDArray[Any]]
+) -> float | None:
     """The error with components along `axis`; None where batches disagree on them, or they have too few values."""
     if len({a.shape[axis] if a.ndim > axis else -1 for a, _ in pairs}) != 1:
         return None
     count = pairs[0][0].shape[axis]
-    before, after = (
-        np.concatenate([np.moveaxis(x, axis, -1).reshape(-1, count) for x in side]) for side in zip(*pairs, strict=True)
-    )
+    before, after = (_rows(side, axis) for side in zip(*pairs, strict=True))
     if count == 0 or len(before) < _FEWEST:
         return None
     deviation = before.std(axis=0)
+    if seen and all(x.ndim == pairs[0][0].ndim and x.shape[axis] == count and np.isfinite(x).all() for x in seen):
+        deviation = np.maximum(deviation, _rows(seen, axis).std(axis=0))
     floor = np.maximum(_FLOOR * np.sqrt(np.square(before).mean(axis=0)), _PEERS * np.median(deviation))
     unit = np.maximum(deviation, floor)
     squares = np.square(after - before).mean(axis=0)
@@ -68,6 +73,12 @@ def _along(axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.floa
     if (squares[~known] > 0).any():
         return float("inf")
     return float(np.sqrt((squares[known] / np.square(unit[known])).sum() / count))
+
+
+def _rows(batches: Sequence[NDArray[Any]], axis: int) -> NDArray[np.float64]:
+    """[values, components]: all batches with the components of `axis` last."""
+    count = batches[0].shape[axis]
+    return np.concatenate([np.moveaxis(np.asarray(x, np.float64), axis, -1).reshape(-1, count) for x in batches])
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,51 +12,83 @@ from numpy.typing import NDArray
 from ..evaluation.candidates import Evaluator
 from ..options.budget import Aim
 from ..units import in_percent
-from .allocation import Width, path
+from .allocation import Width, round_width
 from .goal import Goal
 from .sampled import Folded, SampledMerger
 from .search import SearchContext, good_enough
 
+_TRIALS = 4  # of longer plans, once the shortest is good enough
+
 
 @dataclass(frozen=True)
 class Least:
-    """The fold that removes the least: what it costs and leaves, in `words`, and whether that is `good` enough."""
+    """What a limit leaves where the steps of the usual path are too much: the fold that removes the least, in `words`,
+    and the best fold of single steps that is good enough (None: not even that one is)."""
 
-    folded: Folded
     words: str
-    good: bool
+    folded: Folded | None
 
 
 def least(
     context: SearchContext, evaluator: Evaluator, sampled: SampledMerger | None, goal: Goal, chosen: Sequence[str]
 ) -> Least | None:
-    """The fold that removes the least, measured; None where there is none."""
-    work = context.merger
-    widths = work.layout.widths(chosen)
+    """One step for each group, the least error first, as many as are good enough; None where nothing can be measured.
+
+    (The path of `allocation.path` goes by error per price, so that its first step may be far from the smallest.)
+    """
+    widths = context.merger.layout.widths(chosen)
     if sampled is None:
         curves = {w.name: _relative(context, w) for w in widths}
     else:
         curves = sampled.curves(widths, goal.round_to)
-    step = next(islice(path(widths, curves, context.price(goal), goal), 1, 2), None)
-    if step is None or not evaluator.possible:
+    steps = sorted(_steps(widths, curves, goal.round_to))
+    if not steps or not evaluator.possible:
         return None
-    if sampled is None:
-        merges = {name: work.recovered(name, keep, True) for name, keep in step.keep.items()}
-        folded = Folded(work.emit(merges), merges, pending=work.pending(merges))
-    else:
-        folded = sampled.finish(step.keep)
-    error = evaluator.error(folded.proto)
+
+    def folded(count: int) -> Folded:
+        keep = {name: k for _, name, k in steps[:count]}
+        if sampled is not None:
+            return sampled.finish(keep)
+        merges = {name: context.merger.recovered(name, k, True) for name, k in keep.items()}
+        return Folded(context.merger.emit(merges), merges, pending=context.merger.pending(merges))
+
+    first = folded(1)
+    error = evaluator.error(first.proto)
     if not math.isfinite(error):
         return None
-    (name, keep), *_ = step.keep.items()
+    _, name, keep = steps[0]
     size = next(w.size for w in widths if w.name == name)
-    agreement = evaluator.agreement(folded.proto) if goal.aim is Aim.AGREEMENT else None
+    agreement = evaluator.agreement(first.proto) if goal.aim is Aim.AGREEMENT else None
     cost = f"an output error of {in_percent(error)}" if agreement is None else f"an agreement of {agreement:.3g}"
     words = (
         f"the least that can go, {size - keep} of {size} channels of '{name}', costs {cost} and leaves "
-        f"{100 * step.price:.1f} % of the MACs"
+        f"{100 * context.price(goal)({name: keep}):.1f} % of the MACs"
     )
-    return Least(folded, words, good_enough(evaluator, folded.proto, goal))
+    if not good_enough(evaluator, first.proto, goal):
+        return Least(words, None)
+    best, low, high = first, 1, len(steps)
+    for _ in range(_TRIALS):
+        if low >= high:
+            break
+        middle = (low + high + 1) // 2
+        longer = folded(middle)
+        if good_enough(evaluator, longer.proto, goal):
+            best, low = longer, middle
+        else:
+            high = middle - 1
+    return Least(words, best)
+
+
+def _steps(
+    widths: Sequence[Width], curves: Mapping[str, NDArray[np.float64]], round_to: int
+) -> Iterator[tuple[float, str, int]]:
+    """(expected error, group, width) of the smallest step of every group."""
+    for width in widths:
+        keep = round_width(width, width.size - 1, round_to)
+        if keep >= width.size:
+            keep = round_width(width, width.size - width.step(round_to), round_to)
+        if keep < width.size and np.isfinite(curves[width.name][keep]):
+            yield float(curves[width.name][keep]), width.name, keep
 
 
 def _relative(context: SearchContext, width: Width) -> NDArray[np.float64]:

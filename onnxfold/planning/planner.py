@@ -88,7 +88,7 @@ class Planner:
         found = least(self._context(samples), self.evaluator(samples), sampled, goal, self.subject.chosen)
         if found is None:
             return outcome
-        decision = Decision(found.folded, None) if found.good else outcome.decision
+        decision = outcome.decision if found.folded is None else Decision(found.folded, None)
         return replace(outcome, decision=decision, least=found.words)
 
     def _decided(self, goal: Goal) -> Outcome:

@@ -48,7 +48,8 @@ class SampledMerger:
         progress: Progress[Any],
     ) -> None:  # fmt: skip
         self.merger, self.samples, self.chosen, self.notes = choice.merger, samples, tuple(chosen), tuple(notes)
-        self.evaluator = Evaluator(self.merger.model, lambda _: samples.check, caches=self.merger.analysis.caches)
+        caches = self.merger.analysis.caches
+        self.evaluator = Evaluator(self.merger.model, lambda _: samples.check, caches=caches, seen=samples.spread)
         self._choice, self._choosing, self._progress = choice, choosing, progress
         self._folds = SingleFolds(self.merger, choice.recovery, samples.fit)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()

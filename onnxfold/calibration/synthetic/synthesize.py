@@ -21,7 +21,7 @@ from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
-from .conventions import TRIED, as_wanted
+from .conventions import convention
 from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import token_feeds
@@ -156,9 +156,8 @@ def _photographs(
     if min(rows, columns) < _LIFELIKE:
         return None
     count = max(extent.count, min(_MOST_PHOTOGRAPHS, extent.pictures))
-    pixels = crops(np.random.default_rng([seed, 4]), fitted_on(), max(count, TRIED), rows, columns)
-    made = as_wanted(model, specs, spec.name, pixels, {**shapes, spec.name: one}, one)
-    return {spec.name: made[:count].astype(kind)}
+    pixels = crops(np.random.default_rng([seed, 4]), fitted_on(), count, rows, columns)
+    return {spec.name: convention(model, specs, spec.name, one, shapes).applied(pixels, one).astype(kind)}
 
 
 def _pictures(

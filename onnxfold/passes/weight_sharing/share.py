@@ -194,7 +194,8 @@ class SharingWork:
     @cached_property
     def evaluator(self) -> Evaluator:
         """Measures errors on the samples held back, or on probe inputs."""
-        return Evaluator(self.original, CheckInputs.of(self.samples, self.unsampled).several)
+        seen = () if self.samples is None or not self.samples.trusted else self.samples.spread
+        return Evaluator(self.original, CheckInputs.of(self.samples, self.unsampled).several, seen=seen)
 
     @property
     def sampled(self) -> bool:
