@@ -17,6 +17,7 @@ from .goal import Goal
 from .sampled import Folded, SampledMerger
 from .search import SearchContext, good_enough
 
+_FIRST = 3  # groups, of which the one that costs the least goes first
 _TRIALS = 4  # of longer plans, once the shortest is good enough
 
 
@@ -45,17 +46,20 @@ def least(
     if not steps or not evaluator.possible:
         return None
 
-    def folded(count: int) -> Folded:
-        keep = {name: k for _, name, k in steps[:count]}
+    def folded(taken: Sequence[tuple[float, str, int]]) -> Folded:
+        keep = {name: k for _, name, k in taken}
         if sampled is not None:
             return sampled.finish(keep)
         merges = {name: context.merger.recovered(name, k, True) for name, k in keep.items()}
         return Folded(context.merger.emit(merges), merges, pending=context.merger.pending(merges))
 
-    first = folded(1)
-    error = evaluator.error(first.proto)
+    tried = [folded([step]) for step in steps[:_FIRST]]
+    errors = [evaluator.error(one.proto) for one in tried]
+    at = int(np.argmin(errors))
+    error, first = errors[at], tried[at]
     if not math.isfinite(error):
         return None
+    steps.insert(0, steps.pop(at))
     _, name, keep = steps[0]
     size = next(w.size for w in widths if w.name == name)
     agreement = evaluator.agreement(first.proto) if goal.aim is Aim.AGREEMENT else None
@@ -71,7 +75,7 @@ def least(
         if low >= high:
             break
         middle = (low + high + 1) // 2
-        longer = folded(middle)
+        longer = folded(steps[:middle])
         if good_enough(evaluator, longer.proto, goal):
             best, low = longer, middle
         else:
