@@ -15,7 +15,6 @@ class Origin(Enum):
     BN_STATISTICS = "bn-statistics"
     CONV_PRIOR = "conv-prior"
     CLASS_SPREAD = "class-spread"
-    PHOTOGRAPHS = "photographs"
     PICTURES = "pictures"
     GENERATED_TEXT = "generated-text"
     RANDOM_TOKENS = "random-tokens"
@@ -43,7 +42,6 @@ _TEXTS = MappingProxyType({
     Origin.BN_STATISTICS: "deep inversion from BatchNormalization statistics",
     Origin.CONV_PRIOR: "deep inversion from convolution weights and biases",
     Origin.CLASS_SPREAD: "deep inversion from class spread",
-    Origin.PHOTOGRAPHS: "crops of ten photographs",
     Origin.PICTURES: "pictures of random shapes",
     Origin.GENERATED_TEXT: "text that the model itself wrote, from random first words",
     Origin.RANDOM_TOKENS: TOKENS,

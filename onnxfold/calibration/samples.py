@@ -134,7 +134,7 @@ def synthetic_samples(
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
-    elif lengths in ({extent.count}, {extent.pictures}) or made.origin is Origin.PHOTOGRAPHS:
+    elif lengths in ({extent.count}, {extent.pictures}):
         (count,) = lengths
         step = Batching.of(specs).size or _batch(count)
         pieces = [

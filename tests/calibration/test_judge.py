@@ -11,7 +11,7 @@ from onnxfold import fold
 from onnxfold.calibration.judge import PHOTOGRAPHS, WORDS, independent_judge
 from onnxfold.calibration.samples import calibration_samples, synthetic_samples
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
-from onnxfold.calibration.synthetic.photographs import crops, fitted_on, photographs
+from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
 from onnxfold.runtime.session import Session
@@ -24,11 +24,9 @@ def test_crops_are_pixels_of_the_photographs_and_the_same_for_a_seed() -> None:
     assert not (crops(np.random.default_rng(4), photographs(), 6, 20, 30) == made).all()
 
 
-def test_what_is_fitted_on_does_not_judge() -> None:
-    shapes = {image.shape for image in fitted_on()}
-    assert len(fitted_on()) == 10 and all(image.ndim == 3 for image in fitted_on())
-    assert not any(np.array_equal(a, b) for a in fitted_on() for b in photographs())
-    assert len(shapes) > 1
+def test_the_photographs_of_the_package_are_whole() -> None:
+    assert len(more_photographs()) == 10 and len({image.shape for image in more_photographs()}) > 1
+    assert all(image.ndim == 3 and image.dtype == np.uint8 and image.std() > 10 for image in more_photographs())
 
 
 @pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_vgg"])

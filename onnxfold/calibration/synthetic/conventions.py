@@ -18,7 +18,7 @@ from ...frozen import read_only
 from ...model.model import Model
 from ...runtime.session import InputSpec
 from .image_ops import spatial_axes
-from .photographs import crops, fitted_on, photographs
+from .photographs import crops, more_photographs, photographs
 from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
@@ -71,7 +71,7 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
     if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
         return BYTES
     rows, columns = (shape[axis] for axis in spatial_axes(shape))
-    pixels = crops(np.random.default_rng(0), (*fitted_on(), *photographs()), _TRIED, rows, columns)
+    pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _TRIED, rows, columns)
     known = {**shapes, name: (1, *shape[1:])}
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:

@@ -1,9 +1,9 @@
 """Crops of real photographs, for models of images whose data nobody has.
 
 Random resized crops, mirrored, in other light, contrast and color, as classifiers are trained on them (Szegedy et al.,
-"Going deeper with convolutions", CVPR 2015; the settings are those usual since). Ten photographs that come with the
-package are fitted on (`../photographs/README.md` says whose they are); two that scikit-learn ships (a temple and a
-flower, both CC BY 2.0) judge.
+"Going deeper with convolutions", CVPR 2015; the settings are those usual since). Two photographs that scikit-learn
+ships (a temple and a flower, both CC BY 2.0) judge; with ten that come with the package (`../photographs/README.md`
+says whose they are) they tell in which convention a model wants its images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
 
 
 @cache
-def fitted_on() -> tuple[Pixels, ...]:
+def more_photographs() -> tuple[Pixels, ...]:
     """The photographs of the package, [H, W, 3]."""
     from PIL import Image  # slow to import
 
