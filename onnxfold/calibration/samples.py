@@ -115,7 +115,7 @@ def calibration_samples(
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
-    judge = Judge(check, found.description, True)
+    judge = Judge(check, found.description, check is not fit)  # too few to hold any back: they say little
     return Samples(fit, judge, Origin.OWN, found.description, None, found.notes, apart)
 
 
@@ -244,7 +244,8 @@ def _split(
     """The last pieces are held back, in larger batches unless they are to stay `apart`; all serve for both where there
     are few."""
     if len(pieces) < 4:
-        return tuple(pieces), tuple(pieces)
+        everything = tuple(pieces)
+        return everything, everything
     held = max(1, len(pieces) // CHECK_SHARE)
     check = pieces[-held:]
     return tuple(pieces[:-held]), tuple(check if apart else batches(check, specs, _HELD))

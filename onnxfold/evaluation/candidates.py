@@ -89,7 +89,7 @@ class Evaluator:
     def obstacle(self) -> str:
         """Why nothing can be measured, in words; '' if it can."""
         if not self.compares:
-            return "no output of this model can be compared (none depends on floats)"
+            return "no output of this model can be compared (none is of floats, or chosen by floats outside of bodies)"
         return "" if self.possible else "onnxruntime cannot run this model on the inputs there are"
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIKE = 1e-9  # of logarithms: less is rounding
-_FEWEST = 16  # values of a component: of fewer, a deviation says little
+_FEWEST = 8  # values of a component: of fewer, a deviation says little
 _FLOOR = 1e-3  # of a component's own size: less deviation than that is a constant
 _PEERS = 1e-3  # of the median deviation: what moves less beside the others is dead (a score beside pixels moves more)
 
@@ -35,7 +35,7 @@ def component_error(
     of one minus the coefficient of determination where all components vary alike.
 
     Shapes do not say which axis that is: the second and the last are tried, and the larger error counts. Outputs with
-    fewer than 16 values a component are compared as a whole (`relative_l2`).
+    fewer than 8 values a component are compared as a whole (`relative_l2`).
 
     Args:
         expected, found: one output [N, ...] on several batches.
@@ -60,6 +60,8 @@ def _along(
     if len({a.shape[axis] if a.ndim > axis else -1 for a, _ in pairs}) != 1:
         return None
     count = pairs[0][0].shape[axis]
+    if not all(a.size for a, _ in pairs):
+        return None
     before, after = (_rows(side, axis) for side in zip(*pairs, strict=True))
     if count == 0 or len(before) < _FEWEST:
         return None
@@ -72,7 +74,7 @@ def _along(
     known = unit > 0
     if (squares[~known] > 0).any():
         return float("inf")
-    return float(np.sqrt((squares[known] / np.square(unit[known])).sum() / count))
+    return float(np.sqrt((squares[known] / np.square(unit[known])).sum() / max(1, known.sum())))
 
 
 def _rows(batches: Sequence[NDArray[Any]], axis: int) -> NDArray[np.float64]:

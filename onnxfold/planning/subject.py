@@ -24,7 +24,7 @@ from .executor import Executor
 from .merger import Merger
 
 PROBE_WORK = 4e9  # MACs; probe batches are made smaller for larger models
-_RUNS = 4  # batches that judge
+_RUNS, _FEWEST = 4, 16  # batches that judge, and samples in them at least
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def judge_without_samples(model: Model, probing: Callable[[Session], Feeds], sha
     """Inputs of a kind that says something of the model's data, or those of `probing`. Raises ExecutionError where
     onnxruntime does not load the model, RequestError where no inputs can be made."""
     feeds = probing(Session.of(model))
-    count = _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1)
+    count = max(_FEWEST, _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1))
     return independent_judge(model, feeds, count, seed, shapes) or Judge((feeds,), DESCRIPTION, False)
 
 

@@ -19,7 +19,7 @@ def quality(check: Check) -> str:
     if found is None:
         worst = check.worst
         return "" if worst is None else f"output error {in_percent(worst.relative_l2)} on {_plain(check.inputs)}"
-    text = f"output error {in_percent(found.error)} on {found.samples} {_plain(found.inputs)}"
+    text = f"output error {in_percent(found.error)} on {_counted(found.samples, found.inputs)}"
     if found.agreement is not None and found.interval is not None:
         low, high = (round(100 * end) for end in found.interval)
         text += f" (same top class {in_percent(found.agreement)}, {low} to {high} %)"
@@ -31,6 +31,14 @@ def quality(check: Check) -> str:
 def comes_first(check: Check) -> bool:
     """Whether the error is more than what is usual, or than what was asked for: then it is said before anything."""
     return check.quality is not None and bool(check.quality.broken(check.limit))
+
+
+def _counted(samples: int, inputs: str) -> str:
+    """How many of which inputs: "64 crops of two photographs", "8 of 64 samples of c.npz"."""
+    given = inputs.split()[0] if inputs else ""
+    if given.isdecimal():
+        return inputs if int(given) == samples else f"{samples} of {inputs}"
+    return f"{samples} {_plain(inputs)}"
 
 
 def _plain(inputs: str) -> str:

@@ -15,6 +15,7 @@ from ..errors import ExecutionError
 from ..model.constants import FLOATS
 from ..model.graph import Graph, Node
 from ..model.model import Model
+from ..model.subgraphs import BODY_OPERATORS
 
 _SQUASHING = ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh", "Clip", "Identity", "Cast")
 # Behind these, what was chosen by value is the input of more layers, not the output any more.
@@ -69,7 +70,7 @@ def _chosen(model: Model) -> dict[str, _Chosen]:
     graph, found = model.graph, dict[str, _Chosen]()
     for node in graph.main_nodes:
         varying = [name for name in node.inputs if name and name not in model.constants]
-        if node.op in _MIXING or node.op in _OF_SHAPES:
+        if node.op in _MIXING or node.op in _OF_SHAPES or node.op in BODY_OPERATORS:  # bodies may hold layers
             continue
         before = [found[name] for name in varying if name in found]
         chooses = node.op in _CHOOSING or _leaves_floats(graph, node, varying)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from tiny import CASES
+from tiny import CASES, MODELS
 
 import onnxfold
 from onnxfold import NothingToFoldError, RequestError, fold
@@ -144,3 +144,27 @@ def test_the_number_of_detections_may_differ(tmp_path: Any) -> None:
     assert len(report.check.quality.outputs) == 2, "boxes and scores before the suppression"
     assert report.verdict.startswith("output error"), "over 10 %: said first"
     assert onnxfold.compare(CASES / "nms_count.onnx", out, latency=False).check is not None
+
+
+def test_what_a_body_chooses_is_not_vouched_for_by_its_condition() -> None:
+    """The condition comes of the input alone, and says nothing of the layers that the body reads."""
+    nodes = """big = Constant<value_float = 1e9>() m = ReduceMax<keepdims = 0>(x) c = Less(m, big)
+        y = If (c) <then_branch = t () => (int64[N,1] p) { p = ArgMax<axis = 1>(s) },
+                    else_branch = e () => (int64[N,1] q) { q = ArgMin<axis = 1>(s) }>"""
+    assert compared(f"(float[N,3] x) => (int64[N,1] y) {{ {HEAD} {nodes} }}") == (set(), set())
+
+
+def test_empty_outputs_and_dead_components() -> None:
+    empty = np.zeros((4, 0))
+    assert error(empty, empty) == 0
+    a = RNG.standard_normal((64, 4))
+    dead = np.zeros((64, 100))
+    b = a + 0.5 * RNG.standard_normal(a.shape)
+    assert error(np.concatenate([a, dead], 1), np.concatenate([b, dead], 1)) == pytest.approx(error(a, b), rel=0.01)
+
+
+def test_samples_that_are_fitted_on_and_judge_too_get_no_tick() -> None:
+    one = {"image": RNG.standard_normal((1, 64)).astype(np.float32)}
+    report = fold(MODELS / "digits_mlp.onnx", ratio=0.1, round_to=1, calibration=one, latency=False).report
+    assert report.check is not None and report.check.mark == "unsure"
+    assert "on 1 sample of the arrays given, which say little" in report.verdict
