@@ -82,7 +82,7 @@ def _everything(samples: Samples) -> Judge:
     """All samples: nothing is fitted on any."""
     held = {id(feed) for feed in samples.fit}
     batches = (*samples.fit, *(feed for feed in samples.check if id(feed) not in held))
-    return replace(samples.judge, batches=batches)
+    return replace(samples.judge, batches=batches, independent=True)
 
 
 def _check_names(model: Model, feeds: Feeds) -> None:
