@@ -260,3 +260,13 @@ def constant(proto: ModelProto, name: str) -> Array:
 def given(proto: ModelProto, op: str, number: int, which: int = 0) -> list[int]:
     """The integers that input `number` of a node holds."""
     return [int(v) for v in constant(proto, node(proto, op, which).input[number]).ravel()]
+
+
+def halved(proto: ModelProto) -> ModelProto:
+    """The model with all groups pruned to their first half."""
+    loaded = load(proto)
+    found = analyze(loaded)
+    merges = {g.name: pruning(np.arange(g.size // 2), g.size) for g in found.groups}
+    after = emit(loaded, edits(loaded, found, merges))
+    onnx.checker.check_model(after, full_check=True)
+    return after

@@ -10,20 +10,17 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from helpers import constant, folds, model, oracles_hold, refused_for
+from helpers import constant, folds, halved, model, oracles_hold, refused_for
 from onnx import ModelProto, TensorProto, numpy_helper
 from tiny import fold, net
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters, weight_bytes
 from onnxfold.cli import main as cli
-from onnxfold.folding.merge import pruning
 from onnxfold.model.model import load
 from onnxfold.passes.verify import grown
 from onnxfold.runtime.session import Session
 from onnxfold.testing import permute
-from onnxfold.transform.edits import edits
-from onnxfold.transform.emit import emit
 
 HALF: Mapping[str, type] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 NET = "(float[N,3,6,6] x) => (float y) {{ {steps} h = Conv(x, {w}, {b}) a = Relu(h) y = Conv(a, v) }}"
@@ -46,16 +43,6 @@ def build(text: str, weights: Mapping[str, Sequence[int]], values: Mapping[str, 
         if isinstance(value := values.get(tensor.name), np.ndarray):
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return proto
-
-
-def halved(proto: ModelProto) -> ModelProto:
-    """The model with all groups pruned to their first half."""
-    loaded = load(proto)
-    found = analyze(loaded)
-    merges = {g.name: pruning(np.arange(g.size // 2), g.size) for g in found.groups}
-    after = emit(loaded, edits(loaded, found, merges))
-    onnx.checker.check_model(after, full_check=True)
-    return after
 
 
 def kinds(proto: ModelProto) -> dict[str, int]:

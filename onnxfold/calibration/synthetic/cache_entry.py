@@ -40,7 +40,8 @@ def write_entry(file: IO[bytes], name: str, made: Synthetic) -> None:
     facts["checksum"] = _checksum(facts, arrays)
     if not _is_whole(facts, arrays, name):
         raise OSError(errno.EINVAL, "not to be kept")
-    np.savez_compressed(file, **arrays, **{_FACTS: np.array(json.dumps(facts))})  # type: ignore[arg-type]
+    members: dict[str, Any] = {**arrays, _FACTS: np.array(json.dumps(facts))}
+    np.savez_compressed(file, **members)
 
 
 def read_entry(file: IO[bytes], name: str) -> Synthetic | None:
