@@ -18,9 +18,6 @@ from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief
 from .samples import Samples, calibration_samples, save_samples, synthetic_samples
 
-_RUN = (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP, Aim.LATENCY)  # aims that are measured
-_SAMPLED = (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)  # methods that mean nothing without samples
-
 
 def wanted(effort: Effort, method: Method, recovery: Recovery, refine: bool = False) -> bool:
     """Whether inputs are made where the user gives none."""
@@ -29,7 +26,7 @@ def wanted(effort: Effort, method: Method, recovery: Recovery, refine: bool = Fa
 
 
 def _needed(method: Method, recovery: Recovery) -> bool:
-    return method in _SAMPLED or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
+    return method.needs_samples or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
 
 
 def collect_samples(
@@ -62,7 +59,7 @@ def collect_samples(
             raise RequestError(f"samples cannot be used: onnxruntime does not load this model ({reason})") from error
         return None  # the verdict says why nothing is measured
     if needed and (found is None or not found.trusted):
-        what = f"`method={method.value!r}`" if method in _SAMPLED else f"`recovery={recovery.value!r}`"
+        what = f"`method={method.value!r}`" if method.needs_samples else f"`recovery={recovery.value!r}`"
         why = "`effort='fast'` makes none" if found is None else f"none can be made for this model: {found.described}"
         raise RequestError(f"{what} needs samples ({why}): give `calibration`")
     return found
@@ -71,9 +68,9 @@ def collect_samples(
 def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim: Aim, refine: bool) -> None:
     """Raise RequestError for what cannot be had of a model that is too large to be run here."""
     asked = {
-        "`calibration`": calibration is not None, f"`method={method.value!r}`": method in _SAMPLED,
+        "`calibration`": calibration is not None, f"`method={method.value!r}`": method.needs_samples,
         f"`recovery={recovery.value!r}`": recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS),
-        "`refine`": refine, f"`{aim.parameter}`": aim in _RUN,
+        "`refine`": refine, f"`{aim.parameter}`": aim.runs_model,
     }  # fmt: skip
     for what, given in asked.items():
         if given:

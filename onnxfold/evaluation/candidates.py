@@ -15,7 +15,7 @@ from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
 from ..runtime.outputs import ComparedTensors, as_array, with_outputs
-from ..runtime.session import Feeds, Session
+from ..runtime.session import Feeds, Session, brief
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
 from .metrics import agreement, component_error, relative_l2
@@ -72,30 +72,39 @@ class Evaluator:
         """Whether any output says how far a version is: floats, or what is chosen by floats."""
         return bool(self._names)
 
-    @cached_property
-    def possible(self) -> bool:
-        """Whether onnxruntime can run the original at all (found out when first asked)."""
-        try:
-            return (
-                self._fits
-                and self.compares
-                and bool(self._expected)
-                and all(np.isfinite(x).all() for run in self._expected for x in run if x.dtype.kind == "f")
-            )
-        except (ExecutionError, RequestError):  # the verdict will give the reason
-            return False
-
     @property
+    def possible(self) -> bool:
+        """Whether anything can be measured (found out when first asked)."""
+        return not self.obstacle
+
+    @cached_property
     def obstacle(self) -> str:
         """Why nothing can be measured, in words; '' if it can."""
         if not self.compares:
             return "no output of this model can be compared (none is of floats, or chosen by floats outside of bodies)"
-        return "" if self.possible else "onnxruntime cannot run this model on the inputs there are"
+        if not self._fits:
+            return "this model is too large to run in the memory there is"
+        try:
+            expected = self._expected
+        except (ExecutionError, RequestError) as error:
+            return f"this model cannot be measured on the inputs there are: {brief(error)}"
+        if not expected:
+            return "there are no inputs to measure on"
+        for name, batches in zip(self._names, zip(*expected, strict=True), strict=True):
+            values = _flat(batches)
+            if values.dtype.kind == "f" and values.size and not np.isfinite(values).any():
+                return f"this model cannot be measured: '{name}' is NaN or infinite on the inputs there are"
+        return ""
 
     @property
     def samples(self) -> int:
         """How many samples everything is measured on."""
-        return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in self._feeds)
+        return sum(self._lengths)
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """Of every batch."""
+        return [max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in self._feeds]
 
     @cached_property
     def _prefix(self) -> SharedPrefix:
@@ -124,17 +133,17 @@ class Evaluator:
         pairs = self._beside(proto, changed)
         if pairs is None:
             return float("inf")
-        return max((component_error(a, b, self._seen.get(n, ())) for n, (a, b) in pairs.items()), default=0.0)
+        return max((self._error(name, *pair) for name, pair in pairs.items()), default=0.0)
 
     def deviations(self, proto: ModelProto) -> dict[str, tuple[float, float]]:
         """(`component_error`, `relative_l2`) of every tensor that is compared, by name; inf where it cannot be had."""
         pairs = self._beside(proto, None)
         if pairs is None:
             return dict.fromkeys(self._names, (float("inf"), float("inf")))
-        return {
-            name: (component_error(a, b, self._seen.get(name, ())), relative_l2(_flat(a), _flat(b)))
-            for name, (a, b) in pairs.items()
-        }
+        return {name: (self._error(name, a, b), relative_l2(_flat(a), _flat(b))) for name, (a, b) in pairs.items()}
+
+    def _error(self, name: str, expected: Batches, found: Batches) -> float:
+        return component_error(expected, found, self._seen.get(name, ()), self._lengths)
 
     def _beside(self, proto: ModelProto, changed: Container[str] | None) -> dict[str, tuple[Batches, Batches]] | None:
         """What is compared of the original and of a version, by name; None where the version does not run."""
@@ -155,8 +164,8 @@ class Evaluator:
         errors = []
         for name, batches, b in zip(self._names, zip(*self._expected, strict=True), found, strict=True):
             a, words = _flat(batches), self._words.get(name)
-            pair = (a, b) if words is None or a.shape != b.shape else by_probability(a, b, words)
-            errors.append(relative_l2(*pair))
+            likely = words is not None and a.shape == b.shape and np.isfinite(a).all()
+            errors.append(relative_l2(*(by_probability(a, b, words) if words is not None and likely else (a, b))))
         worst = max(errors, default=0.0)
         return worst if np.isfinite(worst) else float("inf")
 
@@ -180,8 +189,10 @@ class Evaluator:
         for batches, b in zip(zip(*self._expected, strict=True), found, strict=True):
             a = _flat(batches)
             if a.dtype.kind == "f" and a.size > 1:
-                if not np.isfinite(b).all():
+                there = np.isfinite(a)
+                if a.shape != b.shape or not np.isfinite(b[there]).all():
                     return float("inf")
+                a, b = a[there], b[there]
                 before, after = float(a.std(dtype=np.float64)), float(b.std(dtype=np.float64))
                 if before > 0:
                     worst = max(worst, abs(np.log(after / before)) if after > 0 else float("inf"))

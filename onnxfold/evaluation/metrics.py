@@ -11,21 +11,38 @@ from numpy.typing import NDArray
 
 _ALIKE = 1e-9  # of logarithms: less is rounding
 _FEWEST = 8  # values of a component: of fewer, a deviation says little
-_FLOOR = 1e-3  # of a component's own size: less deviation than that is a constant
+_FLOOR = 1e-5  # of a component's own size: less deviation than that is rounding
 _PEERS = 1e-3  # of the median deviation: what moves less beside the others is dead (a score beside pixels moves more)
 
 
 def relative_l2(expected: NDArray[Any], found: NDArray[Any]) -> float:
-    """|found - expected| / |expected|; inf where the shapes differ, nan where `found` is not finite."""
+    """|found - expected| / |expected|; inf where the shapes differ, nan where `found` is not finite.
+
+    Values that are NaN or infinite in both alike (-inf for what is masked) do not count.
+    """
     a, b = np.asarray(expected, np.float64), np.asarray(found, np.float64)
     if a.shape != b.shape:
         return float("inf")
+    a, b = _without_alike(a, b, 0.0)
     size = float(np.linalg.norm(a))
     return float(np.linalg.norm(a - b)) / size if size > 0 else float(np.linalg.norm(b))
 
 
+def _without_alike(
+    a: NDArray[np.float64], b: NDArray[np.float64], instead: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both with `instead` where they are NaN or infinite alike."""
+    if np.isfinite(a).all():
+        return a, b
+    alike = ~np.isfinite(a) & ((a == b) | (np.isnan(a) & np.isnan(b)))
+    return np.where(alike, instead, a), np.where(alike, instead, b)
+
+
 def component_error(
-    expected: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], seen: Sequence[NDArray[Any]] = ()
+    expected: Sequence[NDArray[Any]],
+    found: Sequence[NDArray[Any]],
+    seen: Sequence[NDArray[Any]] = (),
+    samples: Sequence[int] = (),
 ) -> float:
     """How far one output is off, in units of what it does: 0 where nothing changed, about 1 where nothing is left.
 
@@ -34,53 +51,85 @@ def component_error(
     box in pixels cannot hide a score), then averaged over all components, and the root is taken. It is the square root
     of one minus the coefficient of determination where all components vary alike.
 
-    Shapes do not say which axis that is: the second and the last are tried, and the larger error counts. Outputs with
-    fewer than 8 values a component are compared as a whole (`relative_l2`).
+    Shapes do not say which axis that is: the second and the last are tried, and the larger error counts; the first
+    too where it is not the batch. An output [N] is one component, or N of them in an output without a batch. Outputs
+    with fewer than 8 values a component are compared as a whole (`relative_l2`). Values that are NaN or infinite in
+    both alike do not count.
 
     Args:
         expected, found: one output [N, ...] on several batches.
         seen: the same output of the original on other inputs: a component's deviation is the larger of both.
+        samples: how many are in each batch, to see whether the first axis is the batch; empty: it is.
 
     Returns inf where shapes differ or a value is not finite.
     """
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(expected, found, strict=True)]
-    if any(a.shape != b.shape or not np.isfinite(b).all() for a, b in pairs):
+    if any(a.shape != b.shape for a, b in pairs):
         return float("inf")
-    rank = pairs[0][0].ndim if pairs else 0
-    errors = [_along(axis, pairs, seen) for axis in sorted({1, rank - 1}) if 0 < axis < rank]
+    rank = min((a.ndim for a, _ in pairs), default=0)
+    if not all(np.isfinite(x).all() for pair in pairs for x in _without_alike(*pair, 0.0)):
+        return float("inf")
+    apart = [_without_alike(*pair, float("nan")) for pair in pairs]
+    errors = [_along(axis, apart, seen) for axis in _axes(rank, [a for a, _ in pairs], samples)]
     whole = [np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)]
     measured = [error for error in errors if error is not None]
     return max(measured) if measured else relative_l2(*whole) if whole else 0.0
 
 
+def _axes(rank: int, outputs: Sequence[NDArray[Any]], samples: Sequence[int]) -> list[int | None]:
+    """The axes that may have the components; None: all values are of one."""
+    batched = not samples or all(len(x) == count for x, count in zip(outputs, samples, strict=True) if x.ndim)
+    axes: list[int | None] = [axis for axis in sorted({1, rank - 1}) if 0 < axis < rank]
+    if rank < 2:
+        axes.append(None)
+    return axes if batched or rank == 0 else [*axes, 0]
+
+
 def _along(
-    axis: int, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seen: Sequence[NDArray[Any]]
+    axis: int | None, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seen: Sequence[NDArray[Any]]
 ) -> float | None:
     """The error with components along `axis`; None where batches disagree on them, or they have too few values."""
-    if len({a.shape[axis] if a.ndim > axis else -1 for a, _ in pairs}) != 1:
+    counts = {_components(a, axis) for a, _ in pairs}
+    if len(counts) != 1 or not all(a.size for a, _ in pairs):
         return None
-    count = pairs[0][0].shape[axis]
-    if not all(a.size for a, _ in pairs):
-        return None
+    count = counts.pop()
     before, after = (_rows(side, axis) for side in zip(*pairs, strict=True))
-    if count == 0 or len(before) < _FEWEST:
+    if not count or len(before) < _FEWEST:
         return None
-    deviation = before.std(axis=0)
-    if seen and all(x.ndim == pairs[0][0].ndim and x.shape[axis] == count and np.isfinite(x).all() for x in seen):
-        deviation = np.maximum(deviation, _rows(seen, axis).std(axis=0))
-    floor = np.maximum(_FLOOR * np.sqrt(np.square(before).mean(axis=0)), _PEERS * np.median(deviation))
-    unit = np.maximum(deviation, floor)
-    squares = np.square(after - before).mean(axis=0)
+    size, deviation = _moments(before)
+    if seen and all(
+        x.ndim == pairs[0][0].ndim and _components(x, axis) == count and np.isfinite(x).all() for x in seen
+    ):
+        deviation = np.maximum(deviation, _moments(_rows(seen, axis))[1])
+    unit = np.maximum(deviation, np.maximum(_FLOOR * size, _PEERS * np.median(deviation)))
+    noise, _ = _moments(after - before)
     known = unit > 0
-    if (squares[~known] > 0).any():
+    if (noise[~known] > 0).any():
         return float("inf")
-    return float(np.sqrt((squares[known] / np.square(unit[known])).sum() / max(1, known.sum())))
+    return float(np.sqrt(np.square(noise[known] / unit[known]).sum() / max(1, known.sum())))
 
 
-def _rows(batches: Sequence[NDArray[Any]], axis: int) -> NDArray[np.float64]:
+def _moments(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(root mean square, standard deviation) of every column, of what is not NaN; 0 where all is."""
+    there = ~np.isnan(rows)
+    if there.all():
+        return np.sqrt(np.square(rows).mean(axis=0)), rows.std(axis=0)
+    count, filled = np.maximum(1, there.sum(axis=0)), np.where(there, rows, 0.0)
+    apart = np.where(there, rows - filled.sum(axis=0) / count, 0.0)
+    size, deviation = (np.sqrt(np.square(x).sum(axis=0) / count) for x in (filled, apart))
+    return size, deviation
+
+
+def _components(x: NDArray[Any], axis: int | None) -> int:
+    return 1 if axis is None else x.shape[axis] if axis < x.ndim else 0
+
+
+def _rows(batches: Sequence[NDArray[Any]], axis: int | None) -> NDArray[np.float64]:
     """[values, components]: all batches with the components of `axis` last."""
-    count = batches[0].shape[axis]
-    return np.concatenate([np.moveaxis(np.asarray(x, np.float64), axis, -1).reshape(-1, count) for x in batches])
+    arrays = [np.asarray(x, np.float64) for x in batches]
+    if axis is None:
+        return np.concatenate([x.reshape(-1, 1) for x in arrays])
+    return np.concatenate([np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in arrays])
 
 
 @dataclass(frozen=True)
@@ -109,8 +158,7 @@ def pooled_error(name: str, expected: Sequence[NDArray[Any]], found: Sequence[ND
     """The same over several batches together."""
     top1, changed = agreement(expected, found), _changed(expected, found)
     a, b = (np.concatenate([x.astype(np.float64).ravel() for x in batches]) for batches in (expected, found))
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    a, b = np.where(same & ~np.isfinite(a), 0.0, a), np.where(same & ~np.isfinite(b), 0.0, b)
+    a, b = _without_alike(a, b, 0.0)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         infinite = float("inf")
         return OutputError(name, infinite, 0.0, -infinite, infinite, top1, changed)

@@ -55,6 +55,11 @@ class ProviderCheck:
             return None
         return self.latency_before_ms / self.latency_after_ms
 
+    @property
+    def slower(self) -> bool:
+        """Whether the result takes longer, by more than noise."""
+        return self.speedup is not None and self.speedup < 1 / SLOWER
+
 
 @dataclass(frozen=True)
 class Check:
@@ -257,7 +262,7 @@ def _one(
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
     times = interleaved(old, new, timing) if timing is not None else (None, None)
     done = ProviderCheck(provider, Status.OK, "", times[0], times[1], errors)
-    if not trouble and done.speedup is not None and done.speedup < 1 / SLOWER:
+    if not trouble and done.speedup is not None and done.slower:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
 

@@ -45,6 +45,21 @@ class Aim(Enum):
         """Its name as Python spells it."""
         return self.value.replace("-", "_")
 
+    @property
+    def is_target(self) -> bool:
+        """Whether it limits what may remain by what widths alone tell (of bytes, nearly)."""
+        return self in (Aim.PARAMS, Aim.MACS, Aim.SIZE)
+
+    @property
+    def limits_loss(self) -> bool:
+        """Whether it limits what the outputs may lose."""
+        return self in (Aim.QUALITY, Aim.AGREEMENT)
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether versions of the model must run to meet it."""
+        return self.limits_loss or self in (Aim.DROP, Aim.LATENCY)
+
 
 @dataclass(frozen=True)
 class Budget:

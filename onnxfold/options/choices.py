@@ -37,6 +37,16 @@ class Method(Enum):
     PRUNE_L2 = "prune-l2"
     """Channels with the smallest producing weights by Euclidean norm are dropped."""
 
+    @property
+    def needs_samples(self) -> bool:
+        """Whether it means nothing without samples."""
+        return self in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD)
+
+    @property
+    def prunes_by_weights(self) -> bool:
+        """Whether channels are dropped by the size of their weights."""
+        return self in (Method.PRUNE_L1, Method.PRUNE_L2)
+
 
 class Distance(Enum):
     """How the distance of two layers is measured."""

@@ -9,7 +9,7 @@ from ..analysis.costs import Size, count_parameters
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
 from ..evaluation.own_measure import Measured
-from ..evaluation.quality import ANY
+from ..evaluation.quality import ANY, Mark
 from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
@@ -48,7 +48,8 @@ class SweepRow:
 
     `target` is the share of the MACs that may remain; `error` the relative L2 error of the outputs (before a final
     softmax), `agreement` the share of samples that keep their top class (None for outputs without classes);
-    `problems` is what makes the folded model unfit; `measure` what the user's own measure says, if there is one.
+    `problems` is what makes the folded model unfit; `measure` what the user's own measure says, if there is one; `mark`
+    what may be concluded (None where there is no model).
     """
 
     target: float
@@ -59,6 +60,7 @@ class SweepRow:
     problems: tuple[str, ...]
     note: str
     measure: Measured | None = None
+    mark: Mark | None = None
 
     @property
     def usable(self) -> bool:
@@ -138,7 +140,7 @@ class FoldToShares(BasePass):
         row = SweepRow(
             share, size, None if quality is None else quality.error, None if quality is None else quality.agreement,
             tuple(Timing.of(done) for done in verdict.providers), verdict.problems, "; ".join(verdict.notes),
-            verdict.measure,
+            verdict.measure, verdict.mark,
         )  # fmt: skip
         return row, done
 

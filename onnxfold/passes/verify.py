@@ -84,14 +84,14 @@ class Verify(BasePass):
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),
             inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
-        quality = None if conditions.too_large else self._quality(state, inputs)
+        quality, obstacle = (None, "") if conditions.too_large else self._quality(state, inputs)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)
         verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed, measure)
-        return state.adding(verdict.failing(grown(original.proto, proto, state.current.quantized)))
+        return state.adding(verdict.noting(obstacle).failing(grown(original.proto, proto, state.current.quantized)))
 
-    def _quality(self, state: State, inputs: CheckInputs) -> Quality | None:
-        """What all inputs that judge say of the file that was written."""
+    def _quality(self, state: State, inputs: CheckInputs) -> tuple[Quality | None, str]:
+        """What all inputs that judge say of the file that was written, or why they say nothing."""
         original, planner, subject = state.source, state.planner, state.subject
         assert state.staged is not None
         if planner is not None:
@@ -99,10 +99,10 @@ class Verify(BasePass):
         else:
             evaluator = Evaluator(original, inputs.several, caches=() if subject is None else subject.analysis.caches)
         if not evaluator.possible:
-            return None
+            return None, evaluator.obstacle
         written = load(state.staged.path)
         proto = inline(written.proto, written.folder)
-        return measured(evaluator, proto, inputs.described, inputs.judge.independent)
+        return measured(evaluator, proto, inputs.described, inputs.judge.independent), ""
 
 
 def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:

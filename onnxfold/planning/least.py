@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ..evaluation.candidates import Evaluator
 from ..options.budget import Aim
-from ..units import in_percent
 from .allocation import Width, round_width
 from .goal import Goal
 from .sampled import Folded, SampledMerger
@@ -63,9 +62,9 @@ def least(
     _, name, keep = steps[0]
     size = next(w.size for w in widths if w.name == name)
     agreement = evaluator.agreement(first.proto) if goal.aim is Aim.AGREEMENT else None
-    cost = f"an output error of {in_percent(error)}" if agreement is None else f"an agreement of {agreement:.3g}"
+    cost = f"an output error of {100 * error:.3g} %" if agreement is None else f"an agreement of {agreement:.3g}"
     words = (
-        f"the least that can go, {size - keep} of {size} channels of '{name}', costs {cost} and leaves "
+        f"the least that can go, {size - keep} of {size} channels of '{name}', costs {cost}, and leaves "
         f"{100 * context.price(goal)({name: keep}):.1f} % of the MACs"
     )
     if not good_enough(evaluator, first.proto, goal):

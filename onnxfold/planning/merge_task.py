@@ -90,7 +90,7 @@ def run(task: MergeTask) -> MergeOutcome:
     made."""
     gram = feature_gram(task.weights, task.clustering.threads) if task.gram is None else task.gram
     total = float(np.trace(gram))
-    if task.method in (Method.PRUNE_L1, Method.PRUNE_L2):
+    if task.method.prunes_by_weights:
         merge = _pruned(task, gram)
     else:
         found = cluster(gram, task.keep, task.clustering, blocks=task.cells)

@@ -81,7 +81,7 @@ class Planner:
     def decide(self, goal: Goal) -> Outcome:
         """What meets `goal`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
         outcome = self._decided(goal)
-        if outcome.decision.folded.merges or goal.aim not in (Aim.QUALITY, Aim.AGREEMENT):
+        if outcome.decision.folded.merges or not goal.aim.limits_loss:
             return outcome
         samples = outcome.samples
         sampled = self._from_samples if samples is not None and samples.trusted else None
@@ -131,7 +131,7 @@ class Planner:
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
-        if goal.aim in (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP):
+        if goal.aim.limits_loss or goal.aim is Aim.DROP:
             reason = f"no group can shrink while the outputs keep {goal.asked}"
             return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
         return (

@@ -70,7 +70,7 @@ class SampledMerger:
         # on synthetic inputs it gains nothing (ResNet-20, see docs/experiments.md) and takes four times as long
         choosing = automatic and samples.own and recovery is Recovery.LEAST_SQUARES
         found, notes = Sensitivity({}, {}), list[str]()
-        if automatic or method in (Method.SECOND_ORDER, Method.FUNCTIONAL_FOLD):
+        if automatic or method.needs_samples:
             found = measure_sensitivity(
                 merger.model, merger.analysis, chosen, samples.fit, remember=choosing, progress=progress
             )

@@ -106,7 +106,7 @@ def check_reachable(context: SearchContext, goal: Goal, chosen: Sequence[str], s
     `sampled`: whether samples will decide, which may take every group to its narrowest width; weights alone go by a
     uniform ratio.
     """
-    if goal.aim not in (Aim.PARAMS, Aim.MACS, Aim.SIZE):
+    if not goal.aim.is_target:
         return
     widths = context.merger.layout.widths(chosen)
     narrowest = {w.name: round_width(w, 0, goal.round_to) for w in widths}
@@ -131,7 +131,7 @@ def decide(
         merges = repair.merges(plan)
         return Folded(work.emit(merges), merges, pending=work.pending(merges))
 
-    if budget.aim in (Aim.QUALITY, Aim.AGREEMENT):
+    if budget.aim.limits_loss:
         merges = repair.boldest(budget, chosen)
         return Decision(Folded(work.emit(merges), merges), None)
     if budget.aim is Aim.DROP:
@@ -148,6 +148,7 @@ def decide(
     elif budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
     else:
+        assert budget.aim.is_target, budget.aim
         plan = met(work, widths, budget, price)
     return Decision(finish(plan), plan.ratio)
 
@@ -199,6 +200,7 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim is Aim.DROP:
         last = len(steps) - 1  # the first is the original
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
+    assert budget.aim.limits_loss, budget.aim
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 

@@ -67,7 +67,7 @@ class FoldReport:
         if self.before.macs:
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
-            if done.speedup is not None:
+            if done.speedup is not None and not done.slower:  # a note says that it is
                 parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
         parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
         parts = [own, *parts] if own else parts
@@ -78,7 +78,8 @@ class FoldReport:
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        return ", ".join(parts) + "".join(f"; {note}" for note in (*refused, *self.check.notes))
+        notes = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
+        return ", ".join(parts) + "".join(f"; {note}" for note in notes)
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""

@@ -41,14 +41,14 @@ def heading(model: str, output: str, size: Size | None) -> RenderableType:
     return Group(names, Text(about, style="dim"))
 
 
-_MARKS = {Mark.KEPT: ("✔ ", "green"), Mark.UNSURE: ("! ", "yellow"), Mark.FAILED: ("✘ ", "red")}
+MARKS = {Mark.KEPT: ("✔ ", "green"), Mark.UNSURE: ("! ", "yellow"), Mark.FAILED: ("✘ ", "red")}
 
 
 def closing(verdict: str, check: Check | None) -> Message:
     """The last line, with a mark that says how it went."""
     if check is None:
         return Message(verdict, style="bold")
-    mark, style = _MARKS[check.mark]
+    mark, style = MARKS[check.mark]
     return Message(verdict, style="bold" if check.passed else "red", mark=Text(mark, style=style))
 
 

@@ -11,10 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from ..analysis.costs import Size
+from ..evaluation.quality import Mark
 from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
 from .fold_report import SCHEMA
+from .render import MARKS
 from .tables import Message, named, new_table, plain
 
 
@@ -40,6 +42,14 @@ class SweepReport:
         return not any(row.problems for row in self.rows)
 
     @property
+    def mark(self) -> Mark:
+        """What may be concluded of the row at the knee, or of all rows where there is none."""
+        if not self.passed:
+            return Mark.FAILED
+        found = [row.mark for row in self.rows if self.recommended in (None, row.target)]
+        return Mark.KEPT if all(mark in (Mark.KEPT, None) for mark in found) else Mark.UNSURE
+
+    @property
     def verdict(self) -> str:
         """One line that says what to do with it."""
         if self.recommended is None:
@@ -57,7 +67,7 @@ class SweepReport:
 
     def to_json(self) -> str:
         """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
-        data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed}
+        data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed, "mark": self.mark}
         return json.dumps(plain(data), indent=2, allow_nan=False)
 
     def print(self, console: Console | None = None) -> None:
@@ -73,7 +83,7 @@ class SweepReport:
         parts += [Message(f" metric of the original: {before:.5g}", style="dim") for before in self._metric_before]
         parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
         parts += [Message(f" {note}", style="dim") for note in self.notes]
-        mark, style = ("✔ ", "green") if self.passed else ("✘ ", "red")
+        mark, style = MARKS[self.mark]
         return Group(*parts, "", Message(self.verdict, style="bold", mark=Text(mark, style=style)))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..evaluation.verdict import Check
 from ..units import in_percent
 
-ADVICE = "give `calibration` to know"
+ADVICE = "give `calibration` to know more"
 
 
 def measure(check: Check) -> str:
@@ -24,8 +24,13 @@ def quality(check: Check) -> str:
         low, high = (round(100 * end) for end in found.interval)
         text += f" (same top class {in_percent(found.agreement)}, {low} to {high} %)"
     if not found.independent:
-        text += f", which say little of real ones: {ADVICE}"
+        text += ", which say little of real ones"
     return text
+
+
+def advice(check: Check) -> str:
+    """What would tell more; '' where what was measured can be trusted."""
+    return ADVICE if check.quality is not None and not check.quality.independent else ""
 
 
 def comes_first(check: Check) -> bool:

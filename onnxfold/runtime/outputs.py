@@ -45,15 +45,15 @@ class ComparedTensors:
     @classmethod
     def of(cls, model: Model, skip: Container[str] = ()) -> ComparedTensors:
         """For all outputs of a model but those in `skip`."""
-        graph, chosen = model.graph, _chosen(model)
+        graph, flow = model.graph, _Flow(model)
         outputs = [name for name in graph.outputs if name not in skip]
         tensors = list[str]()
         for name in outputs:
-            if name in chosen:
-                tensors += chosen[name].tensors
-            elif graph.tensor(name).dtype in (*FLOATS, TensorProto.UNDEFINED):
+            if name in flow.chosen:
+                tensors += flow.chosen[name].tensors
+            elif flow.is_quantity(name) or graph.tensor(name).dtype == TensorProto.UNDEFINED:
                 tensors.append(_before_squashing(graph, name))
-        counted = frozenset(name for name in outputs if name in chosen and chosen[name].counted)
+        counted = frozenset(name for name in outputs if name in flow.chosen and flow.chosen[name].counted)
         return cls(tuple(dict.fromkeys(tensors)), counted)
 
 
@@ -65,31 +65,45 @@ class _Chosen:
     counted: bool
 
 
-def _chosen(model: Model) -> dict[str, _Chosen]:
-    """The tensors of the main graph that were chosen by value since the last layer with weights."""
-    graph, found = model.graph, dict[str, _Chosen]()
-    for node in graph.main_nodes:
-        varying = [name for name in node.inputs if name and name not in model.constants]
-        if node.op in _MIXING or node.op in _OF_SHAPES or node.op in BODY_OPERATORS:  # bodies may hold layers
-            continue
-        before = [found[name] for name in varying if name in found]
-        chooses = node.op in _CHOOSING or _leaves_floats(graph, node, varying)
-        if not before and not chooses:
-            continue
-        own = [_before_squashing(graph, n) for n in varying if n not in found and _is_float(graph, n)]
-        tensors = dict.fromkeys([*(name for one in before for name in one.tensors), *own])
-        if tensors:
-            counted = node.op in _COUNTING or any(one.counted for one in before)
-            found |= dict.fromkeys(filter(None, node.outputs), _Chosen(tuple(tensors), counted))
-    return found
+class _Flow:
+    """What the tensors of the main graph are: `chosen` by value since the last layer with weights, or quantities."""
 
+    def __init__(self, model: Model) -> None:
+        self._graph, self._integers = model.graph, set[str]()
+        self.chosen = dict[str, _Chosen]()
+        for node in self._graph.main_nodes:
+            self._follow(node, [name for name in node.inputs if name and name not in model.constants])
 
-def _leaves_floats(graph: Graph, node: Node, varying: Sequence[str]) -> bool:
-    """Whether a node makes of floats what is none: comparisons, integers, labels."""
-    if not any(_is_float(graph, name) for name in varying):
-        return False
-    kinds = {graph.tensor(name).dtype for name in node.outputs if name} - {TensorProto.UNDEFINED}
-    return bool(kinds) and not kinds & set(FLOATS)
+    def is_quantity(self, name: str) -> bool:
+        """Whether a tensor holds floats, or integers that quantized layers compute in their place."""
+        return _is_float(self._graph, name) or name in self._integers
+
+    def _follow(self, node: Node, varying: Sequence[str]) -> None:
+        if node.op in _OF_SHAPES or node.op in BODY_OPERATORS:  # bodies may hold layers
+            return
+        outputs = [name for name in node.outputs if name]
+        if node.op in _MIXING:
+            self._integers |= {name for name in outputs if not _is_float(self._graph, name)}
+            return
+        before = [self.chosen[name] for name in varying if name in self.chosen]
+        quantities = [name for name in varying if self.is_quantity(name)]
+        if before or node.op in _CHOOSING or self._leaves_quantities(node, quantities):
+            own = [_before_squashing(self._graph, name) for name in quantities if name not in self.chosen]
+            tensors = dict.fromkeys([*(name for one in before for name in one.tensors), *own])
+            if tensors:
+                counted = node.op in _COUNTING or any(one.counted for one in before)
+                self.chosen |= dict.fromkeys(outputs, _Chosen(tuple(tensors), counted))
+        elif quantities:
+            self._integers |= {name for name in outputs if not _is_float(self._graph, name)}
+
+    def _leaves_quantities(self, node: Node, quantities: Sequence[str]) -> bool:
+        """Whether a node makes of quantities what is none: comparisons, integers of floats, labels."""
+        if not quantities:
+            return False
+        kinds = {self._graph.tensor(name).dtype for name in node.outputs if name} - {TensorProto.UNDEFINED}
+        if not kinds or kinds & set(FLOATS):
+            return False
+        return TensorProto.BOOL in kinds or any(_is_float(self._graph, name) for name in quantities)
 
 
 def _is_float(graph: Graph, name: str) -> bool:

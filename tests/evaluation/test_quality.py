@@ -13,7 +13,7 @@ from tiny import CASES, MODELS
 
 import onnxfold
 from onnxfold import NothingToFoldError, RequestError, fold
-from onnxfold.evaluation.metrics import component_error
+from onnxfold.evaluation.metrics import component_error, relative_l2
 from onnxfold.evaluation.quality import wilson
 from onnxfold.model.model import load
 from onnxfold.runtime.outputs import ComparedTensors
@@ -58,8 +58,39 @@ def test_axes_of_maps_and_of_words(shape: tuple[int, ...]) -> None:
 def test_components_that_do_not_move_count_by_their_size() -> None:
     a = np.concatenate([RNG.standard_normal((64, 3)), np.full((64, 1), 5.0)], 1)
     b = a + np.array([0, 0, 0, 0.001])
-    assert error(a, b) == pytest.approx(0.5 * 0.001 / 0.005, rel=1e-6)
+    unit = 1e-3 * np.median([*a[:, :3].std(axis=0), 0.0])  # of those that move
+    assert error(a, b) == pytest.approx(0.5 * 0.001 / unit, rel=1e-6)
+    still = np.full((64, 1), 5.0)
+    assert error(still, still + 1e-5) == pytest.approx(1e-5 / (1e-5 * 5), rel=1e-6), "nothing moves"
     assert error(a, a) == 0 and math.isinf(error(a, a[:, :3])) and math.isinf(error(a, a * np.nan))
+
+
+@pytest.mark.parametrize("constant", [0, 1e4])
+@pytest.mark.parametrize("shape", [(64,), (10,), (3, 8, 8), (1, 1)])
+def test_constants_hide_nothing_in_outputs_without_a_batch(shape: tuple[int, ...], constant: float) -> None:
+    """Batches of one sample, of which the outputs have no axis; or scores of one value a sample."""
+    batches = [RNG.standard_normal(shape) + constant for _ in range(16)]
+    others = [x + 0.2 * RNG.standard_normal(shape) for x in batches]
+    assert 0.15 < component_error(batches, others, samples=[1] * 16) < 0.4
+
+
+def test_a_first_axis_that_is_no_batch_may_hold_the_components() -> None:
+    """[channels, rows, columns]: one channel of small numbers is lost."""
+    batches = [RNG.standard_normal((4, 6, 6)) * np.array([1e-2, 1, 1, 1])[:, None, None] for _ in range(8)]
+    others = [np.concatenate([1e-2 * RNG.standard_normal((1, 6, 6)), x[1:]]) for x in batches]
+    assert component_error(batches, others, samples=[1] * 8) > 0.6 > 0.1 > component_error(batches, others)
+
+
+def test_values_that_are_infinite_in_both_do_not_count() -> None:
+    """-inf for what is masked; where only one has it, everything is lost."""
+    a = RNG.standard_normal((64, 6))
+    b = a + 0.1 * RNG.standard_normal(a.shape)
+    masked = np.zeros(a.shape, bool)
+    masked[::2, 1], masked[:, 5] = True, True
+    first, second = (np.where(masked, -np.inf, x) for x in (a, b))
+    assert error(first, second) == pytest.approx(0.1 * np.sqrt(5 / 6), rel=0.2), "a component that never is there is 0"
+    assert math.isfinite(relative_l2(first, second)) and math.isinf(error(first, b)) and math.isinf(error(a, second))
+    assert error(np.where(masked, np.nan, a), np.where(masked, np.nan, b)) == error(first, second)
 
 
 def test_few_values_are_compared_as_a_whole() -> None:
@@ -106,6 +137,23 @@ def test_what_is_chosen_by_value_is_compared_where_it_is_made(
     outputs: str, nodes: str, tensors: set[str], counted: set[str]
 ) -> None:
     assert compared(f"(float[N,3] x) => ({outputs}) {{ {HEAD} {nodes} }}") == (tensors, counted)
+
+
+@pytest.mark.parametrize(
+    ("output", "last", "tensors"),
+    [
+        ("uint8[N,4] y", "y = Identity(q)", {"q"}),
+        ("uint8[N,2,2] y", "d = Constant<value_ints = [0,2,2]>() y = Reshape(q, d)", {"y"}),
+        ("int64[N,1] y", "y = ArgMax<axis = 1>(q)", {"q"}),
+        ("float[N,4] y", "y = DequantizeLinear(q, c, z)", {"y"}),
+    ],
+)
+def test_integers_that_quantized_layers_compute_are_quantities(output: str, last: str, tensors: set[str]) -> None:
+    """They are compared as numbers, and what is chosen by them where it is chosen."""
+    constants = "c = Constant<value_float = 0.1>() z = Constant<value = uint8 {3}>() "
+    weight = f"b = Constant<value = uint8[8,4] {{{','.join(['7'] * 32)}}}>() "
+    layer = "h = MatMul(x, w) a = QuantizeLinear(h, c, z) q = QLinearMatMul(a, c, z, b, c, z, c, z) "
+    assert compared(f"(float[N,3] x) => ({output}) {{ {constants}{weight}{layer}{last} }}") == (tensors, set())
 
 
 def test_what_was_chosen_before_a_layer_is_no_output() -> None:

@@ -24,10 +24,12 @@ from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
 from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
-from onnxfold.evaluation.quality import Deviation, Limit, Quality
+from onnxfold.evaluation.quality import Deviation, Limit, Mark, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
+from onnxfold.passes.sweep import SweepRow
 from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
+from onnxfold.report.sweep_report import SweepReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
 PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")
@@ -78,6 +80,23 @@ def test_every_field_of_a_sweep_is_documented() -> None:
     found = set(keys(json.loads(report.to_json())))
     assert found - SWEPT == set(), "fields that docs/report.md does not mention"
     assert SWEPT - found == set(), "fields in docs/report.md that no sweep has"
+
+
+def test_a_sweep_has_a_tick_only_where_the_row_at_the_knee_keeps_the_usual_limit() -> None:
+    size = Size(100, 10, 10)
+    rows = (
+        SweepRow(0.9, size, 0.05, None, (), (), "", None, Mark.KEPT),
+        SweepRow(0.5, size, 0.3, None, (), (), "", None, Mark.UNSURE),
+    )
+
+    def line(at: float | None, *problems: str) -> str:
+        made = tuple(replace(row, problems=problems) for row in rows)
+        console = Console(width=80, record=True, file=io.StringIO())
+        SweepReport("m", {}, size, made, at, "crops").print(console)
+        return console.export_text().splitlines()[-1]
+
+    assert line(0.9).startswith("✔") and line(0.5).startswith("!")
+    assert line(None).startswith("! no knee") and line(0.9, "NaN").startswith("✘")
 
 
 def example(name: str = "conv", **check: Any) -> FoldReport:
@@ -170,7 +189,9 @@ def test_marks_and_what_is_said_first() -> None:
     assert "\n✔ file -50 %" in shown(kept, 200) and "output error 10 % on 64 crops" in kept.verdict
     assert "\n! output error 10 % on 64 crops, file -50 %" in shown(over, 200)
     assert (
-        "\n! file -50 %" in shown(blind, 200) and "which say little of real ones: give `calibration`" in blind.verdict
+        "\n! file -50 %" in shown(blind, 200)
+        and "which say little of real ones" in blind.verdict
+        and blind.verdict.endswith("; give `calibration` to know more")
     )
     assert [json.loads(one.to_json())["mark"] for one in (kept, over, blind)] == ["kept", "unsure", "unsure"]
 

@@ -182,7 +182,7 @@ def narrowed(
     Budgets that INT8 does not touch stay as they are. `dropped`: by how much the user's own measure falls for a version
     of the model. Raises QuantizationError; PlanError where INT8 alone passes it.
     """
-    if aim not in (Aim.QUALITY, Aim.AGREEMENT, Aim.DROP):
+    if not aim.limits_loss and aim is not Aim.DROP:
         return value
     alone = _int8(original, original.proto, evidence)[0]
     if aim is Aim.DROP:
