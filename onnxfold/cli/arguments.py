@@ -30,14 +30,16 @@ MAIN = f"""\
 Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
 Needs no training data. The result is measured against the original before it is written.
 
-  onnxfold in.onnx out.onnx                     safe: outputs on probe inputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx                     safe: outputs change by {SAFE} at most, on photographs and the like
   onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
   onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
 """
 COMPARE = """\
 Runs two models with the same inputs and outputs on the same inputs (yours, or such as can be
 made), and shows sizes, latencies and how far the outputs differ. The exit code is 1 if B has
-another interface, does not run or gives NaN; how large an error is good enough is for you to say.
+another interface, does not run, gives NaN, or has lost an output (over 100 % error, and zeros would
+do better). Without your data errors are in units of what photographs move the outputs by, which may
+be less than what a fold of the same model said: that knows inputs made from the model as well.
 """
 SWEEP = """\
 Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
@@ -65,8 +67,9 @@ before so that layers match; the shared weights and what follows them are fitted
   onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
 CODES = """\
-exit codes: 0 done; 1 the result failed its checks and was not written; 2 bad request;
-3 unreadable model; 4 nothing to fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
+exit codes: 0 done; 1 the result failed its checks and was not written, or an output is lost and it
+was (only for a ratio or a target that you gave); 2 bad request; 3 unreadable model; 4 nothing to
+fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
 """
 
 

@@ -31,7 +31,7 @@ def parser() -> Parser:
     made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
     budget = made.add_argument_group("how much (one of these; none: the safe default above)")
-    budget.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", 0 to 1"))
+    budget.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", below 1"))
     budget.add_argument("--target-params", metavar="F", type=float, help=about("target_params", ", 0 to 1"))
     budget.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
     budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
@@ -89,6 +89,6 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
-            _show(error.report, options)
+            _show(error.report, options, said=True)
         raise
     return _show(result.report, options)

@@ -43,7 +43,7 @@ def parser() -> Parser:
     budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     before = made.add_argument_group("fold channels before (one of these; see onnxfold --help)")
-    before.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", 0 to 1"))
+    before.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", below 1"))
     before.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
     how = add_how(made, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         )  # fmt: skip
     except ValidationError as error:
         if isinstance(error.report, FoldReport):
-            _show(error.report, options)
+            _show(error.report, options, said=True)
         raise
     return _show(result.report, options)
 

@@ -14,6 +14,7 @@ from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
 from ..report.tables import MessageConsole
 from ..report.written import check_written
+from .arguments import one_line
 from .wording import as_options
 
 
@@ -34,12 +35,16 @@ def announced(message: str) -> None:
     progress.announced(as_options(message))
 
 
-def _show(report: FoldReport, options: argparse.Namespace) -> int:
+def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -> int:
+    """Print the report, or what is bad in it; `said`: an error will say that. Returns the exit code."""
     if not options.quiet:
         report.print(_Console(), options.verbose)
     done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
     _keep_report(report, options.report, done)
-    return 0 if report.check is None or (report.check.passed and not report.check.lost) else 1
+    bad = report.check is not None and bool(report.check.problems or report.check.lost)
+    if bad and options.quiet and not said:
+        print(f"onnxfold: {one_line(as_options(report.verdict))}", file=sys.stderr)
+    return 1 if bad else 0
 
 
 def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:

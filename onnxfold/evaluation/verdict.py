@@ -107,11 +107,11 @@ class Check:
         """
         problems, notes, known = list(self.problems), list(self.notes), measure is not None and measure.kept
         if quality is not None:
-            lost = () if limit.loses and not known else quality.lost
-            said = problems if not known else notes if len(quality.outputs) > 1 else []
+            lost, written = quality.lost, limit.loses and not known
+            said = notes if written or (known and len(quality.outputs) > 1) else [] if known else problems
             where = f"on {quality.inputs}"
             said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
-            broken = quality.broken(limit) if limit.given and (known or not lost) else ""
+            broken = quality.broken(limit) if limit.given and (known or written or not lost) else ""
             problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
         elif not unmeasured and not known and all(done.status is Status.FAILED for done in self.providers):
             problems.append(

@@ -18,6 +18,7 @@ from onnx.external_data_helper import uses_external_data
 from ..errors import ExecutionError, ModelError
 from .external_data import Stretch, tensor_array
 from .graph import Graph, Node
+from .growth import GROWS, elements
 from .onnx_calls import asking_onnx
 from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import PackedLayout
@@ -29,7 +30,7 @@ FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 )  # element types whose channels can be averaged
 WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
-_GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
+_MOST = 1 << 28  # elements of a constant that is computed
 # Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
 _NOT_CONSTANT = frozenset(
     (
@@ -87,7 +88,7 @@ class Constants:
         for name, node in self._nodes.items():
             if name in self._dequantizing:
                 continue  # a weight: its numbers give no shape
-            if node.op in _GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
+            if node.op in GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
                 continue  # large, or unknown before it is computed
             value = node.attrs.get("value") if node.op == "Constant" else None
             if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
@@ -189,6 +190,9 @@ class Constants:
             return tensor_array(node.attrs["value"], self._folder)
         if dequantizes(node):
             return unpacked(node, self.stored_array)
+        count = elements(node, [self.stored_array(i) if i else None for i in node.inputs])
+        if count is not None and count > _MOST:
+            raise ModelError(f"constant '{name}' would have {count} elements ({node.op}): no model needs such a one")
         from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it
 
         feeds = {i: np.array(self.stored_array(i)) for i in dict.fromkeys(node.inputs) if i}

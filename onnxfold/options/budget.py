@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RequestError
 from .parameters import checked, mapping, shown, unknown
 
-DEFAULT_MAX_ERROR = 0.1  # relative L2 of the outputs, on samples or probe inputs, that the default budget allows
+DEFAULT_MAX_ERROR = 0.1  # of the outputs, on inputs that judge, that the default budget allows
 
 
 class Aim(Enum):
@@ -32,7 +32,7 @@ class Aim(Enum):
     """The share of the median latency that may remain, on the first provider, measured."""
 
     QUALITY = "max-error"
-    """The relative L2 error of the outputs that may be made, on the samples or probe inputs (the default)."""
+    """The error of the outputs that may be made, on the inputs that judge (the default)."""
 
     AGREEMENT = "min-agreement"
     """The share of the samples whose largest output must stay the same one."""
@@ -110,7 +110,7 @@ class Budget:
 
     @classmethod
     def max_error(cls, value: float) -> Budget:
-        """As small as it gets with at most this relative L2 error of the outputs."""
+        """As small as it gets with at most this error of the outputs."""
         return cls(Aim.QUALITY, value)
 
     @classmethod

@@ -97,7 +97,9 @@ class Verify(BasePass):
         if planner is not None:
             evaluator = planner.evaluator(state.samples)
         else:
-            evaluator = Evaluator(original, inputs.several, caches=() if subject is None else subject.analysis.caches)
+            caches = () if subject is None else subject.analysis.caches
+            seen = state.samples.spread if state.samples is not None and state.samples.trusted else ()
+            evaluator = Evaluator(original, inputs.several, caches=caches, seen=seen)
         if not evaluator.possible:
             return None, evaluator.obstacle
         written = load(state.staged.path)

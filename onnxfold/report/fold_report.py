@@ -58,8 +58,8 @@ class FoldReport:
             text = f"{len(self.groups)} groups, {channels} channels can be folded"
             if self.coverage is None:
                 return text
-            macs = f" and {self.coverage.macs:.0%} of the MACs" if self.before.macs else ""
-            return f"{text}: {self.coverage.parameters:.0%} of the parameters{macs} are in reach"
+            macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
+            return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
         own, quality = wording.measure(self.check), wording.quality(self.check)

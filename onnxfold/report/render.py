@@ -63,7 +63,7 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     if before.macs:
         table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
     if (own := check.measure) is not None:
-        table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{-own.drop:+.3g}")
+        table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{0.0 - own.drop:+.3g}")
     for done in check.providers:
         name = f"latency {short(done.provider)}"
         if done.status is not Status.OK:
@@ -85,7 +85,7 @@ def outputs(check: Check) -> RenderableType | None:
     classes = any(error.top1 is not None for done in check.providers for error in done.outputs)
     integers = any(error.changed is not None for done in check.providers for error in done.outputs)
     names = [
-        "error",
+        "rel. L2",
         "cosine",
         "SQNR",
         "max |Δ|",

@@ -47,4 +47,6 @@ def _counted(samples: int, inputs: str) -> str:
 
 
 def _plain(inputs: str) -> str:
-    return inputs if not inputs.startswith("calibration") else f"samples of {inputs}"
+    kinds = {"calibration": "samples of", "deep inversion": "inputs by"}
+    what = next((what for kind, what in kinds.items() if inputs.startswith(kind)), "")
+    return f"{what} {inputs}" if what else inputs

@@ -34,7 +34,7 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
 def brief(error: BaseException) -> str:
     """The first line of an error, without onnxruntime's prefixes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", lines[0])[:200]
+    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", lines[0])[:200].rstrip(". ")
 
 
 def short(provider: str) -> str:
