@@ -217,6 +217,22 @@ def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argpars
     return output
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model that a command works on."""
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+
+
+def add_saving(output: argparse._ArgumentGroup) -> None:
+    """How a result is written."""
+    output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
+    output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
+
+
+def saving(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of how a result is written."""
+    return {"external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured}
+
+
 def add_last(output: argparse._ArgumentGroup) -> None:
     """Help and version."""
     output.add_argument("-h", "--help", action="help", help="show this help and exit")
