@@ -37,7 +37,7 @@ from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
 from onnxfold.options.choices import DEFAULT_DISTANCE, Distance, Effort, Fusion, Method
-from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.options.parts import CalibrationOptions, PlanningOptions, SelectionOptions
 from onnxfold.passes.distillation import train
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.channel_maps import maps_of
