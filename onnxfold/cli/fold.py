@@ -18,7 +18,6 @@ from .arguments import (
     add_metric,
     add_model,
     add_refining,
-    add_saving,
     add_which,
     manner,
     measuring,
@@ -58,9 +57,7 @@ def parser() -> Parser:
     add_refining(how)
     add_metric(how)
     add_large(made)
-    output = add_common(made)
-    add_saving(output)
-    add_last(output)
+    add_last(add_common(made, writes=True))
     return made
 
 

@@ -18,7 +18,6 @@ from .arguments import (
     add_metric,
     add_model,
     add_refining,
-    add_saving,
     measuring,
     refined,
     sampling,
@@ -51,9 +50,7 @@ def parser() -> Parser:
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     add_refining(how)
     add_metric(how)
-    output = add_common(made)
-    add_saving(output)
-    add_last(output)
+    add_last(add_common(made, writes=True))
     return made
 
 
