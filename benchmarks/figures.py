@@ -1,9 +1,10 @@
-"""The tables and the plot of docs/accuracy.md, from the figures that recovery.py keeps."""
+"""Figures that benchmarks keep, and the tables and the plot of docs/accuracy.md from those of recovery.py."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ def render(stored: Path) -> None:
         text = filled(text, names, _table({name: found[name] for name in names.split() if name in found}))
     document.write_text(text)
     _plot({name: found[name] for name in PLOTTED if name in found}, stored.with_suffix(".svg"))
+
+
+def keep(store: Path | None, name: str, merged: Callable[[Any], Any]) -> None:
+    """Put what `merged` makes of the figures kept so far (None: none) into the JSON file `store`, under `name`."""
+    if store is not None:
+        kept = json.loads(store.read_text()) if store.exists() else {}
+        kept[name] = merged(kept.get(name))
+        store.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def filled(text: str, name: str, table: str) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from figures import filled
+from figures import filled, keep
 from nets import Net, net, options, parsed
 from onnx import helper, numpy_helper
 
@@ -37,7 +37,7 @@ from onnxfold.calibration.collect import collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
 from onnxfold.options.choices import DEFAULT_DISTANCE, Distance, Effort, Fusion, Method
-from onnxfold.options.options import CalibrationOptions, PlanningOptions, SelectionOptions
+from onnxfold.options.parts import CalibrationOptions, PlanningOptions, SelectionOptions
 from onnxfold.passes.distillation import train
 from onnxfold.passes.distillation.block_targets import Counterparts
 from onnxfold.passes.distillation.channel_maps import maps_of
@@ -326,7 +326,7 @@ def _refined(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = options(__doc__ or "")
+    parser = options(__doc__ or "", store=True)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--models", nargs="+", default=list(NETS))
     parser.add_argument(
@@ -335,8 +335,6 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=[how.value for how in Fusion], help="of fusion, for refine only")
     parser.add_argument("--inputs", nargs="+", choices=INPUTS, default=INPUTS, help="to refine on")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
-    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
-    parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
@@ -352,9 +350,7 @@ def main() -> None:
     jobs += [("size", size, "cifar10_resnet18w32_bn")] if "size" in asked.parts else []
     for key, job, name in jobs:
         for found in job(net(asked.data, name, asked.images, REAL if job is train else 128)):
-            if asked.store:
-                kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
-                asked.store.write_text(json.dumps({**kept, key: merged(kept.get(key), found)}, indent=1) + "\n")
+            keep(asked.store, key, partial(merged, new=found))
     if asked.store:
         render(asked.store)
 

@@ -60,11 +60,14 @@ def net(data: Path, name: str, count: int = 2000, others: int = 128) -> Net:
     return Net(name, path, _prepared(entry, images), labels.astype(np.int64), _prepared(entry, unlabeled))
 
 
-def options(text: str) -> argparse.ArgumentParser:
-    """A parser with the options that all these benchmarks share."""
+def options(text: str, store: bool = False) -> argparse.ArgumentParser:
+    """A parser with the options that all these benchmarks share; `store`: also of those that keep their figures."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE, help="folder with the networks and images")
     parser.add_argument("--images", type=int, default=2000, help="test images at most (default: 2000)")
+    if store:
+        parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
+        parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     return parser
 
 

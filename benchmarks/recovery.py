@@ -13,16 +13,16 @@ fitted on 128 images; arXiv 2602.23795, from the formula), and ours with synthet
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from figures import render
+from figures import keep, render
 from nets import INNER, Net, net, options, parsed
 from numpy.typing import NDArray
 from planned import planned
@@ -144,13 +144,17 @@ def folded(real: Net, title: str, budgets: Mapping[str, Budget], include: list[s
     return cells
 
 
+def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Columns that were not measured again stay."""
+    before = {row["title"]: row["cells"] for row in old["rows"]} if old else {}
+    return {**new, "rows": [{**row, "cells": {**before.get(row["title"], {}), **row["cells"]}} for row in new["rows"]]}
+
+
 def main() -> None:
-    parser = options(__doc__ or "")
+    parser = options(__doc__ or "", store=True)
     parser.add_argument("--models", nargs="+", default=list(ROWS))
     parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="only these")
     parser.add_argument("--effort", default="balanced")
-    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures, by network; then rendered")
-    parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
@@ -170,15 +174,8 @@ def main() -> None:
             text = "".join(f"{'-' if cell is None else format(cell[1], '.2f'):>13}" for cell in cells)
             print(f"{'':24}{row:10}{left:>6.2f}{text}", flush=True)
         print(f"{'':24}{'seconds':16}" + "".join(f"{seconds[title]:>13.0f}" for title in asked.columns), flush=True)
-        if asked.store:
-            kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
-            before = {row["title"]: row["cells"] for row in kept.get(name, {"rows": ()})["rows"]}
-            rows = [
-                {"title": row, "cells": {**before.get(row, {}), **{title: columns[title][row] for title in columns}}}
-                for row in ROWS[name]
-            ]
-            kept[name] = {"dense": dense, "images": len(real.images), "rows": rows}
-            asked.store.write_text(json.dumps(kept, indent=1) + "\n")
+        rows = [{"title": row, "cells": {title: columns[title][row] for title in columns}} for row in ROWS[name]]
+        keep(asked.store, name, partial(merged, new={"dense": dense, "images": len(real.images), "rows": rows}))
     if asked.store:
         render(asked.store)
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from figures import filled
+from figures import filled, keep
 from nets import net, options, parsed
 from restated import restated
 
@@ -129,22 +130,18 @@ def render(stored: Path) -> None:
 
 
 def main() -> None:
-    parser = options(__doc__ or "")
+    parser = options(__doc__ or "", store=True)
     nets = [*VITS, "stories", "fused"]
     parser.add_argument("--nets", nargs="+", default=nets, choices=nets)
     parser.add_argument("--columns", nargs="+", default=list(COLUMNS), choices=COLUMNS)
     parser.add_argument("--rows", default="", help="only rows whose title holds this")
     parser.add_argument("--steps", type=int, help="of refinement (default: by effort)")
-    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures; then rendered")
-    parser.add_argument("--render", type=Path, help="render this JSON file, measure nothing")
     asked = parsed(parser)
     if asked.render:
         return render(asked.render)
     for name in asked.nets:
         for found in measured(asked.data, name, asked.images, asked.columns, asked.rows, asked.steps):
-            if asked.store:
-                kept = json.loads(asked.store.read_text()) if asked.store.exists() else {}
-                asked.store.write_text(json.dumps({**kept, name: merged(kept.get(name), found)}, indent=1) + "\n")
+            keep(asked.store, name, partial(merged, new=found))
     if asked.store:
         render(asked.store)
 

@@ -21,28 +21,25 @@ from .errors import (
 )
 from .options.budget import Aim, Budget, Limits
 from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
-from .options.options import (
+from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
+from .options.parts import (
     CalibrationOptions,
-    CompareOptions,
     DistillOptions,
-    FoldOptions,
-    FuseOptions,
     MeasureOptions,
     OutputOptions,
     QuantizeOptions,
-    RankOptions,
     RecoveryOptions,
     RuntimeOptions,
     ScaleOptions,
     SelectionOptions,
     SharingOptions,
-    SweepOptions,
 )
 from .options.preprocess import Layout, Preprocess
 
 if TYPE_CHECKING:
-    from .api import FoldResult, compare, fold, fuse, inspect, rank_layers, sweep
+    from .api import compare, fold, fuse, inspect, rank_layers, sweep
     from .report.fold_report import FoldReport
+    from .report.fold_result import FoldResult
     from .report.layers_report import LayersReport
     from .report.sweep_report import SweepReport
 
@@ -58,8 +55,9 @@ __all__ = [
 ]  # fmt: skip
 
 _LATE = {
-    **dict.fromkeys(("FoldResult", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),
+    **dict.fromkeys(("compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),
     "FoldReport": ".report.fold_report",
+    "FoldResult": ".report.fold_result",
     "LayersReport": ".report.layers_report",
     "SweepReport": ".report.sweep_report",
 }

@@ -7,36 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
-import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from .errors import RequestError, ValidationError
-from .model.model import Model, Source, load, named
-from .model.save import check_target, staged
-from .model.tensors import Pending
-from .options.choices import Effort, Method, Recovery
+from .errors import RequestError
+from .model.model import Source, load, named
+from .options.budget import Budget, Limits
+from .options.choices import Method, Recovery
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
-from .options.options import (
-    CompareOptions,
-    FoldOptions,
-    FuseOptions,
-    OutputOptions,
-    PlanningOptions,
-    RankOptions,
-    ScaleOptions,
-    SelectionOptions,
-    SweepOptions,
-)
+from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions, given_or_made
+from .options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
 from .passes.base import Pass, Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
-from .passes.compare import Compare
-from .passes.distillation.block_targets import Map
+from .passes.compare import Compare, check_inputs
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.measure import measuring
@@ -50,35 +35,13 @@ from .passes.weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 from .progress import Progress, silent
 from .report.build import compare_report, fold_report, fuse_report, inspect_report, layers_report, sweep_report
 from .report.fold_report import FoldReport
+from .report.fold_result import FoldResult, committed
 from .report.layers_report import LayersReport
 from .report.sweep_report import SweepReport
 from .report.written import check_written
 
-Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions, CompareOptions)
 PathLike = str | os.PathLike[str]
 Announce = Callable[[str], None] | None
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
-
-    Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes. `maps()`
-    says what became of the channels of activations.
-    """
-
-    model: ModelProto = field(repr=False)
-    report: FoldReport
-    _source: Model = field(repr=False)
-    _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
-    maps: Callable[[], Mapping[str, Map | None]] = field(default=dict, repr=False)
-
-    def save(self, path: PathLike, external_data: bool = False) -> None:
-        """Write the model atomically, with a new external data file where the original has one."""
-        target = Path(path)
-        check_target(target, self._source.path)
-        with staged(self.model, self._source, target, external_data, self._pending) as written:
-            written.commit()
 
 
 def fold(
@@ -164,24 +127,18 @@ def fold(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    o = _options(FoldOptions, options, given if output is None else {**given, "output": output})
+    o = given_or_made(FoldOptions, options, given if output is None else {**given, "output": output})
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
             *measuring(o.measure),
-            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
+            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
             *_folding(o, announce),
-            *([Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output)] if o.quantize is not None else []),
-            Stage(o.output),
-            Verify(o.runtime.latency, o.scale.max_memory, limit_of(o.budget), o.output.allow_unmeasured),
-            *([JudgeQuantization(o.budget, o.runtime.latency)] if o.quantize is not None else []),
+            *_finishing(o, o.budget, o.scale.max_memory),
             CheckBlock(),
         ).run(State.load(model, o.runtime.input_shapes), run)
-        report = fold_report(state, o, run)
-        _commit_or_raise(state, report, o.output)
-    return _result(state, report)
+        return committed(state, fold_report(state, o, run), o.output)
 
 
 def fuse(
@@ -217,33 +174,25 @@ def fuse(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    o = _options(FuseOptions, options, given if output is None else {**given, "output": output})
-    sharing, level, effort = o.sharing, o.recovery.level, o.calibration.effort
+    o = given_or_made(FuseOptions, options, given if output is None else {**given, "output": output})
+    sharing, level = o.sharing, o.recovery.level
     planning = PlanningOptions(
         selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
-        effort=effort, runtime=o.runtime,
+        effort=o.calibration.effort, runtime=o.runtime,
     )  # fmt: skip
-    training = o.distill is not None or o.quantize is not None
-    error = sharing.limits.max_error
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
             FindLayers(sharing, level, o.folding is not None),
             *measuring(o.measure),
             *([] if o.folding is None else _folded_first(o.folding)),
-            *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
-            CollectSamples(planning, o.calibration, training=training),
+            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
+            CollectSamples(planning, o.calibration, training=_trains(o)),
             DropBlocks(sharing, level, o.runtime),
             ShareWeights(sharing, level, o.quantize is not None),
-            *([Distill(o.distill, effort, o.runtime.seed)] if o.distill is not None else []),
-            *([Quantize(o.output)] if o.quantize is not None else []),
-            Stage(o.output),
-            Verify(o.runtime.latency, None, limit_of(o.sharing.limits), o.output.allow_unmeasured),
-            *([JudgeQuantization(error, o.runtime.latency)] if o.quantize is not None else []),
+            *_finishing(o, sharing.limits),
         ).run(State.load(model, o.runtime.input_shapes), run)
-        report = fuse_report(state, o, run)
-        _commit_or_raise(state, report, o.output)
-    return _result(state, report)
+        return committed(state, fuse_report(state, o, run), o.output)
 
 
 def sweep(
@@ -269,7 +218,7 @@ def sweep(
         RequestError, ModelError: see `onnxfold.errors`.
         PlanError, NothingToFoldError: no budget can be met, or none removes anything.
     """
-    o = _options(SweepOptions, options, given if at is None else {**given, "at": at})
+    o = given_or_made(SweepOptions, options, given if at is None else {**given, "at": at})
     with Run(o.runtime, progress) as run:
         state = Pipeline(
             Analyze(o.selection, o.runtime.input_shapes),
@@ -317,11 +266,8 @@ def compare(
         options: all other options at once, instead of keywords.
         calibration, samples, preprocess, metric, metric_timeout, input_shapes, providers, seed, latency: as in `fold`.
     """
-    o = _options(CompareOptions, options, given)
-    if inputs is not None and not _are_arrays(inputs):
-        raise RequestError(f"`inputs` must be arrays by input name, not {type(inputs).__name__}")
-    if inputs is not None and o.calibration.data is not None:
-        raise RequestError("give `inputs` or `calibration`, not both")
+    o = given_or_made(CompareOptions, options, given)
+    check_inputs(inputs, o.calibration)
     shapes = o.runtime.input_shapes
     with Run(o.runtime) as run:
         state, other = State.load(before, shapes), load(after, shapes)
@@ -341,7 +287,7 @@ def rank_layers(
     Samples are only made, or read, for a distance that needs them. Raises RequestError, ModelError, and
     NothingToFoldError where no two layers could share a weight.
     """
-    o = _options(RankOptions, options, given)
+    o = given_or_made(RankOptions, options, given)
     method = SelectionOptions(method=Method.FOLD)
     planning = PlanningOptions(selection=method, effort=o.calibration.effort, runtime=o.runtime)
     with Run(o.runtime, progress) as run:
@@ -355,10 +301,9 @@ def rank_layers(
 
 def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     """The passes that fold channels, of a model that is analyzed."""
-    training = o.distill is not None or o.quantize is not None
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
-        CollectSamples(o.planning, o.calibration, o.budget, training, o.distill is not None, o.scale.max_memory),
+        CollectSamples(o.planning, o.calibration, o.budget, _trains(o), o.distill is not None, o.scale.max_memory),
         KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
@@ -371,41 +316,24 @@ def _folded_first(o: FoldOptions) -> list[Pass]:
         raise RequestError(
             "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
         )
-    distill = [Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []
-    return [Analyze(o.selection, o.runtime.input_shapes), *_folding(o, None), *distill]
+    return [Analyze(o.selection, o.runtime.input_shapes), *_folding(o, None), *_distilling(o)]
 
 
-def _options(kind: type[Asked], options: Asked | None, given: Mapping[str, Any]) -> Asked:
-    """The options given, or made of keywords; not both."""
-    if options is None:
-        return kind.of(**given)
-    if not isinstance(options, kind):
-        raise RequestError(f"`options` must be {kind.__name__}, not {type(options).__name__}")
-    if given:
-        raise RequestError(f"give `options`, or keywords (`{next(iter(given))}`), not both")
-    return options
+def _distilling(o: FoldOptions | FuseOptions) -> list[Pass]:
+    return [] if o.distill is None else [Distill(o.distill, o.calibration.effort, o.runtime.seed)]
 
 
-def _has_samples(o: FoldOptions | FuseOptions) -> bool:
-    return o.calibration.data is not None or o.calibration.effort is not Effort.FAST
+def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory: int | None = None) -> list[Pass]:
+    """The passes that train and quantize what was `asked` for, where that is wanted, write it and measure it."""
+    return [
+        *_distilling(o),
+        *([Quantize(o.output)] if o.quantize is not None else []),
+        Stage(o.output),
+        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured),
+        *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
+    ]
 
 
-def _are_arrays(inputs: object) -> bool:
-    return isinstance(inputs, Mapping) and all(
-        isinstance(name, str) and isinstance(one, np.ndarray) for name, one in inputs.items()
-    )
-
-
-def _commit_or_raise(state: State, report: FoldReport, output: OutputOptions) -> None:
-    """Put the file in place, if it is to be kept. Raises ValidationError where its checks failed."""
-    if report.check is None or not report.check.passed:
-        error = ValidationError(f"{report.model}: the result was not written: {report.verdict}")
-        error.report = report
-        raise error
-    if output.path is not None and state.staged is not None:
-        state.staged.commit()
-
-
-def _result(state: State, report: FoldReport) -> FoldResult:
-    current = state.current
-    return FoldResult(current.proto, report, state.source, current.pending, lambda: current.counterparts().maps)
+def _trains(o: FoldOptions | FuseOptions) -> bool:
+    """Whether samples serve for more than folding and fusing."""
+    return o.distill is not None or o.quantize is not None

@@ -1,7 +1,8 @@
-"""Arrays inside frozen dataclasses: read-only too."""
+"""Arrays inside frozen dataclasses: read-only too, also where these were pickled."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import is_
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ _PLAIN = frozenset((int, float, bool, str, type(None)))  # most of what is held,
 
 def read_only(instance: object) -> None:
     """Make the arrays of a frozen dataclass read-only, those in its mappings, tuples and lists too: writing into one
-    raises ValueError. To be called by its ``__post_init__``, and by ``__setstate__`` where it is pickled.
+    raises ValueError. To be called by its ``__post_init__``; one that is pickled is `Pickled` too.
 
     The instance gets views: nothing is copied, and who made an array may still write into it.
     """
@@ -21,6 +22,14 @@ def read_only(instance: object) -> None:
         guarded = _guarded(value)
         if guarded is not value:
             object.__setattr__(instance, name, guarded)
+
+
+class Pickled:
+    """Base of frozen dataclasses that are pickled: arrays come out of that writable, and become read-only again."""
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        read_only(self)
 
 
 def _guarded(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,24 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+
+def by_name(cases: Iterable[Case]) -> Callable[[str], Case]:
+    """Finds the case of a name."""
+    return {case.name: case for case in cases}.__getitem__
+
+
+CONV = {"w": (8, 3, 3, 3), "b": (8,)}
+"""The weights of the convolution in `behind_conv`."""
+
+
+def behind_conv(
+    size: int, name: str, body: str, groups: tuple[int, ...] = (8,), opset: int = 17,
+    weights: Mapping[str, Sequence[int]] | None = None, **more: Any,
+) -> Case:  # fmt: skip
+    """A Conv from x [N,3,size,size] to 8 channels, and `body` from its output h, two positions smaller, to y."""
+    text = f"(float[N,3,{size},{size}] x) => (float y) {{ h = Conv(x, w, b) {body} }}"
+    return Case(name, text, {**CONV, **(weights or {})}, groups, opset=opset, **more)
 
 
 def assert_holds(case: Case, batch: str | int) -> Analysis:

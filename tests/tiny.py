@@ -89,6 +89,18 @@ fold = partial(onnxfold.fold, effort="fast")
 """Folding from weights alone: the edges are the same, and no test waits for synthetic inputs."""
 
 
+def with_and_without_repair(proto: ModelProto, **given: Any) -> tuple[dict[str, float], dict[str, Sequence[str]]]:
+    """Errors and notes by recovery, "none" and "least-squares", of folding with samples; no weight changes its type."""
+    errors, notes, kinds = {}, {}, {t.name: t.data_type for t in proto.graph.initializer}
+    for recovery in ("none", "least-squares"):
+        result = fold(proto, latency=False, method="fold", recovery=recovery, **given)
+        check = result.report.check
+        assert check is not None and check.passed and check.worst is not None
+        errors[recovery], notes[recovery] = check.worst.relative_l2, check.notes
+        assert {t.name: t.data_type for t in result.model.graph.initializer} == kinds
+    return errors, notes
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line with the same; `compare`, and what says otherwise, as they are."""
     if {"compare", "--effort"} & set(arguments):

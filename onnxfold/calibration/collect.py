@@ -12,7 +12,7 @@ from ..model.kv_cache import Cache
 from ..model.model import Model
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
-from ..options.options import CalibrationOptions, PlanningOptions
+from ..options.parts import CalibrationOptions, PlanningOptions
 from ..progress import Progress
 from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief

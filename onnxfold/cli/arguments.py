@@ -204,8 +204,10 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argparse._ArgumentGroup:
-    """Where to measure, and what to print."""
+def add_common(
+    parser: argparse.ArgumentParser, verbose: bool = True, writes: bool = False
+) -> argparse._ArgumentGroup:  # fmt: skip
+    """Where to measure, and what to print; `writes`: also how a result is written."""
     measure = parser.add_argument_group("measuring")
     measure.add_argument(
         "--input-shape", metavar="NAME:D,D", action="append", default=[],
@@ -217,7 +219,20 @@ def add_common(parser: argparse.ArgumentParser, verbose: bool = True) -> argpars
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    if writes:
+        output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
+        output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
     return output
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model that a command works on."""
+    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+
+
+def saving(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of how a result is written."""
+    return {"external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured}
 
 
 def add_last(output: argparse._ArgumentGroup) -> None:

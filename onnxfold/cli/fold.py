@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import RequestError, ValidationError
+from ..errors import RequestError
 from .arguments import (
     MAIN,
     USAGE,
@@ -16,11 +16,13 @@ from .arguments import (
     add_large,
     add_last,
     add_metric,
+    add_model,
     add_refining,
     add_which,
     manner,
     measuring,
     refined,
+    saving,
 )
 from .parsing import ratios, shapes, size_of
 
@@ -28,7 +30,7 @@ from .parsing import ratios, shapes, size_of
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold", USAGE, MAIN)
-    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
     budget = made.add_argument_group("how much (one of these; none: the safe default above)")
     budget.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", below 1"))
@@ -55,18 +57,14 @@ def parser() -> Parser:
     add_refining(how)
     add_metric(how)
     add_large(made)
-    output = add_common(made)
-    output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
-    output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
-    add_last(output)
+    add_last(add_common(made, writes=True))
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import fold, inspect  # slow to import; --help comes without
-    from ..report.fold_report import FoldReport
-    from .output import _show, check_files
+    from .output import _show, check_files, showing_failures
 
     check_files(options)
     if options.inspect:
@@ -77,18 +75,14 @@ def run(options: argparse.Namespace) -> int:
         return _show(report, options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
-    try:
+    with showing_failures(options):
         result = fold(
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
-            **refined(options), external_data=options.save_as_external_data, group_ratios=ratios(options.group_ratio),
+            **refined(options), group_ratios=ratios(options.group_ratio), max_drop=options.max_drop,
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
-            scheduler=options.scheduler, resume=options.resume, **manner(options),
-            allow_unmeasured=options.allow_unmeasured, max_drop=options.max_drop, **measuring(options),
+            scheduler=options.scheduler, resume=options.resume, **manner(options), **saving(options),
+            **measuring(options),
         )  # fmt: skip
-    except ValidationError as error:
-        if isinstance(error.report, FoldReport):
-            _show(error.report, options, said=True)
-        raise
     return _show(result.report, options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import ValidationError
 from ..options.choices import Fusion
 from .arguments import (
     FUSE,
@@ -17,10 +16,12 @@ from .arguments import (
     add_last,
     add_likeness,
     add_metric,
+    add_model,
     add_refining,
     measuring,
     refined,
     sampling,
+    saving,
 )
 from .parsing import percent
 
@@ -28,7 +29,7 @@ from .parsing import percent
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
-    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, help=about("output"))
     what = made.add_argument_group("what")
     known = ", ".join(f.value for f in Fusion)
@@ -49,35 +50,26 @@ def parser() -> Parser:
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     add_refining(how)
     add_metric(how)
-    output = add_common(made)
-    output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
-    output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
-    add_last(output)
+    add_last(add_common(made, writes=True))
     return made
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import fuse  # slow to import; --help comes without
-    from ..report.fold_report import FoldReport
-    from .output import _show, check_files
+    from .output import _show, check_files, showing_failures
 
     check_files(options)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
-    try:
+    with showing_failures(options):
         result = fuse(
             options.input, options.output, how=options.fuse, distance=options.distance,
             share=percent("--share", options.share), target_size=options.target_size,
             max_error=options.max_error, drop_blocks=options.drop_blocks, whole=options.whole_blocks,
-            align=not options.no_align, folding=folding, latency=True, external_data=options.save_as_external_data,
-            **sampling(options), **refined(options), include=options.include, exclude=options.exclude,
-            recovery=options.recovery, allow_unmeasured=options.allow_unmeasured, max_drop=options.max_drop,
-            **measuring(options),
+            align=not options.no_align, folding=folding, latency=True, include=options.include,
+            exclude=options.exclude, recovery=options.recovery, max_drop=options.max_drop,
+            **sampling(options), **refined(options), **saving(options), **measuring(options),
         )  # fmt: skip
-    except ValidationError as error:
-        if isinstance(error.report, FoldReport):
-            _show(error.report, options, said=True)
-        raise
     return _show(result.report, options)
 
 

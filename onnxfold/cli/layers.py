@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import LAYERS, Parser, add_common, add_how, add_last, add_likeness, sampling
+from .arguments import LAYERS, Parser, add_common, add_how, add_last, add_likeness, add_model, sampling
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold layers", "onnxfold layers IN [options]", LAYERS)
-    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    add_model(made)
     what = made.add_argument_group("what")
     add_likeness(what)
     what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import progress
-from ..errors import RequestError
+from ..errors import RequestError, ValidationError
 from ..report.fold_report import FoldReport, save
 from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
@@ -45,6 +47,17 @@ def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -
     if bad and options.quiet and not said:
         print(f"onnxfold: {one_line(as_options(report.verdict))}", file=sys.stderr)
     return 1 if bad else 0
+
+
+@contextmanager
+def showing_failures(options: argparse.Namespace) -> Iterator[None]:
+    """Show the report of a result that fails its checks too, before the error goes on."""
+    try:
+        yield
+    except ValidationError as error:
+        if isinstance(error.report, FoldReport):
+            _show(error.report, options, said=True)
+        raise
 
 
 def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..options.choices import SHARES
-from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_metric, add_which, manner, measuring
+from .arguments import SWEEP, Parser, add_common, add_how, add_last, add_metric, add_model, add_which, manner, measuring
 from .parsing import numbers
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold sweep", "onnxfold sweep IN [options]", SWEEP)
-    made.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    add_model(made)
     default = ",".join(f"{share:g}".lstrip("0") for share in SHARES)
     made.add_argument("--at", metavar="F,F", help=f"shares of the multiply-adds to keep (default {default})")
     add_which(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..frozen import read_only
+from ..frozen import Pickled, read_only
 
 Floats = NDArray[np.floating[Any]]
 BLOCK_ENTRIES = 2**23  # of a block: 32 MiB in float32
@@ -26,7 +26,7 @@ class LazyTensor(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Part(Pickled):
     """One parameter's share of every channel: the numbers at `positions` [n, r] along an axis of a tensor.
 
     `source`: the tensor, or where it is. `axis` is seen apart by `blocks` parts of axis 0 (`Place`).
@@ -39,10 +39,6 @@ class Part:
     positions: NDArray[np.int64] = field(repr=False)
 
     def __post_init__(self) -> None:
-        read_only(self)
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)  # arrays come out of a pickle writable
         read_only(self)
 
     @property
@@ -79,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Norm:
+class Norm(Pickled):
     """A BatchNormalization over the group's channels: vectors [n], and the weight that makes its input, if one does.
 
     `producer` and `bias` name parts of the group (a convolution straight before it); '' where there is none.
@@ -95,10 +91,6 @@ class Norm:
     bias: str
 
     def __post_init__(self) -> None:
-        read_only(self)
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)  # arrays come out of a pickle writable
         read_only(self)
 
 

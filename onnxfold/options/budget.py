@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import RequestError
 from .parameters import checked, mapping, shown, unknown
@@ -156,12 +156,14 @@ class Limits:
     of the bytes of the file that may remain (`target_size`), and the largest error of the outputs (`max_error`). None:
     not asked for."""
 
+    NAMES: ClassVar = ("share", "target_size", "max_error")
+
     share: float | None = None
     target_size: float | None = None
     max_error: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("share", "target_size", "max_error"):
+        for name in self.NAMES:
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         if self.share is not None and self.target_size is not None:
             raise RequestError("give one of `share`, `target_size`, not both")
@@ -171,18 +173,18 @@ class Limits:
     @property
     def given(self) -> tuple[str, ...]:
         """The names of the limits that are asked for."""
-        return tuple(name for name in ("share", "target_size", "max_error") if getattr(self, name) is not None)
+        return tuple(name for name in self.NAMES if getattr(self, name) is not None)
 
     def to_dict(self) -> dict[str, float | None]:
         """What was asked for, by name."""
-        return {"share": self.share, "target_size": self.target_size, "max_error": self.max_error}
+        return {name: getattr(self, name) for name in self.NAMES}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Limits:
         """The inverse of `to_dict`. Raises RequestError."""
         for name in mapping("limits", given):
-            if name not in ("share", "target_size", "max_error"):
-                raise unknown(str(name), ("share", "target_size", "max_error"), cls.__name__)
+            if name not in cls.NAMES:
+                raise unknown(str(name), cls.NAMES, cls.__name__)
         return cls(**given)
 
 

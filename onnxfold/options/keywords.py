@@ -1,4 +1,4 @@
-"""The keywords of `fold`, `fuse`, `sweep` and `rank_layers`, with their types; `parameters` says what each may be."""
+"""The keywords of the public functions, with their types; `parameters` says what each may be."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from .choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
 from .preprocess import Preprocess
 
 
-class SampleKeywords(TypedDict, total=False):
-    """What everything takes that looks at samples."""
+class InputKeywords(TypedDict, total=False):
+    """What everything takes that runs a model on inputs."""
 
-    effort: Effort | str
     calibration: object
     samples: int
     preprocess: Preprocess | str | None
     input_shapes: Mapping[str, Sequence[int]] | None
     providers: Sequence[str] | None
     seed: int
+
+
+class SampleKeywords(InputKeywords, total=False):
+    """What everything takes that may make inputs of its own."""
+
+    effort: Effort | str
 
 
 class MetricKeywords(TypedDict, total=False):
@@ -29,83 +34,72 @@ class MetricKeywords(TypedDict, total=False):
     metric_timeout: float
 
 
-class SweepKeywords(SampleKeywords, MetricKeywords, total=False):
-    """What `fold` and `sweep` take."""
+class ShrinkKeywords(SampleKeywords, MetricKeywords, total=False):
+    """What everything takes that makes models smaller: `fold`, `fuse` and `sweep`."""
 
-    method: Method | str
-    recovery: Recovery | str
-    clusterer: Clusterer | str
-    round_to: int
     include: Sequence[str]
     exclude: Sequence[str]
-    fold_heads: bool
-    threads: int
+    recovery: Recovery | str
     latency: bool
 
 
-class FoldKeywords(SweepKeywords, total=False):
+class ResultKeywords(ShrinkKeywords, total=False):
+    """What `fold` and `fuse` take, which write a model."""
+
+    target_size: float | None
+    max_error: float | None
+    max_drop: float | None
+    refine: bool
+    steps: int | None
+    quantize: bool
+    external_data: bool
+    allow_unmeasured: bool
+
+
+class SweepKeywords(ShrinkKeywords, total=False):
+    """What `fold` and `sweep` take."""
+
+    method: Method | str
+    clusterer: Clusterer | str
+    round_to: int
+    fold_heads: bool
+    threads: int
+
+
+class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     """What `fold` takes."""
 
     ratio: float | None
     target_params: float | None
     target_macs: float | None
-    target_size: float | None
     target_latency: float | None
-    max_error: float | None
     min_agreement: float | None
-    max_drop: float | None
     group_ratios: Mapping[str, float] | None
     synthetic: str | os.PathLike[str] | None
-    refine: bool
-    steps: int | None
-    quantize: bool
-    external_data: bool
     max_memory: int | None
     jobs: int
     scheduler: str
     resume: bool
-    allow_unmeasured: bool
-
-
-class FuseKeywords(SampleKeywords, MetricKeywords, total=False):
-    """What `fuse` takes."""
-
-    how: Fusion | str | None
-    distance: Distance | str
-    share: float | None
-    target_size: float | None
-    max_error: float | None
-    max_drop: float | None
-    drop_blocks: str | int | None
-    whole: bool
-    align: bool
-    folding: Mapping[str, Any] | None
-    include: Sequence[str]
-    exclude: Sequence[str]
-    recovery: Recovery | str
-    refine: bool
-    steps: int | None
-    quantize: bool
-    latency: bool
-    external_data: bool
-    allow_unmeasured: bool
-
-
-class CompareKeywords(MetricKeywords, total=False):
-    """What `compare` takes."""
-
-    calibration: object
-    samples: int
-    preprocess: Preprocess | str | None
-    input_shapes: Mapping[str, Sequence[int]] | None
-    providers: Sequence[str] | None
-    seed: int
-    latency: bool
 
 
 class RankKeywords(SampleKeywords, total=False):
-    """What `rank_layers` takes."""
+    """What `fuse` and `rank_layers` take."""
 
     distance: Distance | str
     whole: bool
     align: bool
+
+
+class FuseKeywords(RankKeywords, ResultKeywords, total=False):
+    """What `fuse` takes."""
+
+    how: Fusion | str | None
+    share: float | None
+    drop_blocks: str | int | None
+    folding: Mapping[str, Any] | None
+
+
+class CompareKeywords(InputKeywords, MetricKeywords, total=False):
+    """What `compare` takes."""
+
+    latency: bool

@@ -22,7 +22,7 @@ from ..model.leftovers import scratch_folder, sweep
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
 from ..model.tensors import Pending
-from ..options.options import RuntimeOptions
+from ..options.parts import RuntimeOptions
 from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
 from ..progress import Clock, Progress, silent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..calibration.collect import collect_samples, keep_samples, refuse_samples
 from ..options.budget import Aim, Budget
-from ..options.options import CalibrationOptions, DistillOptions, PlanningOptions
+from ..options.parts import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
 from ..planning.time_estimate import Estimate, estimate, estimate_streamed
 from .base import BasePass, Run, State

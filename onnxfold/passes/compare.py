@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from ..analysis.costs import costs
 from ..calibration.judge import Judge
@@ -15,7 +17,7 @@ from ..evaluation.quality import Limit, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.model import Model
 from ..model.save import inline, on_disk
-from ..options.options import CalibrationOptions, RuntimeOptions
+from ..options.parts import CalibrationOptions, RuntimeOptions
 from ..planning.subject import CheckInputs, judge_without_samples, probes
 from ..runtime.outputs import ComparedTensors
 from ..runtime.session import Feeds
@@ -28,6 +30,18 @@ class Compared:
     """The other model."""
 
     after: Model = field(repr=False)
+
+
+def check_inputs(inputs: object, calibration: CalibrationOptions) -> None:
+    """Raises RequestError for what is not arrays by input name, and for inputs beside the user's data."""
+    if inputs is None:
+        return
+    if not isinstance(inputs, Mapping) or not all(
+        isinstance(name, str) and isinstance(one, np.ndarray) for name, one in inputs.items()
+    ):
+        raise RequestError(f"`inputs` must be arrays by input name, not {type(inputs).__name__}")
+    if calibration.data is not None:
+        raise RequestError("give `inputs` or `calibration`, not both")
 
 
 class Compare(BasePass):

@@ -15,8 +15,7 @@ from ..errors import NothingToFoldError
 from ..evaluation.own_measure import OwnMeasure
 from ..folding.merge import Merge
 from ..options.budget import Budget
-from ..options.choices import Effort
-from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions, ScaleOptions
+from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions, ScaleOptions
 from ..planning.allocation import round_width, special_ratios
 from ..planning.checkpoint import Checkpoint, checkpoint, key_of
 from ..planning.executor import Executor
@@ -120,9 +119,8 @@ class FoldChannels(BasePass):
     def check(self, state: State, run: Run) -> None:
         """Refuse a target that no plan can reach, and ratios for groups that there are not."""
         special_ratios(state.known.analysis.groups, self._goal)
-        sampled = self._calibration.data is not None or self._planning.effort is not Effort.FAST
         place = Workspace(run.target(self._output.path), self._output.external_data)
-        Planner(state.known, self._planning, None, place, run.progress).check(self._goal, sampled)
+        Planner(state.known, self._planning, None, place, run.progress).check(self._goal, self._calibration.sampled)
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError for a budget that cannot be met, and NothingToFoldError where it removes nothing, unless

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..evaluation.own_measure import own_measure
 from ..model.save import on_disk
-from ..options.options import MeasureOptions
+from ..options.parts import MeasureOptions
 from .base import BasePass, Run, State
 
 

@@ -17,7 +17,7 @@ from ..model.constants import FLOATS
 from ..model.model import Model, Shapes, Source
 from ..model.shapes.inference import contradiction
 from ..model.subgraphs import every_initializer
-from ..options.options import Patterns, PlanningOptions, SelectionOptions
+from ..options.parts import Patterns, PlanningOptions, SelectionOptions
 from ..planning.memory import streamed
 from ..planning.subject import Subject
 from ..runtime.outputs import with_outputs

@@ -9,7 +9,7 @@ from ..analysis.idle_bodies import Bodies
 from ..calibration.judge import Judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, NothingToFoldError, RequestError
-from ..options.options import PlanningOptions
+from ..options.parts import PlanningOptions
 from ..planning.subject import Subject
 from ..runtime.session import Feeds
 from ..runtime.switches import switched

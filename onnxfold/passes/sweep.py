@@ -12,7 +12,7 @@ from ..evaluation.own_measure import Measured
 from ..evaluation.quality import ANY, Mark
 from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
-from ..options.options import CalibrationOptions, OutputOptions, PlanningOptions
+from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord

@@ -16,7 +16,7 @@ from ..model.half_precision import BFLOAT16, holds
 from ..model.model import Model, load
 from ..model.save import check_link, inline, on_disk, staged
 from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
-from ..options.options import OutputOptions
+from ..options.parts import OutputOptions
 from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
 from ..runtime.outputs import ComparedTensors

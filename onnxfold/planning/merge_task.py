@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from ..folding.gram import Gram
 from ..folding.group_weights import GroupWeights
 from ..folding.kmeans import ClusterSettings, cluster
 from ..folding.merge import Merge, folding, pruning
-from ..frozen import read_only
+from ..frozen import Pickled, read_only
 from ..options.choices import Method
 from ..recovery.closed_form import fold_ar, variance_correction
 
@@ -22,7 +21,7 @@ Factors = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
-class MergeTask:
+class MergeTask(Pickled):
     """Merge a group to `keep` channels by `method` from its weights, and `repair` the merge: by Fold-AR, and by the
     correction of fused normalization if `fused`.
 
@@ -43,13 +42,9 @@ class MergeTask:
     def __post_init__(self) -> None:
         read_only(self)
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)  # arrays come out of a pickle writable
-        read_only(self)
-
 
 @dataclass(frozen=True, eq=False)
-class MergeOutcome:
+class MergeOutcome(Pickled):
     """The result of a task.
 
     `labels` [n]: the new channel of every old one, -1 for a dropped one. `error`: the squared distance that the merge
@@ -64,10 +59,6 @@ class MergeOutcome:
     fused: Factors
 
     def __post_init__(self) -> None:
-        read_only(self)
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)  # arrays come out of a pickle writable
         read_only(self)
 
     def merge(self) -> Merge:

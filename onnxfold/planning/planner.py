@@ -17,7 +17,7 @@ from ..evaluation.latency import Profiler
 from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim
 from ..options.choices import Recovery
-from ..options.options import PlanningOptions
+from ..options.parts import PlanningOptions
 from ..progress import Progress
 from .checkpoint import Checkpoint
 from .drops import Drops

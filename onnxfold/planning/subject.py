@@ -16,7 +16,7 @@ from ..errors import ExecutionError, RequestError
 from ..folding.kmeans import ClusterSettings
 from ..frozen import read_only
 from ..model.model import Model, Shapes
-from ..options.options import PlanningOptions
+from ..options.parts import PlanningOptions
 from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe, refuse_huge
 from ..runtime.session import Feeds, Session
 from .checkpoint import Checkpoint

@@ -12,7 +12,7 @@ from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
 from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
-from ..options.options import PlanningOptions
+from ..options.parts import PlanningOptions
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
 from .allocation import special_ratios

@@ -10,7 +10,7 @@ from tiny import MODELS, net
 
 import onnxfold
 from onnxfold import Budget, PlanError, RequestError, RuleError
-from onnxfold.options.options import CalibrationOptions, PlanningOptions, RuntimeOptions, SelectionOptions
+from onnxfold.options.parts import CalibrationOptions, PlanningOptions, RuntimeOptions, SelectionOptions
 from onnxfold.passes.base import BasePass, Pipeline, Run, State
 from onnxfold.passes.fold import FoldChannels, FoldRecord, PreparePlanning
 from onnxfold.passes.prepare import Analyze
@@ -83,7 +83,7 @@ def test_a_state_stays_as_it_was() -> None:
 
 
 def test_what_is_staged_vanishes_with_the_run(tmp_path: Any) -> None:
-    from onnxfold.options.options import OutputOptions
+    from onnxfold.options.parts import OutputOptions
 
     output = OutputOptions(path=tmp_path / "out.onnx")
     with Run(RuntimeOptions()) as run:

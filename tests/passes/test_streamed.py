@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from tiny import MODELS, snapshot
 
 import onnxfold
-from onnxfold import ModelError, RequestError, ValidationError
-from onnxfold.api import FoldResult
+from onnxfold import FoldResult, ModelError, RequestError, ValidationError
 from onnxfold.cli import main as cli
 from onnxfold.folding.merge import folding, pruning
 from onnxfold.options.budget import Aim
-from onnxfold.options.options import PlanningOptions
+from onnxfold.options.parts import PlanningOptions
 from onnxfold.passes.block_check import spread
 from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import time_estimate as estimate

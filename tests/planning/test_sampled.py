@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from tiny import MODELS, ROOT, net
 
 import onnxfold
+from onnxfold import FoldResult
 from onnxfold.analysis.analyze import analyze
-from onnxfold.api import FoldResult
 from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import Samples, calibration_samples
 from onnxfold.errors import PlanError, RequestError

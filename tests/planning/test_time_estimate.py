@@ -13,7 +13,7 @@ from tiny import MODELS
 import onnxfold
 from onnxfold.errors import ExecutionError, RequestError
 from onnxfold.options.choices import Effort, Method, Recovery
-from onnxfold.options.options import PlanningOptions, SelectionOptions
+from onnxfold.options.parts import PlanningOptions, SelectionOptions
 from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import time_estimate as module
 from onnxfold.planning.subject import Subject

@@ -6,6 +6,8 @@ RMSNormalization and RotaryEmbedding; key and value heads are still repeated bef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
@@ -168,7 +170,7 @@ class Dynamo(Fx):
 
     def attention(self, x: str, of: Layer) -> str:
         c = self.config
-        q, k, v = (self._heads(each) for each in self._projected(x, of))
+        q, k, v = (self._heads(each) for each in self.projected(x, of))
         if c.family is Family.LLAMA:
             q, k = self._rotated(q, c.heads), self._rotated(k, c.kv_heads)
         if c.cache:
@@ -184,15 +186,11 @@ class Dynamo(Fx):
         last = c.q_width if isinstance(self.length, int) else -1
         return self.linear(self.shaped(y, self.batch, self.length, last), self.parts.output(of))
 
-    def _projected(self, x: str, of: Layer) -> list[str]:
-        c, parts = self.config, self.parts.qkv(of)
-        if not c.packed_qkv:
-            return [self.linear(x, part) for part in parts]
-        y = self.linear(x, packed(of.qkv, parts))
-        if c.family is Family.GPT2:
-            return self.split(y, 3)
-        ends = [c.q_width, c.q_width + c.kv_width, LAST]
-        return [self.cut(y, 2, begin, end) for begin, end in zip([0, *ends[:2]], ends, strict=True)]
+    def unpacked(self, y: str, widths: Sequence[int], at: str) -> list[str]:
+        if self.config.family is Family.GPT2:
+            return self.split(y, len(widths))
+        begins = np.cumsum([0, *widths[:-1]]).tolist()
+        return [self.cut(y, 2, begin, end) for begin, end in zip(begins, [*begins[1:], LAST], strict=True)]
 
     def _heads(self, x: str) -> str:
         c = self.config
@@ -280,20 +278,15 @@ class Dynamo(Fx):
             case Activation.RELU:
                 return self.op("Relu", x)
 
-    def end(self, x: str) -> None:
-        c = self.config
-        if c.family is Family.BERT:
-            self.builder.output(x, "last_hidden_state", [BATCH, SEQUENCE, c.hidden])
-        elif c.family is Family.VIT:
-            head = self.parts.linear("classifier", c.hidden, c.classes)
-            x = self.op("Gather", x, self.number(0), name="select", axis=1)
-            weight = self.builder.weight("classifier.weight", Turned(head.weight))
-            y = self.op("Gemm", x, weight, self._bias(head), name="linear", alpha=1.0, beta=1.0, transA=0, transB=1)
-            self.builder.output(y, "logits", [BATCH, c.classes])
-        else:
-            if c.family is Family.GPT2:
-                x = self.shaped(x, -1, self.length, c.hidden)
-            self.builder.output(self._matmul(x, self.parts.head(), "linear"), "logits", [BATCH, SEQUENCE, c.vocabulary])
+    def classes(self, x: str, head: Linear) -> str:
+        x = self.op("Gather", x, self.number(0), name="select", axis=1)
+        weight = self.builder.weight("classifier.weight", Turned(head.weight))
+        return self.op("Gemm", x, weight, self._bias(head), name="linear", alpha=1.0, beta=1.0, transA=0, transB=1)
+
+    def next_words(self, x: str) -> str:
+        if self.config.family is Family.GPT2:
+            x = self.shaped(x, -1, self.length, self.config.hidden)
+        return self._matmul(x, self.parts.head(), "linear")
 
     def _image(self) -> str:
         c, g = self.config, self.builder

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from onnx import TensorProto
 
 from .config import Family
-from .layers import Layer, Linear, packed
+from .layers import Layer
 from .plain import Plain
 
 
@@ -54,7 +53,7 @@ class Flat(Plain):
 
     def attention(self, x: str, of: Layer) -> str:
         c, at = self.config, of.attention
-        q, k, v = self._projected(x, of)
+        q, k, v = self.projected(x, of)
         how = {"q_num_heads": c.heads, "kv_num_heads": c.kv_heads, "scale": c.head_dim**-0.5}
         if c.family is not Family.LLAMA:
             masks = [self.mask] if self.mask else []
@@ -68,11 +67,3 @@ class Flat(Plain):
         y, *present = self.ops("Attention", q, k, v, "", *past, at=at, outputs=3, is_causal=1, **how)
         self.present(i, *present)
         return self.linear(y, self.parts.output(of))
-
-    def _projected(self, x: str, of: Layer) -> list[str]:
-        parts: tuple[Linear, ...] = self.parts.qkv(of)
-        if not self.config.packed_qkv:
-            return [self.linear(x, part) for part in parts]
-        widths = self.number(np.array([part.width for part in parts]), of.attention)
-        y = self.linear(x, packed(of.qkv, parts))
-        return self.ops("Split", y, widths, at=of.attention, outputs=3, axis=-1)

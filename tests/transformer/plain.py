@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Sequence
 
+import numpy as np
 from onnx import TensorProto
 
-from .config import Activation, Family
+from .config import Activation
 from .experts import mixture
 from .layers import Layer, Linear, dotted, packed
 from .scoped import Scoped
@@ -111,20 +113,16 @@ class Plain(Scoped, ABC):
                 tanh = activation is Activation.GELU_TANH
                 return self.op("Gelu", x, at=at, approximate="tanh" if tanh else "none")
 
-    def end(self, x: str) -> None:
-        c = self.config
-        if c.family is Family.BERT:
-            self.builder.output(x, "last_hidden_state", [BATCH, SEQUENCE, c.hidden])
-        elif c.family is Family.VIT:
-            head = self.parts.linear("classifier", c.hidden, c.classes)
-            weight = self.builder.weight("classifier.weight", Turned(head.weight))
-            x = self.op("Gather", x, self.number(0, "vit"), at="vit", axis=1)
-            y = self.op("Gemm", x, weight, self.bias(head), at="classifier", transB=1)
-            self.builder.output(y, "logits", [BATCH, c.classes])
-        else:
-            words = self.parts.words()
-            if c.tied:
-                y = self.turned_matmul(x, self.builder.weight(words.name, words), "lm_head")
-            else:
-                y = self.matmul(x, self.parts.head())
-            self.builder.output(y, "logits", [BATCH, SEQUENCE, c.vocabulary])
+    def unpacked(self, y: str, widths: Sequence[int], at: str) -> list[str]:
+        return self.ops("Split", y, self.number(np.array(widths), at), at=at, outputs=len(widths), axis=-1)
+
+    def classes(self, x: str, head: Linear) -> str:
+        weight = self.builder.weight("classifier.weight", Turned(head.weight))
+        x = self.op("Gather", x, self.number(0, "vit"), at="vit", axis=1)
+        return self.op("Gemm", x, weight, self.bias(head), at="classifier", transB=1)
+
+    def next_words(self, x: str) -> str:
+        words = self.parts.words()
+        if self.config.tied:
+            return self.turned_matmul(x, self.builder.weight(words.name, words), "lm_head")
+        return self.matmul(x, self.parts.head())

@@ -8,7 +8,7 @@ from typing import Any
 
 from .builder import Builder
 from .config import Config, Family
-from .layers import Layer, Linear, Parts, layer
+from .layers import Layer, Linear, Parts, layer, packed
 
 BATCH, SEQUENCE = "batch", "sequence"
 PAST, TOTAL = "past_sequence_length", "total_sequence_length"
@@ -80,9 +80,35 @@ class Style(ABC):
     def mlp(self, x: str, of: Layer) -> str:
         """The MLP, or the mixture of experts."""
 
+    def projected(self, x: str, of: Layer) -> list[str]:
+        """Queries, keys and values, each from a layer of its own or out of one that gives all three."""
+        parts = self.parts.qkv(of)
+        if not self.config.packed_qkv:
+            return [self.linear(x, part) for part in parts]
+        return self.unpacked(self.linear(x, packed(of.qkv, parts)), [part.width for part in parts], of.attention)
+
     @abstractmethod
+    def unpacked(self, y: str, widths: Sequence[int], at: str) -> list[str]:
+        """Parts of these widths, which lie beside each other in `y`."""
+
+    @abstractmethod
+    def classes(self, x: str, head: Linear) -> str:
+        """Scores of the classes, from the first token."""
+
+    @abstractmethod
+    def next_words(self, x: str) -> str:
+        """Scores of the words that may follow, by the head of a language model."""
+
     def end(self, x: str) -> None:
         """The head and the outputs, from the last normalized stream."""
+        c = self.config
+        if c.family is Family.BERT:
+            self.builder.output(x, "last_hidden_state", [BATCH, SEQUENCE, c.hidden])
+        elif c.family is Family.VIT:
+            head = self.parts.linear("classifier", c.hidden, c.classes)
+            self.builder.output(self.classes(x, head), "logits", [BATCH, c.classes])
+        else:
+            self.builder.output(self.next_words(x), "logits", [BATCH, SEQUENCE, c.vocabulary])
 
     def run(self) -> Builder:
         """The whole network."""

@@ -6,6 +6,8 @@ thing), shape arithmetic included. What older versions did is there too: LayerNo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 
@@ -55,7 +57,7 @@ class TorchScript(Scoped):
         batch, length = "", ""
         if c.family is not Family.GPT2:
             batch, length = self.length(x, 0, at), self.length(x, 1, at)
-        q, k, v = self._projected(x, of)
+        q, k, v = self.projected(x, of)
         merge = c.family is not Family.LLAMA  # PyTorch's second transpose of the keys joins the first
         heads = []
         for each in (q, k, v):
@@ -85,17 +87,11 @@ class TorchScript(Scoped):
         y = self.shaped(y, self.target(at, batch, length, -1), at)
         return self.linear(y, self.parts.output(of))
 
-    def _projected(self, x: str, of: Layer) -> list[str]:
-        c, parts = self.config, self.parts.qkv(of)
-        if not c.packed_qkv:
-            return [self.linear(x, part) for part in parts]
-        y = self.linear(x, packed(of.qkv, parts))
-        if c.family is Family.GPT2:
-            widths = self.number([part.width for part in parts], of.attention)
-            return self.ops("Split", y, widths, at=of.attention, outputs=3, axis=2)
-        ends = np.cumsum([part.width for part in parts]).tolist()
-        bounds = zip([0, *ends], [*ends[:2], int(LAST)], strict=False)
-        return [self.cut(y, of.attention, 2, begin, end) for begin, end in bounds]
+    def unpacked(self, y: str, widths: Sequence[int], at: str) -> list[str]:
+        if self.config.family is Family.GPT2:
+            return self.ops("Split", y, self.number(widths, at), at=at, outputs=len(widths), axis=2)
+        begins = np.cumsum([0, *widths[:-1]]).tolist()
+        return [self.cut(y, at, 2, begin, end) for begin, end in zip(begins, [*begins[1:], int(LAST)], strict=True)]
 
     def _rotated(self, x: str, at: str) -> str:
         """x cos + [-x2, x1] sin."""
@@ -172,21 +168,15 @@ class TorchScript(Scoped):
             case Activation.RELU:
                 return self.op("Relu", x, at=at)
 
-    def end(self, x: str) -> None:
-        c = self.config
-        if c.family is Family.BERT:
-            self.builder.output(x, "last_hidden_state", ["batch", "sequence", c.hidden])
-            return
-        if c.family is Family.VIT:
-            head = self.parts.linear("classifier", c.hidden, c.classes)
-            weight = self.builder.weight("classifier.weight", Turned(head.weight))
-            x = self.op("Gather", x, self.number(0, "vit/embeddings"), at="", axis=1)
-            y = self.op("Gemm", x, weight, self.bias(head), at="classifier", alpha=1.0, beta=1.0, transB=1)
-            self.builder.output(y, "logits", ["batch", c.classes])
-            return
-        if c.family is Family.GPT2:
+    def classes(self, x: str, head: Linear) -> str:
+        weight = self.builder.weight("classifier.weight", Turned(head.weight))
+        x = self.op("Gather", x, self.number(0, "vit/embeddings"), at="", axis=1)
+        return self.op("Gemm", x, weight, self.bias(head), at="classifier", alpha=1.0, beta=1.0, transB=1)
+
+    def next_words(self, x: str) -> str:
+        if self.config.family is Family.GPT2:
             x = rows_again(self, x)
-        self.builder.output(self.matmul(x, self.parts.head()), "logits", ["batch", "sequence", c.vocabulary])
+        return self.matmul(x, self.parts.head())
 
     def _rms(self, x: str, path: str) -> tuple[str, str]:
         """In float32, whatever the model's type is."""

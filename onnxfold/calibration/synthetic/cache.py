@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,10 +88,10 @@ def save(name: str, made: Synthetic) -> None:
     cache_folder.evict(folder, most)
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A file to read from, not through a link, and nothing that one may have to wait for. Raises OSError."""
-    file = open(path, "rb", opener=lambda name, _: os.open(name, _READING))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "no file")
-    return file
+    with open(path, "rb", opener=lambda name, _: os.open(name, _READING)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no file")
+        yield file

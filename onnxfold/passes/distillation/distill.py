@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import RequestError
 from ...options.choices import Effort
-from ...options.options import DistillOptions
+from ...options.parts import DistillOptions
 from ...runtime.session import quickest
 from ..base import BasePass, Run, State
 from .result import RefinementReport

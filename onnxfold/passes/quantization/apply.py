@@ -5,8 +5,8 @@ from __future__ import annotations
 from ...errors import RequestError
 from ...evaluation.verdict import Check
 from ...model.save import on_disk
-from ...options.budget import Aim, Budget
-from ...options.options import OutputOptions
+from ...options.budget import Aim, Budget, Limits
+from ...options.parts import OutputOptions
 from ..base import BasePass, Run, State
 from .quantize import Quantized, check_quantizable, quantize
 
@@ -57,10 +57,12 @@ class JudgeQuantization(BasePass):
     name = "verify"
     requires = frozenset(("verdict",))
 
-    def __init__(self, budget: Budget | float | None, latency: bool) -> None:
-        """`budget`: of the whole chain, or a limit on its error; `latency`: whether it is measured."""
-        limit = (Aim.QUALITY, budget) if isinstance(budget, float) else budget
-        self._aim = (limit.aim, limit.value) if isinstance(limit, Budget) else limit
+    def __init__(self, asked: Budget | Limits, latency: bool) -> None:
+        """`asked`: of the whole chain; `latency`: whether it is measured."""
+        if isinstance(asked, Budget):
+            self._aim: tuple[Aim, float] | None = (asked.aim, asked.value)
+        else:
+            self._aim = None if asked.max_error is None else (Aim.QUALITY, asked.max_error)
         self._latency = latency
 
     def __call__(self, state: State, run: Run) -> State:

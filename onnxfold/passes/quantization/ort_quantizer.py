@@ -13,7 +13,9 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -97,17 +99,11 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
         return _as_before(found, proto)
 
 
-class _Temporaries:
-    """In place of the module `tempfile`: folders inside a `scratch` folder, which goes even where a run is killed."""
-
-    def __init__(self, scratch: Path) -> None:
-        self._scratch = scratch
-
-    def TemporaryDirectory(self, prefix: str | None = None) -> tempfile.TemporaryDirectory[str]:  # noqa: N802
-        return tempfile.TemporaryDirectory(prefix=prefix, dir=self._scratch)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(tempfile, name)
+def _temporaries(scratch: Path) -> ModuleType:
+    """The module `tempfile` with folders inside a `scratch` folder, which goes even where a run is killed."""
+    made = ModuleType(tempfile.__name__)
+    vars(made).update(vars(tempfile), TemporaryDirectory=partial(tempfile.TemporaryDirectory, dir=scratch))
+    return made
 
 
 @contextmanager
@@ -118,7 +114,7 @@ def _temporaries_in(scratch: Path) -> Iterator[None]:
     places: list[Any] = [sys.modules[quantize.__module__], quant_utils]
     with _ONE_AT_A_TIME:
         for module in places:
-            module.tempfile = _Temporaries(scratch)
+            module.tempfile = _temporaries(scratch)
         try:
             yield
         finally:

@@ -17,7 +17,7 @@ from ...model.model import Model, load
 from ...model.save import inline
 from ...options.budget import Aim, Limits
 from ...options.choices import Fusion, Method, Recovery
-from ...options.options import RuntimeOptions, SharingOptions
+from ...options.parts import RuntimeOptions, SharingOptions
 from ...planning.subject import CheckInputs, judge_without_samples, probes
 from ...progress import Progress
 from ...runtime.session import Feeds, Session, brief

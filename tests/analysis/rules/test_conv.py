@@ -11,6 +11,7 @@ from helpers import (
     as_inputs,
     assert_holds,
     attribute,
+    by_name,
     constant,
     folds,
     keep_first,
@@ -137,15 +138,12 @@ CASES = [
         y = Conv(a, v) }""",
         {"w": (8, 3, 3, 3), "d": (8, 1, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}, (8,)),
 ]  # fmt: skip
+case = by_name(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
-
-
-def case(name: str) -> Case:
-    return next(c for c in CASES if c.name == name)
 
 
 @pytest.mark.parametrize("name", ["plain", "depthwise", "grouped-2", "transpose-grouped-2", "shared-head"])

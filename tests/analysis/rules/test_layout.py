@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,8 @@ from helpers import (
     Case,
     assert_holds,
     attribute,
+    behind_conv,
+    by_name,
     constant,
     fold_by,
     folds,
@@ -24,14 +28,7 @@ from helpers import (
 from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 
-CONV = {"w": (8, 3, 3, 3), "b": (8,)}
-
-
-def cutting(name: str, body: str, groups: tuple[int, ...], opset: int = 17, **more: object) -> Case:
-    """A Conv of 8 channels, and `body` from h [N,8,6,6] to y."""
-    text = f"(float[N,3,8,8] x) => (float y) {{ h = Conv(x, w, b) {body} }}"
-    weights = {**CONV, **more.pop("weights", {})}  # type: ignore[dict-item]
-    return Case(name, text, weights, groups, opset=opset, **more)  # type: ignore[arg-type]
+cutting = partial(behind_conv, 8)  # `body` is from h [N,8,6,6] to y
 
 
 def slicing(name: str, start: int, end: int, groups: tuple[int, ...], axis: int = 1, opset: int = 17) -> Case:
@@ -187,15 +184,12 @@ CASES = [
             y = Conv(f, v)""", (4, 4), opset=newest_opset(), values={"pads": [1, 2], "axes": [1]},
             weights={"v": (5, 11, 1, 1)}),
 ]  # fmt: skip
+case = by_name(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
-
-
-def case(name: str) -> Case:
-    return next(c for c in CASES if c.name == name)
 
 
 def test_sizes_of_split_are_recounted() -> None:

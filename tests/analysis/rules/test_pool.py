@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import Case, assert_holds, given, keep_first, newest_opset
+from helpers import Case, assert_holds, by_name, given, keep_first, newest_opset
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 
@@ -75,5 +75,4 @@ def test_sizes_follow_the_channels() -> None:
 
 
 def test_sizes_of_space_alone_stay() -> None:
-    case = next(c for c in CASES if c.name == "Resize-axes")
-    assert given(keep_first(5, case.model()), "Resize", 3) == [12, 12]
+    assert given(keep_first(5, by_name(CASES)("Resize-axes").model()), "Resize", 3) == [12, 12]

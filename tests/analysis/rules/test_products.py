@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Case, assert_holds, constant, fold_by
+from helpers import Case, assert_holds, by_name, constant, fold_by
 from tiny import fold
 
 from onnxfold.analysis.analyze import analyze
@@ -78,6 +78,7 @@ CASES = [
         weights={"q": (WIDTH, 2 * D), "b": (2 * D,)}, refused=("Reshape mixes this axis",)),
 ]  # fmt: skip
 """Where "turned-by-angles" has no angles of its own: it mixes halves of the positions, as rotary embeddings do."""
+case = by_name(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -85,10 +86,6 @@ CASES = [
 def test_case(case: Case, batch: str | int) -> None:
     """Groups, both oracles with their controls, and folded models that run; open batch and fixed."""
     assert_holds(case, batch)
-
-
-def case(name: str) -> Case:
-    return next(one for one in CASES if one.name == name)
 
 
 def roles(name: str) -> dict[str, set[tuple[Role | None, bool]]]:

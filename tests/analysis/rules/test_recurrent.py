@@ -10,6 +10,7 @@ from helpers import (
     as_constant_nodes,
     assert_holds,
     attribute,
+    by_name,
     constant,
     fold_by,
     folds,
@@ -109,15 +110,12 @@ CASES = [
         o = LSTM<hidden_size=1>(x, w, r, b) s = Squeeze(o, one) g = MatMul(s, k) a = Tanh(g) y = MatMul(a, v) }""",
          {**sizes("LSTM", hidden=1), "k": (1, 6), "v": (6, 5)}, (6,), ONE),
 ]  # fmt: skip
+case = by_name(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
-
-
-def case(name: str) -> Case:
-    return next(c for c in CASES if c.name == name)
 
 
 def test_a_recurrent_weight_makes_units_and_reads_them() -> None:

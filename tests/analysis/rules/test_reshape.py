@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from helpers import (
+    CONV,
     Case,
     assert_holds,
     attribute,
+    behind_conv,
+    by_name,
     constant,
     fold_by,
     folds,
@@ -23,16 +28,7 @@ from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.rules.reshape import segments
 from onnxfold.model.model import load
 
-CONV = {"w": (8, 3, 3, 3), "b": (8,)}
-
-
-def between(name: str, body: str, groups: tuple[int, ...] = (8,), opset: int = 17, **more: object) -> Case:
-    """A Conv of 8 channels, and `body` from h [N,8,2,2] to y."""
-    text = f"(float[N,3,4,4] x) => (float y) {{ h = Conv(x, w, b) {body} }}"
-    weights = {**CONV, **more.pop("weights", {})}  # type: ignore[dict-item]
-    return Case(name, text, weights, groups, opset=opset, **more)  # type: ignore[arg-type]
-
-
+between = partial(behind_conv, 4)  # `body` is from h [N,8,2,2] to y
 HEAD = {"v": (32, 5)}
 SMALL = {"v": (8, 5)}
 SHAPE_OF = "s = Shape(h) n = Gather(s, zero) m = Unsqueeze(n, zeros)"
@@ -166,15 +162,12 @@ CASES = [
     between("batch-becomes-a-float", """s = Shape(h) o = Gather(s, zero) q = Cast<to=1>(o) e = Div(h, q)
             y = Conv(e, v)""", values={"zero": 0}, weights={"v": (5, 8, 1, 1)}),
 ]  # fmt: skip
+case = by_name(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
-
-
-def case(name: str) -> Case:
-    return next(c for c in CASES if c.name == name)
 
 
 @pytest.mark.parametrize(

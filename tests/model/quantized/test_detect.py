@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from helpers import CONTROL, fold_by, model, oracles_hold, refused_for
+from helpers import CONTROL, as_constant_nodes, as_inputs, fold_by, model, oracles_hold, refused_for
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from packing import X_SCALE, Pack, Packed, add, integers, pack
-from tiny import fold
+from tiny import fold, with_and_without_repair
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
@@ -133,12 +133,7 @@ def shared_scale(proto: ModelProto) -> None:
 
 
 def constant_nodes(proto: ModelProto) -> None:
-    held = [t for t in proto.graph.initializer if t.name.endswith(("_q", "_s", "_z"))]
-    nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in held] + list(proto.graph.node)
-    for tensor in held:
-        proto.graph.initializer.remove(tensor)
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    as_constant_nodes(proto, [t.name for t in proto.graph.initializer if t.name.endswith(("_q", "_s", "_z"))])
 
 
 def no_zero_points(proto: ModelProto) -> None:
@@ -155,8 +150,7 @@ def identity_scale(proto: ModelProto) -> None:
 
 
 def listed_as_inputs(proto: ModelProto) -> None:
-    for tensor in proto.graph.initializer:
-        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    as_inputs(proto, [t.name for t in proto.graph.initializer])
 
 
 ELSEWHERE = (constant_nodes, no_zero_points, identity_scale, listed_as_inputs)
@@ -296,15 +290,9 @@ def test_consumers_are_refitted_and_rounded(text: str) -> None:
     packs = both(0) if text is TEXT else with_biases(0)
     proto = net(packs, text)
     x = np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32)
-    errors = {}
-    for recovery in ("none", "least-squares"):
-        result = fold(proto, ratio=0.5, latency=False, calibration={"x": x}, recovery=recovery, method="fold")
-        check = result.report.check
-        assert check is not None and check.passed and check.worst is not None
-        errors[recovery] = check.worst.relative_l2
-        assert any("compute on integers" in note for note in check.notes) == (text is INTEGER and recovery != "none")
-        kinds = {t.name: t.data_type for t in proto.graph.initializer}
-        assert {t.name: t.data_type for t in result.model.graph.initializer} == kinds
+    errors, notes = with_and_without_repair(proto, ratio=0.5, calibration={"x": x})
+    for recovery, said in notes.items():
+        assert any("compute on integers" in note for note in said) == (text is INTEGER and recovery != "none")
     assert text is INTEGER or errors["least-squares"] < 0.9 * errors["none"], errors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from helpers import node, refused_for
+from helpers import as_constant_nodes, as_inputs, node, refused_for
 from nbits import FLOATS, SHAPES, Array, K, distance, inputs, net, random, run
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from packing import Packed, add, integers
@@ -23,17 +23,11 @@ from onnxfold.runtime.autodiff.prepare import static_copy
 
 
 def constant_nodes(proto: ModelProto) -> None:
-    held = [t for t in proto.graph.initializer if t.name[:2] in ("w_", "v_")]
-    nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in held] + list(proto.graph.node)
-    for tensor in held:
-        proto.graph.initializer.remove(tensor)
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
+    as_constant_nodes(proto, [t.name for t in proto.graph.initializer if t.name[:2] in ("w_", "v_")])
 
 
 def listed(proto: ModelProto) -> None:
-    for tensor in proto.graph.initializer:
-        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    as_inputs(proto, [t.name for t in proto.graph.initializer])
 
 
 def told(proto: ModelProto) -> None:

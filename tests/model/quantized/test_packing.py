@@ -11,7 +11,7 @@ from nbits import FLOATS, HIDDEN, SHAPES, Array, K, N, distance, group_of, input
 from onnx import ModelProto, numpy_helper
 from onnxruntime.capi import _pybind_state
 from packing import Bits, Pack, Packed, add, integers
-from tiny import fold
+from tiny import fold, with_and_without_repair
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
@@ -166,14 +166,7 @@ def test_a_target_size_is_met(bits: int, size: float = 0.55) -> None:
 def test_consumers_are_refitted_and_rounded(dtype: Any) -> None:
     proto = net(random(8, dtype=dtype))
     x = inputs(256, dtype)
-    errors = {}
-    for recovery in ("none", "least-squares"):
-        result = fold(proto, ratio=0.3, latency=False, calibration={"x": x}, recovery=recovery, method="fold")
-        check = result.report.check
-        assert check is not None and check.passed and check.worst is not None
-        errors[recovery] = check.worst.relative_l2
-        kinds = {t.name: t.data_type for t in proto.graph.initializer}
-        assert {t.name: t.data_type for t in result.model.graph.initializer} == kinds
+    errors, _ = with_and_without_repair(proto, ratio=0.3, calibration={"x": x})
     assert errors["least-squares"] < 0.9 * errors["none"], errors
 
 

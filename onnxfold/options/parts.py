@@ -1,0 +1,237 @@
+"""The parts that options of a run are made of: frozen dataclasses, checked when they are made, to and from plain
+dicts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
+
+from ..errors import RequestError
+from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
+from .choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .parameters import PARAMETERS, checked, mapping, shown, unknown
+from .preprocess import Preprocess
+
+Patterns = tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]
+
+
+class Options:
+    """What all parts have in common: their fields are checked, and they go to and from dicts.
+
+    `LIKE`: the parameter that a field is checked like, where that is called otherwise.
+    """
+
+    LIKE: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        for name, kind in kinds_of(type(self)).items():
+            value, parameter = getattr(self, name), self.LIKE.get(name, name)
+            if kind is not None:
+                if not isinstance(value, kind) and not (value is None and getattr(type(self), name) is None):
+                    raise RequestError(f"`{name}` must be {kind.__name__}, not {shown(value)}")
+            elif parameter in PARAMETERS:
+                object.__setattr__(self, name, checked(parameter, value, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: names of choices, texts, numbers, lists and dicts, as YAML and JSON hold them.
+
+        Raises RequestError for calibration data that is not a path, and for a metric that is not 'FILE.py:FUNCTION'.
+        """
+        return {name: _plain(name, getattr(self, name)) for name in kinds_of(type(self))}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; what is not given has its default. Raises RequestError."""
+        kinds = kinds_of(cls)
+        made: dict[str, Any] = {}
+        for name, value in mapping(cls.__name__, given).items():
+            if name not in kinds:
+                raise unknown(str(name), kinds, cls.__name__)
+            kind = kinds[name]
+            made[name] = kind.from_dict(value) if kind is not None and isinstance(value, Mapping) else value
+        return cls(**made)
+
+
+def kinds_of(cls: type[Options]) -> Mapping[str, type[Any] | None]:
+    """The fields of a class of options by name: the class of one that is a part with fields of its own, else None."""
+    hints = get_type_hints(cls)
+    found: dict[str, type[Any] | None] = {}
+    for one in fields(cast(Any, cls)):
+        members = get_args(hints[one.name]) or (hints[one.name],)
+        parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
+        found[one.name] = parts[0] if parts else None
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Options | Budget | Limits):
+        return value.to_dict()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Preprocess):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(name, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(name, one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    instead = "'FILE.py:FUNCTION'" if name == "metric" else "a path"
+    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give {instead}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternOptions(Options):
+    """Names that two lists of regular expressions choose."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def patterns(self) -> Patterns:
+        """`include` and `exclude`, compiled."""
+        return tuple(map(re.compile, self.include)), tuple(map(re.compile, self.exclude))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions(PatternOptions):
+    """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
+    expressions on names of groups and of the nodes that produce them), to multiples of `round_to`; `fold_heads`: also
+    the heads of key-value caches."""
+
+    method: Method = Method.AUTO
+    clusterer: Clusterer = Clusterer.NATIVE
+    round_to: int = 8
+    fold_heads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions(Options):
+    """The inputs that decisions are measured on: the user's own `data`, of which `samples` are used at most, as images
+    by `preprocess`; or synthetic ones, as many as the `effort` allows, kept in `save_synthetic`."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"data": "calibration", "save_synthetic": "synthetic"}
+
+    data: Any = None
+    samples: int = 128
+    preprocess: Preprocess | None = None
+    effort: Effort = Effort.BALANCED
+    save_synthetic: str | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there will be inputs, the user's own or synthetic ones."""
+        return self.data is not None or self.effort is not Effort.FAST
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryOptions(Options):
+    """How merges are repaired."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"level": "recovery"}
+
+    level: Recovery = Recovery.AUTO
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(Options):
+    """Training of the result on what the original says, for so many `steps`; None: what effort and size allow."""
+
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions(Options):
+    """INT8 as the last step, by onnxruntime's static quantization."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions(Options):
+    """How models are run: on which `providers`, with which `input_shapes` where dimensions are open; the `seed` of all
+    that is random, `threads` for clustering (0: all), whether `latency` is measured."""
+
+    providers: tuple[str, ...] | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    seed: int = 0
+    threads: int = 0
+    latency: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Options):
+    """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
+    (`external_data`), whether an interrupted run is continued (`resume`), and whether a result is
+    written that no provider could measure (`allow_unmeasured`)."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
+
+    path: str | None = None
+    external_data: bool = False
+    resume: bool = False
+    allow_unmeasured: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleOptions(Options):
+    """Large models: `max_memory` in bytes, groups merged at a time (`jobs`), the address of a Dask `scheduler`."""
+
+    max_memory: int | None = None
+    jobs: int = 1
+    scheduler: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(Options):
+    """The user's own measure (`metric`: FILE.py:FUNCTION, or a function, of a path), by how much it may fall in the
+    result (`max_drop`; None: it is only told), and the seconds that FILE.py:FUNCTION may take for one model."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"timeout": "metric_timeout"}
+
+    metric: Callable[[str], object] | str | None = None
+    max_drop: float | None = None
+    timeout: float = METRIC_TIMEOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric is None and self.max_drop is not None:
+            raise RequestError("`max_drop` is by how much your own measure may fall: give `metric` too")
+        if self.metric is None and self.timeout != METRIC_TIMEOUT:
+            raise RequestError("`metric_timeout` is for `metric`: give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningOptions(Options):
+    """What decides how channels are chosen and repaired."""
+
+    selection: SelectionOptions = SelectionOptions()
+    recovery: Recovery = Recovery.AUTO
+    effort: Effort = Effort.BALANCED
+    runtime: RuntimeOptions = RuntimeOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharingOptions(PatternOptions):
+    """Layers that share weights: `how` (None: none do), the nearest by `distance` first, within `limits`; residual
+    blocks dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted
+    first."""
+
+    how: Fusion | None = Fusion.MEAN
+    distance: Distance = DEFAULT_DISTANCE
+    limits: Limits = DEFAULT_LIMITS
+    drop_blocks: str | None = None
+    whole: bool = False
+    align: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.how is None and self.limits not in (NO_LIMITS, DEFAULT_LIMITS):
+            raise RequestError(f"`{self.limits.given[0]}` limits how weights are shared: give `how` too")
+        if self.how is not None and self.limits == NO_LIMITS:
+            object.__setattr__(self, "limits", DEFAULT_LIMITS)
+        if self.how is None:
+            object.__setattr__(self, "limits", NO_LIMITS)

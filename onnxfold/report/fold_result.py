@@ -1,0 +1,53 @@
+"""What `fold` and `fuse` return: a model with what is known of it, in place if it passed its checks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ..errors import ValidationError
+from ..model.model import Model
+from ..model.save import check_target, staged
+from ..model.tensors import Pending
+from ..options.parts import OutputOptions
+from ..passes.base import State
+from ..passes.distillation.block_targets import Map
+from .fold_report import FoldReport
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
+
+    Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes. `maps()`
+    says what became of the channels of activations.
+    """
+
+    model: ModelProto = field(repr=False)
+    report: FoldReport
+    _source: Model = field(repr=False)
+    _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
+    maps: Callable[[], Mapping[str, Map | None]] = field(default=dict, repr=False)
+
+    def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
+        """Write the model atomically, with a new external data file where the original has one."""
+        target = Path(path)
+        check_target(target, self._source.path)
+        with staged(self.model, self._source, target, external_data, self._pending) as written:
+            written.commit()
+
+
+def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldResult:
+    """The result, its file put in place if it is to be kept. Raises ValidationError where its checks failed."""
+    if report.check is None or not report.check.passed:
+        error = ValidationError(f"{report.model}: the result was not written: {report.verdict}")
+        error.report = report
+        raise error
+    if output.path is not None and state.staged is not None:
+        state.staged.commit()
+    current = state.current
+    return FoldResult(current.proto, report, state.source, current.pending, lambda: current.counterparts().maps)
