@@ -30,7 +30,7 @@ MAIN = f"""\
 Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
 Needs no training data. The result is measured against the original before it is written.
 
-  onnxfold in.onnx out.onnx                     safe: outputs change by {SAFE} at most, on photographs and the like
+  onnxfold in.onnx out.onnx                     safe: outputs change by {SAFE} at most
   onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
   onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
 """
@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"onnxfold: {one_line(message)} (try --help)\n")
+        self.exit(2, f"onnxfold: {readable(message)} (try --help)\n")
 
 
 def names_of(given: Sequence[str]) -> set[str]:
@@ -239,8 +239,3 @@ def add_last(output: argparse._ArgumentGroup) -> None:
     """Help and version."""
     output.add_argument("-h", "--help", action="help", help="show this help and exit")
     output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
-
-
-def one_line(text: str) -> str:
-    """`text` in one line that cannot steer a terminal (names in a model may hold anything)."""
-    return readable(text)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import OnnxFoldError
+from ..units import readable
 from . import cache, compare, fold, fuse, layers, sweep
-from .arguments import Parser, names_of, one_line
+from .arguments import Parser, names_of
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
 from .wording import as_options
@@ -91,5 +92,5 @@ def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
 
 def _complain(message: str, code: int) -> int:
     """One line on standard error, with options in place of parameters."""
-    print(f"onnxfold: {one_line(as_options(message))}", file=sys.stderr)
+    print(f"onnxfold: {readable(as_options(message))}", file=sys.stderr)
     return code

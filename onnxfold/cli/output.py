@@ -16,7 +16,7 @@ from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
 from ..report.tables import MessageConsole
 from ..report.written import check_written
-from .arguments import one_line
+from ..units import readable
 from .wording import as_options
 
 
@@ -45,7 +45,7 @@ def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -
     _keep_report(report, options.report, done)
     bad = report.check is not None and bool(report.check.problems or report.check.lost)
     if bad and options.quiet and not said:
-        print(f"onnxfold: {one_line(as_options(report.verdict))}", file=sys.stderr)
+        print(f"onnxfold: {readable(as_options(report.verdict))}", file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -248,7 +248,7 @@ def test_what_is_in_reach_is_said() -> None:
     inside = replace(example(), after=None, check=None, coverage=Coverage(0.75, 0.5))
     assert (
         inside.verdict
-        == "2 groups, 1088 channels can be folded: 75% of the parameters and 50% of the MACs are in reach"
+        == "2 groups, 1088 channels can be folded: 75 % of the parameters and 50 % of the MACs are in reach"
     )
-    assert replace(inside, before=Size(1, 1, 0)).verdict.endswith("75% of the parameters are in reach")
+    assert replace(inside, before=Size(1, 1, 0)).verdict.endswith("75 % of the parameters are in reach")
     assert replace(inside, coverage=None).verdict == "2 groups, 1088 channels can be folded"
