@@ -17,13 +17,14 @@ from ..frozen import read_only
 from ..model.model import Model
 from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
+from .origin import Origin
 from .synthetic.conventions import convention
 from .synthetic.image_ops import spatial_axes
 from .synthetic.photographs import crops, photographs, takes_photographs
+from .synthetic.sentences import divides, sentence_feeds
 
 PHOTOGRAPHS = "crops of two photographs"
-WORDS = "token ids that follow Zipf's law"
-_ZIPF_SHIFT = 2.7  # of Mandelbrot's law for the frequency of words
+WORDS = "sentences of other words"
 
 Array = NDArray[Any]
 
@@ -44,14 +45,20 @@ class Judge:
 
 
 def independent_judge(
-    model: Model, like: Feeds, count: int, seed: int, shapes: Mapping[str, Sequence[int]] | None
+    model: Model,
+    like: Feeds,
+    count: int,
+    seed: int,
+    shapes: Mapping[str, Sequence[int]] | None,
+    fitted: Origin | None = None,
 ) -> Judge | None:
-    """Crops of photographs for a model of images, words by Zipf's law for one of tokens; None for another.
+    """Crops of photographs for a model of images, sentences of words by Zipf's law for one of tokens; None for another.
 
     Args:
         like: a batch that the model takes: lengths, and all other inputs, are as there.
         count: samples, rounded to whole batches.
         shapes: of inputs with open dimensions, as they were given.
+        fitted: what was fitted on; sentences are judged by others, of words that these do not have.
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
@@ -65,13 +72,18 @@ def independent_judge(
     made = dict[str, Array]()
     for spec in images:
         made[spec.name] = _photographs(model, specs, like[spec.name], spec.name, runs * step, rng, shapes or {})
-    for name, limit in {} if images else limits.items():
-        made[name] = _words(rng, limit, (runs * step, *like[name].shape[1:])).astype(like[name].dtype)
+    if not images:
+        sizes = {name: (runs * step, *np.shape(x)[1:]) for name, x in like.items()}
+        half = 1 if fitted is Origin.SENTENCES else None
+        made |= sentence_feeds(model, specs, limits, sizes, rng, half)
+        if not made:
+            return None
     batches = tuple(
         {**like, **{name: np.ascontiguousarray(x[at * step : (at + 1) * step]) for name, x in made.items()}}
         for at in range(runs)
     )
-    return Judge(batches, PHOTOGRAPHS if images else WORDS, True)
+    known = bool(images) or fitted is not Origin.SENTENCES or all(map(divides, limits.values()))
+    return Judge(batches, PHOTOGRAPHS if images else WORDS, known)
 
 
 def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:
@@ -93,9 +105,3 @@ def _photographs(
     rows, columns = (like.shape[axis] for axis in spatial_axes(like.shape))
     pixels = crops(rng, photographs(), count, rows, columns)
     return convention(model, specs, name, like.shape, shapes).applied(pixels, like.shape).astype(like.dtype)
-
-
-def _words(rng: np.random.Generator, vocabulary: int, shape: Sequence[int]) -> Array:
-    """Ids: number i with a probability in proportion to 1 / (i + 2.7), as vocabularies begin with frequent words."""
-    likely = 1 / (np.arange(vocabulary) + _ZIPF_SHIFT)
-    return rng.choice(vocabulary, tuple(shape), p=likely / likely.sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from types import MappingProxyType
 
-from ..runtime.probe_inputs import DESCRIPTION, TOKENS
+from ..runtime.probe_inputs import DESCRIPTION
 
 
 class Origin(Enum):
@@ -17,7 +17,7 @@ class Origin(Enum):
     CLASS_SPREAD = "class-spread"
     PICTURES = "pictures"
     GENERATED_TEXT = "generated-text"
-    RANDOM_TOKENS = "random-tokens"
+    SENTENCES = "sentences"
     RANDOM = "random"
 
     @property
@@ -44,6 +44,6 @@ _TEXTS = MappingProxyType({
     Origin.CLASS_SPREAD: "deep inversion from class spread",
     Origin.PICTURES: "pictures of random shapes",
     Origin.GENERATED_TEXT: "text that the model itself wrote, from random first words",
-    Origin.RANDOM_TOKENS: TOKENS,
+    Origin.SENTENCES: "sentences of words by Zipf's law",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip

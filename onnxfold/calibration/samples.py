@@ -144,7 +144,7 @@ def synthetic_samples(
     else:
         pieces = [made.feeds]
     notes = (made.note,) if made.note else ()
-    judge = independent_judge(model, pieces[0], _judging(extent), seed, input_shapes)
+    judge = independent_judge(model, pieces[0], _judging(extent), seed, input_shapes, made.origin)
     if judge is None:
         fit, check = _split(pieces, specs, made.apart)
         return Samples(

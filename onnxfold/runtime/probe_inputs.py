@@ -24,7 +24,6 @@ def emptied(feeds: Feeds, caches: Sequence[Cache]) -> Feeds:
 
 
 DESCRIPTION = "random inputs (smooth noise, zero mean, unit variance)"
-TOKENS = "random token ids (every word of the vocabulary as likely as any other)"
 VOCABULARY = 8  # rows that make a table one of words; smaller ones are of segments and the like
 MOST_LENGTH, MOST_VALUES = 2**23, 2**27  # of an axis, and of an input: more would take gigabytes before anything runs
 _SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose")

@@ -68,6 +68,17 @@ def test_words_follow_zipfs_law() -> None:
     assert 9 < ratio < 13, "number 0 is as many times as likely as (28 + 2.7) / 2.7"
 
 
+def test_sentences_are_judged_by_words_that_they_do_not_have() -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (int64[N,12] ids) => (float[N,12,4] y) { y = Gather(table, ids) }'
+    proto = onnx.parser.parse_model(text)
+    table = np.random.default_rng(0).standard_normal((1000, 4)).astype(np.float32)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
+    samples = synthetic_samples(load(proto), Effort.BALANCED, 0, None)
+    fitted, judging = ({int(i) for f in feeds for i in f["ids"].ravel()} for feeds in (samples.fit, samples.check))
+    assert samples.judge.independent and len(fitted) > 100 and len(judging) > 100 and not fitted & judging
+
+
 @pytest.mark.parametrize(
     ("scale", "shift", "wanted"), [(1.0, 0.0, USUAL), (58.0, 120.0, BYTES), (0.225, 0.45, CONVENTIONS[2])]
 )

@@ -1,4 +1,4 @@
-"""Token ids for language models: text that the model itself writes, or else tokens drawn at random.
+"""Token ids for language models: text that the model itself writes, or else sentences of words by Zipf's law.
 
 Text sampled from a language model stands in for its data better than tokens drawn at random do (Liu et al., LLM-QAT,
 arXiv 2305.17888; Williams and Aletras, arXiv 2410.17170). It takes a causal model, one pass per token.
@@ -22,6 +22,7 @@ from ...runtime.batching import fixed
 from ...runtime.session import InputSpec, Session
 from ...runtime.token_scores import word_scores
 from ..origin import Origin
+from .sentences import sentence_feeds
 
 _CAUSAL_RTOL = 1e-3  # of the scores: a later token changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
@@ -47,15 +48,17 @@ def token_feeds(
     """Feeds of `count` samples, their origin and a note ('': none), for a model that takes only token ids, masks and
     segments; None for another.
 
-    Tokens are drawn at random where the model does not write, or would take more than `seconds`, going by its size.
+    Where the model does not write, or would take more than `seconds`, going by its size, they are sentences of half of
+    its words (`sentences.py`), so that the other half can judge.
     """
     limits = probe_inputs.index_limits(model.graph)
     plain = [s for s in specs if s.name not in limits and (s.dtype is None or np.dtype(s.dtype).kind not in "iub")]
     if plain or max(limits.values(), default=0) < probe_inputs.VOCABULARY:
         return None
-    note = ""
+    note, tried = "", list[dict[str, Array]]()
     for sizes in _lengths(specs, shapes):
         feeds = probe_inputs.tokens(specs, limits, batch=count, seed=seed, shapes=sizes)
+        tried.append(feeds)
         output = _next_words(model.graph, feeds, limits)
         if output is None:
             continue
@@ -70,7 +73,19 @@ def token_feeds(
             return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, Origin.GENERATED_TEXT, ""
         except (_SilentError, ExecutionError) as error:  # a fold will find out what is wrong
             note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
-    return feeds, Origin.RANDOM_TOKENS, note
+    feeds = next((one for one in tried if _runs(model, one, provider)), tried[-1])
+    sizes = {name: x.shape for name, x in feeds.items()}
+    rng = np.random.default_rng([seed, 1])
+    return {**feeds, **sentence_feeds(model, specs, limits, sizes, rng, 0)}, Origin.SENTENCES, note
+
+
+def _runs(model: Model, feeds: Mapping[str, Array], provider: str) -> bool:
+    """Whether one sample of `feeds` is not too long for the model."""
+    try:
+        Session.of(model, provider).run({name: x[:1] if x.ndim else x for name, x in feeds.items()})
+    except ExecutionError:
+        return False
+    return True
 
 
 def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:

@@ -64,14 +64,14 @@ def test_words_follow_their_probabilities() -> None:
 @pytest.mark.parametrize(("text", "says"), [(AHEAD, "looks ahead"), (FEATURES, "")])
 def test_random_words_for_other_models(text: str, says: str) -> None:
     ids, origin, note = made_of(text, 200)
-    assert origin is Origin.RANDOM_TOKENS
+    assert origin is Origin.SENTENCES
     assert says in note and bool(says) == bool(note)
     assert set(ids.ravel().tolist()) == set(range(VOCABULARY))
 
 
 def test_no_text_where_that_would_take_too_long() -> None:
     ids, origin, note = made_of(NEXT, seconds=0.0)
-    assert origin is Origin.RANDOM_TOKENS and "seconds" in note
+    assert origin is Origin.SENTENCES and "seconds" in note
     assert not (np.diff(ids, axis=1) % VOCABULARY == 1).all()
 
 
@@ -83,12 +83,16 @@ def test_masks_and_segments() -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((2, 5), np.float32), "segments"))
     proto.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
     made = synthesize(load(proto), Extent(count=20, steps=1))
-    assert made.origin is Origin.RANDOM_TOKENS
-    assert made.feeds["ids"].max() > 5 and (made.feeds["mask"] == 1).all() and (made.feeds["segment"] == 0).all()
+    assert made.origin is Origin.SENTENCES
+    assert (
+        made.feeds["ids"].max() > 5
+        and set(made.feeds["mask"].ravel().tolist()) == {0, 1}
+        and (made.feeds["segment"] == 0).all()
+    )
     with_floats = model(text)
     with_floats.graph.initializer.extend(proto.graph.initializer[2:])
     made = synthesize(load(with_floats), Extent(count=2, steps=1))
-    assert made.origin is not Origin.RANDOM_TOKENS  # an activation beside the words
+    assert made.origin is not Origin.SENTENCES  # an activation beside the words
 
 
 def test_words_given_as_floats() -> None:
