@@ -19,8 +19,8 @@ from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
 from .origin import Origin
 from .synthetic.conventions import convention
-from .synthetic.image_ops import spatial_axes
-from .synthetic.photographs import crops, photographs, takes_photographs
+from .synthetic.image_ops import is_images, spatial_axes
+from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds
 
 PHOTOGRAPHS = "crops of two photographs"
@@ -87,7 +87,7 @@ def independent_judge(
 
 
 def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:
-    if spec.dtype is None or not takes_photographs(shape):
+    if spec.dtype is None or not is_images(shape):
         return False
     return bool(np.dtype(spec.dtype).kind == "f" or np.dtype(spec.dtype) == np.uint8)
 

@@ -42,7 +42,7 @@ _TEXTS = MappingProxyType({
     Origin.BN_STATISTICS: "deep inversion from BatchNormalization statistics",
     Origin.CONV_PRIOR: "deep inversion from convolution weights and biases",
     Origin.CLASS_SPREAD: "deep inversion from class spread",
-    Origin.PICTURES: "pictures of random shapes",
+    Origin.PICTURES: "photographs and pictures of random shapes",
     Origin.GENERATED_TEXT: "text that the model itself wrote, from random first words",
     Origin.SENTENCES: "sentences of words by Zipf's law",
     Origin.RANDOM: DESCRIPTION,

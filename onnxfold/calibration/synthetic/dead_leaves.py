@@ -24,12 +24,6 @@ _LIGHT, _COLOUR, _SHADE = 0.9, 0.35, 0.15  # deviations: between shapes, between
 _BLUR = np.array([0.25, 0.5, 0.25])  # of the lens: photographs have no steps
 
 
-def takes_pictures(shape: Sequence[int]) -> bool:
-    """Whether a batch of this shape is one of gray or color images."""
-    axes = spatial_axes(shape)
-    return bool(axes) and shape[6 - sum(axes)] in (1, 3)
-
-
 def leaves(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
     """Pictures [N, C, H, W] or [N, H, W, C], zero mean and unit variance over all of them.
 

@@ -13,8 +13,8 @@ from ...frozen import read_only
 from ...progress import Progress
 from ...runtime.autodiff.adam import Adam
 from . import image_ops as images
-from .dead_leaves import leaves, takes_pictures
 from .loss import match
+from .pictures import pictures
 from .problem import InversionProblem, LossValue
 
 Floats = NDArray[np.float32]
@@ -120,10 +120,11 @@ class _Descent:
 
 
 def _start(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
-    """Pictures of shapes, whose edges and even areas a descent keeps as far as the model allows; noise for what is no
-    image. So few steps make no edges of noise, and consumers are repaired worse on what they make of it (ResNet-20 with
-    a quarter of its inner channels: 52.3 instead of 55.5 %)."""
-    return leaves(rng, shape) if takes_pictures(shape) else images.noise(rng, shape)
+    """Pictures, whose edges and even areas a descent keeps as far as the model allows; noise for what is no image.
+
+    So few steps make no edges of noise, and consumers are repaired worse on what they make of it (ResNet-20 with a
+    quarter of its inner channels: 52.3 instead of 55.5 %)."""
+    return pictures(rng, shape) if images.is_images(shape) else images.noise(rng, shape)
 
 
 def _targets(rng: np.random.Generator, batch: int, classes: int) -> Floats | None:

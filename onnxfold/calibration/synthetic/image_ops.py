@@ -27,6 +27,12 @@ def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return axes if sides and min(sides) >= 8 and max(sides) <= 3 * min(sides) else ()
 
 
+def is_images(shape: Sequence[int]) -> bool:
+    """Whether a batch of this shape is one of gray or color images."""
+    axes = spatial_axes(shape)
+    return bool(axes) and shape[6 - sum(axes)] in (1, 3)
+
+
 def noise(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
     """Zero mean, unit variance: amplitude 1/frequency over the spatial axes of images, channels half alike; else white.
 

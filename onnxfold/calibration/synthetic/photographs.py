@@ -15,8 +15,6 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from .image_ops import spatial_axes
-
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 _AREA = (0.03, 0.9)  # of the photograph
@@ -45,12 +43,6 @@ def photographs() -> tuple[Pixels, ...]:
     from sklearn.datasets import load_sample_images  # slow to import
 
     return tuple(np.asarray(image) for image in load_sample_images().images)
-
-
-def takes_photographs(shape: Sequence[int]) -> bool:
-    """Whether a batch of this shape is one of gray or color images."""
-    axes = spatial_axes(shape)
-    return bool(axes) and shape[6 - sum(axes)] in (1, 3)
 
 
 def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:

@@ -1,5 +1,5 @@
 """Inputs for a model without calibration data: deep inversion where the model tells something about its data, pictures
-of shapes where it takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
+where it takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from ...progress import Progress, silent
 from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
-from .dead_leaves import leaves, takes_pictures
 from .deep_inversion import invert
 from .generated_text import token_feeds
+from .image_ops import is_images
+from .pictures import pictures
 from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 
 
@@ -120,8 +121,8 @@ def synthesize(
             continue
         taken = time.perf_counter() - begin
         return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, "", problem.apart)
-    if (pictures := shown()) is not None:
-        return Synthetic(pictures, Origin.PICTURES, None, time.perf_counter() - begin)
+    if (seen := shown()) is not None:
+        return Synthetic(seen, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
     return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
@@ -134,9 +135,9 @@ def _pictures(
         return None
     spec = specs[0]
     shape = (count, *probe_inputs.shape_of(spec, 1, shapes.get(spec.name))[1:])
-    if np.dtype(spec.dtype).kind != "f" or not takes_pictures(shape):
+    if np.dtype(spec.dtype).kind != "f" or not is_images(shape):
         return None
-    return {spec.name: leaves(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}
+    return {spec.name: pictures(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}
 
 
 def _complete(

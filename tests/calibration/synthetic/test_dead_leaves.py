@@ -15,7 +15,7 @@ from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic import deep_inversion as inversion
 from onnxfold.calibration.synthetic import problem
-from onnxfold.calibration.synthetic.dead_leaves import leaves, takes_pictures
+from onnxfold.calibration.synthetic.dead_leaves import leaves
 from onnxfold.calibration.synthetic.image_ops import noise, roughness
 from onnxfold.calibration.synthetic.synthesize import Extent, Synthetic, synthesize
 from onnxfold.model.model import load
@@ -55,7 +55,7 @@ def test_layouts_and_seeds() -> None:
     ("shape", "fits"), [((1, 3, 32, 32), True), ((1, 28, 28, 1), True), ((1, 2, 32, 32), False), ((1, 64), False)]
 )
 def test_what_is_a_picture(shape: tuple[int, ...], fits: bool) -> None:
-    assert takes_pictures(shape) is fits
+    assert is_images(shape) is fits
 
 
 def test_other_shapes_are_refused() -> None:
@@ -130,7 +130,7 @@ def test_descents_start_at_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images made from statistics have edges and even areas, which descents from noise do not find."""
     made = synthesize(load(normalized()), Extent(count=16, steps=20))
     assert made.origin is Origin.BN_STATISTICS
-    monkeypatch.setattr(inversion, "takes_pictures", lambda shape: False)
+    monkeypatch.setattr(inversion.images, "is_images", lambda shape: False)
     smooth = synthesize(load(normalized()), Extent(count=16, steps=20))
     assert made.losses[-1] < made.losses[0] and smooth.losses[-1] < smooth.losses[0]
     found = kurtosis(made.feeds["x"]), kurtosis(smooth.feeds["x"])
