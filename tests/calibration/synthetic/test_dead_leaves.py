@@ -16,7 +16,7 @@ from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic import deep_inversion as inversion
 from onnxfold.calibration.synthetic import problem
 from onnxfold.calibration.synthetic.dead_leaves import leaves
-from onnxfold.calibration.synthetic.image_ops import noise, roughness
+from onnxfold.calibration.synthetic.image_ops import is_images, noise, roughness
 from onnxfold.calibration.synthetic.synthesize import Extent, Synthetic, synthesize
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
