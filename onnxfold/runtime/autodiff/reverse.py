@@ -13,8 +13,10 @@ from onnx_ad import UnrollTooLarge, UnsupportedOperator, reverse
 from onnx_ad.rules import REVERSE
 
 from ...errors import BUILTIN_ERRORS, ExecutionError, RuleError
-from .adjoints import MOMENTS, RULES, Adjoints
+from .adjoints import MOMENTS, RULES
+from .parts import Adjoints
 from .prepare import prune
+from .simplify import without_seed_axis
 
 PREFIX = "onnxfold_d_"  # the gradient with respect to input x is the output onnxfold_d_x
 _SEEDS = "onnxfold_seeds"
@@ -46,6 +48,7 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     _spelled_out(result.graph)
     for node in result.graph.node:  # copies of bodies have equal names, which onnxruntime refuses
         node.ClearField("name")
+    without_seed_axis(result)
     prune(result.graph)
     for value in result.graph.output:
         for d in value.type.tensor_type.shape.dim:

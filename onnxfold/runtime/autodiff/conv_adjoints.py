@@ -1,0 +1,219 @@
+"""Reverse rules of Conv and ConvTranspose, written for what onnxruntime's CPU kernels do fast.
+
+The input gradient of a convolution of stride 1 is a convolution again (channels swapped, kernel turned by 180 degrees);
+with strides it is a ConvTranspose, which needs no zeros between the elements. The gradient of a dense weight is one
+matrix product for every kernel position, that of a depthwise weight one for every column of the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from ...model.conv_windows import windows
+from .parts import Adjoints, attributes, plain, reshaped, seeded, weights
+
+
+def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
+    """Conv with respect to its input, its weight and its bias, whichever are asked for."""
+    x, w, y = node.input[0], node.input[1], node.output[0]
+    into, out, shape = ctx.shapes.static(x), ctx.shapes.static(y), ctx.shapes.static(w)
+    if grads[0] is None or into is None or out is None or shape is None:
+        return None
+    geometry, value = _Geometry.of(node, into, out, shape), plain(ctx, grads[0], y, out)
+    found: list[str | None] = [None] * len(node.input)
+    if ctx.asked_for(x):
+        found[0] = seeded(ctx, _of_input(ctx, value, w, geometry), into)
+    if ctx.asked_for(w):
+        found[1] = seeded(ctx, _of_weight(ctx, value, x, w, geometry), shape)
+    if len(node.input) > 2 and node.input[2] and ctx.asked_for(node.input[2]):
+        found[2] = _of_bias(ctx, value, out)
+    return found
+
+
+def conv_transpose(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
+    """ConvTranspose of given pads, with respect to its input, weight and bias: it is the adjoint of a Conv."""
+    x, w, y, attrs = node.input[0], node.input[1], node.output[0], attributes(node)
+    into, out, shape = ctx.shapes.static(x), ctx.shapes.static(y), ctx.shapes.static(w)
+    given = attrs.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and "output_shape" not in attrs
+    if grads[0] is None or into is None or out is None or shape is None or not given:
+        return None
+    g, value = _Geometry.of(node, out, into, shape), plain(ctx, grads[0], y, out)
+    found: list[str | None] = [None] * len(node.input)
+    if ctx.asked_for(x):
+        cut, before, after = _crop(ctx, value, g.before, g.after)
+        back = ctx.b.op(
+            "Conv", [cut, w], group=g.group, dilations=list(g.dilations), pads=[*before, *after],
+            strides=list(g.strides), kernel_shape=list(shape[2:]), stem="a_deconv",
+        )  # fmt: skip
+        found[0] = seeded(ctx, back, into)
+    if ctx.asked_for(w):
+        found[1] = seeded(ctx, _of_weight(ctx, x, value, w, g), shape)
+    if len(node.input) > 2 and node.input[2] and ctx.asked_for(node.input[2]):
+        found[2] = _of_bias(ctx, value, out)
+    return found
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Shapes (input, output, weight [M, C/group, *k]) and attributes of a Conv node; `before`: pads of each axis."""
+
+    into: Sequence[int]
+    out: Sequence[int]
+    shape: Sequence[int]
+    group: int
+    strides: Sequence[int]
+    dilations: Sequence[int]
+    before: Sequence[int]
+
+    @classmethod
+    def of(cls, node: NodeProto, into: Sequence[int], out: Sequence[int], shape: Sequence[int]) -> _Geometry:
+        attrs = attributes(node)
+        found = windows(shape[2:], attrs)
+        before = [b for b, _ in found.padding(into[2:], out[2:])]
+        return cls(into, out, shape, int(attrs.get("group", 1)), found.strides, found.dilations, before)
+
+    @property
+    def last(self) -> list[int]:
+        """Where the last window begins, along each space axis, pads before counted."""
+        return [(n - 1) * s for n, s in zip(self.out[2:], self.strides, strict=True)]
+
+    @property
+    def reach(self) -> list[int]:
+        """How far the last element of a window is from its first, along each space axis."""
+        return [(k - 1) * d for k, d in zip(self.shape[2:], self.dilations, strict=True)]
+
+    @property
+    def after(self) -> list[int]:
+        """Pads behind each axis that the last window ends with; negative where it leaves something out."""
+        ends = zip(self.last, self.reach, self.into[2:], self.before, strict=True)
+        return [start + reach + 1 - n - b for start, reach, n, b in ends]
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every channel has a kernel of its own, and one only."""
+        return self.shape[1] == 1 and self.shape[0] == self.group
+
+
+def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+    """The adjoint of a Conv's input, from that of its output [N, M, ...]."""
+    if any(s > 1 for s in g.strides):
+        return _of_strided_input(ctx, value, w, g)
+    before = [r - p for r, p in zip(g.reach, g.before, strict=True)]
+    after = [r - p for r, p in zip(g.reach, g.after, strict=True)]
+    value, before, after = _crop(ctx, value, before, after)
+    found = ctx.b.op(
+        "Conv", [value, _turned(ctx, w, g)], group=g.group, dilations=list(g.dilations), pads=[*before, *after],
+        strides=list(g.strides), kernel_shape=list(g.shape[2:]), stem="a_conv",
+    )  # fmt: skip
+    return str(found)
+
+
+def _of_strided_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+    """The same by a ConvTranspose of the same weight. What no window reaches is output_padding."""
+    left = [max(0, -a) for a in g.after]  # fewer than the stride
+    found = ctx.b.op(
+        "ConvTranspose", [value, w], group=g.group, dilations=list(g.dilations), strides=list(g.strides),
+        pads=[*g.before, *(max(0, a) for a in g.after)], output_padding=left, kernel_shape=list(g.shape[2:]),
+        stem="a_conv",
+    )  # fmt: skip
+    return str(found)
+
+
+def _turned(ctx: Any, w: str, g: _Geometry) -> str:
+    """Weight [M, C/group, *k] as [C, M/group, *k], the kernel turned by 180 degrees."""
+    group, makes, reads, kernel = g.group, g.shape[0] // g.group, g.shape[1], list(g.shape[2:])
+    weight = ctx.values.get(w)
+    if weight is not None:
+        turned = weight.reshape(group, makes, reads, *kernel).swapaxes(1, 2).reshape(group * reads, makes, *kernel)
+        return weights(ctx, np.flip(turned, tuple(range(2, turned.ndim))), w)
+    size = math.prod(kernel)
+    swapped = reshaped(ctx, w, [group, makes, reads, size])
+    if makes > 1 or reads > 1:
+        swapped = ctx.b.op("Transpose", [swapped], perm=[0, 2, 1, 3], stem="swapped")
+    if size > 1:
+        swapped = ctx.b.op("Gather", [swapped, ctx.b.ints(range(size - 1, -1, -1))], axis=3, stem="turned")
+    return reshaped(ctx, swapped, [group * reads, makes, *kernel])
+
+
+def _of_weight(ctx: Any, value: str, x: str, w: str, g: _Geometry) -> str:
+    """The adjoint of a Conv's weight `w`, from that of its output."""
+    if any(g.before) or any(g.after):  # a negative pad cuts off what no window reaches
+        x = ctx.b.op("Pad", [x, ctx.b.ints([0, 0, *g.before, 0, 0, *g.after])], mode="constant", stem="padded")
+    if g.depthwise and len(g.shape) == 4:
+        return _of_depthwise(ctx, value, x, w, g)
+    return _of_dense(ctx, value, x, g)
+
+
+def _of_dense(ctx: Any, value: str, x: str, g: _Geometry) -> str:
+    """For every kernel position, the product of what it met of `x` (padded) with the output's adjoint.
+
+    (A convolution of the input with the adjoint as its filters, which is onnx-ad's rule, took up to three times as long
+    and knows no groups.)
+    """
+    batch, kernel, places = g.into[0], g.shape[2:], math.prod(g.out[2:])
+    reads, makes = g.shape[1], g.shape[0] // g.group
+    split = reshaped(ctx, value, [batch, g.group, makes, places])
+    across = ctx.b.op("Transpose", [split], perm=[0, 1, 3, 2], stem="across")
+    axes, steps, first = ctx.b.ints(range(2, 2 + len(kernel))), ctx.b.ints(g.strides), ctx.b.ints([0])
+    parts = []
+    for at in np.ndindex(*kernel):
+        start = [i * d for i, d in zip(at, g.dilations, strict=True)]
+        stop = [a + b + 1 for a, b in zip(start, g.last, strict=True)]
+        met = x
+        if math.prod(kernel) > 1 or any(s > 1 for s in g.strides):
+            met = ctx.b.op("Slice", [x, ctx.b.ints(start), ctx.b.ints(stop), axes, steps], stem="met")
+        rows = reshaped(ctx, met, [batch, g.group, reads, places])
+        product = ctx.b.op("MatMul", [rows, across], stem="product")
+        parts.append(ctx.b.op("ReduceSum", [product, first], keepdims=1, stem="summed"))
+    every = ctx.b.op("Concat", parts, axis=0, stem="every") if len(parts) > 1 else parts[0]
+    ordered = ctx.b.op("Transpose", [every], perm=[1, 3, 2, 0], stem="ordered")
+    return reshaped(ctx, ordered, g.shape)
+
+
+def _of_depthwise(ctx: Any, value: str, x: str, w: str, g: _Geometry) -> str:
+    """For every column of the kernel, the products of all rows of `x` [N, C, H, W] (padded) with all rows of the output's
+    adjoint, summed over images and places in the row; the kernel's rows are sums of some of these.
+
+    Products of single rows would be k times fewer, but each of them a pass over memory.
+    """
+    batch, channels, height, width = g.into[0], g.group, *g.out[2:]
+    rows = g.into[2] + g.before[0] + g.after[0]
+    x = ctx.b.op("Transpose", [x], perm=[1, 2, 0, 3], stem="by_row")
+    value = ctx.b.op("Transpose", [value], perm=[1, 2, 0, 3], stem="by_row")
+    value = reshaped(ctx, value, [channels, height, batch * width])
+    across = ctx.b.op("Transpose", [value], perm=[0, 2, 1], stem="across")  # onnxruntime makes it part of the products
+    axis, step = ctx.b.ints([3]), ctx.b.ints(g.strides[1:])
+    parts = []
+    for column in range(g.shape[3]):
+        start = column * g.dilations[1]
+        met = ctx.b.op("Slice", [x, ctx.b.ints([start]), ctx.b.ints([start + g.last[1] + 1]), axis, step], stem="met")
+        product = ctx.b.op("MatMul", [reshaped(ctx, met, [channels, rows, batch * width]), across], stem="product")
+        parts.append(reshaped(ctx, product, [channels, 1, rows * height]))
+    every = ctx.b.op("Concat", parts, axis=1, stem="every") if len(parts) > 1 else parts[0]
+    place = np.arange(height)
+    picked = np.zeros((rows, height, g.shape[2]))
+    for row in range(g.shape[2]):
+        picked[row * g.dilations[0] + place * g.strides[0], place, row] = 1
+    found = ctx.b.op("MatMul", [every, weights(ctx, picked.reshape(rows * height, -1), w)], stem="picked")
+    return reshaped(ctx, ctx.b.op("Transpose", [found], perm=[0, 2, 1], stem="ordered"), g.shape)
+
+
+def _of_bias(ctx: Any, value: str, out: Sequence[int]) -> str:
+    """The adjoint of a bias [M], from that of the output [N, M, ...]."""
+    places = ctx.b.ints([a for a in range(len(out)) if a != 1])
+    return seeded(ctx, ctx.b.op("ReduceSum", [value, places], keepdims=0, stem="a_bias"), out[1:2])
+
+
+def _crop(ctx: Any, value: str, before: Sequence[int], after: Sequence[int]) -> tuple[str, list[int], list[int]]:
+    """Negative pads taken off the spatial axes of `value`; what is left of the pads (Conv takes none below 0)."""
+    cut = [(min(b, 0), min(a, 0)) for b, a in zip(before, after, strict=True)]
+    if any(any(c) for c in cut):
+        pads = [0, 0, *(c[0] for c in cut), 0, 0, *(c[1] for c in cut)]
+        value = str(ctx.b.op("Pad", [value, ctx.b.ints(pads)], mode="constant", stem="crop"))
+    return value, [max(b, 0) for b in before], [max(a, 0) for a in after]
