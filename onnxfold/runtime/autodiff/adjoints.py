@@ -6,6 +6,7 @@ parts.py says what a rule is; those of convolutions are in conv_adjoints.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,23 +14,20 @@ import numpy as np
 from onnx import NodeProto
 
 from .conv_adjoints import conv, conv_transpose
-from .parts import Adjoints, Rule, plain, seeded
+from .parts import Adjoints, Rule, plain, reshaped, seeded
 
 MOMENTS = "OnnxfoldMoments"  # an operator of ours: gone again when the gradient is written (reverse.py)
 
 
 def _spread(ctx: Any, value: str, shape: Sequence[int], strides: Sequence[int]) -> tuple[str, list[int]]:
-    """`value` [N, C, *shape] with strides - 1 zeros behind every element along each spatial axis, and its new shape."""
-    if all(s == 1 for s in strides):
-        return value, list(shape)
-    rank = len(shape)
-    batch_channels, spatial = list(shape[: rank - len(strides)]), list(shape[rank - len(strides) :])
-    split = batch_channels + [n for d in spatial for n in (d, 1)]
-    after = [0] * len(batch_channels) + [n for s in strides for n in (0, s - 1)]
-    split_value = ctx.b.op("Reshape", [value, ctx.b.ints(split)], stem="split")
-    padded = ctx.b.op("Pad", [split_value, ctx.b.ints([0] * len(split) + after)], mode="constant", stem="spread")
-    joined = batch_channels + [d * s for d, s in zip(spatial, strides, strict=True)]
-    return str(ctx.b.op("Reshape", [padded, ctx.b.ints(joined)], stem="joined")), joined
+    """`value` with strides - 1 zeros behind every element along each axis, and its new shape."""
+    shape = list(shape)
+    for axis in (a for a, stride in enumerate(strides) if stride > 1):
+        split = [math.prod(shape[: axis + 1]), 1, math.prod(shape[axis + 1 :])]
+        pads = ctx.b.ints([0, 0, 0, 0, strides[axis] - 1, 0])
+        value = ctx.b.op("Pad", [reshaped(ctx, value, split), pads], mode="constant", stem="spread")
+        shape[axis] *= strides[axis]
+    return reshaped(ctx, value, shape), shape
 
 
 def strided_slice(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:

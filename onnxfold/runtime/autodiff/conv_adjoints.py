@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,14 @@ def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
 
 
 def _of_strided_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
-    """The same by a ConvTranspose of the same weight. What no window reaches is output_padding."""
+    """The same by a ConvTranspose of the same weight. What no window reaches is output_padding.
+
+    A constant depthwise weight makes a Conv of values with zeros between them: onnxruntime has a much faster kernel for
+    that, as long as the weight is constant.
+    """
+    if g.depthwise and w in ctx.values:
+        spread = replace(g, strides=[1] * len(g.strides), out=[*g.out[:2], *(n + 1 for n in g.last)])
+        return _of_input(ctx, _spread(ctx, value, w, g), w, spread)
     left = [max(0, -a) for a in g.after]  # fewer than the stride
     found = ctx.b.op(
         "ConvTranspose", [value, w], group=g.group, dilations=list(g.dilations), strides=list(g.strides),
@@ -123,6 +130,12 @@ def _of_strided_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
         stem="a_conv",
     )  # fmt: skip
     return str(found)
+
+
+def _spread(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+    """`value`, of as many channels as `w` has rows, with strides - 1 zeros between any two elements of a row."""
+    ones = weights(ctx, np.ones((g.out[1], 1, *[1] * len(g.strides))), w)
+    return str(ctx.b.op("ConvTranspose", [value, ones], group=g.out[1], strides=list(g.strides), stem="spread"))
 
 
 def _turned(ctx: Any, w: str, g: _Geometry) -> str:
@@ -177,31 +190,32 @@ def _of_dense(ctx: Any, value: str, x: str, g: _Geometry) -> str:
 
 
 def _of_depthwise(ctx: Any, value: str, x: str, w: str, g: _Geometry) -> str:
-    """For every column of the kernel, the products of all rows of `x` [N, C, H, W] (padded) with all rows of the output's
-    adjoint, summed over images and places in the row; the kernel's rows are sums of some of these.
+    """For every row of the kernel, the products of all columns of `x` [N, C, H, W] (padded) with all columns of the
+    output's adjoint, summed over images and rows; every element of the kernel's row is a sum of some of these.
 
-    Products of single rows would be k times fewer, but each of them a pass over memory.
+    The products that are needed alone would be fewer, but each of them a pass over memory.
     """
     batch, channels, height, width = g.into[0], g.group, *g.out[2:]
-    rows = g.into[2] + g.before[0] + g.after[0]
-    x = ctx.b.op("Transpose", [x], perm=[1, 2, 0, 3], stem="by_row")
-    value = ctx.b.op("Transpose", [value], perm=[1, 2, 0, 3], stem="by_row")
-    value = reshaped(ctx, value, [channels, height, batch * width])
-    across = ctx.b.op("Transpose", [value], perm=[0, 2, 1], stem="across")  # onnxruntime makes it part of the products
-    axis, step = ctx.b.ints([3]), ctx.b.ints(g.strides[1:])
+    columns = g.into[3] + g.before[1] + g.after[1]
+    x = ctx.b.op("Transpose", [x], perm=[1, 0, 2, 3], stem="by_channel")
+    value = ctx.b.op("Transpose", [value], perm=[1, 0, 2, 3], stem="by_channel")
+    value = reshaped(ctx, value, [channels, batch * height, width])
+    axis, step = ctx.b.ints([2]), ctx.b.ints(g.strides[:1])
     parts = []
-    for column in range(g.shape[3]):
-        start = column * g.dilations[1]
-        met = ctx.b.op("Slice", [x, ctx.b.ints([start]), ctx.b.ints([start + g.last[1] + 1]), axis, step], stem="met")
-        product = ctx.b.op("MatMul", [reshaped(ctx, met, [channels, rows, batch * width]), across], stem="product")
-        parts.append(reshaped(ctx, product, [channels, 1, rows * height]))
-    every = ctx.b.op("Concat", parts, axis=1, stem="every") if len(parts) > 1 else parts[0]
-    place = np.arange(height)
-    picked = np.zeros((rows, height, g.shape[2]))
     for row in range(g.shape[2]):
-        picked[row * g.dilations[0] + place * g.strides[0], place, row] = 1
-    found = ctx.b.op("MatMul", [every, weights(ctx, picked.reshape(rows * height, -1), w)], stem="picked")
-    return reshaped(ctx, ctx.b.op("Transpose", [found], perm=[0, 2, 1], stem="ordered"), g.shape)
+        start = row * g.dilations[0]
+        met = ctx.b.op("Slice", [x, ctx.b.ints([start]), ctx.b.ints([start + g.last[0] + 1]), axis, step], stem="met")
+        met = reshaped(ctx, met, [channels, batch * height, columns])
+        across = ctx.b.op("Transpose", [met], perm=[0, 2, 1], stem="across")  # becomes a part of the product
+        product = ctx.b.op("MatMul", [across, value], stem="product")
+        parts.append(reshaped(ctx, product, [channels, 1, columns * width]))
+    every = ctx.b.op("Concat", parts, axis=1, stem="every") if len(parts) > 1 else parts[0]
+    place = np.arange(width)
+    picked = np.zeros((columns, width, g.shape[3]))
+    for column in range(g.shape[3]):
+        picked[column * g.dilations[1] + place * g.strides[1], place, column] = 1
+    found = ctx.b.op("MatMul", [every, weights(ctx, picked.reshape(columns * width, -1), w)], stem="picked")
+    return reshaped(ctx, found, g.shape)
 
 
 def _of_bias(ctx: Any, value: str, out: Sequence[int]) -> str:

@@ -87,7 +87,12 @@ class _Rewriter:
         shape = self._shapes[name][:-1]
         short = self._name(f"{name}_plain")
         inputs = [self._shaped(n, self._shapes[n][:-1]) for n in node.input]
-        self.nodes.append(helper.make_node(node.op_type, inputs, [short]))
+        while node.op_type == "Sum" and len(inputs) > 2:
+            made = self._name(f"{short}_part")
+            self.nodes.append(helper.make_node("Add", [inputs.pop(), inputs.pop()], [made]))
+            inputs.append(made)
+        kind = "Add" if len(inputs) == 2 and node.op_type == "Sum" else node.op_type
+        self.nodes.append(helper.make_node(kind, inputs, [short]))
         self._shapes[short] = shape
         self._root[name] = short
 
