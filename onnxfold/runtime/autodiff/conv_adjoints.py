@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from onnx import NodeProto
 
-from ...model.conv_windows import windows
+from .conv_geometry import Geometry
+from .depthwise import of_depthwise
 from .parts import Adjoints, attributes, plain, reshaped, seeded, weights
 
 
@@ -25,7 +26,7 @@ def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
     into, out, shape = ctx.shapes.static(x), ctx.shapes.static(y), ctx.shapes.static(w)
     if grads[0] is None or into is None or out is None or shape is None:
         return None
-    geometry, value = _Geometry.of(node, into, out, shape), plain(ctx, grads[0], y, out)
+    geometry, value = Geometry.of(node, into, out, shape), plain(ctx, grads[0], y, out)
     found: list[str | None] = [None] * len(node.input)
     if ctx.asked_for(x):
         found[0] = seeded(ctx, _of_input(ctx, value, w, geometry), into)
@@ -43,7 +44,7 @@ def conv_transpose(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | Non
     given = attrs.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and "output_shape" not in attrs
     if grads[0] is None or into is None or out is None or shape is None or not given:
         return None
-    g, value = _Geometry.of(node, out, into, shape), plain(ctx, grads[0], y, out)
+    g, value = Geometry.of(node, out, into, shape), plain(ctx, grads[0], y, out)
     found: list[str | None] = [None] * len(node.input)
     if ctx.asked_for(x):
         cut, before, after = _crop(ctx, value, g.before, g.after)
@@ -59,48 +60,7 @@ def conv_transpose(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | Non
     return found
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """Shapes (input, output, weight [M, C/group, *k]) and attributes of a Conv node; `before`: pads of each axis."""
-
-    into: Sequence[int]
-    out: Sequence[int]
-    shape: Sequence[int]
-    group: int
-    strides: Sequence[int]
-    dilations: Sequence[int]
-    before: Sequence[int]
-
-    @classmethod
-    def of(cls, node: NodeProto, into: Sequence[int], out: Sequence[int], shape: Sequence[int]) -> _Geometry:
-        attrs = attributes(node)
-        found = windows(shape[2:], attrs)
-        before = [b for b, _ in found.padding(into[2:], out[2:])]
-        return cls(into, out, shape, int(attrs.get("group", 1)), found.strides, found.dilations, before)
-
-    @property
-    def last(self) -> list[int]:
-        """Where the last window begins, along each space axis, pads before counted."""
-        return [(n - 1) * s for n, s in zip(self.out[2:], self.strides, strict=True)]
-
-    @property
-    def reach(self) -> list[int]:
-        """How far the last element of a window is from its first, along each space axis."""
-        return [(k - 1) * d for k, d in zip(self.shape[2:], self.dilations, strict=True)]
-
-    @property
-    def after(self) -> list[int]:
-        """Pads behind each axis that the last window ends with; negative where it leaves something out."""
-        ends = zip(self.last, self.reach, self.into[2:], self.before, strict=True)
-        return [start + reach + 1 - n - b for start, reach, n, b in ends]
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether every channel has a kernel of its own, and one only."""
-        return self.shape[1] == 1 and self.shape[0] == self.group
-
-
-def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+def _of_input(ctx: Any, value: str, w: str, g: Geometry) -> str:
     """The adjoint of a Conv's input, from that of its output [N, M, ...]."""
     if any(s > 1 for s in g.strides):
         return _of_strided_input(ctx, value, w, g)
@@ -114,7 +74,7 @@ def _of_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
     return str(found)
 
 
-def _of_strided_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+def _of_strided_input(ctx: Any, value: str, w: str, g: Geometry) -> str:
     """The same by a ConvTranspose of the same weight. What no window reaches is output_padding.
 
     A constant depthwise weight makes a Conv of values with zeros between them: onnxruntime has a much faster kernel for
@@ -132,13 +92,13 @@ def _of_strided_input(ctx: Any, value: str, w: str, g: _Geometry) -> str:
     return str(found)
 
 
-def _spread(ctx: Any, value: str, w: str, g: _Geometry) -> str:
+def _spread(ctx: Any, value: str, w: str, g: Geometry) -> str:
     """`value`, of as many channels as `w` has rows, with strides - 1 zeros between any two elements of a row."""
     ones = weights(ctx, np.ones((g.out[1], 1, *[1] * len(g.strides))), w)
     return str(ctx.b.op("ConvTranspose", [value, ones], group=g.out[1], strides=list(g.strides), stem="spread"))
 
 
-def _turned(ctx: Any, w: str, g: _Geometry) -> str:
+def _turned(ctx: Any, w: str, g: Geometry) -> str:
     """Weight [M, C/group, *k] as [C, M/group, *k], the kernel turned by 180 degrees."""
     group, makes, reads, kernel = g.group, g.shape[0] // g.group, g.shape[1], list(g.shape[2:])
     weight = ctx.values.get(w)
@@ -154,25 +114,30 @@ def _turned(ctx: Any, w: str, g: _Geometry) -> str:
     return reshaped(ctx, swapped, [group * reads, makes, *kernel])
 
 
-def _of_weight(ctx: Any, value: str, x: str, w: str, g: _Geometry) -> str:
+def _of_weight(ctx: Any, value: str, x: str, w: str, g: Geometry) -> str:
     """The adjoint of a Conv's weight `w`, from that of its output."""
     if any(g.before) or any(g.after):  # a negative pad cuts off what no window reaches
         x = ctx.b.op("Pad", [x, ctx.b.ints([0, 0, *g.before, 0, 0, *g.after])], mode="constant", stem="padded")
     if g.depthwise and len(g.shape) == 4:
-        return _of_depthwise(ctx, value, x, w, g)
+        return of_depthwise(ctx, value, x, w, g)
     return _of_dense(ctx, value, x, g)
 
 
-def _of_dense(ctx: Any, value: str, x: str, g: _Geometry) -> str:
-    """For every kernel position, the product of what it met of `x` (padded) with the output's adjoint.
+def _of_dense(ctx: Any, value: str, x: str, g: Geometry) -> str:
+    """For every kernel position, the product of the output's adjoint with what it met of `x` (padded).
 
     (A convolution of the input with the adjoint as its filters, which is onnx-ad's rule, took up to three times as long
     and knows no groups.)
     """
     batch, kernel, places = g.into[0], g.shape[2:], math.prod(g.out[2:])
     reads, makes = g.shape[1], g.shape[0] // g.group
-    split = reshaped(ctx, value, [batch, g.group, makes, places])
-    across = ctx.b.op("Transpose", [split], perm=[0, 1, 3, 2], stem="across")
+    # all images in one product, where moving them costs less than adding up a product of every image
+    if math.prod(kernel) * makes * reads > (makes + reads) * places:
+        x, value = _channels_first(ctx, x, len(kernel)), _channels_first(ctx, value, len(kernel))
+        images, places = 1, batch * places
+    else:
+        images = batch
+    value = reshaped(ctx, value, [images, g.group, makes, places])
     axes, steps, first = ctx.b.ints(range(2, 2 + len(kernel))), ctx.b.ints(g.strides), ctx.b.ints([0])
     parts = []
     for at in np.ndindex(*kernel):
@@ -181,41 +146,21 @@ def _of_dense(ctx: Any, value: str, x: str, g: _Geometry) -> str:
         met = x
         if math.prod(kernel) > 1 or any(s > 1 for s in g.strides):
             met = ctx.b.op("Slice", [x, ctx.b.ints(start), ctx.b.ints(stop), axes, steps], stem="met")
-        rows = reshaped(ctx, met, [batch, g.group, reads, places])
-        product = ctx.b.op("MatMul", [rows, across], stem="product")
-        parts.append(ctx.b.op("ReduceSum", [product, first], keepdims=1, stem="summed"))
-    every = ctx.b.op("Concat", parts, axis=0, stem="every") if len(parts) > 1 else parts[0]
-    ordered = ctx.b.op("Transpose", [every], perm=[1, 3, 2, 0], stem="ordered")
-    return reshaped(ctx, ordered, g.shape)
+        rows = reshaped(ctx, met, [images, g.group, reads, places])
+        across = ctx.b.op("Transpose", [rows], perm=[0, 1, 3, 2], stem="across")  # becomes a part of the product
+        product = ctx.b.op("MatMul", [value, across], stem="product")
+        if images > 1:
+            product = ctx.b.op("ReduceSum", [product, first], keepdims=1, stem="summed")
+        parts.append(product)
+    if len(parts) == 1:
+        return reshaped(ctx, parts[0], g.shape)
+    every = ctx.b.op("Concat", parts, axis=0, stem="every")
+    return reshaped(ctx, ctx.b.op("Transpose", [every], perm=[1, 2, 3, 0], stem="ordered"), g.shape)
 
 
-def _of_depthwise(ctx: Any, value: str, x: str, w: str, g: _Geometry) -> str:
-    """For every row of the kernel, the products of all columns of `x` [N, C, H, W] (padded) with all columns of the
-    output's adjoint, summed over images and rows; every element of the kernel's row is a sum of some of these.
-
-    The products that are needed alone would be fewer, but each of them a pass over memory.
-    """
-    batch, channels, height, width = g.into[0], g.group, *g.out[2:]
-    columns = g.into[3] + g.before[1] + g.after[1]
-    x = ctx.b.op("Transpose", [x], perm=[1, 0, 2, 3], stem="by_channel")
-    value = ctx.b.op("Transpose", [value], perm=[1, 0, 2, 3], stem="by_channel")
-    value = reshaped(ctx, value, [channels, batch * height, width])
-    axis, step = ctx.b.ints([2]), ctx.b.ints(g.strides[:1])
-    parts = []
-    for row in range(g.shape[2]):
-        start = row * g.dilations[0]
-        met = ctx.b.op("Slice", [x, ctx.b.ints([start]), ctx.b.ints([start + g.last[0] + 1]), axis, step], stem="met")
-        met = reshaped(ctx, met, [channels, batch * height, columns])
-        across = ctx.b.op("Transpose", [met], perm=[0, 2, 1], stem="across")  # becomes a part of the product
-        product = ctx.b.op("MatMul", [across, value], stem="product")
-        parts.append(reshaped(ctx, product, [channels, 1, columns * width]))
-    every = ctx.b.op("Concat", parts, axis=1, stem="every") if len(parts) > 1 else parts[0]
-    place = np.arange(width)
-    picked = np.zeros((columns, width, g.shape[3]))
-    for column in range(g.shape[3]):
-        picked[column * g.dilations[1] + place * g.strides[1], place, column] = 1
-    found = ctx.b.op("MatMul", [every, weights(ctx, picked.reshape(columns * width, -1), w)], stem="picked")
-    return reshaped(ctx, found, g.shape)
+def _channels_first(ctx: Any, value: str, rank: int) -> str:
+    """`value` [N, C, *space] as [C, N, *space]."""
+    return str(ctx.b.op("Transpose", [value], perm=[1, 0, *range(2, 2 + rank)], stem="by_channel"))
 
 
 def _of_bias(ctx: Any, value: str, out: Sequence[int]) -> str:
