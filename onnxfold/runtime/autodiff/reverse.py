@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx_ad import UnrollTooLarge, UnsupportedOperator, reverse
+from onnx_ad.fold import fold_constants
 from onnx_ad.rules import REVERSE
 
 from ...errors import BUILTIN_ERRORS, ExecutionError, RuleError
 from .adjoints import MOMENTS, RULES
+from .pads import absorb_pads
 from .parts import Adjoints
 from .prepare import prune
 from .simplify import without_seed_axis
@@ -35,7 +37,7 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     """
     try:
         with _own_rules():
-            found = reverse(model, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+            found = reverse(_without_pads(model), inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
     except (UnsupportedOperator, UnrollTooLarge, *BUILTIN_ERRORS) as error:
         raise ExecutionError(str(error) or type(error).__name__) from error
     result = ModelProto()
@@ -55,6 +57,16 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
             if d.dim_param == _SEEDS:
                 d.dim_value = 1
     return result
+
+
+def _without_pads(model: ModelProto) -> ModelProto:
+    """`model` with zeros around the input of a Conv as its pads; itself where there is no Pad."""
+    if not any(node.op_type == "Pad" for node in model.graph.node):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(fold_constants(model))  # exporters compute the pads
+    absorb_pads(copy.graph)
+    return copy
 
 
 def without_gradient(model: ModelProto) -> ModelProto:

@@ -12,6 +12,7 @@ from onnx_ad.rules import REVERSE
 from onnxfold.calibration.synthetic import loss as objective
 from onnxfold.runtime.autodiff.adjoints import RULES
 from onnxfold.runtime.autodiff.emitter import LOSS, Emitter
+from onnxfold.runtime.autodiff.prepare import shapes_of
 from onnxfold.runtime.autodiff.reverse import with_gradient
 from onnxfold.runtime.session import Session
 
@@ -75,9 +76,92 @@ def test_conv_that_pads_by_itself(auto: str, stride: int) -> None:
     check(graph(body, at), at, LINEAR_RTOL, 1.0)
 
 
-def test_conv_along_one_axis() -> None:
-    at = {"x": normal(2, 3, 12), "w": normal(6, 3, 5)}
-    check(graph("y = Conv <strides: ints = [2], pads: ints = [2,2]> (x, w)", at), at, LINEAR_RTOL, 1.0)
+CONSTANT = ["constant weight", "weight too"]  # constant weights may take another way
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=CONSTANT)
+@pytest.mark.parametrize("group", [1, 4], ids=["dense", "depthwise"])
+@pytest.mark.parametrize(
+    ("strides", "dilations", "pads", "kernel"),
+    [
+        ((1, 1), (1, 1), (1, 2, 0, 1), (3, 4)),
+        ((2, 2), (1, 1), (0, 0, 1, 1), (3, 3)),  # the pads of TensorFlow
+        ((2, 3), (1, 1), (1, 0, 2, 1), (3, 5)),
+        ((3, 1), (1, 2), (2, 1, 0, 3), (2, 3)),
+        ((2, 2), (2, 3), (0, 4, 3, 2), (3, 2)),
+        ((4, 5), (1, 1), (0, 0, 0, 0), (2, 3)),  # gaps between windows, and a rest behind the last
+        ((2, 1), (1, 1), (3, 0, 3, 0), (2, 1)),  # pads beyond the kernel
+    ],
+)
+def test_conv_of_any_geometry(
+    constant: bool, group: int, strides: tuple[int, int], dilations: tuple[int, int], pads: tuple[int, ...],
+    kernel: tuple[int, int],
+) -> None:  # fmt: skip
+    x, w = normal(2, 4, 11, 13), normal(4, 4 // group, *kernel)
+    at = {"x": x} if constant else {"x": x, "w": w}
+    body = (
+        f"y = Conv <group: int = {group}, strides: ints = [{strides[0]},{strides[1]}],"
+        f" pads: ints = [{','.join(map(str, pads))}], dilations: ints = [{dilations[0]},{dilations[1]}]> (x, w)"
+    )
+    check(graph(body, at, **({"w": w} if constant else {})), at, LINEAR_RTOL, 1.0)
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=CONSTANT)
+@pytest.mark.parametrize("group", [1, 2, 4], ids=["dense", "grouped", "depthwise"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("space", [(12,), (5, 6, 7)], ids=["1-D", "3-D"])
+def test_conv_of_other_ranks(constant: bool, group: int, stride: int, space: tuple[int, ...]) -> None:
+    rank = len(space)
+    x, w = normal(2, 4, *space), normal(4, 4 // group, *(3, 2, 4)[:rank])
+    at = {"x": x} if constant else {"x": x, "w": w}
+    pads = [1, 0, 2][:rank] + [0, 1, 1][:rank]
+    body = f"y = Conv <group: int = {group}, strides: ints = {[stride] * rank}, pads: ints = {pads}> (x, w)"
+    check(graph(body, at, **({"w": w} if constant else {})), at, LINEAR_RTOL, 1.0)
+
+
+@pytest.mark.parametrize("places", [2, 9], ids=["few places", "many places"])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_weights_of_few_and_many_places(places: int, kernel: int) -> None:
+    """Of few places, one product has all images in it; of many, every image has its own."""
+    at = {"x": normal(3, 8, places, places), "w": normal(12, 4, kernel, kernel)}
+    body = f"y = Conv <group: int = 2, pads: ints = {[kernel // 2] * 4}> (x, w)"
+    check(graph(body, at), at, LINEAR_RTOL, 1.0)
+
+
+PAD = "h = Pad (x, p, v)"
+
+
+@pytest.mark.parametrize(
+    ("body", "pads", "value", "kept"),
+    [
+        (PAD + " y = Conv <strides: ints = [2, 2], pads: ints = [1, 0, 0, 2]> (h, w)", [0, 0, 0, 1, 0, 0, 1, 2], 0, False),
+        (PAD + " y = Conv (h, w)", [0, 0, 0, 1, 0, 0, 1, 2], 1, True),
+        (PAD + " y = Conv (h, w)", [1, 0, 0, 1, 0, 0, 1, 2], 0, True),
+        (PAD + ' y = Conv <auto_pad: string = "SAME_UPPER"> (h, w)', [0, 0, 0, 1, 0, 0, 1, 2], 0, True),
+        (PAD + " c = Conv (h, w) m = ReduceMean (h) y = Add (c, m)", [0, 0, 1, 1, 0, 0, 1, 2], 0, True),
+    ],
+    ids=["zeros", "ones", "along the batch", "auto_pad", "used elsewhere"],
+)
+def test_pads_before_a_conv(body: str, pads: list[int], value: float, kept: bool) -> None:
+    at = {"x": normal(2, 4, 9, 10), "w": normal(8, 4, 3, 2)}
+    proto = graph(body, at, p=np.array(pads), v=np.float32(value))
+    next(t for t in proto.graph.initializer if t.name == "p").name = "q"
+    proto.graph.node.insert(0, helper.make_node("Identity", ["q"], ["p"]))  # exporters compute their pads
+    check(proto, at, LINEAR_RTOL, 1.0)
+    forward = [n.op_type for n in with_gradient(proto, LOSS, ["w"]).graph.node]
+    assert ("Pad" in forward[: forward.index("Conv")]) == kept
+    assert [n.op_type for n in proto.graph.node if n.op_type == "Pad"] == ["Pad"]  # the given model stays
+
+
+def test_sums_and_products_have_no_axis_of_seeds() -> None:
+    at = {"x": normal(2, 4, 9, 10), "w": normal(4, 4, 3, 3), "b": normal(4)}
+    body = "h = Conv <pads: ints = [1, 1, 1, 1]> (x, w, b) r = Relu (h) s = Sum (r, x, r) y = Mul (s, s)"
+    proto = with_gradient(graph(body, at), LOSS, list(at))
+    known = shapes_of(onnx.shape_inference.infer_shapes(proto).graph)
+    found = [node for node in proto.graph.node if node.op_type in ("Add", "Mul", "Sum")]
+    assert len(found) > 5
+    assert all(len(known[node.output[0]]) <= 4 for node in found)
+    check(graph(body, at), at, CURVED_RTOL, 1e-2)
 
 
 @pytest.mark.parametrize(
