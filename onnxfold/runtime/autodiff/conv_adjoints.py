@@ -2,7 +2,7 @@
 
 The input gradient of a convolution of stride 1 is a convolution again (channels swapped, kernel turned by 180 degrees);
 with strides it is a ConvTranspose, which needs no zeros between the elements. The gradient of a dense weight is one
-matrix product for every kernel position, that of a depthwise weight one for every column of the kernel.
+matrix product for every kernel position; depthwise.py has that of a depthwise weight.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from onnx import NodeProto
 from .conv_geometry import Geometry
 from .depthwise import of_depthwise
 from .parts import Adjoints, attributes, plain, reshaped, seeded, weights
+
+_SMALL = 1024  # places: on smaller maps ConvTranspose is faster, for a depthwise weight that is no constant
 
 
 def conv(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | None] | None:
@@ -62,8 +64,9 @@ def conv_transpose(ctx: Any, node: NodeProto, grads: Adjoints) -> list[str | Non
 
 def _of_input(ctx: Any, value: str, w: str, g: Geometry) -> str:
     """The adjoint of a Conv's input, from that of its output [N, M, ...]."""
-    if any(s > 1 for s in g.strides):
-        return _of_strided_input(ctx, value, w, g)
+    small = g.depthwise and w not in ctx.values and math.prod(g.into[2:]) <= _SMALL
+    if small or any(s > 1 for s in g.strides):
+        return _transposed(ctx, value, w, g)
     before = [r - p for r, p in zip(g.reach, g.before, strict=True)]
     after = [r - p for r, p in zip(g.reach, g.after, strict=True)]
     value, before, after = _crop(ctx, value, before, after)
@@ -74,22 +77,27 @@ def _of_input(ctx: Any, value: str, w: str, g: Geometry) -> str:
     return str(found)
 
 
-def _of_strided_input(ctx: Any, value: str, w: str, g: Geometry) -> str:
-    """The same by a ConvTranspose of the same weight. What no window reaches is output_padding.
+def _transposed(ctx: Any, value: str, w: str, g: Geometry) -> str:
+    """The same by a ConvTranspose of the same weight.
 
-    A constant depthwise weight makes a Conv of values with zeros between them: onnxruntime has a much faster kernel for
-    that, as long as the weight is constant.
+    Its pads are equal at both ends, because cuDNN knows no others: a longer end is output_padding, the rest is cut off.
     """
     if g.depthwise and w in ctx.values:
+        # for a constant one, onnxruntime has a much faster Conv, which is worth the zeros between the values
         spread = replace(g, strides=[1] * len(g.strides), out=[*g.out[:2], *(n + 1 for n in g.last)])
         return _of_input(ctx, _spread(ctx, value, w, g), w, spread)
-    left = [max(0, -a) for a in g.after]  # fewer than the stride
+    ends, longer = list[int](), list[int]()
+    for before, after, stride in zip(g.before, g.after, g.strides, strict=True):
+        rest = before - after
+        ends.append(before if 0 <= rest < stride else max(0, min(before, after)))
+        longer.append(rest if 0 <= rest < stride else max(0, -after))
     found = ctx.b.op(
         "ConvTranspose", [value, w], group=g.group, dilations=list(g.dilations), strides=list(g.strides),
-        pads=[*g.before, *(max(0, a) for a in g.after)], output_padding=left, kernel_shape=list(g.shape[2:]),
-        stem="a_conv",
+        pads=[*ends, *ends], output_padding=longer, kernel_shape=list(g.shape[2:]), stem="a_conv",
     )  # fmt: skip
-    return str(found)
+    cut_before = [end - before for end, before in zip(ends, g.before, strict=True)]
+    cut_after = [end - more - after for end, more, after in zip(ends, longer, g.after, strict=True)]
+    return _crop(ctx, found, cut_before, cut_after)[0]
 
 
 def _spread(ctx: Any, value: str, w: str, g: Geometry) -> str:

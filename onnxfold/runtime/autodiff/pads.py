@@ -15,7 +15,6 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 from ...model.constants import constant_attribute
 from .parts import attributes
 
-
 _EXPLICIT = (b"NOTSET", b"")  # auto_pad
 
 

@@ -36,8 +36,9 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
         RuleError: a rule of ours does.
     """
     try:
+        source = _without_pads(model)
         with _own_rules():
-            found = reverse(_without_pads(model), inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+            found = reverse(source, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
     except (UnsupportedOperator, UnrollTooLarge, *BUILTIN_ERRORS) as error:
         raise ExecutionError(str(error) or type(error).__name__) from error
     result = ModelProto()

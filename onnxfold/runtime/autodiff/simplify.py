@@ -1,8 +1,8 @@
 """A gradient graph without its seed axis: onnx-ad gives every adjoint one more axis at the end, of length 1 here.
 
 Reshapes between the two forms keep onnxruntime from computing neighbors in its own layout, and every one is a call. So
-nodes that only change a shape are followed back to what they reshape, element-wise operators work without that axis, and
-Reshape is written only where another shape is really needed.
+nodes that only change a shape are followed back to what they reshape, element-wise operators work without that axis,
+and Reshape is written only where another shape is really needed.
 """
 
 from __future__ import annotations
