@@ -67,52 +67,72 @@ def moments(emit: Emitter, tensor: str, shape: Sequence[int]) -> tuple[str, str]
 
 def fit_loss(emit: Emitter, layers: Sequence[ChannelStatistics], shapes: Mapping[str, Sequence[int]]) -> str:
     """A tensor [1], the loss of the module's docstring; the moments of all layers become outputs MEANS and SQUARES."""
-    losses, means, squares = [], [], []
-    axis = emit.constant([0], np.int64)
-    for layer in layers:
-        mean, square = moments(emit, layer.tensor, shapes[layer.tensor])
-        alive = layer.alive
-        variance = np.where(alive, layer.variance, 1)
-        centered = emit.op("Sub", [mean, emit.constant(layer.mean)])
-        off = emit.op("Mul", [centered, emit.constant(alive / np.sqrt(variance))])
-        spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
-        relative = emit.op("Mul", [spread, emit.constant(1 / variance)])
-        # a channel that is constant over the batch: bounded below, or the logarithm has no bound
-        log = emit.op("Log", [emit.op("Max", [relative, emit.constant([1e-4])])])
-        log = emit.op("Mul", [log, emit.constant(alive)])
-        both = emit.op("Add", [emit.op("Mul", [off, off]), emit.op("Mul", [log, log])])
-        losses.append(emit.op("ReduceMean", [both, axis], keepdims=1))
-        means.append(mean)
-        squares.append(square)
+    found = [moments(emit, layer.tensor, shapes[layer.tensor]) for layer in layers]
     total = sum(len(layer.mean) for layer in layers)
-    emit.output(emit.op("Concat", means, MEANS, axis=0), [total])
-    emit.output(emit.op("Concat", squares, SQUARES, axis=0), [total])
-    return emit.op("Mul", [emit.op("Sum", losses), emit.constant([1 / len(losses)])])
+    mean = emit.op("Concat", [mean for mean, _ in found], MEANS, axis=0)
+    square = emit.op("Concat", [square for _, square in found], SQUARES, axis=0)
+    emit.output(mean, [total])
+    emit.output(square, [total])
+    variance = np.concatenate([np.where(layer.alive, layer.variance, 1) for layer in layers])
+    share = np.concatenate([layer.alive / (len(layer.mean) * len(layers)) for layer in layers])
+    centered = emit.op("Sub", [mean, emit.constant(np.concatenate([layer.mean for layer in layers]))])
+    off = emit.op("Mul", [centered, emit.constant(1 / np.sqrt(variance))])
+    spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
+    relative = emit.op("Mul", [spread, emit.constant(1 / variance)])
+    # a channel that is constant over the batch: bounded below, or the logarithm has no bound
+    log = emit.op("Log", [emit.op("Max", [relative, emit.constant([1e-4])])])
+    both = emit.op("Add", [emit.op("Mul", [off, off]), emit.op("Mul", [log, log])])
+    weighted = emit.op("Mul", [both, emit.constant(share)])
+    return emit.op("ReduceSum", [weighted, emit.constant([0], np.int64)], keepdims=1)
 
 
 def prior_loss(emit: Emitter, priors: Sequence[Prior], shapes: Mapping[str, Sequence[int]]) -> str:
-    """A tensor [1]: mean over `priors` of the terms that fused.py explains."""
+    """A tensor [1]: mean over `priors` of the terms that bn_prior.py explains.
+
+    Layers are rows of one matrix [priors, channels], padded behind: a few nodes for all of them, not thirty for each.
+    """
+    mean, square = _rows(emit, [moments(emit, prior.tensor, shapes[prior.tensor]) for prior in priors], priors)
+    width, one, axis = max(len(p.bias) for p in priors), emit.constant([1.0]), emit.constant([1], np.int64)
+    alive = np.stack([_padded(p.alive / p.alive.sum(), width) for p in priors])
+    level = np.array([[p.level] for p in priors])
+    share = emit.constant(alive)
+    spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
+    deviation = emit.op("Sqrt", [emit.op("Max", [spread, emit.constant(1e-4 * level**2)])])
+    bias = np.stack([_padded(fused.SLOPE * p.bias, width) for p in priors])
+    shifted = emit.op("Div", [emit.op("Sub", [mean, emit.constant(bias)]), deviation])
+    position = emit.op("Sub", [shifted, emit.constant([fused.SHIFT])])
+    log = emit.op("Log", [deviation])
+    relative = emit.op("Sub", [log, emit.constant(np.stack([_padded(p.log_norm, width) for p in priors]))])
+    middle = emit.op("ReduceSum", [emit.op("Mul", [relative, share]), axis], keepdims=1)
+    uneven = emit.op("Sub", [relative, middle])
+    found = emit.op("ReduceSum", [emit.op("Mul", [log, share]), axis], keepdims=1)
+    off = emit.op("Sub", [found, emit.constant(np.log(level))])
+    terms = ((position, fused.POSITION * alive), (uneven, fused.EVENNESS * alive), (off, np.array([[fused.LEVEL]])))
     losses = []
-    axis, one = emit.constant([0], np.int64), emit.constant([1.0])
-    for prior in priors:
-        mean, square = moments(emit, prior.tensor, shapes[prior.tensor])
-        alive = prior.alive / prior.alive.sum()
-        spread = emit.op("Sub", [square, emit.op("Mul", [mean, mean])])
-        variance = emit.op("Max", [spread, emit.constant([1e-4 * prior.level**2])])
-        deviation = emit.op("Sqrt", [variance])
-        shifted = emit.op("Sub", [mean, emit.constant(fused.SLOPE * prior.bias)])
-        position = emit.op("Sub", [emit.op("Div", [shifted, deviation]), emit.constant([fused.SHIFT])])
-        log = emit.op("Log", [deviation])
-        relative = emit.op("Sub", [log, emit.constant(prior.log_norm)])
-        middle = emit.op("ReduceSum", [emit.op("Mul", [relative, emit.constant(alive)]), axis], keepdims=1)
-        uneven = emit.op("Sub", [relative, middle])
-        level = emit.op("ReduceSum", [emit.op("Mul", [log, emit.constant(alive)]), axis], keepdims=1)
-        off = emit.op("Sub", [level, emit.constant([np.log(prior.level)])])
-        terms = ((position, fused.POSITION * alive), (uneven, fused.EVENNESS * alive), (off, np.array([fused.LEVEL])))
-        for residual, weight in terms:
-            bounded = emit.op("Log", [emit.op("Add", [emit.op("Mul", [residual, residual]), one])])
-            losses.append(emit.op("ReduceSum", [emit.op("Mul", [bounded, emit.constant(weight)]), axis], keepdims=1))
-    return emit.op("Mul", [emit.op("Sum", losses), emit.constant([1 / len(priors)])])
+    for residual, weight in terms:
+        bounded = emit.op("Log", [emit.op("Add", [emit.op("Mul", [residual, residual]), one])])
+        weighted = emit.op("Mul", [bounded, emit.constant(weight / len(priors))])
+        losses.append(emit.op("ReduceSum", [weighted, emit.constant([0, 1], np.int64)], keepdims=0))
+    return emit.op("Reshape", [emit.op("Sum", losses), emit.constant([1], np.int64)])
+
+
+def _rows(emit: Emitter, found: Sequence[tuple[str, str]], priors: Sequence[Prior]) -> tuple[str, str]:
+    """Matrices [priors, channels] of the means and the mean squares in `found`, with zeros behind shorter rows."""
+    lengths = [len(p.bias) for p in priors]
+    width, kinds = max(lengths), []
+    for names in zip(*found, strict=True):
+        parts = []
+        for name, length in zip(names, lengths, strict=True):
+            parts.append(name)
+            if length < width:
+                parts.append(emit.constant(np.zeros(width - length)))
+        flat = emit.op("Concat", parts, axis=0)
+        kinds.append(emit.op("Reshape", [flat, emit.constant([len(priors), width], np.int64)]))
+    return kinds[0], kinds[1]
+
+
+def _padded(row: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    return np.pad(row, (0, width - len(row)))
 
 
 def class_loss(emit: Emitter, scores: str, batch: int, classes: int) -> str:

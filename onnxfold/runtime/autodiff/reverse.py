@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx_ad import UnrollTooLarge, UnsupportedOperator, reverse
+from onnx_ad.fold import fold_constants
 from onnx_ad.rules import REVERSE
 
 from ...errors import BUILTIN_ERRORS, ExecutionError, RuleError
-from .adjoints import MOMENTS, RULES, Adjoints
+from .adjoints import MOMENTS, RULES
+from .pads import absorb_pads
+from .parts import Adjoints
 from .prepare import prune
+from .simplify import without_seed_axis
 
 PREFIX = "onnxfold_d_"  # the gradient with respect to input x is the output onnxfold_d_x
 _SEEDS = "onnxfold_seeds"
@@ -32,8 +36,9 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
         RuleError: a rule of ours does.
     """
     try:
+        source = _without_pads(model)
         with _own_rules():
-            found = reverse(model, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
+            found = reverse(source, inputs=inputs, outputs=[loss], prefix=PREFIX, dim=_SEEDS, layout="onnx")
     except (UnsupportedOperator, UnrollTooLarge, *BUILTIN_ERRORS) as error:
         raise ExecutionError(str(error) or type(error).__name__) from error
     result = ModelProto()
@@ -46,12 +51,23 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     _spelled_out(result.graph)
     for node in result.graph.node:  # copies of bodies have equal names, which onnxruntime refuses
         node.ClearField("name")
+    without_seed_axis(result)
     prune(result.graph)
     for value in result.graph.output:
         for d in value.type.tensor_type.shape.dim:
             if d.dim_param == _SEEDS:
                 d.dim_value = 1
     return result
+
+
+def _without_pads(model: ModelProto) -> ModelProto:
+    """`model` with zeros around the input of a Conv as its pads; itself where there is no Pad."""
+    if not any(node.op_type == "Pad" for node in model.graph.node):
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(fold_constants(model))  # exporters compute the pads
+    absorb_pads(copy.graph)
+    return copy
 
 
 def without_gradient(model: ModelProto) -> ModelProto:
@@ -65,19 +81,24 @@ def _missing(_: Any, node: NodeProto, __: Adjoints) -> Any:
 
 
 def _spelled_out(graph: GraphProto) -> None:
-    """ReduceMean in place of MOMENTS, in place. Input [N, C, ...], outputs [C]; the second is of the squares."""
+    """Means in place of MOMENTS, in place. Input [N, C, ...], outputs [C]; the second is of the squares.
+
+    Over [N, C, places]: onnxruntime would square an image in a layout of its own and turn the squares back, one by one.
+    (GlobalAveragePool, which knows that layout, adds up too many numbers in a row: variances came out 1 % wrong.)
+    """
     nodes: list[NodeProto] = []
     for at, node in enumerate(graph.node):
         if node.op_type != MOMENTS:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
             continue
-        rank = next(a.i for a in node.attribute if a.name == "rank")
-        axes = numpy_helper.from_array(np.array([a for a in range(rank) if a != 1]), f"{MOMENTS}_axes{at}")
-        graph.initializer.append(axes)
-        square = f"{MOMENTS}_square{at}"
+        flat, square = f"{MOMENTS}_flat{at}", f"{MOMENTS}_square{at}"
+        shape = numpy_helper.from_array(np.array([0, 0, -1]), f"{MOMENTS}_shape{at}")
+        axes = numpy_helper.from_array(np.array([0, 2]), f"{MOMENTS}_axes{at}")
+        graph.initializer.extend([shape, axes])
         nodes += [
-            helper.make_node("ReduceMean", [node.input[0], axes.name], [node.output[0]], keepdims=0),
-            helper.make_node("Mul", [node.input[0], node.input[0]], [square]),
+            helper.make_node("Reshape", [node.input[0], shape.name], [flat]),
+            helper.make_node("Mul", [flat, flat], [square]),
+            helper.make_node("ReduceMean", [flat, axes.name], [node.output[0]], keepdims=0),
             helper.make_node("ReduceMean", [square, axes.name], [node.output[1]], keepdims=0),
         ]
     del graph.node[:]

@@ -274,11 +274,11 @@ def test_gradient_of_the_cifar_networks(name: str) -> None:
 
 
 def test_a_wrong_gradient_of_a_network_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxfold.runtime.autodiff import adjoints
+    from onnxfold.runtime.autodiff import conv_adjoints
 
-    right = adjoints._of_weight
+    right = conv_adjoints._of_weight
     monkeypatch.setattr(
-        adjoints, "_of_weight", lambda ctx, *rest: ctx.b.op("Mul", [right(ctx, *rest), ctx.constant(1.05, 1)])
+        conv_adjoints, "_of_weight", lambda ctx, *rest: ctx.b.op("Mul", [right(ctx, *rest), ctx.constant(1.05, 1)])
     )
     assert off_differences(MODELS / "digits_vgg.onnx") > GRADIENT_RTOL
 
