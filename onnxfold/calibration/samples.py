@@ -38,7 +38,7 @@ _SPREAD = 128  # samples that tell how far outputs move
 _MOST_JUDGING, _JUDGING_SHARE = 64, 4  # samples of another kind, to judge by
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
-SECONDS = {Effort.BALANCED: 90.0, Effort.BEST: 900.0}  # of descent that are meant, on two quiet cores
+SECONDS = {Effort.BALANCED: 60.0, Effort.BEST: 600.0}  # of descent that are meant, on two quiet cores
 
 
 @dataclass(frozen=True, eq=False)
