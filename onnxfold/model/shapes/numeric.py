@@ -89,6 +89,8 @@ def _product(a: Value, b: Value, kind: int) -> Value:
         return a
     if _is(a, 1):
         return b
+    if _is(a, 0) or _is(b, 0):
+        return Value(0)
     return computed([a, b], operator.mul, kind) if _fraction(a, b) else _fits(combine(a, b, multiply), kind)
 
 
@@ -215,13 +217,29 @@ def _cast(v: Operands, n: Node) -> Values:
 
 
 def _compared(how: Callable[[Any, Any], bool]) -> Rule:
-    """1 or 0. What no length is, a length that is not known now is not either: -1 stands for "as it is" in Expand."""
+    """1 or 0. No length is below 0, also where it is not known now: -1 stands for "as it is" in Expand."""
 
     def one(a: Value, b: Value) -> Value:
-        for length, other, flip in ((a, b, False), (b, a, True)):
-            if length.counts and not other.live and other.known is not None and other.known < 0:
-                return Value(int(how(-1, 0) if flip else how(0, -1)))
+        for x, y, turn in ((a, b, False), (b, a, True)):
+            limit = None if y.live or not x.counts else y.known
+            if limit is not None and limit <= 0:
+                found = {bool(how(limit, n) if turn else how(n, limit)) for n in (0, 1)}  # the same for all beyond
+                if len(found) == 1:
+                    return Value(int(found.pop()))
         return computed([a, b], how, TensorProto.BOOL)
+
+    def rule(v: Operands, n: Node) -> Values:
+        a, b = _operands(v, n)
+        return each(_short(a).shape, lambda at: one(a[at], b[at]))
+
+    return rule
+
+
+def _logical(how: Callable[[Any, Any], bool], settles: int) -> Rule:
+    """And, Or: one operand may settle it."""
+
+    def one(a: Value, b: Value) -> Value:
+        return Value(settles) if _is(a, settles) or _is(b, settles) else computed([a, b], how, TensorProto.BOOL)
 
     def rule(v: Operands, n: Node) -> Values:
         a, b = _operands(v, n)
@@ -280,8 +298,8 @@ NUMERIC: Mapping[str, Rule] = {
     "Ceil": _rounded(math.ceil), "Floor": _rounded(math.floor), "Round": _rounded(round),
     "Equal": _compared(operator.eq), "Less": _compared(operator.lt), "Greater": _compared(operator.gt),
     "LessOrEqual": _compared(operator.le), "GreaterOrEqual": _compared(operator.ge),
-    "Not": _pointwise(operator.not_), "And": _pointwise(lambda a, b: bool(a and b)),
-    "Or": _pointwise(lambda a, b: bool(a or b)), "Xor": _pointwise(lambda a, b: bool(a) != bool(b)),
+    "Not": _pointwise(operator.not_), "And": _logical(lambda a, b: bool(a and b), 0),
+    "Or": _logical(lambda a, b: bool(a or b), 1), "Xor": _pointwise(lambda a, b: bool(a) != bool(b)),
     "ReduceProd": _reduced(_product), "ReduceSum": _reduced(_sum),
     "ReduceMax": _reduced(_greater), "ReduceMin": _reduced(_smaller),
 }  # fmt: skip
