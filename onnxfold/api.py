@@ -168,7 +168,7 @@ def fold(
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
-            Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
+            Analyze(o.selection, o.scale.max_memory),
             *measuring(o.measure),
             *([CheckQuantizable(_has_samples(o))] if o.quantize is not None else []),
             *_folding(o, announce),
@@ -178,7 +178,7 @@ def fold(
             Verify(o.runtime.latency, o.scale.max_memory, limit_of(o.budget), o.output.allow_unmeasured),
             *([JudgeQuantization(o.budget, o.runtime.latency)] if o.quantize is not None else []),
             CheckBlock(),
-        ).run(State.load(model, o.runtime.input_shapes), run)
+        ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
         report = fold_report(state, o, run)
         _commit_or_raise(state, report, o.output)
     return _result(state, report)
@@ -272,7 +272,7 @@ def sweep(
     o = _options(SweepOptions, options, given if at is None else {**given, "at": at})
     with Run(o.runtime, progress) as run:
         state = Pipeline(
-            Analyze(o.selection, o.runtime.input_shapes),
+            Analyze(o.selection),
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
@@ -298,7 +298,7 @@ def inspect(
     o = FoldOptions.of(include=include, exclude=exclude, fold_heads=fold_heads, input_shapes=input_shapes)
     with Run(o.runtime) as run:
         state = State.load(model, o.runtime.input_shapes)
-        return inspect_report(Pipeline(Inspect(o.selection, o.runtime.input_shapes)).run(state, run))
+        return inspect_report(Pipeline(Inspect(o.selection)).run(state, run))
 
 
 def compare(
@@ -326,7 +326,7 @@ def compare(
     with Run(o.runtime) as run:
         state, other = State.load(before, shapes), load(after, shapes)
         state = Pipeline(*measuring(o.measure), Compare(other, inputs, o.calibration, o.runtime)).run(state, run)
-        return compare_report(state, named(after), shapes, o.runtime.seed)
+        return compare_report(state, named(after), o.runtime.seed)
 
 
 def rank_layers(
@@ -372,7 +372,7 @@ def _folded_first(o: FoldOptions) -> list[Pass]:
             "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
         )
     distill = [Distill(o.distill, o.calibration.effort, o.runtime.seed)] if o.distill is not None else []
-    return [Analyze(o.selection, o.runtime.input_shapes), *_folding(o, None), *distill]
+    return [Analyze(o.selection), *_folding(o, None), *distill]
 
 
 def _options(kind: type[Asked], options: Asked | None, given: Mapping[str, Any]) -> Asked:

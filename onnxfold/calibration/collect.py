@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
-from ..model.model import Model
+from ..model.model import Model, Shapes
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
 from ..options.options import CalibrationOptions, PlanningOptions
@@ -37,11 +37,12 @@ def collect_samples(
     providers: Sequence[str] = (),
     training: bool = False,
     max_memory: int | None = None,
+    made: Shapes = None,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
     `providers` are where synthetic ones may be made; `training`: whether weights are to be trained on them;
-    `max_memory`: bytes that the user's own may take."""
+    `max_memory`: bytes that the user's own may take; `made`: shapes of inputs that are made."""
     method, recovery = planning.selection.method, planning.recovery
     needed, asked = _needed(method, recovery), wanted(calibration.effort, method, recovery, training)
     seed, shapes = planning.runtime.seed, planning.runtime.input_shapes
@@ -50,7 +51,7 @@ def collect_samples(
             return calibration_samples(
                 model, calibration.data, calibration.samples, calibration.preprocess, shapes, max_memory
             )
-        found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
+        found = synthetic_samples(model, calibration.effort, seed, made, progress, providers) if asked else None
     except ExecutionError as error:
         reason = _unloadable(model)
         if not reason:

@@ -43,7 +43,7 @@ class AnnounceTime(BasePass):
         subject = state.known
         if subject.streamed:
             return estimate_streamed(subject, Goal.of(self._budget or Budget.of(), self._planning.selection.round_to))
-        effort, shapes = self._planning.effort, self._planning.runtime.input_shapes
+        effort, shapes = self._planning.effort, subject.shapes
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples
         return estimate(
@@ -91,6 +91,7 @@ class CollectSamples(BasePass):
                 run.providers,
                 self._training,
                 self._max_memory,
+                state.shapes,
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))

@@ -63,13 +63,13 @@ def agreed(
 def stretchable(graph: Graph, constants: Names, given: Mapping[str, Sequence[int]]) -> dict[Place, int]:
     """The open dimensions that may be made longer, and the usual length of each: no batch, no cache, none `given`."""
     declared, found = _declared(graph, constants), dict[Place, int]()
-    known, shared = _known(declared, given), _shared(declared)
+    told, known, shared = _told(declared, given), _known(declared, given), _shared(declared)
     for name, shape in declared.items():
         for axis, (dim, usual) in enumerate(zip(shape, _usual(shape), strict=True)):
             place = dim if isinstance(dim, str) and dim in shared else (name, axis)
-            if name not in given and axis and usual and not _fixed(dim) and (dim not in known or dim in UNNAMED):
+            if name not in given and axis and usual and not _fixed(dim) and dim not in told:
                 found[place] = max(usual, found.get(place, 0))
-    return {place: known[place] if place in known else length for place, length in found.items()}
+    return {place: known.get(place, length) for place, length in found.items()}
 
 
 def _declared(graph: Graph, constants: Names) -> dict[str, tuple[int | str | None, ...]]:
@@ -93,15 +93,18 @@ def _shared(declared: Mapping[str, Sequence[int | str | None]]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _known(
+def _told(
     declared: Mapping[str, Sequence[int | str | None]], given: Mapping[str, Sequence[int]]
-) -> dict[Place, int]:
+) -> dict[int | str | None, int]:
+    """Lengths by name that `given` shapes tell."""
+    pairs = [pair for name, shape in given.items() for pair in zip(declared.get(name, ()), shape, strict=False)]
+    return {dim: n for dim, n in pairs if isinstance(dim, str) and dim not in UNNAMED}
+
+
+def _known(declared: Mapping[str, Sequence[int | str | None]], given: Mapping[str, Sequence[int]]) -> dict[Place, int]:
     """Lengths of open dimensions by name: those of `given` shapes, and what inputs that share a name make of it. One
     that is the first somewhere and not elsewhere is no batch."""
-    known = dict[Place, int]()
-    for name, shape in given.items():
-        pairs = zip(declared.get(name, ()), shape, strict=False)
-        known.update((dim, n) for dim, n in pairs if isinstance(dim, str) and dim not in UNNAMED)
+    known: dict[Place, int] = {dim: n for dim, n in _told(declared, given).items() if isinstance(dim, str)}
     shared = _shared(declared) - set(known)
     for shape in declared.values():
         for axis, (dim, n) in enumerate(zip(shape, _usual(shape), strict=True)):
@@ -111,7 +114,7 @@ def _known(
 
 
 def _length(known: Lengths, name: str, axis: int, dim: int | str | None, usual: int) -> int:
-    """The length of an axis of an input: that of its name, or of the sum in that, if it is known; else the usual one."""
+    """The length of an axis of an input: of its name, or of the sum in that, where these are known; else the usual."""
     if (name, axis) in known or not isinstance(dim, str):
         return known.get((name, axis), usual)
     parts = [part.strip() for part in dim.split("+")]
