@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..calibration.collect import collect_samples, keep_samples, refuse_samples
+from ..calibration.collect import Making, collect_samples, keep_samples, refuse_samples
 from ..options.budget import Aim, Budget
 from ..options.options import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
@@ -83,15 +83,9 @@ class CollectSamples(BasePass):
         """Raises RequestError for samples that do not fit the model, or that are asked for and cannot be had."""
         samples = None
         if state.subject is None or not state.subject.streamed:
+            making = Making(run.progress, run.providers, state.shapes)
             samples = collect_samples(
-                state.source,
-                self._calibration,
-                self._planning,
-                run.progress,
-                run.providers,
-                self._training,
-                self._max_memory,
-                state.shapes,
+                state.source, self._calibration, self._planning, making, self._training, self._max_memory
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,53 +10,69 @@ from ..errors import ExecutionError, RequestError
 from ..model.graph import skeleton
 from ..model.model import Model, Shapes
 from ..model.shapes.inference import negative
-from ..model.shapes.nominal import Lengths, agreed, concrete_shape, stretchable
+from ..model.shapes.nominal import BATCH, Lengths, agreed, concrete_shape, stretchable
 from ..model.shapes.resolve import shaped
-from .probe_inputs import MOST_LENGTH, index_limits, probe
-from .session import Session, brief
+from .probe_inputs import index_limits, probe
+from .session import Session
 
-# of images and of raw audio, after doubled ones: sides that positions are learned for, seconds at 16 and 48 kHz
-_LONGER = (32, 64, 96, 128, 224, 256, 384, 512, 1024, 2048, 4096, 8192, 16000, 32000, 48000, 64000, 160000, 480000)
+_QUICK = 2**28  # bytes; models below are loaded and run in no time
+# sides of images, then of raw audio: doubled, and those that positions and grids are often made for
+_LONGER = (
+    32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 608, 640, 800, 1024, 2048, 4096, 8192,
+    16000, 32000, 48000, 64000, 160000, 480000,
+)  # fmt: skip
+_MOST = 2**23  # values of all inputs for one sample; more would take long
 
 
 @dataclass(frozen=True)
 class Settled:
-    """`shapes` of inputs, those that were given and those that had to be found (where the first length is 0, any number
-    of samples may stand); `note` tells the user of the latter. `failure`: why nothing runs, '' where something may."""
+    """`shapes` of inputs, those that were given and those that had to be found (`BATCH` in them is any number of
+    samples); `note` tells the user of the latter, or that nothing runs."""
 
     shapes: Shapes = field(repr=False)
     note: str = ""
-    failure: str = ""
 
 
 def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     """Shapes with which `model` can be run and priced, beside those that were `given`.
 
-    Lengths are those of `concrete_shape`; where the graph is too short for its inputs, longer ones are tried until it
-    runs. A session is opened only where shapes alone do not tell, and if it `may_run`.
+    Lengths are those of `concrete_shape`; where they are too short for the graph, longer ones are tried until it runs,
+    if it `may_run`. Of a large model, shapes that tell enough are believed.
     """
     shapes = agreed(model.graph, model.constants, given or {})
     places = stretchable(model.graph, model.constants, given or {})
-    if not places or (fits := _fits(model, shapes)) or (fits is None and not may_run):
+    fits = _fits(model, shapes) if places else True
+    if fits is not False and (not places or not may_run or (fits and model.size > _QUICK)):
         return Settled(shapes or given)
     runner = _Runner(model) if may_run else None
-    if fits is None and runner is not None and (runner.session is None or runner.runs(shapes)):
+    if fits is not False and runner is not None and (runner.session is None or runner.runs(shapes)):
         return Settled(shapes or given)
-    for lengths in _trials(places):
+    for lengths in _trials(list(places.values())):
         longer = agreed(model.graph, model.constants, given or {}, lengths)
-        good = _fits(model, longer)
-        if good is not False and (runner is None or runner.session is None or runner.runs(longer)):
+        if _size(model, longer) > _MOST or _fits(model, longer) is False:
+            continue
+        if runner is None or runner.session is None:
             return Settled(longer, _note(model, longer, given or {}))
-    return Settled(shapes or given, failure="" if runner is None else runner.failure)
+        if runner.runs(longer):
+            if not runner.runs(longer, 2):  # a batch of one inside
+                longer = {name: tuple(1 if n == BATCH else n for n in shape) for name, shape in longer.items()}
+            return Settled(longer, _note(model, longer, given or {}))
+    failed = runner is not None and runner.session is not None
+    return Settled(shapes or given, "no lengths that were tried for open inputs run: give `input_shapes`" * failed)
 
 
-def _trials(places: Lengths) -> Iterator[Lengths]:
-    """Longer lengths: of all places together, then of each by itself."""
+def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
+    """Longer lengths, by what is open in every input: of all together, then of one input, then of one with the number
+    of samples for those of the others (the states of a recurrent network)."""
+    usual = {place: length for own in places for place, length in own.items()}
     for longer in _LONGER:
-        if any(longer > length for length in places.values()):
-            yield {place: max(length, longer) for place, length in places.items()}
-    for place, length in places.items() if len(places) > 1 else ():
-        yield from ({place: longer} for longer in _LONGER if longer > length)
+        yield {place: max(length, longer) for place, length in usual.items()}
+    for own in places if len(places) > 1 else ():
+        for longer in _LONGER:
+            yield {place: max(length, longer) for place, length in own.items()}
+    for own in places if len(places) > 1 else ():
+        for longer in (1, *_LONGER):
+            yield {**dict.fromkeys(usual, BATCH), **{place: max(length, longer) for place, length in own.items()}}
 
 
 def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
@@ -71,6 +88,11 @@ def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
     return True if all(shape is not None and all(isinstance(d, int) for d in shape) for shape in made) else None
 
 
+def _size(model: Model, shapes: Mapping[str, Sequence[int]]) -> int:
+    """The number of values that all inputs hold for one sample."""
+    return sum(math.prod(shape) for shape in _full(model, shapes).values())
+
+
 def _full(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """The shapes of all inputs for one sample."""
     found = {}
@@ -82,25 +104,21 @@ def _full(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[
 
 
 class _Runner:
-    """Runs a model on one made sample; `session` is None where onnxruntime does not load it. `failure`: why the last
-    run failed."""
+    """Runs a model on one made sample; `session` is None where onnxruntime does not load it."""
 
     def __init__(self, model: Model) -> None:
-        self._limits, self.failure = index_limits(model.graph), ""
+        self._limits = index_limits(model.graph)
         try:
             self.session: Session | None = Session.of(model)
         except ExecutionError:
             self.session = None
 
-    def runs(self, shapes: Mapping[str, Sequence[int]]) -> bool:
+    def runs(self, shapes: Mapping[str, Sequence[int]], batch: int = 1) -> bool:
         """Whether the model runs on inputs of these shapes."""
         assert self.session is not None
-        if any(max(shape, default=0) >= MOST_LENGTH for shape in shapes.values()):
-            return False
         try:
-            self.session.run(probe(self.session.inputs, batch=1, shapes=shapes, limits=self._limits))
-        except (ExecutionError, RequestError) as error:
-            self.failure = brief(error)
+            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits))
+        except (ExecutionError, RequestError):
             return False
         return True
 
@@ -110,4 +128,4 @@ def _note(model: Model, shapes: Mapping[str, Sequence[int]], given: Mapping[str,
     usual = agreed(model.graph, model.constants, given)
     longer = {name: shape for name, shape in _full(model, shapes).items() if shape != _full(model, usual)[name]}
     made = ", ".join(f"'{name}' {list(shape)}" for name, shape in longer.items())
-    return f"inputs are made as long as the model needs: {made} (other lengths: `input_shapes`)"
+    return f"inputs are made in shapes that the model needs: {made} (others: `input_shapes`)"

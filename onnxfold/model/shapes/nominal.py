@@ -9,6 +9,7 @@ from ..graph import Graph, Names
 Place = str | tuple[str, int]
 """An open dimension: by its name where several inputs have it, else by the input and the axis."""
 Lengths = Mapping[Place, int]
+BATCH = -1  # in a shape: any number of samples
 UNNAMED = frozenset({None, "", "?", "-1", "None"})  # how exporters write a dimension without a name
 OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
 OPEN_OTHER = 16
@@ -21,13 +22,13 @@ def concrete_shape(
     """`shape` with its open dimensions filled in: the first with `batch`, those of images with 64, others with 16.
 
     Caches of attention are empty: dimensions called "past..." have length 0, also as part of a sum. `given`: the shape
-    to take instead; where its first length is 0, `batch` stands there.
+    to take instead, `batch` in place of `BATCH`.
 
     >>> concrete_shape(("N", 8, "past_sequence_length", 64), 2), concrete_shape(("N", "past_length + sequence"), 2)
     ((2, 8, 0, 64), (2, 16))
     """
     if given is not None:
-        return (batch, *given[1:]) if given and given[0] == 0 else tuple(given)
+        return tuple(batch if n == BATCH else n for n in given)
     other = OPEN_SPATIAL if len(shape) >= 4 else OPEN_OTHER
 
     def length(dim: int | str | None) -> int:
@@ -45,9 +46,8 @@ def agreed(
     graph: Graph, constants: Names, given: Mapping[str, Sequence[int]], lengths: Lengths | None = None
 ) -> dict[str, Sequence[int]]:
     """`given` shapes of inputs, and those of others in which the usual lengths (`concrete_shape`) contradict these or
-    each other: an open dimension whose name several inputs share has one length. `lengths`: of some, instead.
-
-    The first length is 0 in what is added where that is any number of samples.
+    each other: an open dimension whose name several inputs share has one length, the number of samples (`BATCH`) where
+    it is the first of one of them. `lengths`: of some, instead.
     """
     declared = _declared(graph, constants)
     known = dict(_known(declared, given)) | dict(lengths or {})
@@ -60,16 +60,18 @@ def agreed(
     return found
 
 
-def stretchable(graph: Graph, constants: Names, given: Mapping[str, Sequence[int]]) -> dict[Place, int]:
-    """The open dimensions that may be made longer, and the usual length of each: no batch, no cache, none `given`."""
-    declared, found = _declared(graph, constants), dict[Place, int]()
+def stretchable(graph: Graph, constants: Names, given: Mapping[str, Sequence[int]]) -> dict[str, dict[Place, int]]:
+    """By input, the open dimensions that may be made longer, and the usual length of each: no batch, no cache, none
+    `given`."""
+    declared, found = _declared(graph, constants), dict[str, dict[Place, int]]()
     told, known, shared = _told(declared, given), _known(declared, given), _shared(declared)
     for name, shape in declared.items():
         for axis, (dim, usual) in enumerate(zip(shape, _usual(shape), strict=True)):
             place = dim if isinstance(dim, str) and dim in shared else (name, axis)
-            if name not in given and axis and usual and not _fixed(dim) and dim not in told:
-                found[place] = max(usual, found.get(place, 0))
-    return {place: known.get(place, length) for place, length in found.items()}
+            length = known.get(place, usual)
+            if name not in given and axis and length > 0 and not _fixed(dim) and dim not in told:
+                found.setdefault(name, {})[place] = length
+    return found
 
 
 def _declared(graph: Graph, constants: Names) -> dict[str, tuple[int | str | None, ...]]:
@@ -78,9 +80,8 @@ def _declared(graph: Graph, constants: Names) -> dict[str, tuple[int | str | Non
 
 
 def _usual(shape: Sequence[int | str | None]) -> list[int]:
-    """The lengths of `concrete_shape`, with 0 for a first one that is open."""
-    lengths = list(concrete_shape(shape, 1))
-    return [0, *lengths[1:]] if shape and not _fixed(shape[0]) else lengths
+    """The lengths of `concrete_shape`, with `BATCH` for a first one that is open."""
+    return list(concrete_shape(shape, BATCH))
 
 
 def _fixed(dim: int | str | None) -> bool:
@@ -102,14 +103,13 @@ def _told(
 
 
 def _known(declared: Mapping[str, Sequence[int | str | None]], given: Mapping[str, Sequence[int]]) -> dict[Place, int]:
-    """Lengths of open dimensions by name: those of `given` shapes, and what inputs that share a name make of it. One
-    that is the first somewhere and not elsewhere is no batch."""
+    """Lengths of open dimensions by name: those of `given` shapes, and what inputs that share a name make of it."""
     known: dict[Place, int] = {dim: n for dim, n in _told(declared, given).items() if isinstance(dim, str)}
     shared = _shared(declared) - set(known)
     for shape in declared.values():
         for axis, (dim, n) in enumerate(zip(shape, _usual(shape), strict=True)):
-            if axis and isinstance(dim, str) and dim in shared:
-                known[dim] = max(n, known.get(dim, 0))
+            if isinstance(dim, str) and dim in shared:
+                known[dim] = BATCH if axis == 0 or known.get(dim) == BATCH else max(n, known.get(dim, 0))
     return known
 
 
