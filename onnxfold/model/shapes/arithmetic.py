@@ -176,7 +176,7 @@ class ShapeValues:
         shape = self._graph.tensor(name).shape
         if shape is None:
             raise KeyError(name)
-        if name in self._lists and all(isinstance(d, int) for d in shape):
+        if self._is_list(name) and all(isinstance(d, int) for d in shape):
             return [plain(d) for d in shape if isinstance(d, int)]
         return [Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)]
 
