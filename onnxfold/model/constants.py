@@ -87,8 +87,10 @@ class Constants:
         for name, node in self._nodes.items():
             if name in self._dequantizing:
                 continue  # a weight: its numbers give no shape
-            if node.op in _GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
+            if any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
                 continue  # large, or unknown before it is computed
+            if node.op in _GROWS and not self._stays_small(node, integers):
+                continue
             value = node.attrs.get("value") if node.op == "Constant" else None
             if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
                 continue
@@ -102,6 +104,19 @@ class Constants:
             if array.size <= (integers if array.dtype.kind in "iub" else floats):
                 found[name] = array
         return found
+
+    def _stays_small(self, node: Node, most: int) -> bool:
+        """Whether an operator that may make much of little makes at most so many elements."""
+        try:
+            if node.op == "Range":
+                start, limit, delta = (float(self.array(name).reshape(())) for name in node.inputs)
+                return abs(limit - start) <= most * abs(delta)
+            if node.op in ("Expand", "Tile"):
+                data, times = (self.array(name) for name in node.inputs[:2])
+                return data.size * math.prod(max(1, int(n)) for n in times.ravel()) <= most
+        except (ModelError, ValueError, TypeError):
+            pass
+        return False
 
     def _is_list(self, name: str) -> bool:
         """Whether constant `name` is a list of integers (never folded), not a weight."""

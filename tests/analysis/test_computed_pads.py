@@ -22,7 +22,7 @@ H, W = "hh = Gather<axis=0>(s, two)", "ww = Gather<axis=0>(s, three)"
 LISTS: Mapping[str, Any] = {
     "two": 2, "three": 3, "four": 4, "one": 1, "zero": 0, "minus": [-1], "least": [LEAST], "ax": [0], "z1": [0],
     "z2": [0, 0], "z4": [0, 0, 0, 0], "table": [-1, 2], "flat": [-1], "eight": 8, "f2": np.float32(2.0),
-    "two1": [2], "three1": [3], "steps": [1, 1, 4, 4], "four1": [4], "eight1": [8], "rows": [[6], [7]],
+    "two1": [2], "one1": [1], "three1": [3], "steps": [1, 1, 4, 4], "four1": [4], "eight1": [8], "rows": [[6], [7]],
 }  # fmt: skip
 # the end of H and W is padded to a multiple of 4: (p, q) from H and W
 UP = "m = Mod(hh, four) d = Sub(four, m) p = Mod(d, four) mw = Mod(ww, four) dw = Sub(four, mw) q = Mod(dw, four)"
@@ -77,6 +77,20 @@ def test_pads_of_sides(how: str, sides: str) -> None:
 @pytest.mark.parametrize("mode", ["reflect", "edge"])
 def test_other_modes(mode: str) -> None:
     oracles_hold(padded(PADS["torch"], mode=mode), groups=[8, 12])
+
+
+@pytest.mark.parametrize(
+    "pads",
+    [
+        "k = Concat<axis=0>(z2, two1) pads = Tile(k, two1)",
+        "k = Expand(two1, one1) pads = Concat<axis=0>(z2, z1, k, z2, z1, k)",
+        "k = Range(zero, four, one) h1 = Div(k, two1) pads = Concat<axis=0>(h1, h1)",
+    ],
+)
+def test_constants_that_grow(pads: str) -> None:
+    """Pads that are computed of constants alone, by operators that may make much of little."""
+    proto = padded(pads.replace("Concat<axis=0>(z2, two1)", "Concat<axis=0>(z2, z1, two1)"))
+    oracles_hold(proto, groups=[8, 12])
 
 
 def test_folds_and_runs() -> None:
