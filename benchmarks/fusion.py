@@ -33,7 +33,7 @@ from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.analysis.result import Analysis
 from onnxfold.api import fuse
-from onnxfold.calibration.collect import collect_samples
+from onnxfold.calibration.collect import Making, collect_samples
 from onnxfold.evaluation.latency import latency_share, timing_feeds
 from onnxfold.model.model import load
 from onnxfold.options.choices import DEFAULT_DISTANCE, Distance, Effort, Fusion, Method
@@ -46,7 +46,6 @@ from onnxfold.passes.weight_sharing.alignment import alignable
 from onnxfold.passes.weight_sharing.distances import Partition, alone, layer_sets, rank
 from onnxfold.passes.weight_sharing.fuse import FuseSettings, fuse_layers, repaired
 from onnxfold.passes.weight_sharing.layers import Layer, layers
-from onnxfold.progress import silent
 from onnxfold.runtime.session import Feeds, Session
 
 PARTS = ("share", "refine", "drop", "size")
@@ -138,7 +137,7 @@ def refine(
         images = real.unlabeled if inputs == INPUTS[0] else None
         samples = collect_samples(
             work.model, CalibrationOptions(data=images, samples=REAL),
-            PlanningOptions(selection=SelectionOptions(method=Method.FOLD)), silent, training=True,
+            PlanningOptions(selection=SelectionOptions(method=Method.FOLD)), Making(), training=True,
         )  # fmt: skip
         assert samples is not None
         work.feeds = samples.fit

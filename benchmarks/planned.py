@@ -50,7 +50,7 @@ def planned(model: Path, progress: Progress[Any] = silent, training: bool = Fals
     o = FoldOptions.of(**given)
     with Run(o.runtime, progress) as run:
         passes = (
-            Analyze(o.selection, o.runtime.input_shapes),
+            Analyze(o.selection),
             CollectSamples(o.planning, o.calibration, training=training),
             PreparePlanning(o.planning),
         )

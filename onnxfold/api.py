@@ -131,13 +131,13 @@ def fold(
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
-            Analyze(o.selection, o.runtime.input_shapes, o.scale.max_memory),
+            Analyze(o.selection, o.scale.max_memory),
             *measuring(o.measure),
             *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
             *_folding(o, announce),
             *_finishing(o, o.budget, o.scale.max_memory),
             CheckBlock(),
-        ).run(State.load(model, o.runtime.input_shapes), run)
+        ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
         return committed(state, fold_report(state, o, run), o.output)
 
 
@@ -221,7 +221,7 @@ def sweep(
     o = given_or_made(SweepOptions, options, given if at is None else {**given, "at": at})
     with Run(o.runtime, progress) as run:
         state = Pipeline(
-            Analyze(o.selection, o.runtime.input_shapes),
+            Analyze(o.selection),
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
@@ -247,7 +247,7 @@ def inspect(
     o = FoldOptions.of(include=include, exclude=exclude, fold_heads=fold_heads, input_shapes=input_shapes)
     with Run(o.runtime) as run:
         state = State.load(model, o.runtime.input_shapes)
-        return inspect_report(Pipeline(Inspect(o.selection, o.runtime.input_shapes)).run(state, run))
+        return inspect_report(Pipeline(Inspect(o.selection)).run(state, run))
 
 
 def compare(
@@ -272,7 +272,7 @@ def compare(
     with Run(o.runtime) as run:
         state, other = State.load(before, shapes), load(after, shapes)
         state = Pipeline(*measuring(o.measure), Compare(other, inputs, o.calibration, o.runtime)).run(state, run)
-        return compare_report(state, named(after), shapes, o.runtime.seed)
+        return compare_report(state, named(after), o.runtime.seed)
 
 
 def rank_layers(
@@ -316,7 +316,7 @@ def _folded_first(o: FoldOptions) -> list[Pass]:
         raise RequestError(
             "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
         )
-    return [Analyze(o.selection, o.runtime.input_shapes), *_folding(o, None), *_distilling(o)]
+    return [Analyze(o.selection), *_folding(o, None), *_distilling(o)]
 
 
 def _distilling(o: FoldOptions | FuseOptions) -> list[Pass]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ModelError
 from ..frozen import read_only
 from ..model.constants import FLOATS
+from ..model.graph import Node
 from ..model.kv_cache import KEPT, Cache, find_caches
 from ..model.model import Model
 from ..model.shapes.lists import single
@@ -194,9 +195,9 @@ def _averaged(model: Model, name: str) -> bool:
 
 def _check_counts(model: Model, known: Known) -> None:
     """A length that the graph computes from other axes must be the number of these very channels, or a fraction; else a
-    plain number takes its place, or all stay."""
+    plain number takes its place, or -1 in a Reshape, or all stay."""
     labels = known.labels()
-    pinned, checked = known.pinned(labels), list[Counted]()
+    pinned, checked, rests = known.pinned(labels), list[Counted](), set[int]()
     for counted in known.counts:
         node, count, live = counted.node, counted.count, counted.count.at
         checked.append(counted)
@@ -207,16 +208,26 @@ def _check_counts(model: Model, known: Known) -> None:
         mine = labels[count.of.atoms]
         if not sources and pinned[mine].all():
             continue
-        if len(sources) == 1 and count.sign == 1 and _computes(live, labels[sources[0]], mine):
+        if len(sources) == 1 and count.sign == 1 and len(mine) and _computes(live, labels[sources[0]], mine):
             continue
-        at = live.at
-        given = "" if at is None or at.input is None else node.inputs[at.input]
-        if at and given and single(model.graph, model.constants, given, at.index or 0):
-            checked[-1] = Counted(node, replace(count, at=replace(at, lengths=live.sources)))
+        at = _instead(model, node, live, plain=len(mine) > 0, rest=node.index not in rests)
+        if at is not None:
+            checked[-1] = Counted(node, replace(count, at=at))
+            rests.update([node.index] if at.rest else ())
             continue
         reason = Reason(f"{node.op} takes this length from another axis", node.label)
         known.add(Pin(atoms, reason) for atoms in (count.of.atoms, *sources))
     known.counts = checked
+
+
+def _instead(model: Model, node: Node, live: Live, plain: bool, rest: bool) -> At | None:
+    """Where a `plain` number takes the place of a computed one, or -1 for the `rest`, as far as these may; None where
+    neither can."""
+    for at, left in ((live.at if plain else None, False), (live.rest if rest else None, True)):
+        given = "" if at is None or at.input is None else node.inputs[at.input]
+        if at and given and single(model.graph, model.constants, given, at.index or 0):
+            return replace(at, lengths=live.sources, rest=left)
+    return None
 
 
 def _computes(live: Live, source: Integers, mine: Integers) -> bool:
@@ -251,5 +262,5 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
 def _recounts(counts: Iterable[Counted]) -> Iterator[Recount]:
     for counted in counts:
         node, count = counted.node, counted.count
-        if isinstance(count.at, At) and len(count.of):
+        if isinstance(count.at, At) and (len(count.of) or count.at.rest):
             yield Recount(node.index, count.at, count.of.atoms, count.sign)

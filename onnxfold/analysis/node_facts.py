@@ -160,7 +160,7 @@ class NodeFacts:
 
         def values(name: str) -> list[Value] | None:
             found = self.values.get(name)
-            return None if found is None else list(found.ravel())
+            return None if found is None or any(v.real is not None for v in found.ravel()) else list(found.ravel())
 
         return NodeView(
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ExecutionError, RequestError
 from ..model.kv_cache import Cache
-from ..model.model import Model
+from ..model.model import Model, Shapes
 from ..options.budget import Aim
 from ..options.choices import Effort, Method, Recovery
 from ..options.parts import CalibrationOptions, PlanningOptions
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief
 from .samples import Samples, calibration_samples, save_samples, synthetic_samples
@@ -29,19 +29,26 @@ def _needed(method: Method, recovery: Recovery) -> bool:
     return method.needs_samples or recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS)
 
 
+@dataclass(frozen=True)
+class Making:
+    """How synthetic samples are made: in which `shapes`, on which `providers`, and whom that tells."""
+
+    progress: Progress[Any] = silent
+    providers: Sequence[str] = ()
+    shapes: Shapes = None
+
+
 def collect_samples(
     model: Model,
     calibration: CalibrationOptions,
     planning: PlanningOptions,
-    progress: Progress[Any],
-    providers: Sequence[str] = (),
+    making: Making,
     training: bool = False,
     max_memory: int | None = None,
 ) -> Samples | None:
     """The samples to decide and repair with; None where nothing asks for them. Raises RequestError where they lack.
 
-    `providers` are where synthetic ones may be made; `training`: whether weights are to be trained on them;
-    `max_memory`: bytes that the user's own may take."""
+    `training`: whether weights are to be trained on them; `max_memory`: bytes that the user's own may take."""
     method, recovery = planning.selection.method, planning.recovery
     needed, asked = _needed(method, recovery), wanted(calibration.effort, method, recovery, training)
     seed, shapes = planning.runtime.seed, planning.runtime.input_shapes
@@ -50,7 +57,10 @@ def collect_samples(
             return calibration_samples(
                 model, calibration.data, calibration.samples, calibration.preprocess, shapes, max_memory
             )
-        found = synthetic_samples(model, calibration.effort, seed, shapes, progress, providers) if asked else None
+        found = None
+        if asked:
+            how, effort = making, calibration.effort
+            found = synthetic_samples(model, effort, seed, how.shapes, how.progress, how.providers)
     except ExecutionError as error:
         reason = _unloadable(model)
         if not reason:

@@ -14,6 +14,7 @@ from ..errors import ExecutionError, RequestError
 from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
+from ..model.shapes.nominal import stretchable
 from ..runtime.outputs import ComparedTensors, as_array, with_outputs
 from ..runtime.session import Feeds, Session, brief
 from ..runtime.shared_prefix import SharedPrefix
@@ -87,7 +88,10 @@ class Evaluator:
         try:
             expected = self._expected
         except (ExecutionError, RequestError) as error:
-            return f"this model cannot be measured on the inputs there are: {brief(error)}"
+            other = (
+                " (`input_shapes` gives others)" if stretchable(self._model.graph, self._model.constants, {}) else ""
+            )
+            return f"this model cannot be measured on the inputs there are{other}: {brief(error)}"
         if not expected:
             return "there are no inputs to measure on"
         for name, batches in zip(self._names, zip(*expected, strict=True), strict=True):

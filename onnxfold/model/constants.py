@@ -88,13 +88,14 @@ class Constants:
         for name, node in self._nodes.items():
             if name in self._dequantizing:
                 continue  # a weight: its numbers give no shape
-            if node.op in GROWS or any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
+            if any(sizes.get(i, integers + 1) > integers for i in node.inputs if i):
                 continue  # large, or unknown before it is computed
             value = node.attrs.get("value") if node.op == "Constant" else None
             if isinstance(value, TensorProto) and math.prod(value.dims) > integers:
                 continue
             try:
-                if node.op == "ConstantOfShape" and math.prod(map(int, self.array(node.inputs[0]).ravel())) > integers:
+                count = self._elements(node)
+                if node.op in GROWS if count is None else count > integers:
                     continue
                 array = self.array(name)
             except ModelError:
@@ -103,6 +104,10 @@ class Constants:
             if array.size <= (integers if array.dtype.kind in "iub" else floats):
                 found[name] = array
         return found
+
+    def _elements(self, node: Node) -> int | None:
+        """How many elements a node of constants gives, where it may make much of little (`growth.elements`)."""
+        return elements(node, self.stored_array)
 
     def _is_list(self, name: str) -> bool:
         """Whether constant `name` is a list of integers (never folded), not a weight."""
@@ -190,7 +195,7 @@ class Constants:
             return tensor_array(node.attrs["value"], self._folder)
         if dequantizes(node):
             return unpacked(node, self.stored_array)
-        count = elements(node, [self.stored_array(i) if i else None for i in node.inputs])
+        count = self._elements(node)
         if count is not None and count > _MOST:
             raise ModelError(f"constant '{name}' would have {count} elements ({node.op}): no model needs such a one")
         from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it

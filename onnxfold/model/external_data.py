@@ -21,6 +21,7 @@ from .input_files import no_file
 from .subgraphs import subgraphs
 
 PIECE = 2**24  # bytes that are copied at a time
+_DEEPEST = 6  # folders between a model and the root of the cache that it is in
 _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # elements per byte
 
 
@@ -90,7 +91,7 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
         if os.path.islink(root / location) and not os.path.exists(root / location):
             raise ModelError(f"{what} needs '{folder / location}', a link that leads to no file: put the file there")
         file = (root / location).resolve()
-        if not file.is_relative_to(root):
+        if not file.is_relative_to(root) and not _in_cache(root, file):
             raise ModelError(
                 f"{what} is stored in '{location}', a link that leads outside the model's folder: refused (copy model "
                 "and data into one folder)"
@@ -108,6 +109,18 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     if needed is not None and length != needed:
         raise ModelError(f"{what} needs {needed} bytes, but its external data has {length}: export the model again")
     return file, offset, length
+
+
+def _in_cache(folder: Path, file: Path) -> bool:
+    """Whether `file` lies in the cache that `folder` is a part of, as Hugging Face lays one out: the files of all
+    snapshots/REVISION/... are links into one folder `blobs`, which holds them by hash."""
+    return any(file.parent == above.parent / "blobs" for above in [folder, *folder.parents][:_DEEPEST])
+
+
+def is_link(tensor: TensorProto, folder: Path) -> bool:
+    """Whether the file of an external tensor is a link, or lies behind one."""
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    return (folder.resolve() / location).resolve() != folder.resolve() / location
 
 
 def refuse_nan(kind: int, name: str, piece: bytes | memoryview) -> None:

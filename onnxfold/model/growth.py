@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -16,18 +16,17 @@ GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # sm
 Array = NDArray[Any]
 
 
-def elements(node: Node, inputs: Sequence[Array | None]) -> int | None:
+def elements(node: Node, read: Callable[[str], Array]) -> int | None:
     """How many elements the first output has; None for an operator whose output is about as large as its inputs, and
     for inputs that make no sense (computing it will say so).
 
-    Args:
-        inputs: in the order of the node's, None where one is left out.
+    `read` gives the value of an input.
     """
     rule = _SIZES.get(node.op)
-    if rule is None or any(x is None for x in inputs[: rule[0]]) or len(inputs) < rule[0]:
+    if rule is None or len(node.inputs) < rule[0] or not all(node.inputs[: rule[0]]):
         return None
     try:
-        return int(rule[1](*inputs[: rule[0]]))
+        return int(rule[1](*map(read, node.inputs[: rule[0]])))
     except (ArithmeticError, ValueError, TypeError, IndexError):
         return None
 

@@ -16,7 +16,7 @@ from ..errors import ExecutionError, ModelError, RequestError
 from ..units import in_bytes
 from .constants import Constants
 from .dimensions import Dim
-from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors
+from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
 from .functions import check_functions
 from .graph import Graph, plain_domains, read_graph, skeleton
 from .input_files import no_file
@@ -197,9 +197,11 @@ def _check(proto: ModelProto, path: Path | None, what: str) -> None:
     if not proto.HasField("graph"):
         raise ModelError(f"{what} holds no ONNX graph")
     checked: ModelProto | str = plain_domains(proto)
-    if path is not None and (next(external_tensors(proto), None) is not None or proto.ByteSize() >= PROTOBUF_LIMIT):
-        # the checker reads the file, or where domains had to be changed the graph without its weights
-        checked = str(path) if checked is proto else skeleton(proto)
+    outside = list(external_tensors(proto))
+    if path is not None and (outside or proto.ByteSize() >= PROTOBUF_LIMIT):
+        # the checker reads the file; where domains had to be changed, or are links (which it refuses), the graph alone
+        links = any(is_link(tensor, path.absolute().parent) for tensor in outside)
+        checked = str(path) if checked is proto and not links else skeleton(proto)
     try:
         with asking_onnx():
             onnx.checker.check_model(checked)

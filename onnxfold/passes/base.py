@@ -23,9 +23,11 @@ from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
 from ..model.tensors import Pending
 from ..options.parts import RuntimeOptions
+from ..planning.memory import streamed
 from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
 from ..progress import Clock, Progress, silent
+from ..runtime.lengths import Settled, settled
 from ..runtime.session import resolve_providers
 from .distillation.block_targets import Counterparts
 
@@ -65,6 +67,7 @@ class State:
         inputs: what results are checked on.
         staged: the current version as a file under a temporary name.
         records: what passes did, in order, for the report.
+        lengths: the shapes of the inputs that are made, and in which costs are counted.
     """
 
     source: Model = field(repr=False)
@@ -76,12 +79,20 @@ class State:
     inputs: CheckInputs | None = field(default=None, repr=False)
     staged: Staged | None = field(default=None, repr=False)
     records: tuple[object, ...] = ()
+    lengths: Settled = field(default_factory=lambda: Settled(None))
 
     @classmethod
-    def load(cls, source: Source, shapes: Shapes) -> State:
-        """The state that a pipeline begins with. Raises ModelError, RequestError."""
+    def load(cls, source: Source, shapes: Shapes, max_memory: int | None = None) -> State:
+        """The state that a pipeline begins with; a model that takes more than `max_memory` bytes is not run. Raises
+        ModelError, RequestError."""
         model = load(source, shapes)
-        return cls(model, named(source), Candidate(model.proto))
+        lengths = settled(model, shapes, not streamed(model, max_memory))
+        return cls(model, named(source), Candidate(model.proto), lengths=lengths)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes for inputs that are made, given or found."""
+        return self.lengths.shapes
 
     @property
     def known(self) -> Subject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..calibration.collect import collect_samples, keep_samples, refuse_samples
+from ..calibration.collect import Making, collect_samples, keep_samples, refuse_samples
 from ..options.budget import Aim, Budget
 from ..options.parts import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
@@ -43,7 +43,7 @@ class AnnounceTime(BasePass):
         subject = state.known
         if subject.streamed:
             return estimate_streamed(subject, Goal.of(self._budget or Budget.of(), self._planning.selection.round_to))
-        effort, shapes = self._planning.effort, self._planning.runtime.input_shapes
+        effort, shapes = self._planning.effort, subject.shapes
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples
         return estimate(
@@ -83,14 +83,9 @@ class CollectSamples(BasePass):
         """Raises RequestError for samples that do not fit the model, or that are asked for and cannot be had."""
         samples = None
         if state.subject is None or not state.subject.streamed:
+            making = Making(run.progress, run.providers, state.shapes)
             samples = collect_samples(
-                state.source,
-                self._calibration,
-                self._planning,
-                run.progress,
-                run.providers,
-                self._training,
-                self._max_memory,
+                state.source, self._calibration, self._planning, making, self._training, self._max_memory
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))

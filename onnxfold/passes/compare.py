@@ -15,7 +15,7 @@ from ..evaluation.candidates import Evaluator
 from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import Limit, measured
 from ..evaluation.verdict import Conditions, check
-from ..model.model import Model
+from ..model.model import Model, Shapes
 from ..model.save import inline, on_disk
 from ..options.parts import CalibrationOptions, RuntimeOptions
 from ..planning.subject import CheckInputs, judge_without_samples, probes
@@ -59,7 +59,7 @@ class Compare(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         old, new = state.source, self._after
-        inputs = CheckInputs(self._judge(old))
+        inputs = CheckInputs(self._judge(old, state.shapes))
         conditions = Conditions(
             providers=run.providers, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder), counted=ComparedTensors.of(old).counted,
@@ -77,15 +77,16 @@ class Compare(BasePass):
         measure = None if own is None or verdict.problems else own.of(on_disk(new, run.scratch))
         return state.adding(Compared(new), verdict.judged(quality, Limit(), True, measure))
 
-    def _judge(self, old: Model) -> Callable[[], Judge]:
+    def _judge(self, old: Model, shapes: Shapes) -> Callable[[], Judge]:
         """Makes the inputs. Raises RequestError for what was given and does not fit the model."""
-        shapes, asked = self._runtime.input_shapes, self._calibration
+        asked = self._calibration
         if self._inputs is not None:
             _check_names(old, self._inputs)
-            given = Judge((self._inputs,), "the inputs given", True)
-            return lambda: given
+            exact = Judge((self._inputs,), "the inputs given", True)
+            return lambda: exact
         if asked.data is not None:
-            judge = _everything(calibration_samples(old, asked.data, asked.samples, asked.preprocess, shapes))
+            given = self._runtime.input_shapes
+            judge = _everything(calibration_samples(old, asked.data, asked.samples, asked.preprocess, given))
             return lambda: judge
         seed = self._runtime.seed
         probing = probes(old, costs(old, shapes), shapes, seed)

@@ -14,7 +14,7 @@ from ..analysis.result import Analysis
 from ..errors import ExecutionError, ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
-from ..model.model import Model, Shapes, Source
+from ..model.model import Model, Source
 from ..model.shapes.inference import contradiction
 from ..model.subgraphs import every_initializer
 from ..options.parts import Patterns, PlanningOptions, SelectionOptions
@@ -33,9 +33,9 @@ class Analyze(BasePass):
     requires = frozenset[str]()
     provides = frozenset(("analysis",))
 
-    def __init__(self, selection: SelectionOptions, shapes: Shapes, max_memory: int | None = None) -> None:
+    def __init__(self, selection: SelectionOptions, max_memory: int | None = None) -> None:
         """`max_memory`: bytes; a model that takes more to run is never loaded whole."""
-        self._selection, self._shapes, self._max_memory = selection, shapes, max_memory
+        self._selection, self._max_memory = selection, max_memory
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises ModelError, NothingToFoldError."""
@@ -47,8 +47,10 @@ class Analyze(BasePass):
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
             raise NothingToFoldError(_nothing(model, analysis, any(selection.patterns)))
-        prices = costs(model, self._shapes)
-        found = Subject(state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads)
+        prices = costs(model, state.shapes)
+        found = Subject(
+            state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, shapes=state.shapes
+        )
         return state.adding(subject=found)
 
 
@@ -56,7 +58,7 @@ def subject_of(source: Source, planning: PlanningOptions, max_memory: int | None
     """A model that is loaded and analyzed, for those who plan without a pipeline. Raises as `Analyze` does."""
     shapes = planning.runtime.input_shapes
     with Run(planning.runtime) as run:
-        return Analyze(planning.selection, shapes, max_memory)(State.load(source, shapes), run).known
+        return Analyze(planning.selection, max_memory)(State.load(source, shapes, max_memory), run).known
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +76,13 @@ class Inspect(BasePass):
     name = "analyze"
     requires = frozenset[str]()
 
-    def __init__(self, selection: SelectionOptions, shapes: Shapes) -> None:
-        self._selection, self._shapes = selection, shapes
+    def __init__(self, selection: SelectionOptions) -> None:
+        self._selection = selection
 
     def __call__(self, state: State, run: Run) -> State:
         analysis = analyzed(state.source, self._selection.fold_heads)
         notes = notes_on(analysis, self._selection.patterns)
-        return state.adding(Inspected(analysis, costs(state.source, self._shapes), notes))
+        return state.adding(Inspected(analysis, costs(state.source, state.shapes), notes))
 
 
 def analyzed(model: Model, fold_heads: bool = False) -> Analysis:

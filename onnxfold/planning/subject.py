@@ -32,7 +32,8 @@ class Subject:
     """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
 
     `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change. `more`:
-    inputs that results are measured on too, each in place of those of the same name: they reach other bodies.
+    inputs that results are measured on too, each in place of those of the same name: they reach other bodies. `shapes`:
+    of the inputs that are made for it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject:
     streamed: bool = False
     fold_heads: bool = False
     more: tuple[Feeds, ...] = ()
+    shapes: Shapes = None
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -59,8 +61,7 @@ class Subject:
 
     def checks(self, options: PlanningOptions) -> CheckInputs:
         """What is measured on where no samples are. Raises RequestError for inputs that would be huge."""
-        shapes, seed = options.runtime.input_shapes, options.runtime.seed
-
+        shapes, seed = self.shapes, options.runtime.seed
         probing = probes(self.model, self.prices, shapes, seed)
 
         def make() -> Judge:

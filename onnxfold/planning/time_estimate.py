@@ -64,10 +64,10 @@ def estimate(
     if not own and not wanted(options.effort, options.selection.method, options.recovery, refining is not None):
         return None
     try:
-        forward = _forward(subject, options)
+        forward = _forward(subject)
     except (ExecutionError, RequestError):  # what is wrong will be said later
         return None
-    made, count, shapes = 0.0, own, options.runtime.input_shapes
+    made, count, shapes = 0.0, own, subject.shapes
     if not own:
         extent = synthetic_extent(subject.model, options.effort, shapes)
         count = extent.count
@@ -94,11 +94,11 @@ def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
     return Estimate(0.0, merging + _BYTE * subject.model.size)
 
 
-def _forward(subject: Subject, options: PlanningOptions) -> float:
+def _forward(subject: Subject) -> float:
     """Seconds per sample of one run of the original."""
     model = subject.model
     session = Session.of(model)
-    feeds = probes(model, subject.prices, options.runtime.input_shapes, 0)(session)
+    feeds = probes(model, subject.prices, subject.shapes, 0)(session)
     session.run(feeds)
     begin = time.perf_counter()
     session.run(feeds)

@@ -10,7 +10,7 @@ from ..analysis.coverage import coverage
 from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
 from ..model.kv_cache import changed
-from ..model.model import Shapes, load
+from ..model.model import load
 from ..options.budget import Aim, Budget
 from ..options.options import FoldOptions, FuseOptions, RankOptions, SweepOptions
 from ..passes.base import Run, State
@@ -46,14 +46,14 @@ def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
         tuple(map(_group, record.groups)), subject.analysis.refusals, _verdict(state, options.budget),
         seconds, coverage(subject.analysis, prices), state.found(RefinementReport),
         quantization=state.found(QuantizationReport),
-        interface=changed(model.graph, subject.analysis.caches, record.lengths),
+        interface=changed(model.graph, subject.analysis.caches, record.lengths), notes=_notes(state),
     )  # fmt: skip
 
 
 def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
     """The report of a fusion, after a fold if there was one."""
     sharing, shared, folded = options.sharing, state.done(WeightsShared), state.found(FoldRecord)
-    shapes, source, written = options.runtime.input_shapes, state.source, state.staged
+    source, written = state.source, state.staged
     assert written is not None
     before: Mapping[str, Any] = {}
     if folded is not None and options.folding is not None:
@@ -62,7 +62,7 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
     verdict = state.done(Check).noting(*(() if samples is None else samples.notes))
     if written.size > (limits.target_size or 1) * source.size:
         verdict = verdict.noting(f"the file takes {written.size / source.size:.3f} of the bytes of the original")
-    after = load(written.path, shapes)
+    after = load(written.path, options.runtime.input_shapes)
     return FoldReport(
         state.name, options.output.path or "",
         {
@@ -74,11 +74,11 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
             "share": limits.share, "file_share": limits.target_size, "largest_error": limits.max_error,
             "drop_blocks": sharing.drop_blocks, "whole_blocks": sharing.whole, "aligned": sharing.align,
         },
-        Size(source.size, count_parameters(source.proto), costs(source, shapes).macs({})),
-        Size(written.size, count_parameters(state.current.proto), costs(after, shapes).macs({})),
+        Size(source.size, count_parameters(source.proto), costs(source, state.shapes).macs({})),
+        Size(written.size, count_parameters(state.current.proto), costs(after, state.shapes).macs({})),
         () if folded is None else tuple(map(_group, folded.groups)), (), verdict, dict(run.clock.seconds),
         refinement=state.found(RefinementReport), shared=shared.shared, dropped=state.done(BlocksDropped).shown,
-        quantization=state.found(QuantizationReport),
+        quantization=state.found(QuantizationReport), notes=_notes(state),
     )  # fmt: skip
 
 
@@ -90,8 +90,8 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
     assert record.last.inputs is not None
     return SweepReport(
         state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
-        recommended(record.rows, before), record.last.inputs.described, () if samples is None else samples.notes,
-        dict(run.clock.seconds),
+        recommended(record.rows, before), record.last.inputs.described,
+        (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
     )  # fmt: skip
 
 
@@ -101,17 +101,24 @@ def inspect_report(state: State) -> FoldReport:
     groups = tuple(_group(GroupOutcome(g, g.size, note=found.notes.get(g.name, ""))) for g in found.analysis.groups)
     size = Size(model.size, count_parameters(model.proto), found.prices.macs({}))
     covered = coverage(found.analysis, found.prices)
-    return FoldReport(state.name, "", {}, size, None, groups, found.analysis.refusals, None, coverage=covered)
+    return FoldReport(
+        state.name, "", {}, size, None, groups, found.analysis.refusals, None, coverage=covered, notes=_notes(state)
+    )
 
 
-def compare_report(state: State, name: str, shapes: Shapes, seed: int) -> FoldReport:
+def compare_report(state: State, name: str, seed: int) -> FoldReport:
     """Two models beside each other; `name` is the second one's."""
     found = state.done(Compared)
     before, after = (
-        Size(model.size, count_parameters(model.proto), costs(model, shapes).macs({}))
+        Size(model.size, count_parameters(model.proto), costs(model, state.shapes).macs({}))
         for model in (state.source, found.after)
     )
-    return FoldReport(state.name, name, {"seed": seed}, before, after, (), (), state.done(Check))
+    return FoldReport(state.name, name, {"seed": seed}, before, after, (), (), state.done(Check), notes=_notes(state))
+
+
+def _notes(state: State) -> tuple[str, ...]:
+    """What there is to know of the inputs that were made."""
+    return (state.lengths.note,) if state.lengths.note else ()
 
 
 def _settings(record: FoldRecord, budget: Budget) -> dict[str, Any]:

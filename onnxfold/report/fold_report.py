@@ -31,7 +31,7 @@ SCHEMA = 1
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
     analyzed (compare), `refinement` and `quantization` where none was asked for. `shared`, `dropped`: what became of
-    whole layers; `interface`: inputs and outputs that have other heads.
+    whole layers; `interface`: inputs and outputs that have other heads; `notes`: what else is worth knowing.
     """
 
     model: str
@@ -49,10 +49,15 @@ class FoldReport:
     dropped: tuple[Dropped, ...] = ()
     quantization: QuantizationReport | None = None
     interface: tuple[HeadsChanged, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """One line that says what came out of it."""
+        return self._outcome + "".join(f"; {note}" for note in self.notes)
+
+    @property
+    def _outcome(self) -> str:
         if self.check is None or self.after is None:
             channels = sum(g.before for g in self.groups)
             text = f"{len(self.groups)} groups, {channels} channels can be folded"

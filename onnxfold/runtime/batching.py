@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..frozen import read_only
+from ..model.shapes.nominal import UNNAMED
 from .session import Feeds, InputSpec
-
-UNNAMED = frozenset({None, "", "?", "-1", "None"})  # how exporters write a dimension without a name
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.atoms import SlotKey
 from ..analysis.axis_matrix import _axis_matrix
 from ..analysis.groups import ChannelGroup, Place
-from ..analysis.result import Analysis
+from ..analysis.result import Analysis, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply
 from ..frozen import read_only
@@ -84,14 +84,16 @@ def edits(
     integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
     return Edits(
         arrays,
-        [
-            Integer(r.node, r.at, r.sign * left, left != len(r.of) or not r.at.lengths.isdisjoint(lengths))
-            for r, left in integers
-        ],
+        [Integer(r.node, r.at, -1 if r.at.rest else r.sign * left, _new(r, left, lengths)) for r, left in integers],
         lengths,
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
         numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
     )
+
+
+def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:
+    """Whether an integer, of which `left` channels are left, or what computes it changes."""
+    return (left != len(recount.of) and not recount.at.rest) or not recount.at.lengths.isdisjoint(lengths)
 
 
 def _once(model: Model, changes: Mapping[str, _Parts], skip: frozenset[SlotKey]) -> dict[str, _Parts]:

@@ -118,9 +118,9 @@ def test_a_prepared_state_answers_in_any_order() -> None:
     planning = PlanningOptions(selection=SelectionOptions(round_to=4), effort="fast")  # type: ignore[arg-type]
     given = CalibrationOptions(effort="fast")  # type: ignore[arg-type]
     with Run(RuntimeOptions()) as run:
-        prepared = Pipeline(
-            Analyze(planning.selection, None), Step("s", [], gives="samples"), PreparePlanning(planning)
-        ).run(State.load(MODELS / "digits_mlp.onnx", None), run)
+        prepared = Pipeline(Analyze(planning.selection), Step("s", [], gives="samples"), PreparePlanning(planning)).run(
+            State.load(MODELS / "digits_mlp.onnx", None), run
+        )
 
         def folded(share: float) -> bytes:
             fold = FoldChannels(planning, given, Budget.macs(share))

@@ -51,7 +51,8 @@ class At:
     """A place in a node that holds an integer: attribute `attr`, or input number `input`; `index` within a list.
 
     A missing list is created when it must be written; then the attribute `instead_of` goes. A plain number is to stand
-    there in place of what was computed from the lengths `lengths`, (tensor, axis) pairs, where there are any.
+    there in place of what was computed from the lengths `lengths`, (tensor, axis) pairs, where there are any; `rest`:
+    -1, which stands for what is left.
     """
 
     attr: str | None = None
@@ -59,6 +60,7 @@ class At:
     index: int | None = None
     instead_of: str | None = None
     lengths: frozenset[tuple[str, int]] = frozenset()
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,15 @@ class Live:
     """The integer needs no edit: the graph computes it from the lengths of `sources`, (tensor, axis) pairs.
 
     `linear` tells that it does so by products and exact divisions alone. Where these turn out to be lengths of other
-    channels, a plain number may take its place `at` (None: its value is open). Quotients are exact while the length of
-    its source is a multiple of `unit`.
+    channels, a plain number may take its place `at` (None: its value is open), or -1 its place `rest` (None: there it
+    means something else). Quotients are exact while the length of its source is a multiple of `unit`.
     """
 
     sources: frozenset[tuple[str, int]]
     linear: bool
     at: At | None = None
     unit: int = 1
+    rest: At | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def _bound(whole: Axis, position: int, value: Value, at: At) -> list[Count]:
 def pad(n: NodeView) -> Iterator[Fact]:
     """Constant padding adds positions that nothing makes; other modes, and cropping, keep their axis."""
     x, y = n.x(), n.y()
-    pads = n.ints("pads", 1)
+    pads = n.values("pads", 1)
     axes = n.ints("axes", 3) if n.has(3) else list(range(x.rank))
     if pads is None or axes is None:
         yield Refuse("has computed pads")
@@ -95,12 +95,14 @@ def pad(n: NodeView) -> Iterator[Fact]:
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
     for axis in range(x.rank):
         i = named.get(axis)
-        before, after = (pads[i], pads[i + len(axes)]) if i is not None else (0, 0)
-        if before == after == 0:
+        before, after = (pads[i].number, pads[i + len(axes)].number) if i is not None else (0, 0)
+        if before == after == 0:  # also where it is computed: what a pad is computed from is kept
             yield Tie(x.axis(axis), y.axis(axis))
             continue
         size = x.size(axis)
-        if i is None or size is None or before < 0 or after < 0 or n.attr("mode", "constant") != "constant":
+        if i is None or size is None or before is None or after is None:
+            continue
+        if before < 0 or after < 0 or n.attr("mode", "constant") != "constant":
             continue
         whole = y.axis(axis)
         yield Tie(x.axis(axis), whole[before : before + size])
@@ -146,12 +148,12 @@ def constant_of_shape(n: NodeView) -> Iterator[Fact]:
 
 def tile(n: NodeView) -> Iterator[Fact]:
     """Axes repeated once pass, the others are kept."""
-    repeats = n.ints("", 1)
+    repeats = n.values("", 1)
     if repeats is None:
         yield Refuse("has computed repeats")
         return
     for axis, times in enumerate(repeats):
-        if times == 1:
+        if times.number == 1:  # also where it is computed: what that is computed from is kept
             yield Tie(n.x().axis(axis), n.y().axis(axis))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from .facts import At, Count, Fact, Free, OneOf, Refuse, Tie
+from .facts import At, Axis, Count, Fact, Free, OneOf, Refuse, Tie
 from .lengths import follow
 from .node_view import NodeView, TensorView, Value
 from .table import Rule
@@ -56,41 +56,43 @@ def _elements(dims: Sequence[object]) -> int | None:
 def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:
     """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
     (dims_x, axes_x), (dims_y, axes_y) = x.spread(), y.spread()
+    said = set[int]()
     for of_x, of_y in segments(dims_x, dims_y):
         wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
         wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
+        if not wide_x or not wide_y or len(wide_x) > 1 < len(wide_y):
+            continue
+        said.update(wide_y)
         if len(wide_x) == 1 and len(wide_y) == 1:
             yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
             yield from _counted(x, y, wide_x[0], wide_y[0], target)
-        elif len(wide_y) == 1 and wide_x:
+        elif len(wide_y) == 1:
+            counts = _counted(x, y, None, wide_y[0], target)
             joined = y.axis(wide_y[0])
-            sizes = [x.axis(a).size or 1 for a in wide_x]
-            yield OneOf(
-                tuple(
-                    (
-                        Tie(x.axis(a).repeat(math.prod(sizes[i + 1 :])).tile(math.prod(sizes[:i])), joined),
-                        *_counted(x, y, None, wide_y[0], target),
-                    )
-                    for i, a in _by_size(wide_x, sizes)
-                )
-            )
-        elif len(wide_x) == 1 and wide_y:
+            yield OneOf(tuple((Tie(part, joined), *counts) for _, part in _parts(x, wide_x)))
+        else:
             whole = x.axis(wide_x[0])
-            sizes = [y.axis(a).size or 1 for a in wide_y]
             yield OneOf(
                 tuple(
                     (
-                        Tie(whole, y.axis(a).repeat(math.prod(sizes[i + 1 :])).tile(math.prod(sizes[:i]))),
+                        Tie(whole, part),
                         *_counted(x, y, None, a, target),
+                        *(count for b in wide_y if b != a for count in _computed(y, b, target)),
                     )
-                    for i, a in _by_size(wide_y, sizes)
+                    for a, part in _parts(y, wide_y)
                 )
             )
+    for axis in range(y.rank):
+        if axis not in said:
+            yield from _computed(y, axis, target)
 
 
-def _by_size(axes: list[int], sizes: list[int]) -> list[tuple[int, int]]:
-    """(place in `axes`, axis), the longest first: where nothing else decides, it has the most to give."""
-    return sorted(enumerate(axes), key=lambda pair: -sizes[pair[0]])
+def _parts(view: TensorView, axes: list[int]) -> list[tuple[int, Axis]]:
+    """Each of some neighboring axes as it lies in all of them together, the longest first: where nothing else decides,
+    it has the most to give."""
+    sizes = [view.axis(a).size or 1 for a in axes]
+    order = sorted(range(len(axes)), key=lambda i: -sizes[i])
+    return [(axes[i], view.axis(axes[i]).repeat(math.prod(sizes[i + 1 :])).tile(math.prod(sizes[:i]))) for i in order]
 
 
 def _counted(
@@ -105,7 +107,19 @@ def _counted(
     at, repeated = At(input=1, index=axis), y.axis(axis)
     if value.live and value.number is None and value.linear and value.factor == repeated.size != 1:
         return [Count(repeated, at)]  # so many times an open length: the graph multiplies
-    return follow(repeated, value, at)
+    return follow(repeated, value, at, rest=_only(target))
+
+
+def _computed(y: TensorView, axis: int, target: Sequence[Value] | None) -> list[Count]:
+    """An axis that is not followed: what its length is computed from, if it is, must give the same again."""
+    if target is None or not target[axis].live:
+        return []
+    return follow(y.axis(axis), target[axis], At(input=1, index=axis), rest=_only(target))
+
+
+def _only(target: Sequence[Value]) -> bool:
+    """Whether a target may have a -1: there is none yet."""
+    return all(value.number != -1 for value in target)
 
 
 def reshape(n: NodeView) -> Iterator[Fact]:

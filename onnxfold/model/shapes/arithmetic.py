@@ -15,13 +15,16 @@ from onnx import TensorProto
 
 from ...errors import ModelError
 from ..graph import Graph, Node
-from .operators import EXACT, RULES, TAKES_LENGTHS
-from .values import LIMIT, Value, Values, count
+from .operators import RULES, TAKES_LENGTHS
+from .values import EXACT, LIMIT, Value, Values, count, each, plain
 
 _SHORT = 8  # floats: old exporters compute shapes in float where operators took nothing else
 _KINDS: Mapping[int, type] = {
-    TensorProto.INT32: np.int32, TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64
+    TensorProto.INT32: np.int32, TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64,
+    TensorProto.BOOL: np.bool_,
 }  # fmt: skip
+_FLOATS = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float64): TensorProto.DOUBLE}
+_LISTS = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 
 
 class ShapeConstants(Protocol):
@@ -39,6 +42,7 @@ class ShapeValues:
         """What `nodes` compute (None: all of the graph's, which stand in order)."""
         self._graph, self._constants = graph, constants
         self._known: dict[str, Values | None] = {}
+        self._lists = set[str]()
         for node in graph.nodes if nodes is None else nodes:
             self.learn(node)
 
@@ -48,9 +52,19 @@ class ShapeValues:
         if rule is None or not node.outputs or node.outputs[0] in self._constants:
             return
         try:
-            self._known[node.outputs[0]] = rule(self, node)
-        except (ValueError, IndexError, TypeError, KeyError, OverflowError):
+            found = rule(self, node)
+        except (ValueError, IndexError, TypeError, KeyError, OverflowError, ZeroDivisionError):
             self._known[node.outputs[0]] = None
+            return
+        self._known.update(zip(node.outputs, [found] if isinstance(found, np.ndarray) else found, strict=True))
+        if node.op in ("Shape", "Size") or all(self._is_list(name) for name in node.inputs if name):
+            self._lists.update(node.outputs)
+
+    def _is_list(self, name: str) -> bool:
+        """Whether no fold changes how many numbers a known tensor holds: it is made of lists of lengths alone."""
+        shape = self._graph.tensor(name).shape
+        number = shape is not None and all(d == 1 for d in shape)
+        return name in self._lists or (name in self._constants and (number or self.dtype(name) in _LISTS))
 
     def escapes(self) -> Iterator[tuple[str, int, Node]]:
         """Axes (tensor, axis) whose length ends up where nothing follows it (a float, say), and the node there."""
@@ -58,8 +72,7 @@ class ShapeValues:
         for node in graph.nodes:
             lost = node.domain != "" or (node.op in RULES and self._known.get(node.outputs[0]) is None)
             for i, name in enumerate(node.inputs):
-                followed = i in TAKES_LENGTHS.get(node.op, ()) and (i == 0 or self._known.get(node.inputs[0]) is None)
-                if followed and node.domain == "":
+                if i in TAKES_LENGTHS.get(node.op, ()) and node.domain == "" and (i == 0 or self._of_data(node)):
                     continue
                 if (lost or node.op not in RULES) and self._plain(name, node) is None:
                     yield from self._sources(name, node)
@@ -71,6 +84,11 @@ class ShapeValues:
         for name in graph.outputs:
             if name in graph.producer:
                 yield from self._sources(name, graph.nodes[graph.producer[name]])
+
+    def _of_data(self, node: Node) -> bool:
+        """Whether a node with an operand that gives lengths has no known list for its data: copies alone (Expand) make
+        no number of it."""
+        return node.op == "Expand" or self._known.get(node.inputs[0]) is None
 
     def frozen(self) -> Iterator[tuple[Node, int, NDArray[Any], frozenset[tuple[str, int]]]]:
         """Where known lengths become other numbers (floats): (node, number of its input, the numbers, the lengths)."""
@@ -88,7 +106,7 @@ class ShapeValues:
         kind = self.dtype(name)
         if known is None or node.domain or (kind not in EXACT and node.op != "Cast"):
             return None
-        numbers = [v.number for v in known.ravel()]
+        numbers = [v.known for v in known.ravel()]
         if None in numbers or not any(v.sources for v in known.ravel()):
             return None
         return np.array(numbers, _KINDS.get(kind, np.int64)).reshape(known.shape)
@@ -107,7 +125,7 @@ class ShapeValues:
         values = self._known.get(name)
         if values is None or name in self._constants:
             return None
-        numbers = [v.number for v in values.ravel()]
+        numbers = [v.known for v in values.ravel()]
         if None in numbers:
             copied = self._copying(values, node)
             if copied is None:
@@ -118,12 +136,12 @@ class ShapeValues:
         except OverflowError:  # no length
             return None
 
-    def _copying(self, target: Values, node: Node) -> list[int | None] | None:
+    def _copying(self, target: Values, node: Node) -> list[int | float | None] | None:
         """The target of a Reshape with 0 for open dimensions that are copied; None if it has others."""
         shape = self._graph.tensor(node.inputs[0]).shape
         if node.op != "Reshape" or node.domain or node.attrs.get("allowzero", 0) or shape is None:
             return None
-        out = list[int | None]()
+        out = list[int | float | None]()
         for i, value in enumerate(target.ravel()):
             if value.number is None:
                 if value.tensor is None or value.axis is None or i >= len(shape) or shape[i] is None:
@@ -147,17 +165,19 @@ class ShapeValues:
         return found
 
     def ints(self, name: str) -> list[int]:
-        """The plain integers of a constant tensor; KeyError if any is not known."""
-        numbers = [v.number for v in self.need(name).ravel()]
+        """The plain integers of a tensor; KeyError if any is not known, or may change with a length."""
+        numbers = [None if v.live else v.number for v in self.need(name).ravel()]
         if any(n is None for n in numbers):
             raise KeyError(name)
-        return [int(n) for n in numbers if n is not None]
+        return [n for n in numbers if n is not None]
 
     def shape(self, name: str) -> list[Value]:
-        """The dimensions of tensor `name` as live values."""
+        """The dimensions of tensor `name` as live values; those of a list of lengths are plain."""
         shape = self._graph.tensor(name).shape
         if shape is None:
             raise KeyError(name)
+        if self._is_list(name) and all(isinstance(d, int) for d in shape):
+            return [plain(d) for d in shape if isinstance(d, int)]
         return [Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)]
 
     def dtype(self, name: str) -> int:
@@ -175,14 +195,17 @@ class ShapeValues:
             array = self._constants.array(name)
         except ModelError:
             return None
-        if array.size > LIMIT or array.dtype.kind not in "iubf" or (array.dtype.kind == "f" and not _whole(array)):
+        if array.size > (_SHORT if array.dtype.kind == "f" else LIMIT) or not (
+            array.dtype.kind in "iub" or array.dtype in _FLOATS or _whole(array)
+        ):
             return None
-        out = np.empty(array.shape, object)
-        for at, number in np.ndenumerate(array):
-            out[at] = Value(int(number))
-        return out
+        kind = _FLOATS.get(array.dtype, TensorProto.INT64)
+        try:
+            return each(array.shape, lambda at: plain(array[at].item(), kind))
+        except OverflowError:  # unsigned, and no length
+            return None
 
 
 def _whole(array: NDArray[Any]) -> bool:
-    """Whether all numbers are integers that float32 holds exactly; long lists are weights."""
-    return array.size <= _SHORT and bool(np.all(array == np.round(array)) and np.all(np.abs(array) < 2**24))
+    """Whether all numbers are floats (of few bits) that are small integers."""
+    return array.dtype.kind == "f" and bool(np.all(array == np.round(array)) and np.all(np.abs(array) < 2**24))

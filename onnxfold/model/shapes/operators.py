@@ -1,48 +1,27 @@
-"""What operators compute of integers about shapes: one rule each, from the values of inputs to those of the output."""
+"""What operators compute of lists of integers about shapes: how they move, pick and fill (arithmetic: numeric.py).
+
+One rule each, from the values of inputs to those of outputs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from ..graph import Node
-from .values import LIMIT, Value, Values, combine, count, divide, each, listed, multiply, scalar
+from .numeric import NUMERIC
+from .values import LIMIT, Operands, Value, Values, count, listed, whole
 
-EXACT = (TensorProto.FLOAT, TensorProto.DOUBLE)  # floats that hold the integers of shapes
-
-
-class Operands(Protocol):
-    """What a rule asks about tensors. It raises KeyError where something is not known."""
-
-    def need(self, name: str) -> Values: ...
-    def ints(self, name: str) -> list[int]: ...
-    def shape(self, name: str) -> list[Value]: ...
-    def dtype(self, name: str) -> int: ...
+_RANGE = 256  # elements: longer ones are positions, no lists of lengths
 
 
 def _shape(v: Operands, n: Node) -> Values:
     dims = v.shape(n.inputs[0])
     end = n.attrs.get("end")
     return listed(dims[n.attrs.get("start", 0) : end])
-
-
-def _cast(v: Operands, n: Node) -> Values:
-    if n.attrs["to"] not in (TensorProto.INT64, TensorProto.INT32, *EXACT):
-        raise TypeError("a length became something else than an integer")
-    return v.need(n.inputs[0])
-
-
-def _product(v: Operands, n: Node) -> Values:
-    x = v.need(n.inputs[0])
-    if x.ndim > 1 or ("axes" in n.attrs and len(n.attrs["axes"]) != x.ndim):
-        raise ValueError("only lists are multiplied")
-    total = Value(1)
-    for value in x.ravel():
-        total = combine(total, value, multiply)
-    return listed([total]) if n.attrs.get("keepdims", 1) and x.ndim else scalar(total)
 
 
 def _filled(v: Operands, n: Node) -> Values:
@@ -59,38 +38,47 @@ def _filled(v: Operands, n: Node) -> Values:
     return out
 
 
-def _equal(v: Operands, n: Node) -> Values:
-    """0 or 1. A length that is not known now equals no negative number (-1 stands for "as it is" in Expand)."""
-    a, b = np.broadcast_arrays(v.need(n.inputs[0]), v.need(n.inputs[1]))
-    return each(a.shape, lambda at: Value(_same_number(a[at], b[at])))
-
-
-def _same_number(a: Value, b: Value) -> int:
-    if not a.live and not b.live and a.number is not None and b.number is not None:
-        return int(a.number == b.number)
-    if (a.live and not b.live and (b.number or 0) < 0) or (b.live and not a.live and (a.number or 0) < 0):
-        return 0
-    raise ValueError("depends on a length")
-
-
-def _where(v: Operands, n: Node) -> Values:
-    c, a, b = np.broadcast_arrays(*(v.need(name) for name in n.inputs))
-    if any(x.live or x.number is None for x in c.ravel()):
-        raise ValueError("depends on a length")
-    return each(c.shape, lambda at: a[at] if c[at].number else b[at])
-
-
-def _size(v: Operands, n: Node) -> Values:
-    total = Value(1)
-    for d in v.shape(n.inputs[0]):
-        total = combine(total, d, multiply)
-    return scalar(total)
+def _range(v: Operands, n: Node) -> Values:
+    start, limit, delta = (int(v.ints(name)[0]) for name in n.inputs)
+    numbers = range(start, limit, delta)
+    if len(numbers) > _RANGE:
+        raise ValueError("too long to be shape arithmetic")
+    return listed([Value(number) for number in numbers])
 
 
 def _gather(v: Operands, n: Node) -> Values:
-    index = np.array([x.number for x in v.need(n.inputs[1]).ravel()], np.int64)
-    taken = np.take(v.need(n.inputs[0]), index.reshape(v.need(n.inputs[1]).shape), axis=n.attrs.get("axis", 0))
-    return scalar(taken) if isinstance(taken, Value) else taken  # numpy unwraps a single object
+    return whole(np.take(v.need(n.inputs[0]), _indices(v, n), axis=n.attrs.get("axis", 0)))
+
+
+def _gather_elements(v: Operands, n: Node) -> Values:
+    return np.take_along_axis(v.need(n.inputs[0]), _indices(v, n), axis=n.attrs.get("axis", 0))
+
+
+def _gather_nd(v: Operands, n: Node) -> Values:
+    if n.attrs.get("batch_dims", 0):
+        raise ValueError("no picking of lengths")
+    index = _indices(v, n)
+    return whole(v.need(n.inputs[0])[tuple(np.moveaxis(index, -1, 0))])
+
+
+def _indices(v: Operands, n: Node) -> Any:
+    return np.array(v.ints(n.inputs[1]), np.int64).reshape(v.need(n.inputs[1]).shape)
+
+
+def _scatter_nd(v: Operands, n: Node) -> Values:
+    out, index = v.need(n.inputs[0]).copy(), _indices(v, n)
+    if n.attrs.get("reduction", "none") not in ("none", b"none"):
+        raise ValueError("no setting of lengths")
+    out[tuple(np.moveaxis(index, -1, 0))] = v.need(n.inputs[2])
+    return out
+
+
+def _scatter_elements(v: Operands, n: Node) -> Values:
+    out = v.need(n.inputs[0]).copy()
+    if out.ndim != 1 or n.attrs.get("reduction", "none") not in ("none", b"none"):
+        raise ValueError("no setting of lengths")
+    out[_indices(v, n)] = v.need(n.inputs[2])
+    return out
 
 
 def _slice(v: Operands, n: Node) -> Values:
@@ -104,9 +92,19 @@ def _slice(v: Operands, n: Node) -> Values:
         axes, steps = more[0] or list(range(len(starts))), more[1] or [1] * len(starts)
     cut = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # an end before the beginning of a reversed slice means "to the very start"
-        cut[axis] = slice(start, None if step < 0 and end < -x.shape[axis] else end, step)
-    return x[tuple(cut)]
+        if step < 0:  # what lies before the beginning is the very start
+            start, end = max(start, -x.shape[axis]), None if end < -x.shape[axis] else end
+        cut[axis] = slice(start, end, step)
+    return whole(x[tuple(cut)])
+
+
+def _split(v: Operands, n: Node) -> Sequence[Values]:
+    x, axis = v.need(n.inputs[0]), n.attrs.get("axis", 0)
+    given = v.ints(n.inputs[1]) if len(n.inputs) > 1 and n.inputs[1] else n.attrs.get("split")
+    part = -(-x.shape[axis] // len(n.outputs))
+    sizes = given or [part] * len(n.outputs)
+    found: Sequence[Values] = np.split(x, np.cumsum(sizes)[:-1].tolist(), axis)
+    return found
 
 
 def _axes(v: Operands, n: Node) -> list[int]:
@@ -119,8 +117,7 @@ def _unsqueeze(v: Operands, n: Node) -> Values:
 
 def _squeeze(v: Operands, n: Node) -> Values:
     given = "axes" in n.attrs or (len(n.inputs) > 1 and n.inputs[1])
-    squeezed: Any = np.squeeze(v.need(n.inputs[0]), axis=tuple(_axes(v, n)) if given else None)
-    return squeezed if isinstance(squeezed, np.ndarray) else scalar(squeezed)
+    return whole(np.squeeze(v.need(n.inputs[0]), axis=tuple(_axes(v, n)) if given else None))
 
 
 def _concat(v: Operands, n: Node) -> Values:
@@ -128,31 +125,51 @@ def _concat(v: Operands, n: Node) -> Values:
 
 
 def _reshape(v: Operands, n: Node) -> Values:
-    return v.need(n.inputs[0]).reshape(v.ints(n.inputs[1]))
+    x, target = v.need(n.inputs[0]), v.ints(n.inputs[1]) if len(n.inputs) > 1 else list(n.attrs["shape"])
+    if not n.attrs.get("allowzero", 0):
+        target = [x.shape[i] if size == 0 else size for i, size in enumerate(target)]
+    return x.reshape(target)
+
+
+def _flatten(v: Operands, n: Node) -> Values:
+    x = v.need(n.inputs[0])
+    axis = n.attrs.get("axis", 1)
+    rows = count(x.shape[: axis + x.ndim if axis < 0 else axis])
+    return x.reshape(rows, x.size // rows)
+
+
+def _transpose(v: Operands, n: Node) -> Values:
+    return np.transpose(v.need(n.inputs[0]), n.attrs.get("perm"))
+
+
+def _expand(v: Operands, n: Node) -> Values:
+    x, target = v.need(n.inputs[0]), tuple(v.ints(n.inputs[1]))
+    shape = np.broadcast_shapes(x.shape, target)
+    if count(shape) > LIMIT:
+        raise ValueError("too long to be shape arithmetic")
+    return np.broadcast_to(x, shape)
+
+
+def _tile(v: Operands, n: Node) -> Values:
+    x, times = v.need(n.inputs[0]), v.ints(n.inputs[1])
+    if len(times) != x.ndim or x.size * count(tuple(times)) > LIMIT:
+        raise ValueError("too long to be shape arithmetic")
+    return np.tile(x, times)
 
 
 def _same(v: Operands, n: Node) -> Values:
     return v.need(n.inputs[0])
 
 
-def _arithmetic(how: Callable[[int, int], int]) -> Callable[[Operands, Node], Values]:
-    def rule(v: Operands, n: Node) -> Values:
-        if how is divide and v.dtype(n.outputs[0]) in EXACT:
-            raise TypeError("a length became something else than an integer")
-        a, b = np.broadcast_arrays(v.need(n.inputs[0]), v.need(n.inputs[1]))
-        return each(a.shape, lambda at: combine(a[at], b[at], how))
-
-    return rule
-
-
 # Operands that operators use as lengths only; their rules follow them.
 TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {
     "Reshape": (1,), "Expand": (1,), "Slice": (1, 2), "Resize": (3,), "ConstantOfShape": (0,),
 }  # fmt: skip
-RULES: Mapping[str, Callable[[Operands, Node], Values]] = {
-    "Shape": _shape, "Size": _size, "Gather": _gather, "Slice": _slice, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze,
-    "Concat": _concat, "Reshape": _reshape, "Cast": _cast, "Identity": _same,
-    "ReduceProd": _product, "ConstantOfShape": _filled, "Equal": _equal, "Where": _where,
-    "Add": _arithmetic(lambda a, b: a + b), "Sub": _arithmetic(lambda a, b: a - b),
-    "Mul": _arithmetic(multiply), "Div": _arithmetic(divide),
+RULES: Mapping[str, Callable[[Operands, Node], Values | Sequence[Values]]] = {
+    **NUMERIC,
+    "Shape": _shape, "ConstantOfShape": _filled, "Range": _range, "Identity": _same,
+    "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Slice": _slice, "Split": _split,
+    "ScatterND": _scatter_nd, "ScatterElements": _scatter_elements, "Concat": _concat, "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze, "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Expand": _expand,
+    "Tile": _tile,
 }  # fmt: skip

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 LIMIT = 4096  # elements; shape arithmetic is never larger
+_LARGEST = 2**63  # of an integer; beyond, onnx wraps around
+EXACT = (TensorProto.FLOAT, TensorProto.DOUBLE)  # floats that hold the integers of shapes
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Value:
     An integer with `sources` (the axes whose lengths it is computed from) follows a folded channel by itself. `linear`:
     it is a length, or a product or an exact quotient of lengths and plain numbers, each source once; `factor` is then
     what the plain numbers make, if they make a whole one (else 0). Quotients are exact while the lengths are multiples
-    of `unit`.
+    of `unit`. `real`: the number where it is none of the integers (a quotient of floats, before it is rounded).
     """
 
     number: int | None
@@ -30,14 +33,36 @@ class Value:
     linear: bool = True
     factor: int = 1
     unit: int = 1
+    real: float | None = None
 
     @property
     def live(self) -> bool:
         """Whether the graph computes it from lengths."""
         return bool(self.sources)
 
+    @property
+    def known(self) -> int | float | None:
+        """The number as it is now, whole or not; None if that is open."""
+        return self.number if self.real is None else self.real
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is sure to be 0 or more, whatever the lengths become."""
+        if self.live:
+            return self.linear and self.factor >= 0 and (self.number is None or self.number >= 0)
+        return self.known is not None and self.known >= 0
+
 
 Values = NDArray[np.object_]
+
+
+class Operands(Protocol):
+    """What a rule asks about tensors. It raises KeyError where something is not known."""
+
+    def need(self, name: str) -> Values: ...
+    def ints(self, name: str) -> list[int]: ...
+    def shape(self, name: str) -> list[Value]: ...
+    def dtype(self, name: str) -> int: ...
 
 
 def count(shape: tuple[Any, ...]) -> int:
@@ -48,7 +73,7 @@ def count(shape: tuple[Any, ...]) -> int:
     return total
 
 
-def listed(values: list[Value]) -> Values:
+def listed(values: Sequence[Value]) -> Values:
     """A tensor of one axis."""
     out = np.empty(len(values), object)
     out[:] = values
@@ -62,6 +87,11 @@ def scalar(value: Value) -> Values:
     return out
 
 
+def whole(found: Any) -> Values:
+    """A tensor, also where numpy gave its only element."""
+    return found if isinstance(found, np.ndarray) else scalar(found)
+
+
 def each(shape: tuple[int, ...], value: Callable[[tuple[int, ...]], Value]) -> Values:
     """A tensor that holds `value` of every position."""
     out = np.empty(shape, object)
@@ -70,15 +100,38 @@ def each(shape: tuple[int, ...], value: Callable[[tuple[int, ...]], Value]) -> V
     return out
 
 
+def plain(number: int | float, kind: int = TensorProto.INT64) -> Value:
+    """A number by itself, of an element type of onnx. Raises OverflowError beyond 64 bits, ValueError for NaN."""
+    if kind in EXACT:
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(number) if kind == TensorProto.FLOAT else number)
+        if not rounded.is_integer() or abs(rounded) > (2**24 if kind == TensorProto.FLOAT else 2**53):
+            return Value(None, real=rounded)
+        number = rounded
+    if not -_LARGEST <= int(number) < _LARGEST:
+        raise OverflowError("an integer of more than 64 bits")
+    return Value(int(number))
+
+
+def computed(operands: Sequence[Value], how: Callable[..., Any], kind: int) -> Value:
+    """The result of `how`, of element type `kind`: open where an operand is, and no length any more."""
+    sources = frozenset[tuple[str, int]]().union(*(x.sources for x in operands))
+    numbers = [x.known for x in operands]
+    if None in numbers:
+        if not sources:
+            raise ValueError("a number that nobody knows")
+        return Value(None, sources, linear=False, factor=0)
+    made = plain(how(*numbers), kind)
+    return Value(made.number, sources, linear=not sources, factor=0 if sources else 1, real=made.real)
+
+
 def combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
-    """The result of `how`, with where both come from; exact for `multiply` and `divide` only."""
+    """The result of `how`, `multiply` or `divide`, with where both come from."""
     number = how(a.number, b.number) if a.number is not None and b.number is not None else None
     if how is multiply:
         exact = not a.sources & b.sources
-    elif how is divide:
-        exact = not b.sources and None not in (a.number, b.number) and a.number == (number or 0) * (b.number or 0)
     else:
-        exact = False
+        exact = not b.sources and None not in (a.number, b.number) and a.number == (number or 0) * (b.number or 0)
     plain_a, plain_b = (v.factor if v.live else v.number or 0 for v in (a, b))
     factor = plain_a * plain_b if how is multiply else plain_a // plain_b if plain_b and not plain_a % plain_b else 0
     unit = a.unit * b.unit
@@ -94,5 +147,7 @@ def multiply(a: int, b: int) -> int:
 
 
 def divide(a: int, b: int) -> int:
-    """The quotient, rounded towards 0 as onnx does."""
-    return int(a / b) if b else 0
+    """The quotient, rounded towards 0 as onnx does. Raises ValueError for one by 0."""
+    if not b:
+        raise ValueError("a quotient by 0")
+    return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)

@@ -13,7 +13,7 @@ from ...calibration.collect import given_up
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, NothingToFoldError, RequestError
 from ...evaluation.candidates import Evaluator
-from ...model.model import Model, load
+from ...model.model import Model, Shapes, load
 from ...model.save import inline
 from ...options.budget import Aim, Limits
 from ...options.choices import Fusion, Method, Recovery
@@ -166,6 +166,7 @@ class SharingWork:
     start: Model = field(repr=False)
     samples: Samples | None
     how: _How
+    shapes: Shapes
     progress: Progress[Any] = field(repr=False)
 
     @classmethod
@@ -174,7 +175,7 @@ class SharingWork:
         start = state.source
         if state.current.shrunk:
             start = load(inline(state.current.proto, start.folder), how.runtime.input_shapes)
-        return cls(state.source, start, state.samples, how, progress)
+        return cls(state.source, start, state.samples, how, state.shapes, progress)
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -211,8 +212,7 @@ class SharingWork:
         """What may be fitted on, and looked at."""
         if self.samples is not None and self.sampled:
             return self.samples.fit
-        shapes = self.how.runtime.input_shapes
-        make = probes(self.original, costs(self.original, shapes), shapes, self.how.runtime.seed)
+        make = probes(self.original, costs(self.original, self.shapes), self.shapes, self.how.runtime.seed)
         return [make(Session.of(self.original))]
 
     def dropping(self, asked: str) -> tuple[list[Block], Mapping[str, float]]:
@@ -284,19 +284,18 @@ class SharingWork:
     @cached_property
     def unsampled(self) -> CheckInputs:
         """What results are checked on where no samples are."""
-        runtime, model = self.how.runtime, self.original
-        probing = probes(model, costs(model, runtime.input_shapes), runtime.input_shapes, runtime.seed)
-        return CheckInputs(lambda: judge_without_samples(model, probing, runtime.input_shapes, runtime.seed))
+        seed, model, shapes = self.how.runtime.seed, self.original, self.shapes
+        probing = probes(model, costs(model, shapes), shapes, seed)
+        return CheckInputs(lambda: judge_without_samples(model, probing, shapes, seed))
 
     def _plain(
         self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block], feeds: Sequence[Feeds] | None
     ) -> Fused:
         instead, _ = bypasses(self.start.graph, dropped)
-        runtime = self.how.runtime
-        settings = FuseSettings(how, self.how.options.align, runtime.seed)
+        settings = FuseSettings(how, self.how.options.align, self.how.runtime.seed)
         return fuse_layers(
-            self.start, self.analysis, layer_sets(sets), settings, shapes=runtime.input_shapes, feeds=feeds,
-            bypass=instead,
+            self.start, self.analysis, layer_sets(sets), settings, feeds=feeds, bypass=instead,
+            shapes=self.how.runtime.input_shapes,
         )  # fmt: skip
 
     def _gone(self, dropped: Sequence[Block]) -> int:

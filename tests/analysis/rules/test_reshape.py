@@ -158,7 +158,7 @@ CASES = [
             values={"c": [-1], "ones": [1], "two": [2], "four": [4]}),
     between("a-length-that-is-compared", """s = Shape(h) o = Gather(s, one) j = Equal(o, eight) k = Where(j, h, twice)
             y = Conv(k, v)""", (), weights={"v": (5, 8, 1, 1), "twice": (1, 8, 2, 2)}, values={"one": 1, "eight": 8},
-            refused=("Equal uses this length as a number",)),
+            refused=("Where uses this length as a number",)),
     between("batch-becomes-a-float", """s = Shape(h) o = Gather(s, zero) q = Cast<to=1>(o) e = Div(h, q)
             y = Conv(e, v)""", values={"zero": 0}, weights={"v": (5, 8, 1, 1)}),
 ]  # fmt: skip

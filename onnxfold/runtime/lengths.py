@@ -1,0 +1,131 @@
+"""How long the inputs are made that leave dimensions open: one length for one name, and long enough for the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import ExecutionError, RequestError
+from ..model.graph import skeleton
+from ..model.model import Model, Shapes
+from ..model.shapes.inference import negative
+from ..model.shapes.nominal import BATCH, Lengths, agreed, concrete_shape, stretchable
+from ..model.shapes.resolve import shaped
+from .probe_inputs import index_limits, probe
+from .session import Session
+
+_QUICK = 2**28  # bytes; models below are loaded and run in no time
+# sides of images, then of raw audio: doubled, and those that positions and grids are often made for
+_LONGER = (
+    32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 608, 640, 800, 1024, 2048, 4096, 8192,
+    16000, 32000, 48000, 64000, 160000, 480000,
+)  # fmt: skip
+_MOST = 2**23  # values of all inputs for one sample; more would take long
+
+
+@dataclass(frozen=True)
+class Settled:
+    """`shapes` of inputs, those that were given and those that had to be found (`BATCH` in them is any number of
+    samples); `note` tells the user of the latter, or that nothing runs."""
+
+    shapes: Shapes = field(repr=False)
+    note: str = ""
+
+
+def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
+    """Shapes with which `model` can be run and priced, beside those that were `given`.
+
+    Lengths are those of `concrete_shape`; where they are too short for the graph, longer ones are tried until it runs,
+    if it `may_run`. Of a large model, shapes that tell enough are believed.
+    """
+    shapes = agreed(model.graph, model.constants, given or {})
+    places = stretchable(model.graph, model.constants, given or {})
+    fits = _fits(model, shapes) if places else True
+    if fits is not False and (not places or not may_run or (fits and model.size > _QUICK)):
+        return Settled(shapes or given)
+    runner = _Runner(model) if may_run else None
+    if fits is not False and runner is not None and (runner.session is None or runner.runs(shapes)):
+        return Settled(shapes or given)
+    for lengths in _trials(list(places.values())):
+        longer = agreed(model.graph, model.constants, given or {}, lengths)
+        if _size(model, longer) > _MOST or _fits(model, longer) is False:
+            continue
+        if runner is None or runner.session is None:
+            return Settled(longer, _note(model, longer, given or {}))
+        if runner.runs(longer):
+            if not runner.runs(longer, 2):  # a batch of one inside
+                longer = {name: tuple(1 if n == BATCH else n for n in shape) for name, shape in longer.items()}
+            return Settled(longer, _note(model, longer, given or {}))
+    failed = runner is not None and runner.session is not None
+    return Settled(shapes or given, "no lengths that were tried for open inputs run: give `input_shapes`" * failed)
+
+
+def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
+    """Longer lengths, by what is open in every input: of all together, then of one input, then of one with the number
+    of samples for those of the others (the states of a recurrent network)."""
+    usual = {place: length for own in places for place, length in own.items()}
+    for longer in _LONGER:
+        yield {place: max(length, longer) for place, length in usual.items()}
+    for own in places if len(places) > 1 else ():
+        for longer in _LONGER:
+            yield {place: max(length, longer) for place, length in own.items()}
+    for own in places if len(places) > 1 else ():
+        for longer in (1, *_LONGER):
+            yield {**dict.fromkeys(usual, BATCH), **{place: max(length, longer) for place, length in own.items()}}
+
+
+def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
+    """Whether all tensors have a length with inputs of these `shapes`, and outputs something in them; None where that
+    cannot be told without running the model."""
+    graph, bare = model.graph, skeleton(model.proto, _full(model, shapes))
+    if negative(bare):
+        return False
+    found, empty = shaped(graph, bare, model.constants), any(0 in shape for shape in _full(model, shapes).values())
+    if not empty and any(0 in (found.tensor(name).shape or ()) for name in graph.outputs):
+        return False
+    made = (found.tensor(name).shape for node in graph.main_nodes for name in node.outputs if name)
+    return True if all(shape is not None and all(isinstance(d, int) for d in shape) for shape in made) else None
+
+
+def _size(model: Model, shapes: Mapping[str, Sequence[int]]) -> int:
+    """The number of values that all inputs hold for one sample."""
+    return sum(math.prod(shape) for shape in _full(model, shapes).values())
+
+
+def _full(model: Model, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all inputs for one sample."""
+    found = {}
+    for name in model.graph.inputs:
+        declared = model.graph.tensor(name).declarable
+        if name not in model.constants and declared is not None:
+            found[name] = concrete_shape(declared, 1, shapes.get(name))
+    return found
+
+
+class _Runner:
+    """Runs a model on one made sample; `session` is None where onnxruntime does not load it."""
+
+    def __init__(self, model: Model) -> None:
+        self._limits = index_limits(model.graph)
+        try:
+            self.session: Session | None = Session.of(model)
+        except ExecutionError:
+            self.session = None
+
+    def runs(self, shapes: Mapping[str, Sequence[int]], batch: int = 1) -> bool:
+        """Whether the model runs on inputs of these shapes."""
+        assert self.session is not None
+        try:
+            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits))
+        except (ExecutionError, RequestError):
+            return False
+        return True
+
+
+def _note(model: Model, shapes: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> str:
+    """What the user should know of inputs that are longer than usual."""
+    usual = agreed(model.graph, model.constants, given)
+    longer = {name: shape for name, shape in _full(model, shapes).items() if shape != _full(model, usual)[name]}
+    made = ", ".join(f"'{name}' {list(shape)}" for name, shape in longer.items())
+    return f"inputs are made in shapes that the model needs: {made} (others: `input_shapes`)"
