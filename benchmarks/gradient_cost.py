@@ -5,6 +5,9 @@
 `inputs`: the gradient with respect to images, as deep inversion takes it. `weights`: with respect to all weights, as
 distillation takes it of a student as wide as its teacher; the teacher's forward pass is in it. Medians of turns in one
 process (forward, inputs, weights, forward, ...), so a busy machine changes the seconds more than the ratios.
+
+Before the rules of conv_adjoints.py, depthwise.py, simplify.py and pads.py the ratios were 8.4 and 20 for
+EfficientNet-Lite0, 8.8 and 16 for MobileNetV2, 4.4 and 11 for ResNet-20, on two busy cores.
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ def _of_columns(ctx: Any, value: str, x: str, w: str, g: Geometry, edges: Sequen
     columns = (width - 1) * g.strides[1] + g.reach[1] + 1
     if width < g.out[3]:
         value = ctx.b.op("Slice", [value, *(ctx.b.ints([n]) for n in (*edges, 3))], stem="columns")
+        x = ctx.b.op("Slice", [x, *(ctx.b.ints([n]) for n in (first, first + columns, 3))], stem="columns")
     value = reshaped(ctx, value, [channels, batch * height, width])
-    axes, steps = ctx.b.ints([2, 3]), ctx.b.ints([g.strides[0], 1])
+    axis, step = ctx.b.ints([2]), ctx.b.ints(g.strides[:1])
     rows = []
     for row in range(g.shape[2]):
         start = row * g.dilations[0]
-        bounds = (ctx.b.ints([start, first]), ctx.b.ints([start + g.last[0] + 1, first + columns]))
-        met = ctx.b.op("Slice", [x, *bounds, axes, steps], stem="met")
+        met = ctx.b.op("Slice", [x, ctx.b.ints([start]), ctx.b.ints([start + g.last[0] + 1]), axis, step], stem="met")
         met = reshaped(ctx, met, [channels, batch * height, columns])
         across = ctx.b.op("Transpose", [met], perm=[0, 2, 1], stem="across")  # becomes a part of the product
         product = ctx.b.op("MatMul", [across, value], stem="product")
