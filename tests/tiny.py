@@ -105,5 +105,5 @@ def main(arguments: Sequence[str]) -> int:
     """The command line with the same; `compare`, and what says otherwise, as they are."""
     if {"compare", "--effort"} & set(arguments):
         return cli.main([*arguments])
-    command = 1 if [*arguments][:1] == ["sweep"] else 0
+    command = 1 if [*arguments][:1] and str(arguments[0]).isalpha() else 0
     return cli.main([*arguments[:command], *FAST, *arguments[command:]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -84,7 +85,14 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"onnxfold: {readable(message)} (try --help)\n")
+        self.exit(2, f"onnxfold: {readable(message)}{self._meant(message) or ' (try --help)'}\n")
+
+    def _meant(self, message: str) -> str:
+        """Which option an unknown one is close to, in words; '' where it is close to none."""
+        unknown = message.removeprefix("unrecognized arguments: ").split()
+        name = next((one.partition("=")[0] for one in unknown if one.startswith("--")), "") if unknown else ""
+        near = get_close_matches(name, self._option_string_actions, 1) if name and unknown != message.split() else []
+        return f": did you mean {near[0]}?" if near else ""
 
 
 def names_of(given: Sequence[str]) -> set[str]:

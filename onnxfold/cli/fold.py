@@ -24,7 +24,7 @@ from .arguments import (
     refined,
     saving,
 )
-from .parsing import ratios, shapes, size_of
+from .parsing import ratios, shapes, share, size_of
 
 
 def parser() -> Parser:
@@ -32,17 +32,17 @@ def parser() -> Parser:
     made = Parser("onnxfold", USAGE, MAIN)
     add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
-    budget = made.add_argument_group("how much (one of these; none: the safe default above)")
-    budget.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", below 1"))
-    budget.add_argument("--target-params", metavar="F", type=float, help=about("target_params", ", 0 to 1"))
-    budget.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
-    budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
+    budget = made.add_argument_group("how much (one of these, as 0.3 or 30%%; none: the safe default above)")
+    budget.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
+    budget.add_argument("--target-params", metavar="F", type=share, help=about("target_params", ", 0 to 1"))
+    budget.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
+    budget.add_argument("--target-size", metavar="F", type=share, help=about("target_size", ", 0 to 1"))
     budget.add_argument(
-        "--target-latency", metavar="F", type=float,
+        "--target-latency", metavar="F", type=share,
         help=about("target_latency"),
     )  # fmt: skip
-    budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error", " (default 0.1)"))
-    budget.add_argument("--min-agreement", metavar="A", type=float, help=about("min_agreement"))
+    budget.add_argument("--max-error", metavar="E", type=share, help=about("max_error", " (default 0.1)"))
+    budget.add_argument("--min-agreement", metavar="A", type=share, help=about("min_agreement"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     budget.add_argument(
         "--group-ratio", metavar="REGEX=R", action="append", default=[],

@@ -23,7 +23,7 @@ from .arguments import (
     sampling,
     saving,
 )
-from .parsing import percent
+from .parsing import percent, percentage, share
 
 
 def parser() -> Parser:
@@ -39,13 +39,13 @@ def parser() -> Parser:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these layers or blocks")
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these layers or blocks")
     budget = made.add_argument_group("how much (of the first two one; --max-error also as a limit to them)")
-    budget.add_argument("--share", metavar="P", type=float, help="percent of the layers that lose their own weights")
-    budget.add_argument("--target-size", metavar="F", type=float, help=about("target_size", ", 0 to 1"))
-    budget.add_argument("--max-error", metavar="E", type=float, help=about("max_error"))
+    budget.add_argument("--share", metavar="P", type=percentage, help="percent of the layers that lose their weights")
+    budget.add_argument("--target-size", metavar="F", type=share, help=about("target_size", ", 0 to 1"))
+    budget.add_argument("--max-error", metavar="E", type=share, help=about("max_error"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
     before = made.add_argument_group("fold channels before (one of these; see onnxfold --help)")
-    before.add_argument("--ratio", metavar="R", type=float, help=about("ratio", ", below 1"))
-    before.add_argument("--target-macs", metavar="F", type=float, help=about("target_macs", ", 0 to 1"))
+    before.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
+    before.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
     how = add_how(made, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     add_refining(how)

@@ -8,10 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import OnnxFoldError
+from ..errors import OnnxFoldError, RequestError
 from ..units import readable
 from . import cache, compare, fold, fuse, layers, sweep
 from .arguments import Parser, names_of
@@ -81,12 +82,21 @@ class Command(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {"cache": cache, "compare": compare, "layers": layers, "sweep": sweep}
+SPELLED = ("fold", "inspect")  # what is done where no command is named
 
 
 def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
-    """The command that arguments call, and the arguments that are left for it."""
-    if given and given[0] in COMMANDS:
-        return COMMANDS[given[0]], given[1:]
+    """The command that arguments call, and the arguments that are left for it. Raises RequestError for a first one that
+    is neither a command nor a file, and close to a command."""
+    first = given[0] if given else ""
+    if first in COMMANDS:
+        return COMMANDS[first], given[1:]
+    if first in SPELLED and not Path(first).exists():
+        given = [*given[1:], *(["--inspect"] if first == "inspect" else [])]
+    elif first.isalpha() and not Path(first).exists():
+        near = get_close_matches(first, [*COMMANDS, *SPELLED], 1)
+        if near:
+            raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
     return (fuse if fuse.WHOLE_LAYERS.intersection(names_of(given)) else fold), given
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from ..errors import RequestError
@@ -21,12 +22,32 @@ def providers(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def numbers(option: str, text: str) -> list[float]:
-    """Numbers between commas. Raises RequestError."""
+def share(text: str) -> float:
+    """0.3 of 0.3 and of 30%. Raises ArgumentTypeError."""
     try:
-        return [float(part) for part in text.split(",")]
+        return _share(text)
     except ValueError:
-        raise RequestError(f"{option} wants numbers like .9,.7,.5, not '{text}'") from None
+        raise argparse.ArgumentTypeError(f"give a number like 0.3 or a percentage like 30%, not '{text}'") from None
+
+
+def percentage(text: str) -> float:
+    """25 of 25 and of 25%. Raises ArgumentTypeError."""
+    try:
+        return float(text.removesuffix("%"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a percentage like 25 or 25%, not '{text}'") from None
+
+
+def _share(text: str) -> float:
+    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """Shares between commas. Raises RequestError."""
+    try:
+        return [_share(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"{option} wants shares like .9,.7,.5 or 90%,70%,50%, not '{text}'") from None
 
 
 def percent(option: str, value: float | None) -> float | None:
@@ -42,9 +63,9 @@ def ratios(given: Sequence[str]) -> dict[str, float]:
     """{REGEX: R} of texts like REGEX=R. Raises RequestError."""
     found = {}
     for text in given:
-        pattern, equals, share = text.rpartition("=")
+        pattern, equals, value = text.rpartition("=")
         try:
-            found[pattern] = float(share)
+            found[pattern] = _share(value)
         except ValueError:
             equals = ""
         if not equals or not pattern:

@@ -111,6 +111,47 @@ def test_quiet(tmp_path: Path, capsys: Capture) -> None:
     assert shown.out == shown.err == ""
 
 
+def test_shares_and_percentages_are_the_same(tmp_path: Path) -> None:
+    path, made = write(tmp_path / "in.onnx"), []
+    for at, value in enumerate(("0.5", "50%")):
+        assert run(path, tmp_path / f"{at}.onnx", "--ratio", value, "-q") == 0
+        made.append((tmp_path / f"{at}.onnx").read_bytes())
+    assert made[0] == made[1]
+    grouped = [("--ratio", "0", "--group-ratio", f".*={value}") for value in ("0.5", "50%")]
+    made = [(run(path, tmp_path / "o.onnx", *g, "-q"), (tmp_path / "o.onnx").read_bytes()) for g in grouped]
+    assert made[0] == made[1] and made[0][0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["in.onnx", "o.onnx", "--targt-macs", "0.7"], "did you mean --target-macs?"),
+        (["in.onnx", "o.onnx", "--ratio", "0,3"], "give a number like 0.3 or a percentage like 30%, not '0,3'"),
+        (["sweep", "in.onnx", "--at", "a"], "wants shares like .9,.7,.5 or 90%,70%,50%, not 'a'"),
+        (["swep", "in.onnx"], "neither a command nor a file: did you mean onnxfold sweep?"),
+        (["inspet", "in.onnx"], "did you mean onnxfold inspect?"),
+    ],
+)
+def test_what_was_meant(
+    given: list[str], says: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.onnx")
+    assert run(*given) == 2
+    shown = capsys.readouterr().err
+    assert says in shown and shown.count("\n") == 1
+
+
+def test_commands_that_need_no_name(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fold` and `inspect`; a model may have their names."""
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "in.onnx")
+    assert run("inspect", path) == 0 and "2 groups, 32 channels" in capsys.readouterr().out
+    assert run("fold", path, "out.onnx", "--ratio", 0.5, "-q") == 0 and (tmp_path / "out.onnx").exists()
+    path.rename(tmp_path / "fold")
+    assert run("fold", "o2.onnx", "--ratio", 0.5, "-q") == 0 and (tmp_path / "o2.onnx").exists()
+
+
 def test_underscores(tmp_path: Path) -> None:
     path = write(tmp_path / "in.onnx")
     options = ["--target_macs=0.6", "--round_to", "4", "--input_shape", "x:1,3,8,8", "--save_as_external_data", "-q"]
