@@ -142,6 +142,11 @@ def test_what_was_meant(
     assert says in shown and shown.count("\n") == 1
 
 
+def test_options_may_stand_between_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.onnx")
+    assert run(path, "--ratio", 0.5, tmp_path / "out.onnx", "-q") == 0 and (tmp_path / "out.onnx").exists()
+
+
 def test_commands_that_need_no_name(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """`fold` and `inspect`; a model may have their names."""
     monkeypatch.chdir(tmp_path)
