@@ -136,10 +136,10 @@ def parsed(command: str, patch: pytest.MonkeyPatch) -> int:
     """The exit code of the command line, which ends as soon as its parser has accepted what is given."""
 
     def accepted(self: Parser, *args: Any, **kwargs: Any) -> NoReturn:
-        argparse.ArgumentParser.parse_intermixed_args(self, *args, **kwargs)
+        argparse.ArgumentParser.parse_args(self, *args, **kwargs)
         raise SystemExit(0)
 
-    patch.setattr(Parser, "parse_intermixed_args", accepted)
+    patch.setattr(Parser, "parsed", accepted)
     return main(shlex.split(command, comments=True)[1:])
 
 

@@ -84,6 +84,10 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )  # fmt: skip
 
+    def parsed(self, given: Sequence[str]) -> argparse.Namespace:
+        """The values given; options may stand between files, unless the order is meant (`--`)."""
+        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"onnxfold: {readable(message)}{self._meant(message) or ' (try --help)'}\n")
 

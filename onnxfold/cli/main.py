@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         warnings.simplefilter("ignore")
     try:
         command, rest = chosen(given)
-        options = command.parser().parse_intermixed_args(rest)
+        options = command.parser().parsed(rest)
         before = identities(options)
         from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
