@@ -35,7 +35,7 @@ def index_limits(graph: Graph) -> dict[str, int]:
     for node in graph.nodes:
         for index, table, axis in _numbered(node):
             shape = graph.tensor(table).shape
-            rows = shape[axis] if shape else None
+            rows = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
             if index in source and isinstance(rows, int) and rows > 0:
                 limits[source[index]] = min(rows, limits.get(source[index], rows))
     return limits
