@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from ...errors import ExecutionError
 from ..dimensions import Dim
@@ -118,7 +119,8 @@ def _absurd_constants(model: ModelProto) -> bool:
                 (node.output[0], a.t) for a in node.attribute if a.name == "value" and a.t.data_type in integers
             )
     lengths = {name for node in model.graph.node if node.op_type in _TAKE_LENGTHS for name in node.input}
-    short = {name: numpy_helper.to_array(t) for name, t in held.items() if math.prod(t.dims) <= _LIST}
+    inside = {name: t for name, t in held.items() if not uses_external_data(t)}  # others are read elsewhere, or refused
+    short = {name: numpy_helper.to_array(t) for name, t in inside.items() if math.prod(t.dims) <= _LIST}
     return any(absurd(value, () if name in lengths else _ENDS) for name, value in short.items())
 
 

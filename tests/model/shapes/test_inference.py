@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import model, oracles_hold
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper, parser
 
 import onnxfold
 from onnxfold.analysis.analyze import analyze
@@ -149,3 +151,18 @@ def test_products_of_scalars_have_no_price() -> None:
     z = Gemm (s, t) h = MatMul (x, w) g = Mul (h, z) y = MatMul (g, v) }"""
     prices = costs(load(model(text, {"w": (4, 8), "v": (8, 6)})))
     assert prices.macs({}) == 4 * 8 + 8 * 6
+
+
+def test_integers_of_a_node_that_lie_outside_the_file_are_refused(tmp_path: Path) -> None:
+    """A Constant node whose list is in another file: onnx's own error came out of the guess whether it is absurd."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[N,M] y) {
+        k = Constant<value = int64[2] {3, 2}>() y = Reshape(x, k) }"""
+    proto = parser.parse_model(text)
+    held = proto.graph.node[0].attribute[0].t
+    held.ClearField("raw_data")
+    held.ClearField("int64_data")
+    held.data_location = TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="weights.bin")
+    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError):
+        load(tmp_path / "in.onnx")
