@@ -14,6 +14,7 @@ from onnx.external_data_helper import uses_external_data
 
 from ...errors import ExecutionError
 from ..dimensions import Dim
+from ..external_data import tensor_array
 from ..graph import LONGEST, Graph, Node, dims_of, shape_of, skeleton
 from ..onnx_calls import asking_onnx
 from ..quantized.detect import packed_weight
@@ -120,7 +121,7 @@ def _absurd_constants(model: ModelProto) -> bool:
             )
     lengths = {name for node in model.graph.node if node.op_type in _TAKE_LENGTHS for name in node.input}
     inside = {name: t for name, t in held.items() if not uses_external_data(t)}  # others are read elsewhere, or refused
-    short = {name: numpy_helper.to_array(t) for name, t in inside.items() if math.prod(t.dims) <= _LIST}
+    short = {name: tensor_array(t, None) for name, t in inside.items() if math.prod(t.dims) <= _LIST}
     return any(absurd(value, () if name in lengths else _ENDS) for name, value in short.items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -153,16 +154,27 @@ def test_products_of_scalars_have_no_price() -> None:
     assert prices.macs({}) == 4 * 8 + 8 * 6
 
 
-def test_integers_of_a_node_that_lie_outside_the_file_are_refused(tmp_path: Path) -> None:
-    """A Constant node whose list is in another file: onnx's own error came out of the guess whether it is absurd."""
-    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[N,M] y) {
-        k = Constant<value = int64[2] {3, 2}>() y = Reshape(x, k) }"""
-    proto = parser.parse_model(text)
-    held = proto.graph.node[0].attribute[0].t
+def outside(held: TensorProto) -> None:
     held.ClearField("raw_data")
     held.ClearField("int64_data")
     held.data_location = TensorProto.EXTERNAL
     held.external_data.add(key="location", value="weights.bin")
+
+
+def of_another_length(held: TensorProto) -> None:
+    held.ClearField("dims")
+
+
+@pytest.mark.parametrize("damaged", [outside, of_another_length])
+def test_integers_of_a_node_that_cannot_be_read_are_refused(
+    damaged: Callable[[TensorProto], None], tmp_path: Path
+) -> None:
+    """A Constant node whose list is in another file, or is none: onnx's own error came out of the guess whether it is
+    absurd."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x) => (float[N,M] y) {
+        k = Constant<value = int64[2] {3, 2}>() y = Reshape(x, k) }"""
+    proto = parser.parse_model(text)
+    damaged(proto.graph.node[0].attribute[0].t)
     (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError):
         load(tmp_path / "in.onnx")
