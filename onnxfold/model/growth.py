@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from .graph import Node
 
-GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike"))  # small inputs, large outputs
+_WINDOWS = ("HannWindow", "HammingWindow", "BlackmanWindow")
+GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike", "MelWeightMatrix", *_WINDOWS))
+"""What makes large outputs of small inputs."""
 Array = NDArray[Any]
 
 
@@ -58,4 +60,6 @@ _SIZES: Mapping[str, tuple[int, Callable[..., int]]] = {
     "Pad": (2, _padded),
     "Range": (3, _counted),
     "OneHot": (2, lambda indices, depth: indices.size * _product(depth)),
+    "MelWeightMatrix": (2, lambda bins, length: _product(bins) * (_product(length) // 2 + 1)),
+    **dict.fromkeys(_WINDOWS, (1, _product)),
 }

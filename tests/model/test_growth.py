@@ -19,6 +19,16 @@ CASES = {
     "Range": [np.array(2), np.array(11), np.array(4)],
     "OneHot": [np.array([1, 2, 0]), np.array(7), np.array([0.0, 1.0])],
     "ConstantOfShape": [np.array([3, 0 + 5])],
+    "HannWindow": [np.array(9)],
+    "HammingWindow": [np.array(9)],
+    "BlackmanWindow": [np.array(9)],
+    "MelWeightMatrix": [
+        np.array(8),
+        np.array(16),
+        np.array(8192),
+        np.array(0.0, np.float32),
+        np.array(4096.0, np.float32),
+    ],
 }
 
 
