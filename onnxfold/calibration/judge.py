@@ -21,7 +21,7 @@ from .origin import Origin
 from .synthetic.conventions import convention
 from .synthetic.image_ops import is_images, spatial_axes
 from .synthetic.photographs import crops, photographs
-from .synthetic.sentences import divides, sentence_feeds
+from .synthetic.sentences import divides, sentence_feeds, vocabulary
 
 PHOTOGRAPHS = "crops of two photographs"
 WORDS = "sentences of other words"
@@ -63,9 +63,10 @@ def independent_judge(
     Raises ExecutionError where onnxruntime does not load the model.
     """
     specs = Session.of(model).inputs
-    images = [s for s in specs if s.name in like and _is_image(s, like[s.name].shape)]
-    limits = {n: limit for n, limit in index_limits(model.graph).items() if n in like and limit >= VOCABULARY}
-    step = max((len(like[name]) for name in [*(s.name for s in images), *limits] if np.ndim(like[name])), default=0)
+    limits = index_limits(model.graph)
+    words = {n: limit for n, limit in limits.items() if n in like and limit >= VOCABULARY}
+    images = [s for s in specs if s.name in like and s.name not in limits and _is_image(s, like[s.name].shape)]
+    step = max((len(like[name]) for name in [*(s.name for s in images), *words] if np.ndim(like[name])), default=0)
     if not step:
         return None
     runs, rng = max(1, round(count / step)), np.random.default_rng([seed, 3])
@@ -73,7 +74,8 @@ def independent_judge(
     for spec in images:
         made[spec.name] = _photographs(model, specs, like[spec.name], spec.name, runs * step, rng, shapes or {})
     if not images:
-        sizes = {name: (runs * step, *np.shape(x)[1:]) for name, x in like.items()}
+        batched = {name: x for name, x in like.items() if np.ndim(x) and len(x) == step}
+        sizes = {name: (runs * step, *x.shape[1:]) for name, x in batched.items()}
         half = 1 if fitted is Origin.SENTENCES else None
         made |= sentence_feeds(model, specs, limits, sizes, rng, half)
         if not made:
@@ -82,7 +84,9 @@ def independent_judge(
         {**like, **{name: np.ascontiguousarray(x[at * step : (at + 1) * step]) for name, x in made.items()}}
         for at in range(runs)
     )
-    known = bool(images) or fitted is not Origin.SENTENCES or all(map(divides, limits.values()))
+    known = all(s.name in made or s.dtype is None or np.dtype(s.dtype).kind != "f" for s in specs if s.name in like)
+    if fitted is Origin.SENTENCES:
+        known &= all(divides(len(vocabulary(model, *one).words)) for one in words.items())
     return Judge(batches, PHOTOGRAPHS if images else WORDS, known)
 
 

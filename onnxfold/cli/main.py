@@ -91,8 +91,8 @@ def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
     first = given[0] if given else ""
     if first in COMMANDS:
         return COMMANDS[first], given[1:]
-    if first in SPELLED and not Path(first).exists():
-        given = [*given[1:], *(["--inspect"] if first == "inspect" else [])]
+    if first in SPELLED:
+        given = [*(["--inspect"] if first == "inspect" else []), *given[1:]]
     elif first.isalpha() and not Path(first).exists():
         near = get_close_matches(first, [*COMMANDS, *SPELLED], 1)
         if near:

@@ -21,6 +21,7 @@ from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
 from .metrics import agreement, component_error, relative_l2
 
+_ALIKE = 0.3, 5.0  # of how far outputs move on inputs that are like the data (photographs: 0.4 to 1.2)
 Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
 Batches = Sequence[NDArray[Any]]  # of one tensor
 
@@ -94,11 +95,23 @@ class Evaluator:
             return f"this model cannot be measured on the inputs there are{other}: {brief(error)}"
         if not expected:
             return "there are no inputs to measure on"
+        if not any(x.size for run in expected for x in run):
+            return "no output of this model can be compared (all are empty)"
         for name, batches in zip(self._names, zip(*expected, strict=True), strict=True):
             values = _flat(batches)
             if values.dtype.kind == "f" and values.size and not np.isfinite(values).any():
                 return f"this model cannot be measured: '{name}' is NaN or infinite on the inputs there are"
         return ""
+
+    @cached_property
+    def strange(self) -> bool:
+        """Whether an output moves far less or far more than on the inputs that were `seen`.
+
+        Then these here are not what the model knows (images in a range that no convention has, say), and what they show
+        says little."""
+        expected = dict(zip(self._names, zip(*self._expected, strict=True), strict=True))
+        pairs = [(_movement(expected[name]), _movement(seen)) for name, seen in self._seen.items()]
+        return not all(_ALIKE[0] * there <= here <= _ALIKE[1] * there for here, there in pairs)
 
     @property
     def samples(self) -> int:
@@ -205,6 +218,16 @@ class Evaluator:
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session.of_version(shown, self._model.folder)
+
+
+def _movement(batches: Batches) -> float:
+    """How far the values of one output move around their means over the samples, root mean square; 0 where samples
+    cannot be told apart."""
+    if len({x.shape[1:] for x in batches}) != 1 or not all(x.ndim for x in batches):
+        return 0.0
+    rows = np.concatenate([x.reshape(len(x), -1) for x in batches]).astype(np.float64)
+    finite = rows[:, np.isfinite(rows).all(axis=0)]
+    return float(np.sqrt(finite.var(axis=0).mean())) if finite.size else 0.0
 
 
 def _flat(batches: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -114,7 +114,7 @@ def measured(evaluator: Evaluator, proto: ModelProto, inputs: str, independent: 
     except (ExecutionError, RequestError):  # the errors are infinite, then
         agreement = None
     interval = None if agreement is None else wilson(agreement, samples)
-    return Quality(outputs, agreement, interval, samples, inputs, independent)
+    return Quality(outputs, agreement, interval, samples, inputs, independent and not evaluator.strange)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -114,7 +114,8 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
 def _in_cache(folder: Path, file: Path) -> bool:
     """Whether `file` lies in the cache that `folder` is a part of, as Hugging Face lays one out: the files of all
     snapshots/REVISION/... are links into one folder `blobs`, which holds them by hash."""
-    return any(file.parent == above.parent / "blobs" for above in [folder, *folder.parents][:_DEEPEST])
+    above = (one for one in [folder, *folder.parents][:_DEEPEST] if one.name == "snapshots")
+    return any(file.parent == one.parent / "blobs" for one in above)
 
 
 def is_link(tensor: TensorProto, folder: Path) -> bool:

@@ -12,6 +12,8 @@ from onnxfold.calibration.judge import PHOTOGRAPHS, WORDS, independent_judge
 from onnxfold.calibration.samples import calibration_samples, synthetic_samples
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
+from onnxfold.evaluation.candidates import Evaluator
+from onnxfold.evaluation.quality import measured
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
 from onnxfold.runtime.session import Session
@@ -77,6 +79,52 @@ def test_sentences_are_judged_by_words_that_they_do_not_have() -> None:
     samples = synthetic_samples(load(proto), Effort.BALANCED, 0, None)
     fitted, judging = ({int(i) for f in feeds for i in f["ids"].ravel()} for feeds in (samples.fit, samples.check))
     assert samples.judge.independent and len(fitted) > 100 and len(judging) > 100 and not fitted & judging
+
+
+EMBEDDED = """<ir_version: 8, opset_import: ["": 17]> g (int64[N,{length}] ids, {kind}[{shape}] more)
+    => (float[N,{length},4] y) {{ e = Gather(table, ids) y = Add(e, {second}) }}"""
+
+
+@pytest.mark.parametrize(
+    ("length", "kind", "shape", "second", "independent"),
+    [
+        (1, "int64", "N,1", "m", True),  # a mask of one word
+        (6, "int64", "1,6", "p", True),  # positions, which are not of the batch
+        (6, "float", "N,6,4", "more", False),  # floats of which nothing is known
+    ],
+)
+def test_what_stands_beside_words(length: int, kind: str, shape: str, second: str, independent: bool) -> None:
+    text = EMBEDDED.format(length=length, kind=kind, shape=shape, second="f" if second != "more" else "more")
+    made = {
+        "m": "c = Cast<to = 1>(more) last = Constant<value_ints = [2]>() f = Unsqueeze(c, last)",
+        "p": "f = Gather(positions, more)",
+        "more": "",
+    }
+    proto = onnx.parser.parse_model(text.replace("{ e =", f"{{ {made[second]} e =", 1))
+    for name, rows in (("table", 200), ("positions", 12)):
+        value = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
+        if name == "table" or second == "p":
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model = load(proto)
+    sides = [4 if n == "N" else int(n) for n in shape.split(",")]
+    like = {"ids": np.zeros((4, length), np.int64), "more": np.ones(sides, kind.replace("float", "float32"))}
+    judge = independent_judge(model, like, 16, 0, None)
+    assert judge is not None and judge.independent is independent and len(judge.batches) == 4
+    for feeds in judge.batches:
+        assert feeds["more"].shape == like["more"].shape
+        Session.of(model).run(feeds)
+
+
+@pytest.mark.parametrize(("scale", "strange"), [(1.0, False), (0.1, True), (20.0, True)])
+def test_outputs_that_hardly_move_say_little(scale: float, strange: bool) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[N,4] x) => (float[N,4] y) { y = Neg(x) }'
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    here, there = ({"x": (size * rng.standard_normal((64, 4))).astype(np.float32)} for size in (scale, 1.0))
+    evaluator = Evaluator(load(proto), lambda _: [here], seen=[there])
+    assert evaluator.strange is strange
+    found = measured(evaluator, proto, "inputs", True)
+    assert found is not None and found.independent is not strange
 
 
 @pytest.mark.parametrize(

@@ -148,13 +148,15 @@ def test_options_may_stand_between_files(tmp_path: Path) -> None:
 
 
 def test_commands_that_need_no_name(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fold` and `inspect`; a model may have their names."""
+    """`fold` and `inspect`, whatever else is there."""
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "in.onnx")
     assert run("inspect", path) == 0 and "2 groups, 32 channels" in capsys.readouterr().out
     assert run("fold", path, "out.onnx", "--ratio", 0.5, "-q") == 0 and (tmp_path / "out.onnx").exists()
-    path.rename(tmp_path / "fold")
-    assert run("fold", "o2.onnx", "--ratio", 0.5, "-q") == 0 and (tmp_path / "o2.onnx").exists()
+    (tmp_path / "inspect").write_bytes(path.read_bytes())
+    before = snapshot(tmp_path)
+    assert run("inspect", "--", path) == run("inspect", path) == run("./inspect", "--inspect") == 0
+    assert snapshot(tmp_path) == before
 
 
 def test_underscores(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def sentences(known: Vocabulary, rng: np.random.Generator, count: int, length: i
     ids = _drawn(known, rng, (count, length))
     lengths = np.full(count, length)
     if vary:
-        lengths = rng.integers(max(2, round(_SHORTEST * length)), length, count, endpoint=True)
+        shortest = min(length, max(2, round(_SHORTEST * length)))
+        lengths = rng.integers(shortest, length, count, endpoint=True)
     if known.begin is not None and known.end is not None and length > 2:
         ids[:, 0] = known.begin
         ids[np.arange(count), lengths - 1] = known.end
