@@ -74,7 +74,7 @@ PLANTED = {
     # with samples
     "synthetic inputs": ("onnxfold.calibration.synthetic.deep_inversion:invert", FOLD),
     "the loss of synthetic inputs": ("onnxfold.calibration.synthetic.loss:class_loss", FOLD),
-    "a gradient": ("onnxfold.runtime.autodiff.adjoints:_plain", FOLD),
+    "a gradient": ("onnxfold.runtime.autodiff.adjoints:_where", FOLD),
     "a static copy": ("onnxfold.runtime.autodiff.prepare:activation_bytes", FOLD),
     "cutting batches": ("onnxfold.runtime.batching:cut", SAMPLED),
     "segments": ("onnxfold.runtime.segments:segment", SAMPLED),

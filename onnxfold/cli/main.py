@@ -93,10 +93,8 @@ def chosen(given: Sequence[str]) -> tuple[Command, Sequence[str]]:
         return COMMANDS[first], given[1:]
     if first in SPELLED:
         given = [*(["--inspect"] if first == "inspect" else []), *given[1:]]
-    elif first.isalpha() and not Path(first).exists():
-        near = get_close_matches(first, [*COMMANDS, *SPELLED], 1)
-        if near:
-            raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
+    elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
+        raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
     return (fuse if fuse.WHOLE_LAYERS.intersection(names_of(given)) else fold), given
 
 
