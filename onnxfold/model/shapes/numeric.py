@@ -166,8 +166,12 @@ def _clip(v: Operands, n: Node) -> Values:
         elif name in n.attrs and abs(n.attrs[name]) < 2**63:  # else it bounds nothing
             bound = plain(n.attrs[name], kind)
         if bound is not None:
-            x = each(x.shape, lambda at, x=x, bound=bound, how=how: how(x[at], bound, kind))  # type: ignore[misc]
+            x = _bounded(x, bound, how, kind)
     return x
+
+
+def _bounded(x: Values, bound: Value, how: Callable[[Value, Value, int], Value], kind: int) -> Values:
+    return each(x.shape, lambda at: how(x[at], bound, kind))
 
 
 def _modulo(v: Operands, n: Node) -> Values:
