@@ -49,10 +49,11 @@ def with_gradient(model: ModelProto, loss: str, inputs: list[str]) -> ModelProto
     result.graph.input.extend(kept)
     result.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1), np.float32), seed))
     _spelled_out(result.graph)
-    for node in result.graph.node:  # copies of bodies have equal names, which onnxruntime refuses
-        node.ClearField("name")
     without_seed_axis(result)
     prune(result.graph)
+    # copies of bodies have equal names, which onnxruntime refuses; nodes without one are equal to its fusions (1.20)
+    for at, node in enumerate(result.graph.node):
+        node.name = f"{PREFIX}{at}"
     for value in result.graph.output:
         for d in value.type.tensor_type.shape.dim:
             if d.dim_param == _SEEDS:
