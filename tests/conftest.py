@@ -13,6 +13,12 @@ import pytest
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: one more than there are cores, for many tests wait for child processes or for a silence."""
+    return 1 + (os.cpu_count() or 1)
+
+
 LATENCY_SECONDS = 0.02  # instead of 1.5: only tests of latencies look at what is measured, and they set their own
 
 

@@ -35,7 +35,7 @@ SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples an
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
 _SPREAD = 128  # samples that tell how far outputs move
-_MOST_JUDGING, _JUDGING_SHARE = 64, 4  # samples of another kind, to judge by
+_JUDGING = 128  # samples of another kind, to judge by: what is rare in fewer of them can be half of an error
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
 SECONDS = {Effort.BALANCED: 60.0, Effort.BEST: 600.0}  # of descent that are meant, on two quiet cores
@@ -70,12 +70,11 @@ class Samples:
         another kind. (Classes that were spread on purpose would make them move more.)"""
         if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, Origin.PICTURES):
             return ()
-        taken, count = list[Feeds](), 0
+        taken = list[Feeds]()
         for feed in self.fit:
-            if count >= _SPREAD:
+            if sample_count(taken) >= _SPREAD:
                 break
             taken.append(feed)
-            count += max((len(x) for x in feed.values() if np.ndim(x)), default=1)
         return tuple(taken)
 
     @property
@@ -95,6 +94,11 @@ class Samples:
 
     def __post_init__(self) -> None:
         read_only(self)
+
+
+def sample_count(batches: Sequence[Feeds]) -> int:
+    """How many samples there are in batches."""
+    return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches)
 
 
 def calibration_samples(
@@ -144,18 +148,13 @@ def synthetic_samples(
     else:
         pieces = [made.feeds]
     notes = (made.note,) if made.note else ()
-    judge = independent_judge(model, pieces[0], _judging(extent), seed, input_shapes, made.origin)
+    judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin)
     if judge is None:
         fit, check = _split(pieces, specs, made.apart)
         return Samples(
             fit, Judge(check, made.origin.text, False), made.origin, made.origin.text, made.match, notes, made.apart
         )
     return Samples(tuple(pieces), judge, made.origin, made.origin.text, made.match, notes, made.apart)
-
-
-def _judging(extent: Extent) -> int:
-    """How many samples judge."""
-    return min(_MOST_JUDGING, max(_LEAST, extent.count // _JUDGING_SHARE))
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:
@@ -168,7 +167,8 @@ def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence
     share = min(1.0, SECONDS[effort] / max(1e-9, each * count * steps))
     fitting = _whole(count * share**0.6)
     pictures = max(fitting, min(_PICTURES, _whole(_LOOKING / max(1e-9, each))))
-    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), pictures, 2 * SECONDS[effort])
+    judging = max(_LEAST, min(_JUDGING, pictures))
+    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), pictures, 2 * SECONDS[effort], judging)
 
 
 def _whole(count: float) -> int:

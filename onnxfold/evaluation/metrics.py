@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 _ALIKE = 1e-9  # of logarithms: less is rounding
 _FEWEST = 8  # values of a component: of fewer, a deviation says little
 _FLOOR = 1e-5  # of a component's own size: less deviation than that is rounding
+_MOST_SEEN = 2.0  # times as far as on what is measured, outputs may move on what the model knows
 _PEERS = 1e-3  # of the median deviation: what moves less beside the others is dead (a score beside pixels moves more)
 
 
@@ -58,7 +59,8 @@ def component_error(
 
     Args:
         expected, found: one output [N, ...] on several batches.
-        seen: the same output of the original on other inputs: a component's deviation is the larger of both.
+        seen: the same output of the original on other inputs, like those that it knows. Where components deviate
+            more on them, most of them, all units are larger by as much as the median (at most 2 times).
         samples: how many are in each batch, to see whether the first axis is the batch; empty: it is.
 
     Returns inf where shapes differ or a value is not finite.
@@ -100,7 +102,10 @@ def _along(
     if seen and all(
         x.ndim == pairs[0][0].ndim and _components(x, axis) == count and np.isfinite(x).all() for x in seen
     ):
-        deviation = np.maximum(deviation, _moments(_rows(seen, axis))[1])
+        there = _moments(_rows(seen, axis))[1]
+        more = there[deviation > 0] / deviation[deviation > 0]
+        factor = min(max(float(np.median(more)), 1.0), _MOST_SEEN) if more.size else 1.0
+        deviation = np.maximum(factor * deviation, there / _MOST_SEEN)
     unit = np.maximum(deviation, np.maximum(_FLOOR * size, _PEERS * np.median(deviation)))
     noise, _ = _moments(after - before)
     known = unit > 0

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from ..calibration.samples import Samples
+from ..analysis.costs import Costs
+from ..calibration.samples import Samples, sample_count
 from ..evaluation.candidates import Evaluator
 from ..folding.merge import Merge
 from ..model.tensors import Pending
 from ..options.choices import Method, Recovery
 from ..progress import Progress
 from ..recovery.reconstruct import Changes, ReconstructionSettings, Refitted, reconstruct
+from ..runtime.session import Feeds
 from ..runtime.shared_prefix import SharedPrefix
 from .allocation import Width
 from .error_curves import ErrorCurves
 from .merge_choice import MergeChoice
 from .merger import Merger
+from .plan_choice import tries
 from .sensitivity import Sensitivity, measure_sensitivity
 from .single_folds import SingleFolds
+
+_TRIAL_SHARE, _TRIAL_SAMPLES = 4, 64  # one in so many samples is fitted on in a trial, but at least this many
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +86,42 @@ class SampledMerger:
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels by the method asked for, nothing refitted, nothing measured."""
         return self._choice.merge(name, keep)
+
+    def trial(self, keep: Mapping[str, int]) -> float:
+        """The error of the outputs under the plan `keep`, repaired on some of the samples and measured on the others
+        (a single batch serves for both)."""
+        merges = {name: self._choice.repaired(name, k) for name, k in keep.items()}
+        proto, level = self.merger.emit(merges), self._choice.recovery
+        if level in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
+            settings = ReconstructionSettings(level)
+            reconstruct(self._trial_prefix, self.merger.analysis, Changes(merges), proto, settings)
+        return self._trial_evaluator.distance(proto)
+
+    def tries(self, prices: Costs) -> int:
+        """How many plans are worth trying; one where the samples do not tell which channels matter (an MLP at 60 % of
+        its MACs lost 0.9 points by the first plan, and 1.4 by the one that did best on classes that were spread)."""
+        fitting, measuring = self._dealt
+        if not self.samples.faithful:
+            return 1
+        return tries(self.merger.model, prices, sample_count(fitting), sample_count(measuring))
+
+    @cached_property
+    def _dealt(self) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
+        """Batches to fit a trial on, a quarter of all or as many as it takes, and those to measure it on."""
+        fit = self.samples.fit
+        if len(fit) == 1:
+            return fit, fit
+        enough = next((n for n in range(1, len(fit)) if sample_count(fit[:n]) >= _TRIAL_SAMPLES), len(fit) - 1)
+        at = max(enough, len(fit) // _TRIAL_SHARE)
+        return fit[:at], fit[at:]
+
+    @cached_property
+    def _trial_prefix(self) -> SharedPrefix:
+        return SharedPrefix(self.merger.model, self._dealt[0])
+
+    @cached_property
+    def _trial_evaluator(self) -> Evaluator:
+        return Evaluator(self.merger.model, lambda _: self._dealt[1], caches=self.merger.analysis.caches)
 
     def finish(self, keep: Mapping[str, int], choose: bool = False) -> Folded:
         """The model under the plan `keep`, repaired; `choose` takes time to measure choices. The samples held back stay

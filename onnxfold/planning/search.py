@@ -38,6 +38,7 @@ from .drops import Drops
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
+from .plan_choice import Curves, best_plan
 from .sampled import Folded, SampledMerger
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -177,20 +178,20 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     curves = sampled.curves(widths, budget.round_to)
     price = context.price(budget)
 
-    def choose(price: Price, among: Sequence[Width] = widths) -> Plan:
-        steps = path(among, curves, price, budget)
-        return refund(allocate(steps, budget), among, curves, price, budget)
+    def choose(price: Price, among: Sequence[Width] = widths, errors: Curves = curves) -> Plan:
+        steps = path(among, errors, price, budget)
+        return refund(allocate(steps, budget), among, errors, price, budget)
 
     def finish(plan: Plan) -> Folded:
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        plans = [choose(price)]
-        single = [w for w in widths if w.run == 1]
-        if not plans[0].keep.keys() <= {w.name for w in single}:
-            with contextlib.suppress(PlanError):
-                plans.append(choose(price, single))
-        return Decision(_nearest(sampled, [finish(plan) for plan in plans]), None)
+        plan = best_plan(
+            lambda errors: choose(price, widths, errors), curves, lambda plan: sampled.trial(plan.keep),
+            _without_heads(widths, lambda single: choose(price, single)),
+            sampled.tries(context.prices), context.progress,
+        )  # fmt: skip
+        return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
     steps = list(path(widths, curves, price, budget))
@@ -204,10 +205,15 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 
-def _nearest(sampled: SampledMerger, made: Sequence[Folded]) -> Folded:
-    """What is nearest to the original on samples held back. (What several groups cost together is taken for the sum of
-    what each costs alone. Whole attention heads cost more: a plan without them may be the better one.)"""
-    return made[0] if len(made) == 1 else min(made, key=lambda one: sampled.evaluator.distance(one.proto))
+def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:
+    """A plan that leaves whole attention heads, where there are any: they cost more together than each alone tells."""
+    single = [w for w in widths if w.run == 1]
+    if len(single) == len(widths):
+        return []
+    try:
+        return [choose(single)]
+    except PlanError:
+        return []
 
 
 def met(work: Merger, widths: Sequence[Width], budget: Goal, price: Price) -> Plan:

@@ -9,7 +9,7 @@ from tiny import MODELS, SHARED
 
 from onnxfold import fold
 from onnxfold.calibration.judge import PHOTOGRAPHS, WORDS, independent_judge
-from onnxfold.calibration.samples import calibration_samples, synthetic_samples
+from onnxfold.calibration.samples import SYNTHETIC, calibration_samples, synthetic_samples
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
 from onnxfold.evaluation.candidates import Evaluator
@@ -32,11 +32,12 @@ def test_the_photographs_of_the_package_are_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_vgg"])
-def test_images_are_judged_by_photographs(name: str) -> None:
+def test_images_are_judged_by_photographs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SYNTHETIC, Effort.BALANCED, (64, 16))
     samples = synthetic_samples(load(MODELS / f"{name}.onnx"), Effort.BALANCED, 0, None)
     assert samples.judge.independent and samples.judge.described == PHOTOGRAPHS
     fitted, judging = (next(iter(feeds[0].values())) for feeds in (samples.fit, samples.check))
-    assert fitted.shape[1:] == judging.shape[1:] and sum(len(next(iter(f.values()))) for f in samples.check) == 64
+    assert fitted.shape[1:] == judging.shape[1:] and sum(len(next(iter(f.values()))) for f in samples.check) == 128
 
 
 def test_other_inputs_cannot_be_judged() -> None:

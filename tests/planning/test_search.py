@@ -19,11 +19,10 @@ from onnxfold.analysis.costs import costs
 from onnxfold.errors import PlanError
 from onnxfold.model.model import load
 from onnxfold.options.budget import Aim
-from onnxfold.planning import search as decide
 from onnxfold.planning.allocation import BLOCK, Step, Width, allocate, by_error, meet, path, refund
 from onnxfold.planning.goal import Goal
 from onnxfold.planning.merger import Merger
-from onnxfold.planning.sampled import Folded, SampledMerger
+from onnxfold.planning.sampled import SampledMerger
 from onnxfold.planning.search import met
 
 Floats = NDArray[np.float64]
@@ -212,19 +211,18 @@ def test_a_plan_without_whole_heads_is_measured_too(monkeypatch: pytest.MonkeyPa
     config = PRESETS["gpt2"].tiny()
     proto = build(config, Style.DECOMPOSED).model(Draw(Kind.ALIKE))
     calibration = {name: x for name, x in feeds(proto, config, batch=24).items() if "past" not in name}
-    seen: list[list[Folded]] = []
+    tried: list[tuple[float, set[str]]] = []
 
-    def noted(sampled: SampledMerger, made: Sequence[Folded]) -> Folded:
-        seen.append(list(made))
-        return nearest(sampled, made)
+    def noted(sampled: SampledMerger, keep: Mapping[str, int]) -> float:
+        tried.append((trial(sampled, keep), set(keep)))
+        return tried[-1][0]
 
-    nearest = decide._nearest
-    monkeypatch.setattr(decide, "_nearest", noted)
+    trial = SampledMerger.trial
+    monkeypatch.setattr(SampledMerger, "trial", noted)
     heads = {g.name for g in onnxfold.inspect(proto).groups if g.before == config.heads}
     assert heads
     result = onnxfold.fold(proto, target_params=0.9, round_to=1, calibration=calibration, latency=False)
-    (both,) = seen
-    assert heads & both[0].merges.keys(), "a net of repeated heads gives some of them up"
-    assert len(both) == 2 and both[1].merges.keys() and not heads & both[1].merges.keys()
+    assert heads & tried[0][1], "a net of repeated heads gives some of them up"
+    assert tried[-1][1] and not heads & tried[-1][1], "the last is without"
     taken = {g.name for g in result.report.groups if g.after < g.before}
-    assert taken in [set(one.merges) for one in both]
+    assert taken == min(tried)[1]

@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 _COLUMNS = 8  # of a contact sheet
+_LONGEST, _STRIP = 3, 16  # times the other side: of images, and of those in color (lines of text)
 
 
 def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
     """The two spatial axes of a batch of images, () for anything else.
 
     [N, C, H, W] or [N, H, W, C] with up to 4 channels, both spatial axes at least 8 long and neither over 3 times the
-    other (a spectrogram must not be mirrored).
+    other (a spectrogram must not be mirrored), or 16 times in color.
     """
     if len(shape) != 4:
         return ()
     axes = (2, 3) if shape[1] <= 4 else (1, 2) if shape[3] <= 4 else ()
     sides = [shape[a] for a in axes]
-    return axes if sides and min(sides) >= 8 and max(sides) <= 3 * min(sides) else ()
+    longest = _STRIP if axes and shape[6 - sum(axes)] == 3 else _LONGEST
+    return axes if sides and min(sides) >= 8 and max(sides) <= longest * min(sides) else ()
 
 
 def is_images(shape: Sequence[int]) -> bool:

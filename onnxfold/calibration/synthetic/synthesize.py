@@ -32,13 +32,15 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 class Extent:
     """How much is made: `count` samples by `steps` of Adam per chunk of samples, or so many `pictures` of shapes, which
     cost no steps (0: `count`). `writing`: the work that text may take, in seconds on a usual machine, going by the size
-    of the model. Raises RequestError for less than one sample or step.
+    of the model. `judging`: samples of another kind that results are to be judged by. Raises RequestError for less than
+    one sample or step.
     """
 
     count: int = 128
     steps: int = 300
     pictures: int = 0
     writing: float = math.inf
+    judging: int = 64
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.steps < 1:
