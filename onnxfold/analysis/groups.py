@@ -69,11 +69,6 @@ class ChannelGroup:
         return int(self.cells.max()) + 1
 
     @property
-    def run(self) -> int:
-        """How many positions a channel takes along a weight's axis, at least: 1, or the dimension of a head."""
-        return min(int(p.positions.shape[1]) for p in self.parameters)
-
-    @property
     def parameters(self) -> tuple[Place, ...]:
         """The places in constants."""
         return tuple(p for p in self.places if p.role is not None)
