@@ -71,6 +71,8 @@ class NodeFacts:
         self._model, self._rules, self._table = model, rules, table
         self._captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
+        shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
+        self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
     def of(self, node: Node) -> Iterator[AtomFact]:
         """Everything that is known of one node. Axes that no fact is about are kept."""
@@ -84,7 +86,7 @@ class NodeFacts:
                 yield from pins_of(self._table, names, Reason(f"no rule for {op}", node.label))
             return
         if any(self._model.graph.tensor(name).shape is None for name in names):
-            reason = Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label)
+            reason = Reason(f"{op} has tensors of unknown shape{self._hint(names)}", node.label)
             yield from pins_of(self._table, names, reason)
             return
         self._table.begin()
@@ -166,6 +168,25 @@ class NodeFacts:
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
             node.attrs, values,
         )  # fmt: skip
+
+    def _hint(self, names: Sequence[str]) -> str:
+        """What may tell the shapes of tensors that have none: those of inputs that are open, or a declaration where an
+        operator that nobody knows makes them."""
+        graph, seen, last = self._model.graph, set[str](), ""
+        waiting = [name for name in names if graph.tensor(name).shape is None]
+        while waiting:
+            name = waiting.pop()
+            producer = graph.producer.get(name)
+            if name in seen or producer is None:
+                continue
+            seen.add(name)
+            node = graph.nodes[producer]
+            before = [one for one in node.inputs if one and graph.tensor(one).shape is None]
+            known = not node.domain and self._rules.find(node.domain, node.op, node.version) is not None
+            if not before and not (known and self._open):
+                last = node.op
+            waiting += before
+        return f": declare in the file's value_info what {last} gives" if last else " (`input_shapes` may help)"
 
     def _idle(self, name: str) -> bool:
         """Whether nothing uses a tensor, nor is its shape known (the mask of a Dropout in old opsets): as if absent."""

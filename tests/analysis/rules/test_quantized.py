@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import assert_holds, newest_opset
+from helpers import Case, assert_holds, newest_opset
 from packing import Bits, Pack, Packed
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
@@ -149,6 +149,10 @@ CASES = [
         o = com.microsoft.QGemm<transB=1>(h, s, z, v_q, v_s, v_z, , s, z) {OUT} }}""",
         {"w": (8, 3), "b": (8,), "v": (5, 8)}, (8,),
         packs={"w": Pack(axis), "b": Pack(axis, of="w"), "v": Pack(axis)}) for axis in (0, None)),
+    Case("MatMulBnb4-is-kept", """(float[N,2,6] x) => (float[N,2,8] y) {
+        h = MatMul(x, w) a = com.microsoft.MatMulBnb4<N=16, K=8, block_size=16, quant_type=1>(h, codes, scales)
+        b = Relu(a) f = MatMul(b, u) g = Relu(f) y = MatMul(g, v) }""", {"w": (6, 8), "scales": (8,), "u": (16, 6),
+        "v": (6, 8)}, (6,), {"codes": np.arange(64, dtype=np.uint8)}, ("com.microsoft.MatMulBnb4 mixes this axis",)),
     *(Packed(f"DynamicQuantizeMatMul-{axis}", """(float[N,3] x) => (float[N,5] y) <float[N,8] h> {
         h = com.microsoft.DynamicQuantizeMatMul(x, w_q, w_s, w_z, b)
         y = com.microsoft.DynamicQuantizeMatMul(h, v_q, v_s, v_z) }""",
