@@ -12,6 +12,7 @@ from ..model.constants import FLOATS
 from ..model.dimensions import period
 from ..model.graph import Node
 from ..model.model import Model
+from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
 from .atoms import NONE, AtomTable, SlotKey, Tied
@@ -71,6 +72,8 @@ class NodeFacts:
         self._model, self._rules, self._table = model, rules, table
         self._captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
+        stored = model.constants.stored.values()
+        self._behind = {(one.behind[0], model.constants.part_name(one, BEHIND)) for one in stored if one.behind}
         shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
         self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
@@ -211,7 +214,8 @@ class NodeFacts:
         """A constant's axis produces where this node ties it to its output; tied to inputs only, or by `Consumes`, it
         consumes."""
         edges = [(t.a.atoms, t.b.atoms) for t in _ties(facts) if len(t.a) and len(t.a) == len(t.b)]
-        inputs = [name for name in dict.fromkeys(node.inputs) if name in self._model.constants]
+        stored, first = self._behind, next(iter(node.outputs), "")  # scales go with the weights that they are of
+        inputs = [n for n in dict.fromkeys(node.inputs) if n in self._model.constants and (first, n) not in stored]
         if not edges or not inputs:
             return
         a, b = (np.concatenate(side) for side in zip(*edges, strict=True))
