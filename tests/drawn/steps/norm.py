@@ -25,10 +25,15 @@ def instance_norm(g: Builder, n: Numbers) -> None:
 
 
 def group_norm(g: Builder, n: Numbers) -> None:
-    """As PyTorch exports it: groups as channels of an InstanceNormalization, then a scale and a shift."""
+    """As PyTorch exports it: groups as channels of an InstanceNormalization, then a scale and a shift; or in one."""
     x, count = g.take(n, many), n.pick((2, 3, 1))
     if x.channels % count:
         raise UnfitError("no groups")
+    if n.flag() and g.opset >= 18:  # as an operator, with a scale per block in opset 18
+        size = x.channels if g.opset >= 21 else count
+        parameters = x, g.positive(size), g.bias(size)
+        g.put(g.ops("GroupNormalization", *parameters, num_groups=count, shape=x.shape)[0])
+        return
     apart = g.op("Reshape", x, g.constant([0, count, -1]))
     even = g.op("InstanceNormalization", apart, g.constant([1.0] * count), g.constant([0.0] * count))
     back = g.op("Reshape", even, g.constant([0, x.channels, *x.spatial]))
