@@ -28,7 +28,7 @@ from .groups import Channels, find_groups
 from .known import Known
 from .node_facts import Asked, Counted, NodeFacts
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Pin, Reason, parameters, pins_of, refusals
-from .result import Analysis, Frozen, Recount
+from .result import Analysis, Frozen, Mean, Recount
 from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Live, Tie
 from .rules.table import RuleTable
@@ -256,6 +256,11 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
         parameters(model),
         caches,
         tuple(Frozen(node.index, i, value, lengths) for node, i, value, lengths in facts.values.frozen()),
+        tuple(
+            Mean(node.index, mean.number)
+            for node, mean in ((one.node, one.average) for one in known.averages)
+            if reached[mean.axis.atoms].any()
+        ),
     )
 
 

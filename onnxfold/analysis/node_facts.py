@@ -19,7 +19,23 @@ from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
-from .rules.facts import At, Atoms, Axis, Blocks, Consumes, Contract, Count, Fact, Free, Normalize, OneOf, Refuse, Tie
+from .responses import responds
+from .rules.facts import (
+    At,
+    Atoms,
+    Average,
+    Axis,
+    Blocks,
+    Consumes,
+    Contract,
+    Count,
+    Fact,
+    Free,
+    Normalize,
+    OneOf,
+    Refuse,
+    Tie,
+)
 from .rules.node_view import NodeView, TensorView, Value
 from .rules.table import RuleTable
 
@@ -62,7 +78,15 @@ class Asked:
     choice: OneOf
 
 
-AtomFact = Pin | Tied | Product | AxisRole | Counted | Asked | Blocked | Normalize
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """Node `node` takes a mean that is followed."""
+
+    node: Node
+    average: Average
+
+
+AtomFact = Pin | Tied | Product | Averaged | AxisRole | Counted | Asked | Blocked | Normalize
 
 
 class NodeFacts:
@@ -94,6 +118,8 @@ class NodeFacts:
             return
         self._table.begin()
         facts = list(rule(self._view(node)))
+        if not responds(self._model.graph, self._model.constants, node):
+            facts = [fact for fact in facts if not isinstance(fact, Average)]
         refused = next((fact for fact in facts if isinstance(fact, Refuse)), None)
         if refused is not None:
             yield from pins_of(self._table, names, Reason(f"{op} {refused.why}", node.label))
@@ -110,6 +136,8 @@ class NodeFacts:
                 yield fact
             elif isinstance(fact, OneOf):
                 yield Asked(node, fact)
+            elif isinstance(fact, Average):
+                yield Averaged(node, fact)
         yield from self._roles(node, facts)
         mixed = Reason(f"{op} mixes this axis", node.label)
         for fact in facts:
@@ -259,7 +287,7 @@ def _spoken(facts: Sequence[Fact]) -> Iterator[Axis]:
     for tie in _ties(facts):
         yield from (tie.a, tie.b)
     for fact in facts:
-        if isinstance(fact, Free | Blocks):
+        if isinstance(fact, Free | Blocks | Average):
             yield fact.axis
         elif isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
             yield from (fact.a, fact.b)

@@ -49,6 +49,14 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """Node `node` takes the mean over axis `axis` of its input 0: what is left along it is weighted after a fold."""
+
+    node: int
+    axis: int
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
@@ -66,6 +74,7 @@ class Analysis:
     parameters: int
     caches: tuple[Cache, ...] = ()
     frozen: tuple[Frozen, ...] = ()
+    means: tuple[Mean, ...] = ()
 
     def __post_init__(self) -> None:
         read_only(self)

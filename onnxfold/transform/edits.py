@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.atoms import SlotKey
-from ..analysis.axis_matrix import _axis_matrix
+from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
 from ..analysis.result import Analysis, Recount
 from ..analysis.rules.facts import At
@@ -41,7 +41,8 @@ class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
     arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
-    -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead."""
+    -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead. `factors`: (node, axis)
+    -> what its input 0 is multiplied by first, along that axis."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
@@ -50,6 +51,7 @@ class Edits:
     inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
     bypass: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+    factors: Mapping[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -88,7 +90,24 @@ def edits(
         lengths,
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
         numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+        factors=dict(_factors(model, analysis, groups)),
     )
+
+
+def _factors(
+    model: Model, analysis: Analysis, groups: Sequence[tuple[ChannelGroup, Merge]]
+) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
+    """Where means are taken over channels that merge: how many each that is left stands for, times the share of all
+    that is left, as the mean is over fewer."""
+    for mean in analysis.means:
+        tensor = model.graph.nodes[mean.node].inputs[0]
+        parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
+        if parts:
+            counts = axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1)
+            old = analysis.slots[tensor, mean.axis, 1][1]
+            factors = np.asarray(counts, np.float64).ravel() * len(counts) / old
+            if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
+                yield (mean.node, mean.axis), factors
 
 
 def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:

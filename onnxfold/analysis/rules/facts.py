@@ -99,6 +99,17 @@ class Contract:
 
 
 @dataclass(frozen=True, eq=False)
+class Average:
+    """The node takes the mean over `axis`, number `number` of its input 0.
+
+    Where that is followed (responses.py), every position that is left counts for as many as it stands for.
+    """
+
+    axis: Axis
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
 class Free:
     """The operator does not care about these positions (dropped by a Slice, filled with a constant by a Pad)."""
 
@@ -164,4 +175,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Consumes | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Average | Consumes | Free | Count | Blocks | Normalize | Refuse

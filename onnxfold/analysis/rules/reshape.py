@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from .facts import At, Axis, Count, Fact, Free, OneOf, Refuse, Tie
 from .lengths import follow
 from .node_view import NodeView, TensorView, Value
-from .shared_parts import common_parts, front_part
+from .shared_parts import SharedPart, common_parts, front_part
 from .table import Rule
 
 Segment = tuple[list[int], list[int]]
@@ -58,12 +58,11 @@ def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> It
     """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
     (dims_x, axes_x), (dims_y, axes_y) = x.spread(), y.spread()
     said, found = set[int](), list(segments(dims_x, dims_y))
-    first = next((i for i, pair in enumerate(found) if pair != ([i], [i])), len(found))
-    free = all(first not in of_x and first not in of_y for of_x, of_y in found)
-    front = front_part(dims_x[first:], dims_y[first:]) if free else None
+    first, front = _front(dims_x, dims_y, found)
     if front is not None and (a := axes_x[first]) is not None and (b := axes_y[first]) is not None:
         said.add(b)
-        yield from (*front.ties(x.axis(a), y.axis(b)), *_counted(x, y, None, b, target))
+        yield from front.ties(x.axis(a), y.axis(b))
+        yield from _counted(x, y, None, b, target)
     for of_x, of_y in found:
         wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
         wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
@@ -107,6 +106,13 @@ def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> It
     for axis in range(y.rank):
         if axis not in said:
             yield from _computed(y, axis, target)
+
+
+def _front(x: Sequence[object], y: Sequence[object], found: Sequence[Segment]) -> tuple[int, SharedPart | None]:
+    """The number of the first axes that are different, and what these have in common, where nothing else is known."""
+    first = next((i for i, pair in enumerate(found) if pair != ([i], [i])), len(found))
+    free = all(first not in of_x and first not in of_y for of_x, of_y in found)
+    return first, front_part(x[first:], y[first:]) if free else None
 
 
 def _parts(view: TensorView, axes: list[int]) -> list[tuple[int, Axis]]:
