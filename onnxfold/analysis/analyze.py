@@ -49,6 +49,7 @@ def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = Fal
     caches = find_caches(model.graph, model.constants)
     _gather(model, known, facts, _Heads(caches, fold_heads))
     tie_weights(model, known, facts)
+    known.add(facts.directions())
     _choose(known, facts)
     _follow_products(model, known, facts)
     _check_parameters(model, known)

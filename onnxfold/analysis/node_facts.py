@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
 from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
+from .directions import Directions, find_directions
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
 from .responses import responds
@@ -98,6 +100,8 @@ class NodeFacts:
         self.values = ShapeValues(model.graph, model.constants)
         stored = model.constants.stored.values()
         self._behind = {(one.behind[0], model.constants.part_name(one, BEHIND)) for one in stored if one.behind}
+        self._directions = Directions({}, {})
+        self._directions = find_directions(model.graph, model.constants, self._view)
         shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
         self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
@@ -105,7 +109,7 @@ class NodeFacts:
         """Everything that is known of one node. Axes that no fact is about are kept."""
         yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
-        rule = self._rules.find(node.domain, node.op, node.version)
+        rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
         op = f"{node.domain}.{node.op}" if node.domain else node.op
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
@@ -166,6 +170,14 @@ class NodeFacts:
         if kept:
             yield from (Pin(axis.atoms, Reason(kept, node.label)) for axis in (a, b))
 
+    def directions(self) -> Iterator[Tied]:
+        """Ties of both directions of a layer, unit by unit, where something sees them together after all."""
+        slots = self._table.slots
+        for name, axis in ((name, axis) for name, axes in self._directions.axes.items() for axis in sorted(axes)):
+            if (name, axis, 1) in slots and (name, axis, 2) in slots:
+                plain, apart = (self._table.axis(name, axis, blocks) for blocks in (1, 2))
+                yield Tied(plain.tile(2).atoms, apart.atoms, self._model.graph.consumers.get(name, (0,))[0])
+
     def counted(self, node: Node, count: Count) -> Iterator[Counted | Pin]:
         """A number of channels; a pin for these where it cannot be edited."""
         at = count.at
@@ -189,7 +201,10 @@ class NodeFacts:
             if not name or self._idle(name):
                 return None
             info = self._model.graph.tensor(name)
-            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self._table.axis)
+            slot = (
+                partial(self._slot, self._directions.axes[name]) if name in self._directions.axes else self._table.axis
+            )
+            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, slot)
 
         def values(name: str) -> list[Value] | None:
             found = self.values.get(name)
@@ -199,6 +214,10 @@ class NodeFacts:
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
             node.attrs, values,
         )  # fmt: skip
+
+    def _slot(self, apart: frozenset[int], tensor: str, axis: int, blocks: int) -> Axis:
+        """The positions of an axis of a tensor; of two directions where they are seen `apart` along it."""
+        return self._table.axis(tensor, axis, 2 if blocks == 1 and axis in apart else blocks)
 
     def _hint(self, names: Sequence[str]) -> str:
         """What may tell the shapes of tensors that have none: those of inputs that are open, or a declaration where an

@@ -132,7 +132,7 @@ def expand(n: NodeView) -> Iterator[Fact]:
         else:
             yield Free(y.axis(-k))
         if k <= len(shape) and shape[-k].number != 1:
-            yield from follow(y.axis(-k), shape[-k], At(input=1, index=len(shape) - k))
+            yield from follow(y.length(y.rank - k), shape[-k], At(input=1, index=len(shape) - k))
 
 
 def constant_of_shape(n: NodeView) -> Iterator[Fact]:
@@ -143,7 +143,7 @@ def constant_of_shape(n: NodeView) -> Iterator[Fact]:
         return
     for k, value in enumerate(shape):
         yield Free(y.axis(k))
-        yield from follow(y.axis(k), value, At(input=0, index=k))
+        yield from follow(y.length(k), value, At(input=0, index=k))
 
 
 def tile(n: NodeView) -> Iterator[Fact]:
