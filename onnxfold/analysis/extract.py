@@ -67,7 +67,7 @@ def _contracts(model: Model, place: Place) -> bool:
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
         if (
-            node.op in ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger")
+            node.op in ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger", "DeformConv")
             and shape[1 - place.axis] != 1
         ):
             return True

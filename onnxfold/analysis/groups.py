@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -81,9 +81,14 @@ class Blocked:
     atoms: Atoms
     count: int
     where: str
+    node: int = 0
 
     def __post_init__(self) -> None:
         read_only(self)
+
+    def ties(self) -> Iterator[Tied]:
+        """All blocks tied to the first, position by position."""
+        yield Tied(np.tile(self.atoms[: len(self.atoms) // self.count], self.count), self.atoms, self.node)
 
 
 @dataclass(frozen=True)

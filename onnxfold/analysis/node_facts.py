@@ -33,6 +33,7 @@ from .rules.facts import (
     Count,
     Fact,
     Free,
+    Indices,
     Normalize,
     OneOf,
     Refuse,
@@ -88,7 +89,15 @@ class Averaged:
     average: Average
 
 
-AtomFact = Pin | Tied | Product | Averaged | AxisRole | Counted | Asked | Blocked | Normalize
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """An input of `node` holds positions of an axis."""
+
+    node: Node
+    indices: Indices
+
+
+AtomFact = Pin | Tied | Product | Averaged | Indexed | AxisRole | Counted | Asked | Blocked | Normalize
 
 
 class NodeFacts:
@@ -142,6 +151,8 @@ class NodeFacts:
                 yield Asked(node, fact)
             elif isinstance(fact, Average):
                 yield Averaged(node, fact)
+            elif isinstance(fact, Indices):
+                yield Indexed(node, fact)
         yield from self._roles(node, facts)
         mixed = Reason(f"{op} mixes this axis", node.label)
         for fact in facts:
@@ -289,7 +300,7 @@ def _blocked(node: Node, fact: Blocks) -> Blocked:
     if fact.count < 1 or len(fact.axis) % fact.count:
         cut = f"cuts {len(fact.axis)} positions into {fact.count} blocks"
         raise RuleError(f"the rule for {node.op} {cut} at '{node.label}'")
-    return Blocked(fact.axis.atoms, fact.count, node.label)
+    return Blocked(fact.axis.atoms, fact.count, node.label, node.index)
 
 
 def _ties(facts: Iterable[Fact]) -> Iterator[Tie]:

@@ -56,6 +56,19 @@ class Mean:
     axis: int
 
 
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Input `input` of node `node` holds positions among the atoms `of`, one for each of the atoms `made`."""
+
+    node: int
+    input: int
+    of: Atoms
+    made: Atoms
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+
 @dataclass(frozen=True)
 class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
@@ -75,6 +88,7 @@ class Analysis:
     caches: tuple[Cache, ...] = ()
     frozen: tuple[Frozen, ...] = ()
     means: tuple[Mean, ...] = ()
+    indices: tuple[Index, ...] = ()
 
     def __post_init__(self) -> None:
         read_only(self)

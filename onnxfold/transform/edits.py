@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.atoms import SlotKey
 from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
-from ..analysis.result import Analysis, Recount
+from ..analysis.result import Analysis, Index, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply
 from ..frozen import read_only
@@ -83,15 +83,26 @@ def edits(
         one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
         for one in weights
     }
+    numbers = {(one.node, one.input): places for one in analysis.indices if (places := _places(model, one, kept)).size}
     integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
     return Edits(
         arrays,
         [Integer(r.node, r.at, -1 if r.at.rest else r.sign * left, _new(r, left, lengths)) for r, left in integers],
         lengths,
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
-        numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+        numbers=numbers
+        | {(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
         factors=dict(_factors(model, analysis, groups)),
     )
+
+
+def _places(model: Model, index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
+    """The positions in a constant list, as they are numbered after the fold; none where nothing changes."""
+    old = model.constants.array(model.graph.nodes[index.node].inputs[index.input])
+    if kept[index.of].all() and kept[index.made].all():
+        return old[:0]
+    number = np.cumsum(kept[index.of]) - 1
+    return np.asarray(number[old[kept[index.made]]], old.dtype)
 
 
 def _factors(

@@ -110,6 +110,16 @@ class Average:
 
 
 @dataclass(frozen=True, eq=False)
+class Indices:
+    """Constant input `input` of the node holds positions of `of`, one for each position of `made`: they are numbered
+    anew after folding, and those whose position of `made` is gone are left out."""
+
+    of: Axis
+    made: Axis
+    input: int
+
+
+@dataclass(frozen=True, eq=False)
 class Free:
     """The operator does not care about these positions (dropped by a Slice, filled with a constant by a Pad)."""
 
@@ -175,4 +185,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Average | Consumes | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | Refuse

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from helpers import Case, assert_holds
+from helpers import Case, assert_holds, constant, fold_by, given, node
 from test_layout import cutting
 
 NEXT = {"v": (6, 8, 1, 1), "u": (5, 6, 1, 1)}
@@ -15,11 +16,23 @@ CASES = [
             weights={"v": (5, 8, 1, 1)}),
     cutting("gather-one-position", "g = Gather<axis=-1>(h, index) y = Conv(g, v)", (8,), values={"index": 2},
             weights={"v": (5, 8, 1)}),
-    cutting("gather-channels-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
-            values={"index": [0, 2, 3]}, refused=("Gather mixes this axis",),
+    cutting("gather-channels-reversed", "g = Gather<axis=1>(h, index) f = Add(g, h) y = Conv(f, v)", (4,),
+            values={"index": [7, 6, 5, 4, 3, 2, 1, 0]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("gather-channels-shuffled", """g = Gather<axis=1>(h, index) f = Conv<group=2>(g, u) a = Relu(f)
+            e = Gather<axis=1>(a, index) y = Conv(e, v)""", (8, 8),
+            values={"index": [0, 4, 1, 5, 2, 6, 3, 7]}, weights={"u": (8, 4, 1, 1), "v": (5, 8, 1, 1)}),
+    cutting("gather-channels-interleaved", """k = Conv(h, t) g = Gather<axis=1>(k, even) b1 = Gather<axis=-3>(k, odd)
+            s = Sigmoid(g) m = Mul(s, b1) y = Conv(m, u)""", (8, 6),
+            values={"even": [0, 2, 4, 6, 8, 10], "odd": [1, -9, 5, 7, 9, -1]},
+            weights={"t": (12, 8, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("gather-channels-twice", "g = Gather<axis=1>(h, index) f = Relu(g) y = Conv(f, v)", (8,),
+            values={"index": [0, 1, 2, 3, 4, 5, 6, 7, 3, 1, 0, 2, 5, 4, 7, 6]}, weights={"v": (5, 16, 1, 1)}),
+    cutting("gather-computed-channels-is-kept", """s = Shape<start=1, end=2>(h) d = Div(s, eight)
+            i = Concat<axis=0>(d, index) g = Gather<axis=1>(h, i) f = Conv(g, v) a = Relu(f) y = Conv(a, u)""", (6,),
+            values={"index": [0, 2], "eight": [8]}, refused=("Gather mixes this axis",),
             weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)}),
-    Case("gather-rows-of-a-table", "(int64[N,7] x) => (float y) { h = Gather(table, x) y = MatMul(h, v) }",
-         {"table": (11, 8), "v": (8, 5)}, (8,)),
+    cutting("gather-one-channel-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)",
+            (6,), values={"index": [3]}, refused=("Gather",), weights={"v": (6, 1, 1, 1), "u": (5, 6, 1, 1)}),
     cutting("GatherElements", """e = Shape(h) z = Slice(e, zero, three) t = Concat<axis=0>(z, two) i = Expand(rows, t)
             g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
             values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
@@ -103,3 +116,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
+
+
+def test_indices_are_numbered_anew() -> None:
+    """Each Gather has a list of its own afterwards, in the element type of the old one."""
+    case = next(case for case in CASES if case.name == "gather-channels-interleaved")
+    after = fold_by({"Conv#1": [0, 1, 1, 2, 3, 4]}, case.model())
+    assert (given(after, "Gather", 1), given(after, "Gather", 1, 1)) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert constant(after, node(after, "Gather").input[1]).dtype == np.int64
