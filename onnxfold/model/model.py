@@ -14,6 +14,7 @@ from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
 from ..units import in_bytes
+from .body_names import told_apart
 from .constants import Constants
 from .dimensions import Dim
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
@@ -43,12 +44,14 @@ class Model:
     """A model as the user gave it, never changed, and the view of it that the analysis reads.
 
     `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
+    `names`: what tensors of bodies are called in the file, where `proto` had to call them otherwise (body_names.py).
     """
 
     proto: ModelProto = field(repr=False)
     graph: Graph = field(repr=False)
     folder: Path | None
     path: Path | None
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def constants(self) -> Constants:
@@ -119,6 +122,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         external_file(tensor, folder)
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
+    proto, names = told_apart(proto)
     bare = skeleton(proto, _with_open(proto, input_shapes))
     if reason := negative(bare):
         raise ModelError(
@@ -129,7 +133,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    model = Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    model = Model(proto, probed(graph, proto, constants, fixed), folder, path, names)
     vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
     return model
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from ..errors import ValidationError
+from ..model.body_names import with_old_names
 from ..model.model import Model
 from ..model.save import check_target, staged
 from ..model.tensors import Pending
@@ -50,4 +51,5 @@ def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldRe
     if output.path is not None and state.staged is not None:
         state.staged.commit()
     current = state.current
-    return FoldResult(current.proto, report, state.source, current.pending, lambda: current.counterparts().maps)
+    proto = with_old_names(current.proto, state.source.names)
+    return FoldResult(proto, report, state.source, current.pending, lambda: current.counterparts().maps)
