@@ -17,7 +17,6 @@ from onnx.external_data_helper import uses_external_data
 
 from ..errors import ModelError, RequestError
 from ..progress import Progress, silent
-from .body_names import with_old_names
 from .constants import FLOATS
 from .external_data import PIECE, Stretch, external_tensors, read_external, refuse_nan
 from .files import Read, copy_mode, destination, kind_of, read_as, same_file, sync
@@ -104,7 +103,7 @@ def staged(
         with staging_folder(real, within) as folder:
             proto, tensors = _divided(proto, source, external)
             data = _move_out(tensors, source.folder, folder / real.name, pending or {}, progress) if tensors else None
-            _write(folder / RESULT, with_old_names(proto, source.names).SerializeToString(), real)
+            _write(folder / RESULT, source.entry.back(proto).SerializeToString(), real)
             if data is not None:
                 copy_mode(data, real)
             yield Staged(folder / RESULT, real, data, source.data_files())

@@ -10,7 +10,6 @@ from pathlib import Path
 from onnx import ModelProto
 
 from ..errors import ValidationError
-from ..model.body_names import with_old_names
 from ..model.model import Model
 from ..model.save import check_target, staged
 from ..model.tensors import Pending
@@ -51,5 +50,5 @@ def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldRe
     if output.path is not None and state.staged is not None:
         state.staged.commit()
     current = state.current
-    proto = with_old_names(current.proto, state.source.names)
+    proto = state.source.entry.back(current.proto)
     return FoldResult(proto, report, state.source, current.pending, lambda: current.counterparts().maps)

@@ -1,0 +1,32 @@
+"""What a model is turned into when it is read, so that the analysis sees into it, and back when it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnx import ModelProto
+
+from .body_names import Names, told_apart, with_old_names
+from .calls import Call, closed_calls, opened_calls
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the proto that is worked on differs from the `original`: `calls` of functions are opened, and tensors of
+    bodies have other names than those, `names`, that they have in the file."""
+
+    original: ModelProto | None = field(default=None, repr=False)
+    calls: tuple[Call, ...] = field(default=(), repr=False)
+    names: Names = field(default_factory=dict, repr=False)
+
+    def back(self, proto: ModelProto) -> ModelProto:
+        """`proto`, a version of what is worked on, as it is written; itself where nothing differs."""
+        named = with_old_names(proto, self.names)
+        return named if self.original is None else closed_calls(named, self.calls, self.original)
+
+
+def entered(proto: ModelProto) -> tuple[ModelProto, Entry]:
+    """The proto to work on, which is `proto` itself where nothing has to be opened, and the way back."""
+    opened, calls = opened_calls(proto)
+    apart, names = told_apart(opened)
+    return apart, Entry(proto if calls else None, calls, names)
