@@ -7,26 +7,27 @@ from dataclasses import dataclass, field
 from onnx import ModelProto
 
 from .body_names import Names, told_apart, with_old_names
-from .calls import Call, closed_calls, opened_calls
+from .calls import Opened, opened_calls
+from .closed_calls import closed_calls
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How the proto that is worked on differs from the `original`: `calls` of functions are opened, and tensors of
+    """How the proto that is worked on differs from the `original`: calls of functions are `opened`, and tensors of
     bodies have other names than those, `names`, that they have in the file."""
 
     original: ModelProto | None = field(default=None, repr=False)
-    calls: tuple[Call, ...] = field(default=(), repr=False)
+    opened: Opened = field(default_factory=Opened, repr=False)
     names: Names = field(default_factory=dict, repr=False)
 
     def back(self, proto: ModelProto) -> ModelProto:
         """`proto`, a version of what is worked on, as it is written; itself where nothing differs."""
         named = with_old_names(proto, self.names)
-        return named if self.original is None else closed_calls(named, self.calls, self.original)
+        return named if self.original is None else closed_calls(named, self.opened, self.original)
 
 
 def entered(proto: ModelProto) -> tuple[ModelProto, Entry]:
     """The proto to work on, which is `proto` itself where nothing has to be opened, and the way back."""
-    opened, calls = opened_calls(proto)
-    apart, names = told_apart(opened)
-    return apart, Entry(proto if calls else None, calls, names)
+    copy, opened = opened_calls(proto)
+    apart, names = told_apart(copy)
+    return apart, Entry(proto if opened.calls else None, opened, names)

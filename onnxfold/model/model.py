@@ -66,7 +66,7 @@ class Model:
     @cached_property
     def size(self) -> int:
         """Bytes of the file, external data included."""
-        total = self.path.stat().st_size if self.path else self.proto.ByteSize()
+        total = self.path.stat().st_size if self.path else (self.entry.original or self.proto).ByteSize()
         return total + sum(external_length(t) for t in external_tensors(self.proto))
 
     def data_files(self) -> set[Path]:

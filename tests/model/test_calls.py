@@ -14,8 +14,9 @@ from onnx import ModelProto, numpy_helper, parser
 import onnxfold
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
-from onnxfold.model.calls import opened_calls
+from onnxfold.model.calls import Opened, opened_calls
 from onnxfold.model.model import load
+from onnxfold.runtime.session import Session
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -56,7 +57,23 @@ def calls(proto: ModelProto) -> list[str]:
     return [node.op_type for node in proto.graph.node]
 
 
+def held(name: str, *size: int) -> str:
+    """A constant of random floats, as a node of a function."""
+    values = np.random.default_rng(len(name) + size[0]).standard_normal(size).ravel() / np.sqrt(size[0])
+    return f"{name} = Constant<value = float[{','.join(map(str, size))}] {{{', '.join(map(str, values))}}}>()"
+
+
+BLOCK = f"""<domain: "my.fn", opset_import: ["" : 17]> Block (X) => (Y) {{ {held("W", 6, 8)} {held("V", 8, 6)}
+    h = MatMul(X, W) a = Relu(h) m = MatMul(a, V) Y = Add(m, X) }}"""
+GATED = f"""<domain: "my.fn", opset_import: ["" : 17]> Gated (X) => (Y) {{ {held("W", 6, 16)} {held("V", 8, 6)}
+    sizes = Constant<value = int64[2] {{8, 8}}>() h = MatMul(X, W) a, b = Split<axis=1>(h, sizes) s = Sigmoid(a)
+    g = Mul(s, b) m = MatMul(g, V) Y = Add(m, X) }}"""
 NETS = {
+    "weights-inside": (
+        net("(float[N,6] x) => (float[N,6] y) { a = my.fn.Block(x) b = my.fn.Block(a) y = my.fn.Block(b) }",
+            [BLOCK], {}), [8]),
+    "weights-and-sizes-inside": (
+        net("(float[N,6] x) => (float[N,6] y) { a = my.fn.Gated(x) y = my.fn.Gated(a) }", [GATED], {}), [8]),
     "weights-as-inputs": (net(TWO_CONVS, [CONV_ACT], CONVS), [8, 8]),
     "nested-with-attributes": (
         net("(float[N,6] x) => (float[N,5] y) { y = my.fn.Mlp<slope = 0.1>(x, w, v) }", [LEAKY, MLP],
@@ -77,7 +94,9 @@ NETS = {
             [CHOSEN, """<domain: "my.fn", opset_import: ["" : 17, "my.fn" : 1]> Mix (C, X, W, V) => (Y) {
                 a = my.fn.Chosen(C, X, W) Y = MatMul(a, V) }"""], {"w": (6, 8), "v": (8, 5)}, c=np.array(True)), []),
 }  # fmt: skip
+GATE = ["Constant", "MatMul", "Split", "Sigmoid", "Mul", "MatMul", "Add"]
 KEPT = {
+    "weights-inside": ["Block", "Block", "Block"], "weights-and-sizes-inside": [*GATE, *GATE],
     "weights-as-inputs": ["ConvAct", "ConvAct", "Conv"], "nested-with-attributes": ["Mlp"],
     "default-attribute": ["MatMul", "Act", "MatMul"], "group-as-attribute": ["Conv", "Conv", "Conv"],
     "sizes-inside": ["MatMul", "Constant", "Split", "Sigmoid", "Mul", "MatMul"], "branches-inside": ["Mix"],
@@ -108,6 +127,22 @@ def test_calls_are_put_back_where_nothing_inside_changed(name: str) -> None:
         assert {f.name for f in back.functions} == {n.op_type for n in back.graph.node if n.domain} | (
             {"Act"} if name.startswith("nested") else set()
         )
+
+
+def test_weights_of_a_function_are_folded_where_they_are() -> None:
+    """One weight for all three calls, before and after."""
+    proto = NETS["weights-inside"][0]
+    loaded = load(proto)
+    found = analyze(loaded)
+    assert found.parameters == count_parameters(proto) == 2 * 6 * 8
+    folded = fold_by({found.groups[0].name: [0, 0, 1, 2, 3, 4, 4, 5]}, proto)
+    back = loaded.entry.back(folded)
+    assert not back.graph.initializer
+    shapes = [list(n.attribute[0].t.dims) for n in back.functions[0].node if n.op_type == "Constant"]
+    assert shapes == [[6, 6], [6, 6]]
+    x = {"x": np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)}
+    here, there = (Session(p.SerializeToString()).run(x)[0] for p in (folded, back))
+    np.testing.assert_array_equal(here, there)
 
 
 def test_the_file_keeps_its_functions(tmp_path: Path) -> None:
@@ -148,4 +183,4 @@ def test_functions_that_cannot_be_opened_are_kept(function: str) -> None:
     proto = net(text, [CONV_ACT], {"w": (8, 3, 3, 3), "b": (8,), "u": (8, 8, 1, 1), "v": (4, 8, 1, 1)})
     del proto.functions[:]
     proto.functions.append(parser.parse_function(function))
-    assert opened_calls(proto) == (proto, ())
+    assert opened_calls(proto) == (proto, Opened())
