@@ -272,7 +272,7 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
             if reached[mean.axis.atoms].any()
         ),
         tuple(
-            Index(node.index, at.input, at.of.atoms, at.made.atoms)
+            Index(node.index, at.input, at.of.atoms, at.made.atoms, at.axis, at.column)
             for node, at in ((one.node, one.indices) for one in known.indexed)
             if reached[at.of.atoms].any()
         ),

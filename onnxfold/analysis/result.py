@@ -58,12 +58,15 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """Input `input` of node `node` holds positions among the atoms `of`, one for each of the atoms `made`."""
+    """Input `input` of node `node` holds positions among the atoms `of`, along its axis `axis` one for each of the
+    atoms `made`; in `column` of its last axis, if that names several."""
 
     node: int
     input: int
     of: Atoms
     made: Atoms
+    axis: int = 0
+    column: int | None = None
 
     def __post_init__(self) -> None:
         read_only(self)

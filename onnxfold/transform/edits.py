@@ -83,7 +83,11 @@ def edits(
         one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
         for one in weights
     }
-    numbers = {(one.node, one.input): places for one in analysis.indices if (places := _places(model, one, kept)).size}
+    numbers = dict[tuple[int, int], NDArray[Any]]()
+    for one in analysis.indices:
+        if not (kept[one.of].all() and kept[one.made].all()):
+            old = model.constants.array(model.graph.nodes[one.node].inputs[one.input])
+            numbers[one.node, one.input] = _places(numbers.get((one.node, one.input), old), one, kept)
     integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
     return Edits(
         arrays,
@@ -96,13 +100,14 @@ def edits(
     )
 
 
-def _places(model: Model, index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
-    """The positions in a constant list, as they are numbered after the fold; none where nothing changes."""
-    old = model.constants.array(model.graph.nodes[index.node].inputs[index.input])
-    if kept[index.of].all() and kept[index.made].all():
-        return old[:0]
+def _places(old: NDArray[Any], index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
+    """The positions in a constant, as they are numbered after the fold."""
     number = np.cumsum(kept[index.of]) - 1
-    return np.asarray(number[old[kept[index.made]]], old.dtype)
+    new = np.compress(kept[index.made], old, index.axis)
+    if index.column is None:
+        return np.asarray(number[new], old.dtype)
+    new[..., index.column] = number[new[..., index.column]]
+    return new
 
 
 def _factors(

@@ -112,11 +112,16 @@ class Average:
 @dataclass(frozen=True, eq=False)
 class Indices:
     """Constant input `input` of the node holds positions of `of`, one for each position of `made`: they are numbered
-    anew after folding, and those whose position of `made` is gone are left out."""
+    anew after folding, and those whose position of `made` is gone are left out.
+
+    `made` is axis `axis` of the input; where its last axis names several positions, the one meant is number `column`.
+    """
 
     of: Axis
     made: Axis
     input: int
+    axis: int = 0
+    column: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from .facts import Fact, Free, Indices, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
@@ -65,7 +67,8 @@ def gather_nd(n: NodeView) -> Iterator[Fact]:
 
 
 def scatter_nd(n: NodeView) -> Iterator[Fact]:
-    """Rows of the indices name positions along the first axes of x; the axes behind these pass."""
+    """Rows of the indices name positions along the first axes of x; the axes behind these pass, and so do those that
+    constant indices go along (what is written by a slice)."""
     x, index, updates, y = n.x(0), n.x(1), n.x(2), n.y()
     named = index.size(-1)
     if named is None:
@@ -74,6 +77,30 @@ def scatter_nd(n: NodeView) -> Iterator[Fact]:
     for axis in range(named, x.rank):
         yield Tie(x.axis(axis), y.axis(axis))
         yield Tie(updates.axis(axis - x.rank), y.axis(axis))
+    for column, row, places in _grid(n, index, named):
+        yield Tie(x.axis(column), y.axis(column))
+        yield Tie(updates.axis(row), y.axis(column)[places])
+        yield Indices(y.axis(column), updates.axis(row), 1, row, column)
+
+
+def _grid(n: NodeView, index: TensorView, named: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Of constant indices that go along some axes of x, each by an axis of their own: (axis of x, axis of the indices,
+    the positions)."""
+    values = n.ints("", 1) if index.constant else None
+    if not values or any(not isinstance(d, int) for d in index.shape):
+        return
+    array = np.array(values).reshape([d for d in index.shape if isinstance(d, int)])
+    moves = [
+        [row for row in range(index.rank - 1) if (np.diff(array[..., column], axis=row) != 0).any()]
+        for column in range(named)
+    ]
+    rows = [row for along in moves for row in along]
+    for column, along in enumerate(moves):
+        size = n.x().size(column) or 0
+        if len(along) == 1 and rows.count(along[0]) == 1:
+            places = np.moveaxis(array[..., column], along[0], -1).reshape(-1, array.shape[along[0]])[0].tolist()
+            if len(set(places)) == len(places) > 1 and min(places) >= 0 and max(places) < size:
+                yield column, along[0], places
 
 
 def one_hot(n: NodeView) -> Iterator[Fact]:
