@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from .calls import (
     Call,
@@ -46,8 +46,10 @@ def closed_calls(proto: ModelProto, opened: Opened, original: ModelProto) -> Mod
             break
         apart |= uneven
     found.write()
+    here = {(f.domain, f.name, f.overload): f.SerializeToString() for f in copy.functions}
+    listed = [here.get((f.domain, f.name, f.overload), f.SerializeToString()) for f in original.functions]
     del copy.functions[:]
-    copy.functions.extend(original.functions)
+    copy.functions.extend(map(FunctionProto.FromString, listed))
     _settle(copy, opened, weights, apart)
     formerly = called_functions(original)
     drop_uncalled(copy, frozenset((f.domain, f.name, f.overload) for f in original.functions) - formerly)

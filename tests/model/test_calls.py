@@ -160,6 +160,19 @@ def test_the_file_keeps_its_functions(tmp_path: Path) -> None:
     assert result.report.before.parameters == sum(int(np.prod(size)) for size in CONVS.values())
 
 
+@pytest.mark.parametrize("external", [False, True])
+def test_a_result_can_be_saved_again(external: bool, tmp_path: Path) -> None:
+    """What was put back stays as it is."""
+    onnx.save(NETS["weights-inside"][0], tmp_path / "in.onnx")
+    result = onnxfold.fold(tmp_path / "in.onnx", ratio=0.25, round_to=1, effort="fast", latency=False)
+    result.save(tmp_path / "out.onnx", external_data=external)
+    saved = onnx.load(tmp_path / "out.onnx")
+    assert [list(n.attribute[0].t.dims) for n in saved.functions[0].node[:2]] == [[6, 6], [6, 6]]
+    x = {"x": np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)}
+    here, there = (Session(p.SerializeToString()).run(x)[0] for p in (result.model, saved))
+    np.testing.assert_array_equal(here, there)
+
+
 def test_declared_lengths_inside_a_function_go_where_they_changed() -> None:
     proto = ModelProto()
     proto.CopyFrom(NETS["weights-as-inputs"][0])
