@@ -52,6 +52,7 @@ def model(
     """
     text = re.sub(r"\bN\b(?!=)", str(batch), text)
     domains = '"" : %d, "com.microsoft" : 1' % opset  # noqa: UP031 (braces are part of the text format)
+    domains += ', "ai.onnx.ml" : 1' if "ai.onnx.ml." in text else ""
     header = f"<ir_version: {ir_version}, opset_import: [{domains}]>"
     proto = parser.parse_model(f"{header} agraph {text}")
     rng = np.random.default_rng(seed)

@@ -24,11 +24,11 @@ from .alternatives import Option, settled
 from .atoms import NONE
 from .components import Integers, distinct
 from .contractions import added_up, chain
-from .groups import Channels, find_groups
+from .groups import ChannelGroup, Channels, find_groups
 from .known import Known
 from .node_facts import Asked, Counted, NodeFacts
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Pin, Reason, parameters, pins_of, refusals
-from .result import Analysis, Frozen, Recount
+from .result import Analysis, Frozen, Index, Mean, Recount
 from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Live, Tie
 from .rules.table import RuleTable
@@ -49,6 +49,7 @@ def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = Fal
     caches = find_caches(model.graph, model.constants)
     _gather(model, known, facts, _Heads(caches, fold_heads))
     tie_weights(model, known, facts)
+    known.add(facts.directions())
     _choose(known, facts)
     _follow_products(model, known, facts)
     _check_parameters(model, known)
@@ -89,6 +90,8 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
     graph, constants = model.graph, model.constants
     for name, stored in constants.unwritable.items():
         known.add(pins_of(known.table, [name], Reason(stored.why, stored.where)))
+    for name in sorted(t.values.name for t in model.proto.graph.sparse_initializer):
+        known.add(pins_of(known.table, [name], Reason("a sparse_initializer", name)))
     for name in graph.inputs:
         if name not in constants:
             known.add(heads.pins(known, name, GRAPH_INPUT))
@@ -240,9 +243,16 @@ def _computes(live: Live, source: Integers, mine: Integers) -> bool:
 
 
 def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, ...]) -> Analysis:
-    labels = known.labels()
-    channels = Channels(known.table.slots, known.roles, labels, known.pinned(labels))
-    groups, unequal = find_groups(model.graph, channels, known.ties, known.blocks, known.summed)
+    labels, channels, (groups, unequal) = _grouped(model, known)
+    if unequal:  # blocks whose channels come from different places: position i of one is then position i of all
+        before, inside = known.ties[:], np.concatenate([NONE, *(g.atoms for g in groups)])
+        uneven = [b for b in known.blocks if b.where in unequal and not np.isin(b.atoms, inside).any()]
+        known.add(tie for blocked in uneven for tie in blocked.ties())
+        again = _grouped(model, known)
+        if sum(g.atoms.size for g in again[2][0]) > sum(g.atoms.size for g in groups):
+            labels, channels, (groups, unequal) = again
+        else:
+            known.ties = before
     reached = np.zeros(known.table.count, bool)
     for group in groups:
         reached[group.atoms] = True
@@ -256,7 +266,24 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
         parameters(model),
         caches,
         tuple(Frozen(node.index, i, value, lengths) for node, i, value, lengths in facts.values.frozen()),
+        tuple(
+            Mean(node.index, mean.number)
+            for node, mean in ((one.node, one.average) for one in known.averages)
+            if reached[mean.axis.atoms].any()
+        ),
+        tuple(
+            Index(node.index, at.input, at.of.atoms, at.made.atoms, at.axis, at.column)
+            for node, at in ((one.node, one.indices) for one in known.indexed)
+            if reached[at.of.atoms].any()
+        ),
     )
+
+
+def _grouped(model: Model, known: Known) -> tuple[Integers, Channels, tuple[tuple[ChannelGroup, ...], dict[str, int]]]:
+    """The channels of all atoms, and their groups, as far as all is known."""
+    labels = known.labels()
+    channels = Channels(known.table.slots, known.roles, labels, known.pinned(labels))
+    return labels, channels, find_groups(model.graph, channels, known.ties, known.blocks, known.summed)
 
 
 def _recounts(counts: Iterable[Counted]) -> Iterator[Recount]:

@@ -40,8 +40,11 @@ def _axis_matrix(
     )
 
 
-def axis_matrix(analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor: str) -> csr_matrix:
-    """[new, old]: what becomes of the channels of activation `tensor` under the merges of the places in it."""
+def axis_matrix(
+    analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor: str, consumed: bool = False
+) -> csr_matrix:
+    """[new, old]: what becomes of the channels of activation `tensor` under the merges of the places in it; `consumed`:
+    of the weights, one for each channel, of whatever adds them up."""
     (axis,) = {place.axis for place, _ in parts}
     size = analysis.slots[tensor, axis, 1][1]
     kept = np.ones(size, bool)
@@ -49,4 +52,4 @@ def axis_matrix(analysis: Analysis, parts: Sequence[tuple[Place, Merge]], tensor
         gone = np.ones(merge.before, bool)
         gone[merge.keep] = False
         kept[place.positions[gone].ravel()] = False
-    return _axis_matrix(parts, tensor, kept, made=True)
+    return _axis_matrix(parts, tensor, kept, made=not consumed)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from ..model.constants import FLOATS
+from ..model.entry import entered
 from ..model.graph import Graph, skeleton
 from ..model.linear import RECURRENT, WEIGHTS
 from ..model.model import Model
@@ -150,8 +151,9 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
 
 
 def count_parameters(proto: ModelProto) -> int:
-    """Numbers stored in initializers and Constant nodes, also of `opened` bodies: floats, and integers that stand for
-    such."""
+    """Numbers stored in initializers and Constant nodes, also of `opened` bodies and of functions: floats, and integers
+    that stand for such."""
+    proto, _ = entered(proto)
     floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
     share = {name: count for node in every_node(proto) for name, count in integer_weights(node).items()}
     tensors = _tensors(proto).items()
@@ -162,6 +164,7 @@ def count_parameters(proto: ModelProto) -> int:
 def weight_bytes(proto: ModelProto) -> int:
     """Bytes of the values in initializers and Constant nodes, also of `opened` bodies, but for what may be lists of
     lengths."""
+    proto, _ = entered(proto)
     kinds = [(math.prod(t.dims), t.data_type) for t in _tensors(proto).values() if t.data_type not in NO_WEIGHTS]
     return sum(size * helper.tensor_dtype_to_np_dtype(kind).itemsize for size, kind in kinds if kind)
 

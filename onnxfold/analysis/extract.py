@@ -21,7 +21,7 @@ from .result import Analysis
 Floats = NDArray[np.floating[Any]]
 _PRODUCTS = (
     "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Einsum", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat", "MatMulNBits",
+    "MatMulIntegerToFloat", "MatMulInteger", "MatMulNBits",
 )  # fmt: skip
 
 
@@ -66,7 +66,10 @@ def _contracts(model: Model, place: Place) -> bool:
         if node.op in _PRODUCTS or (node.op in RECURRENT and place.tensor in node.inputs[1:3]):
             return True
         shape = model.graph.tensor(place.tensor).shape or ()
-        if node.op in ("Conv", "ConvTranspose", "FusedConv", "QLinearConv") and shape[1 - place.axis] != 1:
+        if (
+            node.op in ("Conv", "ConvTranspose", "FusedConv", "QLinearConv", "ConvInteger", "DeformConv")
+            and shape[1 - place.axis] != 1
+        ):
             return True
     return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -69,11 +69,6 @@ class ChannelGroup:
         return int(self.cells.max()) + 1
 
     @property
-    def run(self) -> int:
-        """How many positions a channel takes along a weight's axis, at least: 1, or the dimension of a head."""
-        return min(int(p.positions.shape[1]) for p in self.parameters)
-
-    @property
     def parameters(self) -> tuple[Place, ...]:
         """The places in constants."""
         return tuple(p for p in self.places if p.role is not None)
@@ -86,9 +81,14 @@ class Blocked:
     atoms: Atoms
     count: int
     where: str
+    node: int = 0
 
     def __post_init__(self) -> None:
         read_only(self)
+
+    def ties(self) -> Iterator[Tied]:
+        """All blocks tied to the first, position by position."""
+        yield Tied(np.tile(self.atoms[: len(self.atoms) // self.count], self.count), self.atoms, self.node)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..model.graph import Graph
 from .atoms import NONE, AtomTable, SlotKey, Tied, ends
 from .components import Integers, connected
 from .groups import Blocked, Role
-from .node_facts import Asked, AtomFact, AxisRole, Counted, Product
+from .node_facts import Asked, AtomFact, Averaged, AxisRole, Counted, Indexed, Product
 from .pins import Pin
 from .rules.facts import Atoms, Normalize
 
@@ -32,6 +32,8 @@ class Known:
         self.counts: list[Counted] = []
         self.choices: list[Asked] = []
         self.products: list[Product] = []
+        self.averages: list[Averaged] = []
+        self.indexed: list[Indexed] = []
         self.summed: Atoms = NONE
 
     def add(self, facts: Iterable[AtomFact]) -> None:
@@ -53,6 +55,10 @@ class Known:
                     self.counts.append(fact)
                 case Asked():
                     self.choices.append(fact)
+                case Averaged():
+                    self.averages.append(fact)
+                case Indexed():
+                    self.indexed.append(fact)
                 case Product():
                     self.products.append(fact)
                     self.add(fact.pins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,13 +13,32 @@ from ..model.constants import FLOATS
 from ..model.dimensions import period
 from ..model.graph import Node
 from ..model.model import Model
+from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
 from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
+from .directions import Directions, find_directions
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
-from .rules.facts import At, Atoms, Axis, Blocks, Consumes, Contract, Count, Fact, Free, Normalize, OneOf, Refuse, Tie
+from .responses import responds
+from .rules.facts import (
+    At,
+    Atoms,
+    Average,
+    Axis,
+    Blocks,
+    Consumes,
+    Contract,
+    Count,
+    Fact,
+    Free,
+    Indices,
+    Normalize,
+    OneOf,
+    Refuse,
+    Tie,
+)
 from .rules.node_view import NodeView, TensorView, Value
 from .rules.table import RuleTable
 
@@ -61,7 +81,23 @@ class Asked:
     choice: OneOf
 
 
-AtomFact = Pin | Tied | Product | AxisRole | Counted | Asked | Blocked | Normalize
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """Node `node` takes a mean that is followed."""
+
+    node: Node
+    average: Average
+
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """An input of `node` holds positions of an axis."""
+
+    node: Node
+    indices: Indices
+
+
+AtomFact = Pin | Tied | Product | Averaged | Indexed | AxisRole | Counted | Asked | Blocked | Normalize
 
 
 class NodeFacts:
@@ -71,12 +107,18 @@ class NodeFacts:
         self._model, self._rules, self._table = model, rules, table
         self._captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
+        stored = model.constants.stored.values()
+        self._behind = {(one.behind[0], model.constants.part_name(one, BEHIND)) for one in stored if one.behind}
+        self._directions = Directions({}, {})
+        self._directions = find_directions(model.graph, model.constants, self._view)
+        shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
+        self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
     def of(self, node: Node) -> Iterator[AtomFact]:
         """Everything that is known of one node. Axes that no fact is about are kept."""
         yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
-        rule = self._rules.find(node.domain, node.op, node.version)
+        rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
         op = f"{node.domain}.{node.op}" if node.domain else node.op
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
@@ -84,11 +126,13 @@ class NodeFacts:
                 yield from pins_of(self._table, names, Reason(f"no rule for {op}", node.label))
             return
         if any(self._model.graph.tensor(name).shape is None for name in names):
-            reason = Reason(f"{op} has tensors of unknown shape (`input_shapes` may help)", node.label)
+            reason = Reason(f"{op} has tensors of unknown shape{self._hint(names)}", node.label)
             yield from pins_of(self._table, names, reason)
             return
         self._table.begin()
         facts = list(rule(self._view(node)))
+        if not responds(self._model.graph, self._model.constants, node):
+            facts = [fact for fact in facts if not isinstance(fact, Average)]
         refused = next((fact for fact in facts if isinstance(fact, Refuse)), None)
         if refused is not None:
             yield from pins_of(self._table, names, Reason(f"{op} {refused.why}", node.label))
@@ -105,6 +149,10 @@ class NodeFacts:
                 yield fact
             elif isinstance(fact, OneOf):
                 yield Asked(node, fact)
+            elif isinstance(fact, Average):
+                yield Averaged(node, fact)
+            elif isinstance(fact, Indices):
+                yield Indexed(node, fact)
         yield from self._roles(node, facts)
         mixed = Reason(f"{op} mixes this axis", node.label)
         for fact in facts:
@@ -133,6 +181,14 @@ class NodeFacts:
         if kept:
             yield from (Pin(axis.atoms, Reason(kept, node.label)) for axis in (a, b))
 
+    def directions(self) -> Iterator[Tied]:
+        """Ties of both directions of a layer, unit by unit, where something sees them together after all."""
+        slots = self._table.slots
+        for name, axis in ((name, axis) for name, axes in self._directions.axes.items() for axis in sorted(axes)):
+            if (name, axis, 1) in slots and (name, axis, 2) in slots:
+                plain, apart = (self._table.axis(name, axis, blocks) for blocks in (1, 2))
+                yield Tied(plain.tile(2).atoms, apart.atoms, self._model.graph.consumers.get(name, (0,))[0])
+
     def counted(self, node: Node, count: Count) -> Iterator[Counted | Pin]:
         """A number of channels; a pin for these where it cannot be edited."""
         at = count.at
@@ -156,7 +212,10 @@ class NodeFacts:
             if not name or self._idle(name):
                 return None
             info = self._model.graph.tensor(name)
-            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, self._table.axis)
+            slot = (
+                partial(self._slot, self._directions.axes[name]) if name in self._directions.axes else self._table.axis
+            )
+            return TensorView(name, info.shape or (), name in constants, info.dtype in FLOATS, slot)
 
         def values(name: str) -> list[Value] | None:
             found = self.values.get(name)
@@ -166,6 +225,29 @@ class NodeFacts:
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
             node.attrs, values,
         )  # fmt: skip
+
+    def _slot(self, apart: frozenset[int], tensor: str, axis: int, blocks: int) -> Axis:
+        """The positions of an axis of a tensor; of two directions where they are seen `apart` along it."""
+        return self._table.axis(tensor, axis, 2 if blocks == 1 and axis in apart else blocks)
+
+    def _hint(self, names: Sequence[str]) -> str:
+        """What may tell the shapes of tensors that have none: those of inputs that are open, or a declaration where an
+        operator that nobody knows makes them."""
+        graph, seen, last = self._model.graph, set[str](), ""
+        waiting = [name for name in names if graph.tensor(name).shape is None]
+        while waiting:
+            name = waiting.pop()
+            producer = graph.producer.get(name)
+            if name in seen or producer is None:
+                continue
+            seen.add(name)
+            node = graph.nodes[producer]
+            before = [one for one in node.inputs if one and graph.tensor(one).shape is None]
+            known = not node.domain and self._rules.find(node.domain, node.op, node.version) is not None
+            if not before and not (known and self._open):
+                last = node.op
+            waiting += before
+        return f": declare in the file's value_info what {last} gives" if last else " (`input_shapes` may help)"
 
     def _idle(self, name: str) -> bool:
         """Whether nothing uses a tensor, nor is its shape known (the mask of a Dropout in old opsets): as if absent."""
@@ -190,7 +272,8 @@ class NodeFacts:
         """A constant's axis produces where this node ties it to its output; tied to inputs only, or by `Consumes`, it
         consumes."""
         edges = [(t.a.atoms, t.b.atoms) for t in _ties(facts) if len(t.a) and len(t.a) == len(t.b)]
-        inputs = [name for name in dict.fromkeys(node.inputs) if name in self._model.constants]
+        stored, first = self._behind, next(iter(node.outputs), "")  # scales go with the weights that they are of
+        inputs = [n for n in dict.fromkeys(node.inputs) if n in self._model.constants and (first, n) not in stored]
         if not edges or not inputs:
             return
         a, b = (np.concatenate(side) for side in zip(*edges, strict=True))
@@ -217,7 +300,7 @@ def _blocked(node: Node, fact: Blocks) -> Blocked:
     if fact.count < 1 or len(fact.axis) % fact.count:
         cut = f"cuts {len(fact.axis)} positions into {fact.count} blocks"
         raise RuleError(f"the rule for {node.op} {cut} at '{node.label}'")
-    return Blocked(fact.axis.atoms, fact.count, node.label)
+    return Blocked(fact.axis.atoms, fact.count, node.label, node.index)
 
 
 def _ties(facts: Iterable[Fact]) -> Iterator[Tie]:
@@ -234,7 +317,7 @@ def _spoken(facts: Sequence[Fact]) -> Iterator[Axis]:
     for tie in _ties(facts):
         yield from (tie.a, tie.b)
     for fact in facts:
-        if isinstance(fact, Free | Blocks):
+        if isinstance(fact, Free | Blocks | Average):
             yield fact.axis
         elif isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
             yield from (fact.a, fact.b)

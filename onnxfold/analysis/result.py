@@ -49,6 +49,30 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """Node `node` takes the mean over axis `axis` of its input 0: what is left along it is weighted after a fold."""
+
+    node: int
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Input `input` of node `node` holds positions among the atoms `of`, along its axis `axis` one for each of the
+    atoms `made`; in `column` of its last axis, if that names several."""
+
+    node: int
+    input: int
+    of: Atoms
+    made: Atoms
+    axis: int = 0
+    column: int | None = None
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything later stages need to know of the graph; no later stage knows an operator.
 
@@ -66,6 +90,8 @@ class Analysis:
     parameters: int
     caches: tuple[Cache, ...] = ()
     frozen: tuple[Frozen, ...] = ()
+    means: tuple[Mean, ...] = ()
+    indices: tuple[Index, ...] = ()
 
     def __post_init__(self) -> None:
         read_only(self)

@@ -177,7 +177,8 @@ class Constants:
 
     def part_name(self, stored: Stored, slot: int) -> str:
         """The tensor at an input of the node that holds a stored constant; '' if there is none."""
-        inputs = self._graph.nodes[self._graph.producer[stored.owner]].inputs
+        owner, slot = stored.place(slot)
+        inputs = self._graph.nodes[self._graph.producer[owner]].inputs
         return inputs[slot] if slot < len(inputs) else ""
 
     def part(self, one: Stored, slot: int) -> NDArray[Any] | None:

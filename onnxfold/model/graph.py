@@ -24,8 +24,11 @@ from .subgraphs import DEFAULT_DOMAINS, captured_by_closed, every_initializer, e
 gs.logger.G_LOGGER.severity = logging.CRITICAL
 
 MICROSOFT = "com.microsoft"
-# What onnxruntime has in the default domain although onnx does not, and the opset from which onnx does.
-OWN_OPERATORS = {"SimplifiedLayerNormalization": 1000, "LayerNormalization": 17}
+# What onnxruntime has in the default domain although onnx does not (or calls it deprecated: GroupNormalization with a
+# scale per block): from which opset on, and the opset from which onnx does.
+OWN_OPERATORS = {
+    "SimplifiedLayerNormalization": (1, 1000), "LayerNormalization": (1, 17), "GroupNormalization": (18, 21)
+}  # fmt: skip
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
 
@@ -160,8 +163,16 @@ def plain_domains(proto: ModelProto) -> ModelProto:
     return copy
 
 
+def deprecated(proto: ModelProto) -> str:
+    """The operator of `proto` that onnx calls deprecated, though onnxruntime runs it, in words; '' if there is none."""
+    opset = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
+    old = any(node.op_type == "GroupNormalization" and _is_own(node, opset) for node in _all_nodes(proto))
+    return f"GroupNormalization of opset {opset}" if old else ""
+
+
 def _is_own(node: NodeProto, opset: int) -> bool:
-    return node.domain in DEFAULT_DOMAINS and opset < OWN_OPERATORS.get(node.op_type, 0)
+    first, end = OWN_OPERATORS.get(node.op_type, (0, 0))
+    return node.domain in DEFAULT_DOMAINS and first <= opset < end
 
 
 def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:

@@ -124,7 +124,8 @@ class IntegerWeights:
 
     def _name(self, name: str, slot: int) -> str:
         """The tensor at an input of the node that holds `name`; '' if there is none."""
-        inputs = self._nodes[self.stored[name].owner].input
+        owner, slot = self.stored[name].place(slot)
+        inputs = self._nodes[owner].input
         return inputs[slot] if slot < len(inputs) else ""
 
     def _of(self, tensor: str) -> Array:
@@ -141,7 +142,8 @@ class IntegerWeights:
             return
         if old and np.array_equal(self._of(old), array):
             return
-        inputs = self._nodes[self.stored[name].owner].input
+        owner, slot = self.stored[name].place(slot)
+        inputs = self._nodes[owner].input
         fresh = self._fresh(old or f"{name}_zero_point")
         graph = self._proto.graph
         graph.initializer.append(made(array, fresh))

@@ -25,7 +25,7 @@ WEIGHTS: Mapping[str, tuple[int, int | None]] = {
     "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (1, None), "ConvInteger": (1, None),
     "MatMulInteger": (1, None), "QLinearConv": (3, 8), "QLinearMatMul": (3, None), "QGemm": (3, 6),
     "DynamicQuantizeMatMul": (1, 4), "MatMulIntegerToFloat": (1, 6), "FusedConv": (1, 2), "FusedGemm": (1, 2),
-    "FusedMatMul": (1, None), "MatMulNBits": (1, 5),
+    "FusedMatMul": (1, None), "MatMulNBits": (1, 5), "DeformConv": (1, 3), "CausalConvWithState": (1, 2),
 }  # fmt: skip
 """Which inputs of an operator are the weight, and the bias if it has one; input 0 is what they are applied to."""
 

@@ -16,6 +16,7 @@ from ..errors import ExecutionError, ModelError, RequestError
 from ..units import in_bytes
 from .constants import Constants
 from .dimensions import Dim
+from .entry import Entry, entered
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
 from .functions import check_functions
 from .graph import Graph, plain_domains, read_graph, skeleton
@@ -43,12 +44,14 @@ class Model:
     """A model as the user gave it, never changed, and the view of it that the analysis reads.
 
     `proto` holds external tensors unloaded; `folder` is where their files are (None for a model given in memory).
+    `entry`: what became of functions and of names in bodies when it was read, and the way back.
     """
 
     proto: ModelProto = field(repr=False)
     graph: Graph = field(repr=False)
     folder: Path | None
     path: Path | None
+    entry: Entry = field(default_factory=Entry, repr=False)
 
     @cached_property
     def constants(self) -> Constants:
@@ -63,7 +66,7 @@ class Model:
     @cached_property
     def size(self) -> int:
         """Bytes of the file, external data included."""
-        total = self.path.stat().st_size if self.path else self.proto.ByteSize()
+        total = self.path.stat().st_size if self.path else (self.entry.original or self.proto).ByteSize()
         return total + sum(external_length(t) for t in external_tensors(self.proto))
 
     def data_files(self) -> set[Path]:
@@ -119,6 +122,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         external_file(tensor, folder)
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
+    proto, entry = entered(proto)
     bare = skeleton(proto, _with_open(proto, input_shapes))
     if reason := negative(bare):
         raise ModelError(
@@ -129,7 +133,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    model = Model(proto, probed(graph, proto, constants, fixed), folder, path)
+    model = Model(proto, probed(graph, proto, constants, fixed), folder, path, entry)
     vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
     return model
 

@@ -101,9 +101,10 @@ def staged(
     try:
         sweep(real.absolute().parent)
         with staging_folder(real, within) as folder:
-            proto, tensors = _divided(proto, source, external)
+            back = source.entry.back
+            proto, tensors = _divided(proto if pending else back(proto), source, external)
             data = _move_out(tensors, source.folder, folder / real.name, pending or {}, progress) if tensors else None
-            _write(folder / RESULT, proto.SerializeToString(), real)
+            _write(folder / RESULT, (back(proto) if pending else proto).SerializeToString(), real)
             if data is not None:
                 copy_mode(data, real)
             yield Staged(folder / RESULT, real, data, source.data_files())
@@ -113,7 +114,7 @@ def staged(
 
 def size_written(proto: ModelProto, source: Model, target: Path, external: bool = False) -> int:
     """The bytes that `staged` would write for the same arguments, external data included. Writes nothing."""
-    proto, tensors = _divided(proto, source, external)
+    proto, tensors = _divided(source.entry.back(proto), source, external)
     end, name = 0, _data_name(target, "0" * _DIGITS)
     for tensor in tensors:
         length = _length(tensor, source.folder)

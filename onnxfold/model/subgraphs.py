@@ -33,24 +33,24 @@ def opened(proto: ModelProto) -> list[Body]:
     """The bodies that are seen as parts of the main graph, outer ones first: nothing else has a name that is theirs."""
     if not any(True for node in proto.graph.node for _ in subgraphs(node)):
         return []
-    names = Counter(_defined(proto.graph))
+    names = Counter(defined(proto.graph))
     waiting = [(node, body) for node in proto.graph.node for body in subgraphs(node)]
     everything = list(waiting)
     while everything:
         _, body = everything.pop()
-        names.update(_defined(body))
+        names.update(defined(body))
         everything += [(node, inner) for node in body.node for inner in subgraphs(node)]
     found = list[Body]()
     while waiting:
         owner, body = waiting.pop(0)
         mine = owner.domain in DEFAULT_DOMAINS and owner.op_type in BODY_OPERATORS and not body.sparse_initializer
-        if mine and all(names[name] == 1 for name in _defined(body)):
+        if mine and all(names[name] == 1 for name in defined(body)):
             found.append(Body(body, owner))
             waiting += [(node, inner) for node in body.node for inner in subgraphs(node)]
     return found
 
 
-def _defined(graph: GraphProto) -> list[str]:
+def defined(graph: GraphProto) -> list[str]:
     """The names that a graph gives to tensors; an initializer that is also an input counts once."""
     given = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     return [*given, *(name for node in graph.node for name in node.output if name)]

@@ -75,7 +75,19 @@ class GroupLayout:
 
     def _width(self, group: ChannelGroup, quantized: bool) -> Width:
         grouped = quantized and any(node.attrs.get("group", 1) > 1 for node in self._nodes(group))
-        return Width(group.name, group.size, group.blocks, self._block(group), group.run, BLOCK if grouped else 1)
+        block, run = self._block(group), self._run(group)
+        return Width(group.name, group.size, group.blocks, block, run, BLOCK if grouped else 1)
+
+    def _run(self, group: ChannelGroup) -> int:
+        """How many positions a channel takes in the weights that kernels multiply by: 1, or the dimension of a head.
+
+        What only accompanies these counts for nothing: a table of relative positions, scales and gates have one
+        position per head, while queries, keys and values have its whole dimension.
+        """
+        places, nodes = group.parameters, self.model.graph.nodes
+        convolved = [_taken(p) for p in places if any("Conv" in nodes[i].op for i in p.nodes)]
+        widest = [max((_taken(p) for p in places if p.role is role), default=0) for role in Role]
+        return min(filter(None, [*widest, *convolved]))
 
     def _block(self, group: ChannelGroup) -> int:
         """How many channels the kernels that make a group compute at once, or share a scale where they are read."""
@@ -90,6 +102,11 @@ class GroupLayout:
 
     def _consuming(self, name: str) -> Iterator[Place]:
         return (p for p in self.groups[name].parameters if p.role is Role.CONSUMES)
+
+
+def _taken(place: Place) -> int:
+    """The positions of one channel."""
+    return int(place.positions.shape[1])
 
 
 def _first(group: ChannelGroup, keep: int) -> NDArray[np.int64]:

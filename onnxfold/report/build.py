@@ -9,6 +9,7 @@ from ..analysis.costs import Size, costs, count_parameters
 from ..analysis.coverage import coverage
 from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
+from ..model.graph import deprecated
 from ..model.kv_cache import changed
 from ..model.model import load
 from ..options.budget import Aim, Budget
@@ -117,8 +118,9 @@ def compare_report(state: State, name: str, seed: int) -> FoldReport:
 
 
 def _notes(state: State) -> tuple[str, ...]:
-    """What there is to know of the inputs that were made."""
-    return (state.lengths.note,) if state.lengths.note else ()
+    """What there is to know of the model, and of the inputs that were made."""
+    old = deprecated(state.source.proto)
+    return tuple(filter(None, (old and f"the ONNX checker refuses {old}, which onnxruntime runs", state.lengths.note)))
 
 
 def _settings(record: FoldRecord, budget: Budget) -> dict[str, Any]:

@@ -50,4 +50,5 @@ def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldRe
     if output.path is not None and state.staged is not None:
         state.staged.commit()
     current = state.current
-    return FoldResult(current.proto, report, state.source, current.pending, lambda: current.counterparts().maps)
+    proto = state.source.entry.back(current.proto)
+    return FoldResult(proto, report, state.source, current.pending, lambda: current.counterparts().maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.atoms import SlotKey
-from ..analysis.axis_matrix import _axis_matrix
+from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
-from ..analysis.result import Analysis, Recount
+from ..analysis.result import Analysis, Index, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply
 from ..frozen import read_only
@@ -41,7 +41,8 @@ class Edits:
     """All that changes: new `arrays` by constant name, `integers` (every one that is counted), `lengths` of axes by
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
     arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
-    -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead."""
+    -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead. `factors`: (node, axis)
+    -> what its input 0 is multiplied by first, along that axis."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
@@ -50,6 +51,7 @@ class Edits:
     inputs: Mapping[tuple[int, int], str] = field(default_factory=dict)
     bypass: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
+    factors: Mapping[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -81,14 +83,47 @@ def edits(
         one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
         for one in weights
     }
+    numbers = dict[tuple[int, int], NDArray[Any]]()
+    for one in analysis.indices:
+        if not (kept[one.of].all() and kept[one.made].all()):
+            old = model.constants.array(model.graph.nodes[one.node].inputs[one.input])
+            numbers[one.node, one.input] = _places(numbers.get((one.node, one.input), old), one, kept)
     integers, lengths = [(r, int(kept[r.of].sum())) for r in analysis.recounts], analysis.lengths(removed)
     return Edits(
         arrays,
         [Integer(r.node, r.at, -1 if r.at.rest else r.sign * left, _new(r, left, lengths)) for r, left in integers],
         lengths,
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
-        numbers={(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+        numbers=numbers
+        | {(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+        factors=dict(_factors(model, analysis, groups)),
     )
+
+
+def _places(old: NDArray[Any], index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
+    """The positions in a constant, as they are numbered after the fold."""
+    number = np.cumsum(kept[index.of]) - 1
+    new = np.compress(kept[index.made], old, index.axis)
+    if index.column is None:
+        return np.asarray(number[new], old.dtype)
+    new[..., index.column] = number[new[..., index.column]]
+    return new
+
+
+def _factors(
+    model: Model, analysis: Analysis, groups: Sequence[tuple[ChannelGroup, Merge]]
+) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
+    """Where means are taken over channels that merge: how many each that is left stands for, times the share of all
+    that is left, as the mean is over fewer."""
+    for mean in analysis.means:
+        tensor = model.graph.nodes[mean.node].inputs[0]
+        parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
+        if parts:
+            counts = axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1)
+            old = analysis.slots[tensor, mean.axis, 1][1]
+            factors = np.asarray(counts, np.float64).ravel() * len(counts) / old
+            if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
+                yield (mean.node, mean.axis), factors
 
 
 def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:

@@ -32,6 +32,8 @@ def emit(model: Model, changes: Edits) -> ModelProto:
         writer.set_input(writer.nodes[node], number, values)
     write_integers(writer, changes.integers)
     write_numbers(writer, changes.numbers)
+    for (node, axis), factors in changes.factors.items():
+        writer.multiply(node, axis, factors)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
     lengths = {**changes.lengths, **form.lengths}
     writer.lengths({at: length for at, length in lengths.items() if at[0] not in packed})

@@ -137,6 +137,20 @@ class Patch:
         self.more.append((before, node))
         return node
 
+    def multiply(self, index: int, axis: int, factors: NDArray[np.float64]) -> None:
+        """What node `index` reads first is multiplied by `factors` along `axis` before, for this node alone."""
+        node = self.nodes[index]
+        given, info = node.input[0], self.model.graph.tensor(self.model.graph.nodes[index].inputs[0])
+        kind = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)
+        behind = len(info.shape or ()) - axis - 1
+        name = self.constant(f"{given}_counts", factors.reshape([-1, *[1] * behind]).astype(kind), info.dtype)
+        made = onnx.helper.make_node("Mul", [given, name], [self.fresh(given)], name=self.fresh(f"{node.name}_counts"))
+        made.domain = node.domain
+        self.uses[name] = 1
+        self.more.append((index, made))
+        node.input[0] = made.output[0]
+        self.uses[made.output[0]] = 1
+
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         graphs = (self.graph, *self.bodies)
         for value in [v for graph in graphs for v in (*graph.value_info, *graph.input, *graph.output)]:

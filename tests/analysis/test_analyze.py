@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from helpers import model, oracles_hold
-from onnx import ModelProto, numpy_helper, parser
+from onnx import ModelProto, helper, numpy_helper, parser
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.groups import Role
@@ -202,12 +202,12 @@ def test_blocks() -> None:
     assert sorted(np.bincount(group.cells)) == [2, 2, 2, 2]
 
 
-def test_unequal_blocks_are_kept() -> None:
-    """The first 5 of 8 channels are tied, the others kept: blocks of 4 would become unequal."""
+def test_blocks_that_would_become_unequal_are_tied() -> None:
+    """The first 5 of 8 channels come from the Conv, so blocks of 4 go in pairs; the fifth stays with the first."""
     analysis = found(tie(0), lambda n: Tie(n.x().axis(1)[:5], n.y().axis(1)[:5]), tie(2), tie(3),
                      lambda n: Blocks(n.y().axis(1), 2))  # fmt: skip
-    assert not analysis.groups
-    assert "its blocks would become unequal" in kinds(analysis)
+    (group,) = analysis.groups
+    assert next(p.positions.tolist() for p in group.places if p.tensor == "a") == [[1, 5], [2, 6], [3, 7]]
 
 
 def test_counts_are_handed_on() -> None:
@@ -359,3 +359,12 @@ def test_a_declared_shape_fills_what_inference_cannot_know() -> None:
         y = MatMul (q, w3)
     }"""
     assert [g.size for g in analyze(load(declaring(text, w1=(16, 8), w2=(16, 12), w3=(12, 10)))).groups] == [12]
+
+
+def test_sparse_initializers_are_kept_and_named() -> None:
+    proto = model("(float[N,3] x) => (float[N,5] y) { h = MatMul(x, w) a = Relu(h) y = MatMul(a, v) }", {"v": (8, 5)})
+    values, places = (helper.make_tensor(n, k, [2], x) for n, k, x in (("w", 1, [1.0, 2.0]), ("at", 7, [3, 20])))
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [3, 8]))
+    analysis = analyze(load(proto))
+    assert not analysis.groups
+    assert next(r for r in analysis.refusals if r.kind == "a sparse_initializer").where == ("w",)

@@ -15,7 +15,6 @@ from onnxfold import inspect
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import count_parameters
 from onnxfold.model.model import load
-from onnxfold.model.subgraphs import opened
 
 WEIGHTS = {"w": (3, 8), "v": (8, 5), "u": (3, 6), "t": (6, 5)}
 BRANCHES = """then_branch = yes () => (float[2,5] r) {{ h = MatMul(x, {w}) a = Relu(h) r = MatMul(a, {v}) }},
@@ -85,12 +84,76 @@ def test_samples_do_not_reach_into_bodies() -> None:
     assert [(g.before, g.after) for g in result.report.groups] == [(8, 4), (6, 6)]
 
 
-def test_a_name_that_two_branches_share_keeps_both_closed() -> None:
-    proto = branching(True, q="r")
-    assert not opened(proto)
-    found = analyze(load(proto))
-    assert not found.groups
-    assert "used inside the body of If" in [r.kind for r in found.refusals]
+TWINS = """(float[2,3] x) => (float[2,5] y) { y = If(c) <
+    then_branch = yes () => (float[2,5] r) { h = MatMul(x, w) a = Relu(h) r = MatMul(a, v) },
+    else_branch = no () => (float[2,5] r) { h = MatMul(x, u) a = Tanh(h) r = MatMul(a, t) }> }"""
+DEEPER = """(float[2,3] x) => (float[2,5] y) { y = If(c) <
+    then_branch = yes () => (float[2,5] r) { h = MatMul(x, w) a = Relu(h) r = If(c) <
+        then_branch = in () => (float[2,5] q) { b = Neg(a) q = MatMul(b, v) },
+        else_branch = out () => (float[2,5] q) { b = Abs(a) q = MatMul(b, v) }> },
+    else_branch = no () => (float[2,5] r) { a = MatMul(x, u) b = Tanh(a) r = MatMul(b, t) }> }"""
+
+
+def named_alike(text: str, condition: bool) -> ModelProto:
+    """Branches that give their tensors the same names, and hold weights that are called alike too."""
+    proto = model(text, WEIGHTS, {"c": np.array(condition)})
+    if text is TWINS:
+        for attribute, names in zip(proto.graph.node[0].attribute, ("wv", "ut"), strict=True):
+            own = {name: next(t for t in proto.graph.initializer if t.name == name) for name in names}
+            for tensor, name in zip(own.values(), ("first", "second"), strict=True):
+                attribute.g.initializer.append(tensor)
+                attribute.g.initializer[-1].name = name
+            for inner in attribute.g.node:
+                given = {names[0]: "first", names[1]: "second"}
+                inner.input[:] = [given.get(one, one) for one in inner.input]
+        for tensor in [t for t in proto.graph.initializer if t.name in WEIGHTS]:
+            proto.graph.initializer.remove(tensor)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+@pytest.mark.parametrize("text", [TWINS, DEEPER], ids=["twins", "deeper"])
+@pytest.mark.parametrize("condition", [True, False])
+def test_names_that_branches_share_are_told_apart(text: str, condition: bool) -> None:
+    proto = named_alike(text, condition)
+    loaded = load(proto)
+    found = analyze(loaded)
+    assert [g.size for g in found.groups] == [8, 6]
+    assert found.parameters == sum(int(np.prod(size)) for size in WEIGHTS.values())
+    if not condition:
+        oracles_hold(proto, groups=[8, 6])
+    folds(proto)
+
+
+@pytest.mark.parametrize("text", [TWINS, DEEPER], ids=["twins", "deeper"])
+def test_names_that_branches_share_are_put_back(text: str, tmp_path: Path) -> None:
+    proto = named_alike(text, False)
+    onnx.save(proto, tmp_path / "in.onnx")
+    x = [{"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}] * 8
+    kept = onnxfold.fold(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", ratio=0.5, round_to=1, calibration=x, latency=False
+    )
+    after = onnx.load(tmp_path / "out.onnx")
+    assert after.SerializeToString() == kept.model.SerializeToString()
+    assert [g.after for g in kept.report.groups] == [8, 3]
+    assert count_parameters(after) < count_parameters(proto)
+    assert [n.output[:] for n in walk(after)] == [n.output[:] for n in walk(proto)]
+    assert [n.input[:] for n in walk(after)] == [n.input[:] for n in walk(proto)]
+
+
+def walk(proto: ModelProto) -> list[onnx.NodeProto]:
+    """All nodes, those of bodies behind their owners."""
+    found, waiting = [], list(proto.graph.node)
+    while waiting:
+        node = waiting.pop(0)
+        found.append(node)
+        waiting = [inner for attribute in node.attribute for inner in attribute.g.node] + waiting
+    return found
+
+
+def test_a_model_without_shared_names_is_not_copied() -> None:
+    proto = branching(True)
+    assert load(proto).proto is proto
 
 
 def test_what_passes_through_a_loop_is_kept() -> None:

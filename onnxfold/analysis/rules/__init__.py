@@ -3,11 +3,25 @@
 The table is put together here, explicitly; importing a family has no effect of its own.
 """
 
-from . import attention, conv, index, layout, linear, norm, pointwise, pool, recurrent, reduce, reshape
+from . import attention, conv, features, index, layout, linear, norm, pointwise, pool, recurrent, reduce, reshape
 from . import quantized as quantized
 from .table import Rule, RuleTable
 
-FAMILIES = (pointwise, conv, linear, attention, recurrent, norm, pool, quantized, reduce, layout, index, reshape)
+FAMILIES = (
+    pointwise,
+    conv,
+    linear,
+    attention,
+    recurrent,
+    norm,
+    pool,
+    quantized,
+    reduce,
+    layout,
+    index,
+    reshape,
+    features,
+)
 
 
 def default_rules() -> RuleTable:

@@ -78,8 +78,37 @@ def fused_conv(n: NodeView) -> Iterator[Fact]:
             yield Consumes(w.axis(1) if group == 1 else w.blocked(1, group))
 
 
+def deform_conv(n: NodeView) -> Iterator[Fact]:
+    """Conv (x, w, offsets, bias, mask): where it looks is the same for all channels of one of `offset_group` blocks."""
+    yield from convolution(n, n.x(0), n.x(1), n.x(3) if n.has(3) else None)
+    for number in (2, 4):
+        if n.has(number):
+            yield Tie(n.x(number).axis(0), n.y().axis(0))
+    if n.attr("offset_group", 1) > 1:
+        yield Blocks(n.x(0).axis(1), n.attr("offset_group"))
+
+
+def causal_conv(n: NodeView) -> Iterator[Fact]:
+    """CausalConvWithState: depthwise, [batch, channels, ..., time], with the last positions of both runs as states."""
+    x, y = n.x(0), n.y()
+    more = ("channels_last", "state_window", "state_update_capacity", "input_channel_offset", "input_channels")
+    if any(n.attr(name, 0) for name in more) or n.attr("state_channels_last", -1) > 0:
+        yield Refuse("has channels last, or states of several positions")
+        return
+    yield Tie(x.axis(0), y.axis(0))
+    yield Tie(x.axis(1), y.axis(1))
+    for parameter in (n.x(1), *((n.x(2),) if n.has(2) else ())):
+        yield Tie(parameter.axis(0), y.axis(1))
+    for state in (*((n.x(3),) if n.has(3) else ()), *n.outputs[1:2]):
+        if state is not None:
+            yield from (Tie(state.axis(0), y.axis(0)), Tie(state.axis(1), y.axis(1)))
+
+
 RULES = (
     Rule(conv, ("Conv",)),
     Rule(conv_transpose, ("ConvTranspose",)),
+    Rule(deform_conv, ("DeformConv",), since=19),
+    Rule(causal_conv, ("CausalConvWithState",), since=27),
+    Rule(causal_conv, ("CausalConvWithState",), domain="com.microsoft"),
     Rule(fused_conv, ("FusedConv",), domain="com.microsoft"),
 )

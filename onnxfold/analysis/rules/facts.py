@@ -99,6 +99,32 @@ class Contract:
 
 
 @dataclass(frozen=True, eq=False)
+class Average:
+    """The node takes the mean over `axis`, number `number` of its input 0.
+
+    Where that is followed (responses.py), every position that is left counts for as many as it stands for.
+    """
+
+    axis: Axis
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Indices:
+    """Constant input `input` of the node holds positions of `of`, one for each position of `made`: they are numbered
+    anew after folding, and those whose position of `made` is gone are left out.
+
+    `made` is axis `axis` of the input; where its last axis names several positions, the one meant is number `column`.
+    """
+
+    of: Axis
+    made: Axis
+    input: int
+    axis: int = 0
+    column: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Free:
     """The operator does not care about these positions (dropped by a Slice, filled with a constant by a Pad)."""
 
@@ -164,4 +190,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Consumes | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | Refuse

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Fact, Refuse, Tie
+import numpy as np
+
+from .facts import Fact, Free, Indices, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
 
 def gather(n: NodeView) -> Iterator[Fact]:
-    """The gathered axis is kept; the axes around it pass, and so do those of the indices."""
+    """The axes around the gathered one pass, and so do those of the indices; a constant list of indices is followed."""
     x, index, y = n.x(0), n.x(1), n.y()
     axis = n.attr("axis", 0) % x.rank
     for k in range(x.rank):
         if k != axis:
             yield Tie(x.axis(k), y.axis(k if k < axis else k + index.rank - 1))
+    places = n.ints("", 1) if index.constant and index.rank == 1 else None
+    size = x.size(axis) or 0
+    if places and len(places) > 1 and size > 1 and all(-size <= place < size for place in places):
+        whole, made, taken = x.axis(axis), y.axis(axis), [place % size for place in places]
+        yield Tie(whole[taken], made)
+        yield Free(whole[sorted(set(range(size)) - set(taken))])
+        yield Indices(whole, made, 1)
+        return
     for k in range(index.rank):
         yield Tie(index.axis(k), y.axis(axis + k))
 
@@ -57,7 +67,8 @@ def gather_nd(n: NodeView) -> Iterator[Fact]:
 
 
 def scatter_nd(n: NodeView) -> Iterator[Fact]:
-    """Rows of the indices name positions along the first axes of x; the axes behind these pass."""
+    """Rows of the indices name positions along the first axes of x; the axes behind these pass, and so do those that
+    constant indices go along (what is written by a slice)."""
     x, index, updates, y = n.x(0), n.x(1), n.x(2), n.y()
     named = index.size(-1)
     if named is None:
@@ -66,6 +77,30 @@ def scatter_nd(n: NodeView) -> Iterator[Fact]:
     for axis in range(named, x.rank):
         yield Tie(x.axis(axis), y.axis(axis))
         yield Tie(updates.axis(axis - x.rank), y.axis(axis))
+    for column, row, places in _grid(n, index, named):
+        yield Tie(x.axis(column), y.axis(column))
+        yield Tie(updates.axis(row), y.axis(column)[places])
+        yield Indices(y.axis(column), updates.axis(row), 1, row, column)
+
+
+def _grid(n: NodeView, index: TensorView, named: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Of constant indices that go along some axes of x, each by an axis of their own: (axis of x, axis of the indices,
+    the positions)."""
+    values = n.ints("", 1) if index.constant else None
+    if not values or any(not isinstance(d, int) for d in index.shape):
+        return
+    array = np.array(values).reshape([d for d in index.shape if isinstance(d, int)])
+    moves = [
+        [row for row in range(index.rank - 1) if (np.diff(array[..., column], axis=row) != 0).any()]
+        for column in range(named)
+    ]
+    rows = [row for along in moves for row in along]
+    for column, along in enumerate(moves):
+        size = n.x().size(column) or 0
+        if len(along) == 1 and rows.count(along[0]) == 1:
+            places = np.moveaxis(array[..., column], along[0], -1).reshape(-1, array.shape[along[0]])[0].tolist()
+            if len(set(places)) == len(places) > 1 and min(places) >= 0 and max(places) < size:
+                yield column, along[0], places
 
 
 def one_hot(n: NodeView) -> Iterator[Fact]:

@@ -47,7 +47,7 @@ def split(n: NodeView) -> Iterator[Fact]:
 
 
 def cut(n: NodeView) -> Iterator[Fact]:
-    """Slice with step 1 follows positions; an axis cut with another step is kept."""
+    """Slice follows positions. With a step, all that lie in one step (a gate and what it is for, say) stay together."""
     x, y = n.x(), n.y()
     starts, ends = n.values("starts", 1), n.values("ends", 2)
     axes = n.ints("axes", 3) if n.has(3) or "axes" in n.attrs else list(range(len(starts or ())))
@@ -62,6 +62,9 @@ def cut(n: NodeView) -> Iterator[Fact]:
             continue
         i, size = named[axis], x.size(axis)
         first, last = starts[i].number, ends[i].number
+        if steps[i] != 1 and size is not None and not (starts[i].live or ends[i].live):
+            yield from _strided(x.axis(axis), y.axis(axis), range(size)[slice(first, last, steps[i])], first or 0)
+            continue
         if steps[i] != 1 or size is None or first is None or last is None:
             continue
         if x.constant and (starts[i].live or ends[i].live):
@@ -75,6 +78,17 @@ def cut(n: NodeView) -> Iterator[Fact]:
         yield from _bound(whole, begin, starts[i], n.at("starts", 1, i))
         if last < size or ends[i].live:  # beyond the end means "to the end", whatever the length becomes
             yield from _bound(whole, end, ends[i], n.at("ends", 2, i))
+
+
+def _strided(x: Axis, y: Axis, taken: range, start: int) -> Iterator[Fact]:
+    """One position of every step over the whole axis, or all positions the other way round: bounds that mean so still
+    do when the axis is shorter. Other steps keep it."""
+    size, step = len(x), taken.step
+    if step == -1 and len(taken) == size > 0:
+        yield Tie(x[::-1], y)
+    elif step > 1 and size and not size % step and len(taken) == size // step and 0 <= start < step:
+        yield Tie(x[start::step], y)
+        yield Tie(x[::step].repeat(step), x)
 
 
 def _bound(whole: Axis, position: int, value: Value, at: At) -> list[Count]:
@@ -132,7 +146,7 @@ def expand(n: NodeView) -> Iterator[Fact]:
         else:
             yield Free(y.axis(-k))
         if k <= len(shape) and shape[-k].number != 1:
-            yield from follow(y.axis(-k), shape[-k], At(input=1, index=len(shape) - k))
+            yield from follow(y.length(y.rank - k), shape[-k], At(input=1, index=len(shape) - k))
 
 
 def constant_of_shape(n: NodeView) -> Iterator[Fact]:
@@ -143,7 +157,7 @@ def constant_of_shape(n: NodeView) -> Iterator[Fact]:
         return
     for k, value in enumerate(shape):
         yield Free(y.axis(k))
-        yield from follow(y.axis(k), value, At(input=0, index=k))
+        yield from follow(y.length(k), value, At(input=0, index=k))
 
 
 def tile(n: NodeView) -> Iterator[Fact]:

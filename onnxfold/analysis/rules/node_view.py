@@ -31,6 +31,11 @@ class TensorView:
         """All positions along `axis`; where its length is a `Multiple` of an open one, those that repeat."""
         return self._slot(self.name, axis % self.rank, 1)
 
+    def length(self, axis: int) -> Axis:
+        """As many positions as the axis is long: those of the first direction where both are seen apart."""
+        whole, size = self.axis(axis), self.size(axis)
+        return whole if size is None else whole[:size]
+
     def axes(self) -> list[Axis]:
         """All axes in order."""
         return [self.axis(i) for i in range(self.rank)]

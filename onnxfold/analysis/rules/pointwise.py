@@ -53,9 +53,27 @@ def first_only(n: NodeView) -> Iterator[Fact]:
             yield from same_axes(n.x(), y)
 
 
+def gated(n: NodeView) -> Iterator[Fact]:
+    """SwiGLU and BiasSplitGelu: a gate and what it is for, in two tensors, or one half of the last axis each."""
+    x, y = n.x(), n.y()
+    if n.op == "SwiGLU" and n.has(1):
+        yield from same_axes(x, y)
+        yield from same_axes(n.x(1), y)
+        return
+    yield from (Tie(x.axis(k), y.axis(k)) for k in range(x.rank - 1))
+    half, whole = y.size(-1), x.size(-1)
+    if half is None or whole != 2 * half:
+        return
+    sides = [x.axis(-1), *([n.x(1).axis(-1)] if n.has(1) else [])]
+    for side in sides:
+        yield from (Tie(side[:half], y.axis(-1)), Tie(side[half:], y.axis(-1)))
+
+
 RULES = (
     Rule(unary, UNARY),
     Rule(broadcast, BROADCAST, since=7),
     Rule(first_only, ("Clip", "Dropout", "CastLike")),
     Rule(broadcast, (*MICROSOFT_UNARY, "BiasGelu"), domain="com.microsoft"),
+    Rule(broadcast, ("SwiGLU",), since=28),
+    Rule(gated, ("SwiGLU", "BiasSplitGelu"), domain="com.microsoft"),
 )

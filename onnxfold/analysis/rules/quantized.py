@@ -11,7 +11,7 @@ from .conv import convolution
 from .facts import At, Count, Fact, Refuse, Tie
 from .linear import general, product
 from .node_view import NodeView, TensorView
-from .pointwise import same_axes
+from .pointwise import others, same_axes
 from .table import Rule
 
 MICROSOFT = "com.microsoft"
@@ -107,6 +107,11 @@ def matmul_nbits(n: NodeView) -> Iterator[Fact]:
         yield Tie(bias.axis(0), y.axis(-1))
 
 
+def matmul_bnb4(n: NodeView) -> Iterator[Fact]:
+    """Its weight is one row of 4-bit codes, in blocks that run over ends of rows: what it makes and consumes stays."""
+    yield from others(n.x(), n.y(), n.x().rank - 1)
+
+
 def qlinear_unary(n: NodeView) -> Iterator[Fact]:
     """Every element of input 0 alone; the others are its scale and zero point and the output's."""
     yield from same_axes(n.x(), n.y())
@@ -152,6 +157,7 @@ RULES = (
     Rule(qgemm, ("QGemm",), domain=MICROSOFT),
     Rule(matmul_to_float, ("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), domain=MICROSOFT),
     Rule(matmul_nbits, ("MatMulNBits",), domain=MICROSOFT),
+    Rule(matmul_bnb4, ("MatMulBnb4",), domain=MICROSOFT),
     Rule(qlinear_unary, ("QLinearSigmoid", "QLinearLeakyRelu"), domain=MICROSOFT),
     Rule(qlinear_binary, ("QLinearAdd", "QLinearMul"), domain=MICROSOFT),
     Rule(qlinear_pool, ("QLinearAveragePool", "QLinearGlobalAveragePool"), domain=MICROSOFT),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import At, Axis, Consumes, Count, Fact, Refuse, Tie
+import numpy as np
+
+from .facts import At, Axis, Blocks, Consumes, Count, Fact, Refuse, Tie
+from .lengths import follow
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -12,9 +15,11 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
 def recurrent(n: NodeView) -> Iterator[Fact]:
-    """Every gate holds the hidden units in the same order, and so do both directions: they share the last axis of Y.
+    """Every gate holds the hidden units in the same order; gates, clipping, peepholes and activations act on every unit
+    alone.
 
-    Gates, clipping, peepholes and activations act on every unit alone.
+    Two directions share the last axis of Y. Where the analysis sees them apart (directions.py), axes of units have the
+    positions of both directions in a row, and each direction may keep others, but equally many.
     """
     x, w, r = n.x(0), n.x(1), n.x(2)
     yield from _batches(n, first=bool(n.attr("layout", 0)))
@@ -23,25 +28,42 @@ def recurrent(n: NodeView) -> Iterator[Fact]:
     if not r.constant:
         return  # nothing could take the sum of the units that it reads: they are kept
     unit = r.axis(2)
-    places = list(_units(n, unit))
+    directions = len(unit) // (r.size(2) or 1) or 1
+    places = list(_units(n, unit, directions))
     if any(axis.size not in (None, copies.size) for axis, copies in places):
         yield Refuse("has parameters that do not fit each other")
         return
     for axis, copies in places:
         yield Tie(axis, copies)
     yield Consumes(unit)
-    yield Count(unit, At(attr="hidden_size"))
+    yield Count(r.length(2), At(attr="hidden_size"))
+    if directions > 1:
+        yield Blocks(unit, directions)
 
 
-def _units(n: NodeView, unit: Axis) -> Iterator[tuple[Axis, Axis]]:
+def joined(n: NodeView) -> Iterator[Fact]:
+    """A Reshape that puts the units of both directions side by side: where both are seen apart, the new axis has just
+    these. All other axes stay as they are."""
+    x, y = n.x(), n.y()
+    target = n.values("shape", 1) or []
+    for axis, value in enumerate(target):
+        last = axis == y.rank - 1
+        yield Tie(x.axis(-1 if last else axis), y.axis(axis))
+        if value.number not in (0, -1):
+            yield from follow(y.axis(axis), value, At(input=1, index=axis))
+
+
+def _units(n: NodeView, unit: Axis, directions: int) -> Iterator[tuple[Axis, Axis]]:
     """The axes that hold the hidden units, and the units as they stand there.
 
-    W and R have them once per gate, B twice (biases of the input and of the state), the peepholes P for three gates.
+    W and R have them once per gate, B twice (biases of the input and of the state), the peepholes P for three gates;
+    all of one direction after all of the other, where they are seen apart.
     """
-    gates = GATES[n.op]
+    gates, apart = GATES[n.op], np.arange(len(unit)).reshape(directions, -1)
     for number, times in ((1, gates), (2, gates), (3, 2 * gates), (7, 3)):
         for parameter in _given(n, number):
-            yield parameter.axis(1), unit.tile(times)
+            copies = unit[np.tile(apart, times).ravel()] if directions > 1 else unit.tile(times)
+            yield parameter.axis(1), copies
     for state in (*_given(n, 5, 6), *n.outputs):
         if state is not None:
             yield state.axis(-1), unit

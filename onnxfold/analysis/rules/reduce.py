@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Fact, Refuse, Tie
+from .facts import Average, Fact, Refuse, Tie
 from .node_view import NodeView
 from .pointwise import others
 from .table import Rule
@@ -35,6 +35,8 @@ def reduction(n: NodeView) -> Iterator[Fact]:
     if not axes:
         axes = [] if n.attr("noop_with_empty_axes", 0) else list(range(x.rank))
     yield from _passing(n, [a % x.rank for a in axes], bool(n.attr("keepdims", 1)))
+    if n.op == "ReduceMean":
+        yield from (Average(x.axis(a), a % x.rank) for a in axes)
 
 
 def arg_reduction(n: NodeView) -> Iterator[Fact]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from .facts import At, Axis, Count, Fact, Free, OneOf, Refuse, Tie
 from .lengths import follow
 from .node_view import NodeView, TensorView, Value
+from .shared_parts import SharedPart, common_parts, front_part
 from .table import Rule
 
 Segment = tuple[list[int], list[int]]
@@ -56,13 +57,33 @@ def _elements(dims: Sequence[object]) -> int | None:
 def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> Iterator[Fact]:
     """Facts of a reshape from `x` to `y`; `target` holds the integers of a Reshape's second input."""
     (dims_x, axes_x), (dims_y, axes_y) = x.spread(), y.spread()
-    said = set[int]()
-    for of_x, of_y in segments(dims_x, dims_y):
+    said, found = set[int](), list(segments(dims_x, dims_y))
+    first, front = _front(dims_x, dims_y, found)
+    if front is not None and (a := axes_x[first]) is not None and (b := axes_y[first]) is not None:
+        said.add(b)
+        yield from front.ties(x.axis(a), y.axis(b))
+        yield from _counted(x, y, None, b, target)
+    for of_x, of_y in found:
         wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
         wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
-        if not wide_x or not wide_y or len(wide_x) > 1 < len(wide_y):
+        if not wide_x or not wide_y:
+            continue
+        parts = common_parts([x.size(a) or 0 for a in wide_x], [y.size(a) or 0 for a in wide_y])
+        if len(wide_x) > 1 < len(wide_y) and not parts:
             continue
         said.update(wide_y)
+        if len(wide_x) > 1 < len(wide_y):
+            yield OneOf(
+                tuple(
+                    (
+                        *part.ties(x.axis(wide_x[part.of_x]), y.axis(b := wide_y[part.of_y])),
+                        *_counted(x, y, None, b, target),
+                        *(count for c in wide_y if c != b for count in _computed(y, c, target)),
+                    )
+                    for part in sorted(parts, key=lambda part: -part.length)
+                )
+            )
+            continue
         if len(wide_x) == 1 and len(wide_y) == 1:
             yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
             yield from _counted(x, y, wide_x[0], wide_y[0], target)
@@ -85,6 +106,13 @@ def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> It
     for axis in range(y.rank):
         if axis not in said:
             yield from _computed(y, axis, target)
+
+
+def _front(x: Sequence[object], y: Sequence[object], found: Sequence[Segment]) -> tuple[int, SharedPart | None]:
+    """The number of the first axes that are different, and what these have in common, where nothing else is known."""
+    first = next((i for i, pair in enumerate(found) if pair != ([i], [i])), len(found))
+    free = all(first not in of_x and first not in of_y for of_x, of_y in found)
+    return first, front_part(x[first:], y[first:]) if free else None
 
 
 def _parts(view: TensorView, axes: list[int]) -> list[tuple[int, Axis]]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from ..graph import Graph, Node
+from .behind import Fixed, held, scale_behind
 from .packing import MICROSOFT, NBITS, PackedLayout, layout
 from .scheme import used
-from .tensor import Factor, Slots, Stored, Unwritable
+from .tensor import BEHIND, Factor, Slots, Stored, Unwritable
 
 Array = NDArray[Any]
 DEQUANTIZE = "DequantizeLinear"
@@ -39,23 +40,17 @@ class IntegerOperator:
     computes: bool = True
 
 
+SCALELESS = ("ConvInteger", "MatMulInteger")  # what follows applies their scale
 INTEGER_OPERATORS: Mapping[tuple[str, str], IntegerOperator] = {
     ("", "QLinearConv"): IntegerOperator(Slots(3, 4, 5), Slots(8), 1),
     ("", "QLinearMatMul"): IntegerOperator(Slots(3, 4, 5), None, 1),
     (MICROSOFT, "QGemm"): IntegerOperator(Slots(3, 4, 5), Slots(6), 1),
     (MICROSOFT, "DynamicQuantizeMatMul"): IntegerOperator(Slots(1, 2, 3), None),
     (MICROSOFT, "MatMulIntegerToFloat"): IntegerOperator(Slots(1, 3, 5), None, 2),
+    **{("", op): IntegerOperator(Slots(1, BEHIND, 3), None) for op in SCALELESS},
     (MICROSOFT, NBITS): IntegerOperator(Slots(1, 2, 3, 4), None, computes=False),
 }
-SCALELESS = ("ConvInteger", "MatMulInteger")  # their scale is applied later, by other operators
 _DEQUANTIZED = Slots(0, 1, 2)
-
-
-class Fixed(Protocol):
-    """What is needed of a model's constants: the names of all, and their arrays as they are stored."""
-
-    def __contains__(self, name: str) -> bool: ...
-    def stored_array(self, name: str) -> Array: ...
 
 
 def dequantizes(node: Node) -> bool:
@@ -69,8 +64,6 @@ def integer_weights(node: NodeProto) -> dict[str, float]:
     domain = "" if node.domain == "ai.onnx" else node.domain
     if node.op_type == DEQUANTIZE and domain in ("", MICROSOFT):
         slots = [_DEQUANTIZED]
-    elif node.op_type in SCALELESS:
-        slots = [Slots(1)]
     else:
         operator = INTEGER_OPERATORS.get((domain, node.op_type))
         slots = [s for s in (operator.weight, operator.bias) if s is not None] if operator is not None else []
@@ -90,7 +83,7 @@ def find(graph: Graph, fixed: Fixed) -> dict[str, Stored | Unwritable]:
     found: dict[str, Stored | Unwritable] = {}
     for name, node, slots in _candidates(graph, fixed):
         why = _obstacle(graph, fixed, node, slots)
-        found[name] = Unwritable(why, node.label) if why else _described(fixed, name, node, slots)
+        found[name] = Unwritable(why, node.label) if why else _described(graph, fixed, name, node, slots)
     for one in list(_biases(graph, fixed)):
         _settle(graph, fixed, found, one)
     return found
@@ -121,8 +114,6 @@ def _candidates(graph: Graph, fixed: Fixed) -> Iterator[tuple[str, Node, Slots]]
         if dequantizes(node) and node.outputs[0] in fixed:
             yield node.outputs[0], node, _DEQUANTIZED
         slots = INTEGER_OPERATORS[node.domain, node.op].weight if (node.domain, node.op) in INTEGER_OPERATORS else None
-        if node.op in SCALELESS and node.domain in ("", MICROSOFT):
-            slots = Slots(1)
         if slots is not None and _given(node, slots.integers) in fixed:
             yield node.inputs[slots.integers], node, slots
 
@@ -135,6 +126,11 @@ def _obstacle(graph: Graph, fixed: Fixed, node: Node, slots: Slots) -> str:
     """Why this constant cannot be written back; '' if it can."""
     integers, scale, zero = (_given(node, slot) for slot in (slots.integers, slots.scale, slots.zero))
     groups = _given(node, slots.groups)
+    if slots.scale == BEHIND:
+        behind = scale_behind(graph, fixed, node)
+        scale = held(graph, behind) if behind is not None else ""
+        if scale and fixed.stored_array(scale).size > 1 and len(graph.consumers.get(scale, ())) > 1:
+            return f"{node.op} has a scale that others use"
     if not scale:
         return f"{node.op} holds integer weights, but not their scale"
     if scale not in fixed or (zero and zero not in fixed) or (groups and groups not in fixed):
@@ -153,7 +149,7 @@ def _obstacle(graph: Graph, fixed: Fixed, node: Node, slots: Slots) -> str:
     if not (np.isfinite(scales) & (scales > 0)).all():
         return f"{node.op} has a scale that is not positive"
     axis = _axis(node, values.ndim, scales.size)
-    if scales.ndim > 1 or (axis is not None and scales.size != values.shape[axis]):
+    if (scales.ndim > 1 and slots.scale != BEHIND) or (axis is not None and scales.size != values.shape[axis]):
         return f"{node.op} has scales along several axes"
     return ""
 
@@ -192,17 +188,19 @@ def _misfit_of_blocks(node: Node, values: Array, scales: Array, zeros: Array | N
     return ""
 
 
-def _described(fixed: Fixed, name: str, node: Node, slots: Slots) -> Stored:
+def _described(graph: Graph, fixed: Fixed, name: str, node: Node, slots: Slots) -> Stored:
     assert slots.scale is not None
     how = layout(node.attrs) if node.op == NBITS else None
     if how is not None:
         high = 2**how.bits - 1
         return Stored(name, node.outputs[0], slots, 1, 0, high, how.bits, block=how.block, layout=how)
-    values, scales = (fixed.stored_array(node.inputs[slot]) for slot in (slots.integers, slots.scale))
+    behind = scale_behind(graph, fixed, node) if slots.scale == BEHIND else None
+    scale = node.inputs[slots.scale] if behind is None else held(graph, behind)
+    values, scales = (fixed.stored_array(part) for part in (node.inputs[slots.integers], scale))
     low, high, bits = _range(values)
     block = int(node.attrs.get("block_size", 0))
     axis = int(node.attrs.get("axis", 1)) % values.ndim if block else _axis(node, values.ndim, scales.size)
-    return Stored(name, node.outputs[0], slots, axis, low, high, bits, block=block)
+    return Stored(name, node.outputs[0], slots, axis, low, high, bits, block=block, behind=behind)
 
 
 def _axis(node: Node, rank: int, scales: int) -> int | None:
@@ -211,7 +209,7 @@ def _axis(node: Node, rank: int, scales: int) -> int | None:
         return None
     if node.op == DEQUANTIZE:
         return int(node.attrs.get("axis", 1)) % rank
-    if node.op == "QLinearConv" or node.attrs.get("transB", 0):
+    if node.op in ("QLinearConv", "ConvInteger") or node.attrs.get("transB", 0):
         return 0
     return rank - 1
 

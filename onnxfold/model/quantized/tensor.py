@@ -15,10 +15,13 @@ from .scheme import Scheme, in_blocks
 Array = NDArray[Any]
 
 
+BEHIND = -1  # in place of the number of an input: another node holds this part
+
+
 @dataclass(frozen=True)
 class Slots:
-    """Which inputs of a node hold integers, their scale and zero point (None: it has no such input), and the numbers of
-    the blocks that positions are in, where these are no neighbors."""
+    """Which inputs of a node hold integers, their scale and zero point (None: it has no such input; BEHIND: a node that
+    follows has it), and the numbers of the blocks that positions are in, where these are no neighbors."""
 
     integers: int
     scale: int | None = None
@@ -40,7 +43,8 @@ class Stored:
 
     `owner` names the first output of the node that takes them at `slots`; `axis`: that of scales, None for one scale
     for all; each is for `block` positions along it (0: for one). Integers keep to `low`..`high`, and are of `bits`,
-    several in a byte by a `layout`. `factor`: for a bias whose scale follows from others.
+    several in a byte by a `layout`. `factor`: for a bias whose scale follows from others. `behind`: the first output of
+    the node that holds the scale, and at which input, where that is another node.
     """
 
     name: str
@@ -53,6 +57,11 @@ class Stored:
     factor: Factor | None = None
     block: int = 0
     layout: PackedLayout | None = None
+    behind: tuple[str, int] | None = None
+
+    def place(self, slot: int) -> tuple[str, int]:
+        """The first output of the node that holds a part, and at which input."""
+        return self.behind if slot == BEHIND and self.behind is not None else (self.owner, slot)
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,16 @@ def written(one: Stored, integers: Array, scheme: Scheme, parts: Parts) -> dict[
     if scale is None or slots.scale is None or slots.zero is None:
         return out
     shape = scale.shape if one.axis is None else (-1,) if scale.ndim == 1 else scheme.scale.shape
+    if one.behind is not None and one.axis is not None:
+        shape = tuple(-1 if d == scale.size else 1 for d in scale.shape)
     out[slots.scale] = scheme.scale.reshape(shape).astype(scale.dtype)
     before = parts.part(one, slots.zero)
     if before is not None or (scheme.zero != (0 if layout is None else layout.middle)).any():
-        out[slots.zero] = _zeros(scheme.zero, layout, shape, old if layout is None else before)
+        zero = scheme.zero
+        if one.behind is not None:
+            alike = before is not None and before.ndim == 0 and bool((zero == zero.flat[0]).all())
+            zero, shape = (zero.reshape(-1)[:1], ()) if alike or one.axis is None else (zero, (-1,))
+        out[slots.zero] = _zeros(zero, layout, shape, old if layout is None else before)
     numbers = None if slots.groups is None else parts.part(one, slots.groups)
     if slots.groups is not None and numbers is not None and scheme.groups is not None:
         out[slots.groups] = scheme.groups.astype(numbers.dtype)

@@ -39,6 +39,23 @@ def _skip(node: Node, x: Shapes) -> Shapes:
     return [x[0], None, None, x[0]]
 
 
+def _causal(node: Node, x: Shapes) -> Shapes:
+    """CausalConvWithState: as long as its input; the state is as long as the kernel reaches back."""
+    a, w = x[0], x[1]
+    if a is None or node.attrs.get("channels_last", 0) or node.attrs.get("state_window", 0):
+        return [a]
+    reach = w[-1] if w is not None and len(w) == len(a) else None
+    back = (reach - 1) * int(node.attrs.get("dilation", 1)) if isinstance(reach, int) else None
+    return [a, x[3] or (*a[:-1], back)]
+
+
+def _halved(node: Node, x: Shapes) -> Shapes:
+    """SwiGLU and BiasSplitGelu: a gate and what it is for, in two tensors or side by side in one."""
+    if x[0] is None or (node.op == "SwiGLU" and x[1] is not None):
+        return [x[0]]
+    return [(*x[0][:-1], _part(x[0][-1], 2))]
+
+
 def _embedded(node: Node, x: Shapes) -> Shapes:
     ids, table = x[0], x[2]
     return [(*ids, table[-1]), None, (*ids, table[-1])] if ids is not None and table is not None else []
@@ -123,14 +140,22 @@ _RULES: Mapping[str, Callable[[Node, Shapes], Shapes]] = {
             "RotaryEmbedding",
             "SimplifiedLayerNormalization",
             "LayerNormalization",
+            "GroupNormalization",
+            "GroupNorm",
             "BiasAdd",
+            "BiasDropout",
+            "BiasSoftmax",
+            "ScaledSiLU",
         ),
         _same,
     ),
+    "CausalConvWithState": _causal,
+    "SkipGroupNorm": lambda node, x: [x[0], x[0]],
+    **dict.fromkeys(("SwiGLU", "BiasSplitGelu"), _halved),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), _skip),
     **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _narrow),
     "EmbedLayerNormalization": _embedded,
-    "FusedMatMul": _product,
+    **dict.fromkeys(("FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"), _product),
     "FusedGemm": _gemm,
     "Attention": _packed,
     "MultiHeadAttention": _heads,

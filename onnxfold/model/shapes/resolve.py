@@ -17,8 +17,8 @@ from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
 from ..subgraphs import BODY_OPERATORS, every_initializer, every_node
 from .arithmetic import ShapeConstants, ShapeValues
-from .contrib_ops import fused_shapes
-from .inference import consistent, infer_node, infer_shapes
+from .inference import consistent, infer_shapes
+from .other_ops import output_shapes
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
 _SPATIAL, _OTHER = 64, 16  # strides divide these; times a prime, no two open dimensions are taken for each other
@@ -59,7 +59,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
                 found = values.list_for(name, node) if name else None
                 if found is not None:
                     given[name] = _tensor(found)
-            for name, (shape, kind) in (infer_node(graph, node, proto, given) or fused_shapes(graph, node)).items():
+            for name, (shape, kind) in output_shapes(graph, node, proto, given).items():
                 if name in missing:
                     tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
         values.learn(node)

@@ -14,7 +14,8 @@ from .block_targets import Map
 
 
 def maps_of(analysis: Analysis, merges: Mapping[str, Merge]) -> dict[str, Map | None]:
-    """By activation, how its changed axis follows from that of the original; None for those changed along two."""
+    """By activation, how its changed axis follows from that of the original; None for those changed along two, or
+    apart by direction."""
     parts: dict[str, list[tuple[Place, Merge]]] = {}
     for group in analysis.groups:
         if group.name in merges:
@@ -23,7 +24,7 @@ def maps_of(analysis: Analysis, merges: Mapping[str, Merge]) -> dict[str, Map | 
                     parts.setdefault(place.tensor, []).append((place, merges[group.name]))
     found: dict[str, Map | None] = {}
     for tensor, here in parts.items():
-        if len({place.axis for place, _ in here}) == 1:
+        if {place.blocks for place, _ in here} == {1} and len({place.axis for place, _ in here}) == 1:
             matrix = axis_matrix(analysis, here, tensor)
             found[tensor] = Map(here[0][0].axis, np.ascontiguousarray(matrix.toarray(), np.float32))
         else:

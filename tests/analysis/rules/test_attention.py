@@ -16,6 +16,7 @@ from onnxfold.analysis.groups import Role
 from onnxfold.folding.merge import pruning
 from onnxfold.model.model import load
 from onnxfold.model.shapes.lists import source
+from onnxfold.planning.group_layout import GroupLayout
 from onnxfold.transform.edits import edits
 from onnxfold.transform.emit import emit
 
@@ -170,8 +171,11 @@ def test_one_list_for_two_layers() -> None:
 
 def test_a_head_is_as_wide_as_its_dimension() -> None:
     """Rounding counts positions: 4 heads of 3 are 12 wide, in weights that make them and in those that read them."""
-    (group,) = analyze(load(CASES[0].model("N"))).groups
-    assert group.run == D
+    loaded = load(CASES[0].model("N"))
+    found = analyze(loaded)
+    (group,) = found.groups
+    (width,) = GroupLayout.of(loaded, found).widths([group.name])
+    assert width.run == D
     assert {p.positions.shape[1] for p in group.places if p.role in (Role.PRODUCES, Role.CONSUMES)} == {D}
 
 

@@ -14,7 +14,8 @@ from onnxfold.model.graph import plain_domains
 
 def cases(family: object) -> list[Case]:
     name = family.__name__.rsplit(".", 1)[-1]  # type: ignore[attr-defined]
-    return list(importlib.import_module(f"test_{name}").CASES)
+    module = importlib.import_module(f"test_{name}")
+    return [*module.CASES, *(fused for fused, _ in getattr(module, "ELSEWHERE", ()))]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__.rsplit(".", 1)[-1])

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from helpers import Case, assert_holds
+from helpers import Case, assert_holds, constant, fold_by, given, node
 from test_layout import cutting
 
 NEXT = {"v": (6, 8, 1, 1), "u": (5, 6, 1, 1)}
 KEPT = "f = Conv(g, v) a = Relu(f) y = Conv(a, u)"
 ROWS = [[[[5, 0, 1]]]]
 
+SCATTERED = """(float[2,3,6,6] x) => (float y) { a = Conv(x, w) b = Conv(x, u) {} r = Relu(t) y = Conv(r, v) }"""
+HALF = {"w": (4, 3, 3, 3), "u": (4, 3, 3, 3), "v": (5, 8, 1, 1)}
+OVER = {"w": (8, 3, 3, 3), "u": (4, 3, 3, 3), "v": (5, 8, 1, 1)}
+
+
+def grid(*along: list[int]) -> np.ndarray:
+    """Indices that go along some axes."""
+    return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1)
+
+
+def scattered(
+    name: str, body: str, groups: tuple[int, ...], weights: dict[str, tuple[int, ...]], **more: object
+) -> Case:
+    """Two convolutions, one written into the other's output or both into zeros."""
+    return Case(f"scatter-nd-{name}", SCATTERED.replace("{}", body), weights, groups, **more)  # type: ignore[arg-type]
+
+
 CASES = [
+    scattered("interleaved", "s = ScatterND(z, i, a) t = ScatterND(s, j, b)", (4, 4), HALF,
+              values={"i": grid([0, 1], [0, 2, 4, 6]), "j": grid([0, 1], [1, 3, 5, 7]),
+                      "z": np.zeros((2, 8, 4, 4), np.float32)}, refused=("Conv mixes this axis",)),
+    scattered("overwritten", "t = ScatterND(a, j, b)", (4, 4), OVER, values={"j": grid([0, 1], [7, 5, 3, 1])}),
+    scattered("added", 't = ScatterND<reduction="add">(a, j, b)', (4, 4), OVER,
+              values={"j": grid([0, 1], [0, 1, 2, 3])}),
+    scattered("diagonal-is-kept", """c = Transpose<perm=[1,0,2,3]>(b) d = Slice(c, zero, one2) e = Squeeze(d, zero)
+        f = ScatterND(a, j, e) k = Conv(f, k0) t = Tanh(k)""", (3, 6),
+              {**OVER, "k0": (6, 8, 1, 1), "v": (5, 6, 1, 1)}, values={"j": [[0, 3], [1, 5]], "zero": [0], "one2": [1]},
+              refused=("ScatterND mixes this axis",)),
+    Case("scatter-nd-first-axis", """(float[2,3,6] x) => (float y) { h = MatMul(x, w) t = Transpose<perm=[2,0,1]>(h)
+        b = MatMul(x, u) c = Transpose<perm=[2,0,1]>(b) s = ScatterND(t, j, c) d = Transpose<perm=[1,2,0]>(s)
+        r = Relu(d) y = MatMul(r, v) }""", {"w": (6, 8), "u": (6, 3), "v": (8, 5)}, (3, 5), {"j": [[0], [1], [2]]}),
     cutting("gather-positions", "g = Gather<axis=2>(h, index) y = Conv(g, v)", (8,), values={"index": [0, 2, 3]},
             weights={"v": (5, 8, 1, 1)}),
     cutting("gather-one-position", "g = Gather<axis=-1>(h, index) y = Conv(g, v)", (8,), values={"index": 2},
             weights={"v": (5, 8, 1)}),
-    cutting("gather-channels-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
-            values={"index": [0, 2, 3]}, refused=("Gather mixes this axis",),
+    cutting("gather-channels-reversed", "g = Gather<axis=1>(h, index) f = Add(g, h) y = Conv(f, v)", (4,),
+            values={"index": [7, 6, 5, 4, 3, 2, 1, 0]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("gather-channels-shuffled", """g = Gather<axis=1>(h, index) f = Conv<group=2>(g, u) a = Relu(f)
+            e = Gather<axis=1>(a, index) y = Conv(e, v)""", (8, 8),
+            values={"index": [0, 4, 1, 5, 2, 6, 3, 7]}, weights={"u": (8, 4, 1, 1), "v": (5, 8, 1, 1)}),
+    cutting("gather-channels-interleaved", """k = Conv(h, t) g = Gather<axis=1>(k, even) b1 = Gather<axis=-3>(k, odd)
+            s = Sigmoid(g) m = Mul(s, b1) y = Conv(m, u)""", (8, 6),
+            values={"even": [0, 2, 4, 6, 8, 10], "odd": [1, -9, 5, 7, 9, -1]},
+            weights={"t": (12, 8, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("gather-channels-twice", "g = Gather<axis=1>(h, index) f = Relu(g) y = Conv(f, v)", (8,),
+            values={"index": [0, 1, 2, 3, 4, 5, 6, 7, 3, 1, 0, 2, 5, 4, 7, 6]}, weights={"v": (5, 16, 1, 1)}),
+    cutting("gather-computed-channels-is-kept", """s = Shape<start=1, end=2>(h) d = Div(s, eight)
+            i = Concat<axis=0>(d, index) g = Gather<axis=1>(h, i) f = Conv(g, v) a = Relu(f) y = Conv(a, u)""", (6,),
+            values={"index": [0, 2], "eight": [8]}, refused=("Gather mixes this axis",),
             weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)}),
-    Case("gather-rows-of-a-table", "(int64[N,7] x) => (float y) { h = Gather(table, x) y = MatMul(h, v) }",
-         {"table": (11, 8), "v": (8, 5)}, (8,)),
+    cutting("gather-one-channel-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)",
+            (6,), values={"index": [3]}, refused=("Gather",), weights={"v": (6, 1, 1, 1), "u": (5, 6, 1, 1)}),
     cutting("GatherElements", """e = Shape(h) z = Slice(e, zero, three) t = Concat<axis=0>(z, two) i = Expand(rows, t)
             g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
             values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
@@ -64,7 +107,7 @@ CASES = [
             o = Slice(p, one, end) m = Concat<axis=0>(two, o) j = Expand(half, m) k = ScatterND(q, rows, j)
             g = Transpose<perm=[1,0,2,3]>(k) {KEPT}""", (6,), weights=NEXT,
             values={"rows": [[3], [1]], "one": [1], "end": [9], "two": [2], "half": 0.5},
-            refused=("ScatterND mixes this axis",)),
+            refused=("Expand takes this length from another axis",)),
     Case("OneHot", """(float[N,3] x) => (float y) {
         h = MatMul(x, w) s = Mul(h, four) i = Cast<to=7>(s) o = OneHot<axis=1>(i, depth, offon) y = MatMul(o, v) }""",
          {"w": (3, 8), "v": (8, 5)}, (8,), {"four": 4.0, "depth": 6, "offon": [0.0, 1.0]}),
@@ -103,3 +146,19 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case, batch: str | int) -> None:
     assert_holds(case, batch)
+
+
+def test_indices_are_numbered_anew() -> None:
+    """Each Gather has a list of its own afterwards, in the element type of the old one."""
+    case = next(case for case in CASES if case.name == "gather-channels-interleaved")
+    after = fold_by({"Conv#1": [0, 1, 1, 2, 3, 4]}, case.model())
+    assert (given(after, "Gather", 1), given(after, "Gather", 1, 1)) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert constant(after, node(after, "Gather").input[1]).dtype == np.int64
+
+
+def test_columns_of_indices_are_numbered_anew() -> None:
+    case = next(case for case in CASES if case.name == "scatter-nd-interleaved")
+    after = fold_by({"Conv#0": [0, 1, 1, 2], "Conv#1": [0, 1, 2, 2]}, case.model())
+    first, second = (constant(after, node(after, "ScatterND", which).input[1]) for which in (0, 1))
+    np.testing.assert_array_equal(first, grid([0, 1], [0, 2, 5]))
+    np.testing.assert_array_equal(second, grid([0, 1], [1, 3, 4]))

@@ -108,10 +108,29 @@ CASES = [
     slicing("slice-to-one-channel", 3, 4, (7,), axis=1),
     cutting("slice-no-axes", "g = Slice(h, starts, ends) f = Conv(g, v) e = Conv(h, u) y = Mul(f, e)", (3, 5),
             values={"starts": [0, 3, 0, 0], "ends": [END, END, 9, 6]}, weights={"v": (5, 5, 1, 1), "u": (5, 8, 1, 1)}),
-    cutting("slice-channels-with-step-is-kept", """g = Slice(h, starts, ends, axes, steps) f = Conv(g, v) a = Relu(f)
+    *(cutting(f"slice-channels-{name}", """g = Slice(h, starts, ends, axes, steps) f = Conv(g, v) a = Relu(f)
+            y = Conv(a, u)""", groups, values={"starts": [start], "ends": [end], "axes": [1], "steps": [step]},
+              weights={"v": (6, left, 1, 1), "u": (5, 6, 1, 1)})
+      for name, start, end, step, left, groups in (
+          ("with-step", 0, 8, 2, 4, (4, 6)), ("with-step-behind", 1, END, 2, 4, (4, 6)),
+          ("with-step-short-end", 0, -1, 4, 2, (2, 6)), ("reversed", -1, -END, -1, 8, (8, 6)),
+          ("reversed-by-numbers", 7, -9, -1, 8, (8, 6)))),
+    *(cutting(f"slice-channels-{name}-is-kept", """g = Slice(h, starts, ends, axes, steps) f = Conv(g, v) a = Relu(f)
             y = Conv(a, u)""", (6,), refused=("Slice mixes this axis",),
-            values={"starts": [0], "ends": [8], "axes": [1], "steps": [2]},
-            weights={"v": (6, 4, 1, 1), "u": (5, 6, 1, 1)}),
+              values={"starts": [start], "ends": [end], "axes": [1], "steps": [step]},
+              weights={"v": (6, left, 1, 1), "u": (5, 6, 1, 1)})
+      for name, start, end, step, left in (
+          ("uneven-step", 0, 8, 3, 3), ("step-over-a-part", 0, 6, 2, 3), ("step-from-behind", -7, END, 2, 4),
+          ("step-beyond-the-first", 3, END, 2, 3), ("reversed-part", 5, -END, -1, 6),
+          ("backwards-by-two", -1, -END, -2, 4))),
+    cutting("slice-interleaved-gate", """k = Conv(h, t) g = Slice(k, zero, end, axes, steps)
+            b1 = Slice(k, one, end, axes, steps) s = Sigmoid(g) m = Mul(s, b1) y = Conv(m, u)""", (8, 6),
+            values={"zero": [0], "one": [1], "end": [END], "axes": [1], "steps": [2]},
+            weights={"t": (12, 8, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("slice-flip-and-couple", """f = Slice(h, last, end, axes, steps) p, q = Split<axis=1>(f, sizes) s = Tanh(p)
+            m = Mul(q, s) c = Concat<axis=1>(p, m) y = Conv(c, u)""", (4,),
+            values={"last": [-1], "end": [-END], "axes": [1], "steps": [-1], "sizes": [4, 4]},
+            weights={"u": (5, 8, 1, 1)}),
     cutting("slice-space-reversed", "g = Slice(h, starts, ends, axes, steps) f = Add(g, h) y = Conv(f, v)", (8,),
             values={"starts": [-1], "ends": [-100], "axes": [3], "steps": [-1]}, weights={"v": (5, 8, 1, 1)}),
     Case("resnet-option-a", SHORTCUT, {"w": (4, 3, 3, 3), "u": (12, 4, 3, 3), "v": (5, 12, 1, 1)}, (4, 8),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
-from helpers import Case, assert_holds, constant, keep_first, model, oracles_hold
+from helpers import Case, assert_holds, attribute, constant, fold_by, given, keep_first, model, oracles_hold
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
@@ -13,6 +16,44 @@ BN = {"scale": (8,), "shift": (8,), "mean": (8,), "var": (8,)}
 CONV = {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}
 TEXT = """(float[N,3,6,6] x) => (float y) {
     h = Conv(x, w) g = BatchNormalization(h, scale, shift, mean, var) a = Relu(g) y = Conv(a, v) }"""
+
+WIDE = {"w": (16, 3, 3, 3), "v": (5, 16, 1, 1), "scale": (16,), "shift": (16,)}
+EACH = {"gamma": (16, 1, 1), "beta": (16, 1, 1), "w": (16, 3, 3, 3), "v": (5, 16, 1, 1)}
+G4 = "GroupNormalization<num_groups=4>(h, scale, shift)"
+AFFINE = "m = Mul(b, gamma) g = Add(m, beta)"
+ONES = {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}
+DEVIATION = """c = Sub(r, m0) q = Mul(c, c) m1 = ReduceMean<axes=[{axes}]>(q) e = Add(m1, eps) d = Sqrt(e)
+    i = Div(c, d)"""
+WRITTEN = "m0 = ReduceMean<axes=[{axes}]>(r) " + DEVIATION
+GROUPED: dict[str, tuple[str, dict[str, Any]]] = {
+    "operator": (f"g = {G4}", {"weights": WIDE, "opset": 21}),
+    "operator-opset18": ("g = GroupNormalization<num_groups=4>(h, scale, shift)",
+                         {"weights": {**WIDE, "scale": (4,), "shift": (4,)}, "opset": 18}),
+    "instance": (
+        f"r = Reshape(h, to) i = InstanceNormalization(r, ones, zeros) s = Shape(h) b = Reshape(i, s) {AFFINE}",
+                 {"values": {"to": [0, 4, -1], **ONES}}),
+    "instance-back-by-numbers": (
+        f"r = Reshape(h, to) i = InstanceNormalization(r, ones, zeros) b = Reshape(i, back) {AFFINE}",
+        {"values": {"to": [0, 4, 64], "back": [0, 16, 4, 4], **ONES}}),
+    "layer-norm": (f"r = Reshape(h, to) i = LayerNormalization<axis=-1>(r, n) b = Reshape(i, back) {AFFINE}",
+                   {"values": {"to": [0, 4, 64], "back": [0, 16, 4, 4], "n": np.ones(64, np.float32)}}),
+    "written-out-flat": (f"r = Reshape(h, to) {WRITTEN.format(axes=-1)} b = Reshape(i, back) {AFFINE}",
+                         {"values": {"to": [0, 4, -1], "back": [0, 16, 4, 4], "eps": 1e-5}}),
+    "written-out": (f"r = Reshape(h, to) {WRITTEN.format(axes='2, 3, 4')} s = Shape(h) b = Reshape(i, s) {AFFINE}",
+                    {"values": {"to": [0, 4, 4, 4, 4], "eps": 1e-5}}),
+    "written-out-channels-last": (
+        f"""t = Transpose<perm=[0,2,3,1]>(h) r = Reshape(t, to) {WRITTEN.format(axes='1, 2, 4')} s = Shape(t)
+            k = Reshape(i, s) b = Transpose<perm=[0,3,1,2]>(k) {AFFINE}""",
+        {"values": {"to": [0, 4, 4, 4, 4], "eps": 1e-5}}),
+}  # fmt: skip
+"""GroupNorm of 16 channels in 4 blocks, from h to g."""
+
+
+def grouped(name: str, body: str, values: Mapping[str, Any] | None = None, opset: int = 17, **weights: Any) -> Case:
+    """Whole blocks fold, like heads."""
+    text = f"(float[N,3,6,6] x) => (float[N,5,4,4] y) {{ h = Conv(x, w) {body} f = Relu(g) y = Conv(f, v) }}"
+    return Case(f"group-{name}", text, weights.get("weights", EACH), (4,), values or {}, opset=opset)
+
 
 CASES = [
     *(Case(f"batch-opset{v}", TEXT, {**CONV, **BN}, (8,), opset=v) for v in (7, 9, 14, 15)),
@@ -51,10 +92,31 @@ CASES = [
     Case("group-of-one-channel", """(float[N,3,6,6] x) => (float y) <float[N,8,4,4] g> {
         h = Conv(x, w) g = GroupNormalization<num_groups=8>(h, scale, shift) a = Relu(g) y = Conv(a, v) }""",
          {**CONV, "scale": (8,), "shift": (8,)}, (8,), opset=21),
-    Case("group-is-kept", """(float[N,3,6,6] x) => (float y) <float[N,8,4,4] g> {
-        h = Conv(x, w) g = GroupNormalization<num_groups=2>(h, scale, shift) f = Conv(g, u) a = Relu(f)
+    Case("group-of-all-is-kept", """(float[N,3,6,6] x) => (float y) <float[N,8,4,4] g> {
+        h = Conv(x, w) g = GroupNormalization<num_groups=1>(h, scale, shift) f = Conv(g, u) a = Relu(f)
         y = Conv(a, v) }""", {**CONV, "u": (8, 8, 1, 1), "scale": (8,), "shift": (8,)}, (8,), opset=21,
          refused=("GroupNormalization mixes this axis",)),
+    *(grouped(name, body, **how) for name, (body, how) in GROUPED.items()),
+    Case("group-of-a-residual", f"""(float[N,3,6,6] x) => (float[N,5,4,4] y) {{
+        h = Conv(x, w) g = {G4} a = Relu(g) f = Conv(a, u) j = Add(f, h)
+        k = GroupNormalization<num_groups=4>(j, scale, shift) d = Relu(k) y = Conv(d, v) }}""",
+         {**WIDE, "u": (16, 16, 1, 1)}, (4,), opset=21),
+    Case("group-across-a-concat", """(float[N,3,6,6] x) => (float[N,5,4,4] y) {
+        h = Conv(x, w) f = Conv(x, u) e = Concat<axis=1>(h, f) g = GroupNormalization<num_groups=12>(e, scale, shift)
+        a = Relu(g) y = Conv(a, v) }""",
+         {"w": (16, 3, 3, 3), "u": (8, 3, 3, 3), "v": (5, 24, 1, 1), "scale": (24,), "shift": (24,)}, (8, 4), opset=21),
+    Case("group-over-two-sizes", f"""(float[N,3,6,6] x) => (float[N,5,4,4] y) {{
+        h = Conv(x, w) g = {G4} k = GroupNormalization<num_groups=8>(g, scale, shift) a = Relu(k) y = Conv(a, v) }}""",
+         WIDE, (4,), opset=21),
+    Case("what-lies-inside-blocks", """(float[N,3,6,6] x) => (float y) {
+        h = Conv(x, w) r = Reshape(h, to) i = Softmax<axis=1>(r) b = Reshape(i, back) f = Conv(b, u)
+        a = Relu(f) y = Conv(a, v) }""", {"w": (24, 3, 3, 3), "u": (6, 24, 1, 1), "v": (5, 6, 1, 1)}, (6, 6),
+         {"to": [0, 4, -1], "back": [0, 24, 4, 4]}),
+    Case("blocks-that-cross-channels", """(float[N,3,6,6] x) => (float y) {
+        h = Conv(x, w) r = Reshape(h, to) i = InstanceNormalization(r, ones, zeros) b = Reshape(i, back) f = Conv(b, u)
+        a = Relu(f) y = Conv(a, v) }""", {"w": (24, 3, 3, 3), "u": (6, 24, 1, 1), "v": (5, 6, 1, 1)}, (6,),
+         {"to": [0, 16, -1], "back": [0, 24, 4, 4], "ones": np.ones(16, np.float32), "zeros": np.zeros(16, np.float32)},
+         ("Reshape mixes this axis",)),
     Case("LRN-of-channels", """(float[N,3,6,6] x) => (float y) {
         h = Conv(x, w) g = LRN<size=3, alpha=0.5>(h) f = Conv(g, u) a = Relu(f) y = Conv(a, v) }""",
          {**CONV, "u": (8, 8, 1, 1)}, (8,), refused=("LRN mixes this axis",)),
@@ -101,3 +163,47 @@ def test_all_parameters_are_cut_alike() -> None:
     after = keep_first(5, before)
     for name in BN:
         np.testing.assert_array_equal(constant(after, name), constant(before, name)[:5])
+
+
+def test_a_group_norm_says_how_many_blocks_are_left() -> None:
+    """Also where a Reshape says it, and what it is per block is cut too."""
+    operator, reshaped = (next(case for case in CASES if case.name == f"group-{n}") for n in ("operator", "instance"))
+    labels = {"Conv#0": [0, 1, 0, 2]}
+    after = fold_by(labels, operator.model())
+    assert (attribute(after, "GroupNormalization", "num_groups"), len(constant(after, "scale"))) == (3, 12)
+    after = fold_by(labels, reshaped.model())
+    assert (given(after, "Reshape", 1), len(constant(after, "ones")), constant(after, "gamma").shape) == (
+        [0, 3, -1], 3, (12, 1, 1)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sides", ["H,W", "6,W"])
+def test_group_norm_by_reshape_of_images_of_any_size(sides: str) -> None:
+    case = next(case for case in CASES if case.name == "group-instance")
+    proto = model(case.text.replace("6,6", sides), case.weights, case.values)
+    oracles_hold(proto, {"x": (2, 3, 6, 9)}, groups=[4])
+
+
+TURNED = "t = Transpose<perm=[0,2,3,1]>(h) k = {} g = Transpose<perm=[0,3,1,2]>(k)"
+GROUP_NORM = "com.microsoft.GroupNorm<groups=4, channels_last={last}>({x}, scale, shift)"
+SKIPPING = {**WIDE, "u": (16, 3, 3, 3), "bias": (16,)}
+TWIN = grouped("twin", f"g = {G4}", weights=WIDE, opset=21)
+ELSEWHERE = [
+    (grouped("microsoft", f"g = {GROUP_NORM.format(last=0, x='h')}", weights=WIDE), TWIN),
+    (grouped("channels-last", TURNED.format(GROUP_NORM.format(last=1, x="t")), weights=WIDE), TWIN),
+    (grouped("skip", """f1 = Conv(x, u)
+        k, s = com.microsoft.SkipGroupNorm<groups=4, channels_last=0>(h, scale, shift, f1, bias) g = Add(k, s)""",
+             weights=SKIPPING),
+     grouped("skip-twin", """f1 = Conv(x, u) s0 = Add(h, f1) c1 = Unsqueeze(bias, ones) s = Add(s0, c1)
+        k = GroupNormalization<num_groups=4>(s, scale, shift) g = Add(k, s)""", {"ones": [1, 2]},
+             weights=SKIPPING, opset=21)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ELSEWHERE, ids=lambda pair: pair[0].name)
+def test_what_only_other_providers_run_folds_as_its_twin(pair: tuple[Case, Case]) -> None:
+    fused, plain = (case.model() for case in pair)
+    folded, expected = (fold_by({"Conv#0": [0, 1, 0, 2]}, proto) for proto in (fused, plain))
+    assert [group.size for group in analyze(load(folded)).groups] == [3]
+    for name in pair[0].weights:
+        np.testing.assert_array_equal(constant(folded, name), constant(expected, name))

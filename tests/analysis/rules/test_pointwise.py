@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from helpers import Case, assert_holds, model, newest_opset, oracles_hold
+from helpers import Case, assert_holds, constant, fold_by, model, newest_opset, oracles_hold
+from onnx import numpy_helper
+from onnx.defs import onnx_opset_version
+from onnx.reference import ReferenceEvaluator
+
+from onnxfold.analysis.analyze import analyze
+from onnxfold.model.model import load
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 
@@ -89,6 +96,56 @@ def test_case(case: Case) -> None:
 def test_case_with_a_static_batch(case: Case) -> None:
     """Of the families that differ in one word, one each."""
     assert_holds(case, 2)
+
+
+def gated(name: str, gate: str, plain: str, opset: int = 17, **weights: tuple[int, ...]) -> tuple[Case, Case]:
+    """A gated MLP with one of the operators that only other providers run, and the same written out."""
+    one, other = (
+        Case(name, f"(float[N,3,6] x) => (float[N,3,5] y) {{ {body} y = MatMul(a, v) }}", weights, (8,), opset=opset)
+        for body in (gate, plain)
+    )
+    return one, other
+
+
+ONE, TWO_SIDES = {"w": (6, 16), "v": (8, 5)}, {"w": (6, 8), "u": (6, 8), "v": (8, 5)}
+SIDES = "h = MatMul(x, w) k = MatMul(x, u)"
+GATED = "s = Sigmoid(h) t = Mul(h, s) a = Mul(t, k)"
+HALVES = "g = MatMul(x, w) h, k = Split<axis=2>(g, parts)"
+ELSEWHERE = [
+    *(gated("SwiGLU", f"{SIDES} a = SwiGLU(h, k)", f"{SIDES} {GATED}", 28, **TWO_SIDES)
+      for _ in range(onnx_opset_version() >= 28)),
+    gated("SwiGLU-microsoft", f"{SIDES} a = com.microsoft.SwiGLU(h, k)", f"{SIDES} {GATED}", **TWO_SIDES),
+    gated("SwiGLU-of-halves", "g = MatMul(x, w) a = com.microsoft.SwiGLU(g)",
+          f"g = MatMul(x, w) h, k = Split<axis=2>(g) {GATED}", 11, **ONE),
+    gated("BiasSplitGelu", "g = MatMul(x, w) a = com.microsoft.BiasSplitGelu(g, b)",
+          f"f = MatMul(x, w) g = Add(f, b) h, k = Split<axis=2>(g) {GATED}", 11, b=(16,), **ONE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", ELSEWHERE, ids=lambda pair: pair[0].name)
+def test_what_only_other_providers_run_folds_as_if_it_were_written_out(pair: tuple[Case, Case]) -> None:
+    fused, plain = (case.model() for case in pair)
+    oracles_hold(plain, groups=[8])
+    labels = {"MatMul#0": [0, 1, 2, 3, 0, 1, 2, 4]}
+    folded, expected = fold_by(labels, fused), fold_by(labels, plain)
+    assert [g.size for g in analyze(load(folded)).groups] == [5]
+    for name in pair[0].weights:
+        np.testing.assert_array_equal(constant(folded, name), constant(expected, name))
+
+
+@pytest.mark.skipif(onnx_opset_version() < 28, reason="onnx has SwiGLU since opset 28")
+def test_swiglu() -> None:
+    """onnxruntime runs it on no CPU yet: onnx's own evaluator does."""
+    text = f"(float[N,3,6] x) => (float[N,3,5] y) {{ {SIDES} a = SwiGLU<alpha=1.5>(h, k) y = MatMul(a, v) }}"
+    before = model(text, TWO_SIDES, opset=28, ir_version=10)
+    columns = np.repeat(constant(before, "w")[:, :4], 2, axis=1), np.repeat(constant(before, "u")[:, :4], 2, axis=1)
+    for name, value in zip("wu", columns, strict=True):
+        next(t for t in before.graph.initializer if t.name == name).CopyFrom(numpy_helper.from_array(value, name))
+    after = fold_by({"MatMul#0": [0, 0, 1, 1, 2, 2, 3, 3]}, before)
+    assert constant(after, "v").shape == (4, 5)
+    x = {"x": np.random.default_rng(0).standard_normal((2, 3, 6)).astype(np.float32)}
+    (expected,), (found,) = (ReferenceEvaluator(proto).run(None, x) for proto in (before, after))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_before_opset_7_broadcasting_was_not_numpys() -> None:

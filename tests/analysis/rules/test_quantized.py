@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import assert_holds, newest_opset
+from helpers import Case, assert_holds, newest_opset
 from packing import Bits, Pack, Packed
 
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
@@ -54,6 +54,33 @@ def nbits(name: str, how: Bits, bias: bool = False) -> Packed:
         y = com.microsoft.MatMulNBits<K=40, N=5, {said}>(a, v_q, v_s{v}{"c" if bias else ""}) }}"""
     biases = {"b": (40,), "c": (5,)} if bias else {}
     return Packed(name, text, {"w": (40, 20), "v": (5, 40), **biases}, (40,), packs={"w": how, "v": how})
+
+
+UINT8 = Pack(None, np.uint8, 128)
+SCALED = {
+    "by-both": "{h}k = Mul({h}t, {w}_s) {y} = Mul({h}g, {h}k)",
+    "by-both-turned": "{h}k = Mul({w}_s, {h}t) {y} = Mul({h}k, {h}g)",
+    "apart": "{h}k = Mul({h}g, {h}t) {y} = Mul({h}k, {w}_s)",
+}
+"""How what operators on integers give becomes floats again: {h}g times the scales {h}t of the input and {w}_s."""
+
+
+def dynamic(name: str, op: str, scaled: str, *packs: Pack) -> Packed:
+    """Two layers as quantize_dynamic writes them, with a bias and Relu between."""
+
+    def layer(x: str, w: str, y: str) -> str:
+        made = scaled.format(h=x, w=w, y=y) if w == "w" else SCALED["by-both"].format(h=x, w=w, y=y)
+        front = "w_u = Unsqueeze(w_s, spread)" if "w_u" in made else ""
+        zero = "" if w == "w" and "w_u" in made else f", {w}_z"  # of convolutions, onnxruntime takes only one for all
+        return f"""{front} {x}q, {x}t, {x}p = DynamicQuantizeLinear({x}) {x}i = {op}({x}q, {w}_q, {x}p{zero})
+            {x}g = Cast<to=1>({x}i) {made}"""
+
+    image = op == "ConvInteger"
+    shape, weights = ("3,6,6", CONV) if image else ("3", {**LINEAR, "b": (8,)})
+    layers = f"{layer('x', 'w', 'h')} k = Add(h, b) a = Relu(k) {layer('a', 'v', 'y')}"
+    sizes, values = {**weights, "b": (8, 1, 1) if image else (8,)}, {"spread": [1, 2]} if "w_u" in layers else {}
+    text = f"(float[N,{shape}] x) => (float y) {{ {layers} }}"
+    return Packed(name, text, sizes, (8,), values, packs=dict(zip("wv", packs, strict=True)))
 
 
 LINEAR = {"w": (3, 8), "v": (8, 5)}
@@ -149,6 +176,10 @@ CASES = [
         o = com.microsoft.QGemm<transB=1>(h, s, z, v_q, v_s, v_z, , s, z) {OUT} }}""",
         {"w": (8, 3), "b": (8,), "v": (5, 8)}, (8,),
         packs={"w": Pack(axis), "b": Pack(axis, of="w"), "v": Pack(axis)}) for axis in (0, None)),
+    Case("MatMulBnb4-is-kept", """(float[N,2,6] x) => (float[N,2,8] y) {
+        h = MatMul(x, w) a = com.microsoft.MatMulBnb4<N=16, K=8, block_size=16, quant_type=1>(h, codes, scales)
+        b = Relu(a) f = MatMul(b, u) g = Relu(f) y = MatMul(g, v) }""", {"w": (6, 8), "scales": (8,), "u": (16, 6),
+        "v": (6, 8)}, (6,), {"codes": np.arange(64, dtype=np.uint8)}, ("com.microsoft.MatMulBnb4 mixes this axis",)),
     *(Packed(f"DynamicQuantizeMatMul-{axis}", """(float[N,3] x) => (float[N,5] y) <float[N,8] h> {
         h = com.microsoft.DynamicQuantizeMatMul(x, w_q, w_s, w_z, b)
         y = com.microsoft.DynamicQuantizeMatMul(h, v_q, v_s, v_z) }""",
@@ -162,13 +193,28 @@ CASES = [
         h = MatMul(x, w) a = Sigmoid(h) y = Gemm<transB=1>(a, v) }""", {"w": (20, 40), "v": (5, 40)}, (40,), opset=21,
         ir_version=10, packs={w: Pack(axis, t, zero, most, block=16, even=True) for w, axis in (("w", 0), ("v", 1))})
       for t, zero, most in BLOCKED if newest_opset() >= 21),
-    Packed("ConvInteger", f"""(float[N,3,6,6] x) => (float y) {{ {IN} h = ConvInteger(q, w_q, z) g = Cast<to=1>(h)
-        f = Mul(g, s) y = Conv(f, v) }}""", {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, (), packs={"w": Pack()},
-        refused=("ConvInteger holds integer weights, but not their scale",)),
-    Packed("MatMulInteger-dynamic", """(float[N,3] x) => (float y) { h = MatMul(x, u) q, t, p = DynamicQuantizeLinear(h)
-        i = MatMulInteger(q, w_q, p) g = Cast<to=1>(i) f = Mul(g, t) y = MatMul(f, v) }""",
-        {"u": (3, 6), "w": (6, 8), "v": (8, 5)}, (), packs={"w": Pack(None)},
+    Packed("ConvInteger-static", f"""(float[N,3,6,6] x) => (float y) {{ {IN} h = ConvInteger(q, w_q, z)
+        g = Cast<to=1>(h) f = Mul(g, s) y = Conv(f, v) }}""", {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1)}, (8,),
+        packs={"w": Pack(None)}),
+    *(dynamic(f"MatMulInteger-{name}-{axis}", "MatMulInteger", scaled, Pack(axis), Pack(axis))
+      for name, scaled in SCALED.items() for axis in (1, None)),
+    dynamic("MatMulInteger-zero-points", "MatMulInteger", SCALED["by-both"],
+            Pack(1, np.uint8, tuple(range(120, 128)), 90), UINT8),
+    dynamic("ConvInteger", "ConvInteger", SCALED["by-both"], Pack(None), Pack(None)),
+    dynamic("ConvInteger-uint8", "ConvInteger", SCALED["by-both"], UINT8, UINT8),
+    dynamic("ConvInteger-per-channel", "ConvInteger", SCALED["apart"].replace("{w}_s", "{w}_u"), Pack(0), Pack(None)),
+    Packed("MatMulInteger-no-scale", """(float[N,3] x) => (float y) { h = MatMul(x, u)
+        q, t, p = DynamicQuantizeLinear(h) i = MatMulInteger(q, w_q, p) g = Cast<to=1>(i) f = Mul(g, t)
+        y = MatMul(f, v) }""", {"u": (3, 6), "w": (6, 8), "v": (8, 5)}, (), packs={"w": Pack(None)},
         refused=("MatMulInteger holds integer weights, but not their scale",)),
+    *(Packed(f"MatMulInteger-{name}", f"""(float[8,3] x) => (float y) {{ q, t, p = DynamicQuantizeLinear(x)
+        i = MatMulInteger(q, w_q, p) g = Cast<to=1>(i) k = Mul(t, {scale}) f = Mul(g, k) {more} y = MatMul(f, v) }}""",
+        {"w": (3, 8), "v": (8, 5)}, (), {"e": np.full((8, 1), 0.5, np.float32)}, packs={"w": Pack(1)},
+        refused=(f"MatMulInteger {why}",))
+      for name, scale, more, why in (
+          ("scale-of-rows", "e", "", "holds integer weights, but not their scale"),
+          ("integers-used-too", "w_s", "z = Cast<to=1>(i)", "holds integer weights, but not their scale"),
+          ("scale-used-too", "w_s", "z = Mul(t, w_s)", "has a scale that others use"))),
 ]  # fmt: skip
 
 

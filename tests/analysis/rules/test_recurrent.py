@@ -63,7 +63,32 @@ CASES = [
     *(layer(f"{op}-no-bias", op, f"o = OP(x, w, r) {READ}", values=ONE) for op in OPS),
     *(layer(f"{op}-last-state", op, LAST, values=ONE) for op in OPS),
     *(layer(f"{op}-reverse", op, f"o = OP(x, w, r, b) {READ}", ', direction="reverse"', values=ONE) for op in OPS),
-    *(layer(f"{op}-bidirectional", op, f"o = OP(x, w, r, b) {BOTH}", BIDIRECTIONAL, 2, values=JOIN) for op in OPS),
+    *(layer(f"{op}-bidirectional", op, f"o = OP(x, w, r, b) {BOTH}", BIDIRECTIONAL, 2, values=JOIN, groups=(2 * H,))
+      for op in OPS),
+    layer("LSTM-bidirectional-last-state", "LSTM", """o, h, c = OP(x, w, r, b) t = Transpose<perm=[1,0,2]>(h)
+        s = Reshape(t, flat) y = MatMul(s, v)""", BIDIRECTIONAL, 2, values={"flat": [-1, 2 * H]}, groups=(2 * H,)),
+    layer("GRU-bidirectional-all-outputs", "GRU", """o, h = OP(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(o)
+        s = Reshape(t, join) k = Transpose<perm=[1,0,2]>(h) l = Reshape(k, flat) e = Add(s, l) y = MatMul(e, v)""",
+          BIDIRECTIONAL, 2, values={"join": [0, 0, -1], "flat": [0, -1]}, groups=(2 * H,)),
+    layer("LSTM-bidirectional-zeros", "LSTM", f"""d = Shape<start=1, end=2>(x) t0 = Concat<axis=0>(two, d, units)
+        h = ConstantOfShape(t0) e = Expand(half, t0) o = OP(x, w, r, b, , h, e) {BOTH}""", BIDIRECTIONAL, 2,
+          values={**JOIN, "two": [2], "units": [H], "half": 0.5}, groups=(2 * H,)),
+    Case("GRU-bidirectional-constant-state", f"""(float[7,2,3] x) => (float y) {{
+        o = GRU<hidden_size=8, direction="bidirectional">(x, w, r, b, , h) {BOTH} }}""",
+         {**sizes("GRU", dirs=2), "h": (2, 2, H), "v": (2 * H, 5)}, (2 * H,), {"join": [0, 0, -1]}),
+    layer("LSTM-bidirectional-peepholes", "LSTM", f"o = OP(x, w, r, b, , , , p) {BOTH}", BIDIRECTIONAL, 2, values=JOIN,
+          weights={"p": (2, 3 * H)}, groups=(2 * H,)),
+    layer("RNN-bidirectional-through-tanh", "RNN", """o = OP(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(o) a = Tanh(t)
+        s = Reshape(a, join) y = MatMul(s, v)""", BIDIRECTIONAL, 2, values=JOIN, groups=(2 * H,)),
+    layer("RNN-bidirectional-state-handed-on", "RNN", f"""m, h = OP(x, w, r, b) o = OP(x, w2, r2, b2, , h) {BOTH}""",
+          BIDIRECTIONAL, 2, values=JOIN, weights=sizes("RNN", "2", dirs=2), groups=(2 * H,)),
+    *(layer(f"LSTM-bidirectional-{name}", "LSTM", body, BIDIRECTIONAL, 2, values=values, weights={"v": (H, 5)})
+      for name, body, values in (
+          ("sum", "o = OP(x, w, r, b) s = ReduceSum<keepdims=0>(o, one) y = MatMul(s, v)", ONE),
+          ("one-picked", "o = OP(x, w, r, b) s = Gather<axis=1>(o, pick) y = MatMul(s, v)", {"pick": 1}),
+          ("seen-twice", """o = OP(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(o) s = Reshape(t, join)
+                k = MatMul(s, k0) g = Gather<axis=1>(o, pick) z = MatMul(g, v) y = Add(k, z)""",
+           {"pick": 0, "join": [0, 0, -1], "k0": np.ones((2 * H, 5), np.float32)}))),
     *(Case(f"{op}-lengths", f"""(float[7,2,3] x) => (float y) {{
         l = Cast<to=6>(lengths) o = {op}<hidden_size={H}>(x, w, r, b, l) {READ} }}""",
         {**sizes(op), "v": (H, 5)}, (H,), {**ONE, "lengths": [4, 7]}) for op in OPS),
@@ -85,7 +110,7 @@ CASES = [
           weights={**sizes("GRU", "2", H, 1, 6), "v": (6, 5)}),
     layer("LSTM-stacked-bidirectional", "LSTM", """m = OP(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(m)
         e = Reshape(t, join) o = LSTM<hidden_size=6>(e, w2, r2, b2) s = Squeeze(o, one) y = MatMul(s, v)""",
-          BIDIRECTIONAL, 2, groups=(H, 6), values=JOIN, weights={**sizes("LSTM", "2", 2 * H, 1, 6), "v": (6, 5)}),
+          BIDIRECTIONAL, 2, groups=(2 * H, 6), values=JOIN, weights={**sizes("LSTM", "2", 2 * H, 1, 6), "v": (6, 5)}),
     layer("GRU-one-layer-twice", "GRU", """m = OP(x, w, r, b) t = Squeeze(m, one) e = MatMul(t, k)
         o = OP(e, w, r, b) s = Squeeze(o, one) y = MatMul(s, v)""", values=ONE, weights={"k": (H, 3)}),
     layer("RNN-state-handed-on", "RNN", """m, h = OP(x, w, r, b) o = OP(x, w2, r2, b2, , h) t = Squeeze(o, one)
@@ -182,3 +207,16 @@ def test_weights_in_constant_nodes() -> None:
     proto = as_constant_nodes(case("LSTM").model(), ["w", "r", "b", "v"])
     oracles_hold(proto, groups=[H])
     folds(proto)
+
+
+def test_directions_keep_units_of_their_own() -> None:
+    before = case("GRU-bidirectional").model()
+    labels = [0, 0, 1, 2, 3, 4, 5, 6, *range(7, 12), 11, 12, 13]
+    after = fold_by({"GRU#0": labels}, before)
+    w, v = constant(before, "w").reshape(2, 3, H, 3), constant(before, "v")
+    first = np.concatenate([w[0][:, :2].mean(axis=1, keepdims=True), w[0][:, 2:]], axis=1)
+    second = np.concatenate([w[1][:, :4], w[1][:, 4:6].mean(axis=1, keepdims=True), w[1][:, 6:]], axis=1)
+    np.testing.assert_allclose(constant(after, "w"), np.stack([first, second]).reshape(2, 21, 3), rtol=1e-6)
+    read = np.concatenate([v[:2].sum(0, keepdims=True), v[2:12], v[12:14].sum(0, keepdims=True), v[14:]])
+    np.testing.assert_allclose(constant(after, "v"), read, rtol=1e-6)
+    assert attribute(after, "GRU", "hidden_size") == 7

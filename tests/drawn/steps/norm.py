@@ -25,15 +25,31 @@ def instance_norm(g: Builder, n: Numbers) -> None:
 
 
 def group_norm(g: Builder, n: Numbers) -> None:
-    """As PyTorch exports it: groups as channels of an InstanceNormalization, then a scale and a shift."""
+    """As PyTorch exports it: groups as channels of an InstanceNormalization, then a scale and a shift; or in one."""
     x, count = g.take(n, many), n.pick((2, 3, 1))
     if x.channels % count:
         raise UnfitError("no groups")
+    if n.flag() and g.opset >= 21:  # as an operator
+        parameters = x, g.positive(x.channels), g.bias(x.channels)
+        g.put(g.ops("GroupNormalization", *parameters, num_groups=count, shape=x.shape)[0])
+        return
     apart = g.op("Reshape", x, g.constant([0, count, -1]))
     even = g.op("InstanceNormalization", apart, g.constant([1.0] * count), g.constant([0.0] * count))
     back = g.op("Reshape", even, g.constant([0, x.channels, *x.spatial]))
     ones = [1] * len(x.spatial)
     g.put(g.op("Add", g.op("Mul", back, g.positive(x.channels, *ones)), g.bias(x.channels, *ones)))
+
+
+def response_norm(g: Builder, n: Numbers) -> None:
+    """Global response normalization, of ConvNeXt V2."""
+    x = g.take(n, lambda t: t.rank >= 3)
+    places = [axis for axis in range(1, x.rank) if axis != x.channel]
+    strength = g.axes("ReduceL2", x, places, 18, keepdims=1)
+    mean = g.axes("ReduceMean", strength, [x.channel], 18, keepdims=1)
+    relative = g.op("Div", strength, g.op("Add", mean, g.constant(1e-6)))
+    ones = [1] * (x.rank - 1 - x.channel)
+    scaled = g.op("Mul", g.op("Mul", x, relative), g.positive(x.channels, *ones))
+    g.put(g.op("Add", g.op("Add", scaled, g.bias(x.channels, *ones)), x), x.channel)
 
 
 def layer_norm(g: Builder, n: Numbers) -> None:
@@ -57,4 +73,4 @@ def rms_norm(g: Builder, n: Numbers) -> None:
     g.put(g.op("Mul", scaled, g.positive(x.channels)) if last(x) else scaled, x.channel)
 
 
-STEPS = (batch_norm, instance_norm, group_norm, layer_norm, rms_norm)
+STEPS = (batch_norm, instance_norm, group_norm, response_norm, layer_norm, rms_norm)
