@@ -329,7 +329,7 @@ def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory:
         *_distilling(o),
         *([Quantize(o.output)] if o.quantize is not None else []),
         Stage(o.output),
-        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured),
+        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
         *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
     ]
 

@@ -24,6 +24,7 @@ onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
+       onnxfold report JSON HTML      make a page to look at of a report in JSON
        onnxfold cache show|clear      show or remove the inputs that are kept between runs
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
@@ -227,7 +228,7 @@ def add_common(
     )  # fmt: skip
     measure.add_argument("--providers", metavar="P,P", help=about("providers"))
     output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")

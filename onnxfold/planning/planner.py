@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..calibration.collect import given_up, without_caches
@@ -127,6 +130,10 @@ class Planner:
     def inputs(self, samples: Samples | None) -> CheckInputs:
         """What results are checked on."""
         return CheckInputs.of(samples, self._unsampled, self.subject.more)
+
+    def curves(self, samples: Samples | None) -> Mapping[str, NDArray[np.float64]]:
+        """By group, the error curve that a decision with `samples` measured (`SampledMerger.curves`); empty without."""
+        return self._from_samples.measured if samples is not None and samples.trusted else {}
 
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -13,7 +11,6 @@ from ..analysis.costs import Size
 from ..analysis.coverage import Coverage
 from ..analysis.pins import Refusal
 from ..evaluation.verdict import Check
-from ..model.files import write_text
 from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
@@ -21,17 +18,20 @@ from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import less
 from . import render, wording
+from .decode import decoded
 from .group_report import GroupReport
+from .json_text import SCHEMA, from_text, to_text
+from .layer_sizes import LayerSize
+from .provenance import Provenance
 from .tables import plain
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class FoldReport:
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
     analyzed (compare), `refinement` and `quantization` where none was asked for. `shared`, `dropped`: what became of
-    whole layers; `interface`: inputs and outputs that have other heads; `notes`: what else is worth knowing.
+    whole layers; `interface`: inputs and outputs that have other heads; `notes`: what else is worth knowing; `layers`:
+    the parameters of every layer; `sheet`: inputs that were made, a JPEG in base64 ('' where they are no images).
     """
 
     model: str
@@ -50,6 +50,9 @@ class FoldReport:
     quantization: QuantizationReport | None = None
     interface: tuple[HeadsChanged, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerSize, ...] = ()
+    sheet: str = ""
+    provenance: Provenance | None = None
 
     @property
     def verdict(self) -> str:
@@ -86,12 +89,21 @@ class FoldReport:
         notes = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
         return ", ".join(parts) + "".join(f"; {note}" for note in notes)
 
-    def to_json(self) -> str:
-        """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict}
         data["passed"] = None if self.check is None else self.check.passed
         data["mark"] = None if self.check is None else self.check.mark
-        return json.dumps(plain(data), indent=2, allow_nan=False)
+        return dict(plain(data))
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> FoldReport:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        return decoded(cls, from_text(text))
 
     def print(self, console: Console | None = None, verbose: bool = False) -> None:
         """Show the tables; None: on standard output."""
@@ -113,14 +125,3 @@ class FoldReport:
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])
-
-
-class Written(Protocol):
-    """A report that can be kept as JSON."""
-
-    def to_json(self) -> str: ...
-
-
-def save(report: Written, path: Path) -> None:
-    """Write the JSON report, atomically. Raises OSError."""
-    write_text(path, report.to_json() + "\n")

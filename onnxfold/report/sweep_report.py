@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,7 +14,9 @@ from ..evaluation.quality import Mark
 from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
-from .fold_report import SCHEMA
+from .decode import decoded
+from .json_text import SCHEMA, from_text, to_text
+from .provenance import Provenance
 from .render import MARKS
 from .tables import Message, named, new_table, plain
 
@@ -35,6 +36,7 @@ class SweepReport:
     samples: str
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def passed(self) -> bool:
@@ -65,10 +67,19 @@ class SweepReport:
             parts.append(str(row.measure))
         return ", ".join(parts)
 
-    def to_json(self) -> str:
-        """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed, "mark": self.mark}
-        return json.dumps(plain(data), indent=2, allow_nan=False)
+        return dict(plain(data))
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> SweepReport:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        return decoded(cls, from_text(text))
 
     def print(self, console: Console | None = None) -> None:
         """Show the table; None: on standard output."""

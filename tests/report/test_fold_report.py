@@ -27,8 +27,8 @@ from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.quality import Deviation, Limit, Mark, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.passes.sweep import SweepRow
-from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
+from onnxfold.report.saved import save
 from onnxfold.report.sweep_report import SweepReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
@@ -64,6 +64,7 @@ def reports() -> list[FoldReport]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Profiler, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, effort="fast").report)
     made.append(fuse(permuted_copy(), effort="fast", latency=False).report)
     made.append(fuse(permuted_copy(), how=None, drop_blocks=1, effort="fast", latency=False).report)
     return [*made, inspect(proto), compare(proto, net(seed=1), latency=False)]

@@ -1,0 +1,39 @@
+"""What the page of a ranking shows: the distances of layers as heat maps, and all pairs as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...units import visible
+from ..layers_report import LayersReport
+from . import charts
+from .fold_page import Tile
+
+MOST = 60  # layers of one heat map
+MOST_PAIRS = 2000  # rows of the table
+
+
+def layers_page(report: LayersReport) -> dict[str, Any]:
+    """The context of the template."""
+    classes = report.classes()
+    return {
+        "mark": ("plain", "i", "Layers that are alike"), "alerts": [],
+        "tiles": [
+            Tile("Layers", str(sum(len(one.names) for one in classes)), f"in {len(classes)} shapes"),
+            Tile("Pairs", str(len(report.pairs)), "could share a weight"),
+        ],
+        "pairs": report.pairs[:MOST_PAIRS], "left_out": max(0, len(report.pairs) - MOST_PAIRS),
+        "maps": [(f"map-{number}", one) for number, one in enumerate(classes)],
+        "most": MOST,
+        "charts": {
+            f"map-{number}": charts.distances(
+                unique([visible(name, 60) for name in one.names[:MOST]]), [line[:MOST] for line in one.distances[:MOST]]
+            )
+            for number, one in enumerate(classes)
+        },
+    }  # fmt: skip
+
+
+def unique(names: list[str]) -> list[str]:
+    """Names that are cut may have become equal: those get a number."""
+    return [f"{name} #{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]
