@@ -15,13 +15,15 @@ from ..passes.weight_sharing.distances import Pair
 from ..passes.weight_sharing.layers import Left
 from .alike import Alike, alike
 from .decode import decoded
+from .html import extra
 from .json_text import SCHEMA, from_text, to_text
 from .provenance import Provenance
+from .shown import Rows, Shown
 from .tables import Message, named, new_table, plain
 
 
-@dataclass(frozen=True)
-class LayersReport:
+@dataclass(frozen=True, repr=False)
+class LayersReport(Shown):
     """The distances of all pairs that could share a weight, the nearest first; `left`: layers that cannot share, and
     why. `samples` describes what was sampled for a distance that needs it."""
 
@@ -70,6 +72,24 @@ class LayersReport:
         for one in left:
             one["name"] = one.get("layer")
         return decoded(cls, {**data, "pairs": pairs, "left": left})
+
+    def figures(self) -> Rows:
+        """The pairs that are nearest."""
+        return self.records()[:10]
+
+    def records(self) -> Rows:
+        """All pairs."""
+        return [
+            {"layer": p.one, "other": p.other, "distance": p.distance, "shape": "x".join(map(str, p.shape))}
+            for p in self.pairs
+        ]
+
+    def plot(self) -> Any:
+        """The distances as heat maps: a chart by Altair. Raises RequestError where the extra `report` is missing."""
+        extra.require("a chart")
+        from .html.heat_maps import heat_maps
+
+        return heat_maps(self.classes())
 
     def print(self, console: Console | None = None, most: int | None = None) -> None:
         """Show the pairs, `most` of them at most; None: all."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ..errors import RequestError
 from ..model.files import write_bytes
-from ..units import visible
 from .html import extra
 from .layers_report import LayersReport
 from .saved import HTML, save
@@ -38,22 +36,7 @@ def draw(report: LayersReport, path: Path) -> None:
 def _picture(report: LayersReport, ending: str) -> bytes:
     import vl_convert
 
-    spec, version = heat_maps(report).to_dict(), extra.vega_lite()
+    spec, version = report.plot().to_dict(), extra.vega_lite()
     if ending == ".svg":
         return str(vl_convert.vegalite_to_svg(spec, version)).encode()
     return bytes(vl_convert.vegalite_to_png(spec, version, scale=2))
-
-
-def heat_maps(report: LayersReport) -> Any:
-    """An Altair chart of them, below each other."""
-    import altair
-
-    from .html import charts
-    from .html.layers_page import MOST, unique
-
-    maps = []
-    for one in report.classes():
-        names = unique([visible(name, 60) for name in one.names[:MOST]])
-        drawn = charts.distances(names, [line[:MOST] for line in one.distances[:MOST]])
-        maps.append(drawn.properties(title="x".join(map(str, one.shape))))
-    return altair.vconcat(*maps)

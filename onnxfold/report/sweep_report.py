@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,14 +15,16 @@ from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
 from .decode import decoded
+from .html import extra
 from .json_text import SCHEMA, from_text, to_text
 from .provenance import Provenance
 from .render import MARKS
+from .shown import Rows, Shown
 from .tables import Message, named, new_table, plain
 
 
-@dataclass(frozen=True)
-class SweepReport:
+@dataclass(frozen=True, repr=False)
+class SweepReport(Shown):
     """A curve of models, the largest first; `recommended` is the target of the row at the knee, if there is one.
 
     `samples` says what errors and agreements were measured on, `notes` what else is worth knowing.
@@ -80,6 +82,55 @@ class SweepReport:
     def from_json(cls, text: str) -> SweepReport:
         """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
         return decoded(cls, from_text(text))
+
+    def figures(self) -> Rows:
+        """What every budget gains and costs."""
+        return [
+            {
+                "target": _at(row.target), "file": "" if row.size is None else in_bytes(row.size.file),
+                "MACs": "" if row.size is None else in_units(row.size.macs),
+                "error": row.note if row.error is None else in_percent(row.error),
+            }
+            for row in self.rows
+        ]  # fmt: skip
+
+    def records(self) -> Rows:
+        """The budgets, with sizes, error, agreement, and the latency on the first provider that was timed."""
+        return [
+            {
+                "target": row.target, **({} if row.size is None else asdict(row.size)), "error": row.error,
+                "agreement": row.agreement, "mark": None if row.mark is None else row.mark.value,
+                "latency_ms": next((t.latency_after_ms for t in row.timings if t.latency_after_ms is not None), None),
+                "knee": row.target == self.recommended,
+            }
+            for row in self.rows
+        ]  # fmt: skip
+
+    def curves(self) -> Iterator[tuple[str, str, Rows]]:
+        """(name, title, points) of plots of the errors over what remains of the MACs, the latency and the bytes; the
+        original is a point too."""
+        before = self.before
+        made = [(row, row.size, row.error) for row in self.rows if row.size is not None and row.error is not None]
+
+        def point(target: float, error: float, remaining: float) -> Mapping[str, Any]:
+            knee = target == self.recommended
+            return {"remaining": remaining, "error": error, "label": _at(target), "knee": knee}
+
+        whole = [point(1.0, 0.0, 1.0)]
+        yield "macs", "MACs that remain", whole + [point(r.target, e, s.macs / max(1, before.macs)) for r, s, e in made]
+        shares = [(r, e, next((t.share for t in r.timings if t.share is not None), None)) for r, _, e in made]
+        yield "latency", "latency that remains", whole + [point(r.target, e, s) for r, e, s in shares if s is not None]
+        sizes = [point(r.target, e, s.file / max(1, before.file)) for r, s, e in made]
+        yield "bytes", "bytes that remain", whole + sizes
+
+    def plot(self) -> Any:
+        """Output errors over the MACs that remain: a chart by Altair. Raises RequestError where the extra `report` is
+        missing."""
+        extra.require("a chart")
+        from .html import charts
+
+        name, title, rows = next(self.curves())
+        return charts.pareto(rows, title).properties(width=420, name=name)
 
     def print(self, console: Console | None = None) -> None:
         """Show the table; None: on standard output."""

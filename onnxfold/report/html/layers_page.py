@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...units import visible
 from ..layers_report import LayersReport
-from . import charts
 from .fold_page import Tile
+from .heat_maps import MOST, heat_map
 
-MOST = 60  # layers of one heat map
 MOST_PAIRS = 2000  # rows of the table
 
 
@@ -25,15 +23,5 @@ def layers_page(report: LayersReport) -> dict[str, Any]:
         "pairs": report.pairs[:MOST_PAIRS], "left_out": max(0, len(report.pairs) - MOST_PAIRS),
         "maps": [(f"map-{number}", one) for number, one in enumerate(classes)],
         "most": MOST,
-        "charts": {
-            f"map-{number}": charts.distances(
-                unique([visible(name, 60) for name in one.names[:MOST]]), [line[:MOST] for line in one.distances[:MOST]]
-            )
-            for number, one in enumerate(classes)
-        },
+        "charts": {f"map-{number}": heat_map(one) for number, one in enumerate(classes)},
     }  # fmt: skip
-
-
-def unique(names: list[str]) -> list[str]:
-    """Names that are cut may have become equal: those get a number."""
-    return [f"{name} #{number}" if names.count(name) > 1 else name for number, name in enumerate(names)]

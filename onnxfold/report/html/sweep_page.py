@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ...evaluation.quality import Mark
@@ -42,21 +42,6 @@ def sweep_page(report: SweepReport, wording: Wording) -> dict[str, Any]:
 
 
 def _charts(report: SweepReport) -> Iterator[tuple[str, Any]]:
-    for name, title, rows in _curves(report):
+    for name, title, rows in report.curves():
         if len(rows) > 1:
             yield name, charts.pareto(rows, title)
-
-
-def _curves(report: SweepReport) -> Iterator[tuple[str, str, list[Mapping[str, Any]]]]:
-    before = report.before
-    made = [(row, row.size, row.error) for row in report.rows if row.size is not None and row.error is not None]
-
-    def point(target: float, error: float, remaining: float) -> Mapping[str, Any]:
-        knee = target == report.recommended
-        return {"remaining": remaining, "error": error, "label": f"{100 * target:g} %", "knee": knee}
-
-    whole = [point(1.0, 0.0, 1.0)]
-    yield "macs", "MACs that remain", whole + [point(r.target, e, s.macs / max(1, before.macs)) for r, s, e in made]
-    shares = [(r, e, next((t.share for t in r.timings if t.share is not None), None)) for r, _, e in made]
-    yield "latency", "latency that remains", whole + [point(r.target, e, s) for r, e, s in shares if s is not None]
-    yield "bytes", "bytes that remain", whole + [point(r.target, e, s.file / max(1, before.file)) for r, s, e in made]
