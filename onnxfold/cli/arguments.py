@@ -235,6 +235,7 @@ def add_common(
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
         output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
+        output.add_argument("--no-provenance", action="store_true", help="do not " + about("provenance"))
     return output
 
 
@@ -245,7 +246,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def saving(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of how a result is written."""
-    return {"external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured}
+    return {
+        "external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured,
+        "provenance": not options.no_provenance,
+    }  # fmt: skip
 
 
 def add_last(output: argparse._ArgumentGroup) -> None:

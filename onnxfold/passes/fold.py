@@ -27,6 +27,7 @@ from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
 from .distillation.block_targets import Counterparts
 from .distillation.channel_maps import maps_of
+from .provenance import bytes_noted
 from .quantization.quantize import narrowed
 
 NOWHERE, SMALL = OutputOptions(), ScaleOptions()
@@ -87,7 +88,7 @@ class PreparePlanning(BasePass):
         target = run.target(self._output.path)
         place = Workspace(
             target, self._output.external_data, next(iter(run.providers), None), self._executor,
-            self._checkpoint(state, run, target), state.found(OwnMeasure),
+            self._checkpoint(state, run, target), state.found(OwnMeasure), bytes_noted(state),
         )  # fmt: skip
         return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto
@@ -15,6 +16,7 @@ from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import ANY, USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
+from ..model.metadata import with_entries
 from ..model.model import Model, load
 from ..model.save import check_link, inline, on_disk, staged
 from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
@@ -23,6 +25,7 @@ from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
+from .provenance import Provenance
 
 
 class Stage(BasePass):
@@ -45,12 +48,14 @@ class Stage(BasePass):
         planner, source = state.planner, state.source
         kept = None if planner is None else planner.workspace.checkpoint
         external = self._output.external_data or (state.current.quantized and bool(source.data_files()))
-        current = state.current
+        current, known = state.current, state.found(Provenance)
+        if known is not None:
+            current = replace(current, proto=with_entries(current.proto, known.entries))
         written = staged(
             current.proto, source, run.target(self._output.path), external, current.pending, run.progress,
             None if kept is None else kept.staging,
         )  # fmt: skip
-        return state.adding(staged=run.enter(written))
+        return state.adding(staged=run.enter(written), current=current)
 
 
 class Verify(BasePass):

@@ -35,7 +35,8 @@ from .subject import CheckInputs, Subject
 @dataclass(frozen=True)
 class Workspace:
     """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
-    groups, what is kept for a run that goes on later, and the user's `own` measure."""
+    groups, what is kept for a run that goes on later, the user's `own` measure, and how many bytes `beside` the model
+    the result is going to hold."""
 
     target: Path
     external_data: bool = False
@@ -43,6 +44,7 @@ class Workspace:
     executor: Executor = field(default_factory=Executor)
     checkpoint: Checkpoint | None = None
     own: OwnMeasure | None = None
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Planner:
         return {
             sampled: Profiler(
                 self.subject.model, place.target, place.external_data, place.provider,
-                self.inputs(self.samples if sampled else None).single,
+                self.inputs(self.samples if sampled else None).single, place.beside,
             )
             for sampled in (False, True)
         }  # fmt: skip

@@ -21,6 +21,7 @@ from ..passes.compare import Compared
 from ..passes.distillation.result import RefinementReport
 from ..passes.fold import FoldRecord, GroupOutcome
 from ..passes.prepare import Inspected
+from ..passes.provenance import bytes_noted
 from ..passes.quantization.result import QuantizationReport
 from ..passes.sweep import SweepRecord, recommended
 from ..passes.weight_sharing.distances import pairs
@@ -165,8 +166,9 @@ def _verdict(state: State, budget: Budget) -> Check:
     notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
     notes += () if samples is None else samples.notes
     notes += wide_notes({one.output: one.fit for one in record.refitted})
-    if state.staged.size > state.source.size:
-        notes.append(f"the file grew by {state.staged.size - state.source.size} bytes")
+    grown = state.staged.size - bytes_noted(state) - state.source.size
+    if grown > 0:
+        notes.append(f"the file grew by {grown} bytes")
     speedup = verdict.providers[0].speedup if verdict.providers else None
     if budget.aim is Aim.LATENCY and speedup is not None and 1 / speedup > SLOWER * budget.value:
         notes.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ..model.metadata import sha256
 from ..runtime.session import version as runtime_version
 
 PACKAGES = ("onnxfold", "onnx", "numpy")
@@ -52,17 +52,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a source tree that was not installed
             found[name] = "unknown"
     return dict(sorted(found.items()))
-
-
-def sha256(path: Path | None) -> str | None:
-    """64 hexadecimal digits; None where there is no file, or none that can be read."""
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def processor() -> str:
