@@ -82,8 +82,7 @@ MOST_PAIRS = 2  # of measurements, one in each order
 class Profiler:
     """Measures versions of `model` against it: file sizes as `target` would be written, latencies on `provider`.
 
-    `provider` is None where there is none to time on, `feeds` makes what is timed, `beside` bytes more are going to be
-    in the file. Nothing runs before it is asked for.
+    `provider` is None where there is none to time on, `feeds` makes what is timed. Nothing runs before it is asked for.
     """
 
     def __init__(
@@ -93,15 +92,13 @@ class Profiler:
         external_data: bool,
         provider: str | None,
         feeds: Callable[[Session], Feeds],
-        beside: int = 0,
     ) -> None:
-        self._beside = beside
         self._model, self._target, self._external = model, target, external_data
         self._provider, self._feeds = provider, feeds
 
     def size(self, proto: ModelProto) -> int:
         """Bytes of the file that a version would be, external data included."""
-        return size_written(proto, self._model, self._target, self._external) + self._beside
+        return size_written(proto, self._model, self._target, self._external)
 
     def latency(self, proto: ModelProto) -> float:
         """The share of the original's median latency that a version takes, at batch 1 or the model's own.

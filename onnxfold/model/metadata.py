@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from onnx import ModelProto
@@ -37,3 +38,11 @@ def sha256(path: Path | None) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def installed(package: str) -> str:
+    """The version of an installed package; "unknown" where it runs from a source tree that was not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

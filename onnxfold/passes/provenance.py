@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from .. import __version__
-from ..model.metadata import entry_bytes, sha256
+from ..model.metadata import entry_bytes, installed, sha256
 from ..options.options import FoldOptions, FuseOptions
 from .base import BasePass, Run, State
 
@@ -40,7 +39,7 @@ class NoteProvenance(BasePass):
         self._options = options
 
     def __call__(self, state: State, run: Run) -> State:
-        entries = {VERSION: __version__, OPTIONS: json.dumps(self._options.recorded(), sort_keys=True)}
+        entries = {VERSION: installed("onnxfold"), OPTIONS: json.dumps(self._options.recorded(), sort_keys=True)}
         source = sha256(state.source.path)
         return state.adding(Provenance(entries if source is None else {**entries, SOURCE: source}))
 

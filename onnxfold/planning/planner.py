@@ -171,7 +171,8 @@ class Planner:
 
     def _context(self, samples: Samples | None) -> SearchContext:
         profiler = self._profilers[samples is not None and samples.trusted]
-        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops)
+        beside = self.workspace.beside
+        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops, beside)
 
     @property
     def drops(self) -> Drops | None:
@@ -191,7 +192,7 @@ class Planner:
         return {
             sampled: Profiler(
                 self.subject.model, place.target, place.external_data, place.provider,
-                self.inputs(self.samples if sampled else None).single, place.beside,
+                self.inputs(self.samples if sampled else None).single,
             )
             for sampled in (False, True)
         }  # fmt: skip

@@ -6,11 +6,10 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..model.metadata import sha256
+from ..model.metadata import installed, sha256
 from ..runtime.session import version as runtime_version
 
 PACKAGES = ("onnxfold", "onnx", "numpy")
@@ -46,12 +45,7 @@ def provenance(source: Path | None, output: Path | None = None) -> Provenance:
 def versions() -> dict[str, str]:
     """By name, the version of everything that results depend on."""
     found = {"python": platform.python_version(), "onnxruntime": runtime_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a source tree that was not installed
-            found[name] = "unknown"
-    return dict(sorted(found.items()))
+    return dict(sorted((found | {name: installed(name) for name in PACKAGES}).items()))
 
 
 def processor() -> str:

@@ -86,7 +86,9 @@ def test_no_place_and_no_secret(tmp_path: Path) -> None:
 def test_shared_layers(tmp_path: Path) -> None:
     from alike import permuted_copy
 
-    model = onnxfold.fuse(permuted_copy(), effort="fast", latency=False, folding={"ratio": 0.25, "round_to": 1}).model
+    model = onnxfold.fuse(
+        permuted_copy(), share=0.1, effort="fast", latency=False, folding={"ratio": 0.25, "round_to": 1}
+    ).model
     assert json.loads(entries(model)[OPTIONS])["folding"]["budget"] == {"ratio": 0.25}
 
 
