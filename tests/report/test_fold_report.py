@@ -76,6 +76,14 @@ def test_every_field_is_documented(reports: list[FoldReport]) -> None:
     assert DOCUMENTED - found == set(), "fields in docs/report.md that no report has"
 
 
+def test_every_kind_of_report_is_read_back_and_has_a_page(reports: list[FoldReport]) -> None:
+    for report in reports:
+        back = FoldReport.from_json(report.to_json())
+        assert back.to_json() == report.to_json()
+    page = pytest.importorskip("onnxfold.report.html.page", reason="pages need the extra 'report'").page
+    assert all(100_000 < len(page(report)) < 1_200_000 for report in reports)
+
+
 def test_every_field_of_a_sweep_is_documented() -> None:
     report = sweep(net(), at=[0.8, 0.5, 0.01], effort="fast", metric=lambda _: 1.0)
     found = set(keys(json.loads(report.to_json())))

@@ -23,6 +23,10 @@ _MARKS = {
     Mark.FAILED: ("failed", "✘", "Failed: not written"),
 }  # fmt: skip
 
+_COMPARED = {
+    "kept": "Alike: within the usual limit", "unsure": "Look closer", "failed": "The second model is not sound",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -38,6 +42,13 @@ def mark_of(mark: Mark | None) -> tuple[str, str, str]:
     return ("plain", "i", "What can be folded") if mark is None else _MARKS[mark]
 
 
+def _mark(report: FoldReport) -> tuple[str, str, str]:
+    """That of a fold, a fusion, a comparison (which writes nothing), or an inspection."""
+    found = mark_of(None if report.check is None else report.check.mark)
+    compared = report.check is not None and report.coverage is None and "budget" not in report.settings
+    return (*found[:2], _COMPARED[found[0]]) if compared and "fuse" not in report.settings else found
+
+
 def fold_page(report: FoldReport) -> dict[str, Any]:
     """The context of the template."""
     shown = sorted(report.groups, key=lambda one: one.after - one.before)[:MOST_GROUPS]
@@ -46,7 +57,7 @@ def fold_page(report: FoldReport) -> dict[str, Any]:
     reasons = [(one, topic(one.kind)) for one in report.refusals]
     return {
         "tiles": [*_quality(report), *_sizes(report), *_latencies(report)],
-        "mark": mark_of(None if report.check is None else report.check.mark),
+        "mark": _mark(report),
         "alerts": _alerts(report),
         "groups": [(one, spark(one)) for one in groups],
         "merged": any(one.clusters for one in groups),

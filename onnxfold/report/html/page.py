@@ -55,13 +55,13 @@ def _embedded(chart: Any) -> Any:
 
 
 @cache
-def _runtime() -> str:
+def _runtime() -> Any:
     return _packed(extra.runtime())
 
 
-def _packed(text: str) -> str:
+def _packed(text: str) -> Any:
     """A text inside a page: gzip in base64, which is small, and holds no markup, whatever names are in it."""
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    return _markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
 
 
 @cache
