@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import sys
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_tables_and_pictures_can_be_read_aloud() -> None:
 
 def test_large_reports_make_pages_that_are_not_too_large() -> None:
     group = fold_page_of().groups[0]
-    many = tuple(replace(group, name=f"{HOSTILE} {i}", producers=("x" * 60,) * 4) for i in range(3000))
+    many = tuple(replace(group, name=f"{HOSTILE} {i}", producers=("x" * 60,) * 4) for i in range(1200))
     text = page(replace(fold_page_of(), groups=many))
     assert len(text.encode()) < LARGEST and "more, which are in the data below" in text
 
@@ -190,3 +191,16 @@ def test_a_page_is_never_written_over_its_source(tmp_path: Path, capsys: Capture
         assert "would overwrite the report" in refused(capsys, "report", source, tmp_path / target)
     assert "the page is an .html file" in refused(capsys, "report", source, tmp_path / "r.json")
     assert "cannot read the report" in refused(capsys, "report", tmp_path / "none.json", tmp_path / "p.html")
+
+
+def test_a_page_into_a_pipe_and_never_over_a_model(tmp_path: Path, capsys: Capture) -> None:
+    pipe, found = tmp_path / "pipe.html", list[bytes]()
+    os.mkfifo(pipe)
+    reading = threading.Thread(target=lambda: found.append(pipe.read_bytes()), daemon=True)
+    reading.start()
+    assert main([MLP, "--inspect", "-q", "--report", str(pipe)]) == 0
+    reading.join(20)
+    assert found[0].startswith(b"<!DOCTYPE html>") and pipe.is_fifo()
+    model = tmp_path / "model.html"
+    model.write_bytes(Path(MLP).read_bytes())
+    assert "would overwrite the model" in refused(capsys, model, "--inspect", "-q", "--report", model)
