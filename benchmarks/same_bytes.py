@@ -4,8 +4,8 @@
 
 Run it before and after a change that should change no result, and compare: ``diff before.txt after.txt``. Every line is
 the hash of the output file (with its external data, without what it says of its making), the hash of the JSON report,
-and the command. Reports are hashed without what is timed: seconds, latencies and remarks on them. Models of DATA that are missing are skipped, saying so.
-Inputs are synthesized anew, in a cache that is thrown away.
+and the command. Reports are hashed without what is timed: seconds, latencies and remarks on them. Models of DATA that
+are missing are skipped, saying so. Inputs are synthesized anew, in a cache that is thrown away.
 """
 
 from __future__ import annotations
