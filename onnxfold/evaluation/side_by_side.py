@@ -17,6 +17,8 @@ POINTS, BINS, WORST = 256, 24, 6  # of one output
 OUTPUTS = 4  # of a model with more, the first ones
 _LOOKED_AT = 1 << 20  # values of an output at most, evenly spread
 _DIGITS = 5
+_HUGE = 1e150  # larger ones have no squares
+_ALIKE = 1e-9
 
 Array = NDArray[Any]
 Batches = Sequence[Array]
@@ -84,16 +86,23 @@ def _one(name: str, before: Batches, after: Batches) -> SideBySide | None:
     if any(a.shape != b.shape or a.dtype.kind != "f" for a, b in zip(before, after, strict=True)):
         return None
     a, b = _spread(before, _LOOKED_AT), _spread(after, _LOOKED_AT)
-    known = np.isfinite(a) & np.isfinite(b)
+    known = (np.abs(a) < _HUGE) & (np.abs(b) < _HUGE)  # what is NaN or infinite is not
     a, b = a[known], b[known]
     if not a.size:
         return None
-    counts, edges = np.histogram(b - a, BINS)
+    counts, edges = _histogram(b - a)
     shown = np.unique(np.linspace(0, len(a) - 1, POINTS).astype(int))
-    return SideBySide(
-        name, _rounded(a[shown]), _rounded(b[shown]), _rounded(edges), tuple(map(int, counts)),
-        _worst(before, after),
-    )  # fmt: skip
+    return SideBySide(name, _rounded(a[shown]), _rounded(b[shown]), edges, counts, _worst(before, after))
+
+
+def _histogram(values: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Counts and edges; values that are all alike lie in the middle."""
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    if high - low <= _ALIKE * size:
+        low, high = low - (size or 1.0) / 2, high + (size or 1.0) / 2
+    counts, edges = np.histogram(values, BINS, (low, high))
+    return tuple(map(int, counts)), _rounded(edges)
 
 
 def _spread(batches: Batches, most: int) -> NDArray[np.float64]:
@@ -110,10 +119,12 @@ def _worst(before: Batches, after: Batches) -> tuple[WorstSample, ...]:
     """Where every sample has a row of its own."""
     if not all(x.ndim for x in before):
         return ()
-    rows = [(x.reshape(len(x), -1), y.reshape(len(y), -1)) for x, y in zip(before, after, strict=True) if x.size]
-    apart = np.concatenate([np.linalg.norm(b.astype(np.float64) - a, axis=1) for a, b in rows]) if rows else np.zeros(0)
-    sizes = np.concatenate([np.linalg.norm(a.astype(np.float64), axis=1) for a, _ in rows]) if rows else np.zeros(0)
-    if len(apart) < 2 or not (np.isfinite(apart).all() and np.isfinite(sizes).all()):
+    pairs = [tuple(_rows(x) for x in pair) for pair in zip(before, after, strict=True) if pair[0].size]
+    if not pairs or not all((np.abs(x) < _HUGE).all() for pair in pairs for x in pair):
+        return ()
+    apart = np.concatenate([np.linalg.norm(b - a, axis=1) for a, b in pairs])
+    sizes = np.concatenate([np.linalg.norm(a, axis=1) for a, _ in pairs])
+    if len(apart) < 2:
         return ()
     usual = float(np.sqrt(np.mean(np.square(sizes)))) or 1.0
     tops = [_classes(side) for side in (before, after)]
@@ -126,6 +137,11 @@ def _worst(before: Batches, after: Batches) -> tuple[WorstSample, ...]:
         WorstSample(int(i), float(f"{apart[i] / usual:.{_DIGITS}g}"), top(0, i), top(1, i))
         for i in np.argsort(-apart, kind="stable")[:WORST]
     )
+
+
+def _rows(batch: Array) -> NDArray[np.float64]:
+    """[samples, values]"""
+    return batch.reshape(len(batch), -1).astype(np.float64)
 
 
 def _classes(batches: Batches) -> Array | None:

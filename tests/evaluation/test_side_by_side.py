@@ -42,6 +42,22 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     assert seen.name == "map" and seen.worst == () and sum(seen.counts) == 12
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e308])
+def test_odd_values_do_not_matter(odd: float) -> None:
+    """No warning, which would fail a test, and nothing that is not finite."""
+    x = np.ones((8, 4), np.float64)
+    x[3, 1] = odd
+    (seen,) = side_by_side({"y": ([x], [-x])})
+    assert sum(seen.counts) == 31 and seen.worst == () and np.isfinite([*seen.before, *seen.edges]).all()
+
+
+def test_differences_that_are_all_alike() -> None:
+    x = np.full((8, 4), 1e20, np.float32)
+    for shift in (0.0, 1e15):  # float32 has no value between
+        (seen,) = side_by_side({"y": ([x], [x + np.float32(shift)])})
+        assert sum(seen.counts) == 32 and sum(map(bool, seen.counts)) == 1 and seen.edges[0] < seen.edges[-1]
+
+
 def test_pictures_are_of_the_first_output() -> None:
     x = RNG.standard_normal((8, 3)).astype(np.float32)
     seen = side_by_side({"a": ([x], [x * 1.1]), "b": ([x], [x * 1.2])})
