@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from tiny import MODELS, ROOT
 
 from onnxfold.cli.calls import call
 from onnxfold.cli.main import main
+from onnxfold.passes.weight_sharing.distances import Pair
 from onnxfold.report.group_report import GroupReport
 from onnxfold.report.html import reasons
 from onnxfold.report.html.curves import spark
@@ -87,10 +89,20 @@ def test_tables_and_pictures_can_be_read_aloud() -> None:
 
 
 def test_large_reports_make_pages_that_are_not_too_large() -> None:
-    group = fold_page_of().groups[0]
+    group, layer = fold_page_of().groups[0], fold_page_of().layers[0]
     many = tuple(replace(group, name=f"{HOSTILE} {i}", producers=("x" * 60,) * 4) for i in range(1200))
-    text = page(replace(fold_page_of(), groups=many))
-    assert len(text.encode()) < LARGEST and "more, which are in the data below" in text
+    layers = tuple(replace(layer, name=f"{HOSTILE * 3} {i}") for i in range(400))
+    text = page(replace(fold_page_of(), groups=many, layers=layers))
+    assert len(text.encode()) < LARGEST and "more, which shrank less" in text
+
+
+def test_many_layers_that_are_alike() -> None:
+    pairs = tuple(
+        Pair(f"{kind}/{'x' * 60}/{i}", f"{kind}/{'x' * 60}/{j}", math.sin(i * j), (kind, 8))
+        for kind in range(6) for i in range(40) for j in range(i)
+    )  # fmt: skip
+    text = page(replace(layers_page_of(), pairs=pairs))
+    assert len(text.encode()) < LARGEST and "more, which are further apart" in text
 
 
 def test_reasons_have_pages() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 
 BLUE, ORANGE, GREY = "#3b7dd8", "#e8743b", "#8a94a3"  # seen on white and on black alike
 HEIGHT = 240  # pixels
@@ -116,7 +117,8 @@ def _models() -> alt.Color:
 
 
 def _data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
-    return alt.InlineData(values=[dict(row) for row in rows])
+    with debug_mode(False):  # Altair would check every value: most of the time that a page takes
+        return alt.InlineData(values=[dict(row) for row in rows])
 
 
 def _number(field: str, title: str, zero: bool = False) -> Any:

@@ -17,7 +17,7 @@ from .curves import spark
 from .reasons import site, topic
 from .treemap import treemap
 
-MOST_GROUPS = 500  # rows of the table
+MOST_GROUPS, MOST_LAYERS = 500, 400  # rows of tables
 _MARKS = {
     Mark.KEPT: ("kept", "✔", "Passed: the limit is kept"), Mark.UNSURE: ("unsure", "!", "Written: look closer"),
     Mark.FAILED: ("failed", "✘", "Failed: not written"),
@@ -49,9 +49,9 @@ def _mark(report: FoldReport) -> tuple[str, str, str]:
     return (*found[:2], _COMPARED[found[0]]) if compared and "fuse" not in report.settings else found
 
 
-def fold_page(report: FoldReport) -> dict[str, Any]:
-    """The context of the template."""
-    shown = sorted(report.groups, key=lambda one: one.after - one.before)[:MOST_GROUPS]
+def fold_page(report: FoldReport, share: float = 1.0) -> dict[str, Any]:
+    """The context of the template; with this `share` of the usual rows."""
+    shown = sorted(report.groups, key=lambda one: one.after - one.before)[: int(share * MOST_GROUPS)]
     names = {one.name for one in shown}
     groups = [one for one in report.groups if one.name in names]
     reasons = [(one, topic(one.kind)) for one in report.refusals]
@@ -61,6 +61,7 @@ def fold_page(report: FoldReport) -> dict[str, Any]:
         "alerts": _alerts(report),
         "groups": [(one, spark(one)) for one in groups],
         "merged": any(one.clusters for one in groups),
+        "layers": report.layers[: int(share * MOST_LAYERS)],
         "left_out": len(report.groups) - len(groups),
         "widest": max((one.before for one in groups), default=1),
         "reasons": reasons,

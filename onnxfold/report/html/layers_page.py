@@ -8,20 +8,20 @@ from ..layers_report import LayersReport
 from .fold_page import Tile
 from .heat_maps import MOST, heat_map
 
-MOST_PAIRS = 2000  # rows of the table
+MOST_PAIRS, MOST_MAPS = 2000, 34  # rows of the table; maps (with 3 % of them, one)
 
 
-def layers_page(report: LayersReport) -> dict[str, Any]:
-    """The context of the template."""
-    classes = report.classes()
+def layers_page(report: LayersReport, share: float = 1.0) -> dict[str, Any]:
+    """The context of the template; with this `share` of the usual rows and maps."""
+    classes, most = report.classes(), int(share * MOST_PAIRS)
     return {
         "mark": ("plain", "i", "Layers that are alike"), "alerts": [],
         "tiles": [
             Tile("Layers", str(sum(len(one.names) for one in classes)), f"in {len(classes)} shapes"),
             Tile("Pairs", str(len(report.pairs)), "could share a weight"),
         ],
-        "pairs": report.pairs[:MOST_PAIRS], "left_out": max(0, len(report.pairs) - MOST_PAIRS),
+        "pairs": report.pairs[:most], "left_out": max(0, len(report.pairs) - most),
         "maps": [(f"map-{number}", one) for number, one in enumerate(classes)],
         "most": MOST,
-        "charts": {f"map-{number}": heat_map(one) for number, one in enumerate(classes)},
+        "charts": {f"map-{number}": heat_map(one) for number, one in enumerate(classes[: int(share * MOST_MAPS)])},
     }  # fmt: skip

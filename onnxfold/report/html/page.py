@@ -25,29 +25,45 @@ if TYPE_CHECKING:
 
 AnyReport = FoldReport | SweepReport | LayersReport
 _TEMPLATES = Path(__file__).parent / "templates"
+LARGEST = 1_150_000  # characters of a page, about
+_INSIDE = 400_000  # characters that the report itself may take in it
+_SHARES = (1.0, 0.3, 0.1, 0.03)  # of the usual rows of tables
 _ENOUGH = 10**6  # characters: no name is cut by the filter that shows what is hidden
 
 
 def page(report: AnyReport, wording: Wording = PYTHON) -> str:
-    """The page. Raises RequestError where a package that draws is missing."""
+    """The page, of `LARGEST` characters at most: of large models, tables show fewer rows. Raises RequestError where a
+    package that draws is missing."""
     extra.require()
+    packed = _packed(report.to_json())
+    if len(packed) > _INSIDE:
+        packed = ""
+    for share in _SHARES:
+        made = _page(report, wording, share, packed)
+        if len(made) <= LARGEST:  # all of it is ASCII but for names
+            break
+    return made
+
+
+def _page(report: AnyReport, wording: Wording, share: float, packed: str) -> str:
+    """With this share of the usual rows."""
     if isinstance(report, FoldReport):
-        template, given = "fold.html", fold_page(report)
+        template, given = "fold.html", fold_page(report, share)
     elif isinstance(report, SweepReport):
         template, given = "sweep.html", sweep_page(report, wording)
     else:
-        template, given = "layers.html", layers_page(report)
+        template, given = "layers.html", layers_page(report, share)
     charts = given.pop("charts")
     return _environment().get_template(template).render(
         **given, report=report, provenance=report.provenance, words=lambda text: units.readable(wording.text(text)),
         charts={name: _embedded(spec) for name, spec in charts.items()}, runtime=_runtime() if charts else "",
-        style=_markup(_read("style.css")), script=_markup(_read("page.js")), json=_packed(report.to_json()),
+        style=_markup(_read("style.css")), script=_markup(_read("page.js")), json=packed,
     )  # fmt: skip
 
 
 def _embedded(chart: Any) -> Any:
     """A chart, or a specification of Vega, as JSON that may stand inside a script element."""
-    spec = chart if isinstance(chart, Mapping) else chart.to_dict()
+    spec = chart if isinstance(chart, Mapping) else chart.to_dict(validate=False)  # tests do
     text = json.dumps(spec, ensure_ascii=True, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -106,7 +106,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     document.getElementById("downloaded").textContent = `${name} is saved`;
   };
-  document.getElementById("download").addEventListener("click", async () => {
+  document.getElementById("download")?.addEventListener("click", async () => {
     const packed = unpacked("report");
     if (!window.DecompressionStream) return save(new Blob([packed]), "report.json.gz");
     save(new Blob([await inflated(packed)], { type: "application/json" }), "report.json");
