@@ -26,8 +26,8 @@ SLOWER = 1.02  # times the latency; below, a difference is noise
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """Milliseconds that all nodes of one operator take in one run of each model; operators as onnxruntime has them
-    after its own optimizations."""
+    """Milliseconds that all nodes of one operator take in a run of each model (the median of several); operators as
+    onnxruntime has them after its own optimizations."""
 
     op: str
     before_ms: float

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ..errors import ExecutionError
@@ -56,7 +58,7 @@ def _fitting(model: Path, feeds: Feeds) -> Feeds:
 
 
 def _times(model: Path, feeds: Feeds, profile: Path) -> Mapping[str, float]:
-    """Milliseconds of one run, by operator. Raises ExecutionError."""
+    """Milliseconds by operator. Raises ExecutionError."""
     session = Session(model, profile=profile)
     for _ in range(1 + _RUNS):
         session.run(session.fitted(feeds))
@@ -67,15 +69,15 @@ def _times(model: Path, feeds: Feeds, profile: Path) -> Mapping[str, float]:
 
 
 def by_operator(events: Iterable[Mapping[str, Any]]) -> Mapping[str, float]:
-    """Milliseconds of one run by operator, of the events of a profile: the first run does not count."""
+    """Milliseconds by operator, of the events of a profile: the median of all runs but the first."""
     found = sorted((one for one in events if "dur" in one), key=lambda one: one["ts"])
-    runs = [one["ts"] + one["dur"] for one in found if one["name"] == "model_run"]
-    total = Counter[str]()
+    ends = [one["ts"] + one["dur"] for one in found if one["name"] == "model_run"]
+    total: list[Counter[str]] = [Counter() for _ in ends]
     for one in found:
-        op = one.get("args", {}).get("op_name")
-        if op and one["name"].endswith("_kernel_time") and runs and one["ts"] >= runs[0]:
-            total[op] += one["dur"]
-    return {op: micro / 1e3 / max(1, len(runs) - 1) for op, micro in total.items()}
+        op, run = one.get("args", {}).get("op_name"), bisect_right(ends, one["ts"])
+        if op and one["name"].endswith("_kernel_time") and run < len(ends):
+            total[run][op] += one["dur"]
+    return {op: median(run[op] for run in total[1:]) / 1e3 for op in set().union(*total[1:])}
 
 
 def _beside(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[OperatorTime, ...]:

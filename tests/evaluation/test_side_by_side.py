@@ -80,6 +80,7 @@ def test_the_first_run_does_not_count() -> None:
     events = [
         {**run, "ts": 0}, node(5, "Conv", 50), {**run, "ts": 100}, node(105, "Conv", 20), node(130, "Conv", 10),
         node(131, "Conv", 4, "_fence_before"), {**run, "ts": 200}, node(205, "Conv", 10), node(230, "Add", 6),
-        {"name": "session_initialization", "ts": -9},
+        {**run, "ts": 300}, node(301, "Conv", 900), node(310, "Add", 8), {"name": "session_initialization", "ts": -9},
     ]  # fmt: skip
-    assert by_operator(events) == {"Conv": 0.02, "Add": 0.003}
+    assert by_operator(events) == {"Conv": 0.03, "Add": 0.006}
+    assert by_operator([]) == {}

@@ -60,6 +60,7 @@ def fold_page(report: FoldReport, share: float = 1.0) -> dict[str, Any]:
         "mark": _mark(report),
         "alerts": _alerts(report),
         "groups": [(one, spark(one)) for one in groups],
+        "curved": any(one.curve for one in groups),
         "merged": any(one.clusters for one in groups),
         "layers": report.layers[: int(share * MOST_LAYERS)],
         "left_out": len(report.groups) - len(groups),
