@@ -27,7 +27,7 @@ from nets import Net, net, options, parsed
 
 import onnxfold
 from onnxfold.progress import on_terminal
-from onnxfold.report.fold_report import save
+from onnxfold.report.saved import save
 from onnxfold.runtime.session import Session
 
 LARGE, SMALL = "cifar10_resnet56_bn", "cifar10_resnet20_bn"

@@ -3,9 +3,9 @@
     python benchmarks/same_bytes.py [--data ../shared/data] [--only TEXT] > before.txt
 
 Run it before and after a change that should change no result, and compare: ``diff before.txt after.txt``. Every line is
-the hash of the output file (with its external data), the hash of the JSON report, and the command. Reports are hashed
-without what is timed: seconds, latencies and remarks on them. Models of DATA that are missing are skipped, saying so.
-Inputs are synthesized anew, in a cache that is thrown away.
+the hash of the output file (with its external data, without what it says of its making), the hash of the JSON report,
+and the command. Reports are hashed without what is timed: seconds, latencies and remarks on them. Models of DATA that
+are missing are skipped, saying so. Inputs are synthesized anew, in a cache that is thrown away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nets import HERE
 from onnxfold.cli.main import main as onnxfold
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-TIMED = ("seconds", "latency", "speedup", "share", "verdict")  # keys of reports that start like this
+TIMED = ("seconds", "latency", "p90", "operators", "speedup", "share", "verdict", "provenance")  # beginnings of keys
 REMARKS = ("slower on ", "of the latency in this check")  # in notes
 CIFAR10 = ("cifar10/calib512.npz", "--preprocess", "0.485:0.456:0.406,0.229:0.224:0.225,nchw")
 CALIBRATION = {
@@ -96,7 +96,7 @@ def command(source: Path, output: Path, report: Path, given: tuple[str, ...], da
         return [given[0], str(source), *given[1:], "--quiet", "--report", str(report)]
     own, *more = CALIBRATION.get(source.stem, ("",))
     filled = [text for one in given for text in ((one, str(data / own), *more) if one == "--calibration" else (one,))]
-    return [str(source), str(output), *filled, "--quiet", "--report", str(report)]
+    return [str(source), str(output), *filled, "--quiet", "--no-provenance", "--report", str(report)]
 
 
 def hashes(source: Path, given: tuple[str, ...], data: Path, folder: Path) -> tuple[str, str, str]:

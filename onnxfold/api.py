@@ -26,6 +26,7 @@ from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.measure import measuring
 from .passes.prepare import Analyze, Inspect
+from .passes.provenance import noting
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.reached import KeepUnreached
 from .passes.sweep import FoldToShares
@@ -115,6 +116,8 @@ def fold(
         threads: for clustering; 0 for all. Does not change the result.
         latency: measure latencies too.
         allow_unmeasured: write the result even where no provider can run the original, so that nothing is measured.
+        provenance: let the metadata of the result say which onnxfold made it, with which options, of which file (the
+            SHA-256 of the .onnx file; a model in memory has none). Nothing else of the metadata changes.
         external_data: store weights of over 1 KiB beside the output file.
         max_memory: bytes. A model that takes more to run (or is over 2 GiB) is never loaded whole: weights alone
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
@@ -132,6 +135,7 @@ def fold(
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(
             Analyze(o.selection, o.scale.max_memory),
+            *noting(o),
             *measuring(o.measure),
             *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
             *_folding(o, announce),
@@ -154,7 +158,7 @@ def fuse(
     Args:
         model, output, options, progress: as in `onnxfold.fold`, and so are calibration, samples, preprocess, effort,
             refine, steps, quantize, metric, metric_timeout, input_shapes, providers, seed, latency,
-            external_data. Layers that share a weight are trained as one, and go on sharing in INT8.
+            external_data, provenance. Layers that share a weight are trained as one, and go on sharing in INT8.
         how: how the shared weight comes about (`Fusion`); None shares none.
         distance: how alike layers are (`Distance`); the nearest share first.
         share: the share of the layers, 0..1, that lose their own weights.
@@ -186,6 +190,7 @@ def fuse(
             FindLayers(sharing, level, o.folding is not None),
             *measuring(o.measure),
             *([] if o.folding is None else _folded_first(o.folding)),
+            *noting(o),
             *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
             CollectSamples(planning, o.calibration, training=_trains(o)),
             DropBlocks(sharing, level, o.runtime),
@@ -329,7 +334,7 @@ def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory:
         *_distilling(o),
         *([Quantize(o.output)] if o.quantize is not None else []),
         Stage(o.output),
-        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured),
+        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
         *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
     ]
 

@@ -12,13 +12,13 @@ import onnxfold
 
 # Of no use before there is something to do, and together over a second of work to import.
 SLOW = (
-    "PIL", "distributed", "joblib", "matplotlib", "numpy", "onnx", "onnx_ad", "onnx_graphsurgeon", "onnxruntime",
+    "PIL", "altair", "distributed", "jinja2", "joblib", "numpy", "onnx", "onnx_ad", "onnx_graphsurgeon", "onnxruntime",
     "rich", "scipy", "sklearn",
 )  # fmt: skip
-# Needed by few runs: metrics of layer fusion, clusters, Dask, images, plots, and models that compute their constants.
+# Needed by few runs: metrics of layer fusion, clusters, Dask, images, pages, and models that compute their constants.
 SELDOM = (
-    "PIL", "distributed", "joblib", "matplotlib", "onnx.reference", "onnxruntime.quantization", "scipy.optimize",
-    "scipy.stats", "sklearn",
+    "PIL", "altair", "distributed", "jinja2", "joblib", "onnx.reference", "onnxruntime.quantization", "scipy.optimize",
+    "scipy.stats", "sklearn", "vl_convert",
 )  # fmt: skip
 RUN = "import sys; from onnxfold.cli.main import main; code = main(sys.argv[1:]); assert code == {code}, code; "
 
@@ -36,7 +36,8 @@ def test_importing_costs_little() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--version", "--help", "sweep --help", "--fuse mean --help", "layers --help", "cache --help"]
+    "arguments",
+    ["--version", "--help", "sweep --help", "--fuse mean --help", "layers --help", "cache --help", "report --help"],
 )
 def test_questions_about_the_command_cost_little(arguments: str) -> None:
     assert imported(RUN.format(code=0), SLOW, *arguments.split()) == []

@@ -55,6 +55,10 @@ class Costs:
         """Parameters with the changed axis `lengths`."""
         return self._total(self.params_terms, lengths)
 
+    def numbers(self, lengths: Mapping[tuple[str, int], int]) -> dict[str, int]:
+        """The parameters of every weight that is no scalar, by its name, with the changed axis `lengths`."""
+        return {term[0][0]: self._total([term], lengths) for term in self.params_terms if term}
+
     def stored(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """Bytes of the parameters with the changed axis `lengths`, each in its own element type."""
         pairs = zip(self.params_terms, self.item_bytes, strict=True)

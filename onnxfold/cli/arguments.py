@@ -24,6 +24,7 @@ onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
+       onnxfold report JSON HTML      make a page to look at of a report in JSON
        onnxfold cache show|clear      show or remove the inputs that are kept between runs
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
@@ -227,13 +228,14 @@ def add_common(
     )  # fmt: skip
     measure.add_argument("--providers", metavar="P,P", help=about("providers"))
     output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures as JSON (docs/report.md)")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
         output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
+        output.add_argument("--no-provenance", action="store_true", help="do not " + about("provenance"))
     return output
 
 
@@ -244,7 +246,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def saving(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of how a result is written."""
-    return {"external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured}
+    return {
+        "external_data": options.save_as_external_data, "allow_unmeasured": options.allow_unmeasured,
+        "provenance": not options.no_provenance,
+    }  # fmt: skip
 
 
 def add_last(output: argparse._ArgumentGroup) -> None:

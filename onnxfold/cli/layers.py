@@ -20,7 +20,7 @@ def parser() -> Parser:
     output = add_common(made)
     output.add_argument("--json", action="store_true", help="print all pairs as JSON")
     output.add_argument(
-        "--plot", metavar="FILE", type=Path, help="draw the distances: .html, or .png (needs matplotlib)"
+        "--plot", metavar="FILE", type=Path, help="draw the distances: .png or .svg; .html is the whole report"
     )
     add_last(output)
     return made
@@ -29,8 +29,9 @@ def parser() -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import rank_layers  # slow to import; --help comes without
-    from ..report.heatmap import check_plot, draw
-    from .output import _Console, _keep_report, check_files
+    from ..report.plots import check_plot, draw
+    from ..report.provenance import with_command
+    from .output import _Console, check_files, keep_report
 
     check_files(options)
     check_plot(options.plot)
@@ -43,6 +44,6 @@ def run(options: argparse.Namespace) -> int:
     elif not options.quiet:
         report.print(_Console(), None if options.verbose else options.top)
     if options.plot is not None:
-        draw(report, options.plot)
-    _keep_report(report, options.report)
+        draw(with_command(report, options.command), options.plot)
+    keep_report(report, options)
     return 0

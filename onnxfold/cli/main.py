@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from ..errors import OnnxFoldError, RequestError
 from ..units import readable
-from . import cache, compare, fold, fuse, layers, sweep
+from . import cache, compare, fold, fuse, layers, report, sweep
 from .arguments import Parser, names_of
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
@@ -47,6 +48,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
     try:
         command, rest = chosen(given)
         options = command.parser().parsed(rest)
+        options.command = shlex.join(["onnxfold", *given])
         before = identities(options)
         from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
@@ -81,7 +83,13 @@ class Command(Protocol):
     def run(self, options: argparse.Namespace) -> int: ...
 
 
-COMMANDS: Mapping[str, Command] = {"cache": cache, "compare": compare, "layers": layers, "sweep": sweep}
+COMMANDS: Mapping[str, Command] = {
+    "cache": cache,
+    "compare": compare,
+    "layers": layers,
+    "report": report,
+    "sweep": sweep,
+}
 SPELLED = ("fold", "inspect")  # what is done where no command is named
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from .. import progress
 from ..errors import RequestError, ValidationError
-from ..report.fold_report import FoldReport, save
-from ..report.layers_report import LayersReport
-from ..report.sweep_report import SweepReport
+from ..report.fold_report import FoldReport
+from ..report.provenance import with_command
+from ..report.saved import AnyReport, check_format, save
 from ..report.tables import MessageConsole
 from ..report.written import check_written
 from ..units import readable
+from .calls import COMMAND_LINE
 from .wording import as_options
 
 
@@ -42,7 +43,7 @@ def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -
     if not options.quiet:
         report.print(_Console(), options.verbose)
     done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
-    _keep_report(report, options.report, done)
+    keep_report(report, options, done)
     bad = report.check is not None and bool(report.check.problems or report.check.lost)
     if bad and options.quiet and not said:
         print(f"onnxfold: {readable(as_options(report.verdict))}", file=sys.stderr)
@@ -60,11 +61,16 @@ def showing_failures(options: argparse.Namespace) -> Iterator[None]:
         raise
 
 
-def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:
-    if path is None:
-        return
+def keep_report(report: AnyReport, options: argparse.Namespace, done: str = "") -> None:
+    """Write the report where that was asked for, with the command that it is of. Raises RequestError."""
+    if options.report is not None:
+        keep(with_command(report, options.command), options.report, done)
+
+
+def keep(report: AnyReport, path: Path, done: str = "") -> None:
+    """Write a report; `done`: what was done before, in words. Raises RequestError."""
     try:
-        save(report, path)
+        save(report, path, COMMAND_LINE)
     except OSError as error:
         raise RequestError(f"cannot write the report {path}: {error.strerror or error}{done}") from error
 
@@ -76,3 +82,5 @@ def check_files(options: argparse.Namespace) -> None:
     others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
     output = None if given.get("inspect") else given.get("output")
     check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"))
+    if given.get("report") is not None:
+        check_format(given["report"])

@@ -24,12 +24,12 @@ def parser() -> Parser:
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     from ..api import sweep  # slow to import; --help comes without
-    from .output import _Console, _keep_report, check_files
+    from .output import _Console, check_files, keep_report
 
     check_files(options)
     at = SHARES if options.at is None else numbers("--at", options.at)
     report = sweep(options.input, at=at, **manner(options), **measuring(options))
     if not options.quiet:
         report.print(_Console())
-    _keep_report(report, options.report)
+    keep_report(report, options)
     return 0 if report.passed else 1

@@ -22,6 +22,7 @@ OPTIONS: Mapping[str, str] = {
     "how": "--fuse",
     "input_shapes": "--input-shape",
     "output": "OUT",
+    "provenance": "--no-provenance",
     "whole": "--whole-blocks",
 }
 """What the command line calls each parameter (and each function, where an option stands for it)."""
@@ -30,6 +31,7 @@ _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
     **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole", "allow_unmeasured"), True),
     "align": False,
+    "provenance": False,
 }
 """Parameters whose option takes no value, and the one that the option stands for."""
 

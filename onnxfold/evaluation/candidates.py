@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from .metrics import agreement, component_error, relative_l2
 _ALIKE = 0.3, 5.0  # of how far outputs move on inputs that are like the data (photographs: 0.4 to 1.2)
 Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
 Batches = Sequence[NDArray[Any]]  # of one tensor
+Pairs = Mapping[str, tuple[Batches, Batches]]  # what is compared, of the original and of a version, by name
 
 
 class Evaluator:
@@ -123,6 +124,11 @@ class Evaluator:
         """Of every batch."""
         return [max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in self._feeds]
 
+    @property
+    def inputs(self) -> Sequence[Feeds]:
+        """The batches that everything is measured on."""
+        return self._feeds
+
     @cached_property
     def _prefix(self) -> SharedPrefix:
         return SharedPrefix(self._model, self._feeds)
@@ -147,14 +153,13 @@ class Evaluator:
 
         With `changed`, tensors that differ from the original, only what comes after them is run: for many versions.
         """
-        pairs = self._beside(proto, changed)
+        pairs = self.beside(proto, changed)
         if pairs is None:
             return float("inf")
         return max((self._error(name, *pair) for name, pair in pairs.items()), default=0.0)
 
-    def deviations(self, proto: ModelProto) -> dict[str, tuple[float, float]]:
+    def deviations(self, pairs: Pairs | None) -> dict[str, tuple[float, float]]:
         """(`component_error`, `relative_l2`) of every tensor that is compared, by name; inf where it cannot be had."""
-        pairs = self._beside(proto, None)
         if pairs is None:
             return dict.fromkeys(self._names, (float("inf"), float("inf")))
         return {name: (self._error(name, a, b), relative_l2(_flat(a), _flat(b))) for name, (a, b) in pairs.items()}
@@ -162,7 +167,7 @@ class Evaluator:
     def _error(self, name: str, expected: Batches, found: Batches) -> float:
         return component_error(expected, found, self._seen.get(name, ()), self._lengths)
 
-    def _beside(self, proto: ModelProto, changed: Container[str] | None) -> dict[str, tuple[Batches, Batches]] | None:
+    def beside(self, proto: ModelProto, changed: Container[str] | None = None) -> Pairs | None:
         """What is compared of the original and of a version, by name; None where the version does not run."""
         try:
             found = self._runs(proto, changed)
@@ -192,9 +197,7 @@ class Evaluator:
         None where no output has classes, or there is but one sample (see `metrics.agreement`).
         """
         before, after = self._expected, self._runs(proto)
-        outputs = zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)
-        shares = [agreement(expected, found) for expected, found in outputs]
-        return min((share for share in shares if share is not None), default=None)
+        return least_agreement(list(zip(zip(*before, strict=True), zip(*after, strict=True), strict=True)))
 
     def collapse(self, proto: ModelProto) -> float:
         """How far the spread of the raw outputs is from the original: the largest |log(std / original std)|."""
@@ -218,6 +221,12 @@ class Evaluator:
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session.of_version(shown, self._model.folder)
+
+
+def least_agreement(outputs: Sequence[tuple[Batches, Batches]]) -> float | None:
+    """The share of the samples that keep their top class, in the worst output that has classes; None where none has."""
+    shares = [agreement(expected, found) for expected, found in outputs]
+    return min((share for share in shares if share is not None), default=None)
 
 
 def _movement(batches: Batches) -> float:

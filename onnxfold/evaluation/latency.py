@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +24,16 @@ TURN = (3, 5)  # untimed and timed runs before the other model's turn; measured:
 SLOWER = 1.02  # times the latency; below, a difference is noise
 
 
+@dataclass(frozen=True)
+class OperatorTime:
+    """Milliseconds that all nodes of one operator take in a run of each model (the median of several); operators as
+    onnxruntime has them after its own optimizations."""
+
+    op: str
+    before_ms: float
+    after_ms: float
+
+
 def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
     """One sample where the original takes a batch of one, else all of `given`. Runs both, so they are warm after it."""
     single = first(given, 1)
@@ -36,7 +47,13 @@ def timing_feeds(old: Session, new: Session, given: Feeds) -> Feeds:
 
 
 def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]:
-    """Median latencies in ms of both models (warm already), run in turn so that a busy machine slows both alike.
+    """Median latencies in ms of both models, as `in_turn` has them."""
+    before, after = in_turn(old, new, feeds)
+    return float(np.median(before)), float(np.median(after))
+
+
+def in_turn(old: Session, new: Session, feeds: Feeds) -> tuple[Sequence[float], Sequence[float]]:
+    """Latencies in ms of both models (warm already), run in turn so that a busy machine slows both alike.
 
     Fast models take turns of several runs: the first of a turn pay for threads and caches that the other model had.
     """
@@ -55,7 +72,7 @@ def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]
                 start = time.perf_counter()
                 session.run(given)
                 taken.append((time.perf_counter() - start) * 1e3)
-    return float(np.median(times[0])), float(np.median(times[1]))
+    return times
 
 
 AGREE = 1.05  # ratios of latencies that differ by less are one measurement

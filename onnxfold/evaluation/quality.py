@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from onnx import ModelProto
 
-from ..errors import ExecutionError, RequestError
 from ..units import in_percent
-from .candidates import Evaluator
+from .candidates import Evaluator, least_agreement
+from .side_by_side import SideBySide, Thumbnails, side_by_side, with_images
 
 DEFAULT_LIMIT = 0.1  # error of the outputs, where a run has no limit of its own
 _NORMAL = 1.959964  # quantile of the normal distribution for 95 %
@@ -70,6 +70,7 @@ class Quality:
         interval: 95 % of it (`wilson`).
         inputs: what they are, for people.
         independent: nothing was fitted on inputs of this kind.
+        seen: the first of the outputs beside each other, for pictures.
     """
 
     outputs: tuple[Deviation, ...] = ()
@@ -78,6 +79,7 @@ class Quality:
     samples: int = 0
     inputs: str = ""
     independent: bool = False
+    seen: tuple[SideBySide, ...] = ()
 
     @property
     def error(self) -> float:
@@ -103,18 +105,22 @@ class Quality:
         return ""
 
 
-def measured(evaluator: Evaluator, proto: ModelProto, inputs: str, independent: bool) -> Quality | None:
-    """The quality of a version of the model. None where the original cannot be run, or has nothing to compare."""
+def measured(
+    evaluator: Evaluator, proto: ModelProto, inputs: str, independent: bool, thumbnails: Thumbnails | None = None
+) -> Quality | None:
+    """The quality of a version of the model; `thumbnails` shows the samples that are furthest off, where they are
+    images. None where the original cannot be run, or has nothing to compare."""
     if not evaluator.possible:
         return None
-    outputs = tuple(Deviation(name, *found) for name, found in evaluator.deviations(proto).items())
+    pairs = evaluator.beside(proto)
+    outputs = tuple(Deviation(name, *found) for name, found in evaluator.deviations(pairs).items())
     samples = evaluator.samples
-    try:
-        agreement = evaluator.agreement(proto)
-    except (ExecutionError, RequestError):  # the errors are infinite, then
-        agreement = None
+    agreement = None if pairs is None else least_agreement(list(pairs.values()))
     interval = None if agreement is None else wilson(agreement, samples)
-    return Quality(outputs, agreement, interval, samples, inputs, independent and not evaluator.strange)
+    seen = () if pairs is None else side_by_side(pairs)
+    if thumbnails is not None:
+        seen = with_images(seen, evaluator.inputs, thumbnails)
+    return Quality(outputs, agreement, interval, samples, inputs, independent and not evaluator.strange, seen)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

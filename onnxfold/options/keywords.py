@@ -54,6 +54,7 @@ class ResultKeywords(ShrinkKeywords, total=False):
     quantize: bool
     external_data: bool
     allow_unmeasured: bool
+    provenance: bool
 
 
 class SweepKeywords(ShrinkKeywords, total=False):

@@ -59,6 +59,23 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
     return made
 
 
+_NOT_RECORDED: Mapping[str, tuple[str, ...]] = {
+    "calibration": ("data", "save_synthetic"), "runtime": ("providers", "threads", "latency"),
+    "measure": ("metric", "timeout"), "output": (), "scale": (),
+}  # fmt: skip
+"""What does not change a result, or says where files lie, by part; all of a part without names here."""
+
+
+def _recorded(options: Options, names: Iterable[str]) -> dict[str, Any]:
+    """What is worth knowing of `options` later: the fields of its parts that are not the usual ones."""
+    found: dict[str, Any] = {}
+    for name in names:
+        part, left_out = getattr(options, name), _NOT_RECORDED.get(name)
+        if isinstance(part, Options) and left_out != () and (changed := part.changed(left_out or ())):
+            found[name] = changed
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelOptions(Options):
     """What `fold` and `sweep` share: channels are chosen, on some inputs, repaired and measured."""
@@ -98,6 +115,14 @@ class FoldOptions(ChannelOptions):
                 raise RequestError("`max_drop` has one value in `budget` and another in `measure`")
             object.__setattr__(self, "measure", replace(self.measure, max_drop=self.budget.value))
 
+    def recorded(self) -> dict[str, Any]:
+        """What the metadata of a result say of its options: what changes the result, as plain values."""
+        found = _recorded(self, ("selection", "calibration", "recovery", "runtime", "measure"))
+        given = {"own_data": True} if self.calibration.data is not None else {}
+        refined = {"distill": self.distill.changed()} if self.distill is not None else {}
+        quantized = {"quantize": True} if self.quantize is not None else {}
+        return {"budget": self.budget.to_dict(), **found, **given, **refined, **quantized}
+
     @classmethod
     def of(cls, **given: Any) -> FoldOptions:
         """From the keywords of `onnxfold.fold`. Raises RequestError for one that there is not, or a wrong value."""
@@ -122,6 +147,15 @@ class FuseOptions(Options):
     runtime: RuntimeOptions = RuntimeOptions()
     output: OutputOptions = OutputOptions()
     measure: MeasureOptions = MeasureOptions()
+
+    def recorded(self) -> dict[str, Any]:
+        """As that of `FoldOptions`."""
+        found = _recorded(self, ("sharing", "calibration", "recovery", "runtime", "measure"))
+        given = {"own_data": True} if self.calibration.data is not None else {}
+        folded = {"folding": self.folding.recorded()} if self.folding is not None else {}
+        refined = {"distill": self.distill.changed()} if self.distill is not None else {}
+        quantized = {"quantize": True} if self.quantize is not None else {}
+        return {"sharing": {}, **found, **given, **folded, **refined, **quantized}
 
     @classmethod
     def of(cls, **given: Any) -> FuseOptions:

@@ -125,6 +125,7 @@ _ALL = (
     Parameter(
         "allow_unmeasured", accept.flag, "True or False", "write what nothing could run"
     ),
+    Parameter("provenance", accept.flag, "True or False", "say in the result's metadata where it comes from"),
     Parameter(
         "max_memory", accept.optional(accept.integer(1, 2**63 - 1)), "a number of bytes",
         "what takes more to run is never loaded whole",

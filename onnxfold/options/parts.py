@@ -4,7 +4,7 @@ dicts."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
@@ -41,6 +41,13 @@ class Options:
         Raises RequestError for calibration data that is not a path, and for a metric that is not 'FILE.py:FUNCTION'.
         """
         return {name: _plain(name, getattr(self, name)) for name in kinds_of(type(self))}
+
+    def changed(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """The plain values of the fields that are not the usual ones, but for those in `without`."""
+        usual = type(self)()
+        names = [name for name in kinds_of(type(self)) if name not in set(without)]
+        there = [name for name in names if getattr(self, name) != getattr(usual, name)]
+        return {name: _plain(name, getattr(self, name)) for name in there}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
@@ -165,8 +172,8 @@ class RuntimeOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
     """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
-    (`external_data`), whether an interrupted run is continued (`resume`), and whether a result is
-    written that no provider could measure (`allow_unmeasured`)."""
+    (`external_data`), whether an interrupted run is continued (`resume`), whether a result is written that no provider
+    could measure (`allow_unmeasured`), and whether its metadata say where it comes from (`provenance`)."""
 
     LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
 
@@ -174,6 +181,7 @@ class OutputOptions(Options):
     external_data: bool = False
     resume: bool = False
     allow_unmeasured: bool = False
+    provenance: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

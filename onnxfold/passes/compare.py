@@ -10,6 +10,7 @@ import numpy as np
 from ..analysis.costs import costs
 from ..calibration.judge import Judge
 from ..calibration.samples import Samples, calibration_samples
+from ..calibration.thumbnails import thumbnails
 from ..errors import RequestError
 from ..evaluation.candidates import Evaluator
 from ..evaluation.own_measure import OwnMeasure
@@ -72,7 +73,7 @@ class Compare(BasePass):
         quality = None
         if evaluator.possible:
             proto = inline(new.proto, new.folder)
-            quality = measured(evaluator, proto, inputs.described, inputs.judge.independent)
+            quality = measured(evaluator, proto, inputs.described, inputs.judge.independent, thumbnails)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(on_disk(new, run.scratch))
         return state.adding(Compared(new), verdict.judged(quality, Limit(), True, measure))

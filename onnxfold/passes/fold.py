@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..analysis.groups import ChannelGroup
 from ..errors import NothingToFoldError
@@ -26,21 +27,26 @@ from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
 from .distillation.block_targets import Counterparts
 from .distillation.channel_maps import maps_of
+from .provenance import bytes_noted
 from .quantization.quantize import narrowed
 
 NOWHERE, SMALL = OutputOptions(), ScaleOptions()
+Curve = tuple[tuple[int, float], ...]  # widths, and the relative error of the outputs that each was expected to make
+_POINTS = 24  # of a curve
 
 
 @dataclass(frozen=True, eq=False)
 class GroupOutcome:
     """What became of a group: channels `after`, how many `clusters` of several channels were merged, with which
-    relative `error`; `note`: why it stays as it is."""
+    relative `error`; `note`: why it stays as it is; `curve`: what other widths were expected to cost, where that was
+    measured."""
 
     group: ChannelGroup = field(repr=False)
     after: int
     clusters: int = 0
     error: float = 0.0
     note: str = ""
+    curve: Curve = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ class PreparePlanning(BasePass):
         target = run.target(self._output.path)
         place = Workspace(
             target, self._output.external_data, next(iter(run.providers), None), self._executor,
-            self._checkpoint(state, run, target), state.found(OwnMeasure),
+            self._checkpoint(state, run, target), state.found(OwnMeasure), bytes_noted(state),
         )  # fmt: skip
         return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
 
@@ -137,7 +143,7 @@ class FoldChannels(BasePass):
         if left and not self._quantized:
             raise NothingToFoldError(left)
         record = FoldRecord(
-            folded.merges, self._groups(planner, folded.merges),
+            folded.merges, self._groups(planner, folded.merges, planner.curves(outcome.samples)),
             planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
             outcome.decision.ratio, folded.refitted, planner.settings(outcome, goal.round_to), left,
         )  # fmt: skip
@@ -147,18 +153,30 @@ class FoldChannels(BasePass):
             record, current=current, samples=outcome.samples, inputs=planner.inputs(outcome.samples)
         )  # fmt: skip
 
-    def _groups(self, planner: Planner, merges: Mapping[str, Merge]) -> tuple[GroupOutcome, ...]:
+    def _groups(
+        self, planner: Planner, merges: Mapping[str, Merge], curves: Mapping[str, NDArray[np.float64]]
+    ) -> tuple[GroupOutcome, ...]:
         out, round_to, notes = [], self._goal.round_to, planner.subject.notes
         for group in planner.subject.analysis.groups:
-            merge = merges.get(group.name)
+            merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
                 note = notes.get(group.name, "kept by the budget")
                 width = planner.merger.layout.widths([group.name])[0]
                 if group.name not in notes and round_width(width, 0, round_to) == group.size:
                     note = f"too narrow for `round_to={round_to}`"
-                out.append(GroupOutcome(group, group.size, note=note))
+                out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:
                 merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())
                 error = planner.merger.relative_error(group.name, merge)
-                out.append(GroupOutcome(group, merge.after, merged, error))
+                out.append(GroupOutcome(group, merge.after, merged, error, curve=curve))
         return tuple(out)
+
+
+def _points(curve: NDArray[np.float64] | None) -> Curve:
+    """Some points of an error curve [n + 1], which holds squares, the narrowest width first; widths that cannot be are
+    left out."""
+    if curve is None:
+        return ()
+    there = np.flatnonzero(np.isfinite(curve) & (np.arange(len(curve)) > 0))
+    chosen = there[np.unique(np.linspace(0, len(there) - 1, _POINTS).astype(int))] if len(there) else there
+    return tuple((int(k), float(f"{max(0.0, curve[k]) ** 0.5:.5g}")) for k in chosen)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto
 
 from ..analysis.costs import count_parameters, weight_bytes
+from ..calibration.thumbnails import thumbnails
 from ..evaluation.candidates import Evaluator
+from ..evaluation.operators import with_operators
 from ..evaluation.own_measure import OwnMeasure
 from ..evaluation.quality import ANY, USUAL, Limit, Quality, measured
 from ..evaluation.verdict import Conditions, check
 from ..model.half_precision import BFLOAT16, holds
+from ..model.metadata import with_entries
 from ..model.model import Model, load
 from ..model.save import check_link, inline, on_disk, staged
 from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
@@ -21,6 +25,7 @@ from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
+from .provenance import Provenance
 
 
 class Stage(BasePass):
@@ -43,12 +48,14 @@ class Stage(BasePass):
         planner, source = state.planner, state.source
         kept = None if planner is None else planner.workspace.checkpoint
         external = self._output.external_data or (state.current.quantized and bool(source.data_files()))
-        current = state.current
+        current, known = state.current, state.found(Provenance)
+        if known is not None:
+            current = replace(current, proto=with_entries(current.proto, known.entries))
         written = staged(
             current.proto, source, run.target(self._output.path), external, current.pending, run.progress,
             None if kept is None else kept.staging,
         )  # fmt: skip
-        return state.adding(staged=run.enter(written))
+        return state.adding(staged=run.enter(written), current=current)
 
 
 class Verify(BasePass):
@@ -64,9 +71,12 @@ class Verify(BasePass):
         max_memory: int | None = None,
         limit: Limit = USUAL,
         unmeasured: bool = False,
+        operators: bool = False,
     ) -> None:
         """`latency`: whether it is measured; `max_memory`: bytes, above which the models do not run side by side;
-        `limit`: what the outputs must keep; `unmeasured`: that nothing could be measured is no problem."""
+        `limit`: what the outputs must keep; `unmeasured`: that nothing could be measured is no problem; `operators`:
+        whether latency is told by operator too."""
+        self._operators = operators and latency
         self._latency, self._max_memory, self._limit, self._unmeasured = latency, max_memory, limit, unmeasured
 
     def __call__(self, state: State, run: Run) -> State:
@@ -84,6 +94,9 @@ class Verify(BasePass):
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),
             inputs="" if conditions.too_large else inputs.described, conditions=conditions,
         )  # fmt: skip
+        if self._operators and not verdict.problems:
+            before = on_disk(original, run.scratch)
+            verdict = with_operators(verdict, before, written.path, lambda: inputs.judge.batches[0], run.scratch)
         quality, obstacle = (None, "") if conditions.too_large else self._quality(state, inputs)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)
@@ -104,7 +117,7 @@ class Verify(BasePass):
             return None, evaluator.obstacle
         written = load(state.staged.path)
         proto = inline(written.proto, written.folder)
-        return measured(evaluator, proto, inputs.described, inputs.judge.independent), ""
+        return measured(evaluator, proto, inputs.described, inputs.judge.independent, thumbnails), ""
 
 
 def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:

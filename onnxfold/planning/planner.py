@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..calibration.collect import given_up, without_caches
@@ -32,7 +35,8 @@ from .subject import CheckInputs, Subject
 @dataclass(frozen=True)
 class Workspace:
     """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
-    groups, what is kept for a run that goes on later, and the user's `own` measure."""
+    groups, what is kept for a run that goes on later, the user's `own` measure, and how many bytes `beside` the model
+    the result is going to hold."""
 
     target: Path
     external_data: bool = False
@@ -40,6 +44,7 @@ class Workspace:
     executor: Executor = field(default_factory=Executor)
     checkpoint: Checkpoint | None = None
     own: OwnMeasure | None = None
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,10 @@ class Planner:
         """What results are checked on."""
         return CheckInputs.of(samples, self._unsampled, self.subject.more)
 
+    def curves(self, samples: Samples | None) -> Mapping[str, NDArray[np.float64]]:
+        """By group, the error curve that a decision with `samples` measured (`SampledMerger.curves`); empty without."""
+        return self._from_samples.measured if samples is not None and samples.trusted else {}
+
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
@@ -162,7 +171,8 @@ class Planner:
 
     def _context(self, samples: Samples | None) -> SearchContext:
         profiler = self._profilers[samples is not None and samples.trusted]
-        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops)
+        beside = self.workspace.beside
+        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops, beside)
 
     @property
     def drops(self) -> Drops | None:

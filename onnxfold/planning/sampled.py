@@ -137,6 +137,11 @@ class SampledMerger:
         done = reconstruct(original, merger.analysis, Changes(merges), proto, settings, self._progress)
         return Folded(proto, merges, done)
 
+    @property
+    def measured(self) -> Mapping[str, NDArray[np.float64]]:
+        """The curves that were measured last; empty where no budget asked for any."""
+        return list(self._curves.values())[-1] if self._curves else {}
+
     def curves(self, widths: Sequence[Width], round_to: int) -> dict[str, NDArray[np.float64]]:
         """By group, the squared relative error of the outputs that k channels are expected to leave, at index k: see
         `ErrorCurves.measure`. Once measured they are kept, for other budgets."""

@@ -58,14 +58,15 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class SearchContext:
-    """What a search works with: who merges, what channels cost, what measures files and latencies, and what asks the
-    user's own measure (None: there is none)."""
+    """What a search works with: who merges, what channels cost, what measures files and latencies, what asks the user's
+    own measure (None: there is none), and how many bytes `beside` the model a result is going to hold."""
 
     merger: Merger
     prices: Costs
     profiler: Profiler
     progress: Progress[Any]
     drops: Drops | None = None
+    beside: int = 0
 
     def price(self, goal: Goal) -> Price:
         """The share of what the goal limits that remains under given widths; of the MACs, where nothing can be
@@ -76,14 +77,18 @@ class SearchContext:
         work, prices = self.merger, self.prices
         if goal.aim is Aim.SIZE:
             rest = self.profiler.size(work.model.proto) - prices.stored({})
-            return lambda keep: (rest + prices.stored(work.layout.lengths(keep))) / work.model.size
+            beside = self.beside  # the original, with nothing gone, is not written anew
+            return lambda keep: (
+                (rest + prices.stored(work.layout.lengths(keep)) + (beside if keep else 0)) / work.model.size
+            )
         price = prices.params if goal.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
         return lambda keep: price(work.layout.lengths(keep)) / whole
 
     def share_of_file(self, folded: Folded) -> float:
         """Bytes of the file that a folded model would be, over those of the original."""
-        return self.profiler.size(folded.proto) / self.merger.model.size
+        beside = self.beside if folded.merges else 0
+        return (self.profiler.size(folded.proto) + beside) / self.merger.model.size
 
     def smallest(self, count: int, fold: Callable[[int], Folded], goal: Goal) -> Folded:
         """The furthest of the folds 1 to `count` whose loss the user's own measure allows. Raises PlanError."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..analysis.costs import Size, costs, count_parameters
 from ..analysis.coverage import coverage
+from ..calibration.thumbnails import contact_sheet_of
 from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
 from ..model.graph import deprecated
@@ -14,11 +16,13 @@ from ..model.kv_cache import changed
 from ..model.model import load
 from ..options.budget import Aim, Budget
 from ..options.options import FoldOptions, FuseOptions, RankOptions, SweepOptions
+from ..options.parts import OutputOptions
 from ..passes.base import Run, State
 from ..passes.compare import Compared
 from ..passes.distillation.result import RefinementReport
 from ..passes.fold import FoldRecord, GroupOutcome
 from ..passes.prepare import Inspected
+from ..passes.provenance import bytes_noted
 from ..passes.quantization.result import QuantizationReport
 from ..passes.sweep import SweepRecord, recommended
 from ..passes.weight_sharing.distances import pairs
@@ -28,7 +32,9 @@ from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
 from .fold_report import FoldReport
 from .group_report import GroupReport
+from .layer_sizes import counted, layer_sizes
 from .layers_report import LayersReport
+from .provenance import provenance
 from .sweep_report import SweepReport
 
 
@@ -48,6 +54,8 @@ def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
         seconds, coverage(subject.analysis, prices), state.found(RefinementReport),
         quantization=state.found(QuantizationReport),
         interface=changed(model.graph, subject.analysis.caches, record.lengths), notes=_notes(state),
+        layers=layer_sizes(counted(model, prices), counted(model, prices, record.lengths)),
+        sheet=contact_sheet_of(state.samples), provenance=provenance(model.path, _written(state, options.output)),
     )  # fmt: skip
 
 
@@ -64,6 +72,7 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
     if written.size > (limits.target_size or 1) * source.size:
         verdict = verdict.noting(f"the file takes {written.size / source.size:.3f} of the bytes of the original")
     after = load(written.path, options.runtime.input_shapes)
+    prices, smaller = costs(source, state.shapes), costs(after, state.shapes)
     return FoldReport(
         state.name, options.output.path or "",
         {
@@ -75,11 +84,13 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
             "share": limits.share, "file_share": limits.target_size, "largest_error": limits.max_error,
             "drop_blocks": sharing.drop_blocks, "whole_blocks": sharing.whole, "aligned": sharing.align,
         },
-        Size(source.size, count_parameters(source.proto), costs(source, state.shapes).macs({})),
-        Size(written.size, count_parameters(state.current.proto), costs(after, state.shapes).macs({})),
+        Size(source.size, count_parameters(source.proto), prices.macs({})),
+        Size(written.size, count_parameters(state.current.proto), smaller.macs({})),
         () if folded is None else tuple(map(_group, folded.groups)), (), verdict, dict(run.clock.seconds),
         refinement=state.found(RefinementReport), shared=shared.shared, dropped=state.done(BlocksDropped).shown,
         quantization=state.found(QuantizationReport), notes=_notes(state),
+        layers=layer_sizes(counted(source, prices), counted(after, smaller)), sheet=contact_sheet_of(samples),
+        provenance=provenance(source.path, _written(state, options.output)),
     )  # fmt: skip
 
 
@@ -93,6 +104,7 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
         state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
         recommended(record.rows, before), record.last.inputs.described,
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
+        provenance(subject.model.path),
     )  # fmt: skip
 
 
@@ -102,19 +114,32 @@ def inspect_report(state: State) -> FoldReport:
     groups = tuple(_group(GroupOutcome(g, g.size, note=found.notes.get(g.name, ""))) for g in found.analysis.groups)
     size = Size(model.size, count_parameters(model.proto), found.prices.macs({}))
     covered = coverage(found.analysis, found.prices)
+    layers = counted(model, found.prices)
     return FoldReport(
-        state.name, "", {}, size, None, groups, found.analysis.refusals, None, coverage=covered, notes=_notes(state)
-    )
+        state.name, "", {}, size, None, groups, found.analysis.refusals, None, coverage=covered, notes=_notes(state),
+        layers=layer_sizes(layers, layers), provenance=provenance(model.path),
+    )  # fmt: skip
 
 
 def compare_report(state: State, name: str, seed: int) -> FoldReport:
     """Two models beside each other; `name` is the second one's."""
     found = state.done(Compared)
+    models = state.source, found.after
+    prices = [costs(model, state.shapes) for model in models]
     before, after = (
-        Size(model.size, count_parameters(model.proto), costs(model, state.shapes).macs({}))
-        for model in (state.source, found.after)
+        Size(model.size, count_parameters(model.proto), price.macs({}))
+        for model, price in zip(models, prices, strict=True)
     )
-    return FoldReport(state.name, name, {"seed": seed}, before, after, (), (), state.done(Check), notes=_notes(state))
+    layers = layer_sizes(*(counted(model, price) for model, price in zip(models, prices, strict=True)))
+    return FoldReport(
+        state.name, name, {"seed": seed}, before, after, (), (), state.done(Check), notes=_notes(state), layers=layers,
+        provenance=provenance(state.source.path, found.after.path),
+    )  # fmt: skip
+
+
+def _written(state: State, output: OutputOptions) -> Path | None:
+    """The file that is going to be put in place, under its temporary name; None where none is."""
+    return None if output.path is None or state.staged is None else state.staged.path
 
 
 def _notes(state: State) -> tuple[str, ...]:
@@ -131,7 +156,7 @@ def _group(found: GroupOutcome) -> GroupReport:
     group = found.group
     return GroupReport(
         group.name, group.size, found.after, group.blocks, found.clusters, found.error, group.producers,
-        group.consumers, found.note,
+        group.consumers, found.note, found.curve,
     )  # fmt: skip
 
 
@@ -143,8 +168,9 @@ def _verdict(state: State, budget: Budget) -> Check:
     notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
     notes += () if samples is None else samples.notes
     notes += wide_notes({one.output: one.fit for one in record.refitted})
-    if state.staged.size > state.source.size:
-        notes.append(f"the file grew by {state.staged.size - state.source.size} bytes")
+    grown = state.staged.size - bytes_noted(state) - state.source.size
+    if grown > 0:
+        notes.append(f"the file grew by {grown} bytes")
     speedup = verdict.providers[0].speedup if verdict.providers else None
     if budget.aim is Aim.LATENCY and speedup is not None and 1 / speedup > SLOWER * budget.value:
         notes.append(
@@ -158,6 +184,6 @@ def layers_report(state: State, options: RankOptions) -> LayersReport:
     """How alike the layers of a model are."""
     found = state.done(LayersRanked)
     return LayersReport(
-        state.name, options.distance.value, options.align, found.samples, tuple(pairs(found.classes)), found.classes,
-        found.left,
+        state.name, options.distance.value, options.align, found.samples, tuple(pairs(found.classes)), found.left,
+        provenance(state.source.path),
     )  # fmt: skip

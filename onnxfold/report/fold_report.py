@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, RenderableType
 
@@ -13,25 +11,29 @@ from ..analysis.costs import Size
 from ..analysis.coverage import Coverage
 from ..analysis.pins import Refusal
 from ..evaluation.verdict import Check
-from ..model.files import write_text
 from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
-from ..units import less
+from ..units import change, in_bytes, in_ms, in_units, less, visible
 from . import render, wording
+from .decode import decoded
 from .group_report import GroupReport
+from .html import extra
+from .json_text import SCHEMA, from_text, to_text
+from .layer_sizes import LayerSize
+from .provenance import Provenance
+from .shown import Rows, Shown
 from .tables import plain
 
-SCHEMA = 1
 
-
-@dataclass(frozen=True)
-class FoldReport:
+@dataclass(frozen=True, repr=False)
+class FoldReport(Shown):
     """All of a run. `after` and `check` are None where nothing was folded (inspect), `coverage` where nothing was
     analyzed (compare), `refinement` and `quantization` where none was asked for. `shared`, `dropped`: what became of
-    whole layers; `interface`: inputs and outputs that have other heads; `notes`: what else is worth knowing.
+    whole layers; `interface`: inputs and outputs that have other heads; `notes`: what else is worth knowing; `layers`:
+    the parameters of every layer; `sheet`: inputs that were made, a JPEG in base64 ('' where they are no images).
     """
 
     model: str
@@ -50,6 +52,9 @@ class FoldReport:
     quantization: QuantizationReport | None = None
     interface: tuple[HeadsChanged, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerSize, ...] = ()
+    sheet: str = ""
+    provenance: Provenance | None = None
 
     @property
     def verdict(self) -> str:
@@ -86,12 +91,53 @@ class FoldReport:
         notes = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
         return ", ".join(parts) + "".join(f"; {note}" for note in notes)
 
-    def to_json(self) -> str:
-        """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict}
         data["passed"] = None if self.check is None else self.check.passed
         data["mark"] = None if self.check is None else self.check.mark
-        return json.dumps(plain(data), indent=2, allow_nan=False)
+        return dict(plain(data))
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> FoldReport:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        return decoded(cls, from_text(text))
+
+    def figures(self) -> Rows:
+        """Sizes and latencies, before and after."""
+        old, new = self.before, self.after
+        pairs = (("file", in_bytes), ("parameters", in_units), ("macs", in_units))
+        rows = [{"": name, "before": shown(getattr(old, name))} for name, shown in pairs]
+        if new is None or self.check is None:
+            return rows
+        for row, (name, shown) in zip(rows, pairs, strict=True):
+            row |= {"after": shown(getattr(new, name)), "change": change(getattr(old, name), getattr(new, name))}
+        return rows + [
+            {
+                "": f"latency {short(one.provider)}", "before": in_ms(one.latency_before_ms),
+                "after": in_ms(one.latency_after_ms), "change": f"{one.speedup or 0:.2f} x as fast",
+            }
+            for one in self.check.providers
+            if one.latency_before_ms is not None and one.latency_after_ms is not None
+        ]  # fmt: skip
+
+    def records(self) -> Rows:
+        """The channel groups."""
+        return [{**asdict(one), "removed": 1 - one.after / one.before if one.before else 0.0} for one in self.groups]
+
+    def plot(self) -> Any:
+        """The widths of the groups that shrank the most, before and after: a chart by Altair. Raises RequestError where
+        the extra `report` is missing."""
+        extra.require("a chart")
+        from .html import charts
+
+        return charts.widths(
+            [{"group": visible(one.name, 60), "before": one.before, "after": one.after} for one in self.groups]
+        )
 
     def print(self, console: Console | None = None, verbose: bool = False) -> None:
         """Show the tables; None: on standard output."""
@@ -113,14 +159,3 @@ class FoldReport:
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])
-
-
-class Written(Protocol):
-    """A report that can be kept as JSON."""
-
-    def to_json(self) -> str: ...
-
-
-def save(report: Written, path: Path) -> None:
-    """Write the JSON report, atomically. Raises OSError."""
-    write_text(path, report.to_json() + "\n")

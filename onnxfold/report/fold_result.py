@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
@@ -18,8 +19,11 @@ from ..passes.base import State
 from ..passes.distillation.block_targets import Map
 from .fold_report import FoldReport
 
+if TYPE_CHECKING:
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class FoldResult:
     """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
 
@@ -32,6 +36,25 @@ class FoldResult:
     _source: Model = field(repr=False)
     _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
     maps: Callable[[], Mapping[str, Map | None]] = field(default=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return repr(self.report).replace("FoldReport", "FoldResult", 1)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: as the report."""
+        return self.report._repr_html_()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return self.report.to_dict()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The channel groups as a data frame. Raises RequestError where pandas is missing."""
+        return self.report.to_pandas()
+
+    def plot(self) -> Any:
+        """The widths of the groups, before and after (`FoldReport.plot`)."""
+        return self.report.plot()
 
     def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
         """Write the model atomically, with a new external data file where the original has one."""

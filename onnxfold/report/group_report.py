@@ -10,7 +10,8 @@ class GroupReport:
     """One group: width before and after, the weights that produce and consume it, the relative merge error in 0..1.
 
     `error` is the squared distance that the merge makes between balanced feature rows, over that of merging everything
-    into one channel; `note` says why a group stays as it is.
+    into one channel; `note` says why a group stays as it is. `curve`: widths, and the relative error of the
+    outputs that each was expected to make; empty where the budget needed none.
     """
 
     name: str
@@ -22,3 +23,4 @@ class GroupReport:
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     note: str
+    curve: tuple[tuple[int, float], ...] = ()

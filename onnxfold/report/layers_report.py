@@ -2,47 +2,94 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..passes.weight_sharing.distances import Class, Pair
+from ..errors import RequestError
+from ..passes.weight_sharing.distances import Pair
 from ..passes.weight_sharing.layers import Left
-from .fold_report import SCHEMA
+from .alike import Alike, alike
+from .decode import decoded
+from .html import extra
+from .json_text import SCHEMA, from_text, to_text
+from .provenance import Provenance
+from .shown import Rows, Shown
 from .tables import Message, named, new_table, plain
 
 
-@dataclass(frozen=True)
-class LayersReport:
-    """The distances of all pairs that could share a weight, the nearest first; `kinds` by class, with all names;
-    `left`: layers that cannot share, and why. `samples` describes what was sampled for a distance that needs it."""
+@dataclass(frozen=True, repr=False)
+class LayersReport(Shown):
+    """The distances of all pairs that could share a weight, the nearest first; `left`: layers that cannot share, and
+    why. `samples` describes what was sampled for a distance that needs it."""
 
     model: str
     distance: str
     aligned: bool
     samples: str | None
     pairs: tuple[Pair, ...]
-    kinds: tuple[Class, ...]
-    left: tuple[Left, ...]
+    left: tuple[Left, ...] = ()
+    provenance: Provenance | None = None
 
     @property
     def verdict(self) -> str:
         """One line that says what was found."""
-        units = sum(len(kind.units) for kind in self.kinds)
-        return f"{units} layers in {len(self.kinds)} shapes, {len(self.pairs)} pairs could share a weight"
+        found = self.classes()
+        units = sum(len(one.names) for one in found)
+        return f"{units} layers in {len(found)} shapes, {len(self.pairs)} pairs could share a weight"
 
-    def to_json(self) -> str:
-        """Everything but the matrices, which the pairs give."""
+    def classes(self) -> list[Alike]:
+        """Layers that could share weights with each other, and their distances, from the pairs."""
+        return alike(self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values; infinite and undefined numbers are None."""
         data = {
             "schema": SCHEMA, "model": self.model, "distance": self.distance, "aligned": self.aligned,
             "samples": self.samples, "verdict": self.verdict,
             "pairs": [{"layers": [p.one, p.other], "distance": p.distance, "shape": p.shape} for p in self.pairs],
             "left": [{"layer": one.name, "why": one.why} for one in self.left],
+            "provenance": None if self.provenance is None else asdict(self.provenance),
         }  # fmt: skip
-        return json.dumps(plain(data), indent=2, allow_nan=False)
+        return dict(plain(data))
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> LayersReport:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        data = from_text(text)
+        pairs, left = (_objects(data, name) for name in ("pairs", "left"))
+        for one in pairs:
+            layers = one.get("layers")
+            one["one"], one["other"] = layers if isinstance(layers, list) and len(layers) == 2 else (None, None)
+        for one in left:
+            one["name"] = one.get("layer")
+        return decoded(cls, {**data, "pairs": pairs, "left": left})
+
+    def figures(self) -> Rows:
+        """The pairs that are nearest."""
+        return self.records()[:10]
+
+    def records(self) -> Rows:
+        """All pairs."""
+        return [
+            {"layer": p.one, "other": p.other, "distance": p.distance, "shape": "x".join(map(str, p.shape))}
+            for p in self.pairs
+        ]
+
+    def plot(self) -> Any:
+        """The distances as heat maps: a chart by Altair. Raises RequestError where the extra `report` is missing."""
+        extra.require("a chart")
+        from .html.heat_maps import heat_maps
+
+        return heat_maps(self.classes())
 
     def print(self, console: Console | None = None, most: int | None = None) -> None:
         """Show the pairs, `most` of them at most; None: all."""
@@ -72,3 +119,11 @@ class LayersReport:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             table.add_row(Message(why), str(len(names)), named(*names[:3], style="dim", more=more))
         return table
+
+
+def _objects(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Copies of the objects in a list. Raises RequestError where there is no such list."""
+    found = data.get(name)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise RequestError(f"the report lacks a list of objects '{name}'")
+    return [dict(one) for one in found]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,13 +14,17 @@ from ..evaluation.quality import Mark
 from ..passes.sweep import SweepRow
 from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
-from .fold_report import SCHEMA
+from .decode import decoded
+from .html import extra
+from .json_text import SCHEMA, from_text, to_text
+from .provenance import Provenance
 from .render import MARKS
+from .shown import Rows, Shown
 from .tables import Message, named, new_table, plain
 
 
-@dataclass(frozen=True)
-class SweepReport:
+@dataclass(frozen=True, repr=False)
+class SweepReport(Shown):
     """A curve of models, the largest first; `recommended` is the target of the row at the knee, if there is one.
 
     `samples` says what errors and agreements were measured on, `notes` what else is worth knowing.
@@ -35,6 +38,7 @@ class SweepReport:
     samples: str
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def passed(self) -> bool:
@@ -65,10 +69,68 @@ class SweepReport:
             parts.append(str(row.measure))
         return ", ".join(parts)
 
-    def to_json(self) -> str:
-        """The whole report (schema in docs/report.md); infinite and undefined numbers are null."""
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed, "mark": self.mark}
-        return json.dumps(plain(data), indent=2, allow_nan=False)
+        return dict(plain(data))
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> SweepReport:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        return decoded(cls, from_text(text))
+
+    def figures(self) -> Rows:
+        """What every budget gains and costs."""
+        return [
+            {
+                "target": _at(row.target), "file": "" if row.size is None else in_bytes(row.size.file),
+                "MACs": "" if row.size is None else in_units(row.size.macs),
+                "error": row.note if row.error is None else in_percent(row.error),
+            }
+            for row in self.rows
+        ]  # fmt: skip
+
+    def records(self) -> Rows:
+        """The budgets, with sizes, error, agreement, and the latency on the first provider that was timed."""
+        return [
+            {
+                "target": row.target, **({} if row.size is None else asdict(row.size)), "error": row.error,
+                "agreement": row.agreement, "mark": None if row.mark is None else row.mark.value,
+                "latency_ms": next((t.latency_after_ms for t in row.timings if t.latency_after_ms is not None), None),
+                "knee": row.target == self.recommended,
+            }
+            for row in self.rows
+        ]  # fmt: skip
+
+    def curves(self) -> Iterator[tuple[str, str, Rows]]:
+        """(name, title, points) of plots of the errors over what remains of the MACs, the latency and the bytes; the
+        original is a point too."""
+        before = self.before
+        made = [(row, row.size, row.error) for row in self.rows if row.size is not None and row.error is not None]
+
+        def point(target: float, error: float, remaining: float) -> Mapping[str, Any]:
+            knee = target == self.recommended
+            return {"remaining": remaining, "error": error, "label": _at(target), "knee": knee}
+
+        whole = [point(1.0, 0.0, 1.0)]
+        yield "macs", "MACs that remain", whole + [point(r.target, e, s.macs / max(1, before.macs)) for r, s, e in made]
+        shares = [(r, e, next((t.share for t in r.timings if t.share is not None), None)) for r, _, e in made]
+        yield "latency", "latency that remains", whole + [point(r.target, e, s) for r, e, s in shares if s is not None]
+        sizes = [point(r.target, e, s.file / max(1, before.file)) for r, s, e in made]
+        yield "bytes", "bytes that remain", whole + sizes
+
+    def plot(self) -> Any:
+        """Output errors over the MACs that remain: a chart by Altair. Raises RequestError where the extra `report` is
+        missing."""
+        extra.require("a chart")
+        from .html import charts
+
+        name, title, rows = next(self.curves())
+        return charts.pareto(rows, title).properties(width=420, name=name)
 
     def print(self, console: Console | None = None) -> None:
         """Show the table; None: on standard output."""

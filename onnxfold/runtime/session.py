@@ -80,8 +80,13 @@ class Session:
     Raises ExecutionError where onnxruntime does not load it, or cannot start the provider.
     """
 
-    def __init__(self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0) -> None:
+    def __init__(
+        self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0, profile: Path | None = None
+    ) -> None:
+        """`profile`: the beginning of the name of a file for onnxruntime's profile; see `end_profile`."""
         options = ort.SessionOptions()
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         # threads that wait for the next run would slow the model that runs in between
@@ -113,6 +118,11 @@ class Session:
         given = dict(feeds)
         with running():
             return list(self._session.run(None, given))
+
+    def end_profile(self) -> Path:
+        """Write the profile of all runs so far, as JSON, and say where it is."""
+        with running():
+            return Path(self._session.end_profiling())
 
     def fitted(self, feeds: Feeds) -> Feeds:
         """`feeds` with as many heads in caches as this version of a model has (see `fitted`)."""

@@ -18,7 +18,7 @@ from onnxfold import __version__, progress
 from onnxfold.cli import main as cli
 from onnxfold.errors import RuleError
 from onnxfold.options.budget import DEFAULT_MAX_ERROR
-from onnxfold.report import fold_report as report
+from onnxfold.report import saved as report
 from onnxfold.report.fold_report import FoldReport
 
 Capture = pytest.CaptureFixture[str]
@@ -225,7 +225,7 @@ def test_compare_models_that_do_not_belong_together(tmp_path: Path, capsys: Capt
 def test_report_is_the_reports_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[FoldReport] = []
 
-    def keep(given: FoldReport, path: Path) -> None:
+    def keep(given: FoldReport, path: Path, _: object) -> None:
         seen.append(given)
         report.save(given, path)
 

@@ -282,7 +282,7 @@ def test_slow_models_take_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("times", "slower"), [((1.0, 1.5), True), ((1.0, 1.01), False), ((1.5, 1.0), False)])
 def test_slower_is_noted(monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], slower: bool) -> None:
-    monkeypatch.setattr(module, "interleaved", lambda *_: times)
+    monkeypatch.setattr(module, "in_turn", lambda *_: tuple([one] for one in times))
     verdict = judge(Fake({"y": GOOD}), Fake({"y": GOOD}), latency=True)
     assert verdict.passed
     assert verdict.notes == (("slower on CPU: 1.50x the latency",) if slower else ())

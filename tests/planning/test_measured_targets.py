@@ -208,7 +208,7 @@ def test_a_real_latency_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_final_check_that_was_slower_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Profiler, "latency", lambda *_: 0.5)
-    monkeypatch.setattr(verdict, "interleaved", lambda *_: (1.0, 0.75))
+    monkeypatch.setattr(verdict, "in_turn", lambda *_: ([1.0], [0.75]))
     assert "0.75 of the latency in this check" in fold(net(), target_latency=0.6).report.verdict
     assert "of the latency" not in fold(net(), target_latency=0.75).report.verdict
 

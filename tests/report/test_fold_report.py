@@ -27,8 +27,8 @@ from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.quality import Deviation, Limit, Mark, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.passes.sweep import SweepRow
-from onnxfold.report.fold_report import save
 from onnxfold.report.group_report import GroupReport
+from onnxfold.report.saved import save
 from onnxfold.report.sweep_report import SweepReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
@@ -64,6 +64,7 @@ def reports() -> list[FoldReport]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Profiler, "latency", lambda *_: 0.5)
         made.append(fold(proto, target_latency=0.7, latency=False).report)
+    made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, effort="fast").report)
     made.append(fuse(permuted_copy(), effort="fast", latency=False).report)
     made.append(fuse(permuted_copy(), how=None, drop_blocks=1, effort="fast", latency=False).report)
     return [*made, inspect(proto), compare(proto, net(seed=1), latency=False)]
@@ -73,6 +74,14 @@ def test_every_field_is_documented(reports: list[FoldReport]) -> None:
     found = {key for report in reports for key in keys(json.loads(report.to_json()))}
     assert found - DOCUMENTED == set(), "fields that docs/report.md does not mention"
     assert DOCUMENTED - found == set(), "fields in docs/report.md that no report has"
+
+
+def test_every_kind_of_report_is_read_back_and_has_a_page(reports: list[FoldReport]) -> None:
+    for report in reports:
+        back = FoldReport.from_json(report.to_json())
+        assert back.to_json() == report.to_json()
+    page = pytest.importorskip("onnxfold.report.html.page", reason="pages need the extra 'report'").page
+    assert all(100_000 < len(page(report)) < 1_200_000 for report in reports)
 
 
 def test_every_field_of_a_sweep_is_documented() -> None:

@@ -89,11 +89,11 @@ def contact_sheet(feeds: Mapping[str, NDArray[Any]], limit: int = 64) -> bytes |
         axes = spatial_axes(x.shape)
         if axes and x.dtype.kind == "f":
             images = np.moveaxis(x, 1, -1) if axes == (2, 3) else x
-            return _png(_sheet(np.asarray(images[:limit], np.float64)))
+            return _png(sheet_of_images(np.asarray(images[:limit], np.float64)))
     return None
 
 
-def _sheet(images: NDArray[np.float64]) -> NDArray[np.uint8]:
+def sheet_of_images(images: NDArray[np.float64]) -> NDArray[np.uint8]:
     """[n, H, W, C] to one [rows, columns, 3] picture, each image between its 1st and 99th percentile."""
     if images.shape[3] in (2, 4):
         images = images[..., : 3 if images.shape[3] == 4 else 1]

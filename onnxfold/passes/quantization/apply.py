@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...errors import RequestError
 from ...evaluation.verdict import Check
 from ...model.save import on_disk
 from ...options.budget import Aim, Budget, Limits
 from ...options.parts import OutputOptions
 from ..base import BasePass, Run, State
+from ..provenance import bytes_noted
 from .quantize import Quantized, check_quantizable, quantize
 
 
@@ -48,6 +51,7 @@ class Quantize(BasePass):
         """Raises QuantizationError."""
         target = run.target(self._output.path)
         step = quantize(state.source, state.current.proto, state.samples, target, self._output.external_data)
+        step = replace(step, size=step.size + bytes_noted(state))
         return state.adding(step, current=state.current.becoming(step.proto, quantized=True))
 
 

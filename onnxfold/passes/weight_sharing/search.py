@@ -117,14 +117,15 @@ def _beyond(limits: Limits, at: Partition, count: int, size: Callable[[Partition
     )
 
 
-def size_of(model: Model, whole: int) -> Callable[[Partition], float]:
-    """The share of `whole` bytes that the file takes under a partition: less by the weights that are shared."""
+def size_of(model: Model, whole: int, beside: int = 0) -> Callable[[Partition], float]:
+    """The share of `whole` bytes that the file takes under a partition: less by the weights that are shared, more by
+    the bytes `beside`."""
 
     def share(at: Partition) -> float:
         saved = 0
         for one in at.sets:
             item = model.constants.array(one[0][0].weight).dtype.itemsize
             saved += (len(one) - 1) * item * sum(layer.size for layer in one[0])
-        return (whole - saved) / whole
+        return (whole - saved + beside) / whole
 
     return share

@@ -25,6 +25,7 @@ from ..base import BasePass, Candidate, Run, State
 from ..distillation.block_targets import Counterparts, Map
 from ..distillation.channel_maps import composed, maps_of
 from ..prepare import analyzed
+from ..provenance import bytes_noted
 from ..quantization.quantize import narrowed
 from .alignment import alignable
 from .distances import Partition, Unit, alone, layer_sets, nothing, rank
@@ -160,7 +161,8 @@ class _How:
 
 @dataclass(frozen=True, eq=False)
 class SharingWork:
-    """One model (`start`, folded or not), the `original` that errors are measured against, and the samples."""
+    """One model (`start`, folded or not), the `original` that errors are measured against, the samples, and the bytes
+    `beside` the model that the result is going to hold."""
 
     original: Model = field(repr=False)
     start: Model = field(repr=False)
@@ -168,6 +170,7 @@ class SharingWork:
     how: _How
     shapes: Shapes
     progress: Progress[Any] = field(repr=False)
+    beside: int = 0
 
     @classmethod
     def of(cls, state: State, how: _How, progress: Progress[Any]) -> SharingWork:
@@ -175,7 +178,7 @@ class SharingWork:
         start = state.source
         if state.current.shrunk:
             start = load(inline(state.current.proto, start.folder), how.runtime.input_shapes)
-        return cls(state.source, start, state.samples, how, state.shapes, progress)
+        return cls(state.source, start, state.samples, how, state.shapes, progress, bytes_noted(state))
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -250,7 +253,8 @@ class SharingWork:
             ) from error
         return fuse_to(
             start, limits, len(stay), lambda at: self.fused(at.sets, how, dropped),
-            size_of(self.start, self.original.size - self._gone(dropped)), self.evaluator.error, self.progress,
+            size_of(self.start, self.original.size - self._gone(dropped), self.beside), self.evaluator.error,
+            self.progress,
         )  # fmt: skip
 
     def fused(self, sets: Sequence[Sequence[Unit]], how: Fusion, dropped: Sequence[Block]) -> Fused:

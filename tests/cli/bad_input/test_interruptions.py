@@ -72,7 +72,7 @@ def test_full_disk_for_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path, out = write(tmp_path / "in.onnx"), tmp_path / "out.onnx"
-    monkeypatch.setattr("onnxfold.report.fold_report.write_text", full)
+    monkeypatch.setattr("onnxfold.report.saved.write_text", full)
     assert main([str(path), str(out), "--ratio", "0.5", "-q", "--report", str(tmp_path / "r.json")]) == REQUEST
     line = capsys.readouterr().err
     assert "cannot write the report" in line and "out.onnx is written" in line and line.count("\n") == 1

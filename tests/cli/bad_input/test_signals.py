@@ -84,11 +84,9 @@ def test_after_the_model_is_written(tmp_path: Path, name: str) -> None:
 
 def test_while_the_report_is_written(tmp_path: Path) -> None:
     write(tmp_path / "in.onnx")
-    code, errors = ended(tmp_path, "SIGTERM", "onnxfold.report.fold_report.write_text", more=("--report", "r.json"))
+    code, errors = ended(tmp_path, "SIGTERM", "onnxfold.report.saved.write_text", more=("--report", "r.json"))
     assert (code, errors) == (143, "onnxfold: interrupted after out.onnx was written\n")
-    code, errors = ended(
-        tmp_path, "SIGTERM", "onnxfold.report.fold_report.write_text", "after", more=("--report", "r.json")
-    )
+    code, errors = ended(tmp_path, "SIGTERM", "onnxfold.report.saved.write_text", "after", more=("--report", "r.json"))
     assert (code, errors) == (143, "onnxfold: interrupted after out.onnx and r.json were written\n")
 
 

@@ -35,7 +35,7 @@ SHAPES = {"w1": (8, 6), "b1": (8,), "w2": (4, 8), "b2": (4,)}
 # what the fold changes, with its shape afterwards
 FOLDED: Mapping[str, Sequence[int]] = {"w1": (4, 6), "b1": (4,), "w2": (4, 4)}
 DECLARED = {"h": 1, "r": 1}  # tensors whose declared shapes change, and the axis
-OPTIONS: Mapping[str, Any] = {"ratio": 0.5, "round_to": 1, "effort": "fast", "latency": False}
+OPTIONS: Mapping[str, Any] = {"ratio": 0.5, "round_to": 1, "effort": "fast", "latency": False, "provenance": False}
 VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data")
 WHERE = ("location", "offset", "length", "checksum")  # of external data; it is in another file afterwards
 

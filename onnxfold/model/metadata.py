@@ -1,0 +1,48 @@
+"""Entries of a model's own metadata, and what tells one file from another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from onnx import ModelProto
+
+
+def with_entries(proto: ModelProto, entries: Mapping[str, str]) -> ModelProto:
+    """A copy of `proto` whose `metadata_props` have these entries: in place of those with the same keys, or at the end.
+    All others stay as they are, in their order."""
+    made = ModelProto()
+    made.CopyFrom(proto)
+    left = dict(entries)
+    for entry in made.metadata_props:
+        if entry.key in left:
+            entry.value = left.pop(entry.key)
+    for key, value in left.items():
+        made.metadata_props.add(key=key, value=value)
+    return made
+
+
+def entry_bytes(entries: Mapping[str, str]) -> int:
+    """How many bytes such entries take in a file."""
+    return int(with_entries(ModelProto(), entries).ByteSize())
+
+
+def sha256(path: Path | None) -> str | None:
+    """64 hexadecimal digits; None where there is no file, or none that can be read."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def installed(package: str) -> str:
+    """The version of an installed package; "unknown" where it runs from a source tree that was not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

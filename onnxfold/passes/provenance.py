@@ -1,0 +1,55 @@
+"""The pass that says where a result comes from, in its own metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..model.metadata import entry_bytes, installed, sha256
+from ..options.options import FoldOptions, FuseOptions
+from .base import BasePass, Run, State
+
+VERSION, OPTIONS, SOURCE = "onnxfold.version", "onnxfold.options", "onnxfold.source_sha256"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the metadata of the result are going to say, by key."""
+
+    entries: Mapping[str, str]
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that this takes in the file."""
+        return entry_bytes(self.entries)
+
+
+class NoteProvenance(BasePass):
+    """Leaves a `Provenance`: which onnxfold, with which options, of which file. `Stage` writes it.
+
+    It holds nothing of where files lie, and nothing that does not change the result (as how many jobs there are): the
+    same input gives the same bytes.
+    """
+
+    name = "analyze"
+
+    def __init__(self, options: FoldOptions | FuseOptions) -> None:
+        self._options = options
+
+    def __call__(self, state: State, run: Run) -> State:
+        entries = {VERSION: installed("onnxfold"), OPTIONS: json.dumps(self._options.recorded(), sort_keys=True)}
+        source = sha256(state.source.path)
+        return state.adding(Provenance(entries if source is None else {**entries, SOURCE: source}))
+
+
+def noting(options: FoldOptions | FuseOptions) -> list[NoteProvenance]:
+    """The pass, where the result is to say where it comes from."""
+    return [NoteProvenance(options)] if options.output.provenance else []
+
+
+def bytes_noted(state: State) -> int:
+    """How many bytes of the result only say where it comes from."""
+    found = state.found(Provenance)
+    return 0 if found is None else found.size

@@ -1,0 +1,73 @@
+"""Reports and results in a prompt, a notebook, a data frame and a chart."""
+
+from __future__ import annotations
+
+import sys
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from pages import HOSTILE, fold_page_of, layers_page_of, sweep_page_of
+from tiny import MODELS, fold
+
+from onnxfold import RequestError
+
+MAKERS = [fold_page_of, sweep_page_of, layers_page_of]
+named = pytest.mark.parametrize("make", MAKERS, ids=lambda one: one.__name__)
+
+
+@named
+def test_a_prompt_shows_one_short_line(make: Any) -> None:
+    for name in ("conv", HOSTILE, "x" * 1000):
+        text = repr(make(name))
+        assert len(text) < 400 and text.isprintable() and text.startswith("<")
+    assert "conv.onnx: failed: output 'conv' is NaN" in repr(fold_page_of())
+
+
+@named
+def test_a_notebook_shows_a_table(make: Any) -> None:
+    tags = list[str]()
+
+    class Seen(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            tags.append(tag)
+
+    Seen().feed(make(HOSTILE)._repr_html_())
+    assert set(tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"} and tags.count("tr") > 2
+
+
+@pytest.mark.parametrize(
+    ("make", "columns", "rows"),
+    [
+        (fold_page_of, {"name", "before", "after", "removed", "error"}, 8),
+        (sweep_page_of, {"target", "file", "error", "latency_ms", "knee"}, 4),
+        (layers_page_of, {"layer", "other", "distance", "shape"}, 3),
+    ],
+)
+def test_a_data_frame(make: Any, columns: set[str], rows: int) -> None:
+    pytest.importorskip("pandas")
+    frame = make().to_pandas()
+    assert columns <= set(frame.columns) and len(frame) == rows
+
+
+@named
+def test_a_chart(make: Any) -> None:
+    pytest.importorskip("altair", reason="charts need the extra 'report'")
+    spec = make("conv").plot().to_dict()
+    assert spec["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "altair", None)
+    with pytest.raises(RequestError, match="pip install pandas"):
+        fold_page_of().to_pandas()
+    with pytest.raises(RequestError, match=r"pip install 'onnxfold\[report\]'"):
+        fold_page_of().plot()
+
+
+def test_a_result_shows_its_report() -> None:
+    result = fold(MODELS / "digits_mlp.onnx", ratio=0.5, effort="fast", latency=False)
+    assert repr(result).startswith("<FoldResult of ") and "output error" in repr(result)
+    assert result.to_dict() == result.report.to_dict() and result.report.to_dict()["schema"] == 1
+    assert result._repr_html_() == result.report._repr_html_() and "<td>parameters</td>" in result._repr_html_()
