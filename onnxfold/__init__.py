@@ -20,7 +20,7 @@ from .errors import (
     ValidationError,
 )
 from .options.budget import Aim, Budget, Limits
-from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery
 from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
 from .options.parts import (
     CalibrationOptions,
@@ -49,9 +49,10 @@ __all__ = [
     "Aim", "Budget", "CalibrationOptions", "Clusterer", "CompareOptions", "Distance", "DistillOptions", "Effort",
     "ExecutionError", "FoldOptions", "FoldReport", "FoldResult", "FuseOptions", "Fusion", "LayersReport", "Layout",
     "Limits", "MeasureOptions", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions",
-    "PlanError", "Preprocess", "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions",
-    "RequestError", "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions",
-    "SweepReport", "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
+    "PlanError", "Preprocess", "Quantization", "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery",
+    "RecoveryOptions", "RequestError", "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions",
+    "SharingOptions", "SweepOptions", "SweepReport", "ValidationError", "__version__", "compare", "fold", "fuse",
+    "inspect", "rank_layers", "sweep",
 ]  # fmt: skip
 
 _LATE = {

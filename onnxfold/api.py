@@ -98,9 +98,10 @@ def fold(
         refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
             without labels; kept only where it helps on samples held back. The report says what came of it.
         steps: of that; None: what `effort` allows for a model of this size.
-        quantize: store the result in INT8, by onnxruntime's static quantization with the samples. `max_error`,
-            `min_agreement` and `max_drop` hold for the whole, other budgets for what comes before; where nothing can be
-            folded within them, the model is quantized as it is.
+        quantize: store the result in fewer bits (`Quantization`), by what onnxruntime brings for that; True is INT8, by
+            its static quantization with the samples. `max_error`, `min_agreement` and `max_drop` hold for the whole,
+            other budgets for what comes before; where nothing can be folded within them, the model is quantized as it
+            is.
 
     Your own measure:
         metric: a function of the path of an .onnx file that returns a number, higher is better; it is called with the
@@ -133,7 +134,7 @@ def fold(
         state = Pipeline(
             Analyze(o.selection, o.scale.max_memory),
             *measuring(o.measure),
-            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
+            *_quantizable(o),
             *_folding(o, announce),
             *_finishing(o, o.budget, o.scale.max_memory),
             CheckBlock(),
@@ -186,7 +187,7 @@ def fuse(
             FindLayers(sharing, level, o.folding is not None),
             *measuring(o.measure),
             *([] if o.folding is None else _folded_first(o.folding)),
-            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
+            *_quantizable(o),
             CollectSamples(planning, o.calibration, training=_trains(o)),
             DropBlocks(sharing, level, o.runtime),
             ShareWeights(sharing, level, o.quantize is not None),
@@ -306,7 +307,7 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
         CollectSamples(o.planning, o.calibration, o.budget, _trains(o), o.distill is not None, o.scale.max_memory),
         KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
-        FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
+        FoldChannels(o.planning, o.calibration, o.budget, o.output, None if o.quantize is None else o.quantize.kind),
     ]
 
 
@@ -327,13 +328,17 @@ def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory:
     """The passes that train and quantize what was `asked` for, where that is wanted, write it and measure it."""
     return [
         *_distilling(o),
-        *([Quantize(o.output)] if o.quantize is not None else []),
+        *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
         Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured),
         *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
     ]
 
 
+def _quantizable(o: FoldOptions | FuseOptions) -> list[Pass]:
+    return [] if o.quantize is None else [CheckQuantizable(o.calibration.sampled, o.quantize.kind)]
+
+
 def _trains(o: FoldOptions | FuseOptions) -> bool:
     """Whether samples serve for more than folding and fusing."""
-    return o.distill is not None or o.quantize is not None
+    return o.distill is not None or (o.quantize is not None and o.quantize.kind.sampled)

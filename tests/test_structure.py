@@ -48,6 +48,7 @@ ONLY_IN = {
     "onnx_graphsurgeon": "onnxfold.model.graph",
     "onnxruntime": "onnxfold.runtime.session",
     "onnxruntime.quantization": "onnxfold.passes.quantization.ort_quantizer",
+    "onnxruntime.transformers": "onnxfold.passes.quantization.half",
     "onnx_ad": "onnxfold.runtime.autodiff.reverse",
     "onnxfold.folding._core": "onnxfold.folding._native",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -11,7 +12,16 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
-from ..options.choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Method, Recovery
+from ..options.choices import (
+    DEFAULT_DISTANCE,
+    METRIC_TIMEOUT,
+    Clusterer,
+    Distance,
+    Effort,
+    Method,
+    Quantization,
+    Recovery,
+)
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
 from ..units import readable
@@ -88,6 +98,10 @@ class Parser(argparse.ArgumentParser):
         """The values given; options may stand between files, unless the order is meant (`--`)."""
         return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, of arguments in which every kind of quantization is named."""
+        return super().parse_known_args(named_kind(sys.argv[1:] if args is None else args), namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"onnxfold: {readable(message)}{self._meant(message) or ' (try --help)'}\n")
 
@@ -97,6 +111,16 @@ class Parser(argparse.ArgumentParser):
         name = next((one.partition("=")[0] for one in unknown if one.startswith("--")), "") if unknown else ""
         near = get_close_matches(name, self._option_string_actions, 1) if name and unknown != message.split() else []
         return f": did you mean {near[0]}?" if near else ""
+
+
+def named_kind(given: Sequence[str]) -> list[str]:
+    """`given`, with the kind behind a --quantize that has none: what follows it may be a file."""
+    end = given.index("--") if "--" in given else len(given)
+    kinds, found = [kind.value for kind in Quantization], list(given)
+    for at, argument in enumerate(given[:end]):
+        if argument == "--quantize" and (at + 1 >= end or given[at + 1] not in kinds):
+            found[at] = f"--quantize={kinds[0]}"
+    return found
 
 
 def names_of(given: Sequence[str]) -> set[str]:
@@ -187,12 +211,16 @@ def add_refining(how: argparse._ArgumentGroup) -> None:
     """What follows a fold or a fusion."""
     how.add_argument("--refine", action="store_true", help=about("refine"))
     how.add_argument("--steps", metavar="N", type=int, help=about("steps"))
-    how.add_argument("--quantize", action="store_true", help=about("quantize"))
+    kinds = [kind.value for kind in Quantization]
+    how.add_argument(
+        "--quantize", metavar="[KIND]", choices=kinds,
+        help=about("quantize", f": {', '.join(kinds)} (default {kinds[0]})"),
+    )  # fmt: skip
 
 
 def refined(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of what follows a fold or a fusion."""
-    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize}
+    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize or False}
 
 
 def manner(options: argparse.Namespace) -> dict[str, Any]:

@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, str] = {
 
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
-    **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole", "allow_unmeasured"), True),
+    **dict.fromkeys(("external_data", "fold_heads", "refine", "resume", "whole", "allow_unmeasured"), True),
     "align": False,
 }
 """Parameters whose option takes no value, and the one that the option stands for."""
@@ -54,6 +54,8 @@ def _option(name: str | None, value: str | None) -> str | None:
         given: object = ast.literal_eval(value)
     except (SyntaxError, TypeError, ValueError):
         return None
+    if name == "quantize" and isinstance(given, bool):
+        return option if given else None
     if name in _SWITCHES:
         return option if given is _SWITCHES[name] else None
     words = (shlex.quote(str(one)) for one in _values(name, given))

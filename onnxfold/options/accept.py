@@ -10,6 +10,7 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from .choices import Quantization
 from .preprocess import Preprocess
 
 C = TypeVar("C", bound=Enum)
@@ -168,6 +169,15 @@ def function(value: Any) -> Any:
     elif not callable(value):
         raise ValueError
     return value
+
+
+def quantization(value: Any) -> Quantization | None:
+    """A `Quantization`, or its value; True for the first of them, and None for False."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return Quantization.INT8 if value else None
+    if not isinstance(value, str):
+        raise ValueError
+    return Quantization(value)
 
 
 def anything(value: Any) -> Any:

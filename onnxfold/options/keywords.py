@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from .choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery
 from .preprocess import Preprocess
 
 
@@ -51,7 +51,7 @@ class ResultKeywords(ShrinkKeywords, total=False):
     max_drop: float | None
     refine: bool
     steps: int | None
-    quantize: bool
+    quantize: bool | Quantization | str | None
     external_data: bool
     allow_unmeasured: bool
 

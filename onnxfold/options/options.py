@@ -54,8 +54,8 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
     made: dict[str, Any] = {name: parts[name](**values) for name, values in found.items()}
     if refine:
         made["distill"] = DistillOptions(steps=steps)
-    if quantize:
-        made["quantize"] = QuantizeOptions()
+    if quantize is not None:
+        made["quantize"] = QuantizeOptions(kind=quantize)
     return made
 
 

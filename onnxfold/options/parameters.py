@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RequestError
 from . import accept
 from .accept import Accept
-from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -105,7 +105,10 @@ _ALL = (
         "steps", accept.optional(accept.integer(1, 10**7)), "a whole number of at least 1",
         "of refinement (default: by effort and size; 800 at most)",
     ),
-    Parameter("quantize", accept.flag, "True or False", "then INT8, by onnxruntime, with the same inputs"),
+    Parameter(
+        "quantize", accept.quantization, f"True, False or {_one_of(Quantization)}",
+        "then fewer bits, by onnxruntime (INT8 with the same inputs)",
+    ),
     Parameter(
         "providers", accept.optional(accept.texts), "a name or several, like 'cpu' or ['cpu', 'cuda']",
         "where to run (default: cpu, and cuda if there)",

@@ -11,7 +11,17 @@ from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
 from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
-from .choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import (
+    DEFAULT_DISTANCE,
+    METRIC_TIMEOUT,
+    Clusterer,
+    Distance,
+    Effort,
+    Fusion,
+    Method,
+    Quantization,
+    Recovery,
+)
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
@@ -147,7 +157,16 @@ class DistillOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
-    """INT8 as the last step, by onnxruntime's static quantization."""
+    """The last step: numbers of fewer bits (`kind`), by what onnxruntime brings for that."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"kind": "quantize"}
+
+    kind: Quantization = Quantization.INT8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind is None:
+            raise RequestError("`kind` must say how numbers are stored: leave out the whole part to store floats")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from ..errors import NothingToFoldError
 from ..evaluation.own_measure import OwnMeasure
 from ..folding.merge import Merge
 from ..options.budget import Budget
+from ..options.choices import Quantization
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions, ScaleOptions
 from ..planning.allocation import round_width, special_ratios
 from ..planning.checkpoint import Checkpoint, checkpoint, key_of
@@ -110,9 +111,9 @@ class FoldChannels(BasePass):
         calibration: CalibrationOptions,
         budget: Budget,
         output: OutputOptions = NOWHERE,
-        quantized: bool = False,
+        quantized: Quantization | None = None,
     ) -> None:
-        """`quantized`: INT8 follows, and a budget of quality holds for both together."""
+        """`quantized`: fewer bits follow, and a budget of quality holds for both together."""
         self._planning, self._calibration, self._output = planning, calibration, output
         self._goal, self._quantized = Goal.of(budget, planning.selection.round_to), quantized
 
@@ -124,17 +125,20 @@ class FoldChannels(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError for a budget that cannot be met, and NothingToFoldError where it removes nothing, unless
-        INT8 follows."""
+        fewer bits follow."""
         planner, subject, goal = state.planner, state.known, self._goal
         assert planner is not None
-        if self._quantized:
+        if self._quantized is not None:
             samples = planner.samples
-            value = narrowed(goal.aim, goal.value, planner.evaluator(samples), subject.model, samples, planner.dropped)
+            value = narrowed(
+                goal.aim, goal.value, planner.evaluator(samples), subject.model, samples, planner.dropped,
+                self._quantized,
+            )  # fmt: skip
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded
         left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
-        if left and not self._quantized:
+        if left and self._quantized is None:
             raise NothingToFoldError(left)
         record = FoldRecord(
             folded.merges, self._groups(planner, folded.merges),

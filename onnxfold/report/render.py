@@ -106,8 +106,8 @@ def outputs(check: Check) -> RenderableType | None:
 
 
 def quantization(done: QuantizationReport) -> Table:
-    """INT8 beside floats."""
-    made = new_table("INT8", right=("in floats", "quantized", "change"))
+    """Fewer bits beside floats."""
+    made = new_table(done.kind.label, right=("in floats", "quantized", "change"))
     made.add_row(
         "file", in_bytes(done.file_before), in_bytes(done.file_after), change(done.file_before, done.file_after)
     )
@@ -119,7 +119,7 @@ def quantization(done: QuantizationReport) -> Table:
     if not math.isnan(done.error_before):
         made.add_row("output error", in_percent(done.error_before), in_percent(done.error_after), "")
     left = ", ".join(f"{count} {op}" for op, count in done.floats)
-    about = f" {done.nodes} nodes compute on integers; ranges from {done.samples} samples"
+    about = f" {done.done_on}"
     made.caption = Text(about + (f"; in floats: {left}" if left else ""), style="dim")
     return made
 
