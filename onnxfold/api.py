@@ -14,13 +14,23 @@ from numpy.typing import NDArray
 from .errors import RequestError
 from .model.model import Source, load, named
 from .options.budget import Budget, Limits
-from .options.choices import Method, Recovery
+from .options.choices import Method, Recovery, Step
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
-from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions, given_or_made
+from .options.options import (
+    ChoiceOptions,
+    CompareOptions,
+    FoldOptions,
+    FuseOptions,
+    RankOptions,
+    SweepOptions,
+    given_or_made,
+)
 from .options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
 from .passes.base import Pass, Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
+from .passes.choice.explore import ExploreChains
+from .passes.choice.whole_layers import whole_layers
 from .passes.compare import Compare, check_inputs
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
@@ -33,7 +43,16 @@ from .passes.verify import Stage, Verify, limit_of
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
 from .passes.weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 from .progress import Progress, silent
-from .report.build import compare_report, fold_report, fuse_report, inspect_report, layers_report, sweep_report
+from .report.build import (
+    choice_report,
+    compare_report,
+    fold_report,
+    fuse_report,
+    inspect_report,
+    layers_report,
+    sweep_report,
+)
+from .report.choice_report import ChoiceReport
 from .report.fold_report import FoldReport
 from .report.fold_result import FoldResult, committed
 from .report.layers_report import LayersReport
@@ -176,23 +195,11 @@ def fuse(
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     o = given_or_made(FuseOptions, options, given if output is None else {**given, "output": output})
-    sharing, level = o.sharing, o.recovery.level
-    planning = PlanningOptions(
-        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
-        effort=o.calibration.effort, runtime=o.runtime,
-    )  # fmt: skip
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
-        state = Pipeline(
-            FindLayers(sharing, level, o.folding is not None),
-            *measuring(o.measure),
-            *([] if o.folding is None else _folded_first(o.folding)),
-            *_quantizable(o),
-            CollectSamples(planning, o.calibration, training=_trains(o)),
-            DropBlocks(sharing, level, o.runtime),
-            ShareWeights(sharing, level, o.quantize is not None),
-            *_finishing(o, sharing.limits),
-        ).run(State.load(model, o.runtime.input_shapes), run)
+        state = Pipeline(*_fusing(o), *_finishing(o, o.sharing.limits)).run(
+            State.load(model, o.runtime.input_shapes), run
+        )
         return committed(state, fuse_report(state, o, run), o.output)
 
 
@@ -234,6 +241,45 @@ def sweep(
             FoldToShares(o.planning, o.calibration, o.at, o.runtime.latency),
         ).run(State.load(model, o.runtime.input_shapes), run)  # fmt: skip
         return sweep_report(state, o, run)
+
+
+def choose(
+    model: Source,
+    *,
+    allow: str | Sequence[Step | str] | None = None,
+    at: Sequence[float] | None = None,
+    options: ChoiceOptions | None = None,
+    progress: Progress[Any] = silent,
+    announce: Announce = None,
+    **given: Unpack[SweepKeywords],
+) -> ChoiceReport:
+    """Folding, fewer bits, or both: make and measure chains of steps, and say which to take. Writes no model.
+
+    Args:
+        allow: the steps to try (`Step`); None or "all" for all of them. Chains are every kind of quantization alone,
+            folds to several shares
+            of the MACs (`at`), the same in fewer bits, the best of these trained, layers that share weights and blocks
+            that go.
+        model and all others: as in `onnxfold.sweep`.
+
+    What is expected to be worse in everything than something measured is not made: the report says which chains that
+    is. "Leave it" may be the advice. Raises as `sweep` does, but a chain that cannot be made is a row that says why.
+    """
+    named = {name: value for name, value in (("allow", allow), ("at", at)) if value is not None}
+    o = given_or_made(ChoiceOptions, options, {**given, **named})
+    with Run(o.runtime, progress) as run:
+        state = Pipeline(
+            Analyze(o.selection),
+            *measuring(o.measure),
+            AnnounceTime(
+                o.planning, o.calibration, announce=announce, more=", and the time to make and measure models"
+            ),
+            CollectSamples(o.planning, o.calibration, training=o.trains),
+            KeepUnreached(o.planning),
+            PreparePlanning(o.planning),
+            ExploreChains(o, whole_layers(model, o, run, _fused)),
+        ).run(State.load(model, o.runtime.input_shapes), run)
+        return choice_report(state, o, run)
 
 
 def inspect(
@@ -309,6 +355,29 @@ def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
         PreparePlanning(o.planning, o.output, o.scale),
         FoldChannels(o.planning, o.calibration, o.budget, o.output, None if o.quantize is None else o.quantize.kind),
     ]
+
+
+def _fusing(o: FuseOptions) -> list[Pass]:
+    """The passes that change whole layers."""
+    sharing, level = o.sharing, o.recovery.level
+    planning = PlanningOptions(
+        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
+        effort=o.calibration.effort, runtime=o.runtime,
+    )  # fmt: skip
+    return [
+        FindLayers(sharing, level, o.folding is not None),
+        *measuring(o.measure),
+        *([] if o.folding is None else _folded_first(o.folding)),
+        *_quantizable(o),
+        CollectSamples(planning, o.calibration, training=_trains(o)),
+        DropBlocks(sharing, level, o.runtime),
+        ShareWeights(sharing, level, o.quantize is not None),
+    ]
+
+
+def _fused(o: FuseOptions) -> list[Pass]:
+    """The passes that change whole layers and measure that, whatever it costs."""
+    return [*_fusing(o), *_finishing(o, Budget.ratio(0.0))]
 
 
 def _folded_first(o: FoldOptions) -> list[Pass]:

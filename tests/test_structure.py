@@ -67,7 +67,13 @@ BROAD: Mapping[str, str] = {
 
 TIMES = {"onnxfold.planning.cluster.connected": 2}  # when it connects, and while it works; elsewhere once
 
-FACADES = ("onnxfold.api.fold", "onnxfold.api.fuse", "onnxfold.api.sweep", "onnxfold.api.rank_layers")
+FACADES = (
+    "onnxfold.api.fold",
+    "onnxfold.api.fuse",
+    "onnxfold.api.sweep",
+    "onnxfold.api.choose",
+    "onnxfold.api.rank_layers",
+)
 
 
 DYNAMIC = (

@@ -95,8 +95,11 @@ class Parser(argparse.ArgumentParser):
         )  # fmt: skip
 
     def parsed(self, given: Sequence[str]) -> argparse.Namespace:
-        """The values given; options may stand between files, unless the order is meant (`--`)."""
-        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        """The values given, and as `given` the arguments; options may stand between files, unless the order is meant
+        (`--`)."""
+        found = self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        found.given = tuple(given)
+        return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, of arguments in which every kind of quantization is named."""

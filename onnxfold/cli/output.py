@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import progress
 from ..errors import RequestError, ValidationError
+from ..report.choice_report import ChoiceReport
 from ..report.fold_report import FoldReport, save
 from ..report.layers_report import LayersReport
 from ..report.sweep_report import SweepReport
@@ -60,7 +61,9 @@ def showing_failures(options: argparse.Namespace) -> Iterator[None]:
         raise
 
 
-def _keep_report(report: FoldReport | SweepReport | LayersReport, path: Path | None, done: str = "") -> None:
+def _keep_report(
+    report: FoldReport | SweepReport | ChoiceReport | LayersReport, path: Path | None, done: str = ""
+) -> None:
     if path is None:
         return
     try:

@@ -22,6 +22,11 @@ def providers(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def share(text: str) -> float:
     """0.3 of 0.3 and of 30%. Raises ArgumentTypeError."""
     try:

@@ -10,7 +10,7 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from .choices import Quantization
+from .choices import Quantization, Step
 from .preprocess import Preprocess
 
 C = TypeVar("C", bound=Enum)
@@ -178,6 +178,19 @@ def quantization(value: Any) -> Quantization | None:
     if not isinstance(value, str):
         raise ValueError
     return Quantization(value)
+
+
+def steps(value: Any) -> tuple[Step, ...]:
+    """Several steps, each once and in their own order; "all" for all of them. The ValueError names one that is none."""
+    if value == "all":
+        return tuple(Step)
+    given = (value,) if isinstance(value, str) else tuple(value) if hasattr(value, "__iter__") else ()
+    for one in given:
+        if not isinstance(one, str) or one not in list(Step):
+            raise ValueError(f"'{one}' is none of them")
+    if not given:
+        raise ValueError
+    return tuple(step for step in Step if step in given)
 
 
 def anything(value: Any) -> Any:

@@ -154,5 +154,30 @@ _LABELS = {
     Quantization.INT8: "INT8", Quantization.DYNAMIC: "dynamic INT8", Quantization.WEIGHTS8: "INT8 weights",
     Quantization.WEIGHTS4: "INT4 weights", Quantization.HALF: "float16",
 }  # fmt: skip
+
+
+class Step(StrEnum):
+    """A step that a search for the best chain may take; the values are those of reports."""
+
+    FOLD = "fold"
+    """Channels are merged or removed."""
+
+    REFINE = "refine"
+    """A fold is trained on what the original says."""
+
+    INT8 = "int8"
+    DYNAMIC = "int8-dynamic"
+    WEIGHTS8 = "int8-weights"
+    WEIGHTS4 = "int4"
+    HALF = "fp16"
+    """These are kinds of `Quantization`."""
+
+    SHARE = "share"
+    """Layers share weights."""
+
+    DROP = "drop"
+    """Residual blocks go."""
+
+
 METRIC_TIMEOUT = 600.0  # seconds that the user's own measure may take for one model, by default
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery
+from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 from .preprocess import Preprocess
 
 
@@ -64,6 +64,12 @@ class SweepKeywords(ShrinkKeywords, total=False):
     round_to: int
     fold_heads: bool
     threads: int
+
+
+class ChooseKeywords(SweepKeywords, total=False):
+    """What `choose` takes."""
+
+    allow: str | Sequence[Step | str]
 
 
 class FoldKeywords(SweepKeywords, ResultKeywords, total=False):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..errors import RequestError
 from .budget import DEFAULT_BUDGET, Aim, Budget, Limits
-from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion
+from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion, Step
 from .keywords import CompareKeywords
 from .parameters import PARAMETERS, checked, mapping, unknown
 from .parts import (
@@ -149,7 +149,7 @@ class SweepOptions(ChannelOptions):
             raise RequestError("sweep has no `max_drop`: it shows what every budget does to `metric`")
 
     @classmethod
-    def of(cls, **given: Any) -> SweepOptions:
+    def of(cls, **given: Any) -> Self:
         """From the keywords of `onnxfold.sweep`. Raises RequestError for one that there is not, or a wrong value."""
         rest = dict(given)
         at = checked("at", rest.pop("at", SHARES))
@@ -157,6 +157,25 @@ class SweepOptions(ChannelOptions):
             if name in rest:
                 raise unknown(name, [], "sweep")
         return cls(at=at, **_sorted(cls, rest, "sweep", ["at"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions(SweepOptions):
+    """All that `onnxfold.choose` may be asked for: the steps to try (`allow`), the rest as `SweepOptions` has it."""
+
+    allow: tuple[Step, ...] = tuple(Step)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """From the keywords of `onnxfold.choose`. Raises RequestError for one that there is not, or a wrong value."""
+        rest = dict(given)
+        allow = checked("allow", rest.pop("allow", "all"))
+        return replace(super().of(**rest), allow=allow)
+
+    @property
+    def trains(self) -> bool:
+        """Whether samples serve for more than folding."""
+        return Step.REFINE in self.allow or Step.INT8 in self.allow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +214,7 @@ class CompareOptions(Options):
         return cls(**_sorted(cls, given, "compare"))
 
 
-Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions, CompareOptions)
+Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, ChoiceOptions, RankOptions, CompareOptions)
 
 
 def given_or_made(kind: type[Asked], options: Asked | None, keywords: Mapping[str, Any]) -> Asked:

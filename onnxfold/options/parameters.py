@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RequestError
 from . import accept
 from .accept import Accept
-from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery
+from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -141,6 +141,10 @@ _ALL = (
     Parameter(
         "at", accept.shares, "one share or several, each above 0 and at most 1, like [0.9, 0.7, 0.5]",
         f"shares of the multiply-adds to keep (default {', '.join(f'{share:g}' for share in SHARES)})",
+    ),
+    Parameter(
+        "allow", accept.steps, f"'all', or several of {', '.join(repr(step.value) for step in Step)}",
+        "steps to try, alone and one after the other",
     ),
     Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
     Parameter("distance", accept.choice(Distance), _one_of(Distance), "how alike layers are"),

@@ -12,8 +12,10 @@ from ..evaluation.verdict import Check
 from ..model.kv_cache import changed
 from ..model.model import load
 from ..options.budget import Aim, Budget
-from ..options.options import FoldOptions, FuseOptions, RankOptions, SweepOptions
+from ..options.options import ChoiceOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
 from ..passes.base import Run, State
+from ..passes.choice.explore import ChoiceRecord
+from ..passes.choice.row import original_row
 from ..passes.compare import Compared
 from ..passes.distillation.result import RefinementReport
 from ..passes.fold import FoldRecord, GroupOutcome
@@ -25,6 +27,7 @@ from ..passes.weight_sharing.ranking import LayersRanked
 from ..passes.weight_sharing.share import BlocksDropped, WeightsShared
 from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
+from .choice_report import ChoiceReport
 from .fold_report import FoldReport
 from .group_report import GroupReport
 from .layers_report import LayersReport
@@ -91,6 +94,21 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
     return SweepReport(
         state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
         recommended(record.rows, before), record.last.inputs.described,
+        (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
+    )  # fmt: skip
+
+
+def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceReport:
+    """The report of several chains."""
+    subject, record = state.known, state.done(ChoiceRecord)
+    before = Size(subject.model.size, count_parameters(subject.model.proto), subject.prices.macs({}))
+    last = record.last
+    settings: Mapping[str, Any] = {} if last is None else last.done(FoldRecord).settings
+    samples = state.samples if last is None else last.samples
+    return ChoiceReport(
+        state.name, {**settings, "at": list(options.at), "allow": [step.value for step in options.allow]}, before,
+        (original_row(before, record.rows), *record.rows),
+        "nothing" if last is None or last.inputs is None else last.inputs.described,
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
     )  # fmt: skip
 

@@ -124,6 +124,7 @@ _RULES: Mapping[str, Callable[[Node, Shapes], Shapes]] = {
             "SimplifiedLayerNormalization",
             "LayerNormalization",
             "BiasAdd",
+            "DequantizeLinear",
         ),
         _same,
     ),
