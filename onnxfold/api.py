@@ -30,6 +30,7 @@ from .passes.base import Pass, Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
 from .passes.choice.explore import ExploreChains
+from .passes.choice.target import MeetTarget
 from .passes.choice.whole_layers import whole_layers
 from .passes.compare import Compare, check_inputs
 from .passes.distillation.distill import Distill
@@ -93,6 +94,8 @@ def fold(
         min_agreement: the share of these samples whose largest output must stay the same one.
         max_drop: by how much `metric` may fall, in its units. About eight folds are measured to find the smallest that
             keeps it. Beside another budget it is a limit: a result that breaks it is not written.
+        allow: steps that a target of size or latency may be met with (`Step`), or "all": of the chains that meet it,
+            the one that loses least is written; the report says what is better otherwise. By default folding alone.
         group_ratios: ratios of groups that a regular expression fits (as `include` does), the first one that does; with
             them, `ratio` is that of all others (default 0).
 
@@ -155,8 +158,7 @@ def fold(
             *measuring(o.measure),
             *_quantizable(o),
             *_folding(o, announce),
-            *_finishing(o, o.budget, o.scale.max_memory),
-            CheckBlock(),
+            *([] if o.chooses else [*_finishing(o, o.budget, o.scale.max_memory), CheckBlock()]),
         ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
         return committed(state, fold_report(state, o, run), o.output)
 
@@ -348,12 +350,13 @@ def rank_layers(
 
 def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     """The passes that fold channels, of a model that is analyzed."""
+    kind = None if o.quantize is None else o.quantize.kind
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
         CollectSamples(o.planning, o.calibration, o.budget, _trains(o), o.distill is not None, o.scale.max_memory),
         KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
-        FoldChannels(o.planning, o.calibration, o.budget, o.output, None if o.quantize is None else o.quantize.kind),
+        MeetTarget(o) if o.chooses else FoldChannels(o.planning, o.calibration, o.budget, o.output, kind),
     ]
 
 
@@ -410,4 +413,6 @@ def _quantizable(o: FoldOptions | FuseOptions) -> list[Pass]:
 
 def _trains(o: FoldOptions | FuseOptions) -> bool:
     """Whether samples serve for more than folding and fusing."""
+    if isinstance(o, FoldOptions) and {Step.REFINE, Step.INT8} & set(o.allow):
+        return True
     return o.distill is not None or (o.quantize is not None and o.quantize.kind.sampled)

@@ -27,6 +27,12 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def steps(text: str | None) -> str | list[str]:
+    """What --allow names: "all", or names between commas; folding where it is not given."""
+    named = ["fold"] if text is None else names(text)
+    return "all" if named == ["all"] else named
+
+
 def share(text: str) -> float:
     """0.3 of 0.3 and of 30%. Raises ArgumentTypeError."""
     try:

@@ -21,7 +21,7 @@ from .arguments import (
     manner,
     measuring,
 )
-from .parsing import names, numbers
+from .parsing import numbers, steps
 from .wording import as_options
 
 _ONLY_HERE = ("--at", "--allow", "--report")  # options that the command which makes a model does not have
@@ -51,16 +51,14 @@ def run(options: argparse.Namespace) -> int:
     check_files(options)
     at = SHARES if options.at is None else numbers("--at", options.at)
     console = _Console()
-    if options.allow is None or names(options.allow) == [Step.FOLD.value]:
+    allow = steps(options.allow)
+    if allow == [Step.FOLD.value]:
         report = sweep(options.input, at=at, **manner(options), **measuring(options))
         if not options.quiet:
             report.print(console)
         _keep_report(report, options.report)
         return 0 if report.passed else 1
-    allow = names(options.allow)
-    found = choose(
-        options.input, allow="all" if allow == ["all"] else allow, at=at, **manner(options), **measuring(options)
-    )
+    found = choose(options.input, allow=allow, at=at, **manner(options), **measuring(options))
     if not options.quiet:
         found.print(console)
         for one in found.advice:

@@ -80,6 +80,7 @@ class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     target_macs: float | None
     target_latency: float | None
     min_agreement: float | None
+    allow: str | Sequence[Step | str]
     group_ratios: Mapping[str, float] | None
     synthetic: str | os.PathLike[str] | None
     max_memory: int | None

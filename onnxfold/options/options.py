@@ -59,6 +59,10 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
     return made
 
 
+FOLD_ALONE = (Step.FOLD,)
+_WHOLE_LAYERS = (Step.SHARE, Step.DROP)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelOptions(Options):
     """What `fold` and `sweep` share: channels are chosen, on some inputs, repaired and measured."""
@@ -90,13 +94,32 @@ class FoldOptions(ChannelOptions):
     quantize: QuantizeOptions | None = None
     output: OutputOptions = OutputOptions()
     scale: ScaleOptions = ScaleOptions()
+    allow: tuple[Step, ...] = FOLD_ALONE
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_allowed()
         if self.budget.aim is Aim.DROP and self.measure.max_drop != self.budget.value:
             if self.measure.max_drop is not None:
                 raise RequestError("`max_drop` has one value in `budget` and another in `measure`")
             object.__setattr__(self, "measure", replace(self.measure, max_drop=self.budget.value))
+
+    @property
+    def chooses(self) -> bool:
+        """Whether several chains of steps are tried."""
+        return self.allow != FOLD_ALONE
+
+    def _check_allowed(self) -> None:
+        if self.allow == tuple(Step):
+            object.__setattr__(self, "allow", tuple(step for step in Step if step not in _WHOLE_LAYERS))
+        if not self.chooses:
+            return
+        if self.budget.aim not in (Aim.SIZE, Aim.LATENCY):
+            raise RequestError("`allow` is for what a target may be met with: give `target_size` or `target_latency`")
+        if self.quantize is not None or self.distill is not None:
+            raise RequestError("`allow` tries `quantize` and `refine` itself: name them there, or leave it out")
+        if whole := [step.value for step in self.allow if step in _WHOLE_LAYERS]:
+            raise RequestError(f"`allow` cannot meet a target with '{whole[0]}': leave it out, or fuse layers")
 
     @classmethod
     def of(cls, **given: Any) -> FoldOptions:
@@ -106,7 +129,8 @@ class FoldOptions(ChannelOptions):
         if not ratios and all(value is None for value in asked.values()):
             asked[Aim.DROP.parameter] = given.get(Aim.DROP.parameter)
         budget = Budget.of(ratios, **asked)
-        return cls(budget=budget, **_sorted(cls, given, "fold", names))
+        allow = checked("allow", given.pop("allow", FOLD_ALONE))
+        return cls(budget=budget, allow=allow, **_sorted(cls, given, "fold", [*names, "allow"]))
 
 
 @dataclass(frozen=True, kw_only=True)

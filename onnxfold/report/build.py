@@ -16,6 +16,7 @@ from ..options.options import ChoiceOptions, FoldOptions, FuseOptions, RankOptio
 from ..passes.base import Run, State
 from ..passes.choice.explore import ChoiceRecord
 from ..passes.choice.row import original_row
+from ..passes.choice.target import ChainChosen
 from ..passes.compare import Compared
 from ..passes.distillation.result import RefinementReport
 from ..passes.fold import FoldRecord, GroupOutcome
@@ -156,7 +157,9 @@ def _verdict(state: State, budget: Budget) -> Check:
     record, samples, verdict = state.done(FoldRecord), state.samples, state.done(Check)
     assert state.staged is not None and state.planner is not None
     kept = state.planner.workspace.checkpoint
+    chosen = state.found(ChainChosen)
     notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
+    notes += [] if chosen is None else [chosen.words]
     notes += () if samples is None else samples.notes
     notes += wide_notes({one.output: one.fit for one in record.refitted})
     if state.staged.size > state.source.size:
