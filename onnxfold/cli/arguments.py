@@ -14,6 +14,7 @@ from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import (
     DEFAULT_DISTANCE,
+    LATENCY_TIMEOUT,
     METRIC_TIMEOUT,
     Clusterer,
     Distance,
@@ -148,17 +149,27 @@ def add_likeness(group: argparse._ArgumentGroup) -> None:
 
 
 def add_metric(group: argparse._ArgumentGroup) -> None:
-    """The user's own measure."""
+    """The user's own measures, of a model and of its latency."""
     group.add_argument("--metric", metavar="FILE.py:NAME", help=about("metric"))
     group.add_argument(
         "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT,
         help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
     )  # fmt: skip
+    group.add_argument(
+        "--latency-command", metavar="CMD", help=about("latency_command", ", like 'ssh pi bench {model}'")
+    )
+    group.add_argument(
+        "--latency-timeout", metavar="S", type=float, default=LATENCY_TIMEOUT,
+        help=about("latency_timeout", f" (default {LATENCY_TIMEOUT:g})"),
+    )  # fmt: skip
 
 
 def measuring(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of the user's own measure."""
-    return {"metric": options.metric, "metric_timeout": options.metric_timeout}
+    """The arguments of the user's own measure, and of latency on another device."""
+    return {
+        "metric": options.metric, "metric_timeout": options.metric_timeout, "latency_command": options.latency_command,
+        "latency_timeout": options.latency_timeout,
+    }  # fmt: skip
 
 
 def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -12,7 +12,8 @@ _ALIKE = (
     "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration", "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
     "resume", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
-    "share", "drop_blocks", "at", "allow", "inspect",
+    "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
+    "latency_timeout",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {
     **{name: f"--{name.replace('_', '-')}" for name in _ALIKE},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from enum import Enum
 from numbers import Integral, Real
@@ -191,6 +192,19 @@ def steps(value: Any) -> tuple[Step, ...]:
     if not given:
         raise ValueError
     return tuple(step for step in Step if step in given)
+
+
+def command(value: Any) -> str:
+    """A command that names {model} among its arguments. The ValueError says what is wrong with it."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"'{value}' cannot be split into words: {error}") from None
+    if not any("{model}" in word for word in words[1:]):
+        raise ValueError(f"'{value}' has no {{model}} among its arguments")
+    return value
 
 
 def anything(value: Any) -> Any:

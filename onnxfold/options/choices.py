@@ -180,4 +180,5 @@ class Step(StrEnum):
 
 
 METRIC_TIMEOUT = 600.0  # seconds that the user's own measure may take for one model, by default
+LATENCY_TIMEOUT = 300.0  # seconds that a command that measures latency may take for one model, by default
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

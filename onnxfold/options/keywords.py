@@ -41,6 +41,8 @@ class ShrinkKeywords(SampleKeywords, MetricKeywords, total=False):
     exclude: Sequence[str]
     recovery: Recovery | str
     latency: bool
+    latency_command: str | None
+    latency_timeout: float
 
 
 class ResultKeywords(ShrinkKeywords, total=False):
@@ -110,3 +112,5 @@ class CompareKeywords(InputKeywords, MetricKeywords, total=False):
     """What `compare` takes."""
 
     latency: bool
+    latency_command: str | None
+    latency_timeout: float

@@ -122,6 +122,14 @@ _ALL = (
         "threads", accept.integer(0, MOST_JOBS), f"a whole number from 0 (all) to {MOST_JOBS}", "for clustering"
     ),
     Parameter("latency", accept.flag, "True or False", "measure latencies too"),
+    Parameter(
+        "latency_command", accept.optional(accept.command), "a command like 'ssh pi bench {model}'",
+        "measure latency by a command that prints milliseconds, on another device",
+    ),
+    Parameter(
+        "latency_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
+        "seconds that this command may take for one model",
+    ),
     Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
     Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),

@@ -13,6 +13,7 @@ from ..errors import RequestError
 from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
 from .choices import (
     DEFAULT_DISTANCE,
+    LATENCY_TIMEOUT,
     METRIC_TIMEOUT,
     Clusterer,
     Distance,
@@ -172,13 +173,23 @@ class QuantizeOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions(Options):
     """How models are run: on which `providers`, with which `input_shapes` where dimensions are open; the `seed` of all
-    that is random, `threads` for clustering (0: all), whether `latency` is measured."""
+    that is random, `threads` for clustering (0: all), whether `latency` is measured, by which
+    command on another device (`latency_command`), which may take `latency_timeout` seconds for one model."""
 
     providers: tuple[str, ...] | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
     seed: int = 0
     threads: int = 0
     latency: bool = True
+    latency_command: str | None = None
+    latency_timeout: float = LATENCY_TIMEOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latency_command is None and self.latency_timeout != LATENCY_TIMEOUT:
+            raise RequestError("`latency_timeout` is for `latency_command`: give both, or neither")
+        if self.latency_command is not None and not self.latency:
+            raise RequestError("`latency_command` measures what `latency=False` leaves out: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

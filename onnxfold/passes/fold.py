@@ -83,7 +83,7 @@ class PreparePlanning(BasePass):
         target = run.target(self._output.path)
         place = Workspace(
             target, self._output.external_data, next(iter(run.providers), None), self._executor,
-            self._checkpoint(state, run, target), state.found(OwnMeasure),
+            self._checkpoint(state, run, target), state.found(OwnMeasure), run.timer,
         )  # fmt: skip
         return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
 

@@ -13,6 +13,7 @@ from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
 from ..errors import ExecutionError
 from ..evaluation.candidates import Evaluator
+from ..evaluation.device_latency import CommandTimer
 from ..evaluation.latency import Profiler
 from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim
@@ -32,7 +33,8 @@ from .subject import CheckInputs, Subject
 @dataclass(frozen=True)
 class Workspace:
     """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
-    groups, what is kept for a run that goes on later, and the user's `own` measure."""
+    groups, what is kept for a run that goes on later, the user's `own` measure, and what measures latency on another
+    device (`timer`)."""
 
     target: Path
     external_data: bool = False
@@ -40,6 +42,7 @@ class Workspace:
     executor: Executor = field(default_factory=Executor)
     checkpoint: Checkpoint | None = None
     own: OwnMeasure | None = None
+    timer: CommandTimer | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ class Planner:
         return {
             sampled: Profiler(
                 self.subject.model, place.target, place.external_data, place.provider,
-                self.inputs(self.samples if sampled else None).single,
+                self.inputs(self.samples if sampled else None).single, place.timer,
             )
             for sampled in (False, True)
         }  # fmt: skip

@@ -15,7 +15,6 @@ from ..evaluation.quality import Mark
 from ..passes.choice.chain import Chain
 from ..passes.choice.front import Aspect, best, front
 from ..passes.choice.row import ChoiceRow
-from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units
 from .fold_report import SCHEMA
 from .render import MARKS
@@ -137,10 +136,10 @@ class ChoiceReport:
 
     def _table(self) -> RenderableType:
         before, worth = self.before, self.worth
-        where = next((t.provider for row in self.rows for t in row.timings if t.share is not None), None)
+        where = next((t.where for row in self.rows for t in row.timings if t.share is not None), None)
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
         judged = ["metric"] if own else ["same top-1"] if classes else []
-        timed = [f"latency {short(where)}"] if where else []
+        timed = [f"latency {where}"] if where else []
         table = new_table("chain (• worth having)", right=["file", *timed, "error", *judged])
         for i, row in sorted(enumerate(self.rows), key=lambda one: -one[1].size.file if one[1].size else 0):
             if row.size is None:

@@ -18,7 +18,6 @@ from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
-from ..runtime.session import short
 from ..units import less
 from . import render, wording
 from .group_report import GroupReport
@@ -73,7 +72,7 @@ class FoldReport:
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None and not done.slower:  # a note says that it is
-                parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
+                parts.append(f"{done.speedup:.2f}x as fast on {done.where}")
         parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
         parts = [own, *parts] if own else parts
         if self.refinement is not None and self.refinement.kept:

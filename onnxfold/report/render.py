@@ -65,7 +65,7 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     if (own := check.measure) is not None:
         table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{0.0 - own.drop:+.3g}")
     for done in check.providers:
-        name = f"latency {short(done.provider)}"
+        name = f"latency {done.where}"
         if done.status is not Status.OK:
             table.add_row(name, Text(done.status, style="yellow"), "", "")
         elif done.latency_before_ms is not None and done.latency_after_ms is not None:

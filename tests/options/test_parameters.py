@@ -44,6 +44,8 @@ WRONG: dict[str, list[Any]] = {
     "max_memory": ["4G", 0, 1.5],
     "jobs": [0, 5000, "2"],
     "scheduler": [3, None],
+    "latency_command": ["bench", "{model}", "bench '{model}", 3],
+    "latency_timeout": [0, -1, math.inf, "5", None],
     "allow": [[], ["int3"], 3, None, "everything", ["fold", 1]],
     "at": [[], [0], [1.1], "0.5", 0.5, [math.nan], ["x"]],
     "how": ["nonsense", 3],

@@ -71,6 +71,6 @@ class JudgeQuantization(BasePass):
         assert state.staged is not None and state.inputs is not None
         before, feeds = on_disk(state.source, run.scratch), state.inputs.single
         verdict, report = state.done(Quantized).judged(
-            state.done(Check), before, state.staged, feeds, self._latency, self._aim
+            state.done(Check), before, state.staged, feeds, self._latency, self._aim, run.timer
         )
         return state.adding(report, verdict)

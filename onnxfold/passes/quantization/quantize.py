@@ -16,6 +16,7 @@ from ...calibration.origin import Origin
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, PlanError, QuantizationError
 from ...evaluation.candidates import Evaluator, required
+from ...evaluation.device_latency import CommandTimer
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
 from ...evaluation.verdict import Check, Status
@@ -95,14 +96,20 @@ class Quantized:
         feeds: Inputs,
         latency: bool,
         aim: tuple[Aim, float] | None,
+        timer: CommandTimer | None = None,
     ) -> tuple[Check, QuantizationReport]:
         """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
 
-        Measured on the first provider that ran the check; `aim`: the budget of the whole chain."""
+        Measured on the first provider that ran the check, latency by `timer` where there is one; `aim`: the budget of
+        the whole chain."""
         provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
         error, times = float("nan"), tuple[float | None, float | None]((None, None))
         if provider:
-            error, times = self._beside(original, written.path, feeds, provider, latency)
+            error, times = self._beside(original, written.path, feeds, provider, latency and timer is None)
+            if latency and timer is not None:
+                with scratch_folder() as scratch:
+                    (scratch / "floats.onnx").write_bytes(self.floats)
+                    times = timer.pair(scratch / "floats.onnx", written.path)
         worst = float("nan") if verdict.worst is None else verdict.worst.relative_l2
         report = QuantizationReport(
             *STORED_AS[self.kind], self.samples, *changed(self.kind, self.proto), provider, self.size, written.size,
