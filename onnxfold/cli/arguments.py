@@ -23,10 +23,11 @@ from ..options.choices import (
     Quantization,
     Recovery,
 )
+from ..options.devices import Device
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
 from ..units import readable
-from .parsing import providers, shapes
+from .parsing import providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
@@ -178,7 +179,9 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
-    what.add_argument("--round-to", metavar="N", type=int, default=8, help=about("round_to", " (default 8)"))
+    what.add_argument("--round-to", metavar="N", type=rounding, default=8, help=about("round_to", " (default 8)"))
+    devices = [device.value for device in Device]
+    what.add_argument("--device", metavar="D", choices=devices, help=about("device", f": {', '.join(devices)}"))
     return what
 
 
@@ -243,6 +246,7 @@ def manner(options: argparse.Namespace) -> dict[str, Any]:
 
     return {
         **sampling(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
+        "device": options.device,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
         "threads": options.threads, "fold_heads": options.fold_heads, "announce": None if options.quiet else announced,
     }  # fmt: skip

@@ -41,6 +41,14 @@ def share(text: str) -> float:
         raise argparse.ArgumentTypeError(f"give a number like 0.3 or a percentage like 30%, not '{text}'") from None
 
 
+def rounding(text: str) -> int | str:
+    """A whole number, or auto. Raises ArgumentTypeError."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a whole number like 8, or auto, not '{text}'") from None
+
+
 def percentage(text: str) -> float:
     """25 of 25 and of 25%. Raises ArgumentTypeError."""
     try:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 _ALIKE = (
     "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
-    "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration", "samples",
+    "device", "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration",
+    "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
     "resume", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
     "share", "drop_blocks", "at", "allow", "inspect", "latency_command",

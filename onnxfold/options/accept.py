@@ -16,6 +16,7 @@ from .preprocess import Preprocess
 
 C = TypeVar("C", bound=Enum)
 Accept = Callable[[Any], Any]
+AUTO = "auto"
 
 
 def number(low: float, high: float, *, above: bool = False, below: bool = False) -> Accept:
@@ -205,6 +206,11 @@ def command(value: Any) -> str:
     if not any("{model}" in word for word in words[1:]):
         raise ValueError(f"'{value}' has no {{model}} among its arguments")
     return value
+
+
+def rounding(value: Any) -> int | str:
+    """A whole number of at least 1, or "auto"."""
+    return AUTO if isinstance(value, str) and value == AUTO else int(integer(1, 2**20)(value))
 
 
 def anything(value: Any) -> Any:

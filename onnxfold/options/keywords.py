@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
+from .devices import Device
 from .preprocess import Preprocess
 
 
@@ -63,7 +64,8 @@ class SweepKeywords(ShrinkKeywords, total=False):
 
     method: Method | str
     clusterer: Clusterer | str
-    round_to: int
+    round_to: int | str
+    device: Device | str | None
     fold_heads: bool
     threads: int
 

@@ -14,6 +14,7 @@ from ..errors import RequestError
 from . import accept
 from .accept import Accept
 from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
+from .devices import Device
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -83,7 +84,13 @@ _ALL = (
         "include", accept.patterns, "a regular expression or several", "only these groups, or groups of these nodes"
     ),
     Parameter("exclude", accept.patterns, "a regular expression or several", "not these groups or nodes"),
-    Parameter("round_to", accept.integer(1, 2**20), "a whole number of at least 1", "keep multiples of N channels"),
+    Parameter(
+        "round_to", accept.rounding, "a whole number of at least 1, or 'auto'",
+        "keep multiples of N channels; auto: of what kernels compute at once",
+    ),
+    Parameter(
+        "device", accept.optional(accept.choice(Device)), _one_of(Device), "where it will run: sets what auto rounds to"
+    ),
     Parameter(
         "fold_heads", accept.flag, "True or False", "also heads of key-value caches: inputs and outputs change shape"
     ),

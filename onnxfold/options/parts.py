@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
+from .accept import AUTO
 from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
 from .choices import (
     DEFAULT_DISTANCE,
@@ -23,6 +24,7 @@ from .choices import (
     Quantization,
     Recovery,
 )
+from .devices import BLOCKS, Blocks, Device
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
@@ -112,13 +114,29 @@ class PatternOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class SelectionOptions(PatternOptions):
     """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
-    expressions on names of groups and of the nodes that produce them), to multiples of `round_to`; `fold_heads`: also
-    the heads of key-value caches."""
+    expressions on names of groups and of the nodes that produce them), to multiples of `round_to` ("auto": of what the
+    kernels of `device` compute at once); `fold_heads`: also the heads of key-value caches."""
 
     method: Method = Method.AUTO
     clusterer: Clusterer = Clusterer.NATIVE
-    round_to: int = 8
+    round_to: int | str = 8
     fold_heads: bool = False
+    device: Device | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device is not None and self.round_to not in (AUTO, 8):
+            raise RequestError("`device` says what widths are rounded to, and so does `round_to`: give one of them")
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What kernels compute at once, where widths follow it; None where they are multiples of a number."""
+        return BLOCKS[self.device or Device.PORTABLE] if self.round_to == AUTO or self.device is not None else None
+
+    @property
+    def grain(self) -> int:
+        """What all widths are a multiple of."""
+        return int(self.round_to) if self.blocks is None else self.blocks.grain
 
 
 @dataclass(frozen=True, kw_only=True)

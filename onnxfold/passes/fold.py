@@ -115,7 +115,7 @@ class FoldChannels(BasePass):
     ) -> None:
         """`quantized`: fewer bits follow, and a budget of quality holds for both together."""
         self._planning, self._calibration, self._output = planning, calibration, output
-        self._goal, self._quantized = Goal.of(budget, planning.selection.round_to), quantized
+        self._goal, self._quantized = Goal.of(budget, planning.selection), quantized
 
     def check(self, state: State, run: Run) -> None:
         """Refuse a target that no plan can reach, and ratios for groups that there are not."""
@@ -143,7 +143,7 @@ class FoldChannels(BasePass):
         record = FoldRecord(
             folded.merges, self._groups(planner, folded.merges),
             planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
-            outcome.decision.ratio, folded.refitted, planner.settings(outcome, goal.round_to), left,
+            outcome.decision.ratio, folded.refitted, planner.settings(outcome), left,
         )  # fmt: skip
         maps = partial(maps_of, subject.analysis, folded.merges)
         current = Candidate(folded.proto, folded.pending, lambda: Counterparts(maps()), bool(folded.merges))
@@ -157,9 +157,9 @@ class FoldChannels(BasePass):
             merge = merges.get(group.name)
             if merge is None:
                 note = notes.get(group.name, "kept by the budget")
-                width = planner.merger.layout.widths([group.name])[0]
+                width = planner.merger.layout.widths([group.name], self._goal)[0]
                 if group.name not in notes and round_width(width, 0, round_to) == group.size:
-                    note = f"too narrow for `round_to={round_to}`"
+                    note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note))
             else:
                 merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())

@@ -139,19 +139,20 @@ class Planner:
             return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
-            f"`round_to={goal.round_to}`"
+            f"{goal.rounded}"
         )
 
-    def settings(self, outcome: Outcome, round_to: int) -> dict[str, Any]:
+    def settings(self, outcome: Outcome) -> dict[str, Any]:
         """How decisions were made, for the report."""
         selection, samples = self.options.selection, outcome.samples
         return {
             "effort": self.options.effort.value, "samples": None if samples is None else samples.described,
             "samples_match": None if samples is None else samples.match, "samples_used": outcome.sampled,
             "method": selection.method.value, "recovery": outcome.recovery.value,
-            "clusterer": selection.clusterer.value, "round_to": round_to, "seed": self.options.runtime.seed,
+            "clusterer": selection.clusterer.value, "round_to": selection.round_to, "seed": self.options.runtime.seed,
             "include": list(selection.include), "exclude": list(selection.exclude),
             "fold_heads": self.subject.fold_heads,
+            "device": None if selection.device is None else selection.device.value,
         }  # fmt: skip
 
     def _recovery(self, samples: Samples | None) -> Recovery:

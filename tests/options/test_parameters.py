@@ -44,6 +44,7 @@ WRONG: dict[str, list[Any]] = {
     "max_memory": ["4G", 0, 1.5],
     "jobs": [0, 5000, "2"],
     "scheduler": [3, None],
+    "device": ["toaster", 3],
     "latency_command": ["bench", "{model}", "bench '{model}", 3],
     "latency_timeout": [0, -1, math.inf, "5", None],
     "allow": [[], ["int3"], 3, None, "everything", ["fold", 1]],
