@@ -36,6 +36,7 @@ from .passes.compare import Compare, check_inputs
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.measure import measuring
+from .passes.normalization import TakeInNormalization
 from .passes.prepare import Analyze, Inspect
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.reached import KeepUnreached
@@ -143,6 +144,7 @@ def fold(
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
         jobs: so many groups are merged at a time. Does not change the result.
         scheduler: the address of a Dask scheduler whose workers merge the groups, like "tcp://127.0.0.1:8786".
+        keep_bn: leave BatchNormalization behind convolutions that the fold changed; else it is taken into them.
         resume: go on from the groups that an interrupted run for the same `output`, model and options has merged, and
             keep what is merged in case this one is interrupted (for a model that is streamed that is always kept).
 
@@ -400,6 +402,7 @@ def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory:
     """The passes that train and quantize what was `asked` for, where that is wanted, write it and measure it."""
     return [
         *_distilling(o),
+        *([TakeInNormalization(o.output.keep_bn)] if isinstance(o, FoldOptions) else []),
         *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
         Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured),

@@ -60,7 +60,9 @@ def parser() -> Parser:
     add_refining(how)
     add_metric(how)
     add_large(made)
-    add_last(add_common(made, writes=True))
+    output = add_common(made, writes=True)
+    output.add_argument("--keep-bn", action="store_true", help=about("keep_bn"))
+    add_last(output)
     return made
 
 
@@ -84,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
             **refined(options), group_ratios=ratios(options.group_ratio), max_drop=options.max_drop,
-            allow=steps(options.allow),
+            allow=steps(options.allow), keep_bn=options.keep_bn,
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options), **saving(options),
             **measuring(options),

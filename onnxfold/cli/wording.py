@@ -12,7 +12,7 @@ _ALIKE = (
     "device", "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration",
     "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
-    "resume", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
+    "resume", "keep_bn", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
     "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
     "latency_timeout",
 )  # fmt: skip
@@ -30,7 +30,7 @@ OPTIONS: Mapping[str, str] = {
 
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
-    **dict.fromkeys(("external_data", "fold_heads", "refine", "resume", "whole", "allow_unmeasured"), True),
+    **dict.fromkeys(("external_data", "fold_heads", "refine", "resume", "whole", "allow_unmeasured", "keep_bn"), True),
     "align": False,
 }
 """Parameters whose option takes no value, and the one that the option stands for."""

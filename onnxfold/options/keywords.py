@@ -91,6 +91,7 @@ class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     jobs: int
     scheduler: str
     resume: bool
+    keep_bn: bool
 
 
 class RankKeywords(SampleKeywords, total=False):

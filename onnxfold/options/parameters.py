@@ -139,6 +139,9 @@ _ALL = (
     ),
     Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
+    Parameter(
+        "keep_bn", accept.flag, "True or False", "leave BatchNormalization behind convolutions, to train the result"
+    ),
     Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),
     Parameter(
         "allow_unmeasured", accept.flag, "True or False", "write what nothing could run"

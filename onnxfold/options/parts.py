@@ -213,8 +213,9 @@ class RuntimeOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
     """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
-    (`external_data`), whether an interrupted run is continued (`resume`), and whether a result is
-    written that no provider could measure (`allow_unmeasured`)."""
+    (`external_data`), whether an interrupted run is continued (`resume`), whether a result is
+    written that no provider could measure (`allow_unmeasured`), and whether BatchNormalization behind convolutions that
+    a fold changes stays (`keep_bn`)."""
 
     LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
 
@@ -222,6 +223,7 @@ class OutputOptions(Options):
     external_data: bool = False
     resume: bool = False
     allow_unmeasured: bool = False
+    keep_bn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from ..planning.knee import knee
 from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
+from .normalization import TakeInNormalization
 from .verify import Stage, Verify
 
 
@@ -139,7 +140,11 @@ class FoldToShares(BasePass):
         fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
         with run.inner() as inner:
             passes = Pipeline(
-                fold, Stage(OutputOptions()), Verify(self._latency, limit=ANY), given=("analysis", "planner")
+                fold,
+                TakeInNormalization(),
+                Stage(OutputOptions()),
+                Verify(self._latency, limit=ANY),
+                given=("analysis", "planner"),
             )
             done = passes.run(state, inner)
             assert done.staged is not None

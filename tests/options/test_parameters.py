@@ -45,6 +45,7 @@ WRONG: dict[str, list[Any]] = {
     "jobs": [0, 5000, "2"],
     "scheduler": [3, None],
     "device": ["toaster", 3],
+    "keep_bn": [1, None, "yes"],
     "latency_command": ["bench", "{model}", "bench '{model}", 3],
     "latency_timeout": [0, -1, math.inf, "5", None],
     "allow": [[], ["int3"], 3, None, "everything", ["fold", 1]],

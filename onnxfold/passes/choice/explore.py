@@ -21,6 +21,7 @@ from ...options.parts import DistillOptions, OutputOptions
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
+from ..normalization import TakeInNormalization
 from ..quantization.apply import CheckQuantizable, Quantize
 from ..verify import Stage, Verify
 from .chain import Chain, kinds
@@ -156,5 +157,6 @@ class _Exploration:
             passes: list[Pass] = [FoldChannels(options.planning, options.calibration, budget, quantized=chain.quantize)]
             if chain.refine:
                 passes.append(Distill(DistillOptions(), options.calibration.effort, options.runtime.seed))
+            passes.append(TakeInNormalization())
             self._folds[key] = Pipeline(*passes, given=("analysis", "planner")).run(self._state, self._run)
         return self._folds[key]

@@ -17,6 +17,7 @@ from ...units import in_percent
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
+from ..normalization import TakeInNormalization
 from ..quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from ..verify import Stage, Verify
 from .chain import Chain, kinds
@@ -134,6 +135,7 @@ class MeetTarget(BasePass):
         yield FoldChannels(o.planning, o.calibration, budget, o.output, kind)
         if chain.refine:
             yield Distill(DistillOptions(), o.calibration.effort, o.runtime.seed)
+        yield TakeInNormalization(o.output.keep_bn)
         if kind is not None:
             yield Quantize(o.output, kind)
         yield Stage(o.output)
