@@ -34,7 +34,7 @@ class Planned:
 
     def decide(self, budget: Budget) -> Folded:
         """The model folded to a budget."""
-        return self._planner.decide(Goal.of(budget, self._options.selection.round_to)).decision.folded
+        return self._planner.decide(Goal.of(budget, self._options.selection)).decision.folded
 
     def macs(self, folded: Folded) -> float:
         """The share of the MACs that remains."""

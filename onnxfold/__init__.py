@@ -20,8 +20,8 @@ from .errors import (
     ValidationError,
 )
 from .options.budget import Aim, Budget, Limits
-from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
-from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
+from .options.choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
+from .options.options import ChoiceOptions, CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
 from .options.parts import (
     CalibrationOptions,
     DistillOptions,
@@ -37,7 +37,8 @@ from .options.parts import (
 from .options.preprocess import Layout, Preprocess
 
 if TYPE_CHECKING:
-    from .api import compare, fold, fuse, inspect, rank_layers, sweep
+    from .api import choose, compare, fold, fuse, inspect, rank_layers, sweep
+    from .report.choice_report import ChoiceReport
     from .report.fold_report import FoldReport
     from .report.fold_result import FoldResult
     from .report.layers_report import LayersReport
@@ -46,16 +47,19 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Aim", "Budget", "CalibrationOptions", "Clusterer", "CompareOptions", "Distance", "DistillOptions", "Effort",
-    "ExecutionError", "FoldOptions", "FoldReport", "FoldResult", "FuseOptions", "Fusion", "LayersReport", "Layout",
-    "Limits", "MeasureOptions", "Method", "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions",
-    "PlanError", "Preprocess", "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions",
-    "RequestError", "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "SweepOptions",
-    "SweepReport", "ValidationError", "__version__", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep",
+    "Aim", "Budget", "CalibrationOptions", "ChoiceOptions", "ChoiceReport", "Clusterer", "CompareOptions",
+    "Distance", "DistillOptions", "Effort", "ExecutionError", "FoldOptions", "FoldReport", "FoldResult",
+    "FuseOptions", "Fusion", "LayersReport", "Layout", "Limits", "MeasureOptions", "Method", "ModelError",
+    "NothingToFoldError", "OnnxFoldError", "OutputOptions", "PlanError", "Preprocess", "Quantization",
+    "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions", "RequestError",
+    "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "Step", "SweepOptions",
+    "SweepReport", "ValidationError", "__version__", "choose", "compare", "fold", "fuse", "inspect", "rank_layers",
+    "sweep",
 ]  # fmt: skip
 
 _LATE = {
-    **dict.fromkeys(("compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),
+    **dict.fromkeys(("choose", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),
+    "ChoiceReport": ".report.choice_report",
     "FoldReport": ".report.fold_report",
     "FoldResult": ".report.fold_result",
     "LayersReport": ".report.layers_report",

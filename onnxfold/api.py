@@ -14,17 +14,29 @@ from numpy.typing import NDArray
 from .errors import RequestError
 from .model.model import Source, load, named
 from .options.budget import Budget, Limits
-from .options.choices import Method, Recovery
+from .options.choices import Method, Recovery, Step
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
-from .options.options import CompareOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions, given_or_made
+from .options.options import (
+    ChoiceOptions,
+    CompareOptions,
+    FoldOptions,
+    FuseOptions,
+    RankOptions,
+    SweepOptions,
+    given_or_made,
+)
 from .options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
 from .passes.base import Pass, Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
+from .passes.choice.explore import ExploreChains
+from .passes.choice.target import MeetTarget
+from .passes.choice.whole_layers import whole_layers
 from .passes.compare import Compare, check_inputs
 from .passes.distillation.distill import Distill
 from .passes.fold import FoldChannels, PreparePlanning
 from .passes.measure import measuring
+from .passes.normalization import TakeInNormalization
 from .passes.prepare import Analyze, Inspect
 from .passes.provenance import noting
 from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
@@ -34,7 +46,16 @@ from .passes.verify import Stage, Verify, limit_of
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
 from .passes.weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 from .progress import Progress, silent
-from .report.build import compare_report, fold_report, fuse_report, inspect_report, layers_report, sweep_report
+from .report.build import (
+    choice_report,
+    compare_report,
+    fold_report,
+    fuse_report,
+    inspect_report,
+    layers_report,
+    sweep_report,
+)
+from .report.choice_report import ChoiceReport
 from .report.fold_report import FoldReport
 from .report.fold_result import FoldResult, committed
 from .report.layers_report import LayersReport
@@ -75,6 +96,8 @@ def fold(
         min_agreement: the share of these samples whose largest output must stay the same one.
         max_drop: by how much `metric` may fall, in its units. About eight folds are measured to find the smallest that
             keeps it. Beside another budget it is a limit: a result that breaks it is not written.
+        allow: steps that a target of size or latency may be met with (`Step`), or "all": of the chains that meet it,
+            the one that loses least is written; the report says what is better otherwise. By default folding alone.
         group_ratios: ratios of groups that a regular expression fits (as `include` does), the first one that does; with
             them, `ratio` is that of all others (default 0).
 
@@ -99,9 +122,10 @@ def fold(
         refine: train the weights of the result for a few hundred steps to do what the original does on the samples,
             without labels; kept only where it helps on samples held back. The report says what came of it.
         steps: of that; None: what `effort` allows for a model of this size.
-        quantize: store the result in INT8, by onnxruntime's static quantization with the samples. `max_error`,
-            `min_agreement` and `max_drop` hold for the whole, other budgets for what comes before; where nothing can be
-            folded within them, the model is quantized as it is.
+        quantize: store the result in fewer bits (`Quantization`), by what onnxruntime brings for that; True is INT8, by
+            its static quantization with the samples. `max_error`, `min_agreement` and `max_drop` hold for the whole,
+            other budgets for what comes before; where nothing can be folded within them, the model is quantized as it
+            is.
 
     Your own measure:
         metric: a function of the path of an .onnx file that returns a number, higher is better; it is called with the
@@ -123,6 +147,7 @@ def fold(
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
         jobs: so many groups are merged at a time. Does not change the result.
         scheduler: the address of a Dask scheduler whose workers merge the groups, like "tcp://127.0.0.1:8786".
+        keep_bn: leave BatchNormalization behind convolutions that the fold changed; else it is taken into them.
         resume: go on from the groups that an interrupted run for the same `output`, model and options has merged, and
             keep what is merged in case this one is interrupted (for a model that is streamed that is always kept).
 
@@ -137,10 +162,9 @@ def fold(
             Analyze(o.selection, o.scale.max_memory),
             *noting(o),
             *measuring(o.measure),
-            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
+            *_quantizable(o),
             *_folding(o, announce),
-            *_finishing(o, o.budget, o.scale.max_memory),
-            CheckBlock(),
+            *([] if o.chooses else [*_finishing(o, o.budget, o.scale.max_memory), CheckBlock()]),
         ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
         return committed(state, fold_report(state, o, run), o.output)
 
@@ -179,24 +203,11 @@ def fuse(
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
     o = given_or_made(FuseOptions, options, given if output is None else {**given, "output": output})
-    sharing, level = o.sharing, o.recovery.level
-    planning = PlanningOptions(
-        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
-        effort=o.calibration.effort, runtime=o.runtime,
-    )  # fmt: skip
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
-        state = Pipeline(
-            FindLayers(sharing, level, o.folding is not None),
-            *measuring(o.measure),
-            *([] if o.folding is None else _folded_first(o.folding)),
-            *noting(o),
-            *([CheckQuantizable(o.calibration.sampled)] if o.quantize is not None else []),
-            CollectSamples(planning, o.calibration, training=_trains(o)),
-            DropBlocks(sharing, level, o.runtime),
-            ShareWeights(sharing, level, o.quantize is not None),
-            *_finishing(o, sharing.limits),
-        ).run(State.load(model, o.runtime.input_shapes), run)
+        state = Pipeline(*_fusing(o), *_finishing(o, o.sharing.limits)).run(
+            State.load(model, o.runtime.input_shapes), run
+        )
         return committed(state, fuse_report(state, o, run), o.output)
 
 
@@ -238,6 +249,45 @@ def sweep(
             FoldToShares(o.planning, o.calibration, o.at, o.runtime.latency),
         ).run(State.load(model, o.runtime.input_shapes), run)  # fmt: skip
         return sweep_report(state, o, run)
+
+
+def choose(
+    model: Source,
+    *,
+    allow: str | Sequence[Step | str] | None = None,
+    at: Sequence[float] | None = None,
+    options: ChoiceOptions | None = None,
+    progress: Progress[Any] = silent,
+    announce: Announce = None,
+    **given: Unpack[SweepKeywords],
+) -> ChoiceReport:
+    """Folding, fewer bits, or both: make and measure chains of steps, and say which to take. Writes no model.
+
+    Args:
+        allow: the steps to try (`Step`); None or "all" for all of them. Chains are every kind of quantization alone,
+            folds to several shares
+            of the MACs (`at`), the same in fewer bits, the best of these trained, layers that share weights and blocks
+            that go.
+        model and all others: as in `onnxfold.sweep`.
+
+    What is expected to be worse in everything than something measured is not made: the report says which chains that
+    is. "Leave it" may be the advice. Raises as `sweep` does, but a chain that cannot be made is a row that says why.
+    """
+    named = {name: value for name, value in (("allow", allow), ("at", at)) if value is not None}
+    o = given_or_made(ChoiceOptions, options, {**given, **named})
+    with Run(o.runtime, progress) as run:
+        state = Pipeline(
+            Analyze(o.selection),
+            *measuring(o.measure),
+            AnnounceTime(
+                o.planning, o.calibration, announce=announce, more=", and the time to make and measure models"
+            ),
+            CollectSamples(o.planning, o.calibration, training=o.trains),
+            KeepUnreached(o.planning),
+            PreparePlanning(o.planning),
+            ExploreChains(o, whole_layers(model, o, run, _fused)),
+        ).run(State.load(model, o.runtime.input_shapes), run)
+        return choice_report(state, o, run)
 
 
 def inspect(
@@ -306,17 +356,44 @@ def rank_layers(
 
 def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     """The passes that fold channels, of a model that is analyzed."""
+    kind = None if o.quantize is None else o.quantize.kind
     return [
         AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
         CollectSamples(o.planning, o.calibration, o.budget, _trains(o), o.distill is not None, o.scale.max_memory),
         KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
-        FoldChannels(o.planning, o.calibration, o.budget, o.output, o.quantize is not None),
+        MeetTarget(o) if o.chooses else FoldChannels(o.planning, o.calibration, o.budget, o.output, kind),
     ]
+
+
+def _fusing(o: FuseOptions) -> list[Pass]:
+    """The passes that change whole layers."""
+    sharing, level = o.sharing, o.recovery.level
+    planning = PlanningOptions(
+        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
+        effort=o.calibration.effort, runtime=o.runtime,
+    )  # fmt: skip
+    return [
+        FindLayers(sharing, level, o.folding is not None),
+        *measuring(o.measure),
+        *([] if o.folding is None else _folded_first(o.folding)),
+        *noting(o),
+        *_quantizable(o),
+        CollectSamples(planning, o.calibration, training=_trains(o)),
+        DropBlocks(sharing, level, o.runtime),
+        ShareWeights(sharing, level, o.quantize is not None),
+    ]
+
+
+def _fused(o: FuseOptions) -> list[Pass]:
+    """The passes that change whole layers and measure that, whatever it costs."""
+    return [*_fusing(o), *_finishing(o, Budget.ratio(0.0))]
 
 
 def _folded_first(o: FoldOptions) -> list[Pass]:
     """Channels folded before layers share weights."""
+    if o.chooses:
+        raise RequestError("`folding` says how channels are folded: leave out its `allow`")
     if o.quantize is not None or o.output != OutputOptions() or o.scale != ScaleOptions() or o.measure.metric:
         raise RequestError(
             "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
@@ -332,13 +409,20 @@ def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory:
     """The passes that train and quantize what was `asked` for, where that is wanted, write it and measure it."""
     return [
         *_distilling(o),
-        *([Quantize(o.output)] if o.quantize is not None else []),
+        *([TakeInNormalization(o.output.keep_bn)] if isinstance(o, FoldOptions) else []),
+        *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
         Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
         *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
     ]
 
 
+def _quantizable(o: FoldOptions | FuseOptions) -> list[Pass]:
+    return [] if o.quantize is None else [CheckQuantizable(o.calibration.sampled, o.quantize.kind)]
+
+
 def _trains(o: FoldOptions | FuseOptions) -> bool:
     """Whether samples serve for more than folding and fusing."""
-    return o.distill is not None or o.quantize is not None
+    if isinstance(o, FoldOptions) and {Step.REFINE, Step.INT8} & set(o.allow):
+        return True
+    return o.distill is not None or (o.quantize is not None and o.quantize.kind.sampled)

@@ -82,6 +82,7 @@ TAKEN = {  # function -> its keywords, and what its signature names besides
     "fold": {*keywords.FoldKeywords.__annotations__, "output"},
     "fuse": {*keywords.FuseKeywords.__annotations__, "output"},
     "sweep": {*keywords.SweepKeywords.__annotations__, "at"},
+    "choose": {*keywords.ChooseKeywords.__annotations__, "at"},
     "rank_layers": {*keywords.RankKeywords.__annotations__},
     "compare": {*keywords.CompareKeywords.__annotations__},
 }

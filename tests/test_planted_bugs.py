@@ -94,7 +94,7 @@ PLANTED = {
     "a sweep": ("onnxfold.recovery.reconstruct:reconstruct", ["sweep", MLP, "--calibration", GIVEN, "--at", "0.8,0.6"]),
     "refinement": ("onnxfold.runtime.autodiff.adam:Adam.step", REFINED),
     "the graph of refinement": ("onnxfold.passes.distillation.variables:variables", REFINED),
-    "quantization": ("onnxfold.passes.quantization.ort_quantizer:_as_before", [*SAMPLED, "--quantize"]),
+    "quantization": ("onnxfold.passes.quantization.ort_quantizer:as_before", [*SAMPLED, "--quantize"]),
     "the verdict": ("onnxfold.evaluation.metrics:pooled_error", [*FOLD, *FAST]),
     "inputs of the verdict": ("onnxfold.runtime.session:fitted", [*FOLD, *FAST]),
     "the quality": ("onnxfold.evaluation.metrics:component_error", [*FOLD, *FAST]),

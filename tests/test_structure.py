@@ -48,6 +48,7 @@ ONLY_IN = {
     "onnx_graphsurgeon": "onnxfold.model.graph",
     "onnxruntime": "onnxfold.runtime.session",
     "onnxruntime.quantization": "onnxfold.passes.quantization.ort_quantizer",
+    "onnxruntime.transformers": "onnxfold.passes.quantization.half",
     "onnx_ad": "onnxfold.runtime.autodiff.reverse",
     "onnxfold.folding._core": "onnxfold.folding._native",
 }
@@ -66,7 +67,13 @@ BROAD: Mapping[str, str] = {
 
 TIMES = {"onnxfold.planning.cluster.connected": 2}  # when it connects, and while it works; elsewhere once
 
-FACADES = ("onnxfold.api.fold", "onnxfold.api.fuse", "onnxfold.api.sweep", "onnxfold.api.rank_layers")
+FACADES = (
+    "onnxfold.api.fold",
+    "onnxfold.api.fuse",
+    "onnxfold.api.sweep",
+    "onnxfold.api.choose",
+    "onnxfold.api.rank_layers",
+)
 
 
 DYNAMIC = (

@@ -134,7 +134,7 @@ def _stored_kind(model: Model, name: str) -> int:
 
 def _scales(one: Stored, weights: Dims, names: Sequence[str], blocks: dict[Dim, tuple[Dim, int]]) -> Dims:
     """The axes that the scales of a stored constant run along, of its own axes `weights`; new ones go into `blocks`."""
-    if one.axis is None or not names:
+    if one.axis is None or not names or not weights:  # without axes the shape is not known
         return ()
     if not one.block:
         return (weights[one.axis],)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -11,11 +12,22 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..options.budget import DEFAULT_MAX_ERROR
-from ..options.choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Method, Recovery
+from ..options.choices import (
+    DEFAULT_DISTANCE,
+    LATENCY_TIMEOUT,
+    METRIC_TIMEOUT,
+    Clusterer,
+    Distance,
+    Effort,
+    Method,
+    Quantization,
+    Recovery,
+)
+from ..options.devices import Device
 from ..options.parameters import PARAMETERS
 from ..progress import on_terminal, silent
 from ..units import readable
-from .parsing import providers, shapes
+from .parsing import providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
@@ -89,6 +101,10 @@ class Parser(argparse.ArgumentParser):
         """The values given; options may stand between files, unless the order is meant (`--`)."""
         return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, of arguments in which every kind of quantization is named."""
+        return super().parse_known_args(named_kind(sys.argv[1:] if args is None else args), namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"onnxfold: {readable(message)}{self._meant(message) or ' (try --help)'}\n")
 
@@ -98,6 +114,16 @@ class Parser(argparse.ArgumentParser):
         name = next((one.partition("=")[0] for one in unknown if one.startswith("--")), "") if unknown else ""
         near = get_close_matches(name, self._option_string_actions, 1) if name and unknown != message.split() else []
         return f": did you mean {near[0]}?" if near else ""
+
+
+def named_kind(given: Sequence[str]) -> list[str]:
+    """`given`, with the kind behind a --quantize that has none: what follows it may be a file."""
+    end = given.index("--") if "--" in given else len(given)
+    kinds, found = [kind.value for kind in Quantization], list(given)
+    for at, argument in enumerate(given[:end]):
+        if argument == "--quantize" and (at + 1 >= end or given[at + 1] not in kinds):
+            found[at] = f"--quantize={kinds[0]}"
+    return found
 
 
 def names_of(given: Sequence[str]) -> set[str]:
@@ -122,17 +148,27 @@ def add_likeness(group: argparse._ArgumentGroup) -> None:
 
 
 def add_metric(group: argparse._ArgumentGroup) -> None:
-    """The user's own measure."""
+    """The user's own measures, of a model and of its latency."""
     group.add_argument("--metric", metavar="FILE.py:NAME", help=about("metric"))
     group.add_argument(
         "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT,
         help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
     )  # fmt: skip
+    group.add_argument(
+        "--latency-command", metavar="CMD", help=about("latency_command", ", like 'ssh pi bench {model}'")
+    )
+    group.add_argument(
+        "--latency-timeout", metavar="S", type=float, default=LATENCY_TIMEOUT,
+        help=about("latency_timeout", f" (default {LATENCY_TIMEOUT:g})"),
+    )  # fmt: skip
 
 
 def measuring(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of the user's own measure."""
-    return {"metric": options.metric, "metric_timeout": options.metric_timeout}
+    """The arguments of the user's own measure, and of latency on another device."""
+    return {
+        "metric": options.metric, "metric_timeout": options.metric_timeout, "latency_command": options.latency_command,
+        "latency_timeout": options.latency_timeout,
+    }  # fmt: skip
 
 
 def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -141,7 +177,9 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
-    what.add_argument("--round-to", metavar="N", type=int, default=8, help=about("round_to", " (default 8)"))
+    what.add_argument("--round-to", metavar="N", type=rounding, default=8, help=about("round_to", " (default 8)"))
+    devices = [device.value for device in Device]
+    what.add_argument("--device", metavar="D", choices=devices, help=about("device", f": {', '.join(devices)}"))
     return what
 
 
@@ -188,12 +226,16 @@ def add_refining(how: argparse._ArgumentGroup) -> None:
     """What follows a fold or a fusion."""
     how.add_argument("--refine", action="store_true", help=about("refine"))
     how.add_argument("--steps", metavar="N", type=int, help=about("steps"))
-    how.add_argument("--quantize", action="store_true", help=about("quantize"))
+    kinds = [kind.value for kind in Quantization]
+    how.add_argument(
+        "--quantize", metavar="[KIND]", choices=kinds,
+        help=about("quantize", f": {', '.join(kinds)} (default {kinds[0]})"),
+    )  # fmt: skip
 
 
 def refined(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of what follows a fold or a fusion."""
-    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize}
+    return {"refine": options.refine, "steps": options.steps, "quantize": options.quantize or False}
 
 
 def manner(options: argparse.Namespace) -> dict[str, Any]:
@@ -202,6 +244,7 @@ def manner(options: argparse.Namespace) -> dict[str, Any]:
 
     return {
         **sampling(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
+        "device": options.device,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
         "threads": options.threads, "fold_heads": options.fold_heads, "announce": None if options.quiet else announced,
     }  # fmt: skip

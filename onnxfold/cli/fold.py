@@ -24,7 +24,7 @@ from .arguments import (
     refined,
     saving,
 )
-from .parsing import ratios, shapes, share, size_of
+from .parsing import ratios, shapes, share, size_of, steps
 
 
 def parser() -> Parser:
@@ -41,6 +41,9 @@ def parser() -> Parser:
         "--target-latency", metavar="F", type=share,
         help=about("target_latency"),
     )  # fmt: skip
+    budget.add_argument(
+        "--allow", metavar="STEP,STEP", help=about("allow", " where a size or latency is the target (default fold)")
+    )
     budget.add_argument("--max-error", metavar="E", type=share, help=about("max_error", " (default 0.1)"))
     budget.add_argument("--min-agreement", metavar="A", type=share, help=about("min_agreement"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
@@ -57,7 +60,9 @@ def parser() -> Parser:
     add_refining(how)
     add_metric(how)
     add_large(made)
-    add_last(add_common(made, writes=True))
+    output = add_common(made, writes=True)
+    output.add_argument("--keep-bn", action="store_true", help=about("keep_bn"))
+    add_last(output)
     return made
 
 
@@ -81,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
             **refined(options), group_ratios=ratios(options.group_ratio), max_drop=options.max_drop,
+            allow=steps(options.allow), keep_bn=options.keep_bn,
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options), **saving(options),
             **measuring(options),

@@ -22,12 +22,31 @@ def providers(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def steps(text: str | None) -> str | list[str]:
+    """What --allow names: "all", or names between commas; folding where it is not given."""
+    named = ["fold"] if text is None else names(text)
+    return "all" if named == ["all"] else named
+
+
 def share(text: str) -> float:
     """0.3 of 0.3 and of 30%. Raises ArgumentTypeError."""
     try:
         return _share(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"give a number like 0.3 or a percentage like 30%, not '{text}'") from None
+
+
+def rounding(text: str) -> int | str:
+    """A whole number, or auto. Raises ArgumentTypeError."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a whole number like 8, or auto, not '{text}'") from None
 
 
 def percentage(text: str) -> float:

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 
 _ALIKE = (
     "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
-    "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration", "samples",
+    "device", "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration",
+    "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
-    "resume", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
-    "share", "drop_blocks", "at", "inspect",
+    "resume", "keep_bn", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
+    "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
+    "latency_timeout",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {
     **{name: f"--{name.replace('_', '-')}" for name in _ALIKE},
@@ -29,7 +31,7 @@ OPTIONS: Mapping[str, str] = {
 
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
-    **dict.fromkeys(("external_data", "fold_heads", "quantize", "refine", "resume", "whole", "allow_unmeasured"), True),
+    **dict.fromkeys(("external_data", "fold_heads", "refine", "resume", "whole", "allow_unmeasured", "keep_bn"), True),
     "align": False,
     "provenance": False,
 }
@@ -56,6 +58,8 @@ def _option(name: str | None, value: str | None) -> str | None:
         given: object = ast.literal_eval(value)
     except (SyntaxError, TypeError, ValueError):
         return None
+    if name == "quantize" and isinstance(given, bool):
+        return option if given else None
     if name in _SWITCHES:
         return option if given is _SWITCHES[name] else None
     words = (shlex.quote(str(one)) for one in _values(name, given))

@@ -17,6 +17,7 @@ from ..model.model import Model
 from ..model.save import size_written
 from ..runtime.probe_inputs import first
 from ..runtime.session import Feeds, Session, brief, short
+from .device_latency import CommandTimer
 
 LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, both models together
 LATENCY_RUNS = (3, 1000)  # at least and at most, per model
@@ -92,7 +93,10 @@ class Profiler:
         external_data: bool,
         provider: str | None,
         feeds: Callable[[Session], Feeds],
+        timer: CommandTimer | None = None,
     ) -> None:
+        """`timer`: measures latencies on another device, instead of the provider."""
+        self._timer = timer
         self._model, self._target, self._external = model, target, external_data
         self._provider, self._feeds = provider, feeds
 
@@ -106,6 +110,8 @@ class Profiler:
         Both run in turn, once with each of them first, and again while the ratios disagree; the median counts. Raises
         RequestError where the original cannot be timed, ExecutionError where the version cannot.
         """
+        if self._timer is not None:
+            return self._timer.share(self._model.proto, proto, self._model.folder)
         old, feeds = self._original
         new = self._session(proto)
         return latency_share(old, new, timing_feeds(old, new, feeds))

@@ -20,6 +20,7 @@ from ..model.kv_cache import Cache
 from ..model.onnx_calls import asking_onnx
 from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
+from .device_latency import DEVICE, CommandTimer
 from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
 from .own_measure import Measured
@@ -38,8 +39,8 @@ class Status(StrEnum):
 class ProviderCheck:
     """The comparison on one provider; `message` says why where there is none.
 
-    Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model), `p90`: nine of ten runs take no
-    longer. `operators`: where that time goes, if it was looked into.
+    Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model), on the provider, or where
+    `timed_on` says; `p90`: nine of ten runs take no longer. `operators`: where that time goes, if it was looked into.
     """
 
     provider: str
@@ -51,11 +52,19 @@ class ProviderCheck:
     p90_before_ms: float | None = None
     p90_after_ms: float | None = None
     operators: tuple[OperatorTime, ...] = ()
+    timed_on: str = ""
 
-    def timed(self, before: Sequence[float], after: Sequence[float]) -> ProviderCheck:
-        """The same with latencies in ms of several runs of each model."""
+    def timed(self, before: Sequence[float], after: Sequence[float], on: str = "") -> ProviderCheck:
+        """The same with latencies in ms of several runs of each model, `on` another device where that is named."""
         (p50, p90), (q50, q90) = ((float(x) for x in np.percentile(runs, (50, 90))) for runs in (before, after))
-        return replace(self, latency_before_ms=p50, latency_after_ms=q50, p90_before_ms=p90, p90_after_ms=q90)
+        return replace(
+            self, latency_before_ms=p50, latency_after_ms=q50, p90_before_ms=p90, p90_after_ms=q90, timed_on=on
+        )
+
+    @property
+    def where(self) -> str:
+        """Where latencies were measured, for people."""
+        return self.timed_on or short(self.provider)
 
     @property
     def speedup(self) -> float | None:
@@ -162,6 +171,7 @@ class Conditions:
         counted: outputs whose number of elements depends on values: it may differ.
         caches: in which the new model may have fewer heads; such outputs are not compared.
         loader: makes the sessions.
+        timer: measures latency on another device, instead of the providers.
     """
 
     providers: Sequence[str]
@@ -171,6 +181,7 @@ class Conditions:
     counted: frozenset[str] = frozenset()
     caches: Sequence[Cache] = ()
     loader: Loader = Session
+    timer: CommandTimer | None = None
 
 
 def check(
@@ -189,7 +200,7 @@ def check(
     changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
     providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
-    latency, loader = conditions.latency, conditions.loader
+    latency, loader = conditions.latency and conditions.timer is None, conditions.loader
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
     differs = _MayDiffer(heads, conditions.counted & _open(protos[0]))
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
@@ -206,12 +217,31 @@ def check(
         checks.append(done)
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
+    if conditions.timer is not None and conditions.latency and not problems:
+        checks, slower = _on_device(before, after, checks, conditions.timer)
+        notes += [slower] if slower else []
     if too_large:
         notes.append("not run as a whole: it is too large for the memory there is")
         checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]
     elif not any(c.status is Status.OK for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
     return Check(tuple(dict.fromkeys(problems)), tuple(notes), tuple(checks), inputs)
+
+
+def _on_device(
+    before: Path | bytes, after: Path | bytes, checks: Sequence[ProviderCheck], timer: CommandTimer
+) -> tuple[list[ProviderCheck], str]:
+    """`checks`, with latencies that `timer` measures in the first one that ran; and a note where the result is slower.
+
+    Raises RequestError where the command of the timer fails."""
+    found = list(checks)
+    at = next((i for i, one in enumerate(found) if one.status is Status.OK), None)
+    if at is None or isinstance(before, bytes) or isinstance(after, bytes):
+        return found, ""
+    done = found[at].timed(*timer.in_turn(before, after), DEVICE)
+    found[at] = done
+    slow = done.speedup is not None and done.slower
+    return found, f"slower on {done.where}: {1 / (done.speedup or 1):.2f}x the latency" if slow else ""
 
 
 @dataclass(frozen=True)

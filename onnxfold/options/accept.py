@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from enum import Enum
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from .choices import Quantization, Step
 from .preprocess import Preprocess
 
 C = TypeVar("C", bound=Enum)
 Accept = Callable[[Any], Any]
+AUTO = "auto"
 
 
 def number(low: float, high: float, *, above: bool = False, below: bool = False) -> Accept:
@@ -168,6 +171,46 @@ def function(value: Any) -> Any:
     elif not callable(value):
         raise ValueError
     return value
+
+
+def quantization(value: Any) -> Quantization | None:
+    """A `Quantization`, or its value; True for the first of them, and None for False."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return Quantization.INT8 if value else None
+    if not isinstance(value, str):
+        raise ValueError
+    return Quantization(value)
+
+
+def steps(value: Any) -> tuple[Step, ...]:
+    """Several steps, each once and in their own order; "all" for all of them. The ValueError names one that is none."""
+    if value == "all":
+        return tuple(Step)
+    given = (value,) if isinstance(value, str) else tuple(value) if hasattr(value, "__iter__") else ()
+    for one in given:
+        if not isinstance(one, str) or one not in list(Step):
+            raise ValueError(f"'{one}' is none of them")
+    if not given:
+        raise ValueError
+    return tuple(step for step in Step if step in given)
+
+
+def command(value: Any) -> str:
+    """A command that names {model} among its arguments. The ValueError says what is wrong with it."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"'{value}' cannot be split into words: {error}") from None
+    if not any("{model}" in word for word in words[1:]):
+        raise ValueError(f"'{value}' has no {{model}} among its arguments")
+    return value
+
+
+def rounding(value: Any) -> int | str:
+    """A whole number of at least 1, or "auto"."""
+    return AUTO if isinstance(value, str) and value == AUTO else int(integer(1, 2**20)(value))
 
 
 def anything(value: Any) -> Any:

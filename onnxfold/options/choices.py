@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 
 
 class Clusterer(Enum):
@@ -121,5 +121,64 @@ class Effort(Enum):
     """The same, descending up to ten times as long."""
 
 
+class Quantization(StrEnum):
+    """How the numbers of a result are stored; the values are those of reports."""
+
+    INT8 = "int8"
+    """Weights and activations in 8 bits, ranges of activations from samples (static)."""
+
+    DYNAMIC = "int8-dynamic"
+    """Weights of matrix products in 8 bits; ranges of activations are found anew in every run."""
+
+    WEIGHTS8 = "int8-weights"
+    """Weights alone in 8 bits, activations stay floats."""
+
+    WEIGHTS4 = "int4"
+    """Weights alone in 4 bits, activations stay floats."""
+
+    HALF = "fp16"
+    """Weights and activations in float16; inputs and outputs keep their types."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it needs samples."""
+        return self is Quantization.INT8
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Quantization.INT8: "INT8", Quantization.DYNAMIC: "dynamic INT8", Quantization.WEIGHTS8: "INT8 weights",
+    Quantization.WEIGHTS4: "INT4 weights", Quantization.HALF: "float16",
+}  # fmt: skip
+
+
+class Step(StrEnum):
+    """A step that a search for the best chain may take; the values are those of reports."""
+
+    FOLD = "fold"
+    """Channels are merged or removed."""
+
+    REFINE = "refine"
+    """A fold is trained on what the original says."""
+
+    INT8 = "int8"
+    DYNAMIC = "int8-dynamic"
+    WEIGHTS8 = "int8-weights"
+    WEIGHTS4 = "int4"
+    HALF = "fp16"
+    """These are kinds of `Quantization`."""
+
+    SHARE = "share"
+    """Layers share weights."""
+
+    DROP = "drop"
+    """Residual blocks go."""
+
+
 METRIC_TIMEOUT = 600.0  # seconds that the user's own measure may take for one model, by default
+LATENCY_TIMEOUT = 300.0  # seconds that a command that measures latency may take for one model, by default
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the MACs, by default

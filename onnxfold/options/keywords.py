@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from .choices import Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
+from .devices import Device
 from .preprocess import Preprocess
 
 
@@ -41,6 +42,8 @@ class ShrinkKeywords(SampleKeywords, MetricKeywords, total=False):
     exclude: Sequence[str]
     recovery: Recovery | str
     latency: bool
+    latency_command: str | None
+    latency_timeout: float
 
 
 class ResultKeywords(ShrinkKeywords, total=False):
@@ -51,7 +54,7 @@ class ResultKeywords(ShrinkKeywords, total=False):
     max_drop: float | None
     refine: bool
     steps: int | None
-    quantize: bool
+    quantize: bool | Quantization | str | None
     external_data: bool
     allow_unmeasured: bool
     provenance: bool
@@ -62,9 +65,16 @@ class SweepKeywords(ShrinkKeywords, total=False):
 
     method: Method | str
     clusterer: Clusterer | str
-    round_to: int
+    round_to: int | str
+    device: Device | str | None
     fold_heads: bool
     threads: int
+
+
+class ChooseKeywords(SweepKeywords, total=False):
+    """What `choose` takes."""
+
+    allow: str | Sequence[Step | str]
 
 
 class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
@@ -75,12 +85,14 @@ class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     target_macs: float | None
     target_latency: float | None
     min_agreement: float | None
+    allow: str | Sequence[Step | str]
     group_ratios: Mapping[str, float] | None
     synthetic: str | os.PathLike[str] | None
     max_memory: int | None
     jobs: int
     scheduler: str
     resume: bool
+    keep_bn: bool
 
 
 class RankKeywords(SampleKeywords, total=False):
@@ -104,3 +116,5 @@ class CompareKeywords(InputKeywords, MetricKeywords, total=False):
     """What `compare` takes."""
 
     latency: bool
+    latency_command: str | None
+    latency_timeout: float

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..errors import RequestError
 from .budget import DEFAULT_BUDGET, Aim, Budget, Limits
-from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion
+from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion, Step
 from .keywords import CompareKeywords
 from .parameters import PARAMETERS, checked, mapping, unknown
 from .parts import (
@@ -54,14 +54,15 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
     made: dict[str, Any] = {name: parts[name](**values) for name, values in found.items()}
     if refine:
         made["distill"] = DistillOptions(steps=steps)
-    if quantize:
-        made["quantize"] = QuantizeOptions()
+    if quantize is not None:
+        made["quantize"] = QuantizeOptions(kind=quantize)
     return made
 
 
 _NOT_RECORDED: Mapping[str, tuple[str, ...]] = {
-    "calibration": ("data", "save_synthetic"), "runtime": ("providers", "threads", "latency"),
-    "measure": ("metric", "timeout"), "output": (), "scale": (),
+    "calibration": ("data", "save_synthetic"), "measure": ("metric", "timeout"),
+    "runtime": ("providers", "threads", "latency", "latency_command", "latency_timeout"),
+    "output": ("path", "external_data", "resume", "allow_unmeasured", "provenance"), "scale": (),
 }  # fmt: skip
 """What does not change a result, or says where files lie, by part; all of a part without names here."""
 
@@ -74,6 +75,16 @@ def _recorded(options: Options, names: Iterable[str]) -> dict[str, Any]:
         if isinstance(part, Options) and left_out != () and (changed := part.changed(left_out or ())):
             found[name] = changed
     return found
+
+
+def _steps(options: FoldOptions | FuseOptions) -> dict[str, Any]:
+    """What follows, where anything does: training with these options, and how numbers are stored."""
+    trained = {} if options.distill is None else {"distill": options.distill.changed()}
+    return trained if options.quantize is None else {**trained, "quantize": options.quantize.kind.value}
+
+
+FOLD_ALONE = (Step.FOLD,)
+_WHOLE_LAYERS = (Step.SHARE, Step.DROP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +118,11 @@ class FoldOptions(ChannelOptions):
     quantize: QuantizeOptions | None = None
     output: OutputOptions = OutputOptions()
     scale: ScaleOptions = ScaleOptions()
+    allow: tuple[Step, ...] = FOLD_ALONE
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_allowed()
         if self.budget.aim is Aim.DROP and self.measure.max_drop != self.budget.value:
             if self.measure.max_drop is not None:
                 raise RequestError("`max_drop` has one value in `budget` and another in `measure`")
@@ -117,11 +130,27 @@ class FoldOptions(ChannelOptions):
 
     def recorded(self) -> dict[str, Any]:
         """What the metadata of a result say of its options: what changes the result, as plain values."""
-        found = _recorded(self, ("selection", "calibration", "recovery", "runtime", "measure"))
+        found = _recorded(self, ("selection", "calibration", "recovery", "runtime", "measure", "output"))
         given = {"own_data": True} if self.calibration.data is not None else {}
-        refined = {"distill": self.distill.changed()} if self.distill is not None else {}
-        quantized = {"quantize": True} if self.quantize is not None else {}
-        return {"budget": self.budget.to_dict(), **found, **given, **refined, **quantized}
+        allowed = {"allow": [step.value for step in self.allow]} if self.chooses else {}
+        return {"budget": self.budget.to_dict(), **found, **given, **allowed, **_steps(self)}
+
+    @property
+    def chooses(self) -> bool:
+        """Whether several chains of steps are tried."""
+        return self.allow != FOLD_ALONE
+
+    def _check_allowed(self) -> None:
+        if self.allow == tuple(Step):
+            object.__setattr__(self, "allow", tuple(step for step in Step if step not in _WHOLE_LAYERS))
+        if not self.chooses:
+            return
+        if self.budget.aim not in (Aim.SIZE, Aim.LATENCY):
+            raise RequestError("`allow` is for what a target may be met with: give `target_size` or `target_latency`")
+        if self.quantize is not None or self.distill is not None:
+            raise RequestError("`allow` tries `quantize` and `refine` itself: name them there, or leave it out")
+        if whole := [step.value for step in self.allow if step in _WHOLE_LAYERS]:
+            raise RequestError(f"`allow` cannot meet a target with '{whole[0]}': leave it out, or fuse layers")
 
     @classmethod
     def of(cls, **given: Any) -> FoldOptions:
@@ -131,7 +160,8 @@ class FoldOptions(ChannelOptions):
         if not ratios and all(value is None for value in asked.values()):
             asked[Aim.DROP.parameter] = given.get(Aim.DROP.parameter)
         budget = Budget.of(ratios, **asked)
-        return cls(budget=budget, **_sorted(cls, given, "fold", names))
+        allow = checked("allow", given.pop("allow", FOLD_ALONE))
+        return cls(budget=budget, allow=allow, **_sorted(cls, given, "fold", [*names, "allow"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +183,7 @@ class FuseOptions(Options):
         found = _recorded(self, ("sharing", "calibration", "recovery", "runtime", "measure"))
         given = {"own_data": True} if self.calibration.data is not None else {}
         folded = {"folding": self.folding.recorded()} if self.folding is not None else {}
-        refined = {"distill": self.distill.changed()} if self.distill is not None else {}
-        quantized = {"quantize": True} if self.quantize is not None else {}
-        return {"sharing": {}, **found, **given, **folded, **refined, **quantized}
+        return {"sharing": {}, **found, **given, **folded, **_steps(self)}
 
     @classmethod
     def of(cls, **given: Any) -> FuseOptions:
@@ -183,7 +211,7 @@ class SweepOptions(ChannelOptions):
             raise RequestError("sweep has no `max_drop`: it shows what every budget does to `metric`")
 
     @classmethod
-    def of(cls, **given: Any) -> SweepOptions:
+    def of(cls, **given: Any) -> Self:
         """From the keywords of `onnxfold.sweep`. Raises RequestError for one that there is not, or a wrong value."""
         rest = dict(given)
         at = checked("at", rest.pop("at", SHARES))
@@ -191,6 +219,25 @@ class SweepOptions(ChannelOptions):
             if name in rest:
                 raise unknown(name, [], "sweep")
         return cls(at=at, **_sorted(cls, rest, "sweep", ["at"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions(SweepOptions):
+    """All that `onnxfold.choose` may be asked for: the steps to try (`allow`), the rest as `SweepOptions` has it."""
+
+    allow: tuple[Step, ...] = tuple(Step)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """From the keywords of `onnxfold.choose`. Raises RequestError for one that there is not, or a wrong value."""
+        rest = dict(given)
+        allow = checked("allow", rest.pop("allow", "all"))
+        return replace(super().of(**rest), allow=allow)
+
+    @property
+    def trains(self) -> bool:
+        """Whether samples serve for more than folding."""
+        return Step.REFINE in self.allow or Step.INT8 in self.allow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +276,7 @@ class CompareOptions(Options):
         return cls(**_sorted(cls, given, "compare"))
 
 
-Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, RankOptions, CompareOptions)
+Asked = TypeVar("Asked", FoldOptions, FuseOptions, SweepOptions, ChoiceOptions, RankOptions, CompareOptions)
 
 
 def given_or_made(kind: type[Asked], options: Asked | None, keywords: Mapping[str, Any]) -> Asked:

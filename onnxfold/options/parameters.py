@@ -13,7 +13,8 @@ from typing import Any
 from ..errors import RequestError
 from . import accept
 from .accept import Accept
-from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
+from .devices import Device
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -83,7 +84,13 @@ _ALL = (
         "include", accept.patterns, "a regular expression or several", "only these groups, or groups of these nodes"
     ),
     Parameter("exclude", accept.patterns, "a regular expression or several", "not these groups or nodes"),
-    Parameter("round_to", accept.integer(1, 2**20), "a whole number of at least 1", "keep multiples of N channels"),
+    Parameter(
+        "round_to", accept.rounding, "a whole number of at least 1, or 'auto'",
+        "keep multiples of N channels; auto: of what kernels compute at once",
+    ),
+    Parameter(
+        "device", accept.optional(accept.choice(Device)), _one_of(Device), "where it will run: sets what auto rounds to"
+    ),
     Parameter(
         "fold_heads", accept.flag, "True or False", "also heads of key-value caches: inputs and outputs change shape"
     ),
@@ -105,7 +112,10 @@ _ALL = (
         "steps", accept.optional(accept.integer(1, 10**7)), "a whole number of at least 1",
         "of refinement (default: by effort and size; 800 at most)",
     ),
-    Parameter("quantize", accept.flag, "True or False", "then INT8, by onnxruntime, with the same inputs"),
+    Parameter(
+        "quantize", accept.quantization, f"True, False or {_one_of(Quantization)}",
+        "then fewer bits, by onnxruntime (INT8 with the same inputs)",
+    ),
     Parameter(
         "providers", accept.optional(accept.texts), "a name or several, like 'cpu' or ['cpu', 'cuda']",
         "where to run (default: cpu, and cuda if there)",
@@ -119,8 +129,19 @@ _ALL = (
         "threads", accept.integer(0, MOST_JOBS), f"a whole number from 0 (all) to {MOST_JOBS}", "for clustering"
     ),
     Parameter("latency", accept.flag, "True or False", "measure latencies too"),
+    Parameter(
+        "latency_command", accept.optional(accept.command), "a command like 'ssh pi bench {model}'",
+        "measure latency by a command that prints milliseconds, on another device",
+    ),
+    Parameter(
+        "latency_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
+        "seconds that this command may take for one model",
+    ),
     Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
+    Parameter(
+        "keep_bn", accept.flag, "True or False", "leave BatchNormalization behind convolutions, to train the result"
+    ),
     Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),
     Parameter(
         "allow_unmeasured", accept.flag, "True or False", "write what nothing could run"
@@ -139,6 +160,10 @@ _ALL = (
     Parameter(
         "at", accept.shares, "one share or several, each above 0 and at most 1, like [0.9, 0.7, 0.5]",
         f"shares of the multiply-adds to keep (default {', '.join(f'{share:g}' for share in SHARES)})",
+    ),
+    Parameter(
+        "allow", accept.steps, f"'all', or several of {', '.join(repr(step.value) for step in Step)}",
+        "steps to try, alone and one after the other",
     ),
     Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
     Parameter("distance", accept.choice(Distance), _one_of(Distance), "how alike layers are"),

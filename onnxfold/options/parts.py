@@ -10,8 +10,21 @@ from enum import Enum
 from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from ..errors import RequestError
+from .accept import AUTO
 from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
-from .choices import DEFAULT_DISTANCE, METRIC_TIMEOUT, Clusterer, Distance, Effort, Fusion, Method, Recovery
+from .choices import (
+    DEFAULT_DISTANCE,
+    LATENCY_TIMEOUT,
+    METRIC_TIMEOUT,
+    Clusterer,
+    Distance,
+    Effort,
+    Fusion,
+    Method,
+    Quantization,
+    Recovery,
+)
+from .devices import BLOCKS, Blocks, Device
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess
 
@@ -108,13 +121,29 @@ class PatternOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class SelectionOptions(PatternOptions):
     """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
-    expressions on names of groups and of the nodes that produce them), to multiples of `round_to`; `fold_heads`: also
-    the heads of key-value caches."""
+    expressions on names of groups and of the nodes that produce them), to multiples of `round_to` ("auto": of what the
+    kernels of `device` compute at once); `fold_heads`: also the heads of key-value caches."""
 
     method: Method = Method.AUTO
     clusterer: Clusterer = Clusterer.NATIVE
-    round_to: int = 8
+    round_to: int | str = 8
     fold_heads: bool = False
+    device: Device | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device is not None and self.round_to not in (AUTO, 8):
+            raise RequestError("`device` says what widths are rounded to, and so does `round_to`: give one of them")
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What kernels compute at once, where widths follow it; None where they are multiples of a number."""
+        return BLOCKS[self.device or Device.PORTABLE] if self.round_to == AUTO or self.device is not None else None
+
+    @property
+    def grain(self) -> int:
+        """What all widths are a multiple of."""
+        return int(self.round_to) if self.blocks is None else self.blocks.grain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,26 +183,46 @@ class DistillOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(Options):
-    """INT8 as the last step, by onnxruntime's static quantization."""
+    """The last step: numbers of fewer bits (`kind`), by what onnxruntime brings for that."""
+
+    LIKE: ClassVar[Mapping[str, str]] = {"kind": "quantize"}
+
+    kind: Quantization = Quantization.INT8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind is None:
+            raise RequestError("`kind` must say how numbers are stored: leave out the whole part to store floats")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions(Options):
     """How models are run: on which `providers`, with which `input_shapes` where dimensions are open; the `seed` of all
-    that is random, `threads` for clustering (0: all), whether `latency` is measured."""
+    that is random, `threads` for clustering (0: all), whether `latency` is measured, by which
+    command on another device (`latency_command`), which may take `latency_timeout` seconds for one model."""
 
     providers: tuple[str, ...] | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
     seed: int = 0
     threads: int = 0
     latency: bool = True
+    latency_command: str | None = None
+    latency_timeout: float = LATENCY_TIMEOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latency_command is None and self.latency_timeout != LATENCY_TIMEOUT:
+            raise RequestError("`latency_timeout` is for `latency_command`: give both, or neither")
+        if self.latency_command is not None and not self.latency:
+            raise RequestError("`latency_command` measures what `latency=False` leaves out: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
     """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
     (`external_data`), whether an interrupted run is continued (`resume`), whether a result is written that no provider
-    could measure (`allow_unmeasured`), and whether its metadata say where it comes from (`provenance`)."""
+    could measure (`allow_unmeasured`), whether its metadata say where it comes from (`provenance`), and whether
+    BatchNormalization behind convolutions that a fold changes stays (`keep_bn`)."""
 
     LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
 
@@ -182,6 +231,7 @@ class OutputOptions(Options):
     resume: bool = False
     allow_unmeasured: bool = False
     provenance: bool = True
+    keep_bn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

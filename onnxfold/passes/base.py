@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from ..calibration.samples import Samples
 from ..errors import RequestError, RuleError
+from ..evaluation.device_latency import CommandTimer
 from ..model.leftovers import scratch_folder, sweep
 from ..model.model import Model, Shapes, Source, load, named
 from ..model.save import Staged
@@ -139,6 +140,12 @@ class Run:
         if self._scratch is None:
             self._scratch = self.enter(scratch_folder())
         return self._scratch
+
+    @property
+    def timer(self) -> CommandTimer | None:
+        """What measures latency on another device, where that is asked for."""
+        command = self.options.latency_command
+        return None if command is None else CommandTimer(command, self.options.latency_timeout)
 
     def target(self, path: str | None) -> Path:
         """Where a result is written: `path`, or a file that goes at the end."""

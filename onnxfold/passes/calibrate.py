@@ -42,7 +42,7 @@ class AnnounceTime(BasePass):
     def _estimate(self, state: State) -> Estimate | None:
         subject = state.known
         if subject.streamed:
-            return estimate_streamed(subject, Goal.of(self._budget or Budget.of(), self._planning.selection.round_to))
+            return estimate_streamed(subject, Goal.of(self._budget or Budget.of(), self._planning.selection))
         effort, shapes = self._planning.effort, subject.shapes
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples

@@ -64,6 +64,7 @@ class Compare(BasePass):
         conditions = Conditions(
             providers=run.providers, latency=self._runtime.latency,
             in_float32=in_float32(old, new.proto, new.folder), counted=ComparedTensors.of(old).counted,
+            timer=run.timer,
         )  # fmt: skip
         verdict = check(
             on_disk(old, run.scratch), on_disk(new, run.scratch), inputs.each, protos=(old.proto, new.proto),

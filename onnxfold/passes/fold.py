@@ -16,6 +16,7 @@ from ..errors import NothingToFoldError
 from ..evaluation.own_measure import OwnMeasure
 from ..folding.merge import Merge
 from ..options.budget import Budget
+from ..options.choices import Quantization
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions, ScaleOptions
 from ..planning.allocation import round_width, special_ratios
 from ..planning.checkpoint import Checkpoint, checkpoint, key_of
@@ -88,7 +89,7 @@ class PreparePlanning(BasePass):
         target = run.target(self._output.path)
         place = Workspace(
             target, self._output.external_data, next(iter(run.providers), None), self._executor,
-            self._checkpoint(state, run, target), state.found(OwnMeasure), bytes_noted(state),
+            self._checkpoint(state, run, target), state.found(OwnMeasure), bytes_noted(state), run.timer,
         )  # fmt: skip
         return state.adding(planner=Planner(state.known, self._planning, state.samples, place, run.progress))
 
@@ -116,11 +117,11 @@ class FoldChannels(BasePass):
         calibration: CalibrationOptions,
         budget: Budget,
         output: OutputOptions = NOWHERE,
-        quantized: bool = False,
+        quantized: Quantization | None = None,
     ) -> None:
-        """`quantized`: INT8 follows, and a budget of quality holds for both together."""
+        """`quantized`: fewer bits follow, and a budget of quality holds for both together."""
         self._planning, self._calibration, self._output = planning, calibration, output
-        self._goal, self._quantized = Goal.of(budget, planning.selection.round_to), quantized
+        self._goal, self._quantized = Goal.of(budget, planning.selection), quantized
 
     def check(self, state: State, run: Run) -> None:
         """Refuse a target that no plan can reach, and ratios for groups that there are not."""
@@ -130,22 +131,25 @@ class FoldChannels(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError for a budget that cannot be met, and NothingToFoldError where it removes nothing, unless
-        INT8 follows."""
+        fewer bits follow."""
         planner, subject, goal = state.planner, state.known, self._goal
         assert planner is not None
-        if self._quantized:
+        if self._quantized is not None:
             samples = planner.samples
-            value = narrowed(goal.aim, goal.value, planner.evaluator(samples), subject.model, samples, planner.dropped)
+            value = narrowed(
+                goal.aim, goal.value, planner.evaluator(samples), subject.model, samples, planner.dropped,
+                self._quantized,
+            )  # fmt: skip
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded
         left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
-        if left and not self._quantized:
+        if left and self._quantized is None:
             raise NothingToFoldError(left)
         record = FoldRecord(
             folded.merges, self._groups(planner, folded.merges, planner.curves(outcome.samples)),
             planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
-            outcome.decision.ratio, folded.refitted, planner.settings(outcome, goal.round_to), left,
+            outcome.decision.ratio, folded.refitted, planner.settings(outcome), left,
         )  # fmt: skip
         maps = partial(maps_of, subject.analysis, folded.merges)
         current = Candidate(folded.proto, folded.pending, lambda: Counterparts(maps()), bool(folded.merges))
@@ -161,9 +165,9 @@ class FoldChannels(BasePass):
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
                 note = notes.get(group.name, "kept by the budget")
-                width = planner.merger.layout.widths([group.name])[0]
+                width = planner.merger.layout.widths([group.name], self._goal)[0]
                 if group.name not in notes and round_width(width, 0, round_to) == group.size:
-                    note = f"too narrow for `round_to={round_to}`"
+                    note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:
                 merged = int((np.bincount(merge.labels[merge.labels >= 0]) > 1).sum())

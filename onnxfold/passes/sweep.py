@@ -14,8 +14,10 @@ from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
+from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
+from .normalization import TakeInNormalization
 from .verify import Stage, Verify
 
 
@@ -28,11 +30,20 @@ class Timing:
     message: str
     latency_before_ms: float | None
     latency_after_ms: float | None
+    timed_on: str = ""
 
     @classmethod
     def of(cls, done: ProviderCheck) -> Timing:
         """The latencies of a comparison."""
-        return cls(done.provider, done.status, done.message, done.latency_before_ms, done.latency_after_ms)
+        return cls(
+            done.provider, done.status, done.message, done.latency_before_ms, done.latency_after_ms,
+            done.timed_on,
+        )  # fmt: skip
+
+    @property
+    def where(self) -> str:
+        """Where they were measured, for people."""
+        return self.timed_on or short(self.provider)
 
     @property
     def share(self) -> float | None:
@@ -129,7 +140,11 @@ class FoldToShares(BasePass):
         fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
         with run.inner() as inner:
             passes = Pipeline(
-                fold, Stage(OutputOptions()), Verify(self._latency, limit=ANY), given=("analysis", "planner")
+                fold,
+                TakeInNormalization(),
+                Stage(OutputOptions()),
+                Verify(self._latency, limit=ANY),
+                given=("analysis", "planner"),
             )
             done = passes.run(state, inner)
             assert done.staged is not None

@@ -89,6 +89,7 @@ class Verify(BasePass):
             too_large=streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches, counted=ComparedTensors.of(original).counted,
+            timer=run.timer,
         )  # fmt: skip
         verdict = check(
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),

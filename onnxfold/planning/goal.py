@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 from ..options.budget import Aim, Budget
+from ..options.devices import Blocks
+from ..options.parts import SelectionOptions
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class Goal:
     """What is to be met: `aim` and `value` of a budget, and the multiple that widths are rounded to.
 
     `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that produces them).
-    `quantized`: the result is going to be stored in INT8.
+    `quantized`: the result is going to be stored in fewer bits. `blocks`: what kernels compute at once, where widths
+    follow it.
     """
 
     aim: Aim
@@ -21,12 +24,18 @@ class Goal:
     round_to: int = 8
     special: tuple[tuple[re.Pattern[str], float], ...] = ()
     quantized: bool = False
+    blocks: Blocks | None = None
 
     @classmethod
-    def of(cls, budget: Budget, round_to: int) -> Goal:
-        """The goal of a budget."""
+    def of(cls, budget: Budget, selection: SelectionOptions) -> Goal:
+        """The goal of a budget, with widths as `selection` has them."""
         special = tuple((re.compile(pattern), ratio) for pattern, ratio in budget.group_ratios.items())
-        return cls(budget.aim, budget.value, round_to, special)
+        return cls(budget.aim, budget.value, selection.grain, special, blocks=selection.blocks)
+
+    @property
+    def rounded(self) -> str:
+        """What widths are rounded to, as a user gives it."""
+        return f"`round_to={self.round_to}`" if self.blocks is None else "`round_to='auto'`"
 
     @property
     def asked(self) -> str:

@@ -18,6 +18,7 @@ from ..model.linear import RECURRENT
 from ..model.model import Model
 from ..transform.edits import removed_atoms
 from .allocation import BLOCK, Width
+from .goal import Goal
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +34,10 @@ class GroupLayout:
         """All groups of a model."""
         return cls(model, analysis, {group.name: group for group in analysis.groups})
 
-    def widths(self, names: Iterable[str], quantized: bool = False) -> list[Width]:
-        """What allocation needs of these groups; `quantized`: for kernels of INT8, whose grouped convolutions
-        (depthwise ones above all) take twice as long where their channels are no whole blocks."""
-        return [self._width(self.groups[name], quantized) for name in names]
+    def widths(self, names: Iterable[str], goal: Goal | None = None) -> list[Width]:
+        """What allocation needs of these groups; with a `goal`, widths are also multiples of what its kernels compute
+        at once (None: any multiple of what the goal rounds to)."""
+        return [self._width(self.groups[name], goal) for name in names]
 
     def cells(self, name: str) -> NDArray[np.int64] | None:
         """[n] the cell of every channel of group `name` (clusters stay within cells, and all cells keep equally many
@@ -73,10 +74,20 @@ class GroupLayout:
             removed_atoms(g, _first(g, keep[g.name])) for g in self.analysis.groups if g.name in keep
         )
 
-    def _width(self, group: ChannelGroup, quantized: bool) -> Width:
-        grouped = quantized and any(node.attrs.get("group", 1) > 1 for node in self._nodes(group))
-        block, run = self._block(group), self._run(group)
-        return Width(group.name, group.size, group.blocks, block, run, BLOCK if grouped else 1)
+    def _width(self, group: ChannelGroup, goal: Goal | None) -> Width:
+        multiple = 1 if goal is None else self._multiple(group, goal)
+        return Width(group.name, group.size, group.blocks, self._block(group), self._run(group), multiple)
+
+    def _multiple(self, group: ChannelGroup, goal: Goal) -> int:
+        """What the kernels of a group need a multiple of. Those of INT8: grouped convolutions (depthwise ones above
+        all) take twice as long where their channels are no whole blocks. A group of one block may be halved."""
+        grouped = goal.quantized and any(node.attrs.get("group", 1) > 1 for node in self._nodes(group))
+        blocks = goal.blocks
+        if blocks is None:
+            return BLOCK if grouped else 1
+        convolved = any("Conv" in node.op for node in self._nodes(group))
+        block = (blocks.int8 if goal.quantized else blocks.conv) if convolved else blocks.linear
+        return block if grouped or group.size * self._run(group) > block else 1
 
     def _run(self, group: ChannelGroup) -> int:
         """How many positions a channel takes in the weights that kernels multiply by: 1, or the dimension of a head.

@@ -16,6 +16,7 @@ from ..calibration.collect import given_up, without_caches
 from ..calibration.samples import Samples
 from ..errors import ExecutionError
 from ..evaluation.candidates import Evaluator
+from ..evaluation.device_latency import CommandTimer
 from ..evaluation.latency import Profiler
 from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim
@@ -35,8 +36,8 @@ from .subject import CheckInputs, Subject
 @dataclass(frozen=True)
 class Workspace:
     """Where a result is going to be written and how, on which provider its latency counts (None: nowhere), who merges
-    groups, what is kept for a run that goes on later, the user's `own` measure, and how many bytes `beside` the model
-    the result is going to hold."""
+    groups, what is kept for a run that goes on later, the user's `own` measure, how many bytes `beside` the model the
+    result is going to hold, and what measures latency on another device (`timer`)."""
 
     target: Path
     external_data: bool = False
@@ -45,6 +46,7 @@ class Workspace:
     checkpoint: Checkpoint | None = None
     own: OwnMeasure | None = None
     beside: int = 0
+    timer: CommandTimer | None = None
 
 
 @dataclass(frozen=True)
@@ -145,19 +147,20 @@ class Planner:
             return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
-            f"`round_to={goal.round_to}`"
+            f"{goal.rounded}"
         )
 
-    def settings(self, outcome: Outcome, round_to: int) -> dict[str, Any]:
+    def settings(self, outcome: Outcome) -> dict[str, Any]:
         """How decisions were made, for the report."""
         selection, samples = self.options.selection, outcome.samples
         return {
             "effort": self.options.effort.value, "samples": None if samples is None else samples.described,
             "samples_match": None if samples is None else samples.match, "samples_used": outcome.sampled,
             "method": selection.method.value, "recovery": outcome.recovery.value,
-            "clusterer": selection.clusterer.value, "round_to": round_to, "seed": self.options.runtime.seed,
+            "clusterer": selection.clusterer.value, "round_to": selection.round_to, "seed": self.options.runtime.seed,
             "include": list(selection.include), "exclude": list(selection.exclude),
             "fold_heads": self.subject.fold_heads,
+            "device": None if selection.device is None else selection.device.value,
         }  # fmt: skip
 
     def _recovery(self, samples: Samples | None) -> Recovery:
@@ -192,7 +195,7 @@ class Planner:
         return {
             sampled: Profiler(
                 self.subject.model, place.target, place.external_data, place.provider,
-                self.inputs(self.samples if sampled else None).single,
+                self.inputs(self.samples if sampled else None).single, place.timer,
             )
             for sampled in (False, True)
         }  # fmt: skip

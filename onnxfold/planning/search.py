@@ -127,11 +127,28 @@ def decide(
 ) -> Decision:
     """What meets `budget` on the groups `chosen`, from weights (and a few probe inputs) alone.
 
-    Raises PlanError where a target cannot be met, and RequestError where the default budget has nothing to measure.
+    Widths that kernels want are given up where the target is out of reach with them. Raises PlanError where a target
+    cannot be met, and RequestError where the default budget has nothing to measure.
     """
+    widths, blocks = context.merger.layout.widths(chosen), _blocks(context.merger, chosen, budget)
+    if blocks != widths:
+        with contextlib.suppress(PlanError):
+            return _decided_from_weights(context, evaluator, budget, blocks, recovery)
+    return _decided_from_weights(context, evaluator, budget, widths, recovery)
+
+
+def _blocks(work: Merger, chosen: Sequence[str], budget: Goal) -> list[Width]:
+    """Groups with the widths that kernels want, where these are followed."""
+    return work.layout.widths(chosen, None if budget.blocks is None else budget)
+
+
+def _decided_from_weights(
+    context: SearchContext, evaluator: Evaluator, budget: Goal, widths: Sequence[Width], recovery: Recovery
+) -> Decision:
+    """The same for groups of these `widths`."""
     work = context.merger
     repair = _Repair(work, recovery, evaluator, context.progress)
-    widths, price = work.layout.widths(chosen), context.price(budget)
+    chosen, price = [width.name for width in widths], context.price(budget)
 
     def finish(plan: Plan) -> Folded:
         merges = repair.merges(plan)
@@ -162,10 +179,10 @@ def decide(
 def decide_sampled(context: SearchContext, sampled: SampledMerger, budget: Goal) -> Decision:
     """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met.
 
-    Widths that kernels of INT8 need are given up where the target is out of reach with them.
+    Widths that kernels want are given up where the target is out of reach with them.
     """
     widths = sampled.merger.layout.widths(sampled.chosen)
-    blocks = sampled.merger.layout.widths(sampled.chosen, budget.quantized)
+    blocks = sampled.merger.layout.widths(sampled.chosen, budget)
     if blocks != widths:
         with contextlib.suppress(PlanError):
             return _decided(context, sampled, blocks, budget)
@@ -278,7 +295,7 @@ class _Repair:
             )
         work = self.work
         curves = {name: work.curve(name) for name in self.progress("measuring groups", list(chosen))}
-        widths, best = work.layout.widths(chosen), dict[str, Merge]()
+        widths, best = _blocks(work, chosen, budget), dict[str, Merge]()
         known: dict[tuple[tuple[str, int], ...], bool] = {(): True}
 
         def within(tolerance: float) -> bool:
@@ -310,7 +327,7 @@ class _Repair:
     def rising(self, budget: Goal, chosen: Sequence[str]) -> list[Plan]:
         """All different plans of one merge error for every group, the smallest error first."""
         curves = {name: self.work.curve(name) for name in self.progress("measuring groups", list(chosen))}
-        widths, plans = self.work.layout.widths(chosen), list[Plan]()
+        widths, plans = _blocks(self.work, chosen, budget), list[Plan]()
         for tolerance in np.geomspace(min(TOLERANCES), max(TOLERANCES), _TOLERANCES_TRIED):
             plan = by_error(widths, curves, float(tolerance), budget.round_to)
             if plan.keep and (not plans or plan.keep != plans[-1].keep):

@@ -15,9 +15,12 @@ from ..model.graph import deprecated
 from ..model.kv_cache import changed
 from ..model.model import load
 from ..options.budget import Aim, Budget
-from ..options.options import FoldOptions, FuseOptions, RankOptions, SweepOptions
+from ..options.options import ChoiceOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
 from ..options.parts import OutputOptions
 from ..passes.base import Run, State
+from ..passes.choice.explore import ChoiceRecord
+from ..passes.choice.row import original_row
+from ..passes.choice.target import ChainChosen
 from ..passes.compare import Compared
 from ..passes.distillation.result import RefinementReport
 from ..passes.fold import FoldRecord, GroupOutcome
@@ -30,6 +33,7 @@ from ..passes.weight_sharing.ranking import LayersRanked
 from ..passes.weight_sharing.share import BlocksDropped, WeightsShared
 from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
+from .choice_report import ChoiceReport
 from .fold_report import FoldReport
 from .group_report import GroupReport
 from .layer_sizes import counted, layer_sizes
@@ -108,6 +112,23 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
     )  # fmt: skip
 
 
+def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceReport:
+    """The report of several chains."""
+    subject, record = state.known, state.done(ChoiceRecord)
+    before = Size(subject.model.size, count_parameters(subject.model.proto), subject.prices.macs({}))
+    last = record.last
+    settings: Mapping[str, Any] = {"effort": options.calibration.effort.value, "seed": options.runtime.seed}
+    settings = settings if last is None else last.done(FoldRecord).settings
+    samples = state.samples if last is None else last.samples
+    return ChoiceReport(
+        state.name, {**settings, "at": list(options.at), "allow": [step.value for step in options.allow]}, before,
+        (original_row(before, record.rows), *record.rows),
+        "nothing" if last is None or last.inputs is None else last.inputs.described,
+        (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
+        provenance(subject.model.path),
+    )  # fmt: skip
+
+
 def inspect_report(state: State) -> FoldReport:
     """What could be folded in a model, and what is kept and why."""
     found, model = state.done(Inspected), state.source
@@ -165,7 +186,9 @@ def _verdict(state: State, budget: Budget) -> Check:
     record, samples, verdict = state.done(FoldRecord), state.samples, state.done(Check)
     assert state.staged is not None and state.planner is not None
     kept = state.planner.workspace.checkpoint
+    chosen = state.found(ChainChosen)
     notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
+    notes += [] if chosen is None else [chosen.words]
     notes += () if samples is None else samples.notes
     notes += wide_notes({one.output: one.fit for one in record.refitted})
     grown = state.staged.size - bytes_noted(state) - state.source.size

@@ -15,7 +15,6 @@ from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
-from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_units, less, visible
 from . import render, wording
 from .decode import decoded
@@ -78,7 +77,7 @@ class FoldReport(Shown):
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None and not done.slower:  # a note says that it is
-                parts.append(f"{done.speedup:.2f}x as fast on {short(done.provider)}")
+                parts.append(f"{done.speedup:.2f}x as fast on {done.where}")
         parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
         parts = [own, *parts] if own else parts
         if self.refinement is not None and self.refinement.kept:
@@ -118,7 +117,7 @@ class FoldReport(Shown):
             row |= {"after": shown(getattr(new, name)), "change": change(getattr(old, name), getattr(new, name))}
         return rows + [
             {
-                "": f"latency {short(one.provider)}", "before": in_ms(one.latency_before_ms),
+                "": f"latency {one.where}", "before": in_ms(one.latency_before_ms),
                 "after": in_ms(one.latency_after_ms), "change": f"{one.speedup or 0:.2f} x as fast",
             }
             for one in self.check.providers

@@ -65,7 +65,7 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     if (own := check.measure) is not None:
         table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{0.0 - own.drop:+.3g}")
     for done in check.providers:
-        name = f"latency {short(done.provider)}"
+        name = f"latency {done.where}"
         if done.status is not Status.OK:
             table.add_row(name, Text(done.status, style="yellow"), "", "")
         elif done.latency_before_ms is not None and done.latency_after_ms is not None:
@@ -106,8 +106,8 @@ def outputs(check: Check) -> RenderableType | None:
 
 
 def quantization(done: QuantizationReport) -> Table:
-    """INT8 beside floats."""
-    made = new_table("INT8", right=("in floats", "quantized", "change"))
+    """Fewer bits beside floats."""
+    made = new_table(done.kind.label, right=("in floats", "quantized", "change"))
     made.add_row(
         "file", in_bytes(done.file_before), in_bytes(done.file_after), change(done.file_before, done.file_after)
     )
@@ -119,7 +119,7 @@ def quantization(done: QuantizationReport) -> Table:
     if not math.isnan(done.error_before):
         made.add_row("output error", in_percent(done.error_before), in_percent(done.error_after), "")
     left = ", ".join(f"{count} {op}" for op, count in done.floats)
-    about = f" {done.nodes} nodes compute on integers; ranges from {done.samples} samples"
+    about = f" {done.done_on}"
     made.caption = Text(about + (f"; in floats: {left}" if left else ""), style="dim")
     return made
 

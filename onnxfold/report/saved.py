@@ -8,18 +8,20 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..model.files import check_file, kind_of, write_text
+from .choice_report import ChoiceReport
 from .fold_report import FoldReport
 from .html import extra
 from .layers_report import LayersReport
 from .sweep_report import SweepReport
 from .wordings import PYTHON, Wording
 
-AnyReport = FoldReport | SweepReport | LayersReport
+AnyReport = FoldReport | SweepReport | ChoiceReport | LayersReport
 HTML, JSON = (".html", ".htm"), (".json",)
 _READERS: Mapping[str, Callable[[str], AnyReport]] = {
-    "rows": SweepReport.from_json, "pairs": LayersReport.from_json, "groups": FoldReport.from_json,
+    "advice": ChoiceReport.from_json, "rows": SweepReport.from_json, "pairs": LayersReport.from_json,
+    "groups": FoldReport.from_json,
 }  # fmt: skip
-"""By a field that no other report has."""
+"""By a field that no later one of these has."""
 
 
 def check_format(path: Path, what: str = "the report") -> None:

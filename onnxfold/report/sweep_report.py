@@ -12,7 +12,6 @@ from rich.text import Text
 from ..analysis.costs import Size
 from ..evaluation.quality import Mark
 from ..passes.sweep import SweepRow
-from ..runtime.session import short
 from ..units import in_bytes, in_percent, in_units, less
 from .decode import decoded
 from .html import extra
@@ -155,8 +154,8 @@ class SweepReport(Shown):
 
     def _curve(self) -> RenderableType:
         before = self.before
-        where = next((t.provider for row in self.rows for t in row.timings if t.share is not None), None)
-        timed, own = [f"latency {short(where)}"] if where else [], bool(self._metric_before)
+        where = next((t.where for row in self.rows for t in row.timings if t.share is not None), None)
+        timed, own = [f"latency {where}"] if where else [], bool(self._metric_before)
         classes = not own and any(row.agreement is not None for row in self.rows)
         judged = ["metric"] if own else ["same top-1"] if classes else []
         right = ["file", "params", "MACs", *timed, "error", *judged]
@@ -168,7 +167,7 @@ class SweepReport(Shown):
             size = row.size
             cells = [_of(size.file, before.file), _of(size.parameters, before.parameters), _of(size.macs, before.macs)]
             if where:
-                share = next((t.share for t in row.timings if t.provider == where), None)
+                share = next((t.share for t in row.timings if t.where == where), None)
                 cells.append("" if share is None else f"{100 * share:.0f} %")
             cells.append("" if row.error is None else in_percent(row.error))
             if classes:

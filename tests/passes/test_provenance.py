@@ -80,7 +80,7 @@ def test_no_place_and_no_secret(tmp_path: Path) -> None:
     given = {"calibration": images, "ratio": 0.5, "latency": False, "metric": lambda _: 1.0, "providers": ["cpu"]}
     model = onnxfold.fold(MODELS / "digits_mlp.onnx", **given, quantize=True).model
     found = json.loads(entries(model)[OPTIONS])
-    assert found == {"budget": {"ratio": 0.5}, "own_data": True, "quantize": True}
+    assert found == {"budget": {"ratio": 0.5}, "own_data": True, "quantize": "int8"}
 
 
 def test_shared_layers(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_half_precision_is_refused(dtype: Any) -> None:
 def test_nothing_that_could_be_quantized_is_refused(tmp_path: Path) -> None:
     proto = model("(float[N,6] x) => (float[N,6] y) { y = Sin(x) }")
     with pytest.raises(QuantizationError, match="no operator that onnxruntime quantizes"):
-        chain._int8(load(proto), proto, _evidence(proto))
+        chain._fewer_bits(load(proto), proto, _evidence(proto))
 
 
 def test_what_the_quantizer_raises_ends_in_one_line(

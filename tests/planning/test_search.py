@@ -202,7 +202,7 @@ def test_only_grouped_convolutions_in_int8_need_whole_blocks() -> None:
     work = Merger(model, analyze(model))
     names = [g.name for g in work.analysis.groups]
     assert {w.multiple for w in work.layout.widths(names)} == {1}
-    grouped = {w.name for w in work.layout.widths(names, quantized=True) if w.multiple == BLOCK}
+    grouped = {w.name for w in work.layout.widths(names, Goal(Aim.MACS, 0.5, quantized=True)) if w.multiple == BLOCK}
     assert "/6/expand/expand.0/Conv" in grouped and "/6/project/project.0/Conv" not in grouped
 
 

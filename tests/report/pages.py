@@ -15,12 +15,16 @@ from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.quality import Deviation, Mark, Quality
 from onnxfold.evaluation.side_by_side import SideBySide, WorstSample
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
+from onnxfold.options.choices import Quantization, Step
+from onnxfold.passes.choice.chain import Chain
+from onnxfold.passes.choice.row import ChoiceRow, original_row
 from onnxfold.passes.distillation.result import RefinementReport
 from onnxfold.passes.quantization.result import QuantizationReport
 from onnxfold.passes.sweep import SweepRow, Timing
 from onnxfold.passes.weight_sharing.distances import Pair
 from onnxfold.passes.weight_sharing.layers import Left
 from onnxfold.passes.weight_sharing.result import Dropped, Shared
+from onnxfold.report.choice_report import ChoiceReport
 from onnxfold.report.fold_report import FoldReport
 from onnxfold.report.group_report import GroupReport
 from onnxfold.report.layer_sizes import LayerSize
@@ -81,6 +85,31 @@ def sweep_page_of(name: str = "in") -> SweepReport:
     refused = SweepRow(0.1, None, None, None, (), (), f"'{name}' cannot be met")
     made = Provenance(f"onnxfold sweep {name}.onnx", {}, "", "", None)
     return SweepReport(f"{name}.onnx", {"seed": 1}, whole, (*rows, refused), 0.7, "crops", (name,), {}, made)
+
+
+def choice_page_of(name: str = "in") -> ChoiceReport:
+    """Chains that were measured, one that failed, one that cannot be made, and one that was left out."""
+    whole = Size(1000, 100, 10_000)
+
+    def made(chain: Chain, file: int, latency: float, error: float, *problems: str) -> ChoiceRow:
+        timing = Timing("CPUExecutionProvider", Status.OK, "", 2.0, 2 * latency)
+        return ChoiceRow(
+            chain, Size(file, file // 10, 10 * file), error, 1 - error, (timing,), problems, "", None, Mark.KEPT
+        )
+
+    int8 = Quantization.INT8
+    rows = (
+        made(Chain(quantize=int8), 290, 0.6, 0.04), made(Chain(0.7), 600, 0.7, 0.08),
+        made(Chain(0.5, quantize=int8), 150, 0.45, 0.4), made(Chain(0.5, refine=True), 400, 0.5, 0.3),
+        made(Chain(fuse=Step.SHARE), 700, 1.0, 0.5, f"output '{name}' is NaN"),
+        ChoiceRow(Chain(fuse=Step.DROP), note=f"'{name}' has no residual block"),
+        ChoiceRow(Chain(0.9), skipped="expected to be worse in everything than INT8"),
+    )  # fmt: skip
+    made_by = Provenance(f"onnxfold sweep {name}.onnx --allow all", {}, "", "", None)
+    given = {"seed": 1, "allow": ["fold", "int8"], "at": [0.9, 0.7, 0.5]}
+    return ChoiceReport(
+        f"{name}.onnx", given, whole, (original_row(whole, rows), *rows), f"crops of '{name}'", (name,), {}, made_by
+    )
 
 
 def layers_page_of(name: str = "conv") -> LayersReport:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from browser import MISSING, Browser, browsing
-from pages import HOSTILE, fold_page_of, layers_page_of, sweep_page_of
+from pages import HOSTILE, choice_page_of, fold_page_of, layers_page_of, sweep_page_of
 
 pages = pytest.importorskip("onnxfold.report.html.page", reason="pages need the extra 'report'")
 pytestmark = pytest.mark.skipif(
     bool(MISSING), reason=f"no {' and no '.join(MISSING)} here (apt-get install chromium-driver)"
 )
 
-MAKERS = {"fold": fold_page_of, "sweep": sweep_page_of, "layers": layers_page_of}
+MAKERS = {"fold": fold_page_of, "sweep": sweep_page_of, "choice": choice_page_of, "layers": layers_page_of}
 MARKS = "svg.marks :is(path, rect, circle)"
 
 

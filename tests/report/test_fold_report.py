@@ -18,7 +18,7 @@ from attending import cached
 from rich.console import Console
 from tiny import MODELS, ROOT, fold, net
 
-from onnxfold import FoldReport, compare, fuse, inspect, sweep
+from onnxfold import FoldReport, choose, compare, fuse, inspect, sweep
 from onnxfold.analysis.costs import Size
 from onnxfold.analysis.coverage import Coverage
 from onnxfold.analysis.pins import Refusal
@@ -32,8 +32,8 @@ from onnxfold.report.saved import save
 from onnxfold.report.sweep_report import SweepReport
 from onnxfold.units import in_bytes, in_ms, in_percent, in_units
 
-PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8").partition("## The report of a sweep")
-DOCUMENTED, SWEPT = (set(re.findall(r"^\| `([^`]+)` \|", part, re.M)) for part in PAGE[::2])
+PAGE = re.split("## The report of a (?:sweep|choice)", (ROOT / "docs" / "report.md").read_text(encoding="utf-8"))
+DOCUMENTED, SWEPT, CHOSEN = (set(re.findall(r"^\| `([^`]+)` \|", part, re.M)) for part in PAGE)
 
 
 def keys(value: Any, path: str = "") -> Iterator[str]:
@@ -59,6 +59,8 @@ def reports() -> list[FoldReport]:
     images = {"image": np.random.default_rng(0).standard_normal((16, 64)).astype(np.float32)}
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images).report)
     made.append(fold(MODELS / "digits_mlp.onnx", ratio=0.5, latency=False, calibration=images, quantize=True).report)
+    allow: dict[str, Any] = {"allow": ["fold", "fp16"], "target_size": 0.5}
+    made.append(fold(MODELS / "digits_mlp.onnx", **allow, effort="fast", latency=False).report)
     made.append(fold(MODELS / "digits_mlp.onnx", metric=lambda _: 1.0, max_drop=0.5, latency=False).report)
     made.append(fold(cached(), ratio=0.5, round_to=1, effort="fast", latency=False, fold_heads=True).report)
     with pytest.MonkeyPatch.context() as patch:
@@ -89,6 +91,14 @@ def test_every_field_of_a_sweep_is_documented() -> None:
     found = set(keys(json.loads(report.to_json())))
     assert found - SWEPT == set(), "fields that docs/report.md does not mention"
     assert SWEPT - found == set(), "fields in docs/report.md that no sweep has"
+
+
+def test_every_field_of_a_choice_is_documented() -> None:
+    report = choose(net(), at=[0.5], allow=["fold", "fp16"], effort="fast", metric=lambda _: 1.0)
+    found = set(keys(json.loads(report.to_json())))
+    hows = {key for key in found if re.match(r"(rows|advice)\[\]\.how\.", key)} | {"settings.allow", "seconds.quantize"}
+    assert found - CHOSEN - SWEPT - hows == set(), "fields that docs/report.md does not mention"
+    assert CHOSEN - found == set(), "fields in docs/report.md that no choice has"
 
 
 def test_a_sweep_has_a_tick_only_where_the_row_at_the_knee_keeps_the_usual_limit() -> None:

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import os
+import re
 import sys
 import threading
 from dataclasses import replace
@@ -15,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import HOSTILE, fold_page_of, layers_page_of, sweep_page_of
+from pages import HOSTILE, choice_page_of, fold_page_of, layers_page_of, sweep_page_of
 from test_docs import anchors
 from tiny import MODELS, ROOT
 
-from onnxfold.cli.calls import call
+from onnxfold.cli.calls import COMMAND_LINE, call
 from onnxfold.cli.main import main
 from onnxfold.passes.weight_sharing.distances import Pair
 from onnxfold.report.group_report import GroupReport
@@ -31,7 +32,7 @@ pages = pytest.importorskip("onnxfold.report.html.page", reason="pages need the 
 page = pages.page
 
 LARGEST = 1_200_000
-MAKERS = [fold_page_of, sweep_page_of, layers_page_of]
+MAKERS = [fold_page_of, sweep_page_of, choice_page_of, layers_page_of]
 
 
 class Seen(HTMLParser):
@@ -155,6 +156,20 @@ def test_the_command_of_a_point(given: str, made: str) -> None:
 
 def test_a_page_from_python_shows_python() -> None:
     assert "onnxfold.fold(&#39;in.onnx&#39;, &#39;smaller.onnx&#39;, target_macs=0.7, seed=1)" in page(sweep_page_of())
+
+
+def test_the_page_of_a_choice() -> None:
+    """Every chain that was made, with what makes it; the one that failed says so, and what was left out says why."""
+    text = page(choice_page_of(), COMMAND_LINE)
+    for command in ("in-int8.onnx --ratio 0 --quantize int8", "in-fold-50-refine.onnx --target-macs 0.5 --refine"):
+        assert f"<code>onnxfold in.onnx {command}</code>" in text
+    assert "in-share-weights.onnx" not in text and text.count("failed its checks") == 2  # the card and the row
+    assert "fold 90 %: expected to be worse" in text and "A model that was made failed its checks" in text
+    assert "INT8 (half the bytes, no visible loss)" in text and "fold 50 %, refine (twice as fast)" in text
+    specs = re.findall(r'data-spec="(\w+)">(.*?)</script>', text)
+    values = {name: json.loads(spec)["data"]["values"] for name, spec in specs}
+    assert [one["label"] for one in values["bytes"] if one["best"]] == ["leave it", "INT8", "fold 50 %, INT8"]
+    assert [one["label"] for one in values["latency"] if one["knee"]] == ["INT8", "fold 50 %, refine"]
 
 
 # on the command line --------------------------------------------------------------------------------------------------

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import fold_page_of, layers_page_of, sweep_page_of
+from pages import choice_page_of, fold_page_of, layers_page_of, sweep_page_of
 
 from onnxfold import FoldReport, LayersReport, RequestError, SweepReport
 from onnxfold.report.saved import load
 
-ALL: list[Any] = [fold_page_of(), sweep_page_of(), layers_page_of()]
+ALL: list[Any] = [fold_page_of(), sweep_page_of(), choice_page_of(), layers_page_of()]
 
 
 @pytest.mark.parametrize("report", ALL, ids=lambda one: type(one).__name__)

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from pages import HOSTILE, fold_page_of, layers_page_of, sweep_page_of
+from pages import HOSTILE, choice_page_of, fold_page_of, layers_page_of, sweep_page_of
 from tiny import MODELS, fold
 
 from onnxfold import RequestError
 
-MAKERS = [fold_page_of, sweep_page_of, layers_page_of]
+MAKERS = [fold_page_of, sweep_page_of, choice_page_of, layers_page_of]
 named = pytest.mark.parametrize("make", MAKERS, ids=lambda one: one.__name__)
 
 
@@ -41,6 +41,7 @@ def test_a_notebook_shows_a_table(make: Any) -> None:
     [
         (fold_page_of, {"name", "before", "after", "removed", "error"}, 8),
         (sweep_page_of, {"target", "file", "error", "latency_ms", "knee"}, 4),
+        (choice_page_of, {"chain", "file", "latency", "worth"}, 8),
         (layers_page_of, {"layer", "other", "distance", "shape"}, 3),
     ],
 )

@@ -208,4 +208,7 @@ class ShapeValues:
 
 def _whole(array: NDArray[Any]) -> bool:
     """Whether all numbers are floats (of few bits) that are small integers."""
-    return array.dtype.kind == "f" and bool(np.all(array == np.round(array)) and np.all(np.abs(array) < 2**24))
+    if array.dtype.kind != "f":
+        return False
+    wide = array.astype(np.float64)  # float16 ends below the bound
+    return bool(np.all(wide == np.round(wide)) and np.all(np.abs(wide) < 2**24))

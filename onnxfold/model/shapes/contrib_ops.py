@@ -146,6 +146,7 @@ _RULES: Mapping[str, Callable[[Node, Shapes], Shapes]] = {
             "BiasDropout",
             "BiasSoftmax",
             "ScaledSiLU",
+            "DequantizeLinear",
         ),
         _same,
     ),

@@ -1,4 +1,4 @@
-"""The passes that store a result in INT8, and say what that gained and cost."""
+"""The passes that store a result in fewer bits, and say what that gained and cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ...errors import RequestError
 from ...evaluation.verdict import Check
 from ...model.save import on_disk
 from ...options.budget import Aim, Budget, Limits
+from ...options.choices import Quantization
 from ...options.parts import OutputOptions
 from ..base import BasePass, Run, State
 from ..provenance import bytes_noted
@@ -19,27 +20,27 @@ class CheckQuantizable(BasePass):
 
     name = "analyze"
 
-    def __init__(self, sampled: bool) -> None:
+    def __init__(self, sampled: bool, kind: Quantization) -> None:
         """`sampled`: whether there will be inputs."""
-        self._sampled = sampled
+        self._sampled, self._kind = sampled, kind
 
     def check(self, state: State, run: Run) -> None:
         """Raises QuantizationError."""
         subject = state.subject
-        check_quantizable(state.source, subject is not None and subject.streamed, self._sampled)
+        check_quantizable(state.source, subject is not None and subject.streamed, self._sampled, self._kind)
 
     def __call__(self, state: State, run: Run) -> State:
         return state
 
 
 class Quantize(BasePass):
-    """Stores the candidate in INT8, with ranges of activations from the samples. Leaves a `Quantized`."""
+    """Stores the candidate in fewer bits, ranges of activations from the samples. Leaves a `Quantized`."""
 
     name = "quantize"
     requires = frozenset(("samples", "candidate"))
 
-    def __init__(self, output: OutputOptions) -> None:
-        self._output = output
+    def __init__(self, output: OutputOptions, kind: Quantization) -> None:
+        self._output, self._kind = output, kind
 
     def check(self, state: State, run: Run) -> None:
         """Refuse a model whose caches may change."""
@@ -50,13 +51,14 @@ class Quantize(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         """Raises QuantizationError."""
         target = run.target(self._output.path)
-        step = quantize(state.source, state.current.proto, state.samples, target, self._output.external_data)
+        external = self._output.external_data
+        step = quantize(state.source, state.current.proto, state.samples, target, external, self._kind)
         step = replace(step, size=step.size + bytes_noted(state))
         return state.adding(step, current=state.current.becoming(step.proto, quantized=True))
 
 
 class JudgeQuantization(BasePass):
-    """Measures INT8 beside the same model in floats. Leaves a `QuantizationReport`, and a verdict with notes."""
+    """Measures fewer bits beside the same model in floats. Leaves a `QuantizationReport`, and a verdict with notes."""
 
     name = "verify"
     requires = frozenset(("verdict",))
@@ -73,6 +75,6 @@ class JudgeQuantization(BasePass):
         assert state.staged is not None and state.inputs is not None
         before, feeds = on_disk(state.source, run.scratch), state.inputs.single
         verdict, report = state.done(Quantized).judged(
-            state.done(Check), before, state.staged, feeds, self._latency, self._aim
+            state.done(Check), before, state.staged, feeds, self._latency, self._aim, run.timer
         )
         return state.adding(report, verdict)

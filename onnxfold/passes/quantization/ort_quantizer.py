@@ -1,4 +1,4 @@
-"""The only module that calls onnxruntime's quantizer: static, QDQ, weights channel by channel.
+"""The only module that imports onnxruntime's quantizer, and its static part: QDQ, weights channel by channel.
 
 onnxruntime, "Quantize ONNX Models" (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 """
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from ...model.linear import WEIGHTS
 from ...model.onnx_calls import asking_onnx
 from ...model.subgraphs import DEFAULT_DOMAINS, every_node
 from ...runtime.session import Feeds, brief
+from ...runtime.session import version as installed
 
 WEIGHTS_AS, ACTIVATIONS_AS = "int8, 7 bits", "uint8"
 """Sums of two 8-bit products overflow on x86 processors without VNNI; with 7 bits in the weights they cannot. Measured
@@ -40,20 +42,42 @@ _ARITHMETIC = (
     "Add", "Mul", "Where", "Sigmoid", "LeakyRelu", "Softmax", "ArgMax", "EmbedLayerNormalization",
 )  # fmt: skip
 _MOVED = ("DequantizeLinear", "QuantizeLinear")
+_BLOCKS_OF_8 = (1, 22)  # the first version of onnxruntime that has them
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def backend() -> Any:
-    """onnxruntime.quantization, imported when it is asked for: that takes half a second.
+def backend(part: str = "") -> Any:
+    """onnxruntime.quantization, or a `part` of it, imported when it is asked for: that takes half a second.
 
     Raises QuantizationError where something that it imports is missing."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quietly():
             import onnxruntime.quantization as made
+
+            return import_module(f"{made.__name__}.{part}") if part else made
     except ImportError as error:
-        missing = error.name or "a module"
+        missing = (error.name or "a module").replace("_", "-")
         raise QuantizationError(f"`quantize` cannot run: {_NEEDS} ({brief(error)}): pip install {missing}") from error
+
+
+def nbits(bits: int) -> Any:
+    """What quantizes matrix products in blocks of `bits` bits. Raises QuantizationError where it is missing."""
+    if tuple(map(int, installed().split(".")[:2])) >= _BLOCKS_OF_8:
+        return backend("matmul_nbits_quantizer").MatMulNBitsQuantizer
+    if bits != 4:
+        raise QuantizationError(
+            "`quantize='int8-weights'` needs onnxruntime 1.22 or later for matrix products: install one, or take "
+            "`quantize='int8-dynamic'`"
+        )
+    return backend("matmul_4bits_quantizer").MatMul4BitsQuantizer
+
+
+def sorted_graph(proto: ModelProto) -> ModelProto:
+    """`proto` with every node after those whose outputs it takes, which quantizers do not all leave so."""
+    work = backend("onnx_model").ONNXModel(proto)
+    with quietly(), quantizing():
+        work.topological_sort()
+    made: ModelProto = work.model
     return made
 
 
@@ -85,18 +109,18 @@ def in_int8(proto: ModelProto, feeds: Sequence[Feeds]) -> ModelProto:
     any more. Raises ExecutionError where onnxruntime cannot quantize it.
     """
     made = backend()
-    with scratch_folder() as scratch, _quietly():
+    with scratch_folder() as scratch, quietly():
         ready, target = scratch / "ready.onnx", scratch / "int8.onnx"
-        prepared, reader, taken = _prepared(made, proto, scratch), Reader(feeds), sorted(_taken(proto))
-        with _temporaries_in(scratch), quantizing():
-            onnx.save(prepared, ready)
+        given, reader, taken = prepared(made, proto, scratch), Reader(feeds), sorted(_taken(proto))
+        with temporaries_in(scratch), quantizing():
+            onnx.save(given, ready)
             made.quantize_static(
                 str(ready), str(target), reader, quant_format=made.QuantFormat.QDQ, per_channel=True,
                 reduce_range=True, activation_type=made.QuantType.QUInt8, weight_type=made.QuantType.QInt8,
                 calibrate_method=made.CalibrationMethod.MinMax, op_types_to_quantize=taken,
             )  # fmt: skip
             found = onnx.load(target)
-        return _as_before(found, proto)
+        return as_before(found, proto)
 
 
 def _temporaries(scratch: Path) -> ModuleType:
@@ -107,7 +131,7 @@ def _temporaries(scratch: Path) -> ModuleType:
 
 
 @contextmanager
-def _temporaries_in(scratch: Path) -> Iterator[None]:
+def temporaries_in(scratch: Path) -> Iterator[None]:
     """The quantizer's own temporary folders are made in `scratch`; for one thread at a time."""
     from onnxruntime.quantization import quant_utils, quantize
 
@@ -161,7 +185,7 @@ def on_integers(proto: ModelProto) -> tuple[int, tuple[tuple[str, int], ...]]:
     return taken, tuple(sorted(left.items()))
 
 
-def _prepared(made: Any, proto: ModelProto, scratch: Path) -> ModelProto:
+def prepared(made: Any, proto: ModelProto, scratch: Path) -> ModelProto:
     """`proto` with normalizations fused and shapes inferred, as the quantizer wants it."""
     copy = ModelProto()
     copy.CopyFrom(proto)
@@ -203,7 +227,7 @@ def _of_shared_weights(proto: ModelProto) -> Mapping[str, int]:
     return {made: kinds[w] for w, made in weights if w in kinds and readers[w] > 1 and made not in known}
 
 
-def _as_before(made: ModelProto, proto: ModelProto) -> ModelProto:
+def as_before(made: ModelProto, proto: ModelProto) -> ModelProto:
     """`made` with the notes and the interface of `proto`, and without declarations that nothing needs."""
     for field in ("producer_name", "producer_version", "domain", "model_version", "doc_string"):
         setattr(made, field, getattr(proto, field))
@@ -226,9 +250,10 @@ def _as_before(made: ModelProto, proto: ModelProto) -> ModelProto:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without log messages and warnings of libraries; errors come as exceptions all the same."""
-    level = logging.root.manager.disable
+def quietly() -> Iterator[None]:
+    """Without log messages and warnings of libraries; errors come as exceptions all the same. Handlers that they give
+    to the root logger go again."""
+    level, handlers, least = logging.root.manager.disable, list(logging.root.handlers), logging.root.level
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -236,3 +261,5 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(least)

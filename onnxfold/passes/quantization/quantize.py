@@ -1,4 +1,4 @@
-"""INT8 as the last step of a chain: what is refused, which inputs give the ranges, what it gains beside floats."""
+"""Fewer bits as the last step of a chain: what is refused, where ranges come from, what is gained beside floats."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import ModelProto
 
 from ...calibration.origin import Origin
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, PlanError, QuantizationError
 from ...evaluation.candidates import Evaluator, required
+from ...evaluation.device_latency import CommandTimer
 from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
 from ...evaluation.verdict import Check, Status
 from ...model.graph import impossible
 from ...model.half_precision import HALF, holds
+from ...model.leftovers import scratch_folder
 from ...model.model import PROTOBUF_LIMIT, Model
 from ...model.save import Staged, inline, size_written
 from ...model.subgraphs import every_node
 from ...options.budget import Aim
-from ...runtime.session import Feeds, Session, brief, short
+from ...options.choices import Quantization
+from ...runtime.session import Feeds, Session, brief, crashes, short, version
 from ...units import in_bytes
-from .ort_quantizer import ACTIVATIONS_AS, WEIGHTS_AS, backend, in_int8, on_integers
+from .kinds import STORED_AS, changed, needed, stored
 from .result import QuantizationReport
 
 Inputs = Feeds | Callable[[Session], Feeds]
 _ON_INTEGERS = re.compile(r"^Q(Linear|Gemm|Attention|Embed|Ordered)|Quantize|Integer|NBits|Bnb4|BitLinear")
 
 
-def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
+def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quantization = Quantization.INT8) -> None:
     """Refuse before anything is spent what cannot be quantized. `sampled`: whether there will be inputs.
 
     Raises QuantizationError.
@@ -54,23 +58,25 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool) -> None:
         raise QuantizationError(
             f"{name} has weights or activations of 16 bits, which onnxruntime does not quantize for the CPU: export it "
             "in float32"
+            if kind is not Quantization.HALF
+            else f"{name} has weights or activations of 16 bits already: fold it without `quantize`"
         )
     graph = model.proto.graph
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
         raise QuantizationError(
             f"{name} declares lengths that no tensor has, so it cannot be quantized: export it again"
         )
-    if not sampled:
+    if kind.sampled and not sampled:
         raise QuantizationError(
             "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: give "
             "`calibration` or `effort='balanced'`"
         )
-    backend()
+    needed(kind, model.proto)
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A compressed model in INT8 (`proto`) and before, in `floats`, serialized, which as a file takes `size` bytes.
+    """A compressed model in fewer bits (`proto`) and before, in `floats`, serialized, `size` bytes as a file.
 
     `samples` gave the ranges of activations; `random`: they were of the kind that says little.
     """
@@ -80,6 +86,7 @@ class Quantized:
     size: int
     samples: int
     random: bool
+    kind: Quantization = Quantization.INT8
 
     def judged(
         self,
@@ -89,25 +96,31 @@ class Quantized:
         feeds: Inputs,
         latency: bool,
         aim: tuple[Aim, float] | None,
+        timer: CommandTimer | None = None,
     ) -> tuple[Check, QuantizationReport]:
         """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
 
-        Measured on the first provider that ran the check; `aim`: the budget of the whole chain."""
+        Measured on the first provider that ran the check, latency by `timer` where there is one; `aim`: the budget of
+        the whole chain."""
         provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
         error, times = float("nan"), tuple[float | None, float | None]((None, None))
         if provider:
-            error, times = self._beside(original, written.path, feeds, provider, latency)
+            error, times = self._beside(original, written.path, feeds, provider, latency and timer is None)
+            if latency and timer is not None:
+                with scratch_folder() as scratch:
+                    (scratch / "floats.onnx").write_bytes(self.floats)
+                    times = timer.pair(scratch / "floats.onnx", written.path)
         worst = float("nan") if verdict.worst is None else verdict.worst.relative_l2
         report = QuantizationReport(
-            WEIGHTS_AS, ACTIVATIONS_AS, self.samples, *on_integers(self.proto), provider, self.size, written.size,
-            error, worst, *times,
+            *STORED_AS[self.kind], self.samples, *changed(self.kind, self.proto), provider, self.size, written.size,
+            error, worst, *times, self.kind,
         )  # fmt: skip
         return verdict.noting(*self._notes(report, aim)), report
 
     def _beside(
         self, original: Path, written: Path, feeds: Inputs, provider: str, latency: bool
     ) -> tuple[float, tuple[float | None, float | None]]:
-        """(largest relative error of the version in floats, latencies in ms in floats and in INT8)."""
+        """(largest relative error of the version in floats, latencies in ms in floats and in fewer bits)."""
         first, floats = Session(original, provider), Session(self.floats, provider)
         given = feeds(first) if callable(feeds) else feeds
         found = dict(zip(floats.outputs, floats.run(given), strict=True))
@@ -126,12 +139,12 @@ class Quantized:
         notes, (kind, value) = list[str](), aim or (None, 0.0)
         if report.slower and report.speedup is not None:
             notes.append(
-                f"INT8 is slower than floats on {short(report.provider)}: {1 / report.speedup:.2f}x the latency of the "
-                "same model without `quantize`"
+                f"{report.kind.label} is slower than floats on {short(report.provider)}: {1 / report.speedup:.2f}x the "
+                "latency of the same model without `quantize`"
             )
         if report.file_after >= report.file_before:
             sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]
-            notes.append(f"INT8 takes more bytes than floats: {sizes[0]} against {sizes[1]}")
+            notes.append(f"{report.kind.label} takes more bytes than floats: {sizes[0]} against {sizes[1]}")
         if self.random:
             notes.append("ranges of activations come from random inputs: give `calibration`")
         if kind is Aim.QUALITY and report.error_before <= value < report.error_after:
@@ -139,33 +152,53 @@ class Quantized:
         return notes
 
 
-def quantize(original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool) -> Quantized:
-    """`proto`, a compressed version of `original`, in INT8, with ranges from the samples that may be fitted on.
+def quantize(
+    original: Model, proto: ModelProto, evidence: Samples | None, target: Path, external: bool, kind: Quantization
+) -> Quantized:
+    """`proto`, a compressed version of `original`, in fewer bits, with ranges from the samples that may be fitted on.
 
     `target`, `external`: how it is written. Raises QuantizationError."""
-    made, floats = _int8(original, proto, evidence)
-    assert evidence is not None
-    count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in evidence.fit)
+    made, floats = _fewer_bits(original, proto, evidence, kind)
+    given = evidence.fit if kind.sampled and evidence is not None else ()
+    count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in given)
     size = size_written(proto, original, target, external)
-    return Quantized(made, floats.SerializeToString(), size, count, evidence.origin is Origin.RANDOM)
+    random = kind.sampled and evidence is not None and evidence.origin is Origin.RANDOM
+    return Quantized(made, floats.SerializeToString(), size, count, random, kind)
 
 
-def _int8(original: Model, proto: ModelProto, evidence: Samples | None) -> tuple[ModelProto, ModelProto]:
-    """(`proto` in INT8, `proto` with its weights inside it)."""
+def _fewer_bits(
+    original: Model, proto: ModelProto, evidence: Samples | None, kind: Quantization = Quantization.INT8
+) -> tuple[ModelProto, ModelProto]:
+    """(`proto` in fewer bits, `proto` with its weights inside it)."""
     name = original.path or "this model"
-    if evidence is None:
+    if kind.sampled and evidence is None:
         raise QuantizationError(f"{name} cannot be quantized: onnxruntime has to run it for that, and does not")
     floats = inline(proto, original.folder)
     try:
-        made = in_int8(floats, evidence.fit)
+        made = stored(kind, floats, () if evidence is None else evidence.fit)
     except ExecutionError as error:
         raise QuantizationError(
             f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without `quantize`, or where it runs on "
             "inputs of other lengths, give these (`input_shapes`, `calibration`)"
         ) from error
-    if not on_integers(made)[0]:
-        raise QuantizationError(f"{name} has no operator that onnxruntime quantizes: fold it without `quantize`")
+    if not changed(kind, made)[0]:
+        raise QuantizationError(
+            f"{name} has no operator that onnxruntime quantizes{_to(kind)}: fold it without `quantize`"
+        )
+    if kind is Quantization.HALF:
+        _refuse_crash(made, str(name))
     return made, floats
+
+
+def _refuse_crash(made: ModelProto, name: str) -> None:
+    """Raises QuantizationError for a model that would end this process."""
+    with scratch_folder() as scratch:
+        onnx.save(made, scratch / "half.onnx")
+        if crashes(scratch / "half.onnx"):
+            raise QuantizationError(
+                f"onnxruntime {version()} crashes when it loads {name} in float16 on the CPU: fold it without "
+                "`quantize`, or try another version of onnxruntime"
+            )
 
 
 def narrowed(
@@ -175,19 +208,21 @@ def narrowed(
     original: Model,
     evidence: Samples | None,
     dropped: Callable[[ModelProto], float] | None = None,
+    kind: Quantization = Quantization.INT8,
 ) -> float:
-    """The `value` of a budget for what comes before INT8, so that both together keep it: less what INT8 alone costs.
+    """The `value` of a budget for what comes before fewer bits, so that both together keep it: less what these alone
+    cost.
 
     Errors of both are taken to be independent of each other, and top classes that they change to be different ones.
-    Budgets that INT8 does not touch stay as they are. `dropped`: by how much the user's own measure falls for a version
-    of the model. Raises QuantizationError; PlanError where INT8 alone passes it.
+    Budgets that these do not touch stay as they are. `dropped`: by how much the user's own measure falls for a version
+    of the model. Raises QuantizationError; PlanError where they alone pass it.
     """
     if not aim.limits_loss and aim is not Aim.DROP:
         return value
-    alone = _int8(original, original.proto, evidence)[0]
+    alone = _fewer_bits(original, original.proto, evidence, kind)[0]
     if aim is Aim.DROP:
         assert dropped is not None
-        return _less(value, dropped(alone))
+        return _less(value, dropped(alone), kind)
     error = evaluator.error(alone)
     if not math.isfinite(error):
         return value
@@ -196,17 +231,21 @@ def narrowed(
     if left <= 0 or (aim is Aim.AGREEMENT and left > 1):
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"
         raise PlanError(
-            f"`{aim.parameter}={value:g}` cannot be kept with `quantize`: INT8 alone has {changes}. Allow more, or "
-            "give another budget, for example `target_macs=0.7`"
+            f"`{aim.parameter}={value:g}` cannot be kept with `quantize`: {kind.label} alone has {changes}. "
+            "Allow more, or give another budget, for example `target_macs=0.7`"
         )
     return left
 
 
-def _less(value: float, drop: float) -> float:
-    """What is left of `max_drop` after INT8 alone. Raises PlanError where that is nothing."""
+def _less(value: float, drop: float, kind: Quantization) -> float:
+    """What is left of `max_drop` after fewer bits alone. Raises PlanError where that is nothing."""
     if drop > value:
         raise PlanError(
-            f"`max_drop={value:g}` cannot be kept with `quantize`: INT8 alone drops the metric by {drop:.3g}. Allow "
-            "more, or give another budget, for example `target_macs=0.7`"
+            f"`max_drop={value:g}` cannot be kept with `quantize`: {kind.label} alone drops the metric by "
+            f"{drop:.3g}. Allow more, or give another budget, for example `target_macs=0.7`"
         )
     return value - max(0.0, drop)
+
+
+def _to(kind: Quantization) -> str:
+    return "" if kind is Quantization.INT8 else f" to {kind.label}"

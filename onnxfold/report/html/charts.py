@@ -40,17 +40,36 @@ def histogram(edges: Sequence[float], counts: Sequence[int]) -> alt.Chart:
 def pareto(rows: Rows, title: str) -> alt.LayerChart:
     """Output errors over what remains. `rows` have `remaining` and `error` (shares), `label`, and `knee` (a truth
     value)."""
-    base = alt.Chart(_data(rows)).encode(
+    base = _losses(rows, title, "output error", ".2~%")
+    return _sized(base.mark_line(color=GREY) + _points(base, ".2~%") + _labels(base))
+
+
+def chains(rows: Rows, title: str, measured: bool) -> alt.LayerChart:
+    """The same for points in no order: a line through those that are `best`, names of these and of the orange ones.
+    `measured`: losses are not errors, but what the user's own measure loses."""
+    loss, form = ("loss of the metric", ".3~g") if measured else ("output error", ".2~%")
+    base = _losses(rows, title, loss, form)
+    line = base.transform_filter("datum.best").mark_line(color=GREY)
+    return _sized(line + _points(base, form) + _labels(base.transform_filter("datum.best || datum.knee")))
+
+
+def _losses(rows: Rows, title: str, loss: str, form: str) -> alt.Chart:
+    return alt.Chart(_data(rows)).encode(
         x=alt.X("remaining:Q", title=title, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False)),
-        y=alt.Y("error:Q", title="output error", axis=alt.Axis(format=".2~%")),
+        y=alt.Y("error:Q", title=loss, axis=alt.Axis(format=form)),
     )
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(
+
+
+def _points(base: alt.Chart, form: str) -> alt.Chart:
+    return base.mark_point(filled=True, size=90, opacity=1).encode(
         color=alt.condition("datum.knee", alt.value(ORANGE), alt.value(BLUE)),
         shape=alt.condition("datum.knee", alt.value("diamond"), alt.value("circle")),
-        tooltip=["label:N", alt.Tooltip("remaining:Q", format=".1%"), alt.Tooltip("error:Q", format=".2~%")],
+        tooltip=["label:N", alt.Tooltip("remaining:Q", format=".1%"), alt.Tooltip("error:Q", format=form)],
     )
-    labels = base.mark_text(dy=-11, fontSize=11).encode(text="label:N")
-    return _sized(base.mark_line(color=GREY) + dots + labels)
+
+
+def _labels(base: alt.Chart) -> alt.Chart:
+    return base.mark_text(dy=-11, fontSize=11).encode(text="label:N")
 
 
 def distillation(losses: Sequence[float], errors: Sequence[tuple[int, float]]) -> alt.LayerChart:

@@ -121,7 +121,7 @@ def _latencies(report: FoldReport) -> Iterator[Tile]:
         p90 = ""
         if done.p90_before_ms is not None and done.p90_after_ms is not None:
             p90 = f"; p90 {in_ms(done.p90_after_ms)}, was {in_ms(done.p90_before_ms)}"
-        title = f"Latency, {short(done.provider)}"
+        title = f"Latency, {done.where}"
         yield Tile(title, in_ms(done.latency_after_ms), f"median; was {in_ms(done.latency_before_ms)}{p90}")
 
 

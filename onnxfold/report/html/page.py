@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import units
+from ..choice_report import ChoiceReport
 from ..fold_report import FoldReport
 from ..layers_report import LayersReport
 from ..sweep_report import SweepReport
 from ..wordings import PYTHON, Wording
 from . import extra
+from .choice_page import choice_page
 from .fold_page import fold_page
 from .layers_page import layers_page
 from .sweep_page import sweep_page
@@ -23,7 +25,7 @@ from .sweep_page import sweep_page
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-AnyReport = FoldReport | SweepReport | LayersReport
+AnyReport = FoldReport | SweepReport | ChoiceReport | LayersReport
 _TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 1_150_000  # characters of a page, about
 _INSIDE = 400_000  # characters that the report itself may take in it
@@ -51,6 +53,8 @@ def _page(report: AnyReport, wording: Wording, share: float, packed: str) -> str
         template, given = "fold.html", fold_page(report, share)
     elif isinstance(report, SweepReport):
         template, given = "sweep.html", sweep_page(report, wording)
+    elif isinstance(report, ChoiceReport):
+        template, given = "choice.html", choice_page(report, wording)
     else:
         template, given = "layers.html", layers_page(report, share)
     charts = given.pop("charts")

@@ -1,0 +1,220 @@
+"""Folding, INT8 or both: is what `onnxfold sweep --allow all` advises truly the best of what it measured?
+
+    python benchmarks/choice.py [--models NAME ...] [--allow STEP,STEP] [--at F,F] [--effort balanced] [--store FILE]
+                                [--write]
+
+Seven networks, each with 128 unlabeled inputs to calibrate on (64 texts for the language model) and with true accuracy
+on others: top-1, nearest neighbors kept, words read right, next tokens predicted. The tool never sees the accuracy: it
+advises by its own judged error. Its advice is right where no chain that does the same (half the bytes, twice as fast)
+is truly better by more than one standard error, and where what is said to have no visible loss loses no more than that.
+`--store` keeps the figures, `--write` puts the tables into docs/choice.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from figures import filled, keep
+from nets import net, options, parsed
+
+import onnxfold
+from onnxfold.passes.choice.front import Aspect
+from onnxfold.progress import on_terminal
+from onnxfold.report.choice_report import ChoiceReport
+from onnxfold.runtime.session import Session
+
+LARGER = ("effnet_lite0", "minilm_l6", "ppocr4_rec")
+CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_vit_d128_l6_fused")
+LANGUAGE = "stories260K_dynamo"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
+SAME = 1.02  # times the bytes or the latency: less is no difference
+NO_WORSE = 1.02
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network: its file, inputs to calibrate on, its true accuracy in percent of `count` cases."""
+
+    path: Path
+    calibration: dict[str, Any]
+    accuracy: Callable[[str], float]
+    count: int
+
+
+def task(data: Path, name: str, images: int) -> Task:
+    """The network called `name`."""
+    if name in LARGER:
+        return _larger(data, name)
+    if name == LANGUAGE:
+        return _language(data)
+    real = net(data, name, images)
+    source = Session(real.path).inputs[0].name
+    return Task(real.path, {source: real.unlabeled}, lambda path: real.top1(onnx.load(path)), len(real.images))
+
+
+def _larger(data: Path, name: str) -> Task:
+    spec = importlib.util.spec_from_file_location("evaluate", data / "larger" / "evaluate.py")
+    assert spec is not None and spec.loader is not None
+    theirs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(theirs)
+    path, known = data / "larger" / f"{name}.onnx", dict[str, Any]()
+    which, count = {"effnet_lite0": (0, 272), "minilm_l6": (1, 300), "ppocr4_rec": (0, 300)}[name]
+
+    def accuracy(version: str) -> float:
+        if "before" not in known:
+            known["before"] = getattr(theirs, name)(path, None)[0]
+        said = getattr(theirs, name)(Path(version), known["before"])[1]
+        return percent(said, which)
+
+    return Task(path, theirs.calibration(name), accuracy, count)
+
+
+def percent(said: str, which: int) -> float:
+    """The number before a per cent sign in a line of larger/evaluate.py, the first or the second one ("cosine" has
+    none)."""
+    found = [float(part.split()[-1]) for part in said.split("%")[:-1]]
+    return found[min(which, len(found) - 1)]
+
+
+def _language(data: Path) -> Task:
+    path = data / "models" / f"{LANGUAGE}.onnx"
+    calibrating, test = (
+        np.load(data / "language" / f"stories_{part}.npz")["input_ids"].astype(np.int64) for part in ("calib", "test")
+    )
+    source = Session(path).inputs[0].name
+
+    def accuracy(version: str) -> float:
+        session = Session(version)
+        hits = [session.run({source: row[None, :-1]})[0][0].argmax(-1) == row[1:] for row in test]
+        return 100 * float(np.mean(hits))
+
+    return Task(path, {source: calibrating[:, :-1]}, accuracy, test.size - len(test))
+
+
+def blind(report: ChoiceReport) -> ChoiceReport:
+    """The report as it is without the true accuracy: advice by the judged error."""
+    return dataclasses.replace(report, rows=tuple(dataclasses.replace(row, measure=None) for row in report.rows))
+
+
+def figures(report: ChoiceReport, count: int) -> list[dict[str, Any]]:
+    """Every measured row: its chain, shares of bytes and latency, judged error, true accuracy and standard error."""
+    found = []
+    for row in report.rows:
+        if row.usable and row.measure is not None and row.size is not None:
+            point, share = row.point(report.before), min(max(row.measure.after / 100, 0.0), 1.0)
+            found.append({
+                "chain": row.chain.label, "bytes": point.size, "latency": point.latency, "error": row.error,
+                "accuracy": row.measure.after, "noise": 100 * math.sqrt(share * (1 - share) / count),
+            })  # fmt: skip
+    return found
+
+
+def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether what is advised is truly as good as anything that was measured."""
+    original = rows[0]
+    if aspect == Aspect.LOSS:
+        one = next(row for row in rows if row["chain"] == advised)
+        return bool(one["accuracy"] >= original["accuracy"] - original["noise"])
+    which, other = ("bytes", "latency") if aspect == Aspect.BYTES else ("latency", "bytes")
+    fits = [row for row in rows if row[which] <= 0.5]
+    fair = [row for row in fits if row[other] <= NO_WORSE] or fits
+    if advised is None or not fair:
+        return advised is None and not fair
+    one = next(row for row in rows if row["chain"] == advised)
+    return bool(one["accuracy"] >= max(row["accuracy"] - row["noise"] for row in fair))
+
+
+def beats_int8(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast."""
+    alone = next((row for row in rows if row["chain"] == "INT8"), None)
+    if alone is None:
+        return []
+    return [
+        row["chain"] for row in rows
+        if "," in row["chain"] and row["accuracy"] > alone["accuracy"] + alone["noise"]
+        and (row["bytes"] <= SAME * alone["bytes"] or row["latency"] <= SAME * alone["latency"])
+    ]  # fmt: skip
+
+
+def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
+    """One network."""
+    work, begin = task(data, name, asked.images), time.perf_counter()
+    report = onnxfold.choose(
+        work.path, allow="all" if asked.allow == "all" else asked.allow.split(","),
+        at=[float(part) for part in asked.at.split(",")], calibration=work.calibration, effort=asked.effort,
+        metric=work.accuracy, progress=on_terminal,
+    )  # fmt: skip
+    rows, advice = figures(report, work.count), {str(one.aspect): one.chain for one in blind(report).advice}
+    return {
+        "rows": rows, "advice": advice, "right": {what: right(what, chain, rows) for what, chain in advice.items()},
+        "beats": beats_int8(rows), "skipped": [row.chain.label for row in report.rows if row.skipped],
+        "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows of every network that are worth having by the truth or advised, as they stand in the page."""
+    lines = ["| | file | latency | judged error | true accuracy | advised for |", "|---|---|---|---|---|---|"]
+    for name, one in found.items():
+        lines.append(f"| **{name}** | | | | | |")
+        for row in one["rows"]:
+            advised = [what for what, chain in one["advice"].items() if chain == row["chain"]]
+            if not advised and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
+                continue
+            lines.append(
+                f"| {row['chain']} | {100 * row['bytes']:.0f} % | {100 * row['latency']:.0f} % | "
+                f"{100 * row['error']:.1f} % | {row['accuracy']:.1f} | {', '.join(advised)} |"
+            )
+    return "\n".join(lines)
+
+
+def _worth(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    return not any(
+        other["bytes"] <= row["bytes"] and other["latency"] <= row["latency"] and other["accuracy"] >= row["accuracy"]
+        for other in rows if other is not row
+    )  # fmt: skip
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Where the advice was right, and where a chain beats INT8 alone."""
+    good = [name for name, one in found.items() if all(one["right"].values())]
+    lines = [f"advice right in {len(good)} of {len(found)} networks"]
+    for name, one in found.items():
+        lines += [f"{name}: wrong for {what}" for what, kept in one["right"].items() if not kept]
+        lines += [f"{name}: better than INT8 alone: {', '.join(one['beats'])}"] if one["beats"] else []
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--models", nargs="+", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
+    parser.add_argument("--allow", default="all", help="steps between commas (default: all)")
+    parser.add_argument("--at", default=".9,.8,.7,.6,.5", help="shares of the MACs to fold to")
+    parser.add_argument("--effort", default="balanced")
+    parser.add_argument("--store", type=Path, help="JSON file that keeps the figures of every network")
+    parser.add_argument("--write", action="store_true", help="put the tables of --store into docs/choice.md")
+    asked = parsed(parser)
+    found = dict[str, Any]()
+    for name in asked.models:
+        found[name] = measured(asked.data, name, asked)
+        keep(asked.store, name, lambda _, name=name: found[name])  # type: ignore[misc]
+        print(table({name: found[name]}), flush=True)
+    print(summary(found))
+    if asked.write:
+        kept = json.loads(asked.store.read_text()) if asked.store else found
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), "choice", f"{table(kept)}\n\n{summary(kept)}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Folding, fewer bits, or both: which chains are made, which are worth having, and what is advised."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny import MODELS, main, snapshot
+
+import onnxfold
+from onnxfold import RequestError, Step
+from onnxfold.analysis.costs import Size
+from onnxfold.cli.calls import chain_call
+from onnxfold.evaluation.own_measure import Measured
+from onnxfold.evaluation.quality import Mark
+from onnxfold.evaluation.verdict import Status
+from onnxfold.options.choices import Quantization
+from onnxfold.options.options import ChoiceOptions
+from onnxfold.passes.choice import explore
+from onnxfold.passes.choice.chain import Chain
+from onnxfold.passes.choice.front import ORIGINAL, Aspect, Point, best, front
+from onnxfold.passes.choice.row import ChoiceRow, original_row
+from onnxfold.passes.sweep import Timing
+from onnxfold.report.choice_report import ChoiceReport
+from onnxfold.report.provenance import Provenance
+
+MLP = MODELS / "digits_mlp.onnx"
+BEFORE = Size(1000, 100, 100)
+INT8, HALF, W8 = Quantization.INT8, Quantization.HALF, Quantization.WEIGHTS8
+
+
+def images() -> dict[str, Any]:
+    from sklearn.datasets import load_digits
+
+    return {"image": (load_digits().data[:64] / 8 - 1).astype(np.float32)}
+
+
+def row(chain: Chain, file: int, latency: float | None, error: float, **more: Any) -> ChoiceRow:
+    timings = () if latency is None else (Timing("CPUExecutionProvider", Status.OK, "", 1.0, latency),)
+    return ChoiceRow(chain, Size(file, 50, 50), error, None, timings, mark=Mark.KEPT, **more)
+
+
+# points -------------------------------------------------------------------------------------------------------------
+
+
+def point(size: float, latency: float, loss: float) -> Point:
+    return Point(size, latency, loss, loss, loss > 0.1)
+
+
+def test_the_front() -> None:
+    points = [ORIGINAL, point(0.3, 0.6, 0.05), point(0.5, 0.7, 0.06), point(0.2, 0.9, 0.2), point(0.2, 0.9, 0.2)]
+    assert front(points) == [0, 1, 3, 4]  # the third is beaten by the second; of equals both are worth having
+    assert front([*points, point(0.1, 0.1, 0.0)]) == [5]
+
+
+def test_what_is_advised() -> None:
+    points = [ORIGINAL, point(0.3, 0.6, 0.05), point(0.25, 2.0, 0.01), point(0.2, 0.5, 0.3), point(0.9, 0.4, 0.2)]
+    assert best(points, Aspect.BYTES) == 1  # the third has less loss, and takes twice as long
+    assert best(points[:1] + points[2:3], Aspect.BYTES) == 1  # there is nothing else
+    assert best(points, Aspect.SPEED) == 4
+    assert best(points, Aspect.LOSS) == 1
+    assert best([ORIGINAL, point(0.9, 1.2, 0.05)], Aspect.LOSS) == 0  # leave it
+    assert best([ORIGINAL], Aspect.BYTES) is None
+
+
+def test_what_two_steps_are_expected_to_give() -> None:
+    both = Point(0.5, 0.8, 0.3).then(Point(0.25, 0.5, 0.4))
+    assert (both.size, both.latency, both.error) == (0.125, 0.4, 0.5)
+    assert Point(1, 1, 0.1).narrowed(0.5) == Point(0.25, 0.5, 0.1)
+
+
+def test_left_out_is_what_is_beaten_by_a_margin_in_everything() -> None:
+    expected = Point(0.5, 0.8, 0.1)
+    assert expected.beaten_by(Point(0.4, 0.7, 0.09))
+    assert not expected.beaten_by(Point(0.46, 0.7, 0.09)) and not expected.beaten_by(Point(0.4, 0.7, 0.095))
+
+
+# chains -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chain", "label", "asked"),
+    [
+        (Chain(), "leave it", ""),
+        (Chain(quantize=INT8), "INT8", "`ratio=0` `quantize='int8'`"),
+        (Chain(0.8, refine=True, quantize=HALF), "fold 80 %, refine, float16",
+         "`target_macs=0.8` `refine=True` `quantize='fp16'`"),
+        (Chain(fuse=Step.SHARE), "share weights", "`how='mean'` `share=0.25`"),
+        (Chain(fuse=Step.DROP, quantize=INT8), "drop blocks, INT8", "`drop_blocks='25%'` `quantize='int8'`"),
+    ],
+)  # fmt: skip
+def test_how_a_chain_is_asked_for(chain: Chain, label: str, asked: str) -> None:
+    assert (chain.label, chain.asked) == (label, asked)
+
+
+def test_the_command_that_makes_it() -> None:
+    """The options of channels go where whole layers change."""
+    given = "sweep 'my model.onnx' --at .8 --allow=all --calibration 'a b' -q --report r.json --round-to 4 --fold-heads"
+    rows = (ChoiceRow(Chain(0.8, quantize=INT8)), ChoiceRow(Chain(fuse=Step.SHARE)))
+    made = Provenance(f"onnxfold {given}")
+    found = [chain_call(example(model="my model.onnx", rows=rows, provenance=made), row) for row in (0, 1)]
+    assert found == [
+        "onnxfold 'my model.onnx' 'my model-fold-80-int8.onnx' --target-macs 0.8 --quantize int8 --calibration 'a b' "
+        "--round-to 4 --fold-heads",
+        "onnxfold 'my model.onnx' 'my model-share-weights.onnx' --fuse mean --share 25 --calibration 'a b'",
+    ]
+    alone = example(rows=rows, settings={"seed": 3, "round_to": 4, "device": "nvidia"})
+    assert chain_call(alone, 0).endswith("--quantize int8 --round-to 4 --seed 3 --device nvidia")
+    assert chain_call(alone, 1) == "onnxfold in.onnx in-share-weights.onnx --fuse mean --share 25 --seed 3"
+
+
+def test_steps_and_their_spelling() -> None:
+    assert ChoiceOptions.of(allow=["fp16", "fold"]).allow == (Step.FOLD, Step.HALF)
+    assert ChoiceOptions.of(allow="all").allow == ChoiceOptions.of().allow == tuple(Step)
+    with pytest.raises(RequestError, match=r"`allow` must be 'all', or several of .*: 'int3' is none of them"):
+        ChoiceOptions.of(allow=["fold", "int3"])
+    with pytest.raises(RequestError, match="`allow`"):
+        ChoiceOptions.of(allow=[])
+
+
+# the pass -----------------------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_allowed_is_measured(tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    report = onnxfold.choose(
+        MLP, allow=["fold", "int8", "int8-weights", "fp16", "drop"], at=[0.8, 0.5], calibration=images(), latency=False
+    )
+    assert snapshot(tmp_path) == before and report.passed
+    rows = {one.chain: one for one in report.rows}
+    kinds = (INT8, W8, HALF)
+    assert {Chain(quantize=kind) for kind in kinds} | {Chain(), Chain(0.8), Chain(0.5, quantize=INT8)} <= rows.keys()
+    given = {"calibration": images(), "latency": False, "provenance": False}
+    alone = onnxfold.fold(MLP, target_macs=0.8, quantize="int8", **given).report
+    assert rows[Chain(0.8, quantize=INT8)].size == alone.after or rows[Chain(0.8, quantize=INT8)].skipped
+    assert "no residual block" in rows[Chain(fuse=Step.DROP)].note and rows[Chain(fuse=Step.DROP)].size is None
+    advised = {one.aspect: one for one in report.advice}
+    assert Aspect.SPEED not in advised  # nothing was timed
+    how = dict(advised[Aspect.BYTES].how)
+    assert how.pop("quantize") in ("int8", "int8-weights") and how == {"ratio": 0}
+    made = onnxfold.fold(MLP, **advised[Aspect.BYTES].how, **given).report
+    assert made.after == next(r.size for r in report.rows if r.chain.label == advised[Aspect.BYTES].chain)
+
+
+def test_what_cannot_be_the_best_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """INT8 costs nearly nothing here, so folds in floats beyond the first are pointless: their error is larger."""
+    made = list[Chain]()
+
+    def known(_: Any, chain: Chain) -> ChoiceRow:
+        made.append(chain)
+        share = 1.0 if chain.share is None else chain.share
+        bits = 1.0 if chain.quantize is None else 0.25
+        error = 0.01 if chain.share is None else 0.5
+        return row(chain, round(1000 * share * bits), share if chain.quantize is None else 0.1, error)
+
+    monkeypatch.setattr(explore._Exploration, "_made", known)
+    report = onnxfold.choose(MLP, allow=["fold", "int8"], at=[0.9, 0.8, 0.7], calibration=images(), latency=False)
+    smaller = [Chain(share, quantize=INT8) for share in (0.9, 0.8, 0.7)]  # than INT8 alone
+    assert made == [Chain(quantize=INT8), Chain(0.9), *smaller]
+    left_out = [one for one in report.rows if one.skipped]
+    assert [one.chain for one in left_out] == [Chain(0.8), Chain(0.7)]
+    assert all("worse in everything than" in one.skipped for one in left_out)
+    assert report.advice[-1].chain == "INT8"
+
+
+def test_a_step_that_cannot_be_had_is_a_row() -> None:
+    report = onnxfold.choose(MLP, allow=["int8", "fp16"], effort="fast", latency=False)
+    found = {one.chain: one for one in report.rows}
+    assert "makes none" in found[Chain(quantize=INT8)].note and found[Chain(quantize=HALF)].usable
+
+
+# the report ---------------------------------------------------------------------------------------------------------
+
+
+def example(**change: Any) -> ChoiceReport:
+    rows = (
+        row(Chain(quantize=INT8), 290, 0.6, 0.04), row(Chain(0.8), 700, 0.9, 0.2),
+        row(Chain(0.5, quantize=INT8), 150, 0.45, 0.4), ChoiceRow(Chain(0.9), skipped="expected to be worse than INT8"),
+        ChoiceRow(Chain(quantize=HALF), note="it crashes"),
+    )  # fmt: skip
+    given = {"model": "in.onnx", "settings": {}, "before": BEFORE, "rows": (original_row(BEFORE, rows), *rows),
+             "samples": "your inputs", **change}  # fmt: skip
+    return ChoiceReport(**given)
+
+
+def test_the_table() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    example().print(console)
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "• INT8 29.0 % 60 % 4 %" in lines and "fold 80 % 70.0 % 90 % 20 %" in lines
+    assert "not measured, expected to be worse than INT8: fold 90 %" in lines and "float16: it crashes" in lines
+    assert "half the bytes: INT8 (`ratio=0` `quantize='int8'`)" in lines
+    assert "twice as fast: fold 50 %, INT8 (`target_macs=0.5` `quantize='int8'`)" in lines
+    assert example().worth == (0, 1, 3)
+
+
+def test_json_is_plain() -> None:
+    data = json.loads(example().to_json())
+    assert [one["worth"] for one in data["rows"]] == [True, True, False, True, False, False]
+    assert data["advice"][0]["how"] == {"ratio": 0, "quantize": "int8"} and data["rows"][4]["skipped"]
+
+
+def test_a_measure_of_the_users_own_decides() -> None:
+    def judged(after: float) -> Measured:
+        return Measured("m", 90.0, after, 90.0 - after)
+
+    rows = (
+        row(Chain(quantize=INT8), 290, 0.6, 0.4, measure=judged(90.0)),
+        row(Chain(0.8), 200, 0.5, 0.01, measure=judged(80.0)),
+    )
+    report = example(rows=(original_row(BEFORE, rows), *rows))
+    assert report.rows[0].measure == judged(90.0)
+    assert {one.aspect: one.chain for one in report.advice} == {
+        Aspect.BYTES: "INT8", Aspect.SPEED: "fold 80 %", Aspect.LOSS: "INT8",
+    }  # fmt: skip
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "r.json"
+    assert main(["sweep", str(MLP), "--allow", "fp16,int8-weights", "--report", str(kept)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"half the bytes: onnxfold {MLP} {MLP.with_suffix('')}-int8-weights.onnx --ratio 0 --quantize int8-weights"
+        in out
+    )
+    assert {one["label"] for one in json.loads(kept.read_text())["rows"]} == {"leave it", "float16", "INT8 weights"}
+    assert main(["sweep", str(MLP), "--allow", "int3"]) == 2
+    assert "--allow must be 'all'" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""What `benchmarks/choice.py` concludes from figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tiny import ROOT
+
+from onnxfold.options.devices import BLOCKS
+from onnxfold.passes.choice.front import Aspect
+
+
+@pytest.fixture(scope="module")
+def choice() -> ModuleType:
+    folder = ROOT / "benchmarks"
+    spec = importlib.util.spec_from_file_location("benchmark_choice", folder / "choice.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+    return module
+
+
+def row(chain: str, size: float, latency: float, accuracy: float) -> dict[str, Any]:
+    return {"chain": chain, "bytes": size, "latency": latency, "error": 0.1, "accuracy": accuracy, "noise": 0.5}
+
+
+ROWS = [
+    row("leave it", 1, 1, 90), row("INT8", 0.3, 0.6, 89.8), row("fold 80 %, INT8", 0.2, 0.45, 90.5),
+    row("INT4 weights", 0.2, 3.0, 91), row("fold 50 %", 0.5, 0.55, 60),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("aspect", "advised", "kept"),
+    [
+        (Aspect.BYTES, "INT8", False),  # fold 80 %, INT8 is better by more than noise
+        (Aspect.BYTES, "fold 80 %, INT8", True),  # INT4 weights are slower than the original
+        (Aspect.SPEED, "fold 80 %, INT8", True),
+        (Aspect.SPEED, None, False),
+        (Aspect.LOSS, "INT8", True),
+        (Aspect.LOSS, "fold 50 %", False),
+    ],
+)
+def test_whether_advice_was_right(choice: ModuleType, aspect: Aspect, advised: str | None, kept: bool) -> None:
+    assert choice.right(aspect, advised, ROWS) is kept
+
+
+def test_what_beats_int8_alone(choice: ModuleType) -> None:
+    assert choice.beats_int8(ROWS) == ["fold 80 %, INT8"]
+    assert choice.beats_int8(ROWS[:2]) == []
+
+
+def test_the_number_of_a_line(choice: ModuleType) -> None:
+    assert choice.percent("top-1 90.44 %, as the original 98.2 %", 0) == 90.44
+    assert choice.percent("cosine 0.9912, nearest neighbour kept 74.0 %", 1) == 74.0
+
+
+def test_the_script_for_gpus_can_be_read_by_a_shell() -> None:
+    assert subprocess.run(["sh", "-n", str(ROOT / "benchmarks" / "cuda.sh")], check=False).returncode == 0
+
+
+def test_the_page_has_the_table_of_devices() -> None:
+    page = (ROOT / "docs" / "choice.md").read_text(encoding="utf-8")
+    for device, blocks in BLOCKS.items():
+        assert f"| `{device}` | {blocks.conv} | {blocks.int8} | {blocks.linear} | " in page
