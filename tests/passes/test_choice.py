@@ -109,8 +109,8 @@ def test_the_command_that_makes_it() -> None:
         "--round-to 4 --fold-heads",
         "onnxfold 'my model.onnx' 'my model-share-weights.onnx' --fuse mean --share 25 --calibration 'a b'",
     ]
-    alone = example(rows=rows, settings={"seed": 3, "round_to": 4, "device": "nvidia"})
-    assert chain_call(alone, 0).endswith("--quantize int8 --round-to 4 --seed 3 --device nvidia")
+    alone = example(rows=rows, settings={"seed": 3, "round_to": 4, "device": "tensorrt"})
+    assert chain_call(alone, 0).endswith("--quantize int8 --round-to 4 --seed 3 --device tensorrt")
     assert chain_call(alone, 1) == "onnxfold in.onnx in-share-weights.onnx --fuse mean --share 25 --seed 3"
 
 
@@ -166,6 +166,16 @@ def test_what_cannot_be_the_best_is_not_made(monkeypatch: pytest.MonkeyPatch) ->
     assert [one.chain for one in left_out] == [Chain(0.8), Chain(0.7)]
     assert all("worse in everything than" in one.skipped for one in left_out)
     assert report.advice[-1].chain == "INT8"
+
+
+def test_a_chain_of_whole_layers_is_compared_without_what_only_says_where_it_comes_from() -> None:
+    from alike import permuted_copy
+
+    report = onnxfold.choose(permuted_copy(), allow=["share"], effort="fast", latency=False)
+    row = report.rows[1]
+    given = {**row.chain.how, "effort": "fast", "latency": False}
+    made = [onnxfold.fuse(permuted_copy(), **given, provenance=there).report.after for there in (False, True)]
+    assert row.size == made[0] and made[1] is not None and made[1].file > made[0].file
 
 
 def test_a_step_that_cannot_be_had_is_a_row() -> None:

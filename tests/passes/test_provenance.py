@@ -83,6 +83,16 @@ def test_no_place_and_no_secret(tmp_path: Path) -> None:
     assert found == {"budget": {"ratio": 0.5}, "own_data": True, "quantize": "int8"}
 
 
+def test_what_else_changes_a_result_is_told() -> None:
+    """How numbers are stored, which steps were allowed, which widths; not who measured latency."""
+    given = {"target_size": 0.5, "keep_bn": True, "device": "tensorrt", "latency_command": "ssh secret bench {model}"}
+    found = onnxfold.FoldOptions.of(**given, allow=["fold", "fp16"]).recorded()
+    widths = {"selection": {"device": "tensorrt"}, "output": {"keep_bn": True}}
+    assert found == {"budget": {"target_size": 0.5}, "allow": ["fold", "fp16"], **widths}
+    kinds = [cls.of(quantize="int4").recorded()["quantize"] for cls in (onnxfold.FoldOptions, onnxfold.FuseOptions)]
+    assert kinds == ["int4", "int4"]
+
+
 def test_shared_layers(tmp_path: Path) -> None:
     from alike import permuted_copy
 

@@ -166,8 +166,8 @@ def test_the_page_of_a_choice() -> None:
     assert "in-share-weights.onnx" not in text and text.count("failed its checks") == 2  # the card and the row
     assert "fold 90 %: expected to be worse" in text and "A model that was made failed its checks" in text
     assert "INT8 (half the bytes, no visible loss)" in text and "fold 50 %, refine (twice as fast)" in text
-    specs = re.findall(r'data-spec="(\w+)">(.*?)</script>', text)
-    values = {name: json.loads(spec)["data"]["values"] for name, spec in specs}
+    values = {name: rows for name, _, rows in choice_page_of().curves()}
+    assert re.findall(r'data-spec="(\w+)"', text) == list(values) == ["bytes", "latency"]
     assert [one["label"] for one in values["bytes"] if one["best"]] == ["leave it", "INT8", "fold 50 %, INT8"]
     assert [one["label"] for one in values["latency"] if one["knee"]] == ["INT8", "fold 50 %, refine"]
 
