@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
+from ..options.accept import AUTO
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import (
     DEFAULT_DISTANCE,
@@ -179,7 +180,7 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
-    what.add_argument("--round-to", metavar="N", type=rounding, default=8, help=about("round_to", " (default 8)"))
+    what.add_argument("--round-to", metavar="N", type=rounding, default=AUTO, help=about("round_to", " (default auto)"))
     devices = [device.value for device in Device]
     what.add_argument("--device", metavar="D", choices=devices, help=about("device", f": {', '.join(devices)}"))
     return what

@@ -119,19 +119,19 @@ class SelectionOptions(PatternOptions):
 
     method: Method = Method.AUTO
     clusterer: Clusterer = Clusterer.NATIVE
-    round_to: int | str = 8
+    round_to: int | str = AUTO
     fold_heads: bool = False
     device: Device | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device is not None and self.round_to not in (AUTO, 8):
+        if self.device is not None and self.round_to != AUTO:
             raise RequestError("`device` says what widths are rounded to, and so does `round_to`: give one of them")
 
     @property
     def blocks(self) -> Blocks | None:
         """What kernels compute at once, where widths follow it; None where they are multiples of a number."""
-        return BLOCKS[self.device or Device.PORTABLE] if self.round_to == AUTO or self.device is not None else None
+        return BLOCKS[self.device or Device.PORTABLE] if self.round_to == AUTO else None
 
     @property
     def grain(self) -> int:

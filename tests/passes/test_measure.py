@@ -74,7 +74,7 @@ def test_as_small_as_it_gets(tmp_path: Path, how: dict[str, Any]) -> None:
 
 
 def test_a_larger_drop_removes_more() -> None:
-    given = {**FAST, "metric": size_of, "calibration": IMAGES}
+    given = {**FAST, "metric": size_of, "calibration": IMAGES, "round_to": 8}  # whole blocks are too coarse to be near
     sizes = [parameters(onnxfold.fold(VGG, max_drop=drop, **given).model) for drop in (0.5, 2.0, 6.0)]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
     whole = parameters(load(VGG).proto)
