@@ -105,7 +105,8 @@ def fold(
         method: how channels are chosen (`Method`).
         clusterer: the compiled core, or scikit-learn's k-means (`Clusterer`).
         include, exclude: regular expressions on group names and the names of the nodes that produce the channels.
-        round_to: kept widths are multiples of this (1 switches it off).
+        round_to: kept widths are multiples of this (1 switches it off), or "auto": of what kernels compute at once.
+        device: where the result is going to run (`Device`), which sets what "auto" means; None: anywhere.
         fold_heads: also fold heads that key-value caches among the inputs and outputs have: their declared shapes
             change, `past` and `present` of a layer together. Models are compared with empty caches (or zeros, where
             their length is fixed); the report says which changed.

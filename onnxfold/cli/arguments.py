@@ -155,11 +155,11 @@ def add_metric(group: argparse._ArgumentGroup) -> None:
         help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
     )  # fmt: skip
     group.add_argument(
-        "--latency-command", metavar="CMD", help=about("latency_command", ", like 'ssh pi bench {model}'")
+        "--latency-command", metavar="CMD", help="a command that prints ms, on another device (docs/choice.md)"
     )
     group.add_argument(
         "--latency-timeout", metavar="S", type=float, default=LATENCY_TIMEOUT,
-        help=about("latency_timeout", f" (default {LATENCY_TIMEOUT:g})"),
+        help=argparse.SUPPRESS,
     )  # fmt: skip
 
 
@@ -177,9 +177,14 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
-    what.add_argument("--round-to", metavar="N", type=rounding, default=8, help=about("round_to", " (default 8)"))
+    what.add_argument(
+        "--round-to", metavar="N", type=rounding, default=8,
+        help="keep multiples of N channels (default 8; auto: kernel blocks)",
+    )  # fmt: skip
     devices = [device.value for device in Device]
-    what.add_argument("--device", metavar="D", choices=devices, help=about("device", f": {', '.join(devices)}"))
+    what.add_argument(
+        "--device", metavar="D", choices=devices, help="where it will run (docs/choice.md): sets what auto rounds to"
+    )
     return what
 
 
@@ -229,7 +234,7 @@ def add_refining(how: argparse._ArgumentGroup) -> None:
     kinds = [kind.value for kind in Quantization]
     how.add_argument(
         "--quantize", metavar="[KIND]", choices=kinds,
-        help=about("quantize", f": {', '.join(kinds)} (default {kinds[0]})"),
+        help=f"then fewer bits: {', '.join(kinds)}",
     )  # fmt: skip
 
 

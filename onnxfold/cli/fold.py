@@ -41,9 +41,7 @@ def parser() -> Parser:
         "--target-latency", metavar="F", type=share,
         help=about("target_latency"),
     )  # fmt: skip
-    budget.add_argument(
-        "--allow", metavar="STEP,STEP", help=about("allow", " where a size or latency is the target (default fold)")
-    )
+    budget.add_argument("--allow", metavar="STEP,STEP", help="meet a size or latency by these steps (default fold)")
     budget.add_argument("--max-error", metavar="E", type=share, help=about("max_error", " (default 0.1)"))
     budget.add_argument("--min-agreement", metavar="A", type=share, help=about("min_agreement"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
@@ -61,7 +59,7 @@ def parser() -> Parser:
     add_metric(how)
     add_large(made)
     output = add_common(made, writes=True)
-    output.add_argument("--keep-bn", action="store_true", help=about("keep_bn"))
+    output.add_argument("--keep-bn", action="store_true", help=argparse.SUPPRESS)
     add_last(output)
     return made
 

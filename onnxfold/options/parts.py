@@ -211,6 +211,8 @@ class RuntimeOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.input_shapes:
+            object.__setattr__(self, "input_shapes", None)
         if self.latency_command is None and self.latency_timeout != LATENCY_TIMEOUT:
             raise RequestError("`latency_timeout` is for `latency_command`: give both, or neither")
         if self.latency_command is not None and not self.latency:

@@ -47,8 +47,9 @@ class Goal:
         """How much (0..1) of what narrower groups seem to save is what kernels save, a block of channels at a time.
 
         Nothing where widths are free (`round_to` 1). INT8 makes it nearly all: its convolutions take longer with 8
-        channels than with 16, depthwise ones with 40 twice as long as with 48 (`python benchmarks/int8_widths.py`).
+        channels than with 16, depthwise ones with 40 twice as long as with 48 (`python benchmarks/int8_widths.py`). So
+        do widths that follow kernels: what saves no block of them comes last.
         """
         if self.round_to == 1:
             return 0.0
-        return 0.9 if self.quantized or self.aim is Aim.LATENCY else 0.5
+        return 0.9 if self.quantized or self.aim is Aim.LATENCY or self.blocks is not None else 0.5

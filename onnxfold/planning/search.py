@@ -127,13 +127,15 @@ def decide(
 ) -> Decision:
     """What meets `budget` on the groups `chosen`, from weights (and a few probe inputs) alone.
 
-    Widths that kernels want are given up where the target is out of reach with them. Raises PlanError where a target
-    cannot be met, and RequestError where the default budget has nothing to measure.
+    Widths that kernels want are given up where the target is out of reach with them, or nothing goes. Raises
+    PlanError where a target cannot be met, and RequestError where the default budget has nothing to measure.
     """
     widths, blocks = context.merger.layout.widths(chosen), _blocks(context.merger, chosen, budget)
     if blocks != widths:
         with contextlib.suppress(PlanError):
-            return _decided_from_weights(context, evaluator, budget, blocks, recovery)
+            found = _decided_from_weights(context, evaluator, budget, blocks, recovery)
+            if found.folded.merges:
+                return found
     return _decided_from_weights(context, evaluator, budget, widths, recovery)
 
 
@@ -179,13 +181,15 @@ def _decided_from_weights(
 def decide_sampled(context: SearchContext, sampled: SampledMerger, budget: Goal) -> Decision:
     """What meets `budget`, chosen and repaired with samples. Raises PlanError where a target cannot be met.
 
-    Widths that kernels want are given up where the target is out of reach with them.
+    Widths that kernels want are given up where the target is out of reach with them, or nothing goes.
     """
     widths = sampled.merger.layout.widths(sampled.chosen)
     blocks = sampled.merger.layout.widths(sampled.chosen, budget)
     if blocks != widths:
         with contextlib.suppress(PlanError):
-            return _decided(context, sampled, blocks, budget)
+            found = _decided(context, sampled, blocks, budget)
+            if found.folded.merges or budget.blocks is None:
+                return found
     return _decided(context, sampled, widths, budget)
 
 

@@ -79,7 +79,7 @@ class _Pairs:
             and self._uses[conv.output[0]] == 1
             and all(name in self._plain and self._uses[name] == 1 for name in own)
             and len({*own}) == len(own)
-            and all(np.isfinite(made.astype(np.float32)).all() for made in _taken_in(self._plain, conv, norm))
+            and all(_in_float32(made) for made in _taken_in(self._plain, conv, norm))
         )
 
 
@@ -93,6 +93,12 @@ def _taken_in(
         factor = gamma / np.sqrt(variance + epsilon)
         weight, bias = _array(tensors[conv.input[1]]), _array(tensors[conv.input[2]]) if _biased(conv) else 0.0
         return weight * factor.reshape(-1, *[1] * (weight.ndim - 1)), beta + (bias - mean) * factor
+
+
+def _in_float32(values: NDArray[np.float64]) -> bool:
+    """Whether they are numbers there too."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype(np.float32)).all())
 
 
 def _biased(conv: NodeProto) -> bool:
