@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from helpers import (
     Case,
@@ -19,6 +18,7 @@ from helpers import (
     model,
     newest_opset,
     oracles_hold,
+    runs,
 )
 
 from onnxfold.analysis.analyze import analyze
@@ -47,15 +47,6 @@ YOUNG = [
          {"w0": (8, 3, 1), "w": (8, 1, 3), "b": (8,), "v": (5, 8, 1)}, ()),
 ]  # fmt: skip
 """Operators that not every version of onnxruntime has on a CPU."""
-
-
-def runs(case: Case) -> bool:
-    """Whether the installed onnxruntime has what a case needs."""
-    try:
-        ort.InferenceSession(case.model(2).SerializeToString(), providers=["CPUExecutionProvider"])
-    except Exception:  # onnxruntime's exceptions share no base class
-        return False
-    return True
 
 
 CASES = [
