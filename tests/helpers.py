@@ -142,6 +142,15 @@ def by_name(cases: Iterable[Case]) -> Callable[[str], Case]:
     return {case.name: case for case in cases}.__getitem__
 
 
+def runs(case: Case) -> bool:
+    """Whether the installed onnxruntime has what a case needs on a CPU."""
+    try:
+        ort.InferenceSession(case.model(2).SerializeToString(), providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's exceptions share no base class
+        return False
+    return True
+
+
 CONV = {"w": (8, 3, 3, 3), "b": (8,)}
 """The weights of the convolution in `behind_conv`."""
 

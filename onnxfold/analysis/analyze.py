@@ -100,11 +100,23 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
             known.add(facts.of(node))
     for name in graph.outputs:
         known.add(heads.pins(known, name, GRAPH_OUTPUT))
-    for name, why in graph.borders.items():
-        known.add(pins_of(known.table, [name], Reason(why, name)))
+    for name, why in graph.borders.items():  # a body cannot give a constant of the outer graph for what it computes
+        known.add(pins_of(known.table, [name, *_made_of(model, name)], Reason(why, name)))
     for tensor, axis, node in facts.values.escapes():
         reason = Reason(f"{node.op} uses this length as a number", node.label)
         known.add([Pin(known.table.axis(tensor, axis, 1).atoms, reason)])
+
+
+def _made_of(model: Model, name: str) -> list[str]:
+    """The constants that a constant is computed from."""
+    graph, waiting, found = model.graph, [name], list[str]()
+    while waiting:
+        producer = graph.producer.get(waiting.pop())
+        if producer is not None and name in model.constants:
+            more = [one for one in graph.nodes[producer].inputs if one and one not in found]
+            found += more
+            waiting += more
+    return found
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,9 @@ def component_error(
 
     Args:
         expected, found: one output [N, ...] on several batches.
-        seen: the same output of the original on other inputs, like those that it knows. Where components deviate
-            more on them, most of them, all units are larger by as much as the median (at most 2 times).
+        seen: the same output of the original on other inputs, like those that it knows. Where most components deviate
+            more on them, all units are larger, by the root of the median (at most 2 times): real inputs move outputs by
+            something between the two (an EfficientNet-Lite0: 1.08, 1.20 and 1.32).
         samples: how many are in each batch, to see whether the first axis is the batch; empty: it is.
 
     Returns inf where shapes differ or a value is not finite.
@@ -104,7 +105,7 @@ def _along(
     ):
         there = _moments(_rows(seen, axis))[1]
         more = there[deviation > 0] / deviation[deviation > 0]
-        factor = min(max(float(np.median(more)), 1.0), _MOST_SEEN) if more.size else 1.0
+        factor = min(max(float(np.median(more)) ** 0.5, 1.0), _MOST_SEEN) if more.size else 1.0
         deviation = np.maximum(factor * deviation, there / _MOST_SEEN)
     unit = np.maximum(deviation, np.maximum(_FLOOR * size, _PEERS * np.median(deviation)))
     noise, _ = _moments(after - before)

@@ -56,10 +56,11 @@ class Options:
         return {name: _plain(name, getattr(self, name)) for name in kinds_of(type(self))}
 
     def changed(self, without: Iterable[str] = ()) -> dict[str, Any]:
-        """The plain values of the fields that are not the usual ones, but for those in `without`."""
+        """The plain values of the fields that are not the usual ones, but for those in `without`. An empty mapping is
+        no other than None."""
         usual = type(self)()
         names = [name for name in kinds_of(type(self)) if name not in set(without)]
-        there = [name for name in names if getattr(self, name) != getattr(usual, name)]
+        there = [name for name in names if getattr(self, name) not in (getattr(usual, name), {})]
         return {name: _plain(name, getattr(self, name)) for name in there}
 
     @classmethod

@@ -25,11 +25,9 @@ from .allocation import Width
 from .error_curves import ErrorCurves
 from .merge_choice import MergeChoice
 from .merger import Merger
-from .plan_choice import tries
+from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .sensitivity import Sensitivity, measure_sensitivity
 from .single_folds import SingleFolds
-
-_TRIAL_SHARE, _TRIAL_SAMPLES = 4, 64  # one in so many samples is fitted on in a trial, but at least this many
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +109,8 @@ class SampledMerger:
         fit = self.samples.fit
         if len(fit) == 1:
             return fit, fit
-        enough = next((n for n in range(1, len(fit)) if sample_count(fit[:n]) >= _TRIAL_SAMPLES), len(fit) - 1)
-        at = max(enough, len(fit) // _TRIAL_SHARE)
+        enough = next((n for n in range(1, len(fit)) if sample_count(fit[:n]) >= TRIAL_SAMPLES), len(fit) - 1)
+        at = max(enough, len(fit) // TRIAL_SHARE)
         return fit[:at], fit[at:]
 
     @cached_property

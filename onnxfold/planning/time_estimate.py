@@ -18,12 +18,14 @@ from ..runtime.session import Session
 from .allocation import special_ratios
 from .goal import Goal
 from .memory import group_sizes
+from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .subject import Subject, probes
 
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
 _PASSES = 6.0  # forward passes over all samples: sensitivity, the last reconstruction and its original
 _MEASURED = 1.1  # for every group that is folded alone, at every share
+_TRIED = 2.0  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
@@ -52,7 +54,12 @@ class Estimate:
 
 
 def estimate(
-    subject: Subject, options: PlanningOptions, own: int, measured: bool, refining: tuple[int, int] | None = None
+    subject: Subject,
+    options: PlanningOptions,
+    own: int,
+    measured: bool,
+    refining: tuple[int, int] | None = None,
+    tried: bool = False,
 ) -> Estimate | None:
     """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
 
@@ -60,6 +67,7 @@ def estimate(
         own: calibration samples of the user, 0 where inputs are to be made.
         measured: whether error curves are (a ratio needs none).
         refining: steps of refinement, and samples in each; None without.
+        tried: whether several plans are (targets for MACs or parameters).
     """
     if not own and not wanted(options.effort, options.selection.method, options.recovery, refining is not None):
         return None
@@ -79,8 +87,12 @@ def estimate(
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
     solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
     each = forward * count * _MEASURED + _START
+    fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
+    plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
+    plans_tried = plans * (forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
-    return Estimate(made, forward * count * _PASSES + alone * each * len(subject.chosen) + solving + trained)
+    measuring = forward * count * _PASSES + alone * each * len(subject.chosen)
+    return Estimate(made, measuring + plans_tried + solving + trained)
 
 
 def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:

@@ -10,7 +10,7 @@ from ..errors import ExecutionError, RequestError
 from ..model.graph import skeleton
 from ..model.model import Model, Shapes
 from ..model.shapes.inference import negative
-from ..model.shapes.nominal import BATCH, Lengths, agreed, concrete_shape, stretchable
+from ..model.shapes.nominal import BATCH, OPEN_COLOR, OPEN_SPATIAL, Lengths, agreed, concrete_shape, stretchable
 from ..model.shapes.resolve import shaped
 from .probe_inputs import index_limits, probe
 from .session import Session
@@ -21,6 +21,7 @@ _LONGER = (
     32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 416, 448, 512, 608, 640, 800, 1024, 2048, 4096, 8192,
     16000, 32000, 48000, 64000, 160000, 480000,
 )  # fmt: skip
+_TEXT = 48, 320  # rows and columns of a line of text, as PaddleOCR cuts them
 _MOST = 2**23  # values of all inputs for one sample; more would take long
 
 
@@ -62,9 +63,14 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
 
 
 def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
-    """Longer lengths, by what is open in every input: of all together, then of one input, then of one with the number
-    of samples for those of the others (the states of a recurrent network)."""
+    """Other lengths, by what is open in every input: those of a line of text, of small images, then longer ones of all
+    together, of one input, and of one with the number of samples for the others (states of a recurrent network)."""
     usual = {place: length for own in places for place, length in own.items()}
+    sides = [place for place, length in usual.items() if length == OPEN_COLOR]
+    if len(sides) == len(_TEXT):
+        yield usual | dict(zip(sides, _TEXT, strict=True))
+    if sides:
+        yield usual | dict.fromkeys(sides, OPEN_SPATIAL)
     for longer in _LONGER:
         yield {place: max(length, longer) for place, length in usual.items()}
     for own in places if len(places) > 1 else ():

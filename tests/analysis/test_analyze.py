@@ -287,17 +287,20 @@ def test_what_a_body_captures_is_kept(batch: str | int) -> None:
         f = MatMul(g, u) e = Relu(f) y = MatMul(e, v) }"""
     proto = model(text, {"w": (3, 8), "u": (8, 6), "v": (6, 5)}, batch=batch)
     analysis = oracles_hold(proto, groups=[6])
-    assert "used inside the body of If" in kinds(analysis)
+    assert "what If takes from its body" in kinds(analysis)
 
 
-def test_a_weight_that_a_body_captures_is_kept() -> None:
+@pytest.mark.parametrize("name", ["r", "q"])
+def test_a_weight_that_a_body_gives_is_kept(name: str) -> None:
+    """What the branches make of it comes out of the model; called alike or not."""
     text = """(float[2,3] x, bool c) => (float[2,5] y, float[8] z) {
         h = MatMul(x, w) i = Add(h, b) a = Relu(i) y = MatMul(a, v)
         z = If(c) <then_branch = yes () => (float[8] r) { r = Neg(b) },
                    else_branch = no () => (float[8] r) { r = Identity(b) }> }"""
+    text = text.replace("r = Identity(b)", f"{name} = Identity(b)").replace("(float[8] r) { q", "(float[8] q) { q")
     analysis = analyze(load(model(text, {"w": (3, 8), "b": (8,), "v": (8, 5)})))
     assert not analysis.groups
-    assert "used inside the body of If" in kinds(analysis)
+    assert "what If takes from its body" in kinds(analysis)
 
 
 def test_refusals_are_sorted_by_what_they_cost() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import model
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from onnxfold import inspect
 from onnxfold.analysis.pins import Refusal
@@ -42,12 +42,17 @@ def test_what_makes_an_output_is_charged_to_what_it_reads() -> None:
 
 
 def test_weights_inside_bodies_are_counted() -> None:
+    """Also of a body that is not opened: one that holds a sparse weight."""
     text = """(float[2,3] x, bool c) => (float[2,5] y) {
         h = MatMul(x, w) a = Relu(h) m = MatMul(a, v)
         z = If(c) <then_branch = yes () => (float[5] r) { r = Constant<value_floats=[1.0,2.0,3.0,4.0,5.0]>() },
                    else_branch = no () => (float[5] r) <float[5] k = {1.0,2.0,3.0,4.0,5.0}> { r = Identity(k) }>
         y = Add(m, z) }"""
-    found = inspect(model(text, {"w": (3, 8), "v": (8, 5)}))
+    proto = model(text, {"w": (3, 8), "v": (8, 5)})
+    values, places = (helper.make_tensor(n, kind, [1], [1]) for n, kind in (("s", 1), ("at", 7)))
+    for attribute in next(node for node in proto.graph.node if node.op_type == "If").attribute:
+        attribute.g.sparse_initializer.append(helper.make_sparse_tensor(values, places, [5]))
+    found = inspect(proto)
     assert {r.kind: r.parameters for r in found.refusals}["a weight inside the body of If"] >= 5
 
 

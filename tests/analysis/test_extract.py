@@ -38,7 +38,7 @@ def error(result: onnxfold.FoldResult) -> float:
 @pytest.mark.parametrize("how", [{"effort": "fast"}, {"effort": "balanced"}, {"method": "prune-l2"}], ids=str)
 def test_without_data(how: dict[str, str]) -> None:
     result = fold(**how)
-    assert [(g.before, g.after) for g in result.report.groups] == [(16, 12), (UNITS, 24)]
+    assert [(g.before, g.after) for g in result.report.groups] == [(16, 12), (2 * UNITS, 48)]
 
 
 def test_what_reads_the_units_is_refitted() -> None:
@@ -53,7 +53,7 @@ def test_what_reads_the_units_is_refitted() -> None:
 def test_gates_are_not_scaled_up() -> None:
     loaded = load(proto())
     analysis = analyze(loaded)
-    units = next(g for g in analysis.groups if g.size == UNITS)
+    units = next(g for g in analysis.groups if g.size == 2 * UNITS)
     weights = gather(loaded, analysis, units)
     assert {p.tensor for p in weights.rows} == {"w", "r"}
     assert {p.tensor for p in weights.vectors} == {"b"}

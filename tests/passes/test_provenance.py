@@ -108,6 +108,8 @@ def test_on_the_command_line(tmp_path: Path, off: bool) -> None:
     given = [str(source), str(target), "--ratio", "0.5", "-q", *FAST, *(["--no-provenance"] if off else [])]
     assert main(given) == 0
     assert (VERSION in entries(target)) is not off
+    onnxfold.fold(source, tmp_path / "python.onnx", **QUICK, provenance=not off)
+    assert target.read_bytes() == (tmp_path / "python.onnx").read_bytes(), "the same, from wherever it is called"
 
 
 def test_what_it_takes_is_counted() -> None:

@@ -72,6 +72,14 @@ def test_refinement_takes_time(mlp: Subject) -> None:
     assert refined.samples == plain.samples
 
 
+def test_plans_that_are_tried_take_time(mlp: Subject) -> None:
+    one, tried = (estimate(mlp, planning(), 128, True, None, tried) for tried in (False, True))
+    assert one and tried
+    assert tried.fold - one.fold >= 24 * 0.01 * (2 * 64 + 64), (
+        "24 plans of an MLP: two passes over 64, one over the rest"
+    )
+
+
 def test_nothing_is_expected_of_weights_alone(mlp: Subject) -> None:
     assert estimate(mlp, planning("fast"), 0, True) is None
     assert estimate(mlp, planning("fast"), 64, True) is not None

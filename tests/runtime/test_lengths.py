@@ -38,7 +38,7 @@ def shapes(inputs: str, given: Mapping[str, Sequence[int]] | None = None) -> Map
         ("float[t,n,10] x, int32[n] lens", {}, {"x": (-1, -1, 10)}),
         ("float[t,n,10] x, int32[n] lens", {"x": (16, 4, 10)}, {"lens": (4,)}),
         ("float[t,n,10] x, int32[n] lens", {"lens": (5,)}, {"x": (-1, 5, 10)}),
-        ("float[n,3,h,w] x, float[n,h,w] mask", {}, {"mask": (-1, 64, 64)}),
+        ("float[n,3,h,w] x, float[n,h,w] mask", {}, {"mask": (-1, 256, 256)}),
         ("float[n,3] x, float[n,5] z", {"x": (1, 3)}, {"z": (1, 5)}),
         ("float[b,s] x, float[b,s] z", {}, {}),
         ("float[a,3] x, float[b,5] z", {}, {}),
@@ -163,3 +163,26 @@ def test_lengths_of_a_state_are_not_those_of_its_model() -> None:
 def test_the_cases_are_measured(name: str) -> None:
     report = onnxfold.fold(CASES / f"{name}.onnx", ratio=0.25, effort="fast", latency=False).report
     assert report.check is not None and report.check.passed and report.check.providers[0].outputs
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "found"),
+    [
+        ("n,3,h,w", 0, None),
+        ("n,h,w,3", 0, None),
+        ("n,3,h,w", 48, (-1, 3, 48, 320)),
+        ("n,3,h,w", 64, (-1, 3, 64, 64)),
+        ("n,1,h,w", 0, None),
+    ],
+)
+def test_color_images_are_as_large_as_photographs_where_they_can_be(
+    shape: str, rows: int, found: tuple[int, ...] | None
+) -> None:
+    """A reader of lines of text wants rows that it pools to one; other graphs may want small images."""
+    fixed = "y = Reshape(p, to)" if rows else "y = Identity(p)"
+    text = f"(float[{shape}] x) => (float[a,b,c,d] y) {{ p = MaxPool<kernel_shape=[8,8], strides=[8,8]>(x) {fixed} }}"
+    loaded = load(model(text, {}, {"to": [0, 3, rows // 8, 40 if rows == 48 else 8]} if rows else {}))
+    usual = concrete_shape(loaded.graph.tensor("x").declarable or (), 1)
+    assert max(usual) == (64 if "1," in shape else 256)
+    shapes = settled(loaded, None).shapes or {}
+    assert shapes.get("x") == found

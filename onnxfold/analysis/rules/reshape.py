@@ -66,45 +66,43 @@ def reshaped(x: TensorView, y: TensorView, target: Sequence[Value] | None) -> It
     for of_x, of_y in found:
         wide_x = [axis for a in of_x if dims_x[a] != 1 and (axis := axes_x[a]) is not None]
         wide_y = [axis for a in of_y if dims_y[a] != 1 and (axis := axes_y[a]) is not None]
-        if not wide_x or not wide_y:
-            continue
-        parts = common_parts([x.size(a) or 0 for a in wide_x], [y.size(a) or 0 for a in wide_y])
-        if len(wide_x) > 1 < len(wide_y) and not parts:
-            continue
-        said.update(wide_y)
-        if len(wide_x) > 1 < len(wide_y):
-            yield OneOf(
-                tuple(
-                    (
-                        *part.ties(x.axis(wide_x[part.of_x]), y.axis(b := wide_y[part.of_y])),
-                        *_counted(x, y, None, b, target),
-                        *(count for c in wide_y if c != b for count in _computed(y, c, target)),
-                    )
-                    for part in sorted(parts, key=lambda part: -part.length)
-                )
-            )
-            continue
-        if len(wide_x) == 1 and len(wide_y) == 1:
-            yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
-            yield from _counted(x, y, wide_x[0], wide_y[0], target)
-        elif len(wide_y) == 1:
-            counts = _counted(x, y, None, wide_y[0], target)
-            joined = y.axis(wide_y[0])
-            yield OneOf(tuple((Tie(part, joined), *counts) for _, part in _parts(x, wide_x)))
-        else:
-            whole = x.axis(wide_x[0])
-            yield OneOf(
-                tuple(
-                    (
-                        Tie(whole, part),
-                        *_counted(x, y, None, a, target),
-                        *(count for b in wide_y if b != a for count in _computed(y, b, target)),
-                    )
-                    for a, part in _parts(y, wide_y)
-                )
-            )
+        facts = list(_between(x, y, wide_x, wide_y, target)) if wide_x and wide_y else []
+        said.update(wide_y if facts else ())
+        yield from facts
     for axis in range(y.rank):
         if axis not in said:
+            yield from _computed(y, axis, target)
+
+
+def _between(
+    x: TensorView, y: TensorView, wide_x: list[int], wide_y: list[int], target: Sequence[Value] | None
+) -> Iterator[Fact]:
+    """Facts of some axes of `x` that become some axes of `y`, none of length 1; none where they cross."""
+    if len(wide_x) == 1 and len(wide_y) == 1:
+        yield Tie(x.axis(wide_x[0]), y.axis(wide_y[0]))
+        yield from _counted(x, y, wide_x[0], wide_y[0], target)
+    elif len(wide_y) == 1:
+        counts, joined = _counted(x, y, None, wide_y[0], target), y.axis(wide_y[0])
+        yield OneOf(tuple((Tie(part, joined), *counts) for _, part in _parts(x, wide_x)))
+    elif len(wide_x) == 1:
+        whole = x.axis(wide_x[0])
+        yield OneOf(tuple((Tie(whole, part), *_all_counted(x, y, wide_y, a, target)) for a, part in _parts(y, wide_y)))
+    else:
+        parts = common_parts([x.size(a) or 0 for a in wide_x], [y.size(a) or 0 for a in wide_y])
+        options = list[tuple[Tie | Count, ...]]()
+        for part in sorted(parts, key=lambda part: -part.length):
+            a, b = wide_x[part.of_x], wide_y[part.of_y]
+            options.append((*part.ties(x.axis(a), y.axis(b)), *_all_counted(x, y, wide_y, b, target)))
+        yield from [OneOf(tuple(options))] if options else []
+
+
+def _all_counted(
+    x: TensorView, y: TensorView, axes: list[int], followed: int, target: Sequence[Value] | None
+) -> Iterator[Count]:
+    """The integers of the target for some axes of y of which one is followed."""
+    yield from _counted(x, y, None, followed, target)
+    for axis in axes:
+        if axis != followed:
             yield from _computed(y, axis, target)
 
 

@@ -138,15 +138,18 @@ def written(one: Stored, integers: Array, scheme: Scheme, parts: Parts) -> dict[
     out[slots.scale] = scheme.scale.reshape(shape).astype(scale.dtype)
     before = parts.part(one, slots.zero)
     if before is not None or (scheme.zero != (0 if layout is None else layout.middle)).any():
-        zero = scheme.zero
-        if one.behind is not None:
-            alike = before is not None and before.ndim == 0 and bool((zero == zero.flat[0]).all())
-            zero, shape = (zero.reshape(-1)[:1], ()) if alike or one.axis is None else (zero, (-1,))
+        zero, shape = (scheme.zero, shape) if one.behind is None else _apart(scheme.zero, one, before)
         out[slots.zero] = _zeros(zero, layout, shape, old if layout is None else before)
     numbers = None if slots.groups is None else parts.part(one, slots.groups)
     if slots.groups is not None and numbers is not None and scheme.groups is not None:
         out[slots.groups] = scheme.groups.astype(numbers.dtype)
     return out
+
+
+def _apart(zero: Array, one: Stored, before: Array | None) -> tuple[Array, tuple[int, ...]]:
+    """Zero points whose shape has nothing to do with that of scales, which other nodes hold: one, if that is enough."""
+    alike = before is not None and before.ndim == 0 and bool((zero == zero.flat[0]).all())
+    return (zero.reshape(-1)[:1], ()) if alike or one.axis is None else (zero, (-1,))
 
 
 def _zeros(zero: Array, layout: PackedLayout | None, shape: tuple[int, ...], like: Array | None) -> Array:

@@ -81,7 +81,7 @@ class ShapeValues:
             if node.op in ("Shape", "Size") and node.domain == "" and lost:
                 rank = len(graph.tensor(node.inputs[0]).shape or ())
                 yield from ((node.inputs[0], axis, node) for axis in range(rank))
-        for name in graph.outputs:
+        for name in (*graph.outputs, *graph.borders):  # of the model, and of bodies
             if name in graph.producer:
                 yield from self._sources(name, graph.nodes[graph.producer[name]])
 

@@ -11,7 +11,11 @@ Place = str | tuple[str, int]
 Lengths = Mapping[Place, int]
 BATCH = -1  # in a shape: any number of samples
 UNNAMED = frozenset({None, "", "?", "-1", "None"})  # how exporters write a dimension without a name
-OPEN_SPATIAL = 64  # for open dimensions of images: every usual stride divides it
+OPEN_SPATIAL = 64  # for open dimensions of images and the like: every usual stride divides it
+OPEN_COLOR = (
+    256  # of color images: detectors and readers of text do something else with 64 pixels than with photographs
+)
+_COLORS = 3
 OPEN_OTHER = 16
 _DIGITS = 6  # of numbers in names such as "past_length + 1"; longer ones are no lengths
 
@@ -19,7 +23,8 @@ _DIGITS = 6  # of numbers in names such as "past_length + 1"; longer ones are no
 def concrete_shape(
     shape: Sequence[int | str | None], batch: int, given: Sequence[int] | None = None
 ) -> tuple[int, ...]:
-    """`shape` with its open dimensions filled in: the first with `batch`, those of images with 64, others with 16.
+    """`shape` with its open dimensions filled in: the first with `batch`, those of color images with 256, of
+    other images and volumes with 64, others with 16.
 
     Caches of attention are empty: dimensions called "past..." have length 0, also as part of a sum. `given`: the shape
     to take instead, `batch` in place of `BATCH`.
@@ -29,7 +34,7 @@ def concrete_shape(
     """
     if given is not None:
         return tuple(batch if n == BATCH else n for n in given)
-    other = OPEN_SPATIAL if len(shape) >= 4 else OPEN_OTHER
+    other = OPEN_OTHER if len(shape) < 4 else OPEN_COLOR if _is_color(shape) else OPEN_SPATIAL
 
     def length(dim: int | str | None) -> int:
         if isinstance(dim, int) and dim > 0:
@@ -40,6 +45,10 @@ def concrete_shape(
         return sum(_number(part, other) for part in parts)
 
     return tuple(length(d) if axis or (isinstance(d, int) and d > 0) else batch for axis, d in enumerate(shape))
+
+
+def _is_color(shape: Sequence[int | str | None]) -> bool:
+    return len(shape) == 4 and (shape[1] == _COLORS or shape[3] == _COLORS)
 
 
 def agreed(

@@ -271,15 +271,18 @@ def test_a_scale_by_a_length_stays_what_it_was() -> None:
     assert any(n.op_type == "Shape" for n in after.graph.node), "nothing it is computed from has changed"
 
 
-def test_a_length_inside_a_body_keeps_its_channels() -> None:
+@pytest.mark.parametrize("name", ["r", "q"])
+def test_a_length_inside_a_body_keeps_its_channels(name: str) -> None:
+    """Also where both branches call their result alike."""
     text = """(float[N,3,4,4] x, bool c) => (float[N,5,2,2] y) {
         h = Conv(x, w, b) s = Shape(h) o = Gather(s, one)
         f = If(c) <then_branch = yes () => (float r) { r = Cast<to=1>(o) },
                    else_branch = no () => (float r) { r = Constant<value_float=1.0>() }>
         g = Conv(h, v) y = Mul(g, f) }"""
+    text = text.replace("(float r) { r = Constant", f"(float {name}) {{ {name} = Constant")
     found = analyze(load(model(text, {**CONV, "v": (5, 8, 1, 1)}, {"one": 1})))
     assert not found.groups
-    assert "If uses this length as a number" in [r.kind for r in found.refusals]
+    assert "Cast uses this length as a number" in [r.kind for r in found.refusals]
 
 
 def test_a_target_from_outside_is_refused() -> None:
