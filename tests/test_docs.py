@@ -29,7 +29,7 @@ FOREIGN = re.compile(  # the beginnings of commands whose options are not ours
     r"|python3? (-m (pip|pytest|venv|build|ruff|mypy) |(benchmarks|models)/)"
 )
 BEFORE_A_COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/(?=pip|pytest|python))?")
-HIDDEN = {"--clusterer"}  # for comparisons; docs/design/folding.md tells of it, the help does not
+HIDDEN = {"--clusterer", "--metric-timeout"}  # pages tell of them, the help, which is long enough, does not
 
 
 def text(page: Path) -> str:

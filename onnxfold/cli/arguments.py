@@ -151,9 +151,8 @@ def add_metric(group: argparse._ArgumentGroup) -> None:
     """The user's own measures, of a model and of its latency."""
     group.add_argument("--metric", metavar="FILE.py:NAME", help=about("metric"))
     group.add_argument(
-        "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT,
-        help=about("metric_timeout", f" (default {METRIC_TIMEOUT:g})"),
-    )  # fmt: skip
+        "--metric-timeout", metavar="S", type=float, default=METRIC_TIMEOUT, help=argparse.SUPPRESS
+    )  # docs/metric.md tells of it, and an error where it is too short
     group.add_argument(
         "--latency-command", metavar="CMD", help="a command that prints ms, on another device (docs/choice.md)"
     )
@@ -207,7 +206,7 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
-        how.add_argument("--threads", metavar="N", type=int, default=0, help=about("threads", " (default: all)"))
+        how.add_argument("--threads", metavar="N", type=int, default=0, help=argparse.SUPPRESS)
     return how
 
 

@@ -32,7 +32,7 @@ def parser() -> Parser:
     made = Parser("onnxfold", USAGE, MAIN)
     add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
-    budget = made.add_argument_group("how much (one of these, as 0.3 or 30%%; none: the safe default above)")
+    budget = made.add_argument_group("how much (one of these, as 0.3 or 30%; none: the safe default above)")
     budget.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
     budget.add_argument("--target-params", metavar="F", type=share, help=about("target_params", ", 0 to 1"))
     budget.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
