@@ -66,6 +66,8 @@ def test_what_is_advised() -> None:
     assert best(points, Aspect.LOSS) == 1
     assert best([ORIGINAL, point(0.9, 1.2, 0.05)], Aspect.LOSS) == 0  # leave it
     assert best([ORIGINAL], Aspect.BYTES) is None
+    nearly = [ORIGINAL, point(0.505, 1.0, 0.002), point(0.45, 0.6, 0.6), point(0.55, 0.6, 0.001)]
+    assert best(nearly, Aspect.BYTES) == 1  # float16 is half the bytes
 
 
 def test_what_two_steps_are_expected_to_give() -> None:

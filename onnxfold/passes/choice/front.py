@@ -41,6 +41,7 @@ ORIGINAL = Point(1.0, 1.0, 0.0, 0.0, False)
 
 
 _NO_WORSE = 1.02  # latencies that differ by less are noise
+_HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
 
 
 class Aspect(StrEnum):
@@ -77,7 +78,7 @@ def least_loss(points: Sequence[Point], among: Sequence[int]) -> int | None:
 def _fits(point: Point, aspect: Aspect) -> bool:
     if aspect is Aspect.LOSS:
         return not point.visible
-    return (point.size if aspect is Aspect.BYTES else point.latency) <= 0.5
+    return (point.size if aspect is Aspect.BYTES else point.latency) <= _HALF
 
 
 def _dominates(one: Point, other: Point) -> bool:
