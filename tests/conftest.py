@@ -19,6 +19,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 + (os.cpu_count() or 1)
 
 
+PLANS = 3  # that are tried for a target, instead of 24
 LATENCY_SECONDS = 0.02  # instead of 1.5: only tests of latencies look at what is measured, and they set their own
 
 
@@ -40,8 +41,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick() -> Iterator[None]:
-    """Models run on one thread, and latencies are measured briefly."""
+    """Models run on one thread, latencies are measured briefly, and few plans are tried."""
     from onnxfold.evaluation import latency
+    from onnxfold.planning import plan_choice
     from onnxfold.runtime.session import Session
 
     start = Session.__init__
@@ -53,6 +55,7 @@ def _quick() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "LATENCY_SECONDS", LATENCY_SECONDS)
+        patch.setattr(plan_choice, "MOST", PLANS)
         patch.setattr(Session, "__init__", on_one_thread)
         yield
 

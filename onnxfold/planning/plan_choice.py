@@ -17,7 +17,7 @@ from .allocation import Plan
 
 Curves = Mapping[str, NDArray[np.float64]]
 _SPREAD = 0.4  # standard deviation of the logarithm of what a group is taken to cost, from one plan to the next
-_MOST = 24  # plans
+MOST = 24  # plans
 _WORK = 24.0  # seconds that all of them may take, about, on two idle cores
 TRIAL_SHARE, TRIAL_SAMPLES = 4, 64  # one in so many samples is fitted on in a trial, but at least this many
 _FITTING, _MEASURING = 0.75, 0.25  # of `step_seconds`, for every sample
@@ -27,7 +27,7 @@ def tries(model: Model, prices: Costs, fitting: int, measuring: int) -> int:
     """How many plans are worth their time, decided before the start by the size of the model: each is fitted on so many
     samples, and measured on so many."""
     each = step_seconds(model, prices) * (_FITTING * fitting + _MEASURING * measuring)
-    return max(1, min(_MOST, int(_WORK / max(1e-9, each))))
+    return max(1, min(MOST, int(_WORK / max(1e-9, each))))
 
 
 def best_plan(

@@ -175,9 +175,10 @@ def test_a_limit_where_nothing_can_be_compared_is_refused() -> None:
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
 def test_argmax_takes_a_limit() -> None:
+    how: dict[str, Any] = {"effort": "fast", "latency": False, "input_shapes": {"x": (16, 3, 64, 64)}}
     with pytest.raises(NothingToFoldError, match="least that can go, 8 of 32 channels of 'n3_Conv', costs an output"):
-        fold(CASES / "argmax_budget.onnx", max_error=0.05, effort="fast", latency=False)
-    report = fold(CASES / "argmax_budget.onnx", max_error=0.6, effort="fast", latency=False).report
+        fold(CASES / "argmax_budget.onnx", max_error=0.05, **how)
+    report = fold(CASES / "argmax_budget.onnx", max_error=0.6, **how).report
     assert report.check is not None and report.check.quality is not None and report.check.worst is not None
     assert report.check.mark == "kept" and 0.3 < report.check.quality.error <= 0.6
     assert report.check.worst.changed is not None and 0 < report.check.worst.changed < 0.5
