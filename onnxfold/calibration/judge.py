@@ -19,11 +19,13 @@ from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
 from .origin import Origin
 from .synthetic.conventions import convention
+from .synthetic.drawn_text import is_line, with_text
 from .synthetic.image_ops import is_images, spatial_axes
 from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds, vocabulary
 
 PHOTOGRAPHS = "crops of two photographs"
+LINES = "lines of text drawn over two photographs"
 WORDS = "sentences of other words"
 
 Array = NDArray[Any]
@@ -87,7 +89,8 @@ def independent_judge(
     known = all(s.name in made or s.dtype is None or np.dtype(s.dtype).kind != "f" for s in specs if s.name in like)
     if fitted is Origin.SENTENCES:
         known &= all(divides(len(vocabulary(model, *one).words)) for one in words.items())
-    return Judge(batches, PHOTOGRAPHS if images else WORDS, known)
+    kind = WORDS if not images else LINES if any(is_line(like[s.name].shape) for s in images) else PHOTOGRAPHS
+    return Judge(batches, kind, known)
 
 
 def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:
@@ -108,4 +111,6 @@ def _photographs(
     """[count, ...] crops as input `name` wants them."""
     rows, columns = (like.shape[axis] for axis in spatial_axes(like.shape))
     pixels = crops(rng, photographs(), count, rows, columns)
+    if is_line(like.shape):
+        pixels = with_text(rng, pixels)
     return convention(model, specs, name, like.shape, shapes).applied(pixels, like.shape).astype(like.dtype)

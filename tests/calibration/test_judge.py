@@ -8,9 +8,10 @@ import pytest
 from tiny import MODELS, SHARED
 
 from onnxfold import fold
-from onnxfold.calibration.judge import PHOTOGRAPHS, WORDS, independent_judge
+from onnxfold.calibration.judge import LINES, PHOTOGRAPHS, WORDS, independent_judge
 from onnxfold.calibration.samples import SYNTHETIC, calibration_samples, synthetic_samples
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
+from onnxfold.calibration.synthetic.drawn_text import with_text
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
 from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.evaluation.quality import measured
@@ -38,6 +39,26 @@ def test_images_are_judged_by_photographs(name: str, monkeypatch: pytest.MonkeyP
     assert samples.judge.independent and samples.judge.described == PHOTOGRAPHS
     fitted, judging = (next(iter(feeds[0].values())) for feeds in (samples.fit, samples.check))
     assert fitted.shape[1:] == judging.shape[1:] and sum(len(next(iter(f.values()))) for f in samples.check) == 128
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [("3,48,320", LINES), ("48,320,3", LINES), ("3,48,96", PHOTOGRAPHS), ("3,96,640", PHOTOGRAPHS)]
+)
+def test_readers_of_text_are_judged_by_text(shape: str, kind: str) -> None:
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[N,{shape}] x) => (float[N,{shape}] y) {{ y = Relu(x) }}'
+    )
+    like = {"x": np.zeros((4, *map(int, shape.split(","))), np.float32)}
+    judge = independent_judge(load(proto), like, 8, 0, None)
+    assert judge is not None and judge.described == kind and judge.independent
+
+
+def test_drawn_text_is_on_every_picture() -> None:
+    pictures = np.full((6, 48, 320, 3), 100, np.float32)
+    made, again = (with_text(np.random.default_rng(2), pictures) for _ in range(2))
+    assert made.shape == pictures.shape and (made == again).all() and made.min() >= 0 and made.max() <= 255
+    assert all(0.1 < np.mean(np.abs(one - 100) > 40) < 0.6 for one in made), "some of it is ink"
+    assert np.abs(made[0] - made[1]).mean() > 10, "other words"
 
 
 def test_other_inputs_cannot_be_judged() -> None:
