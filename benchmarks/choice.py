@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,10 @@ def summary(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _replaced(row: Any, _: Any) -> Any:
+    return row
+
+
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--models", nargs="+", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
@@ -208,7 +213,7 @@ def main() -> None:
     found = dict[str, Any]()
     for name in asked.models:
         found[name] = measured(asked.data, name, asked)
-        keep(asked.store, name, lambda _, name=name: found[name])  # type: ignore[misc]
+        keep(asked.store, name, partial(_replaced, found[name]))
         print(table({name: found[name]}), flush=True)
     print(summary(found))
     if asked.write:

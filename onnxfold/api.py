@@ -6,15 +6,13 @@ Keywords are those of the options; `onnxfold.options.parameters` says what each 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from numpy.typing import NDArray
 
-from .errors import RequestError
 from .model.model import Source, load, named
-from .options.budget import Budget, Limits
-from .options.choices import Method, Recovery, Step
+from .options.choices import Method, Step
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from .options.options import (
     ChoiceOptions,
@@ -25,26 +23,21 @@ from .options.options import (
     SweepOptions,
     given_or_made,
 )
-from .options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
-from .passes.base import Pass, Pipeline, Run, State
+from .options.parts import PlanningOptions, SelectionOptions
+from .passes.base import Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
 from .passes.choice.explore import ExploreChains
-from .passes.choice.target import MeetTarget
 from .passes.choice.whole_layers import whole_layers
 from .passes.compare import Compare, check_inputs
-from .passes.distillation.distill import Distill
-from .passes.fold import FoldChannels, PreparePlanning
+from .passes.fold import PreparePlanning
+from .passes.lists import Announce, finishing, folding, fused, fusing, quantizable
 from .passes.measure import measuring
-from .passes.normalization import TakeInNormalization
 from .passes.prepare import Analyze, Inspect
 from .passes.provenance import noting
-from .passes.quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from .passes.reached import KeepUnreached
 from .passes.sweep import FoldToShares
-from .passes.verify import Stage, Verify, limit_of
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
-from .passes.weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 from .progress import Progress, silent
 from .report.build import (
     choice_report,
@@ -63,7 +56,6 @@ from .report.sweep_report import SweepReport
 from .report.written import check_written
 
 PathLike = str | os.PathLike[str]
-Announce = Callable[[str], None] | None
 
 
 def fold(
@@ -163,9 +155,9 @@ def fold(
             Analyze(o.selection, o.scale.max_memory),
             *noting(o),
             *measuring(o.measure),
-            *_quantizable(o),
-            *_folding(o, announce),
-            *([] if o.chooses else [*_finishing(o, o.budget, o.scale.max_memory), CheckBlock()]),
+            *quantizable(o),
+            *folding(o, announce),
+            *([] if o.chooses else [*finishing(o, o.budget, o.scale.max_memory), CheckBlock()]),
         ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
         return committed(state, fold_report(state, o, run), o.output)
 
@@ -206,7 +198,7 @@ def fuse(
     o = given_or_made(FuseOptions, options, given if output is None else {**given, "output": output})
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
-        state = Pipeline(*_fusing(o), *_finishing(o, o.sharing.limits)).run(
+        state = Pipeline(*fusing(o), *finishing(o, o.sharing.limits)).run(
             State.load(model, o.runtime.input_shapes), run
         )
         return committed(state, fuse_report(state, o, run), o.output)
@@ -286,7 +278,7 @@ def choose(
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),
             PreparePlanning(o.planning),
-            ExploreChains(o, whole_layers(model, o, run, _fused)),
+            ExploreChains(o, whole_layers(model, o, run, fused)),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return choice_report(state, o, run)
 
@@ -353,77 +345,3 @@ def rank_layers(
             RankLayers(o.distance, o.align),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return layers_report(state, o)
-
-
-def _folding(o: FoldOptions, announce: Announce) -> list[Pass]:
-    """The passes that fold channels, of a model that is analyzed."""
-    kind = None if o.quantize is None else o.quantize.kind
-    return [
-        AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill),
-        CollectSamples(o.planning, o.calibration, o.budget, _trains(o), o.distill is not None, o.scale.max_memory),
-        KeepUnreached(o.planning),
-        PreparePlanning(o.planning, o.output, o.scale),
-        MeetTarget(o) if o.chooses else FoldChannels(o.planning, o.calibration, o.budget, o.output, kind),
-    ]
-
-
-def _fusing(o: FuseOptions) -> list[Pass]:
-    """The passes that change whole layers."""
-    sharing, level = o.sharing, o.recovery.level
-    planning = PlanningOptions(
-        selection=SelectionOptions(method=Method.FOLD), recovery=Recovery.AUTO if sharing.distance.sampled else level,
-        effort=o.calibration.effort, runtime=o.runtime,
-    )  # fmt: skip
-    return [
-        FindLayers(sharing, level, o.folding is not None),
-        *measuring(o.measure),
-        *([] if o.folding is None else _folded_first(o.folding)),
-        *noting(o),
-        *_quantizable(o),
-        CollectSamples(planning, o.calibration, training=_trains(o)),
-        DropBlocks(sharing, level, o.runtime),
-        ShareWeights(sharing, level, o.quantize is not None),
-    ]
-
-
-def _fused(o: FuseOptions) -> list[Pass]:
-    """The passes that change whole layers and measure that, whatever it costs."""
-    return [*_fusing(o), *_finishing(o, Budget.ratio(0.0))]
-
-
-def _folded_first(o: FoldOptions) -> list[Pass]:
-    """Channels folded before layers share weights."""
-    if o.chooses:
-        raise RequestError("`folding` says how channels are folded: leave out its `allow`")
-    if o.quantize is not None or o.output != OutputOptions() or o.scale != ScaleOptions() or o.measure.metric:
-        raise RequestError(
-            "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
-        )
-    return [Analyze(o.selection), *_folding(o, None), *_distilling(o)]
-
-
-def _distilling(o: FoldOptions | FuseOptions) -> list[Pass]:
-    return [] if o.distill is None else [Distill(o.distill, o.calibration.effort, o.runtime.seed)]
-
-
-def _finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory: int | None = None) -> list[Pass]:
-    """The passes that train and quantize what was `asked` for, where that is wanted, write it and measure it."""
-    return [
-        *_distilling(o),
-        *([TakeInNormalization(o.output.keep_bn)] if isinstance(o, FoldOptions) else []),
-        *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
-        Stage(o.output),
-        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
-        *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
-    ]
-
-
-def _quantizable(o: FoldOptions | FuseOptions) -> list[Pass]:
-    return [] if o.quantize is None else [CheckQuantizable(o.calibration.sampled, o.quantize.kind)]
-
-
-def _trains(o: FoldOptions | FuseOptions) -> bool:
-    """Whether samples serve for more than folding and fusing."""
-    if isinstance(o, FoldOptions) and {Step.REFINE, Step.INT8} & set(o.allow):
-        return True
-    return o.distill is not None or (o.quantize is not None and o.quantize.kind.sampled)

@@ -15,9 +15,8 @@ from ..passes.choice.chain import Chain
 from ..passes.choice.front import Aspect, Point, best, front
 from ..passes.choice.row import ChoiceRow
 from ..units import in_bytes, in_percent, in_units
-from .decode import decoded
 from .html import extra
-from .json_text import SCHEMA, from_text, to_text
+from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
@@ -120,15 +119,6 @@ class ChoiceReport(Shown):
             "verdict": self.verdict, "passed": self.passed, "mark": self.mark,
         }  # fmt: skip
         return dict(plain(data))
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return to_text(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> ChoiceReport:
-        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
-        return decoded(cls, from_text(text))
 
     def figures(self) -> Rows:
         """What every chain gains and costs."""

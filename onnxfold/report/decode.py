@@ -8,7 +8,7 @@ import types
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from ..errors import RequestError
 from ..evaluation.metrics import OutputError
@@ -26,9 +26,9 @@ def decoded(kind: type[T], data: object, where: str = "the report") -> T:
     if not isinstance(data, Mapping):
         raise RequestError(f"{where} must be an object, not {_shown(data)}")
     data = _filled(kind, data)
-    given = {}
-    hints: Mapping[str, Any] = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
-    for one in dataclasses.fields(kind):  # type: ignore[arg-type]
+    given, made = {}, cast(Any, kind)
+    hints = _hints(made)
+    for one in dataclasses.fields(made):
         if one.name in data:
             given[one.name] = _value(hints[one.name], data[one.name], f"{where}: '{one.name}'")
         elif one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:

@@ -17,10 +17,9 @@ from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..units import change, in_bytes, in_ms, in_units, less, visible
 from . import render, wording
-from .decode import decoded
 from .group_report import GroupReport
 from .html import extra
-from .json_text import SCHEMA, from_text, to_text
+from .json_text import SCHEMA
 from .layer_sizes import LayerSize
 from .provenance import Provenance
 from .shown import Rows, Shown
@@ -96,15 +95,6 @@ class FoldReport(Shown):
         data["passed"] = None if self.check is None else self.check.passed
         data["mark"] = None if self.check is None else self.check.mark
         return dict(plain(data))
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return to_text(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> FoldReport:
-        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
-        return decoded(cls, from_text(text))
 
     def figures(self) -> Rows:
         """Sizes and latencies, before and after."""

@@ -16,7 +16,7 @@ from ..passes.weight_sharing.layers import Left
 from .alike import Alike, alike
 from .decode import decoded
 from .html import extra
-from .json_text import SCHEMA, from_text, to_text
+from .json_text import SCHEMA, from_text
 from .provenance import Provenance
 from .shown import Rows, Shown
 from .tables import Message, named, new_table, plain
@@ -56,10 +56,6 @@ class LayersReport(Shown):
             "provenance": None if self.provenance is None else asdict(self.provenance),
         }  # fmt: skip
         return dict(plain(data))
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return to_text(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> LayersReport:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from ..model.metadata import installed, sha256
 from ..runtime.session import version as runtime_version
@@ -72,5 +72,4 @@ def with_command(report: R, command: str) -> R:
     """A report with the command that it is of."""
     if report.provenance is None:
         return report
-    made: R = replace(report, provenance=replace(report.provenance, command=command))  # type: ignore[type-var]
-    return made
+    return cast(R, replace(cast(Any, report), provenance=replace(report.provenance, command=command)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import RequestError
 from ..units import readable, visible
+from .decode import decoded
+from .json_text import from_text, to_text
 
 if TYPE_CHECKING:
     import pandas
@@ -26,6 +28,19 @@ class Shown:
     @abstractmethod
     def verdict(self) -> str:
         """One line that says what was found."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return to_text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
+        return decoded(cls, from_text(text))
 
     @abstractmethod
     def figures(self) -> Rows:

@@ -13,9 +13,8 @@ from ..analysis.costs import Size
 from ..evaluation.quality import Mark
 from ..passes.sweep import SweepRow
 from ..units import in_bytes, in_percent, in_units, less
-from .decode import decoded
 from .html import extra
-from .json_text import SCHEMA, from_text, to_text
+from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
@@ -72,15 +71,6 @@ class SweepReport(Shown):
         """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
         data = {"schema": SCHEMA, **asdict(self), "verdict": self.verdict, "passed": self.passed, "mark": self.mark}
         return dict(plain(data))
-
-    def to_json(self) -> str:
-        """The same as text."""
-        return to_text(self.to_dict())
-
-    @classmethod
-    def from_json(cls, text: str) -> SweepReport:
-        """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
-        return decoded(cls, from_text(text))
 
     def figures(self) -> Rows:
         """What every budget gains and costs."""

@@ -233,7 +233,8 @@ def test_groups_of_one_axis_are_in_the_order_of_its_positions() -> None:
         h = Conv(x, w) p, q, r = Split<axis=1>(h, sizes) a = Conv(p, k) b = Conv(q, l) c = Conv(r, m)
         y = Sum(a, b, c) }"""
     weights = {"w": (9, 3, 1, 1), "k": (5, 2, 1, 1), "l": (5, 4, 1, 1), "m": (5, 3, 1, 1)}
-    oracles_hold(model(text, weights, {"sizes": [2, 4, 3]}), groups=[2, 4, 3])
+    found = oracles_hold(model(text, weights, {"sizes": [2, 4, 3]}), groups=[2, 4, 3])
+    assert [g.consumers for g in found.groups] == [("Conv#2",), ("Conv#3",), ("Conv#4",)]
 
 
 def test_single_channels_are_no_group() -> None:

@@ -69,7 +69,10 @@ class MeetTarget(BasePass):
         before = Size(source.size, count_parameters(source.proto), prices.macs({}))
         made, refused = list[_Made](), list[str]()
         for one in self._chains(state, run):
-            (made if isinstance(one, _Made) else refused).append(one)  # type: ignore[arg-type]
+            if isinstance(one, _Made):
+                made.append(one)
+            else:
+                refused.append(one)
         points = [one.row.point(before) for one in made]
         met = [i for i, point in enumerate(points) if self._share(point) <= self._options.budget.value]
         at = least_loss(points, met)
