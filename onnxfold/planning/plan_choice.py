@@ -42,7 +42,7 @@ def best_plan(
 
     The first version is `curves` themselves. In every other one each group is dearer or cheaper by chance than in the
     best version so far. Measured on a fused ResNet-20 at half of its MACs: 71.4 and 69.5 % right by the first plan, for
-    two sets of inputs, 76.9 and 77.2 % by the best of 24 and 28 (docs/experiments.md).
+    two sets of inputs, 76.9 and 77.2 % by the best of 24 and 28 (docs/design/planning.md).
 
     Args:
         trial: the error of the outputs under a plan.
