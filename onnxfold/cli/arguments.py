@@ -276,6 +276,7 @@ def add_common(
     measure.add_argument("--providers", metavar="P,P", help=about("providers"))
     output = parser.add_argument_group("output")
     output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
+    output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")

@@ -18,7 +18,6 @@ def parser() -> Parser:
     how = add_how(made, channels=False, repair=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
     output = add_common(made)
-    output.add_argument("--json", action="store_true", help="print all pairs as JSON")
     output.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw the distances: .png or .svg; .html is the whole report"
     )
@@ -39,9 +38,7 @@ def run(options: argparse.Namespace) -> int:
         options.input, distance=options.distance, whole=options.whole_blocks, align=not options.no_align,
         **sampling(options),
     )  # fmt: skip
-    if options.json:
-        print(report.to_json())
-    elif not options.quiet:
+    if not options.quiet:
         report.print(_Console(), None if options.verbose else options.top)
     if options.plot is not None:
         draw(with_command(report, options.command), options.plot)

@@ -17,6 +17,7 @@ from ..errors import OnnxFoldError, RequestError
 from ..units import readable
 from . import cache, compare, fold, fuse, layers, report, sweep
 from .arguments import Parser, names_of
+from .json_output import json_alone
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
 from .wording import as_options
@@ -53,7 +54,8 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
         session.silence()
-        return command.run(options), False
+        with json_alone(options):
+            return command.run(options), False
     except SystemExit as stop:  # --help, --version and usage errors
         return (stop.code if isinstance(stop.code, int) else 2), False
     except OnnxFoldError as error:
