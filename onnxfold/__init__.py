@@ -5,6 +5,7 @@
 >>> print(result.report.verdict)  # doctest: +SKIP
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ __all__ = [
     "SweepReport", "ValidationError", "__version__", "choose", "compare", "fold", "fuse", "inspect", "rank_layers",
     "sweep",
 ]  # fmt: skip
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides what is shown
 
 _LATE = {
     **dict.fromkeys(("choose", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from .synthetic import cache
 from .synthetic.image_ops import contact_sheet
 from .synthetic.synthesize import Extent, Synthetic, synthesize
 
+_log = logging.getLogger(__name__)
 BATCH = 16
 _HELD = 64  # samples of a batch that is held back: the verdict runs one
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
@@ -217,6 +219,8 @@ def _made(
     """Synthetic inputs, from the cache where the same were made before."""
     name = _key(model, extent, seed, shapes)
     found = cache.load(name)
+    _log.info("synthetic inputs: %s", "made anew" if found is None else "kept from another run")
+    _log.debug("their key in the cache is %s", name)
     if found is None:
         found = synthesize(
             model, extent, seed=seed, input_shapes=shapes, provider=quickest(model, providers), progress=progress

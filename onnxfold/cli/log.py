@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
+
+from ..units import readable
+from .wording import as_options
 
 LEVELS = ("debug", "info", "warning", "error")
 NAME = "onnxfold"  # of the logger that all others are below
+
+
+class _Worded(logging.Formatter):
+    """Shows options where the library names parameters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return readable(as_options(super().format(record)))
 
 
 @contextlib.contextmanager
@@ -17,12 +29,7 @@ def logged(options: argparse.Namespace) -> Iterator[None]:
     if level is None:
         yield
         return
-    import logging
-
-    from rich.console import Console  # slow to import
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=Console(stderr=True), show_path=False, log_time_format="%H:%M:%S", markup=False)
+    handler = _handler()
     logger, before = logging.getLogger(NAME), logging.getLogger(NAME).level
     logger.addHandler(handler)
     logger.setLevel(level.upper())
@@ -31,3 +38,18 @@ def logged(options: argparse.Namespace) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+def _handler() -> logging.Handler:
+    """On a terminal in colors, elsewhere one line for each record, however long it is."""
+    if not sys.stderr.isatty():
+        plain = logging.StreamHandler(sys.stderr)
+        plain.setFormatter(_Worded("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        return plain
+    from rich.console import Console  # slow to import
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    colored = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", omit_repeated_times=False)
+    colored.setFormatter(_Worded("%(message)s"))
+    return colored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
 from .base import BasePass, Run, State
 
+_log = logging.getLogger(__name__)
+
 
 class Analyze(BasePass):
     """Finds the channel groups of the model, and which of them may shrink; refuses broken weights."""
@@ -47,6 +50,9 @@ class Analyze(BasePass):
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
             raise NothingToFoldError(_nothing(model, analysis, any(selection.patterns)))
+        _log.info("%d channel groups, of which %d may shrink", len(analysis.groups), len(chosen))
+        for name, why in notes.items():
+            _log.debug("group %s stays: %s", name, why)
         prices = costs(model, state.shapes)
         found = Subject(
             state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, shapes=state.shapes

@@ -42,7 +42,8 @@ def test_words_stand_beside_commands_where_there_is_room(monkeypatch: pytest.Mon
 
 def test_and_below_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(30, monkeypatch).splitlines() == [
-        "usage:", "  x IN OUT", "      make it", "  x look IN", "      look at it, and at", "      nothing else at all", "",
+        "usage:", "  x IN OUT", "      make it", "  x look IN", "      look at it, and at",
+        "      nothing else at all", "",
         "One line and another one.", "",
         "  x a b", "      does this", "  x a b --much 3", "      does that and more", "",
         "things to be told about at", "length:", "  --much MUCH", "          how much it is",
