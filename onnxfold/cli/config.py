@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from .parser import Parser, did_you_mean, end_of_options, names_of
+from ..units import did_you_mean
+from .parser import Parser, end_of_options, names_of
 
 OPTION, PRINTING = "--config", "--print-config"
 ENDINGS = (".yaml", ".yml", ".json")
@@ -39,7 +40,7 @@ class Config:
         for key, value in self.values.items():
             action = actions.get(key)
             if action is None:
-                known = did_you_mean(key, actions, "'")
+                known = did_you_mean(key, actions)
                 raise RequestError(f"{self.path}: '{key}' is no option of {parser.prog}{known}")
             texts = self._texts(parser, action, key, value)
             if not action.option_strings:

@@ -25,7 +25,7 @@ from .arguments import (
     saving,
 )
 from .parser import Parser
-from .parsing import ratios, shapes, share, size_of, steps
+from .parsing import check_ending, ratios, shapes, share, size_of, steps
 
 
 def parser() -> Parser:
@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
         return _show(report, options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
+    check_ending(options.output)
     with showing_failures(options):
         result = fold(
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,

@@ -24,7 +24,7 @@ from .arguments import (
     saving,
 )
 from .parser import Parser
-from .parsing import percent, percentage, share
+from .parsing import check_ending, percent, percentage, share
 
 
 def parser() -> Parser:
@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from .output import _show, check_files, showing_failures
 
     check_files(options)
+    check_ending(options.output)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     with showing_failures(options):
         result = fuse(

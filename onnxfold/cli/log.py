@@ -24,11 +24,8 @@ class _Worded(logging.Formatter):
 
 @contextlib.contextmanager
 def logged(options: argparse.Namespace) -> Iterator[None]:
-    """Show records of at least the level that was asked for; without one, none are shown."""
-    level = getattr(options, "log_level", None)
-    if level is None:
-        yield
-        return
+    """Show records of at least the level that was asked for; without one warnings, and errors alone if all is quiet."""
+    level = getattr(options, "log_level", None) or ("error" if getattr(options, "quiet", False) else "warning")
     handler = _handler()
     logger, before = logging.getLogger(NAME), logging.getLogger(NAME).level
     logger.addHandler(handler)

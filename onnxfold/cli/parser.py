@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..options.choices import Quantization
-from ..units import readable
+from ..units import did_you_mean, readable
 from .layout import Layout
 
 CODES = """\
@@ -61,16 +60,10 @@ class Parser(argparse.ArgumentParser):
     def meant(self, message: str) -> str:
         """What an unknown option or choice is close to, in words; '' where it is close to nothing."""
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message, re.DOTALL):
-            return did_you_mean(found[1], re.findall(r"[\w|-]+", found[2]))
+            return did_you_mean(found[1], re.findall(r"[\w|-]+", found[2]), "")
         unknown = message.removeprefix("unrecognized arguments: ").split()
         name = next((one.partition("=")[0] for one in unknown if one.startswith("--")), "")
-        return did_you_mean(name, self._option_string_actions) if name and unknown != message.split() else ""
-
-
-def did_you_mean(name: str, known: Iterable[str], quote: str = "") -> str:
-    """': did you mean X?' where something `known` is close to `name`, else ''."""
-    near = get_close_matches(name, list(known), 1)
-    return f": did you mean {quote}{near[0]}{quote}?" if near else ""
+        return did_you_mean(name, self._option_string_actions, "") if name and unknown != message.split() else ""
 
 
 def end_of_options(given: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
-from ..units import in_bytes
+from ..units import did_you_mean, in_bytes
 from .constants import Constants
 from .dimensions import Dim
 from .entry import Entry, entered
@@ -218,7 +218,8 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
     known = {v.name: v for v in proto.graph.input}
     for name, shape in shapes.items():
         if name not in known:
-            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}")
+            meant = did_you_mean(name, known) if len(known) > 1 else ""
+            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}{meant}")
         if not known[name].type.HasField("tensor_type"):
             raise RequestError(f"input '{name}' is no tensor: it has no shape to give")
         declared = known[name].type.tensor_type

@@ -107,7 +107,7 @@ class Verify(BasePass):
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)
         for problem in verdict.problems:
-            _log.warning("the result fails: %s", problem)
+            _log.info("the result fails: %s", problem)
         verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed, measure)
         return state.adding(verdict.noting(obstacle).failing(grown(original.proto, proto, state.current.quantized)))
 

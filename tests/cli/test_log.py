@@ -59,13 +59,6 @@ def test_synthetic_inputs_are_told_from_kept_ones(
         assert says in capsys.readouterr().err
 
 
-def test_a_result_that_fails_warns(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxfold.evaluation.verdict._interface", lambda *_: ["the model's inputs changed ('x')"])
-    assert main([*FOLD, *FAST, "--log-level", "warning"]) == 1
-    first, *others = capsys.readouterr().err.splitlines()
-    assert "WARNING the result fails: the model's inputs changed ('x')" in first and len(others) == 1
-
-
 def test_json_stays_alone(capsys: Capture) -> None:
     assert main(["inspect", "in.onnx", "--json", "-q", "--log-level", "debug"]) == 0
     shown = capsys.readouterr()
@@ -89,3 +82,13 @@ def test_the_library_only_logs(caplog: pytest.LogCaptureFixture, capsys: Capture
 
 def test_no_such_level(capsys: Capture) -> None:
     assert main([*FOLD, "--log-level", "inof"]) == 2 and "did you mean info?" in capsys.readouterr().err
+
+
+def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
+    given = ["inspect", "in.onnx", "--include", "Conv", "--include", "Covn#0", "--exclude", "zebra"]
+    assert main(given) == 0
+    assert [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "no group matches the pattern 'Covn#0' in --include: did you mean 'Conv#0'?",
+        "no group matches the pattern 'zebra' in --exclude",
+    ]
+    assert main([*given, "-q"]) == 0 and capsys.readouterr().err == ""
