@@ -35,7 +35,7 @@ from .options.parts import (
     SelectionOptions,
     SharingOptions,
 )
-from .options.preprocess import Layout, Preprocess
+from .options.preprocess import Layout, Preprocess, PreprocessFile, Resize
 
 if TYPE_CHECKING:
     from .api import choose, compare, fold, fuse, inspect, rank_layers, sweep
@@ -51,8 +51,8 @@ __all__ = [
     "Aim", "Budget", "CalibrationOptions", "ChoiceOptions", "ChoiceReport", "Clusterer", "CompareOptions",
     "Distance", "DistillOptions", "Effort", "ExecutionError", "FoldOptions", "FoldReport", "FoldResult",
     "FuseOptions", "Fusion", "LayersReport", "Layout", "Limits", "MeasureOptions", "Method", "ModelError",
-    "NothingToFoldError", "OnnxFoldError", "OutputOptions", "PlanError", "Preprocess", "Quantization",
-    "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions", "RequestError",
+    "NothingToFoldError", "OnnxFoldError", "OutputOptions", "PlanError", "Preprocess", "PreprocessFile", "Quantization",
+    "QuantizationError", "QuantizeOptions", "RankOptions", "Recovery", "RecoveryOptions", "RequestError", "Resize",
     "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "Step", "SweepOptions",
     "SweepReport", "ValidationError", "__version__", "choose", "compare", "fold", "fuse", "inspect", "rank_layers",
     "sweep",

@@ -16,13 +16,14 @@ from ..frozen import read_only
 from ..model.files import kind_of, write_bytes, writing
 from ..model.model import Model
 from ..options.choices import Effort
-from ..options.preprocess import Preprocess
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, independent_judge
 from .origin import Origin
+from .processor import Known, resolved
 from .reader import read_calibration
+from .scale import scale_warning
 from .synthetic import cache
 from .synthetic.image_ops import contact_sheet
 from .synthetic.synthesize import Extent, Synthetic, synthesize
@@ -107,7 +108,7 @@ def calibration_samples(
     model: Model,
     source: object,
     count: int,
-    preprocess: Preprocess | None,
+    preprocess: Known,
     input_shapes: Mapping[str, Sequence[int]] | None,
     max_memory: int | None = None,
 ) -> Samples:
@@ -115,14 +116,18 @@ def calibration_samples(
     session = Session.of(model)
     specs = session.inputs
     found = read_calibration(
-        source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes, max_memory=max_memory
-    )
+        source, specs, samples=count, preprocess=resolved(preprocess, model.path), input_shapes=input_shapes,
+        max_memory=max_memory,
+    )  # fmt: skip
+    warning = scale_warning(model, specs, found.feeds, input_shapes)
+    if warning:
+        _log.warning("%s", warning)
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
     judge = Judge(check, found.description, check is not fit)  # too few to hold any back: they say little
-    return Samples(fit, judge, Origin.OWN, found.description, None, found.notes, apart)
+    return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *filter(None, [warning])), apart)
 
 
 def synthetic_samples(

@@ -27,7 +27,7 @@ from ..model.input_files import no_file
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.session import Feeds, InputSpec
-from .images import SUFFIXES, image_shape, needs_preprocess, read_image
+from .images import SUFFIXES, image_shape, needs_preprocess, read_image, told_by
 from .numpy_files import MAGIC, check_npy, check_npz, too_large
 
 ARRAYS = (".npz", ".npy")
@@ -153,7 +153,12 @@ def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | Non
             raise needs_preprocess(str(path), only.name)
         image_shape(only, preprocess)
         known = preprocess
-        return lambda file, notes: {only.name: read_image(file, only, known)}
+
+        def read(file: Path, notes: list[str]) -> Feeds:
+            notes.extend(told_by(known))
+            return {only.name: read_image(file, only, known)}
+
+        return read
     if path.is_dir():
         return lambda file, notes: _read_test_set(file, specs, limit)
     raise RequestError(f"{path} is no calibration data that onnxfold can read: give {KINDS}")

@@ -21,6 +21,7 @@ from ..options.choices import (
 )
 from ..options.devices import Device
 from ..options.parameters import PARAMETERS
+from ..options.preprocess import PRESETS
 from ..progress import on_terminal, silent
 from .log import LEVELS
 from .parsing import providers, rounding, shapes
@@ -161,7 +162,10 @@ def add_inputs(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("inputs, and what is measured")
     group.add_argument("--calibration", metavar="DATA", help=about("calibration"))
     group.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
-    group.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    group.add_argument(
+        "--preprocess", metavar="HOW",
+        help=f"for images: {', '.join(PRESETS)}, MEAN,STD or a .json (docs/inputs.md)",
+    )  # fmt: skip
     group.add_argument(
         "--input-shape", metavar="NAME:D,D", action="append", default=[],
         help=about("input_shapes", ", like image:1,3,224,224"),

@@ -26,7 +26,7 @@ from .choices import (
 )
 from .devices import BLOCKS, Blocks, Device
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 Patterns = tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]
 
@@ -92,7 +92,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, Preprocess):
+    if isinstance(value, Preprocess | PreprocessFile):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(name, one) for key, one in value.items()}
@@ -156,7 +156,7 @@ class CalibrationOptions(Options):
 
     data: Any = None
     samples: int = 128
-    preprocess: Preprocess | None = None
+    preprocess: Preprocess | PreprocessFile | None = None
     effort: Effort = Effort.BALANCED
     save_synthetic: str | None = None
 
