@@ -86,7 +86,10 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
             f"3; try {other.value}, or give it an .npz"
         )
     if given not in (1, channels):
-        raise RequestError(f"`preprocess` has values for {given} channels, but input '{spec.name}' has {channels}")
+        raise RequestError(
+            f"`preprocess` has values for {given} channels, but input '{spec.name}' has {channels}: give one "
+            "value for each, like 0.5,0.5"
+        )
     return channels, sizes[1], sizes[2]
 
 

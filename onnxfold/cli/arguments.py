@@ -29,7 +29,8 @@ from .parsing import providers, rounding, shapes
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
-       onnxfold IN OUT --fuse mean    let layers share weights (add --help for more)
+       onnxfold share|drop IN OUT     let layers share weights, drop residual blocks
+       onnxfold quantize IN OUT       store numbers in fewer bits, fold nothing
        onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
@@ -73,9 +74,9 @@ Lets layers that are alike share one weight, which is stored once: the file shri
 stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
 before so that layers match; the shared weights and what follows them are fitted to the original.
 
-  onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
-  onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
-  onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
+  onnxfold share in.onnx out.onnx                      outputs change by {SAFE} at most
+  onnxfold share in.onnx out.onnx --share 25%          a quarter of the layers lose their weights
+  onnxfold drop in.onnx out.onnx --drop-blocks 25%     a quarter of the residual blocks go
   onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
 

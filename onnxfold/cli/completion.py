@@ -43,7 +43,8 @@ def _everything(files: Any) -> argparse.ArgumentParser:
     folds = (fold.parser(), fuse.parser())
     made = _merged("onnxfold", files, *(_options(one) for one in folds))
     commands: Mapping[str, tuple[Parser, ...]] = {
-        "fold": folds, "inspect": folds[:1], "sweep": (sweep.parser(),), "compare": (compare.parser(),),
+        "fold": folds, "inspect": folds[:1], "share": folds[1:], "drop": folds[1:], "quantize": folds[:1],
+        "sweep": (sweep.parser(),), "compare": (compare.parser(),),
         "layers": (layers.parser(),), "report": (report.parser(),), "cache": (cache.parser(),),
         "completion": (parser(),),
     }  # fmt: skip

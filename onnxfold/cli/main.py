@@ -52,10 +52,11 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
     try:
         config, given = config_of(given)
         command, rest = chosen(given, () if config is None else config.names)
-        called = given[: len(given) - len(rest)]
+        called = given[:1] if given and given[0] in COMMANDS else []
         if config is not None:
             rest = config.words(command.parser(), rest)
         parser = command.parser()
+        parser.elsewhere = elsewhere
         if PRINTING in names_of(rest):
             print(printed(parser, parser.without_files().parsed(rest)), end="")
             return 0, False
@@ -105,7 +106,31 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "sweep": sweep,
 }
-SPELLED = ("fold", "inspect")  # what is done where no command is named
+_AMOUNTS = ("--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error", "--min-agreement")
+SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
+    "quantize": (("--ratio=0", *_AMOUNTS), ("--quantize=int8",)),
+}  # fmt: skip
+"""Commands that are spelled with options: each stands for the first of a list where none of the list is given."""
+
+
+def spelled(name: str, given: Sequence[str], kept: Collection[str]) -> list[str]:
+    """The arguments of a command that is spelled with options. Raises RequestError for one that lacks its amount."""
+    there = {*names_of(given), *kept}
+    if name == "drop" and there.intersection(("--help", "-h")):
+        return ["--drop-blocks=1", *given]
+    if name == "drop" and "--drop-blocks" not in there:
+        raise RequestError("say how many residual blocks go, like onnxfold drop IN OUT --drop-blocks 25%")
+    added = [one for one, *others in SPELLED[name] if not there.intersection((one.partition("=")[0], *others))]
+    return [*added, *given]
+
+
+def elsewhere(option: str) -> str:
+    """The command that has an option; '' for none."""
+    own = {"onnxfold IN OUT": fold, "onnxfold IN OUT --fuse HOW": fuse}
+    all_of_them: Mapping[str, Command] = {**own, **{f"onnxfold {name}": command for name, command in COMMANDS.items()}}
+    found = (name for name, command in all_of_them.items() if option in command.parser()._option_string_actions)
+    return next(found, "")
 
 
 def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, Sequence[str]]:
@@ -114,8 +139,10 @@ def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, S
     first = given[0] if given else ""
     if first in COMMANDS:
         return COMMANDS[first], given[1:]
+    if first == "help" and not Path(first).exists():
+        return chosen([*given[1:], "--help"])
     if first in SPELLED:
-        given = [*(["--inspect"] if first == "inspect" else []), *given[1:]]
+        given = spelled(first, given[1:], kept)
     elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
         raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
     return (fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold), given

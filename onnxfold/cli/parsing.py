@@ -77,7 +77,12 @@ def percentage(text: str) -> float:
 
 
 def _share(text: str) -> float:
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    """Raises ValueError, also for a bare number that can only be meant in percent."""
+    if text.endswith("%"):
+        return float(text.removesuffix("%")) / 100
+    if 2 <= float(text) <= 100:
+        raise ValueError
+    return float(text)
 
 
 def numbers(option: str, text: str) -> list[float]:
