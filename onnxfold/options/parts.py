@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
+from functools import cache
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from ..errors import RequestError
 from .accept import AUTO
@@ -78,9 +79,15 @@ class Options:
 
 def kinds_of(cls: type[Options]) -> Mapping[str, type[Any] | None]:
     """The fields of a class of options by name: the class of one that is a part with fields of its own, else None."""
+    kind: Any = cls  # what mypy thinks of as without a hash
+    return _kinds_of(kind)
+
+
+@cache
+def _kinds_of(cls: Any) -> Mapping[str, type[Any] | None]:
     hints = get_type_hints(cls)
     found: dict[str, type[Any] | None] = {}
-    for one in fields(cast(Any, cls)):
+    for one in fields(cls):
         members = get_args(hints[one.name]) or (hints[one.name],)
         parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
         found[one.name] = parts[0] if parts else None

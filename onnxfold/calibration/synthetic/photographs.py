@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +29,30 @@ _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
 @cache
 def more_photographs() -> tuple[Pixels, ...]:
     """The photographs of the package, [H, W, 3]."""
-    from PIL import Image  # slow to import
-
-    folder = files("onnxfold.calibration") / "photographs"
-    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
-    found = []
-    for name in names:
-        with (folder / name).open("rb") as file:
-            found.append(np.asarray(Image.open(file).convert("RGB")))
-    return tuple(found)
+    return _pictures(files("onnxfold.calibration") / "photographs")
 
 
 @cache
 def photographs() -> tuple[Pixels, ...]:
-    """The photographs that scikit-learn ships, [H, W, 3]."""
-    from sklearn.datasets import load_sample_images  # slow to import
+    """The photographs that scikit-learn ships, [H, W, 3]: those of `sklearn.datasets.load_sample_images`.
 
-    return tuple(np.asarray(image) for image in load_sample_images().images)
+    They are read where they lie, for importing scikit-learn takes a second, half of the time that a small model takes.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("scikit-learn is not installed")
+    return _pictures(Path(package.origin).parent / "datasets" / "images")
+
+
+def _pictures(folder: Path | Traversable) -> tuple[Pixels, ...]:
+    """All JPEG files of a folder by name, [H, W, 3]."""
+    from PIL import Image  # slow to import
+
+    found = []
+    for name in sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg")):
+        with (folder / name).open("rb") as file:
+            found.append(np.asarray(Image.open(file).convert("RGB")))
+    return tuple(found)
 
 
 def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:
