@@ -18,6 +18,7 @@ from ..options.parts import OutputOptions
 from ..passes.base import State
 from ..passes.distillation.block_targets import Map
 from .fold_report import FoldReport
+from .plans.plan import Plan
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +29,8 @@ class FoldResult:
     """A folded model and what is known about it. `model` refers to the original's external data, if that has any.
 
     Of a model too large to be in memory, new values are not in `model`: `save` computes them while it writes. `maps()`
-    says what became of the channels of activations.
+    says what became of the channels of activations. `plan`: the widths, to be edited, saved and applied; None where
+    layers share weights, or several chains of steps were tried.
     """
 
     model: ModelProto = field(repr=False)
@@ -36,6 +38,7 @@ class FoldResult:
     _source: Model = field(repr=False)
     _pending: Mapping[str, Pending] = field(default_factory=dict, repr=False)
     maps: Callable[[], Mapping[str, Map | None]] = field(default=dict, repr=False)
+    plan: Plan | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return repr(self.report).replace("FoldReport", "FoldResult", 1)
@@ -64,7 +67,7 @@ class FoldResult:
             written.commit()
 
 
-def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldResult:
+def committed(state: State, report: FoldReport, output: OutputOptions, plan: Plan | None = None) -> FoldResult:
     """The result, its file put in place if it is to be kept. Raises ValidationError where its checks failed."""
     if report.check is None or not report.check.passed:
         error = ValidationError(f"{report.model}: the result was not written: {report.verdict}")
@@ -74,4 +77,4 @@ def committed(state: State, report: FoldReport, output: OutputOptions) -> FoldRe
         state.staged.commit()
     current = state.current
     proto = state.source.entry.back(current.proto)
-    return FoldResult(proto, report, state.source, current.pending, lambda: current.counterparts().maps)
+    return FoldResult(proto, report, state.source, current.pending, lambda: current.counterparts().maps, plan)
