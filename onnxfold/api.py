@@ -57,11 +57,10 @@ from .report.build import (
 )
 from .report.choice_report import ChoiceReport
 from .report.fold_report import FoldReport
-from .report.fold_result import FoldResult, committed
+from .report.fold_result import Applied, FoldResult, Plan, committed
 from .report.layers_report import LayersReport
 from .report.plans.analyzed import Analyzed
 from .report.plans.made import price_of, widths_found
-from .report.plans.plan import Applied, Plan
 from .report.plans.plan_file import read_plan
 from .report.sweep_report import SweepReport
 from .report.written import check_written

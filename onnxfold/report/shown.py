@@ -68,11 +68,23 @@ class Shown:
         short = verdict if len(verdict) <= LONGEST else verdict[: LONGEST - 3] + "..."
         return f"<{type(self).__name__} of {visible(self.model)}: {short}>"
 
+    def details(self) -> Sequence[tuple[str, Rows]]:
+        """Tables that a notebook opens when they are asked for, by title; those without rows are left out."""
+        return ()
+
     def _repr_html_(self) -> str:
         """For notebooks."""
-        rows = self.figures()
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0] if rows else ()))
-        lines = ("".join(f"<td>{html.escape(visible(str(x)))}</td>" for x in row.values()) for row in rows)
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
         title = f"<p><strong>{html.escape(visible(self.model))}</strong>: {html.escape(readable(self.verdict))}</p>"
-        return f"{title}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        more = (
+            f"<details><summary>{html.escape(name)}</summary>{_table(rows)}</details>"
+            for name, rows in self.details() if rows
+        )  # fmt: skip
+        return "".join((title, _table(self.figures()), *more))
+
+
+def _table(rows: Rows) -> str:
+    """Rows of texts as HTML."""
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0] if rows else ()))
+    lines = ("".join(f"<td>{html.escape(visible(str(x)))}</td>" for x in row.values()) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"

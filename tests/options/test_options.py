@@ -144,11 +144,3 @@ def test_options_instead_of_keywords() -> None:
         onnxfold.fold(net(), options=options.to_dict())  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="`options` must be SweepOptions"):
         onnxfold.sweep(MODELS / "digits_mlp.onnx", options=options)  # type: ignore[arg-type]
-
-
-def test_what_signatures_mention_is_public() -> None:
-    public = set(onnxfold.__all__)
-    for name in ("FoldOptions", "FuseOptions", "SweepOptions", "RankOptions", "FoldResult", "Preprocess", "Effort"):
-        assert name in public and hasattr(onnxfold, name)
-    missing = [name for name in onnxfold.__all__ if not hasattr(onnxfold, name)]
-    assert not missing

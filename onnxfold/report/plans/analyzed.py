@@ -10,8 +10,8 @@ from rich.console import Console
 from ...errors import RequestError
 from ...options.budget import DEFAULT_BUDGET, Budget
 from ..fold_report import FoldReport
+from ..fold_result import Plan
 from ..group_report import GroupReport
-from .plan import Plan
 
 
 class Analyzed:

@@ -1,4 +1,4 @@
-"""A plan of a fold that can be looked at, edited, kept in a file, and applied."""
+"""A plan of a fold that can be looked at, edited, and kept in a file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from onnx import ModelProto
 from rich.console import Console, Group, RenderableType
 
-from ...errors import RequestError
 from ...options.budget import Budget
 from ...options.width_plan import PlannedGroup, WidthPlan
 from ...units import in_percent, visible
-from ..fold_report import FoldReport
 from ..html import extra
 from ..json_text import to_text as plain_text
 from ..shown import Rows, Shown
@@ -35,23 +32,11 @@ class Remaining:
     macs: float | None
 
 
-class Result(Protocol):
-    """What applying a plan gives: a `FoldResult`."""
-
-    @property
-    def model(self) -> ModelProto: ...
-    @property
-    def report(self) -> FoldReport: ...
-    def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None: ...
-
-
 Price = Callable[[Mapping[str, int]], Remaining]
-Applied = Callable[[WidthPlan, str | None], Result]
 
 
-class Plan(Shown):
-    """How many channels every group of a model keeps: made by `Analyzed.plan`, of a result (`FoldResult.plan`), or read
-    by `load`.
+class EditablePlan(Shown):
+    """How many channels every group of a model keeps, to be looked at, edited, and kept in a file.
 
     Attributes:
         keep: the widths, by group, to be read and set: ``plan.keep["layer1.0/conv1"] = 48``. A group may be named by
@@ -61,9 +46,9 @@ class Plan(Shown):
         model, source_sha256: the name of the model's file, and its SHA-256 (of a model in memory: of its bytes).
     """
 
-    def __init__(self, widths: WidthPlan, price: Price | None = None, applied: Applied | None = None) -> None:
-        """`price`: what remains under widths; `applied`: folds the model by a plan, to a path. None: nobody knows."""
-        self._widths, self._price, self._applied = widths, price, applied
+    def __init__(self, widths: WidthPlan, price: Price | None = None) -> None:
+        """`price`: what remains under widths; None: nobody knows."""
+        self._widths, self._price = widths, price
         self.model, self.source_sha256 = widths.model, widths.source_sha256
         self.budget, self.groups = widths.budget, widths.groups
         self.keep = Keep(widths.keep, widths.groups)
@@ -87,17 +72,6 @@ class Plan(Shown):
         """What remains of the parameters and of the multiply-accumulates; None of a plan that was read from a file,
         which knows no weights."""
         return None if self._price is None else self._price(self.frozen().shrinks)
-
-    def apply(self, output: str | os.PathLike[str] | None = None) -> Result:
-        """Fold the model by these widths, with the options that the plan was made with: a `FoldResult`, as
-        `onnxfold.fold` gives it, written to `output` if that is given.
-
-        Raises RequestError for a plan that was read from a file: give it to `onnxfold.fold` with its model. Else raises
-        as `onnxfold.fold` does.
-        """
-        if self._applied is None:
-            raise RequestError("this plan comes from a file: call onnxfold.fold(model, output, plan=plan)")
-        return self._applied(self.frozen(), None if output is None else os.fspath(output))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a JSON file (docs/plan.md), atomically. Raises RequestError."""
@@ -199,7 +173,7 @@ class Plan(Shown):
         return held.getvalue().rstrip("\n")
 
     def __eq__(self, other: object) -> bool:
-        return self.frozen() == other.frozen() if isinstance(other, Plan) else NotImplemented
+        return self.frozen() == other.frozen() if isinstance(other, EditablePlan) else NotImplemented
 
 
 def _remaining(found: Remaining | None) -> list[str]:
