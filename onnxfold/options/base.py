@@ -60,8 +60,7 @@ class Options:
             if isinstance(value, Options) and value._unusual():
                 yield from value._rows(f"{prefix}{name}.")
             else:
-                purpose = PARAMETERS[parameter].purpose if parameter in PARAMETERS else ""
-                yield f"{prefix}{name}", _code(value), purpose
+                yield f"{prefix}{name}", _code(value), _purpose(parameter, value)
 
     def _unusual(self) -> list[str]:
         """The names of the fields that differ from their defaults."""
@@ -126,6 +125,13 @@ def _differs(value: Any, usual: Any) -> bool:
     if type(value) is not type(usual) and not isinstance(value, Budget):
         return True
     return value is not usual and bool(value != usual)
+
+
+def _purpose(parameter: str, value: Any) -> str:
+    """What an option is for; of a part, what that is."""
+    name = value.aim.parameter if isinstance(value, Budget) else parameter
+    said = PARAMETERS[name].purpose if name in PARAMETERS else (type(value).__doc__ or "")
+    return said.partition(". ")[0].partition("\n\n")[0].replace("`", "")
 
 
 def _code(value: Any) -> str:

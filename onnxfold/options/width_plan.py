@@ -147,7 +147,9 @@ def check_width(group: str, keep: int, groups: Mapping[str, PlannedGroup], where
         raise RequestError(f"{where} must keep a whole number of channels of '{group}', not {keep!r:.60}")
     known = groups.get(group)
     if known is not None and not known.allows(keep):
-        raise RequestError(f"{where} cannot keep {keep} of the {known.channels} channels of '{group}': {known.allowed}")
+        raise RequestError(
+            f"{where} cannot keep {keep!s:.20} of the {known.channels} channels of '{group}': {known.allowed}"
+        )
 
 
 def settled(keep: Mapping[str, int], groups: Mapping[str, PlannedGroup], where: str) -> dict[str, int]:

@@ -97,11 +97,16 @@ class FoldReport(Shown):
         data["mark"] = None if self.check is None else self.check.mark
         return dict(plain(data))
 
+    @property
+    def sign(self) -> str:
+        """The mark of the verdict, as it is printed; '' where there is none."""
+        return "" if self.check is None else render.MARKS[self.check.mark][0]
+
     def figures(self) -> Rows:
         """Sizes and latencies, before and after."""
         old, new = self.before, self.after
         pairs = (("file", in_bytes), ("parameters", in_units), ("macs", in_units))
-        rows = [{"": name, "before": shown(getattr(old, name))} for name, shown in pairs]
+        rows = [{"": name.replace("macs", "MACs"), "before": shown(getattr(old, name))} for name, shown in pairs]
         if new is None or self.check is None:
             return rows
         for row, (name, shown) in zip(rows, pairs, strict=True):
@@ -135,7 +140,7 @@ class FoldReport(Shown):
             for one in checked for error in one.outputs
         ]  # fmt: skip
         what = "groups" if self.after is None else "groups that shrank"
-        return [(f"{len(rows)} of {len(self.groups)} {what}", rows), (f"{len(outputs)} outputs", outputs)]
+        return [(f"{len(rows)} of {len(self.groups)} {what}", rows), ("outputs", outputs)]
 
     def plot(self) -> Any:
         """The widths of the groups that shrank the most, before and after; where there are no groups (fuse, compare),
@@ -154,7 +159,7 @@ class FoldReport(Shown):
         """What remains of sizes and latencies, as shares."""
         old, new = self.before, self.after or self.before
         names = ("file", "parameters", "macs")
-        sizes = [(name, getattr(old, name), getattr(new, name)) for name in names]
+        sizes = [(name.replace("macs", "MACs"), getattr(old, name), getattr(new, name)) for name in names]
         timed = [
             (f"latency {one.where}", one.latency_before_ms or 0.0, one.latency_after_ms or 0.0)
             for one in (() if self.check is None else self.check.providers)

@@ -53,6 +53,10 @@ class FoldResult:
         """The report as plain values."""
         return self.report.to_dict()
 
+    def to_json(self) -> str:
+        """The same as text, which `FoldReport.from_json` reads."""
+        return self.report.to_json()
+
     def to_pandas(self) -> pandas.DataFrame:
         """The channel groups as a data frame. Raises RequestError where pandas is missing."""
         return self.report.to_pandas()

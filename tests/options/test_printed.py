@@ -97,7 +97,8 @@ def test_wrong_targets_are_refused(made: Any) -> None:
 def test_a_notebook_shows_what_is_not_usual() -> None:
     shown = FoldOptions.of(target_macs=0.7, include=["<b>"], refine=True)._repr_html_()
     assert "<td>selection.include</td><td>(&#x27;&lt;b&gt;&#x27;,)</td><td>only these groups" in shown
-    assert "<td>budget</td><td>Macs(0.7)</td>" in shown and "<td>distill</td><td>DistillOptions()</td>" in shown
+    assert "<td>budget</td><td>Macs(0.7)</td><td>share of the multiply-adds to keep</td>" in shown
+    assert "<td>distill</td><td>DistillOptions()</td><td>Training of the result" in shown
     assert "all as usual" in OutputOptions()._repr_html_() and "<table>" not in OutputOptions()._repr_html_()
 
 

@@ -76,16 +76,24 @@ def test_reports_without_groups_have_something_to_show() -> None:
     assert fused.records()[0]["layers"] and compared.records()[0].keys() >= {"provider", "name", "relative_l2", "top1"}
     pytest.importorskip("altair", reason="charts need the extra 'report'")
     bars = [row for rows in compared.plot().to_dict()["datasets"].values() for row in rows if "what" in row]
-    assert [row["what"] for row in bars] == ["file", "parameters", "macs", "latency CPU"]
+    assert [row["what"] for row in bars] == ["file", "parameters", "MACs", "latency CPU"]
     assert bars[-1]["remaining"] == 0.8 and all(0 < row["remaining"] <= 1 for row in bars)
 
 
 def test_a_notebook_opens_groups_and_outputs() -> None:
     shown = fold_page_of("conv")._repr_html_()
     assert "<summary>7 of 8 groups that shrank</summary>" in shown and "<td>64 → 8</td>" in shown
-    assert "<summary>2 outputs</summary>" in shown and "<td>25 %</td>" in shown
+    assert (
+        "<summary>outputs</summary>" in shown
+        and shown.startswith("<p>✘ <strong>conv.onnx</strong>: failed")
+        and "<td>25 %</td>" in shown
+    )
     inspected = replace(fold_page_of("conv"), after=None, check=None)._repr_html_()
-    assert "<summary>8 of 8 groups</summary>" in inspected and "outputs</summary>" not in inspected
+    assert (
+        "<summary>8 of 8 groups</summary>" in inspected
+        and "outputs</summary>" not in inspected
+        and inspected.startswith("<p><strong>")
+    )
 
 
 def test_a_result_shows_its_report() -> None:
