@@ -164,9 +164,10 @@ class FoldChannels(BasePass):
         for group in planner.subject.analysis.groups:
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
-                note = notes.get(group.name, "kept by the budget")
+                note = notes.get(group.name, "kept by the budget" if self._goal.widths is None else "kept by the plan")
                 width = planner.merger.layout.widths([group.name], self._goal)[0]
-                if group.name not in notes and round_width(width, 0, round_to) == group.size:
+                narrow = self._goal.widths is None and round_width(width, 0, round_to) == group.size
+                if group.name not in notes and narrow:
                     note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:

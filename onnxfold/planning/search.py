@@ -35,6 +35,7 @@ from .allocation import (
     uniform,
 )
 from .drops import Drops
+from .given_plan import given_widths
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
@@ -159,6 +160,12 @@ def _decided_from_weights(
     if budget.aim.limits_loss:
         merges = repair.boldest(budget, chosen)
         return Decision(Folded(work.emit(merges), merges), None)
+    if budget.widths is not None:
+        given = given_widths(budget.widths, work.analysis.groups)
+        if budget.origin is None or not budget.origin.limits_loss:
+            return Decision(finish(given), None)
+        merges = {name: repair.repaired(name, k, True) for name, k in given.keep.items()}  # as `boldest` does
+        return Decision(Folded(work.emit(merges), merges, pending=work.pending(merges)), None)
     if budget.aim is Aim.DROP:
         rising = repair.rising(budget, chosen)
         return Decision(context.smallest(len(rising), lambda at: finish(rising[at - 1]), budget), None)
@@ -199,6 +206,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
+    if budget.widths is not None:
+        given = given_widths(budget.widths, work.analysis.groups)
+        searched = budget.origin is not None and (budget.origin.limits_loss or budget.origin is Aim.DROP)
+        return Decision(sampled.finish(given.keep, choose=not searched), None)
     if not sampled.evaluator.possible:
         raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: give `ratio`")
     curves = sampled.curves(widths, budget.round_to)

@@ -16,6 +16,7 @@ from ..options.parts import PlanningOptions
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
 from .allocation import special_ratios
+from .given_plan import given_widths
 from .goal import Goal
 from .memory import group_sizes
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
@@ -101,6 +102,8 @@ def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
     groups = [g for g in subject.analysis.groups if g.name in subject.chosen]
     if budget.aim is Aim.RATIO:
         groups = [g for g in groups if special.get(g.name, budget.value) > 0]
+    if budget.widths is not None:
+        groups = [g for g in groups if g.name in given_widths(budget.widths, subject.analysis.groups).keep]
     rate = _rate()
     merging = sum(g.size * (sum(group_sizes(subject.model, g)) / rate + _PAIR * g.size) for g in groups)
     return Estimate(0.0, merging + _BYTE * subject.model.size)

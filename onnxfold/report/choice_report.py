@@ -85,6 +85,11 @@ class ChoiceReport(Shown):
         return numbers, [self.rows[i].point(self.before) for i in numbers]
 
     @property
+    def sign(self) -> str:
+        """The mark, as it is printed."""
+        return MARKS[self.mark][0]
+
+    @property
     def mark(self) -> Mark:
         """What may be concluded of the models that are advised."""
         if not self.passed:

@@ -44,6 +44,11 @@ class SweepReport(Shown):
         return not any(row.problems for row in self.rows)
 
     @property
+    def sign(self) -> str:
+        """The mark, as it is printed."""
+        return MARKS[self.mark][0]
+
+    @property
     def mark(self) -> Mark:
         """What may be concluded of the row at the knee, or of all rows where there is none."""
         if not self.passed:
