@@ -11,10 +11,9 @@ from typing import Any
 
 import onnx
 import pytest
-from rich.progress import Progress as RichProgress
 from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 
-from onnxfold import __version__, progress
+from onnxfold import __version__
 from onnxfold.cli import main as cli
 from onnxfold.errors import RuleError
 from onnxfold.options.budget import DEFAULT_MAX_ERROR
@@ -287,27 +286,6 @@ def test_consumer_that_stops_early(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout == "0\n" and done.stderr == ""
     assert (tmp_path / "out.onnx").exists()
-
-
-def test_progress_only_on_terminals(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "DELAY", -1.0)
-    assert list(progress.on_terminal("counting", range(3))) == [0, 1, 2]
-    assert list(progress.silent("counting", range(3))) == [0, 1, 2]
-    assert capsys.readouterr().err == ""
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
-    assert list(progress.on_terminal("counting", range(3))) == [0, 1, 2]
-    assert capsys.readouterr().err == ""
-
-
-def test_a_title_may_change_while_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = list[str]()
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(RichProgress, "update", lambda *_, **given: shown.append(str(given["description"])))
-    title = progress.Title("refining")
-    for step in progress.on_terminal(title, range(3)):
-        title.now = f"refining (loss {step})"
-    assert shown == ["refining", "refining (loss 0)", "refining (loss 1)"]
 
 
 def test_threads_and_seed(tmp_path: Path) -> None:
