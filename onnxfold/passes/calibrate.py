@@ -41,7 +41,7 @@ class AnnounceTime(BasePass):
             return state
         if self._announce is not None and found.worth_saying:
             self._announce(f"{found}{self._more}")
-        expected(run.progress, found.of_models(self._models))
+        expected(run.progress, found.of_models(self._models), found.loops)
         return state.adding(found)
 
     def _estimate(self, state: State) -> Estimate | None:

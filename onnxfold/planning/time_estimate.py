@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..options.parts import PlanningOptions
 from ..progress import Phase
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
-from .allocation import special_ratios
+from .allocation import Width, special_ratios
 from .goal import Goal
 from .memory import group_sizes
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
@@ -34,17 +34,20 @@ _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
 _BYTE = 6e-9  # to read, hash and write one
+_PRICED_AXIS, _PRICED_CHANNEL = 8e-7, 4.5e-9  # to price a plan, for every axis and channel of the model
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`); `phases` has both, by phase."""
+    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`); `phases` has both, by phase, and
+    `loops` parts of them by the titles of loops."""
 
     samples: float
     fold: float
     phases: Mapping[Phase, float] = field(default_factory=dict, compare=False, repr=False)
+    loops: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
 
     def of_models(self, count: int) -> Mapping[Phase, float]:
         """The same for a run that makes so many models of one sensitivity analysis; 0: for the one of a fold."""
@@ -104,21 +107,32 @@ def estimate(
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
     plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
-    plans_tried = plans * (forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
+    weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
     once, passes = solving / (2 + alone), forward * count
+    groups = alone * (each * len(subject.chosen) + once)
     phases = {
         Phase.INPUTS: made,
         Phase.SENSITIVITY: once + 2 * passes,
-        Phase.PLAN: alone * (each * len(subject.chosen) + once) + plans_tried,
+        Phase.PLAN: groups + weighing + plans_tried,
         Phase.RECONSTRUCT: once + 2 * passes,
         Phase.TRAIN: trained,
         Phase.CHECK: 2 * passes + _CHECK,
     }
+    loops = {"measuring groups": groups, "weighing widths": weighing, "trying plans": plans_tried}
     if searched:  # the last model that was made is the result
-        phases[Phase.PLAN] += TRIALS * phases.pop(Phase.RECONSTRUCT)
+        loops["trying budgets"] = TRIALS * phases.pop(Phase.RECONSTRUCT)
+        phases[Phase.PLAN] += loops["trying budgets"]
     told = sum(x for phase, x in phases.items() if phase not in (Phase.INPUTS, Phase.CHECK))
-    return Estimate(made, told + 2 * passes, phases)
+    return Estimate(made, told + 2 * passes, phases, loops)
+
+
+def _weighing(subject: Subject, options: PlanningOptions, widths: Sequence[Width]) -> float:
+    """Seconds to walk from the whole model to the narrowest one, which prices every group at every step."""
+    steps = sum(width.size // options.selection.grain for width in widths)
+    found = subject.analysis
+    return steps * len(widths) * (_PRICED_AXIS * len(found.slots) + _PRICED_CHANNEL * found.atoms)
 
 
 def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:

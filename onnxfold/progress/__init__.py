@@ -94,10 +94,10 @@ def begun(progress: Progress[Any], phases: Sequence[Phase]) -> None:
         progress.course.begin(phases)
 
 
-def expected(progress: Progress[Any], seconds: Mapping[Phase, float]) -> None:
-    """Say about how long phases take."""
+def expected(progress: Progress[Any], seconds: Mapping[Phase, float], loops: Mapping[str, float]) -> None:
+    """Say about how long phases take, and loops in them by title."""
     if isinstance(progress, Display):
-        progress.course.expect(seconds)
+        progress.course.expect(seconds, loops)
 
 
 def entered(progress: Progress[Any], phases: Sequence[Phase]) -> AbstractContextManager[None]:

@@ -45,6 +45,7 @@ _PARTS = {
     "making synthetic inputs": 0.95, "measuring sensitivity": 0.95, "trying plans": 0.95, "refitting": 0.9,
     "folding to targets": 0.95, "training": 0.95, "fusing layers": 0.95, "comparing layers": 0.95,
 }  # fmt: skip
+_MOST = 0.98  # of what is left of a phase: a loop may take longer than was expected
 _DEFAULT = 1.0  # seconds that a phase is taken for, where nobody knows
 _DOUBT = 0.15  # of all that is expected: only after that do measured times outweigh what was expected
 
@@ -97,7 +98,7 @@ class Course:
         self._now = now
         self._begin = self._entered = now()
         self._phases, self._at = tuple[Phase, ...](), -1
-        self._expected, self._known = dict[Phase, float](), False
+        self._expected, self._loop_seconds, self._known = dict[Phase, float](), dict[str, float](), False
         self._loops, self._several = list[Loop](), tuple[Phase, ...]()
         self._share = self._most = 0.0  # of the phase, of all
 
@@ -106,10 +107,10 @@ class Course:
         if not self._phases:
             self._phases = tuple(dict.fromkeys(phases))
 
-    def expect(self, seconds: Mapping[Phase, float]) -> None:
-        """About how long phases take."""
+    def expect(self, seconds: Mapping[Phase, float], loops: Mapping[str, float] | None = None) -> None:
+        """About how long phases take, and loops in them by title."""
         if seconds and not self._loops:
-            self._expected, self._known = dict(seconds), True
+            self._expected, self._loop_seconds, self._known = dict(seconds), dict(loops or {}), True
 
     @contextmanager
     def within(self, phases: Sequence[Phase]) -> Iterator[None]:
@@ -128,10 +129,19 @@ class Course:
         """A loop of so many turns begins, in the one that is open."""
         if not self._loops and len(self._several) > 1:
             self._enter(_OPENS.get(title, Phase.PLAN))
-        part = _PARTS.get(title, 0.0 if small else _PART) if self._phases else 1.0
-        loop = Loop(title, total, self._share, part * (1 - self._share), small)
+        loop = Loop(title, total, self._share, self._part(title, small), small)
         self._loops.append(loop)
         return loop
+
+    def _part(self, title: str, small: bool) -> float:
+        """How much of the phase an outermost loop takes: as was expected of it, or most of what is left."""
+        left = 1 - self._share
+        if not self._phases:
+            return left
+        known = self._loop_seconds.get(title)
+        if known is not None and self._at >= 0:
+            return min(_MOST * left, known / self._weight(self._phases[self._at]))
+        return left * _PARTS.get(title, 0.0 if small else _PART)
 
     def turned(self, loop: Loop, done: int) -> None:
         """So many turns of a loop are done; loops in it that were left open are over."""

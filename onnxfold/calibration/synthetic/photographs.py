@@ -15,6 +15,8 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from ...progress import steps
+
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 _AREA = (0.03, 0.9)  # of the photograph
@@ -31,7 +33,7 @@ def more_photographs() -> tuple[Pixels, ...]:
     folder = files("onnxfold.calibration") / "photographs"
     names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
     found = []
-    for name in names:
+    for name in steps("reading photographs", names):
         with (folder / name).open("rb") as file:
             found.append(np.asarray(Image.open(file).convert("RGB")))
     return tuple(found)
@@ -47,7 +49,8 @@ def photographs() -> tuple[Pixels, ...]:
 
 def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:
     """[count, height, width, 3] from 0 to 255, taken from each of the photographs in turn."""
-    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in range(count)])
+    turns = steps("cropping photographs", range(count))
+    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in turns])
 
 
 def _crop(rng: np.random.Generator, photograph: Pixels, height: int, width: int) -> Floats:
