@@ -306,7 +306,7 @@ def sweep(
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
-                more=f", and the time to fold and measure {len(o.at)} models",
+                more=f", and the time to fold and measure {len(o.at)} models", models=len(o.at),
             ),
             CollectSamples(o.planning, o.calibration),
             KeepUnreached(o.planning),
@@ -345,7 +345,11 @@ def choose(
             Analyze(o.selection),
             *measuring(o.measure),
             AnnounceTime(
-                o.planning, o.calibration, announce=announce, more=", and the time to make and measure models"
+                o.planning,
+                o.calibration,
+                announce=announce,
+                more=", and the time to make and measure models",
+                models=2 * len(o.at),
             ),
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),

@@ -50,9 +50,10 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick() -> Iterator[None]:
-    """Models run on one thread, latencies are measured briefly, and few plans are tried."""
+    """Models run on one thread, latencies are measured briefly, few plans are tried, and logs get no lines."""
     from onnxfold.evaluation import latency
     from onnxfold.planning import plan_choice
+    from onnxfold.progress import display
     from onnxfold.runtime.session import Session
 
     start = Session.__init__
@@ -65,6 +66,7 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "LATENCY_SECONDS", LATENCY_SECONDS)
         patch.setattr(plan_choice, "MOST", PLANS)
+        patch.setattr(display, "EVERY", 3600.0)  # a busy machine gives time for lines in logs
         patch.setattr(Session, "__init__", on_one_thread)
         yield
 

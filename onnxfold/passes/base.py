@@ -27,7 +27,7 @@ from ..options.parts import RuntimeOptions
 from ..planning.memory import streamed
 from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
-from ..progress import Clock, Progress, silent
+from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
 from ..runtime.session import resolve_providers
 from .distillation.block_targets import Counterparts
@@ -160,6 +160,7 @@ class Run:
         return Run(self.options, self.progress, self.clock)
 
     def __enter__(self) -> Run:
+        self.progress = self.enter(shown(self.progress))
         sweep(Path(tempfile.gettempdir()))
         return self
 
@@ -172,6 +173,7 @@ class Run:
 class Pass(Protocol):
     """One step of a run.
 
+    `phases`: what users see it as, in order; none where it takes no time worth showing.
     `requires` and `provides` are names of what a state has: "analysis", "samples", "dropped", "planner", "candidate",
     "file", "verdict". `name` is what the times in reports are called.
     """
@@ -182,6 +184,8 @@ class Pass(Protocol):
     def requires(self) -> frozenset[str]: ...
     @property
     def provides(self) -> frozenset[str]: ...
+    @property
+    def phases(self) -> tuple[Phase, ...]: ...
 
     def check(self, state: State, run: Run) -> None:
         """Refuse what cannot be, before anything costs time: the state has an analysis, but nothing else yet."""
@@ -196,6 +200,7 @@ class BasePass:
     name = ""
     requires = frozenset(("analysis",))
     provides = frozenset[str]()
+    phases: tuple[Phase, ...] = ()
 
     def check(self, state: State, run: Run) -> None:
         """Nothing to refuse."""
@@ -220,13 +225,15 @@ class Pipeline:
     def run(self, state: State, run: Run) -> State:
         """The state after all passes. Errors say, in a note, which passes ran before."""
         there, checked = set(self._given), False
+        begun(run.progress, [phase for one in self.passes for phase in one.phases])
         for number, one in enumerate(self.passes):
             if "analysis" in there and not checked:
                 checked = True
                 for later in self.passes[number:]:
                     later.check(state, run)
             try:
-                state = one(state, run)
+                with entered(run.progress, one.phases):
+                    state = one(state, run)
             except Exception as error:
                 before = ", ".join(done.name for done in self.passes[:number]) or "none"
                 error.add_note(f"in the pass '{one.name}'; passes that ran before: {before}")

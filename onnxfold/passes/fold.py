@@ -24,6 +24,7 @@ from ..planning.executor import Executor
 from ..planning.goal import Goal
 from ..planning.memory import check_memory
 from ..planning.planner import Planner, Workspace
+from ..progress import Phase
 from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
 from .distillation.block_targets import Counterparts
@@ -110,6 +111,7 @@ class FoldChannels(BasePass):
     name = "fold"
     requires = frozenset(("planner",))
     provides = frozenset(("candidate",))
+    phases = (Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT)
 
     def __init__(
         self,

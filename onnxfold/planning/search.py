@@ -46,7 +46,7 @@ TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # m
 BISECTIONS = 4  # between the first that passes and the last that does not
 _OVERSHOT = 0.02  # of the original: what a target may be missed by before channels are given back
 _TOLERANCES_TRIED = 256  # where plans are made without being measured
-_TRIALS = 5  # of folds along a path, to find the smallest that is good enough
+TRIALS = 5  # of folds along a path, to find the smallest that is good enough
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Goal, progr
     """The step furthest along that is good enough: measured on a few, the expected errors corrected by each."""
     best = Folded(sampled.merger.model.proto, {})
     low, high, factor = 0, len(steps) - 1, 1.0
-    for _ in progress("trying budgets", list(range(_TRIALS))):
+    for _ in progress("trying budgets", list(range(TRIALS))):
         if low >= high:
             break
         middle = (low + high + 1) // 2

@@ -58,17 +58,13 @@ class FoldReport(Shown):
     @property
     def verdict(self) -> str:
         """One line that says what came out of it."""
-        return self._outcome + "".join(f"; {note}" for note in self.notes)
+        return "; ".join([self.headline, *self.remarks])
 
     @property
-    def _outcome(self) -> str:
+    def headline(self) -> str:
+        """What came out of it, in short."""
         if self.check is None or self.after is None:
-            channels = sum(g.before for g in self.groups)
-            text = f"{len(self.groups)} groups, {channels} channels can be folded"
-            if self.coverage is None:
-                return text
-            macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
-            return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
+            return self._in_reach
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
         own, quality = wording.measure(self.check), wording.quality(self.check)
@@ -86,9 +82,26 @@ class FoldReport(Shown):
             parts.append(str(self.quantization))
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
+        return ", ".join(parts)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else is worth knowing of it."""
+        if self.check is None or self.after is None or not self.check.passed:
+            return self.notes
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        notes = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
-        return ", ".join(parts) + "".join(f"; {note}" for note in notes)
+        said = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
+        return (*said, *self.notes)
+
+    @property
+    def _in_reach(self) -> str:
+        """What a fold could do."""
+        channels = sum(g.before for g in self.groups)
+        text = f"{len(self.groups)} groups, {channels} channels can be folded"
+        if self.coverage is None:
+            return text
+        macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
+        return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
@@ -174,6 +187,7 @@ class FoldReport(Shown):
         """The tables as one renderable."""
         check, folded = self.check, self.after is not None
         parts: list[RenderableType | None] = [
+            render.verdict(self.headline, self.remarks, check),
             render.sizes(self.before, self.after, check) if self.after is not None and check is not None else None,
             render.outputs(check) if folded and check is not None else None,
             render.quantization(self.quantization) if self.quantization is not None else None,
@@ -181,8 +195,7 @@ class FoldReport(Shown):
             render.dropped(self.dropped) if self.dropped else None,
             render.interface(self.interface, verbose) if self.interface else None,
             render.groups(self.groups, folded, verbose) if self.groups else None,
-            render.refusals(self.refusals, verbose) if self.refusals else None,
-            render.closing(self.verdict, check),
+            render.Refusals(self.refusals, verbose) if self.refusals else None,
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...progress import steps
+
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 _AREA = (0.03, 0.9)  # of the photograph
@@ -49,7 +51,8 @@ def _pictures(folder: Path | Traversable) -> tuple[Pixels, ...]:
     from PIL import Image  # slow to import
 
     found = []
-    for name in sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg")):
+    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
+    for name in steps("reading photographs", names):
         with (folder / name).open("rb") as file:
             found.append(np.asarray(Image.open(file).convert("RGB")))
     return tuple(found)
@@ -57,7 +60,8 @@ def _pictures(folder: Path | Traversable) -> tuple[Pixels, ...]:
 
 def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:
     """[count, height, width, 3] from 0 to 255, taken from each of the photographs in turn."""
-    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in range(count)])
+    turns = steps("cropping photographs", range(count))
+    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in turns])
 
 
 def _crop(rng: np.random.Generator, photograph: Pixels, height: int, width: int) -> Floats:

@@ -13,6 +13,7 @@ from ...options.budget import Aim, Budget
 from ...options.choices import Quantization, Step
 from ...options.options import FoldOptions
 from ...options.parts import DistillOptions
+from ...progress import Phase
 from ...units import in_percent
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
@@ -53,6 +54,7 @@ class MeetTarget(BasePass):
     name = "choose"
     requires = frozenset(("planner",))
     provides = frozenset(("candidate", "file", "verdict"))
+    phases = (Phase.MODELS,)
 
     def __init__(self, options: FoldOptions) -> None:
         self._options = options
