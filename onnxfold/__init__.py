@@ -5,6 +5,7 @@
 >>> print(result.report.verdict)  # doctest: +SKIP
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from .options.parts import (
     SelectionOptions,
     SharingOptions,
 )
-from .options.preprocess import Layout, Preprocess
+from .options.preprocess import Layout, Preprocess, PreprocessFile, Resize
 from .options.targets import Latency, Macs, MaxDrop, MaxError, MinAgreement, Params, Ratio, Size
 from .options.width_plan import PlannedGroup, WidthPlan
 
@@ -61,12 +62,14 @@ __all__ = [
     "FoldOptions", "FoldReport", "FoldResult", "FuseOptions", "Fusion", "GroupReport", "Latency", "LayersReport",
     "Layout", "Limits", "Macs", "Mark", "MaxDrop", "MaxError", "MeasureOptions", "Method", "MinAgreement",
     "ModelError", "NothingToFoldError", "OnnxFoldError", "OutputOptions", "Params", "Plan", "PlanError",
-    "PlannedGroup", "PlanningOptions", "Preprocess", "Quantization", "QuantizationError", "QuantizeOptions",
-    "RankOptions", "Ratio", "Recovery", "RecoveryOptions", "Remaining", "RequestError", "RuleError",
-    "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "Size", "Step", "SweepOptions",
+    "PlannedGroup", "PlanningOptions", "Preprocess", "PreprocessFile", "Quantization", "QuantizationError",
+    "QuantizeOptions", "RankOptions", "Ratio", "Recovery", "RecoveryOptions", "Remaining", "RequestError", "Resize",
+    "RuleError", "RuntimeOptions", "ScaleOptions", "SelectionOptions", "SharingOptions", "Size", "Step", "SweepOptions",
     "SweepReport", "ValidationError", "WidthPlan", "__version__", "analyze", "choose", "compare", "fold", "fuse",
     "inspect", "rank_layers", "sweep",
 ]  # fmt: skip
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever uses the library decides what is shown
 
 _LATE = {
     **dict.fromkeys(("analyze", "choose", "compare", "fold", "fuse", "inspect", "rank_layers", "sweep"), ".api"),

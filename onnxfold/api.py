@@ -119,7 +119,8 @@ def fold(
         effort: how much time may be spent (`Effort`); "fast" works from the weights alone.
         calibration: your own inputs (`onnxfold.calibration.reader` says in which forms); None makes synthetic ones.
         samples: how many of your inputs are used at most.
-        preprocess: how pixels become numbers, where calibration inputs are images (`Preprocess`, or its text).
+        preprocess: how pixels become numbers, where calibration inputs are images: a `Preprocess`, its text, a preset
+            like "imagenet", or a preprocessor_config.json; None: as such a file beside the model says.
         synthetic: an .npz file to write the synthetic inputs to, and a .png beside it where they are images.
 
     Repair and what follows:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import pytest
 from tiny import ROOT
 
-from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
+from onnxfold.cli.parser import Parser
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from .choices import Quantization, Step
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 from .width_plan import WidthPlan, given_plan
 
 C = TypeVar("C", bound=Enum)
@@ -138,11 +138,13 @@ def shapes(value: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def preprocess(value: Any) -> Preprocess:
-    """A `Preprocess`, or its text."""
+def preprocess(value: Any) -> Preprocess | PreprocessFile:
+    """A `Preprocess`, its text, or the path of a preprocessor_config.json."""
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(".json")):
+        return PreprocessFile(path(value))
     if isinstance(value, str):
         return Preprocess.parse(value)
-    if not isinstance(value, Preprocess):
+    if not isinstance(value, Preprocess | PreprocessFile):
         raise ValueError
     return value
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, get_args, get_type_hints
 from ..errors import RequestError
 from .budget import Budget, Limits
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 
 class Options:
@@ -145,7 +145,7 @@ def _code(value: Any) -> str:
     """A value as Python code; of what cannot be code, what it calls itself."""
     if isinstance(value, Enum):
         return repr(value.value)
-    if isinstance(value, Preprocess):
+    if isinstance(value, Preprocess | PreprocessFile):
         return repr(str(value))
     if isinstance(value, tuple) and value:
         return f"({', '.join(map(_code, value))}{',' if len(value) == 1 else ''})"
@@ -157,7 +157,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, Preprocess):
+    if isinstance(value, Preprocess | PreprocessFile):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(name, one) for key, one in value.items()}

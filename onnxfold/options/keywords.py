@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 from .devices import Device
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 
 class InputKeywords(TypedDict, total=False):
@@ -16,7 +16,7 @@ class InputKeywords(TypedDict, total=False):
 
     calibration: object
     samples: int
-    preprocess: Preprocess | str | None
+    preprocess: Preprocess | PreprocessFile | str | os.PathLike[str] | None
     input_shapes: Mapping[str, Sequence[int]] | None
     providers: Sequence[str] | None
     seed: int

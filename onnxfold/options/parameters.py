@@ -15,6 +15,7 @@ from . import accept
 from .accept import Accept
 from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 from .devices import Device
+from .preprocess import PRESETS
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -105,7 +106,8 @@ _ALL = (
     Parameter("samples", accept.integer(1, 2**31), "a whole number of at least 1", "use so many of your inputs"),
     Parameter(
         "preprocess", accept.optional(accept.preprocess),
-        "a Preprocess, or MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
+        f"a Preprocess, one of {', '.join(map(repr, PRESETS))}, the path of a preprocessor_config.json, or "
+        "MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
         "how pixels become numbers, where your inputs are images",
     ),
     Parameter("effort", accept.choice(Effort), _one_of(Effort), "how much time may be spent"),

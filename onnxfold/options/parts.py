@@ -25,7 +25,7 @@ from .choices import (
     Recovery,
 )
 from .devices import BLOCKS, Blocks, Device
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 Patterns = tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]
 
@@ -80,7 +80,7 @@ class CalibrationOptions(Options):
 
     data: Any = None
     samples: int = 128
-    preprocess: Preprocess | None = None
+    preprocess: Preprocess | PreprocessFile | None = None
     effort: Effort = Effort.BALANCED
     save_synthetic: str | None = None
 

@@ -6,7 +6,9 @@ that the frame checks is that of onnx/ir-py's passes.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -29,11 +31,12 @@ from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
 from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
-from ..runtime.session import resolve_providers
+from ..runtime.session import resolve_providers, short
 from .distillation.block_targets import Counterparts
 
 R = TypeVar("R")
 C = TypeVar("C")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,7 @@ class State:
         """The state that a pipeline begins with; a model that takes more than `max_memory` bytes is not run. Raises
         ModelError, RequestError."""
         model = load(source, shapes)
+        _log.info("read %s: %d nodes, %d bytes", named(source), len(model.graph.nodes), model.size)
         lengths = settled(model, shapes, not streamed(model, max_memory))
         return cls(model, named(source), Candidate(model.proto), lengths=lengths)
 
@@ -130,6 +134,7 @@ class Run:
             raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
         self.options, self.progress = options, progress
         self.providers = resolve_providers(options.providers)
+        _log.info("runs on %s", ", ".join(map(short, self.providers)))
         self.clock = clock or Clock()
         self._stack = ExitStack()
         self._scratch: Path | None = None
@@ -231,6 +236,8 @@ class Pipeline:
                 checked = True
                 for later in self.passes[number:]:
                     later.check(state, run)
+            what, begin = type(one).__name__, time.perf_counter()
+            _log.debug("%s starts (pass %d of %d)", what, number + 1, len(self.passes))
             try:
                 with entered(run.progress, one.phases):
                     state = one(state, run)
@@ -240,4 +247,5 @@ class Pipeline:
                 raise
             there |= one.provides
             run.clock.mark(one.name)
+            _log.info("%s is done after %.2f s", what, time.perf_counter() - begin)
         return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ..planning.time_estimate import Estimate, estimate, estimate_streamed
 from ..progress import Phase, expected
 from .base import BasePass, Run, State
 from .distillation.schedule import extent
+
+_log = logging.getLogger(__name__)
 
 
 class AnnounceTime(BasePass):
@@ -96,4 +99,8 @@ class CollectSamples(BasePass):
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))
+        if samples is None:
+            _log.info("no samples: weights alone decide")
+        else:
+            _log.info("samples: %s%s", samples.described, "" if samples.trusted else ", which decide nothing")
         return state.adding(samples=samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +35,7 @@ from .quantization.quantize import narrowed
 
 NOWHERE, SMALL = OutputOptions(), ScaleOptions()
 Curve = tuple[tuple[int, float], ...]  # widths, and the relative error of the outputs that each was expected to make
+_log = logging.getLogger(__name__)
 _POINTS = 24  # of a curve
 
 
@@ -145,6 +147,9 @@ class FoldChannels(BasePass):
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded
+        _log.info("%s: %d of %d groups shrink", goal.asked, len(folded.merges), len(subject.chosen))
+        for name, merge in folded.merges.items():
+            _log.debug("group %s: %d of %d channels stay", name, merge.after, merge.before)
         left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
         if left and self._quantized is None:
             raise NothingToFoldError(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
 from .provenance import Provenance
+
+_log = logging.getLogger(__name__)
 
 
 class Stage(BasePass):
@@ -57,7 +60,9 @@ class Stage(BasePass):
             current.proto, source, run.target(self._output.path), external, current.pending, run.progress,
             None if kept is None else kept.staging,
         )  # fmt: skip
-        return state.adding(staged=run.enter(written), current=current)
+        there = run.enter(written)
+        _log.info("written under a temporary name, %s: %d bytes", there.path.name, there.size)
+        return state.adding(staged=there, current=current)
 
 
 class Verify(BasePass):
@@ -104,6 +109,8 @@ class Verify(BasePass):
         quality, obstacle = (None, "") if conditions.too_large else self._quality(state, inputs)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)
+        for problem in verdict.problems:
+            _log.info("the result fails: %s", problem)
         verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed, measure)
         return state.adding(verdict.noting(obstacle).failing(grown(original.proto, proto, state.current.quantized)))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import PlanError, RequestError
 from ..progress import steps
+from ..units import did_you_mean
 from .goal import Goal
 
 HIGHEST_RATIO = 0.95  # of the channels that a target may remove from a group
@@ -85,8 +86,9 @@ def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
     for pattern, ratio in reversed(budget.special):
         fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
+            meant = did_you_mean(pattern.pattern, (name for g in listed for name in (g.name, *g.producers)))
             raise RequestError(
-                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups"
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups{meant}"
             )
         found.update(fits)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -21,13 +22,16 @@ from ..errors import ExecutionError, RequestError
 from ..model.model import Model
 from ..model.save import inline
 
+_log = logging.getLogger(__name__)
+
 
 def quickest(model: Model, providers: Sequence[str]) -> str:
     """CUDA where it is among `providers` and starts (if not, the checks of the result say so), else the CPU."""
     if SHORT["cuda"] in providers:
         try:
             Session.of(model, SHORT["cuda"])
-        except ExecutionError:
+        except ExecutionError as error:
+            _log.info("CUDA does not start (%s): the CPU runs", brief(error))
             return SHORT["cpu"]
         return SHORT["cuda"]
     return SHORT["cpu"]
@@ -100,6 +104,9 @@ class Session:
             self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         if provider not in self._session.get_providers():
             raise ExecutionError(f"onnxruntime could not start {provider} and fell back to the CPU")
+        _log.debug(
+            "session of %s on %s", f"{len(source)} bytes" if isinstance(source, bytes) else source, short(provider)
+        )
         self.inputs = tuple(InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs())
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 

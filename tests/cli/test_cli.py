@@ -43,11 +43,12 @@ def process(*arguments: object, folder: Path, **more: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("command", [[], ["compare"], ["sweep"], ["layers"], ["--fuse", "mean"]])
-def test_help(capsys: Capture, command: list[str]) -> None:
+def test_help(capsys: Capture, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     assert run(*command, "--help") == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert shown.err == "" and len(lines) <= 80 and max(map(len, lines)) <= 100
+    assert shown.err == "" and len(lines) <= 88 and max(map(len, lines)) <= 100
     for word in ("--report", "--providers", "exit codes", "--input-shape"):
         assert word in shown.out
 

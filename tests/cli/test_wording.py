@@ -24,7 +24,10 @@ from onnxfold.report.group_report import GroupReport
 from onnxfold.report.sweep_report import SweepReport
 
 COMMANDS = (compare, fold, fuse, layers, sweep)
-ONLY_HERE = {"--report", "--verbose", "--quiet", "--help", "--version", "--top", "--json", "--plot"}
+ONLY_HERE = {
+    "--report", "--verbose", "--quiet", "--help", "--version", "--top", "--json", "--plot", "--config",
+    "--print-config", "--log-level",
+}  # fmt: skip
 """Options that no function has a parameter for, because they say what the command line prints and writes."""
 
 

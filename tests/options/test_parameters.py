@@ -139,7 +139,7 @@ def test_what_is_no_model(call: str, model: Any) -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "layout"),
     [(None, (0.5,), Layout.NCHW), (0.5, (0.5,), Layout.NCHW), (("x",), (0.5,), Layout.NCHW), ((0.5,), (0.5,), "nchw"),
-     ((True,), (0.5,), Layout.NCHW), ({0.5: 1}, (0.5,), Layout.NCHW), ((0.5,), (0.5,), None)],
+     ((True,), (0.5,), Layout.NCHW), ({0.5: 1}, (0.5,), Layout.NCHW), ((0.5,), (0.5,), 1)],
 )  # fmt: skip
 def test_what_is_no_preprocessing(mean: Any, std: Any, layout: Any) -> None:
     with pytest.raises(RequestError, match="of a Preprocess must be"):
