@@ -83,7 +83,7 @@ def hurried(words: list[str]) -> list[str]:
     if arguments[0] in ("inspect", "report", "cache"):
         return arguments
     arguments += [] if arguments[0] == "compare" or "--effort" in words else ["--effort", "fast"]
-    return arguments + (["--samples", "8"] if "--calibration" in words else [])
+    return arguments + (["--samples", "16"] if "--calibration" in words else [])
 
 
 def run(words: list[str], patch: pytest.MonkeyPatch) -> int:
@@ -146,5 +146,5 @@ def test_a_command_that_fails_is_caught(reader: Path, monkeypatch: pytest.Monkey
     assert run(["onnxfold", "inspect", "none.onnx"], monkeypatch) == 3
     assert run(["onnxfold", "inspect", str(MODELS / "digits_mlp.onnx")], monkeypatch) == 0
     assert hurried(["onnxfold", "a", "b", "--calibration", "c"]) == [
-        "a", "b", "--calibration", "c", "--effort", "fast", "--samples", "8",
+        "a", "b", "--calibration", "c", "--effort", "fast", "--samples", "16",
     ]  # fmt: skip
