@@ -1,5 +1,5 @@
-"""The pages of docs/ as a site: `mkdocs build --strict` refuses broken links and pages that nothing leads to. Lists come
-out as lists, and nothing in the pages is loaded from elsewhere."""
+"""The pages of docs/ as a site: `mkdocs build --strict` refuses broken links and pages that nothing leads to. Lists are
+lists, and nothing in the pages is loaded from elsewhere."""
 
 from __future__ import annotations
 
