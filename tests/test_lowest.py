@@ -13,7 +13,7 @@ from tiny import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-ALONE = {"bench", "gpu"}  # extras whose packages no test needs
+ALONE = {"bench", "docs", "gpu"}  # extras whose packages no test needs
 LOWEST = ROOT / ".ci" / "lowest.txt"
 
 
