@@ -108,7 +108,7 @@ def upward(imports: Iterable[Import]) -> list[str]:
         here, there = part(one.module), part(one.target)
         if not within(one.target, ["onnxfold"]) or here in FACADE or there == here or there in GROUND:
             continue
-        if there == "" or there == "__version__":
+        if there in ("", "__core__", "__version__"):
             continue
         if there not in MAY_IMPORT[here]:
             found.append(f"{one}: {here} may not import {there}")

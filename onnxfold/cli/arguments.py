@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import __version__
+from .. import __core__, __version__
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import (
     DEFAULT_DISTANCE,
@@ -302,4 +302,5 @@ def saving(options: argparse.Namespace) -> dict[str, Any]:
 def add_last(output: argparse._ArgumentGroup) -> None:
     """Help and version."""
     output.add_argument("-h", "--help", action="help", help="show this help and exit")
-    output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
+    version = f"onnxfold {__version__} (core: {__core__})"
+    output.add_argument("--version", action="version", version=version, help="show it and exit")

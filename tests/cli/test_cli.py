@@ -79,7 +79,7 @@ def test_commands_in_the_help_work(capsys: Capture, tmp_path: Path, monkeypatch:
 
 def test_version(capsys: Capture) -> None:
     assert run("--version") == 0
-    assert capsys.readouterr().out == f"onnxfold {__version__}\n"
+    assert capsys.readouterr().out == f"onnxfold {__version__} (core: C++)\n"
 
 
 # folding ------------------------------------------------------------------------------------------------------------
