@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 from numpy.typing import NDArray
 
+from .compat import Unpack
 from .model.model import Source, load, named
 from .options.choices import Method, Step
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords

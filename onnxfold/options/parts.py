@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
+from typing import Any, ClassVar, cast, get_args, get_origin, get_type_hints
 
+from ..compat import Self
 from ..errors import RequestError
 from .accept import AUTO
 from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
@@ -82,7 +83,8 @@ def kinds_of(cls: type[Options]) -> Mapping[str, type[Any] | None]:
     found: dict[str, type[Any] | None] = {}
     for one in fields(cast(Any, cls)):
         members = get_args(hints[one.name]) or (hints[one.name],)
-        parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
+        classes = [kind for kind in members if isinstance(kind, type) and get_origin(kind) is None]
+        parts = [kind for kind in classes if issubclass(kind, Options | Budget | Limits)]
         found[one.name] = parts[0] if parts else None
     return found
 

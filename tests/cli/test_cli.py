@@ -14,7 +14,7 @@ import pytest
 from rich.progress import Progress as RichProgress
 from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 
-from onnxfold import __version__, progress
+from onnxfold import __core__, __version__, progress
 from onnxfold.cli import main as cli
 from onnxfold.errors import RuleError
 from onnxfold.options.budget import DEFAULT_MAX_ERROR
@@ -79,7 +79,7 @@ def test_commands_in_the_help_work(capsys: Capture, tmp_path: Path, monkeypatch:
 
 def test_version(capsys: Capture) -> None:
     assert run("--version") == 0
-    assert capsys.readouterr().out == f"onnxfold {__version__} (core: C++)\n"
+    assert capsys.readouterr().out == f"onnxfold {__version__} (core: {__core__})\n"
 
 
 # folding ------------------------------------------------------------------------------------------------------------

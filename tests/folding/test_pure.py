@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from tiny import MODELS
 
-from onnxfold.folding import _core, pure
+from onnxfold.folding import pure
+from onnxfold.folding._native import NAME
+from onnxfold.folding._native import core as _core
 from onnxfold.folding.gram import Gram, gram
 
 PERTURBATIONS = 40
+pytestmark = pytest.mark.skipif(NAME != "C++", reason="no compiled core here to compare with")
 
 
 def matrix_of(seed: int, kind: str, real: type) -> tuple[Gram, int]:
