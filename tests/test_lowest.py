@@ -13,7 +13,7 @@ from tiny import ROOT
 tomllib = pytest.importorskip("tomllib")  # Python 3.10 has none
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-ALONE = {"bench", "gpu"}  # extras whose packages no test needs
+ALONE = {"bench", "directml", "gpu"}  # extras whose packages no test needs
 LOWEST = ROOT / ".ci" / "lowest.txt"
 
 
@@ -48,7 +48,8 @@ def test_one_package_has_one_bound() -> None:
     """Extras repeat what others need."""
     everything = [one for names in EXTRAS.values() for one in names if ">=" in one]
     assert len(allowed(everything)) == len(set(everything))
-    assert allowed(EXTRAS["gpu"])["onnxruntime-gpu"] == project()["onnxruntime"]
+    for extra in ("gpu", "directml"):
+        assert allowed(EXTRAS[extra])[f"onnxruntime-{extra}"] == project()["onnxruntime"]
 
 
 def test_declared_interpreters_begin_with_the_lowest() -> None:
