@@ -13,7 +13,7 @@ from tiny import ROOT
 tomllib = pytest.importorskip("tomllib")  # Python 3.10 has none
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-ALONE = {"bench", "directml", "gpu"}  # extras whose packages no test needs
+ALONE = {"bench", "directml", "gpu", "olive"}  # extras whose packages no test needs
 LOWEST = ROOT / ".ci" / "lowest.txt"
 
 

@@ -35,6 +35,7 @@ MAY_IMPORT: Mapping[str, Sequence[str]] = {
     "passes": _BELOW_PASSES,
     "report": (*(name for name in _BELOW_PASSES if name != "transform"), "passes"),
     "api": ("options", "model", "passes", "report"),
+    "integrations": ("api", "options", "report"),
     "cli": ("api", "options", "calibration", "report", "runtime"),
     "testing": ("model", "runtime", "folding", "analysis", "evaluation", "transform"),
 }  # fmt: skip
