@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .report.plans.plan import Remaining
     from .report.sweep_report import SweepReport
 
+    __core__: str
     __version__: str
 
 __all__ = [
@@ -101,9 +102,12 @@ def _version() -> str:
 if not TYPE_CHECKING:  # type checkers see the imports above, and still find names that do not exist
 
     def __getattr__(name: str) -> Any:
-        """A name of `_LATE`, or `__version__`; from then on it is there."""
+        """A name of `_LATE`, `__version__`, or `__core__` (what clusters: "C++" or "Python (slower)"); from then on it
+        is there."""
         if name == "__version__":
             found = _version()
+        elif name == "__core__":
+            found = import_module(".folding._native", __name__).NAME
         elif name in _LATE:
             found = getattr(import_module(_LATE[name], __name__), name)
         else:

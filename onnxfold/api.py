@@ -9,10 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from numpy.typing import NDArray
 
+from .compat import Unpack
 from .errors import RequestError
 from .model.model import Source, load, named
 from .options.budget import DEFAULT_BUDGET, Budget

@@ -11,6 +11,8 @@ from onnx import ModelProto
 
 from .model import Model
 
+_CHUNK = 1 << 20  # bytes
+
 
 def with_entries(proto: ModelProto, entries: Mapping[str, str]) -> ModelProto:
     """A copy of `proto` whose `metadata_props` have these entries: in place of those with the same keys, or at the end.
@@ -36,8 +38,11 @@ def sha256(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while read := file.read(_CHUNK):
+                digest.update(read)
+        return digest.hexdigest()
     except OSError:
         return None
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, Self, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
+from ..compat import Self
 from ..errors import RequestError
 from .budget import Budget, Limits
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
@@ -120,7 +121,8 @@ def _kinds_of(cls: Any) -> Mapping[str, type[Any] | None]:
     found: dict[str, type[Any] | None] = {}
     for one in fields(cls):
         members = get_args(hints[one.name]) or (hints[one.name],)
-        parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
+        classes = [kind for kind in members if isinstance(kind, type) and get_origin(kind) is None]
+        parts = [kind for kind in classes if issubclass(kind, Options | Budget | Limits)]
         found[one.name] = parts[0] if parts else None
     return found
 

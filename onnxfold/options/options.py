@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from ..compat import Self
 from ..errors import RequestError
 from .base import Options, kinds_of
 from .budget import DEFAULT_BUDGET, Aim, Budget, Limits

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
+from ..compat import add_note
 from ..errors import RequestError, RuleError
 from ..evaluation.device_latency import CommandTimer
 from ..model.leftovers import scratch_folder, sweep
@@ -243,7 +244,7 @@ class Pipeline:
                     state = one(state, run)
             except Exception as error:
                 before = ", ".join(done.name for done in self.passes[:number]) or "none"
-                error.add_note(f"in the pass '{one.name}'; passes that ran before: {before}")
+                add_note(error, f"in the pass '{one.name}'; passes that ran before: {before}")
                 raise
             there |= one.provides
             run.clock.mark(one.name)

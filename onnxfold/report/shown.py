@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from ..compat import Self
 from ..errors import RequestError
 from ..units import readable, visible
 from .decode import decoded

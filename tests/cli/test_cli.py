@@ -14,7 +14,7 @@ import onnx
 import pytest
 from tiny import FAST, MODELS, ROOT, SHARED, TEXT, main, net, snapshot, write
 
-from onnxfold import __version__
+from onnxfold import __core__, __version__
 from onnxfold.cli import main as cli
 from onnxfold.errors import RuleError
 from onnxfold.options.budget import DEFAULT_MAX_ERROR
@@ -83,7 +83,7 @@ def test_commands_in_the_help_work(capsys: Capture, tmp_path: Path, monkeypatch:
 
 def test_version(capsys: Capture) -> None:
     assert run("--version") == 0
-    assert capsys.readouterr().out == f"onnxfold {__version__}\n"
+    assert capsys.readouterr().out == f"onnxfold {__version__} (core: {__core__})\n"
 
 
 # folding ------------------------------------------------------------------------------------------------------------

@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...progress import steps
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable  # in 3.10; importlib.resources.abc has it from 3.11
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]

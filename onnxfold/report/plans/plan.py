@@ -7,10 +7,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 
+from ...compat import Self
 from ...options.budget import Budget
 from ...options.width_plan import PlannedGroup, WidthPlan
 from ...units import in_percent, visible
