@@ -48,7 +48,7 @@ def test_help(capsys: Capture, command: list[str], monkeypatch: pytest.MonkeyPat
     assert run(*command, "--help") == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert shown.err == "" and len(lines) <= 88 and max(map(len, lines)) <= 100
+    assert shown.err == "" and len(lines) <= 96 and max(map(len, lines)) <= 100
     for word in ("--report", "--providers", "exit codes", "--input-shape"):
         assert word in shown.out
 
