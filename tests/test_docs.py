@@ -26,6 +26,7 @@ NAMED_FILE = re.compile(r"(?<![\w./-])(?:models|docs|tests|benchmarks|onnxfold)/
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 FOREIGN = re.compile(  # the beginnings of commands whose options are not ours
     r"pip3? |pytest |cmake |ctest |ruff |mypy |git |apt |apt-get |docker "
+    r"|olive |onnxsim |onnxslim |optimum-cli |polygraphy "
     r"|python3? (-m (pip|pytest|venv|build|ruff|mypy) |(benchmarks|models)/)"
 )
 BEFORE_A_COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/(?=pip|pytest|python))?")

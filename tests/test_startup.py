@@ -68,6 +68,8 @@ def test_a_plain_run_does_without_it() -> None:
     assert imported(f"import onnxfold; onnxfold.inspect({str(MODELS / 'digits_mlp.onnx')!r})", SELDOM) == []
     fold = "import os, sys, tempfile; sys.argv.insert(2, os.path.join(tempfile.mkdtemp(), 'out.onnx')); "
     assert imported(fold + RUN.format(code=0), SELDOM, str(MODELS / "digits_mlp.onnx"), *arguments) == []
+    judged = str(MODELS / "digits_vgg.onnx")  # by the photographs of scikit-learn, without scikit-learn
+    assert imported(fold + RUN.format(code=0), SELDOM, judged, *arguments) == ["PIL"]
 
 
 def test_the_control() -> None:

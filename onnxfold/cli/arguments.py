@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __core__, __version__
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import (
     DEFAULT_DISTANCE,
@@ -261,4 +261,5 @@ def add_last(parser: argparse.ArgumentParser, runs: bool = True) -> None:
         output.add_argument("--print-config", action="store_true", help="print all options as such a file, do no more")
         output.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, help=f"tell more: {', '.join(LEVELS)}")
     output.add_argument("-h", "--help", action="help", help="show this help and exit")
-    output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
+    version = f"onnxfold {__version__} (core: {__core__})"
+    output.add_argument("--version", action="version", version=version, help="show it and exit")

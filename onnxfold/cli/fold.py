@@ -50,6 +50,7 @@ def parser() -> Parser:
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
         help=about("group_ratios"),
     )  # fmt: skip
+    budget.add_argument("--plan", metavar="FILE", type=Path, help="fold to the widths in FILE (docs/plan.md)")
     what = add_which(made)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
     add_how(made)
@@ -61,6 +62,7 @@ def parser() -> Parser:
     add_metric(inputs)
     add_large(made)
     output = add_common(made, writes=True)
+    output.add_argument("--save-plan", metavar="FILE", type=Path, help=about("save_plan"))
     output.add_argument("--keep-bn", action="store_true", help=argparse.SUPPRESS)
     add_last(made)
     return made
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
             **refined(options), group_ratios=ratios(options.group_ratio), max_drop=options.max_drop,
-            allow=steps(options.allow), keep_bn=options.keep_bn,
+            allow=steps(options.allow), keep_bn=options.keep_bn, plan=options.plan, save_plan=options.save_plan,
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options), **saving(options),
             **measuring(options),

@@ -84,6 +84,7 @@ def check_files(options: argparse.Namespace) -> None:
     given = vars(options)
     models = [path for name in ("input", "before", "after") if (path := given.get(name)) is not None]
     others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
+    others += [(given["save_plan"], "the plan")] if given.get("save_plan") is not None else []
     output = None if given.get("inspect") else given.get("output")
     check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"))
     if given.get("report") is not None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from .choices import Quantization, Step
 from .preprocess import Preprocess, PreprocessFile
+from .width_plan import WidthPlan, given_plan
 
 C = TypeVar("C", bound=Enum)
 Accept = Callable[[Any], Any]
@@ -112,6 +113,13 @@ def group_ratios(value: Any) -> dict[str, float]:
         except ValueError:
             raise ValueError(f"'{pattern}' has {ratio!r}") from None
     return found
+
+
+def plan(value: Any) -> WidthPlan:
+    """A plan, or widths by group. The ValueError says how to read one that is a file."""
+    if isinstance(value, str | os.PathLike):
+        raise ValueError(f"'{value}' is a path: read it with Plan.load")
+    return given_plan(value)
 
 
 def shapes(value: Any) -> dict[str, tuple[int, ...]]:

@@ -87,6 +87,8 @@ class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     min_agreement: float | None
     allow: str | Sequence[Step | str]
     group_ratios: Mapping[str, float] | None
+    plan: object
+    save_plan: str | os.PathLike[str] | None
     synthetic: str | os.PathLike[str] | None
     max_memory: int | None
     jobs: int

@@ -79,6 +79,10 @@ _ALL = (
         "ratios of at least 0 and below 1 by regular expression, like {'mlp': 0.5}",
         "another ratio for these groups; without a ratio, only they shrink",
     ),
+    Parameter(
+        "plan", accept.optional(accept.plan), "a Plan, or widths by group like {'conv1': 48}",
+        "the widths of a plan that was made before, and edited since",
+    ),
     Parameter("method", accept.choice(Method), _one_of(Method), "how channels are chosen"),
     Parameter("clusterer", accept.choice(Clusterer), _one_of(Clusterer), "who does the clustering"),
     Parameter(
@@ -140,6 +144,7 @@ _ALL = (
         "seconds that this command may take for one model",
     ),
     Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
+    Parameter("save_plan", accept.optional(accept.path), "a path", "a file to write the widths to, to edit them"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
     Parameter(
         "keep_bn", accept.flag, "True or False", "leave BatchNormalization behind convolutions, to train the result"

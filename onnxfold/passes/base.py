@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
+from ..compat import add_note
 from ..errors import RequestError, RuleError
 from ..evaluation.device_latency import CommandTimer
 from ..model.leftovers import scratch_folder, sweep
@@ -29,7 +30,7 @@ from ..options.parts import RuntimeOptions
 from ..planning.memory import streamed
 from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
-from ..progress import Clock, Progress, silent
+from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
 from ..runtime.session import resolve_providers, short
 from .distillation.block_targets import Counterparts
@@ -165,6 +166,7 @@ class Run:
         return Run(self.options, self.progress, self.clock)
 
     def __enter__(self) -> Run:
+        self.progress = self.enter(shown(self.progress))
         sweep(Path(tempfile.gettempdir()))
         return self
 
@@ -177,6 +179,7 @@ class Run:
 class Pass(Protocol):
     """One step of a run.
 
+    `phases`: what users see it as, in order; none where it takes no time worth showing.
     `requires` and `provides` are names of what a state has: "analysis", "samples", "dropped", "planner", "candidate",
     "file", "verdict". `name` is what the times in reports are called.
     """
@@ -187,6 +190,8 @@ class Pass(Protocol):
     def requires(self) -> frozenset[str]: ...
     @property
     def provides(self) -> frozenset[str]: ...
+    @property
+    def phases(self) -> tuple[Phase, ...]: ...
 
     def check(self, state: State, run: Run) -> None:
         """Refuse what cannot be, before anything costs time: the state has an analysis, but nothing else yet."""
@@ -201,6 +206,7 @@ class BasePass:
     name = ""
     requires = frozenset(("analysis",))
     provides = frozenset[str]()
+    phases: tuple[Phase, ...] = ()
 
     def check(self, state: State, run: Run) -> None:
         """Nothing to refuse."""
@@ -225,6 +231,7 @@ class Pipeline:
     def run(self, state: State, run: Run) -> State:
         """The state after all passes. Errors say, in a note, which passes ran before."""
         there, checked = set(self._given), False
+        begun(run.progress, [phase for one in self.passes for phase in one.phases])
         for number, one in enumerate(self.passes):
             if "analysis" in there and not checked:
                 checked = True
@@ -233,10 +240,11 @@ class Pipeline:
             what, begin = type(one).__name__, time.perf_counter()
             _log.debug("%s starts (pass %d of %d)", what, number + 1, len(self.passes))
             try:
-                state = one(state, run)
+                with entered(run.progress, one.phases):
+                    state = one(state, run)
             except Exception as error:
                 before = ", ".join(done.name for done in self.passes[:number]) or "none"
-                error.add_note(f"in the pass '{one.name}'; passes that ran before: {before}")
+                add_note(error, f"in the pass '{one.name}'; passes that ran before: {before}")
                 raise
             there |= one.provides
             run.clock.mark(one.name)

@@ -25,6 +25,7 @@ from ..planning.executor import Executor
 from ..planning.goal import Goal
 from ..planning.memory import check_memory
 from ..planning.planner import Planner, Workspace
+from ..progress import Phase
 from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
 from .distillation.block_targets import Counterparts
@@ -112,6 +113,7 @@ class FoldChannels(BasePass):
     name = "fold"
     requires = frozenset(("planner",))
     provides = frozenset(("candidate",))
+    phases = (Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT)
 
     def __init__(
         self,
@@ -169,9 +171,10 @@ class FoldChannels(BasePass):
         for group in planner.subject.analysis.groups:
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
-                note = notes.get(group.name, "kept by the budget")
+                note = notes.get(group.name, "kept by the budget" if self._goal.widths is None else "kept by the plan")
                 width = planner.merger.layout.widths([group.name], self._goal)[0]
-                if group.name not in notes and round_width(width, 0, round_to) == group.size:
+                narrow = self._goal.widths is None and round_width(width, 0, round_to) == group.size
+                if group.name not in notes and narrow:
                     note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:

@@ -22,6 +22,7 @@ from ..model.subgraphs import every_initializer
 from ..options.parts import Patterns, PlanningOptions, SelectionOptions
 from ..planning.memory import streamed
 from ..planning.subject import Subject
+from ..progress import Phase
 from ..runtime.outputs import with_outputs
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
@@ -37,6 +38,7 @@ class Analyze(BasePass):
     name = "analyze"
     requires = frozenset[str]()
     provides = frozenset(("analysis",))
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, selection: SelectionOptions, max_memory: int | None = None) -> None:
         """`max_memory`: bytes; a model that takes more to run is never loaded whole."""
@@ -84,6 +86,7 @@ class Inspect(BasePass):
 
     name = "analyze"
     requires = frozenset[str]()
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, selection: SelectionOptions) -> None:
         self._selection = selection

@@ -24,6 +24,7 @@ from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.parts import OutputOptions
 from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
+from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
 from .provenance import Provenance
@@ -37,6 +38,7 @@ class Stage(BasePass):
     name = "write"
     requires = frozenset(("candidate",))
     provides = frozenset(("file",))
+    phases = (Phase.CHECK,)
 
     def __init__(self, output: OutputOptions) -> None:
         self._output = output
@@ -69,6 +71,7 @@ class Verify(BasePass):
     name = "verify"
     requires = frozenset(("file",))
     provides = frozenset(("verdict",))
+    phases = (Phase.CHECK,)
 
     def __init__(
         self,

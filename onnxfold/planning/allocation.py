@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError, RequestError
+from ..progress import steps
 from ..units import did_you_mean
 from .goal import Goal
 
@@ -186,7 +187,7 @@ def path(
     keep = {w.name: w.size for w in widths}
     allowed = {w.name: [k for k in _allowed(w, budget.round_to) if np.isfinite(errors[w.name][k])] for w in widths}
     sizes = {w.name: w.size for w in widths}
-    while True:
+    for _ in steps("weighing widths", range(1 + sum(map(len, allowed.values())))):
         spent = price(keep)
         total = sum(float(errors[name][k]) for name, k in keep.items() if k < sizes[name])
         yield Step({name: k for name, k in keep.items() if k < sizes[name]}, spent, total)

@@ -116,7 +116,8 @@ def test_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 
 def shown(report: FoldReport | SweepReport, kind: type[Console]) -> str:
     file = io.StringIO()
-    report.print(kind(file=file, width=100))
+    console = kind(file=file, width=100)
+    report.print(console, verbose=True) if isinstance(report, FoldReport) else report.print(console)
     return " ".join(file.getvalue().split())
 
 

@@ -26,6 +26,8 @@ WRONG: dict[str, list[Any]] = {
     "metric": ["own.py", "own.py:", ":f", "own.py:f()", "own:f", "a\0b.py:f", 3, ["own.py:f"], Path("own.py")],
     "metric_timeout": [0, -1, math.nan, math.inf, "5", None, True],
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],
+    "plan": ["p.json", Path("p.json"), 3, [("a", 8)], {1: 8}, {"a": "8"}, {"a": 0}, {"keep": {}, "kind": 1}],
+    "save_plan": [3, "", b"p.json"],
     "method": ["nonsense", 3, Effort.FAST],
     "clusterer": ["nonsense", 0],
     "include": [3, [3], "(", ["a", "("], {"a": 1}, b"a"],

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import ExecutionError, OnnxFoldError
 from ...frozen import read_only
 from ...model.model import Model
+from ...progress import steps
 from ...runtime.session import InputSpec
 from .image_ops import spatial_axes
 from .photographs import crops, more_photographs, photographs
@@ -79,7 +80,7 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
             problem = pose_losses(model, specs, _CHUNK, known, apart)
             if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
                 return USUAL
-            losses = {c: _loss(problem, c, name, pixels) for c in CONVENTIONS}
+            losses = {c: _loss(problem, c, name, pixels) for c in steps("finding the pixel range", CONVENTIONS)}
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
         best = min(CONVENTIONS, key=lambda c: losses[c])
@@ -133,7 +134,7 @@ def _fit(problem: InversionProblem, name: str, chunks: Sequence[Floats]) -> floa
     if terms.scores is not None:
         target = np.eye(terms.classes, dtype=np.float32)[np.arange(problem.chunk) % terms.classes]
     losses = []
-    for chunk in chunks:
+    for chunk in steps("running the model", chunks):
         x = {n: np.zeros(s, np.float32) for n, s in problem.shapes.items()}
         x[name] = chunk
         losses.append(problem.evaluate(x, target).fit)
