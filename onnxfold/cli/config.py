@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..units import did_you_mean
-from .parser import Parser, end_of_options, names_of
+from .parser import Parser, end_of_options, names_of, plainly
 
 OPTION, PRINTING = "--config", "--print-config"
 ENDINGS = (".yaml", ".yml", ".json")
@@ -63,7 +63,7 @@ class Config:
                 parser.converted(action, text)
         except argparse.ArgumentError as error:
             meant = parser.meant(error.message)
-            raise RequestError(f"{self.path}: '{key}': {error.message}{meant}") from None
+            raise RequestError(f"{self.path}: '{key}': {plainly(error.message)}{meant}") from None
         except ValueError as error:
             raise RequestError(f"{self.path}: '{key}' {error}") from None
         return texts

@@ -48,8 +48,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(with_values(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> NoReturn:
-        message = re.sub(r"invalid int value: (.*)", r"give a whole number, not \1", message)
-        message = re.sub(r"invalid float value: (.*)", r"give a number, not \1", message)
+        message = plainly(message)
         self.exit(2, f"onnxfold: {readable(message)}{self.meant(message) or ' (try --help)'}\n")
 
     def converted(self, action: argparse.Action, text: str) -> Any:
@@ -82,6 +81,13 @@ class Parser(argparse.ArgumentParser):
             return f": that is an option of {where}"
         shown = [option for option, one in self._option_string_actions.items() if one.help != argparse.SUPPRESS]
         return did_you_mean(name, shown, "")
+
+
+def plainly(message: str) -> str:
+    """What argparse says of a value, in the same words under every version of Python."""
+    message = re.sub(r"invalid int value: (.*)", r"give a whole number, not \1", message)
+    message = re.sub(r"invalid float value: (.*)", r"give a number, not \1", message)
+    return re.sub(r"\(choose from .*\)$", lambda found: found[0].replace("'", ""), message)
 
 
 def end_of_options(given: Sequence[str]) -> int:
