@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from numpy.typing import NDArray
 
+from .compat import Unpack
+from .errors import RequestError
 from .model.model import Source, load, named
+from .options.budget import DEFAULT_BUDGET, Budget
 from .options.choices import Method, Step
 from .options.keywords import CompareKeywords, FoldKeywords, FuseKeywords, RankKeywords, SweepKeywords
 from .options.options import (
@@ -24,6 +29,7 @@ from .options.options import (
     given_or_made,
 )
 from .options.parts import PlanningOptions, SelectionOptions
+from .options.width_plan import WidthPlan
 from .passes.base import Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
@@ -36,10 +42,12 @@ from .passes.measure import measuring
 from .passes.prepare import Analyze, Inspect
 from .passes.provenance import noting
 from .passes.reached import KeepUnreached
+from .passes.several import Decisions
 from .passes.sweep import FoldToShares
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
 from .progress import Progress, silent
 from .report.build import (
+    analysis_report,
     choice_report,
     compare_report,
     fold_report,
@@ -50,8 +58,11 @@ from .report.build import (
 )
 from .report.choice_report import ChoiceReport
 from .report.fold_report import FoldReport
-from .report.fold_result import FoldResult, committed
+from .report.fold_result import Applied, FoldResult, Plan, committed
 from .report.layers_report import LayersReport
+from .report.plans.analyzed import Analyzed
+from .report.plans.made import price_of, widths_found
+from .report.plans.plan_file import read_plan
 from .report.sweep_report import SweepReport
 from .report.written import check_written
 
@@ -92,6 +103,8 @@ def fold(
             the one that loses least is written; the report says what is better otherwise. By default folding alone.
         group_ratios: ratios of groups that a regular expression fits (as `include` does), the first one that does; with
             them, `ratio` is that of all others (default 0).
+        plan: the widths themselves: a `Plan`, the path of one (docs/plan.md), or ``{"conv1": 48}``, widths by the name
+            of a group or of a layer that makes one's channels. Groups that are not named stay whole.
 
     Which channels:
         method: how channels are chosen (`Method`).
@@ -107,7 +120,8 @@ def fold(
         effort: how much time may be spent (`Effort`); "fast" works from the weights alone.
         calibration: your own inputs (`onnxfold.calibration.reader` says in which forms); None makes synthetic ones.
         samples: how many of your inputs are used at most.
-        preprocess: how pixels become numbers, where calibration inputs are images (`Preprocess`, or its text).
+        preprocess: how pixels become numbers, where calibration inputs are images: a `Preprocess`, its text, a preset
+            like "imagenet", or a preprocessor_config.json; None: as such a file beside the model says.
         synthetic: an .npz file to write the synthetic inputs to, and a .png beside it where they are images.
 
     Repair and what follows:
@@ -135,6 +149,8 @@ def fold(
         allow_unmeasured: write the result even where no provider can run the original, so that nothing is measured.
         provenance: let the metadata of the result say which onnxfold made it, with which options, of which file (the
             SHA-256 of the .onnx file; a model in memory has none). Nothing else of the metadata changes.
+        save_plan: a JSON file to write the widths to, to edit them and to fold by (`plan`). It is there for a result
+            that fails its checks, too.
         external_data: store weights of over 1 KiB beside the output file.
         max_memory: bytes. A model that takes more to run (or is over 2 GiB) is never loaded whole: weights alone
             decide, read group by group, and the check is of files and one block (docs/large-models.md).
@@ -148,9 +164,12 @@ def fold(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    o = given_or_made(FoldOptions, options, given if output is None else {**given, "output": output})
+    o = given_or_made(FoldOptions, options, _read(given if output is None else {**given, "output": output}))
     with Run(o.runtime, progress) as run:
-        check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
+        plans = [] if o.output.save_plan is None else [(Path(o.output.save_plan), "the plan")]
+        check_written(
+            [model], o.calibration.data, o.output.path, o.calibration.save_synthetic, plans, o.measure.metric
+        )  # fmt: skip
         state = Pipeline(
             Analyze(o.selection, o.scale.max_memory),
             *noting(o),
@@ -159,7 +178,62 @@ def fold(
             *folding(o, announce),
             *([] if o.chooses else [*finishing(o, o.budget, o.scale.max_memory), CheckBlock()]),
         ).run(State.load(model, o.runtime.input_shapes, o.scale.max_memory), run)
-        return committed(state, fold_report(state, o, run), o.output)
+        plan = None if o.chooses else _planned(state, o, model, progress)
+        if plan is not None and o.output.save_plan is not None:
+            plan.save(o.output.save_plan)
+        return committed(state, fold_report(state, o, run), o.output, plan)
+
+
+def _read(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords of `fold`, with the plan in a file read. Raises RequestError."""
+    plan = given.get("plan")
+    return {**given, "plan": read_plan(plan)} if isinstance(plan, str | os.PathLike) else given
+
+
+def _planned(state: State, o: FoldOptions, model: Source, progress: Progress[Any]) -> Plan:
+    """The plan of what was decided for the budget of `o`."""
+    return Plan(widths_found(state, o.budget), price_of(state), _applying(model, o, progress))
+
+
+def _applying(model: Source, o: FoldOptions, progress: Progress[Any]) -> Applied:
+    """Folds a model by a plan, with options that were for another budget."""
+
+    def apply(widths: WidthPlan, output: str | None) -> FoldResult:
+        asked = replace(o, budget=Budget.plan(widths), output=replace(o.output, path=output, save_plan=None))
+        return fold(model, options=asked, progress=progress)
+
+    return apply
+
+
+def analyze(
+    model: Source,
+    *,
+    options: FoldOptions | None = None,
+    progress: Progress[Any] = silent,
+    **given: Unpack[FoldKeywords],
+) -> Analyzed:
+    """The channel groups of a model, and plans for it: ``onnxfold.analyze("in.onnx").plan(onnxfold.Macs(0.7))``.
+
+    Args:
+        model, options, progress, and all keywords that are no budget and write nothing: as in `onnxfold.fold`. The
+            budget is what `Analyzed.plan` takes.
+
+    Raises:
+        RequestError, ModelError, NothingToFoldError: see `onnxfold.errors`.
+    """
+    o = given_or_made(FoldOptions, options, given)
+    if o.budget != DEFAULT_BUDGET or o.chooses:
+        raise RequestError("analyze takes no budget: give it to `plan`, as in analyze(model).plan(Macs(0.7))")
+    if o.output.path is not None or o.output.save_plan is not None:
+        raise RequestError("analyze writes no model and no plan: name the files in `Plan.apply` and `Plan.save`")
+    check_written([model], o.calibration.data, None, o.calibration.save_synthetic, metric=o.measure.metric)
+    made = Decisions(model, o, progress)
+
+    def planned(budget: Budget) -> Plan:
+        state = made.analyzed if budget.widths is not None else made.decided(budget)
+        return _planned(state, replace(o, budget=budget), model, progress)
+
+    return Analyzed(analysis_report(made.analyzed), planned)
 
 
 def fuse(
@@ -234,7 +308,7 @@ def sweep(
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
-                more=f", and the time to fold and measure {len(o.at)} models",
+                more=f", and the time to fold and measure {len(o.at)} models", models=len(o.at),
             ),
             CollectSamples(o.planning, o.calibration),
             KeepUnreached(o.planning),
@@ -273,7 +347,11 @@ def choose(
             Analyze(o.selection),
             *measuring(o.measure),
             AnnounceTime(
-                o.planning, o.calibration, announce=announce, more=", and the time to make and measure models"
+                o.planning,
+                o.calibration,
+                announce=announce,
+                more=", and the time to make and measure models",
+                models=2 * len(o.at),
             ),
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),

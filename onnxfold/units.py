@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def in_bytes(n: int) -> str:
@@ -61,6 +62,12 @@ def change(before: int, after: int) -> str:
 def less(before: int, after: int) -> str:
     """By how much `after` differs, in whole percent."""
     return f"{100 * (after / before - 1):+.0f} %" if before else "+0 %"
+
+
+def did_you_mean(name: str, known: Iterable[str], quote: str = "'") -> str:
+    """ ": did you mean 'X'?" where something `known` is close to `name`, else ''."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f": did you mean {quote}{near[0]}{quote}?" if near else ""
 
 
 LONGEST_NAME = 200  # characters of a name that are shown

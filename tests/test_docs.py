@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import pytest
 from tiny import ROOT
 
-from onnxfold.cli.arguments import Parser
 from onnxfold.cli.main import main
+from onnxfold.cli.parser import Parser
 
 README = ROOT / "README.md"
 ADDING = ROOT / "docs" / "adding-an-op.md"
@@ -25,7 +25,8 @@ NAMED_BLOCK = re.compile(r"^In `([^`\n]+)`[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?
 NAMED_FILE = re.compile(r"(?<![\w./-])(?:models|docs|tests|benchmarks|onnxfold)/[\w./-]*\.(?:onnx|md|py)\b")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 FOREIGN = re.compile(  # the beginnings of commands whose options are not ours
-    r"pip3? |pytest |cmake |ctest |ruff |mypy |git |apt |apt-get |docker |onnxslim |onnxsim |polygraphy |olive "
+    r"pip3? |pytest |cmake |ctest |ruff |mypy |git |apt |apt-get |docker "
+    r"|olive |onnxsim |onnxslim |optimum-cli |polygraphy "
     r"|python3? (-m (pip|pytest|venv|build|ruff|mypy) |(benchmarks|models)/)"
 )
 BEFORE_A_COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/(?=pip|pytest|python))?")

@@ -13,12 +13,12 @@ import onnxfold
 # Of no use before there is something to do, and together over a second of work to import.
 SLOW = (
     "PIL", "altair", "distributed", "jinja2", "joblib", "numpy", "onnx", "onnx_ad", "onnx_graphsurgeon", "onnxruntime",
-    "rich", "scipy", "sklearn",
+    "rich", "scipy", "shtab", "sklearn", "yaml",
 )  # fmt: skip
 # Needed by few runs: metrics of layer fusion, clusters, Dask, images, pages, and models that compute their constants.
 SELDOM = (
     "PIL", "altair", "distributed", "jinja2", "joblib", "onnx.reference", "onnxruntime.quantization", "scipy.optimize",
-    "scipy.stats", "sklearn", "vl_convert",
+    "scipy.stats", "shtab", "sklearn", "vl_convert", "yaml",
 )  # fmt: skip
 RUN = "import sys; from onnxfold.cli.main import main; code = main(sys.argv[1:]); assert code == {code}, code; "
 
@@ -37,7 +37,16 @@ def test_importing_costs_little() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--version", "--help", "sweep --help", "--fuse mean --help", "layers --help", "cache --help", "report --help"],
+    [
+        "--version",
+        "--help",
+        "sweep --help",
+        "--fuse mean --help",
+        "layers --help",
+        "cache --help",
+        "report --help",
+        "completion --help",
+    ],
 )
 def test_questions_about_the_command_cost_little(arguments: str) -> None:
     assert imported(RUN.format(code=0), SLOW, *arguments.split()) == []
@@ -59,6 +68,8 @@ def test_a_plain_run_does_without_it() -> None:
     assert imported(f"import onnxfold; onnxfold.inspect({str(MODELS / 'digits_mlp.onnx')!r})", SELDOM) == []
     fold = "import os, sys, tempfile; sys.argv.insert(2, os.path.join(tempfile.mkdtemp(), 'out.onnx')); "
     assert imported(fold + RUN.format(code=0), SELDOM, str(MODELS / "digits_mlp.onnx"), *arguments) == []
+    judged = str(MODELS / "digits_vgg.onnx")  # by the photographs of scikit-learn, without scikit-learn
+    assert imported(fold + RUN.format(code=0), SELDOM, judged, *arguments) == ["PIL"]
 
 
 def test_the_control() -> None:

@@ -24,20 +24,29 @@ def _axis_matrix(
     for place, merge in parts:
         free[place.positions.ravel()] = False
         means = place.role is Role.PRODUCES or (made and not place.summed)
-        matrix = (merge.for_producers if means else merge.for_consumers).tocoo()
+        matrix = merge.for_producers if means else merge.for_consumers
+        row = np.repeat(np.arange(merge.after), np.diff(matrix.indptr))
         factor = merge.scales.get(name)
-        weights = matrix.data if factor is None or place.role is not Role.PRODUCES else matrix.data * factor[matrix.row]
-        for r in range(place.positions.shape[1]):
-            rows.append(place_of[place.positions[merge.keep[matrix.row], r]])
-            columns.append(place.positions[matrix.col, r])
-            values.append(weights)
+        weights = matrix.data if factor is None or place.role is not Role.PRODUCES else matrix.data * factor[row]
+        rows.append(place_of[place.positions[merge.keep[row]]].ravel())
+        columns.append(place.positions[matrix.indices].ravel())
+        values.append(np.repeat(weights, place.positions.shape[1]))
     untouched = np.flatnonzero(free)
     rows.append(place_of[untouched])
     columns.append(untouched)
     values.append(np.ones(len(untouched)))
-    return csr_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(int(kept.sum()), len(kept))
-    )
+    return _matrix(np.concatenate(values), np.concatenate(rows), np.concatenate(columns), int(kept.sum()), len(kept))
+
+
+def _matrix(
+    values: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64], new: int, old: int
+) -> csr_matrix:
+    """[new, old], from entries that are each given once. It is asked for thousands of times, and scipy's own way from
+    triples takes twice as long."""
+    order = np.lexsort((columns, rows))
+    starts = np.zeros(new + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=new), out=starts[1:])
+    return csr_matrix((values[order], columns[order], starts), shape=(new, old))
 
 
 def axis_matrix(

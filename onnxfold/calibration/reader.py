@@ -16,9 +16,9 @@ from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed
 from ..runtime.session import Feeds, InputSpec
 from ..units import in_bytes
-from .images import lay_out, needs_preprocess, normalize
+from .images import lay_out, needs_preprocess, normalize, told_by
 from .numpy_files import memory_limit
-from .sources import evenly, open_source
+from .sources import Source, evenly, open_source
 
 Shape = Sequence[int | str | None]
 
@@ -90,7 +90,8 @@ def read_calibration(
     known = [_resolved(spec, (input_shapes or {}).get(spec.name)) for spec in specs]
     limit = memory_limit(max_memory)
     stream = open_source(source, known, preprocess, max(samples, unit), limit)
-    checked = ((where, _checked(feed, known, form, preprocess, where)) for where, feed in stream.feeds)
+    noted = _noted(stream, known, preprocess)
+    checked = ((where, _checked(feed, known, form, preprocess, where)) for where, feed in noted)
     units = (_Unit(pieces, known, form, preprocess) for pieces in cut(checked, form))
     most = max(1, samples // unit)
     feeds, left, stopped = _choose(_affordable(units, most, limit), most, unit, stream.counted)
@@ -184,6 +185,14 @@ def _choose(units: Iterable[_Unit], most: int, size: int, counted: bool) -> tupl
     return tuple(kept[i] for i in evenly(len(kept), most)), left if len(kept) <= most else 0, False
 
 
+def _noted(stream: Source, specs: Sequence[InputSpec], preprocess: Preprocess | None) -> Iterator[tuple[str, Feeds]]:
+    """What a stream gives, with a note where pixels in arrays become numbers as a file says."""
+    for where, feed in stream.feeds:
+        if preprocess is not None and any(_is_image(feed[s.name], s) for s in specs if s.name in feed):
+            stream.notes.extend(told_by(preprocess))
+        yield where, feed
+
+
 def _checked(
     feed: Feeds, specs: Sequence[InputSpec], form: Batching, preprocess: Preprocess | None, where: str
 ) -> dict[str, NDArray[Any]]:
@@ -204,6 +213,7 @@ def _checked(
             array = array[None]
         if spec.shape and not _fits(array.shape, spec, spec.name in form.names):
             why = "" if form.names else "; its inputs have no common axis for samples: give one file or dict for each"
+            why = _transposed(array.shape, spec, spec.name in form.names) or why
             shapes = f"{list(feed[spec.name].shape)} in {where}, but the model takes {_show(spec.shape)}"
             raise RequestError(f"input '{spec.name}' has shape {shapes}{why}")
         if array.size == 0 and (empty is None or array.shape[1:] != empty[1:]):
@@ -269,6 +279,14 @@ def _fits(shape: Sequence[int], spec: InputSpec, batched: bool) -> bool:
         not fixed(d) or n == d or (batched and axis == 0)
         for axis, (n, d) in enumerate(zip(shape, spec.shape, strict=True))
     )
+
+
+def _transposed(shape: Sequence[int], spec: InputSpec, batched: bool) -> str:
+    """That images have their channels at the wrong end, and how to mend it, in words; '' where they have not."""
+    for has, takes, order in (("NHWC", "NCHW", (0, 3, 1, 2)), ("NCHW", "NHWC", (0, 2, 3, 1))):
+        if len(shape) == len(spec.shape) == 4 and _fits([shape[axis] for axis in order], spec, batched):
+            return f": they are {has} and the model takes {takes}: give array.transpose{order}"
+    return ""
 
 
 def _show(shape: Shape) -> str:

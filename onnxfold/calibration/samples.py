@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +16,19 @@ from ..frozen import read_only
 from ..model.files import kind_of, write_bytes, writing
 from ..model.model import Model
 from ..options.choices import Effort
-from ..options.preprocess import Preprocess
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, independent_judge
 from .origin import Origin
+from .processor import Known, resolved
 from .reader import read_calibration
+from .scale import scale_warning
 from .synthetic import cache
 from .synthetic.image_ops import contact_sheet
 from .synthetic.synthesize import Extent, Synthetic, synthesize
 
+_log = logging.getLogger(__name__)
 BATCH = 16
 _HELD = 64  # samples of a batch that is held back: the verdict runs one
 CHECK_SHARE = 8  # one batch in eight (one in all, from four up) is held back to measure on
@@ -105,7 +108,7 @@ def calibration_samples(
     model: Model,
     source: object,
     count: int,
-    preprocess: Preprocess | None,
+    preprocess: Known,
     input_shapes: Mapping[str, Sequence[int]] | None,
     max_memory: int | None = None,
 ) -> Samples:
@@ -113,14 +116,18 @@ def calibration_samples(
     session = Session.of(model)
     specs = session.inputs
     found = read_calibration(
-        source, specs, samples=count, preprocess=preprocess, input_shapes=input_shapes, max_memory=max_memory
-    )
+        source, specs, samples=count, preprocess=resolved(preprocess, model.path), input_shapes=input_shapes,
+        max_memory=max_memory,
+    )  # fmt: skip
+    warning = scale_warning(model, specs, found.feeds, input_shapes)
+    if warning:
+        _log.warning("%s", warning)
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
     judge = Judge(check, found.description, check is not fit)  # too few to hold any back: they say little
-    return Samples(fit, judge, Origin.OWN, found.description, None, found.notes, apart)
+    return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *filter(None, [warning])), apart)
 
 
 def synthetic_samples(
@@ -217,6 +224,8 @@ def _made(
     """Synthetic inputs, from the cache where the same were made before."""
     name = _key(model, extent, seed, shapes)
     found = cache.load(name)
+    _log.info("synthetic inputs: %s", "made anew" if found is None else "kept from another run")
+    _log.debug("their key in the cache is %s", name)
     if found is None:
         found = synthesize(
             model, extent, seed=seed, input_shapes=shapes, provider=quickest(model, providers), progress=progress

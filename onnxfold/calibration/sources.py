@@ -23,11 +23,12 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from ..errors import BUILTIN_ERRORS, RequestError
-from ..model.input_files import no_file
+from ..model.input_files import near, no_file
 from ..model.shapes.nominal import empty_shape
 from ..options.preprocess import Preprocess
 from ..runtime.session import Feeds, InputSpec
-from .images import SUFFIXES, image_shape, needs_preprocess, read_image
+from ..units import did_you_mean
+from .images import SUFFIXES, image_shape, needs_preprocess, read_image, told_by
 from .numpy_files import MAGIC, check_npy, check_npz, too_large
 
 ARRAYS = (".npz", ".npy")
@@ -123,7 +124,7 @@ def _of_path(
     try:
         files = _in_folder(path, notes) if path.is_dir() else [path]
         if not path.exists():
-            raise RequestError(f"calibration data {path} does not exist: check the path")
+            raise RequestError(f"calibration data {path} does not exist{near(path)}")
         for file in files:
             _check_kind(file)
     except OSError as error:
@@ -153,7 +154,12 @@ def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | Non
             raise needs_preprocess(str(path), only.name)
         image_shape(only, preprocess)
         known = preprocess
-        return lambda file, notes: {only.name: read_image(file, only, known)}
+
+        def read(file: Path, notes: list[str]) -> Feeds:
+            notes.extend(told_by(known))
+            return {only.name: read_image(file, only, known)}
+
+        return read
     if path.is_dir():
         return lambda file, notes: _read_test_set(file, specs, limit)
     raise RequestError(f"{path} is no calibration data that onnxfold can read: give {KINDS}")
@@ -241,7 +247,7 @@ def _check_names(held: Iterable[object], specs: Sequence[InputSpec], where: str,
     if missing := [spec.name for spec in specs if spec.name not in held and empty_shape(spec.shape, 1) is None]:
         raise RequestError(
             f"{where} has no array for input '{missing[0]}': it holds {', '.join(map(str, held)) or 'nothing'}; the "
-            f"model's inputs are {', '.join(names)}"
+            f"model's inputs are {', '.join(names)}{did_you_mean(missing[0], map(str, held))}"
         )
     notes += [f"array '{name}' is no input of the model: ignored" for name in held if name not in names]
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
-from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from .. import __version__
+from .. import __core__, __version__
 from ..options.budget import DEFAULT_MAX_ERROR
 from ..options.choices import (
     DEFAULT_DISTANCE,
@@ -25,19 +21,22 @@ from ..options.choices import (
 )
 from ..options.devices import Device
 from ..options.parameters import PARAMETERS
+from ..options.preprocess import PRESETS
 from ..progress import on_terminal, silent
-from ..units import readable
+from .log import LEVELS
 from .parsing import providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
-       onnxfold IN OUT --fuse mean    let layers share weights (add --help for more)
+       onnxfold share|drop IN OUT     let layers share weights, drop residual blocks
+       onnxfold quantize IN OUT       store numbers in fewer bits, fold nothing
        onnxfold layers IN             show which layers are alike, write no model
        onnxfold sweep IN              show what several budgets gain and cost, write no model
        onnxfold compare A B           measure two versions of a model against each other
        onnxfold report JSON HTML      make a page to look at of a report in JSON
        onnxfold cache show|clear      show or remove the inputs that are kept between runs
+       onnxfold completion SHELL      make bash, zsh or fish complete all of this
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
 MAIN = f"""\
@@ -75,61 +74,11 @@ Lets layers that are alike share one weight, which is stored once: the file shri
 stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
 before so that layers match; the shared weights and what follows them are fitted to the original.
 
-  onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
-  onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
-  onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
+  onnxfold share in.onnx out.onnx                      outputs change by {SAFE} at most
+  onnxfold share in.onnx out.onnx --share 25%          a quarter of the layers lose their weights
+  onnxfold drop in.onnx out.onnx --drop-blocks 25%     a quarter of the residual blocks go
   onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
-CODES = """\
-exit codes: 0 done; 1 the result failed its checks and was not written, or an output is lost and it
-was (only for a ratio or a target that you gave); 2 bad request; 3 unreadable model; 4 nothing to
-fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """One line for what is wrong, and no guessing of options from their first letters."""
-
-    def __init__(self, prog: str, usage: str, description: str) -> None:
-        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=27, width=100)
-        super().__init__(
-            prog, usage=usage, description=description, epilog=CODES, formatter_class=layout, allow_abbrev=False,
-            add_help=False,
-        )  # fmt: skip
-
-    def parsed(self, given: Sequence[str]) -> argparse.Namespace:
-        """The values given; options may stand between files, unless the order is meant (`--`)."""
-        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, of arguments in which every kind of quantization is named."""
-        return super().parse_known_args(named_kind(sys.argv[1:] if args is None else args), namespace)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"onnxfold: {readable(message)}{self._meant(message) or ' (try --help)'}\n")
-
-    def _meant(self, message: str) -> str:
-        """Which option an unknown one is close to, in words; '' where it is close to none."""
-        unknown = message.removeprefix("unrecognized arguments: ").split()
-        name = next((one.partition("=")[0] for one in unknown if one.startswith("--")), "") if unknown else ""
-        near = get_close_matches(name, self._option_string_actions, 1) if name and unknown != message.split() else []
-        return f": did you mean {near[0]}?" if near else ""
-
-
-def named_kind(given: Sequence[str]) -> list[str]:
-    """`given`, with the kind behind a --quantize that has none: what follows it may be a file."""
-    end = given.index("--") if "--" in given else len(given)
-    kinds, found = [kind.value for kind in Quantization], list(given)
-    for at, argument in enumerate(given[:end]):
-        if argument == "--quantize" and (at + 1 >= end or given[at + 1] not in kinds):
-            found[at] = f"--quantize={kinds[0]}"
-    return found
-
-
-def names_of(given: Sequence[str]) -> set[str]:
-    """The long options that are given."""
-    end = given.index("--") if "--" in given else len(given)
-    return {argument.partition("=")[0] for argument in given[:end]}
 
 
 def about(parameter: str, more: str = "") -> str:
@@ -172,7 +121,7 @@ def measuring(options: argparse.Namespace) -> dict[str, Any]:
 
 def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Which channels may be folded."""
-    what = parser.add_argument_group("which channels")
+    what = parser.add_argument_group("which channels may go")
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
@@ -189,7 +138,7 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
     """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("how channels are chosen and repaired" if channels else "how it is done")
     methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
     if channels:
         how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
@@ -202,7 +151,6 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
         help="fast (seconds, from weights alone), balanced, best",
     )  # fmt: skip
-    add_inputs(how)
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
         how.add_argument("--clusterer", choices=[c.value for c in Clusterer], default="native", help=argparse.SUPPRESS)
@@ -210,24 +158,35 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
     return how
 
 
-def add_inputs(group: argparse._ArgumentGroup) -> None:
-    """The user's own inputs."""
+def add_inputs(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The inputs that models are run on, and where."""
+    group = parser.add_argument_group("inputs, and what is measured")
     group.add_argument("--calibration", metavar="DATA", help=about("calibration"))
     group.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
-    group.add_argument("--preprocess", metavar="MEAN,STD,L", help="for images, like 0.485:0.456:0.406,0.25,nchw")
+    group.add_argument(
+        "--preprocess", metavar="HOW",
+        help=f"for images: {', '.join(PRESETS)}, MEAN,STD or a .json (docs/inputs.md)",
+    )  # fmt: skip
+    group.add_argument(
+        "--input-shape", metavar="NAME:D,D", action="append", default=[],
+        help=about("input_shapes", ", like image:1,3,224,224"),
+    )  # fmt: skip
+    group.add_argument("--providers", metavar="P,P", help=about("providers"))
+    return group
 
 
 def add_large(parser: argparse.ArgumentParser) -> None:
     """For models that are not loaded whole."""
-    large = parser.add_argument_group("large models (docs/large-models.md)")
+    large = parser.add_argument_group("models that do not fit into memory (docs/large-models.md)")
     large.add_argument("--max-memory", metavar="SIZE", help="like 4G: " + about("max_memory"))
     large.add_argument("--resume", action="store_true", help=about("resume"))
     large.add_argument("--jobs", metavar="N", type=int, default=1, help=about("jobs", " (default 1)"))
     large.add_argument("--scheduler", metavar="ADDRESS", default="", help=about("scheduler"))
 
 
-def add_refining(how: argparse._ArgumentGroup) -> None:
+def add_refining(parser: argparse.ArgumentParser) -> None:
     """What follows a fold or a fusion."""
+    how = parser.add_argument_group("what follows")
     how.add_argument("--refine", action="store_true", help=about("refine"))
     how.add_argument("--steps", metavar="N", type=int, help=about("steps"))
     kinds = [kind.value for kind in Quantization]
@@ -267,15 +226,10 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
 def add_common(
     parser: argparse.ArgumentParser, verbose: bool = True, writes: bool = False
 ) -> argparse._ArgumentGroup:  # fmt: skip
-    """Where to measure, and what to print; `writes`: also how a result is written."""
-    measure = parser.add_argument_group("measuring")
-    measure.add_argument(
-        "--input-shape", metavar="NAME:D,D", action="append", default=[],
-        help=about("input_shapes", ", like image:1,3,224,224"),
-    )  # fmt: skip
-    measure.add_argument("--providers", metavar="P,P", help=about("providers"))
-    output = parser.add_argument_group("output")
+    """What to print; `writes`: also how a result is written."""
+    output = parser.add_argument_group("what is written and printed")
     output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
+    output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
@@ -299,7 +253,13 @@ def saving(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_last(output: argparse._ArgumentGroup) -> None:
-    """Help and version."""
+def add_last(parser: argparse.ArgumentParser, runs: bool = True) -> None:
+    """Help and version; what `runs` long has more."""
+    output = parser.add_argument_group("about the command itself")
+    if runs:
+        output.add_argument("--config", metavar="FILE", help="take options from a .yaml or .json file, too")
+        output.add_argument("--print-config", action="store_true", help="print all options as such a file, do no more")
+        output.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, help=f"tell more: {', '.join(LEVELS)}")
     output.add_argument("-h", "--help", action="help", help="show this help and exit")
-    output.add_argument("--version", action="version", version=f"onnxfold {__version__}", help="show it and exit")
+    version = f"onnxfold {__version__} (core: {__core__})"
+    output.add_argument("--version", action="version", version=version, help="show it and exit")

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..units import ago, in_bytes, visible
-from .arguments import CACHE, Parser, add_last
+from .arguments import CACHE, add_last
+from .parser import Parser
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold cache", "onnxfold cache show|clear", CACHE)
     made.add_argument("action", metavar="show|clear", choices=("show", "clear"), help="what to do with it")
-    add_last(made.add_argument_group("output"))
+    add_last(made, runs=False)
     return made
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import COMPARE, Parser, add_common, add_inputs, add_last, add_metric, measuring
+from .arguments import COMPARE, add_common, add_inputs, add_last, add_metric, measuring
+from .parser import Parser
 from .parsing import providers, shapes
 
 
@@ -14,12 +15,11 @@ def parser() -> Parser:
     made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
     made.add_argument("before", metavar="A", type=Path, help="the model to measure against")
     made.add_argument("after", metavar="B", type=Path, help="the other one")
-    what = made.add_argument_group("by what")
-    add_inputs(what)
-    add_metric(what)
-    output = add_common(made)
-    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the inputs that are made (default 0)")
-    add_last(output)
+    inputs = add_inputs(made)
+    inputs.add_argument("--seed", metavar="N", type=int, default=0, help="of the inputs that are made (default 0)")
+    add_metric(inputs)
+    add_common(made)
+    add_last(made)
     return made
 
 

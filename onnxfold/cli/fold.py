@@ -9,10 +9,10 @@ from ..errors import RequestError
 from .arguments import (
     MAIN,
     USAGE,
-    Parser,
     about,
     add_common,
     add_how,
+    add_inputs,
     add_large,
     add_last,
     add_metric,
@@ -24,7 +24,8 @@ from .arguments import (
     refined,
     saving,
 )
-from .parsing import ratios, shapes, share, size_of, steps
+from .parser import Parser
+from .parsing import check_ending, ratios, shapes, share, size_of, steps
 
 
 def parser() -> Parser:
@@ -32,7 +33,7 @@ def parser() -> Parser:
     made = Parser("onnxfold", USAGE, MAIN)
     add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
-    budget = made.add_argument_group("how much (one of these, as 0.3 or 30%; none: the safe default above)")
+    budget = made.add_argument_group("how much goes (one of these, as 0.3 or 30%; without any: the safe default above)")
     budget.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
     budget.add_argument("--target-params", metavar="F", type=share, help=about("target_params", ", 0 to 1"))
     budget.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
@@ -49,18 +50,21 @@ def parser() -> Parser:
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
         help=about("group_ratios"),
     )  # fmt: skip
+    budget.add_argument("--plan", metavar="FILE", type=Path, help="fold to the widths in FILE (docs/plan.md)")
     what = add_which(made)
     what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
-    how = add_how(made)
-    how.add_argument(
+    add_how(made)
+    add_refining(made)
+    inputs = add_inputs(made)
+    inputs.add_argument(
         "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
     )
-    add_refining(how)
-    add_metric(how)
+    add_metric(inputs)
     add_large(made)
     output = add_common(made, writes=True)
+    output.add_argument("--save-plan", metavar="FILE", type=Path, help=about("save_plan"))
     output.add_argument("--keep-bn", action="store_true", help=argparse.SUPPRESS)
-    add_last(output)
+    add_last(made)
     return made
 
 
@@ -78,13 +82,14 @@ def run(options: argparse.Namespace) -> int:
         return _show(report, options)
     if options.output is None:
         raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
+    check_ending(options.output)
     with showing_failures(options):
         result = fold(
             options.input, options.output, ratio=options.ratio, target_params=options.target_params,
             target_macs=options.target_macs, target_size=options.target_size, target_latency=options.target_latency,
             max_error=options.max_error, min_agreement=options.min_agreement, synthetic=options.synthetic,
             **refined(options), group_ratios=ratios(options.group_ratio), max_drop=options.max_drop,
-            allow=steps(options.allow), keep_bn=options.keep_bn,
+            allow=steps(options.allow), keep_bn=options.keep_bn, plan=options.plan, save_plan=options.save_plan,
             max_memory=None if options.max_memory is None else size_of(options.max_memory), jobs=options.jobs,
             scheduler=options.scheduler, resume=options.resume, **manner(options), **saving(options),
             **measuring(options),

@@ -9,10 +9,10 @@ from ..options.choices import Fusion
 from .arguments import (
     FUSE,
     SAFE,
-    Parser,
     about,
     add_common,
     add_how,
+    add_inputs,
     add_last,
     add_likeness,
     add_metric,
@@ -23,7 +23,8 @@ from .arguments import (
     sampling,
     saving,
 )
-from .parsing import percent, percentage, share
+from .parser import Parser
+from .parsing import check_ending, percent, percentage, share
 
 
 def parser() -> Parser:
@@ -31,26 +32,27 @@ def parser() -> Parser:
     made = Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
     add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, help=about("output"))
-    what = made.add_argument_group("what")
+    what = made.add_argument_group("which layers share, and how")
     known = ", ".join(f.value for f in Fusion)
     what.add_argument("--fuse", metavar="HOW", choices=[f.value for f in Fusion], help=about("how", f": {known}"))
     what.add_argument("--drop-blocks", metavar="N|P%", help=about("drop_blocks"))
     add_likeness(what)
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help="only these layers or blocks")
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help="not these layers or blocks")
-    budget = made.add_argument_group("how much (of the first two one; --max-error also as a limit to them)")
+    budget = made.add_argument_group("how much goes (one of the first two; --max-error also as a limit to them)")
     budget.add_argument("--share", metavar="P", type=percentage, help="percent of the layers that lose their weights")
     budget.add_argument("--target-size", metavar="F", type=share, help=about("target_size", ", 0 to 1"))
     budget.add_argument("--max-error", metavar="E", type=share, help=about("max_error"))
     budget.add_argument("--max-drop", metavar="D", type=float, help=about("max_drop"))
-    before = made.add_argument_group("fold channels before (one of these; see onnxfold --help)")
+    before = made.add_argument_group("channels folded before (one of these; see onnxfold --help)")
     before.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
     before.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
     how = add_how(made, channels=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
-    add_refining(how)
-    add_metric(how)
-    add_last(add_common(made, writes=True))
+    add_refining(made)
+    add_metric(add_inputs(made))
+    add_common(made, writes=True)
+    add_last(made)
     return made
 
 
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from .output import _show, check_files, showing_failures
 
     check_files(options)
+    check_ending(options.output)
     folding = {name: v for name in ("ratio", "target_macs") if (v := getattr(options, name)) is not None}
     with showing_failures(options):
         result = fuse(

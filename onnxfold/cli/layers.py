@@ -5,24 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import LAYERS, Parser, add_common, add_how, add_last, add_likeness, add_model, sampling
+from .arguments import LAYERS, add_common, add_how, add_inputs, add_last, add_likeness, add_model, sampling
+from .parser import Parser
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold layers", "onnxfold layers IN [options]", LAYERS)
     add_model(made)
-    what = made.add_argument_group("what")
+    what = made.add_argument_group("how layers are compared")
     add_likeness(what)
     what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")
     how = add_how(made, channels=False, repair=False)
     how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    add_inputs(made)
     output = add_common(made)
-    output.add_argument("--json", action="store_true", help="print all pairs as JSON")
     output.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw the distances: .png or .svg; .html is the whole report"
     )
-    add_last(output)
+    add_last(made)
     return made
 
 
@@ -39,9 +40,7 @@ def run(options: argparse.Namespace) -> int:
         options.input, distance=options.distance, whole=options.whole_blocks, align=not options.no_align,
         **sampling(options),
     )  # fmt: skip
-    if options.json:
-        print(report.to_json())
-    elif not options.quiet:
+    if not options.quiet:
         report.print(_Console(), None if options.verbose else options.top)
     if options.plot is not None:
         draw(with_command(report, options.command), options.plot)

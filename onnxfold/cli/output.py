@@ -18,6 +18,7 @@ from ..report.tables import MessageConsole
 from ..report.written import check_written
 from ..units import readable
 from .calls import COMMAND_LINE
+from .json_output import print_json
 from .wording import as_options
 
 
@@ -62,9 +63,12 @@ def showing_failures(options: argparse.Namespace) -> Iterator[None]:
 
 
 def keep_report(report: AnyReport, options: argparse.Namespace, done: str = "") -> None:
-    """Write the report where that was asked for, with the command that it is of. Raises RequestError."""
+    """Write and print the report where that was asked for, with the command that it is of. Raises RequestError."""
+    report = with_command(report, options.command)
     if options.report is not None:
-        keep(with_command(report, options.command), options.report, done)
+        keep(report, options.report, done)
+    if options.json:
+        print_json(report.to_json(), options)
 
 
 def keep(report: AnyReport, path: Path, done: str = "") -> None:
@@ -80,6 +84,7 @@ def check_files(options: argparse.Namespace) -> None:
     given = vars(options)
     models = [path for name in ("input", "before", "after") if (path := given.get(name)) is not None]
     others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
+    others += [(given["save_plan"], "the plan")] if given.get("save_plan") is not None else []
     output = None if given.get("inspect") else given.get("output")
     check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"))
     if given.get("report") is not None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import RequestError
 from ..units import read_size
+
+MODELS = (".onnx", ".pb")  # endings of models in protobuf's binary form, the only one that is written
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 def size_of(text: str) -> int:
@@ -15,6 +19,21 @@ def size_of(text: str) -> int:
     if not size:
         raise RequestError(f"--max-memory wants a size like 4G or 500M, not '{text}'")
     return size
+
+
+def check_ending(output: Path) -> None:
+    """Refuse a name under which nobody looks for a model. Raises RequestError."""
+    name, ending = output.name, output.suffix.lower()
+    if name == "-":
+        raise RequestError("a model is not written to standard output: name a file, such as out.onnx")
+    if ending in COMPRESSED:
+        raise RequestError(
+            f"{output}: models are written as they are: name {output.with_suffix('').stem}.onnx, then compress it"
+        )
+    if ending not in MODELS:
+        raise RequestError(
+            f"a model goes to an .onnx file, not to {output}: name {output.with_suffix('.onnx')}, for example"
+        )
 
 
 def providers(text: str | None) -> list[str] | None:
@@ -58,7 +77,12 @@ def percentage(text: str) -> float:
 
 
 def _share(text: str) -> float:
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    """Raises ValueError, also for a bare number that can only be meant in percent."""
+    if text.endswith("%"):
+        return float(text.removesuffix("%")) / 100
+    if 2 <= float(text) <= 100:
+        raise ValueError
+    return float(text)
 
 
 def numbers(option: str, text: str) -> list[float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import Parser, add_last
+from .arguments import add_last
+from .parser import Parser
 
 ABOUT = """\
 Makes one HTML file of the JSON report that another command wrote with --report: figures, charts and
@@ -18,7 +19,7 @@ def parser() -> Parser:
     made = Parser("onnxfold report", "onnxfold report JSON HTML", ABOUT)
     made.add_argument("source", metavar="JSON", type=Path, help="the report to show, as --report wrote it")
     made.add_argument("report", metavar="HTML", type=Path, help="the page to write, an .html file")
-    add_last(made.add_argument_group("output"))
+    add_last(made, runs=False)
     return made
 
 

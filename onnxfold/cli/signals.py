@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 _ASKING = ("SIGTERM", "SIGHUP")  # where the system has them
-WRITTEN = ("output", "synthetic", "plot", "report")  # options that name files to write
+WRITTEN = ("output", "synthetic", "plot", "report", "save_plan")  # options that name files to write
 Identity = tuple[int, int, int]
 
 

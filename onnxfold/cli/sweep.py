@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ..options.choices import SHARES, Step
 from .arguments import (
     SWEEP,
-    Parser,
     about,
     add_common,
     add_how,
+    add_inputs,
     add_last,
     add_metric,
     add_model,
@@ -20,6 +20,7 @@ from .arguments import (
     manner,
     measuring,
 )
+from .parser import Parser
 from .parsing import numbers, steps
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ def parser() -> Parser:
         help=about("allow", f": all, or several of {', '.join(step.value for step in Step)} (default fold)"),
     )  # fmt: skip
     add_which(made)
-    add_metric(add_how(made))
-    add_last(add_common(made, verbose=False))
+    add_how(made)
+    add_metric(add_inputs(made))
+    add_common(made, verbose=False)
+    add_last(made)
     return made
 
 

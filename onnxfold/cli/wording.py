@@ -13,7 +13,7 @@ _ALIKE = (
     "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
     "resume", "keep_bn", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
-    "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
+    "plan", "save_plan", "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
     "latency_timeout",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {

@@ -15,6 +15,7 @@ from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
 from ..model.shapes.nominal import stretchable
+from ..progress import steps
 from ..runtime.outputs import ComparedTensors, as_array, with_outputs
 from ..runtime.session import Feeds, Session, brief
 from ..runtime.shared_prefix import SharedPrefix
@@ -66,7 +67,7 @@ class Evaluator:
         if not self._others:
             return {}
         session = self._session(self._model.proto)
-        runs = [session.run(session.fitted(feeds)) for feeds in self._others]
+        runs = [session.run(session.fitted(feeds)) for feeds in steps("running the model", self._others)]
         arrays = [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
         return dict(zip(self._names, zip(*arrays, strict=True), strict=True))
 
@@ -145,7 +146,7 @@ class Evaluator:
             if all(name in one for one in found for name in self._names):
                 return [[as_array(name, one[name]) for name in self._names] for one in found]
         session = self._session(proto)
-        runs = (session.run(session.fitted(feeds)) for feeds in self._feeds)
+        runs = (session.run(session.fitted(feeds)) for feeds in steps("running the model", self._feeds))
         return [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:

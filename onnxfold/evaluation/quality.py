@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 from onnx import ModelProto
 
+from ..compat import StrEnum
 from ..units import in_percent
 from .candidates import Evaluator, least_agreement
 from .side_by_side import SideBySide, Thumbnails, side_by_side, with_images

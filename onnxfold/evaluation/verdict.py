@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from ..compat import StrEnum
 from ..errors import ExecutionError, RequestError
 from ..model.graph import impossible
 from ..model.kv_cache import Cache
 from ..model.onnx_calls import asking_onnx
+from ..progress import steps
 from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
 from .device_latency import DEVICE, CommandTimer
@@ -267,13 +268,15 @@ def _one(
     try:
         old = loader(before, provider)
         given = feeds(old)
-        expected = [dict(zip(old.outputs, old.run(one), strict=True)) for one in given]
+        expected = [dict(zip(old.outputs, old.run(one), strict=True)) for one in steps("running the original", given)]
     except (ExecutionError, RequestError) as error:
         reason = f"original: {brief(error)}"
         return _failed(provider, reason), "", f"{where}: {reason}"
     try:
         new = loader(after, provider)
-        found = [dict(zip(new.outputs, new.run(new.fitted(one)), strict=True)) for one in given]
+        found = [
+            dict(zip(new.outputs, new.run(new.fitted(one)), strict=True)) for one in steps("running the result", given)
+        ]
         timing = timing_feeds(old, new, given[0]) if latency else None
     except ExecutionError as error:
         trouble = f"{where} runs the original but not the result: {brief(error)}"

@@ -1,8 +1,8 @@
 """Clustering of channels from the inner products of their feature vectors.
 
 n channels with d features are seen only through their Gram matrix G = XX' (n x n): k-means on it costs the same
-whatever d is. This module checks and sets options; the algorithm is the compiled core (`_core`, sources in
-``csrc/``), or scikit-learn's for comparison.
+whatever d is. This module checks and sets options; the algorithm is the core (`_native`: compiled from
+``csrc/``, or the same in Python), or scikit-learn's for comparison.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from ..frozen import read_only
+from ..progress import steps
 from .blas import one_thread
 from .ridge import damping
 
@@ -129,7 +130,9 @@ def _exactly(
     small = [state.part(ahead) for state in states]
     gone, costs = list[int](), list[float]()
     waiting = np.arange(len(ahead))
-    while len(waiting) and len(gone) < most and until in (None, allowed.gone.min()):
+    for _ in steps("ordering channels", range(min(most, len(ahead)))):
+        if until not in (None, allowed.gone.min()):
+            break
         may = waiting[allowed.open(ahead[waiting])]
         if not len(may):
             break

@@ -160,7 +160,7 @@ def _changed(proto: ModelProto, opened: Opened, original: ModelProto) -> dict[st
     found = dict[str, TensorProto]()
     for tensor in proto.graph.initializer:
         held = opened.held.get(tensor.name)
-        if held is not None and not _same(tensor, old[*held.key, held.output]):
+        if held is not None and not _same(tensor, old[(*held.key, held.output)]):
             found[tensor.name] = tensor
     return found
 

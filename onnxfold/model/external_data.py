@@ -49,8 +49,12 @@ def every_tensor(proto: ModelProto) -> Iterator[TensorProto]:
     def inside(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
         for node in nodes:
             for attribute in node.attribute:
-                yield from (attribute.t, *attribute.tensors)
-                yield from of_sparse((attribute.sparse_tensor, *attribute.sparse_tensors))
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                if attribute.HasField("sparse_tensor"):
+                    yield from of_sparse((attribute.sparse_tensor,))
+                yield from of_sparse(attribute.sparse_tensors)
             for body in subgraphs(node):
                 yield from of_graph(body)
 

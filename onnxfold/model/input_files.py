@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+
+from ..units import did_you_mean
 
 _KINDS = (
     (stat.S_ISFIFO, "a pipe (FIFO)"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
@@ -21,3 +24,27 @@ def no_file(path: Path) -> str:
     if stat.S_ISREG(mode):
         return ""
     return next((kind for is_one, kind in _KINDS if is_one(mode)), "no ordinary file")
+
+
+def near(path: Path) -> str:
+    """ ": did you mean X?" where a file in the same folder is called nearly like `path`, which is not there."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return ""
+    return did_you_mean(path.name, names) or ": check the path"
+
+
+_EXPORTERS: Mapping[str, str] = {
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors"), "a file of PyTorch: export it with torch.onnx.export"),
+    **dict.fromkeys((".h5", ".keras", ".tflite"), "a file of TensorFlow: export it with tf2onnx"),
+    ".pb": "no ONNX model (a graph of TensorFlow?): export it with tf2onnx",
+    ".mlmodel": "a Core ML file: export the original to ONNX",
+    ".engine": "a TensorRT engine: fold the ONNX model that it is made of",
+    ".ort": "in onnxruntime's own format: fold the ONNX model that it is made of",
+}
+
+
+def foreign(path: Path) -> str:
+    """What a file is by its ending that is no ONNX model, and what to do, in words."""
+    return _EXPORTERS.get(path.suffix.lower(), "not an ONNX model, or is cut off: export or download it again")

@@ -83,12 +83,11 @@ def sweep(folder: Path, beside: Path | None = None) -> None:
     with contextlib.suppress(OSError):
         names = os.listdir(folder)
     for name in names:
-        path = folder / name
         if name.startswith(".") and name.endswith(_KEPT):
-            sweep(path / STAGING, folder)
+            sweep(folder / name / STAGING, folder)
         elif (found := _TAG.fullmatch(name)) is not None and _dead(*found.groups()):
             with contextlib.suppress(OSError):  # another run was quicker, say
-                _remove(path, beside or folder)
+                _remove(folder / name, beside or folder)
 
 
 def data_of(model: Path, target: str) -> set[str]:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from .model import Model
+
+_CHUNK = 1 << 20  # bytes
+
 
 def with_entries(proto: ModelProto, entries: Mapping[str, str]) -> ModelProto:
     """A copy of `proto` whose `metadata_props` have these entries: in place of those with the same keys, or at the end.
@@ -34,10 +38,21 @@ def sha256(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while read := file.read(_CHUNK):
+                digest.update(read)
+        return digest.hexdigest()
     except OSError:
         return None
+
+
+def source_hash(model: Model) -> str | None:
+    """The `sha256` of a model's file; of one in memory, that of its bytes."""
+    if model.path is not None:
+        return sha256(model.path)
+    given = model.entry.original or model.proto
+    return hashlib.sha256(given.SerializeToString(deterministic=True)).hexdigest()
 
 
 def installed(package: str) -> str:

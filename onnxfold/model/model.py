@@ -13,14 +13,14 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
-from ..units import in_bytes
+from ..units import did_you_mean, in_bytes
 from .constants import Constants
 from .dimensions import Dim
 from .entry import Entry, entered
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
 from .functions import check_functions
 from .graph import Graph, plain_domains, read_graph, skeleton
-from .input_files import no_file
+from .input_files import foreign, near, no_file
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
 from .shapes.resolve import probed, shaped
@@ -155,7 +155,7 @@ def _parse(path: Path) -> ModelProto:
             raise ModelError(f"{path} has {in_bytes(size)}, more than ONNX allows: store the weights in another file")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist: check the path") from None
+        raise ModelError(f"{path} does not exist{near(path)}") from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     if not content:
@@ -164,7 +164,7 @@ def _parse(path: Path) -> ModelProto:
     try:
         proto.ParseFromString(content)
     except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model, or is cut off: export or download it again") from None
+        raise ModelError(f"{path} is {foreign(path)}") from None
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path} holds no ONNX graph: is it an ONNX file?")
     return proto
@@ -218,7 +218,8 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
     known = {v.name: v for v in proto.graph.input}
     for name, shape in shapes.items():
         if name not in known:
-            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}")
+            meant = did_you_mean(name, known) if len(known) > 1 else ""
+            raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}{meant}")
         if not known[name].type.HasField("tensor_type"):
             raise RequestError(f"input '{name}' is no tensor: it has no shape to give")
         declared = known[name].type.tensor_type

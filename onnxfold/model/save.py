@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import math
 import os
 import tempfile
@@ -24,6 +25,8 @@ from .half_precision import BFLOAT16, holds, widened
 from .leftovers import RESULT, data_of, note_data, staging_folder, sweep
 from .model import PROTOBUF_LIMIT, Model
 from .tensors import Pending, is_deferred
+
+_log = logging.getLogger(__name__)
 
 
 def on_disk(model: Model, folder: Path) -> Path:
@@ -153,6 +156,7 @@ class Staged:
             sync(folder)
         os.replace(self.path, self.target)
         sync(folder)
+        _log.info("%s is in place", self.target)
         for path in old - {moved}:
             path.unlink(missing_ok=True)
 

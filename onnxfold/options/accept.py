@@ -12,7 +12,8 @@ from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from .choices import Quantization, Step
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
+from .width_plan import WidthPlan, given_plan
 
 C = TypeVar("C", bound=Enum)
 Accept = Callable[[Any], Any]
@@ -114,6 +115,13 @@ def group_ratios(value: Any) -> dict[str, float]:
     return found
 
 
+def plan(value: Any) -> WidthPlan:
+    """A plan, or widths by group. The ValueError says how to read one that is a file."""
+    if isinstance(value, str | os.PathLike):
+        raise ValueError(f"'{value}' is a path: read it with Plan.load")
+    return given_plan(value)
+
+
 def shapes(value: Any) -> dict[str, tuple[int, ...]]:
     """Shapes by input name: lengths of at least 0, by which empty caches are given."""
     if not isinstance(value, Mapping) or not all(isinstance(one, str) for one in value):
@@ -130,11 +138,13 @@ def shapes(value: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def preprocess(value: Any) -> Preprocess:
-    """A `Preprocess`, or its text."""
+def preprocess(value: Any) -> Preprocess | PreprocessFile:
+    """A `Preprocess`, its text, or the path of a preprocessor_config.json."""
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(".json")):
+        return PreprocessFile(path(value))
     if isinstance(value, str):
         return Preprocess.parse(value)
-    if not isinstance(value, Preprocess):
+    if not isinstance(value, Preprocess | PreprocessFile):
         raise ValueError
     return value
 

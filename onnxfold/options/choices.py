@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum
+from enum import Enum
+
+from ..compat import StrEnum
 
 
 class Clusterer(Enum):

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from .choices import Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 from .devices import Device
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 
 class InputKeywords(TypedDict, total=False):
@@ -16,7 +16,7 @@ class InputKeywords(TypedDict, total=False):
 
     calibration: object
     samples: int
-    preprocess: Preprocess | str | None
+    preprocess: Preprocess | PreprocessFile | str | os.PathLike[str] | None
     input_shapes: Mapping[str, Sequence[int]] | None
     providers: Sequence[str] | None
     seed: int
@@ -87,6 +87,8 @@ class FoldKeywords(SweepKeywords, ResultKeywords, total=False):
     min_agreement: float | None
     allow: str | Sequence[Step | str]
     group_ratios: Mapping[str, float] | None
+    plan: object
+    save_plan: str | os.PathLike[str] | None
     synthetic: str | os.PathLike[str] | None
     max_memory: int | None
     jobs: int

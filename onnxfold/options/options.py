@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from ..compat import Self
 from ..errors import RequestError
+from .base import Options, kinds_of
 from .budget import DEFAULT_BUDGET, Aim, Budget, Limits
 from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion, Step
 from .keywords import CompareKeywords
@@ -18,7 +20,6 @@ from .parts import (
     CalibrationOptions,
     DistillOptions,
     MeasureOptions,
-    Options,
     OutputOptions,
     PlanningOptions,
     QuantizeOptions,
@@ -27,7 +28,6 @@ from .parts import (
     ScaleOptions,
     SelectionOptions,
     SharingOptions,
-    kinds_of,
 )
 
 
@@ -62,7 +62,7 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
 _NOT_RECORDED: Mapping[str, tuple[str, ...]] = {
     "calibration": ("data", "save_synthetic"), "measure": ("metric", "timeout"),
     "runtime": ("providers", "threads", "latency", "latency_command", "latency_timeout"),
-    "output": ("path", "external_data", "resume", "allow_unmeasured", "provenance"), "scale": (),
+    "output": ("path", "external_data", "resume", "allow_unmeasured", "provenance", "save_plan"), "scale": (),
 }  # fmt: skip
 """What does not change a result, or says where files lie, by part; all of a part without names here."""
 
@@ -87,7 +87,7 @@ FOLD_ALONE = (Step.FOLD,)
 _WHOLE_LAYERS = (Step.SHARE, Step.DROP)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ChannelOptions(Options):
     """What `fold` and `sweep` share: channels are chosen, on some inputs, repaired and measured."""
 
@@ -106,7 +106,7 @@ class ChannelOptions(Options):
         )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FoldOptions(ChannelOptions):
     """All that `onnxfold.fold` may be asked for. Checked when made, also what does not go together.
 
@@ -128,12 +128,20 @@ class FoldOptions(ChannelOptions):
                 raise RequestError("`max_drop` has one value in `budget` and another in `measure`")
             object.__setattr__(self, "measure", replace(self.measure, max_drop=self.budget.value))
 
-    def recorded(self) -> dict[str, Any]:
-        """What the metadata of a result say of its options: what changes the result, as plain values."""
+    def recorded(self, source: str | None = None) -> dict[str, Any]:
+        """What the metadata of a result say of its options: what changes the result, as plain values.
+
+        `source`: the SHA-256 of the model. Of a plan that a budget made for this model, the budget is what counts.
+        """
         found = _recorded(self, ("selection", "calibration", "recovery", "runtime", "measure", "output"))
         given = {"own_data": True} if self.calibration.data is not None else {}
         allowed = {"allow": [step.value for step in self.allow]} if self.chooses else {}
-        return {"budget": self.budget.to_dict(), **found, **given, **allowed, **_steps(self)}
+        return {"budget": self.budget.recorded(source), **found, **given, **allowed, **_steps(self)}
+
+    @property
+    def planned(self) -> bool:
+        """Whether widths are given."""
+        return self.budget.widths is not None
 
     @property
     def chooses(self) -> bool:
@@ -149,6 +157,8 @@ class FoldOptions(ChannelOptions):
             raise RequestError("`allow` is for what a target may be met with: give `target_size` or `target_latency`")
         if self.quantize is not None or self.distill is not None:
             raise RequestError("`allow` tries `quantize` and `refine` itself: name them there, or leave it out")
+        if self.output.save_plan is not None:
+            raise RequestError("`save_plan` is for widths, and `allow` may take none: give one of them")
         if whole := [step.value for step in self.allow if step in _WHOLE_LAYERS]:
             raise RequestError(f"`allow` cannot meet a target with '{whole[0]}': leave it out, or fuse layers")
 
@@ -164,7 +174,7 @@ class FoldOptions(ChannelOptions):
         return cls(budget=budget, allow=allow, **_sorted(cls, given, "fold", [*names, "allow"]))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FuseOptions(Options):
     """All that `onnxfold.fuse` may be asked for. `folding`: channels are folded before, with these options."""
 
@@ -178,12 +188,22 @@ class FuseOptions(Options):
     output: OutputOptions = OutputOptions()
     measure: MeasureOptions = MeasureOptions()
 
-    def recorded(self) -> dict[str, Any]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.save_plan is not None:
+            raise RequestError("fuse has no `save_plan`: fold the channels first, and save the plan of that")
+
+    def recorded(self, source: str | None = None) -> dict[str, Any]:
         """As that of `FoldOptions`."""
         found = _recorded(self, ("sharing", "calibration", "recovery", "runtime", "measure"))
         given = {"own_data": True} if self.calibration.data is not None else {}
-        folded = {"folding": self.folding.recorded()} if self.folding is not None else {}
+        folded = {"folding": self.folding.recorded(source)} if self.folding is not None else {}
         return {"sharing": {}, **found, **given, **folded, **_steps(self)}
+
+    @property
+    def planned(self) -> bool:
+        """Whether widths are given."""
+        return self.folding is not None and self.folding.planned
 
     @classmethod
     def of(cls, **given: Any) -> FuseOptions:
@@ -199,7 +219,7 @@ class FuseOptions(Options):
         return cls(sharing=sharing, folding=None if not folding else FoldOptions.of(**folding), **made)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SweepOptions(ChannelOptions):
     """All that `onnxfold.sweep` may be asked for: shares of the MACs (`at`), and the rest as `FoldOptions` has it."""
 
@@ -221,7 +241,7 @@ class SweepOptions(ChannelOptions):
         return cls(at=at, **_sorted(cls, rest, "sweep", ["at"]))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ChoiceOptions(SweepOptions):
     """All that `onnxfold.choose` may be asked for: the steps to try (`allow`), the rest as `SweepOptions` has it."""
 
@@ -240,7 +260,7 @@ class ChoiceOptions(SweepOptions):
         return Step.REFINE in self.allow or Step.INT8 in self.allow
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RankOptions(Options):
     """All that `onnxfold.rank_layers` may be asked for."""
 
@@ -259,7 +279,7 @@ class RankOptions(Options):
         return cls(**own, **_sorted(cls, rest, "rank_layers", ["distance", "whole", "align"]))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CompareOptions(Options):
     """All that `onnxfold.compare` may be asked for, but for arrays given as they are."""
 

@@ -15,6 +15,7 @@ from . import accept
 from .accept import Accept
 from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
 from .devices import Device
+from .preprocess import PRESETS
 
 MOST_JOBS = 1024
 _LONGEST = 60  # characters of a wrong value that are shown
@@ -78,6 +79,10 @@ _ALL = (
         "ratios of at least 0 and below 1 by regular expression, like {'mlp': 0.5}",
         "another ratio for these groups; without a ratio, only they shrink",
     ),
+    Parameter(
+        "plan", accept.optional(accept.plan), "a Plan, or widths by group like {'conv1': 48}",
+        "the widths of a plan that was made before, and edited since",
+    ),
     Parameter("method", accept.choice(Method), _one_of(Method), "how channels are chosen"),
     Parameter("clusterer", accept.choice(Clusterer), _one_of(Clusterer), "who does the clustering"),
     Parameter(
@@ -101,7 +106,8 @@ _ALL = (
     Parameter("samples", accept.integer(1, 2**31), "a whole number of at least 1", "use so many of your inputs"),
     Parameter(
         "preprocess", accept.optional(accept.preprocess),
-        "a Preprocess, or MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
+        f"a Preprocess, one of {', '.join(map(repr, PRESETS))}, the path of a preprocessor_config.json, or "
+        "MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
         "how pixels become numbers, where your inputs are images",
     ),
     Parameter("effort", accept.choice(Effort), _one_of(Effort), "how much time may be spent"),
@@ -138,6 +144,7 @@ _ALL = (
         "seconds that this command may take for one model",
     ),
     Parameter("output", accept.optional(accept.path), "a path", "the file to write"),
+    Parameter("save_plan", accept.optional(accept.path), "a path", "a file to write the widths to, to edit them"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
     Parameter(
         "keep_bn", accept.flag, "True or False", "leave BatchNormalization behind convolutions, to train the result"

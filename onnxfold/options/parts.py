@@ -4,14 +4,14 @@ dicts."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from enum import Enum
-from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ..errors import RequestError
 from .accept import AUTO
-from .budget import DEFAULT_LIMITS, NO_LIMITS, Budget, Limits
+from .base import Options
+from .budget import DEFAULT_LIMITS, NO_LIMITS, Limits
 from .choices import (
     DEFAULT_DISTANCE,
     LATENCY_TIMEOUT,
@@ -25,88 +25,12 @@ from .choices import (
     Recovery,
 )
 from .devices import BLOCKS, Blocks, Device
-from .parameters import PARAMETERS, checked, mapping, shown, unknown
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessFile
 
 Patterns = tuple[tuple[re.Pattern[str], ...], tuple[re.Pattern[str], ...]]
 
 
-class Options:
-    """What all parts have in common: their fields are checked, and they go to and from dicts.
-
-    `LIKE`: the parameter that a field is checked like, where that is called otherwise.
-    """
-
-    LIKE: ClassVar[Mapping[str, str]] = {}
-
-    def __post_init__(self) -> None:
-        for name, kind in kinds_of(type(self)).items():
-            value, parameter = getattr(self, name), self.LIKE.get(name, name)
-            if kind is not None:
-                if not isinstance(value, kind) and not (value is None and getattr(type(self), name) is None):
-                    raise RequestError(f"`{name}` must be {kind.__name__}, not {shown(value)}")
-            elif parameter in PARAMETERS:
-                object.__setattr__(self, name, checked(parameter, value, name))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: names of choices, texts, numbers, lists and dicts, as YAML and JSON hold them.
-
-        Raises RequestError for calibration data that is not a path, and for a metric that is not 'FILE.py:FUNCTION'.
-        """
-        return {name: _plain(name, getattr(self, name)) for name in kinds_of(type(self))}
-
-    def changed(self, without: Iterable[str] = ()) -> dict[str, Any]:
-        """The plain values of the fields that are not the usual ones, but for those in `without`. An empty mapping is
-        no other than None."""
-        usual = type(self)()
-        names = [name for name in kinds_of(type(self)) if name not in set(without)]
-        there = [name for name in names if getattr(self, name) not in (getattr(usual, name), {})]
-        return {name: _plain(name, getattr(self, name)) for name in there}
-
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; what is not given has its default. Raises RequestError."""
-        kinds = kinds_of(cls)
-        made: dict[str, Any] = {}
-        for name, value in mapping(cls.__name__, given).items():
-            if name not in kinds:
-                raise unknown(str(name), kinds, cls.__name__)
-            kind = kinds[name]
-            made[name] = kind.from_dict(value) if kind is not None and isinstance(value, Mapping) else value
-        return cls(**made)
-
-
-def kinds_of(cls: type[Options]) -> Mapping[str, type[Any] | None]:
-    """The fields of a class of options by name: the class of one that is a part with fields of its own, else None."""
-    hints = get_type_hints(cls)
-    found: dict[str, type[Any] | None] = {}
-    for one in fields(cast(Any, cls)):
-        members = get_args(hints[one.name]) or (hints[one.name],)
-        parts = [kind for kind in members if isinstance(kind, type) and issubclass(kind, Options | Budget | Limits)]
-        found[one.name] = parts[0] if parts else None
-    return found
-
-
-def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, Options | Budget | Limits):
-        return value.to_dict()
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Preprocess):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(name, one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(name, one) for one in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if hasattr(value, "__fspath__"):
-        return str(value)
-    instead = "'FILE.py:FUNCTION'" if name == "metric" else "a path"
-    raise RequestError(f"`{name}` holds a {type(value).__name__}, which cannot be written down: give {instead}")
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PatternOptions(Options):
     """Names that two lists of regular expressions choose."""
 
@@ -119,7 +43,7 @@ class PatternOptions(Options):
         return tuple(map(re.compile, self.include)), tuple(map(re.compile, self.exclude))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SelectionOptions(PatternOptions):
     """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
     expressions on names of groups and of the nodes that produce them), to multiples of `round_to` ("auto": of what the
@@ -147,7 +71,7 @@ class SelectionOptions(PatternOptions):
         return int(self.round_to) if self.blocks is None else self.blocks.grain
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CalibrationOptions(Options):
     """The inputs that decisions are measured on: the user's own `data`, of which `samples` are used at most, as images
     by `preprocess`; or synthetic ones, as many as the `effort` allows, kept in `save_synthetic`."""
@@ -156,7 +80,7 @@ class CalibrationOptions(Options):
 
     data: Any = None
     samples: int = 128
-    preprocess: Preprocess | None = None
+    preprocess: Preprocess | PreprocessFile | None = None
     effort: Effort = Effort.BALANCED
     save_synthetic: str | None = None
 
@@ -166,7 +90,7 @@ class CalibrationOptions(Options):
         return self.data is not None or self.effort is not Effort.FAST
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RecoveryOptions(Options):
     """How merges are repaired."""
 
@@ -175,14 +99,14 @@ class RecoveryOptions(Options):
     level: Recovery = Recovery.AUTO
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DistillOptions(Options):
     """Training of the result on what the original says, for so many `steps`; None: what effort and size allow."""
 
     steps: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class QuantizeOptions(Options):
     """The last step: numbers of fewer bits (`kind`), by what onnxruntime brings for that."""
 
@@ -196,7 +120,7 @@ class QuantizeOptions(Options):
             raise RequestError("`kind` must say how numbers are stored: leave out the whole part to store floats")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RuntimeOptions(Options):
     """How models are run: on which `providers`, with which `input_shapes` where dimensions are open; the `seed` of all
     that is random, `threads` for clustering (0: all), whether `latency` is measured, by which
@@ -220,12 +144,13 @@ class RuntimeOptions(Options):
             raise RequestError("`latency_command` measures what `latency=False` leaves out: give one of them")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OutputOptions(Options):
     """Where the result goes (`path`; None: nowhere), whether weights of over 1 KiB are stored beside it
     (`external_data`), whether an interrupted run is continued (`resume`), whether a result is written that no provider
-    could measure (`allow_unmeasured`), whether its metadata say where it comes from (`provenance`), and whether
-    BatchNormalization behind convolutions that a fold changes stays (`keep_bn`)."""
+    could measure (`allow_unmeasured`), whether its metadata say where it comes from (`provenance`), whether
+    BatchNormalization behind convolutions that a fold changes stays (`keep_bn`), and where the widths are written to
+    (`save_plan`)."""
 
     LIKE: ClassVar[Mapping[str, str]] = {"path": "output"}
 
@@ -235,9 +160,10 @@ class OutputOptions(Options):
     allow_unmeasured: bool = False
     provenance: bool = True
     keep_bn: bool = False
+    save_plan: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScaleOptions(Options):
     """Large models: `max_memory` in bytes, groups merged at a time (`jobs`), the address of a Dask `scheduler`."""
 
@@ -246,7 +172,7 @@ class ScaleOptions(Options):
     scheduler: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MeasureOptions(Options):
     """The user's own measure (`metric`: FILE.py:FUNCTION, or a function, of a path), by how much it may fall in the
     result (`max_drop`; None: it is only told), and the seconds that FILE.py:FUNCTION may take for one model."""
@@ -265,7 +191,7 @@ class MeasureOptions(Options):
             raise RequestError("`metric_timeout` is for `metric`: give both, or neither")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PlanningOptions(Options):
     """What decides how channels are chosen and repaired."""
 
@@ -275,7 +201,7 @@ class PlanningOptions(Options):
     runtime: RuntimeOptions = RuntimeOptions()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SharingOptions(PatternOptions):
     """Layers that share weights: `how` (None: none do), the nearest by `distance` first, within `limits`; residual
     blocks dropped before (`drop_blocks`); `whole` blocks compared, not single layers; `align`: channels permuted

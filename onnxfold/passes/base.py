@@ -6,7 +6,9 @@ that the frame checks is that of onnx/ir-py's passes.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
+from ..compat import add_note
 from ..errors import RequestError, RuleError
 from ..evaluation.device_latency import CommandTimer
 from ..model.leftovers import scratch_folder, sweep
@@ -27,13 +30,14 @@ from ..options.parts import RuntimeOptions
 from ..planning.memory import streamed
 from ..planning.planner import Planner
 from ..planning.subject import CheckInputs, Subject
-from ..progress import Clock, Progress, silent
+from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
-from ..runtime.session import resolve_providers
+from ..runtime.session import resolve_providers, short
 from .distillation.block_targets import Counterparts
 
 R = TypeVar("R")
 C = TypeVar("C")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,7 @@ class State:
         """The state that a pipeline begins with; a model that takes more than `max_memory` bytes is not run. Raises
         ModelError, RequestError."""
         model = load(source, shapes)
+        _log.info("read %s: %d nodes, %d bytes", named(source), len(model.graph.nodes), model.size)
         lengths = settled(model, shapes, not streamed(model, max_memory))
         return cls(model, named(source), Candidate(model.proto), lengths=lengths)
 
@@ -130,6 +135,7 @@ class Run:
             raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
         self.options, self.progress = options, progress
         self.providers = resolve_providers(options.providers)
+        _log.info("runs on %s", ", ".join(map(short, self.providers)))
         self.clock = clock or Clock()
         self._stack = ExitStack()
         self._scratch: Path | None = None
@@ -160,6 +166,7 @@ class Run:
         return Run(self.options, self.progress, self.clock)
 
     def __enter__(self) -> Run:
+        self.progress = self.enter(shown(self.progress))
         sweep(Path(tempfile.gettempdir()))
         return self
 
@@ -172,6 +179,7 @@ class Run:
 class Pass(Protocol):
     """One step of a run.
 
+    `phases`: what users see it as, in order; none where it takes no time worth showing.
     `requires` and `provides` are names of what a state has: "analysis", "samples", "dropped", "planner", "candidate",
     "file", "verdict". `name` is what the times in reports are called.
     """
@@ -182,6 +190,8 @@ class Pass(Protocol):
     def requires(self) -> frozenset[str]: ...
     @property
     def provides(self) -> frozenset[str]: ...
+    @property
+    def phases(self) -> tuple[Phase, ...]: ...
 
     def check(self, state: State, run: Run) -> None:
         """Refuse what cannot be, before anything costs time: the state has an analysis, but nothing else yet."""
@@ -196,6 +206,7 @@ class BasePass:
     name = ""
     requires = frozenset(("analysis",))
     provides = frozenset[str]()
+    phases: tuple[Phase, ...] = ()
 
     def check(self, state: State, run: Run) -> None:
         """Nothing to refuse."""
@@ -220,17 +231,22 @@ class Pipeline:
     def run(self, state: State, run: Run) -> State:
         """The state after all passes. Errors say, in a note, which passes ran before."""
         there, checked = set(self._given), False
+        begun(run.progress, [phase for one in self.passes for phase in one.phases])
         for number, one in enumerate(self.passes):
             if "analysis" in there and not checked:
                 checked = True
                 for later in self.passes[number:]:
                     later.check(state, run)
+            what, begin = type(one).__name__, time.perf_counter()
+            _log.debug("%s starts (pass %d of %d)", what, number + 1, len(self.passes))
             try:
-                state = one(state, run)
+                with entered(run.progress, one.phases):
+                    state = one(state, run)
             except Exception as error:
                 before = ", ".join(done.name for done in self.passes[:number]) or "none"
-                error.add_note(f"in the pass '{one.name}'; passes that ran before: {before}")
+                add_note(error, f"in the pass '{one.name}'; passes that ran before: {before}")
                 raise
             there |= one.provides
             run.clock.mark(one.name)
+            _log.info("%s is done after %.2f s", what, time.perf_counter() - begin)
         return state

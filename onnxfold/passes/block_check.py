@@ -22,6 +22,7 @@ from ..evaluation.verdict import Check
 from ..folding.merge import Merge, rearranging
 from ..model.kv_cache import Cache
 from ..model.model import Model
+from ..progress import Phase
 from ..runtime.outputs import as_array
 from ..runtime.probe_inputs import emptied, probe
 from ..runtime.segments import segment
@@ -64,6 +65,7 @@ class CheckBlock(BasePass):
 
     name = "verify"
     requires = frozenset(("verdict", "analysis"))
+    phases = (Phase.CHECK,)
 
     def __call__(self, state: State, run: Run) -> State:
         subject = state.known

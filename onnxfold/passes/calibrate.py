@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from ..options.budget import Aim, Budget
 from ..options.parts import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
 from ..planning.time_estimate import Estimate, estimate, estimate_streamed
+from ..progress import Phase, expected
 from .base import BasePass, Run, State
 from .distillation.schedule import extent
+
+_log = logging.getLogger(__name__)
 
 
 class AnnounceTime(BasePass):
@@ -27,17 +31,21 @@ class AnnounceTime(BasePass):
         announce: Callable[[str], None] | None = None,
         distill: DistillOptions | None = None,
         more: str = "",
+        models: int = 0,
     ) -> None:
         """`budget`: None for several. `announce` is told the estimate in words, with what comes `more`; None tells
-        nobody."""
-        self._planning, self._calibration, self._budget = planning, calibration, budget
+        nobody. `models`: about how many are made, where that is what the run is about."""
+        self._planning, self._calibration, self._budget, self._models = planning, calibration, budget, models
         self._announce, self._distill, self._more = announce, distill, more
 
     def __call__(self, state: State, run: Run) -> State:
-        expected = self._estimate(state)
-        if self._announce is not None and expected is not None and expected.worth_saying:
-            self._announce(f"{expected}{self._more}")
-        return state if expected is None else state.adding(expected)
+        found = self._estimate(state)
+        if found is None:
+            return state
+        if self._announce is not None and found.worth_saying:
+            self._announce(f"{found}{self._more}")
+        expected(run.progress, found.of_models(self._models), found.loops)
+        return state.adding(found)
 
     def _estimate(self, state: State) -> Estimate | None:
         subject = state.known
@@ -46,9 +54,10 @@ class AnnounceTime(BasePass):
         effort, shapes = self._planning.effort, subject.shapes
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples
-        measured = self._budget is None or self._budget.aim is not Aim.RATIO
+        measured = self._budget is None or self._budget.aim not in (Aim.RATIO, Aim.PLAN)
         tried = self._budget is not None and self._budget.aim in (Aim.MACS, Aim.PARAMS)
-        return estimate(subject, self._planning, own, measured, refining, tried)
+        searched = self._budget is not None and self._budget.aim.limits_loss
+        return estimate(subject, self._planning, own, measured, refining, tried, searched)
 
 
 class CollectSamples(BasePass):
@@ -56,6 +65,7 @@ class CollectSamples(BasePass):
 
     name = "samples"
     provides = frozenset(("samples",))
+    phases = (Phase.INPUTS,)
 
     def __init__(
         self,
@@ -89,4 +99,8 @@ class CollectSamples(BasePass):
             )
         if self._calibration.save_synthetic is not None:
             keep_samples(samples, self._calibration.data, Path(self._calibration.save_synthetic))
+        if samples is None:
+            _log.info("no samples: weights alone decide")
+        else:
+            _log.info("samples: %s%s", samples.described, "" if samples.trusted else ", which decide nothing")
         return state.adding(samples=samples)

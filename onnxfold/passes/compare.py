@@ -20,6 +20,7 @@ from ..model.model import Model, Shapes
 from ..model.save import inline, on_disk
 from ..options.parts import CalibrationOptions, RuntimeOptions
 from ..planning.subject import CheckInputs, judge_without_samples, probes
+from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from ..runtime.session import Feeds
 from .base import BasePass, Run, State
@@ -51,6 +52,7 @@ class Compare(BasePass):
     name = "verify"
     requires = frozenset[str]()
     provides = frozenset(("verdict",))
+    phases = (Phase.CHECK,)
 
     def __init__(
         self, after: Model, inputs: Feeds | None, calibration: CalibrationOptions, runtime: RuntimeOptions

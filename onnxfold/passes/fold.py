@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +25,7 @@ from ..planning.executor import Executor
 from ..planning.goal import Goal
 from ..planning.memory import check_memory
 from ..planning.planner import Planner, Workspace
+from ..progress import Phase
 from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
 from .distillation.block_targets import Counterparts
@@ -33,6 +35,7 @@ from .quantization.quantize import narrowed
 
 NOWHERE, SMALL = OutputOptions(), ScaleOptions()
 Curve = tuple[tuple[int, float], ...]  # widths, and the relative error of the outputs that each was expected to make
+_log = logging.getLogger(__name__)
 _POINTS = 24  # of a curve
 
 
@@ -110,6 +113,7 @@ class FoldChannels(BasePass):
     name = "fold"
     requires = frozenset(("planner",))
     provides = frozenset(("candidate",))
+    phases = (Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT)
 
     def __init__(
         self,
@@ -143,6 +147,9 @@ class FoldChannels(BasePass):
             goal = replace(goal, value=value, quantized=True)
         outcome = planner.decide(goal)
         folded = outcome.decision.folded
+        _log.info("%s: %d of %d groups shrink", goal.asked, len(folded.merges), len(subject.chosen))
+        for name, merge in folded.merges.items():
+            _log.debug("group %s: %d of %d channels stay", name, merge.after, merge.before)
         left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
         if left and self._quantized is None:
             raise NothingToFoldError(left)
@@ -164,9 +171,10 @@ class FoldChannels(BasePass):
         for group in planner.subject.analysis.groups:
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
-                note = notes.get(group.name, "kept by the budget")
+                note = notes.get(group.name, "kept by the budget" if self._goal.widths is None else "kept by the plan")
                 width = planner.merger.layout.widths([group.name], self._goal)[0]
-                if group.name not in notes and round_width(width, 0, round_to) == group.size:
+                narrow = self._goal.widths is None and round_width(width, 0, round_to) == group.size
+                if group.name not in notes and narrow:
                     note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,10 +22,14 @@ from ..model.subgraphs import every_initializer
 from ..options.parts import Patterns, PlanningOptions, SelectionOptions
 from ..planning.memory import streamed
 from ..planning.subject import Subject
+from ..progress import Phase
 from ..runtime.outputs import with_outputs
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
+from ..units import did_you_mean
 from .base import BasePass, Run, State
+
+_log = logging.getLogger(__name__)
 
 
 class Analyze(BasePass):
@@ -32,6 +38,7 @@ class Analyze(BasePass):
     name = "analyze"
     requires = frozenset[str]()
     provides = frozenset(("analysis",))
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, selection: SelectionOptions, max_memory: int | None = None) -> None:
         """`max_memory`: bytes; a model that takes more to run is never loaded whole."""
@@ -46,7 +53,11 @@ class Analyze(BasePass):
         notes = notes_on(analysis, selection.patterns)
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
-            raise NothingToFoldError(_nothing(model, analysis, any(selection.patterns)))
+            raise NothingToFoldError(_nothing(model, analysis, selection.patterns))
+        _log.info("%d channel groups, of which %d may shrink", len(analysis.groups), len(chosen))
+        for name, why in notes.items():
+            _log.debug("group %s stays: %s", name, why)
+        _warn(analysis, selection.patterns)
         prices = costs(model, state.shapes)
         found = Subject(
             state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, shapes=state.shapes
@@ -75,6 +86,7 @@ class Inspect(BasePass):
 
     name = "analyze"
     requires = frozenset[str]()
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, selection: SelectionOptions) -> None:
         self._selection = selection
@@ -82,6 +94,7 @@ class Inspect(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         analysis = analyzed(state.source, self._selection.fold_heads)
         notes = notes_on(analysis, self._selection.patterns)
+        _warn(analysis, self._selection.patterns)
         return state.adding(Inspected(analysis, costs(state.source, state.shapes), notes))
 
 
@@ -129,6 +142,20 @@ def _false_shape(model: Model) -> str:
     return ""
 
 
+def unmatched(analysis: Analysis, patterns: Sequence[re.Pattern[str]]) -> dict[str, str]:
+    """The patterns that fit no group and no node that produces one, each with the name it is close to, in words."""
+    names = [name for group in analysis.groups for name in (group.name, *group.producers)]
+    unfit = [pattern.pattern for pattern in patterns if not any(map(pattern.search, names))]
+    return {pattern: did_you_mean(pattern, names) for pattern in unfit}
+
+
+def _warn(analysis: Analysis, patterns: Patterns) -> None:
+    """Of patterns that do nothing, where others do."""
+    for name, given in zip(("include", "exclude"), patterns, strict=True):
+        for pattern, meant in unmatched(analysis, given).items():
+            _log.warning("no group matches the pattern '%s' in `%s`%s", pattern, name, meant)
+
+
 def notes_on(analysis: Analysis, patterns: Patterns) -> dict[str, str]:
     """Why groups are left out, by name."""
     include, exclude = patterns
@@ -157,8 +184,9 @@ def _check_weights(model: Model, streams: bool) -> None:
             raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
 
 
-def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
-    if analysis.groups and filtered:
-        return "no group matches `include` and `exclude`: `inspect` lists their names"
+def _nothing(model: Model, analysis: Analysis, patterns: Patterns) -> str:
+    if analysis.groups and any(patterns):
+        meant = next(iter(unmatched(analysis, patterns[0]).values()), "")
+        return f"no group matches `include` and `exclude`: `inspect` lists their names{meant}"
     reasons = "; ".join(r.kind + (f" ({r.channels} channels)" if r.channels else "") for r in analysis.refusals[:3])
     return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"

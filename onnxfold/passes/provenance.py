@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..model.metadata import entry_bytes, installed, sha256
+from ..model.metadata import entry_bytes, installed, sha256, source_hash
 from ..options.options import FoldOptions, FuseOptions
 from .base import BasePass, Run, State
 
@@ -39,8 +39,9 @@ class NoteProvenance(BasePass):
         self._options = options
 
     def __call__(self, state: State, run: Run) -> State:
-        entries = {VERSION: installed("onnxfold"), OPTIONS: json.dumps(self._options.recorded(), sort_keys=True)}
         source = sha256(state.source.path)
+        options = self._options.recorded(source_hash(state.source) if self._options.planned else None)
+        entries = {VERSION: installed("onnxfold"), OPTIONS: json.dumps(options, sort_keys=True)}
         return state.adding(Provenance(entries if source is None else {**entries, SOURCE: source}))
 
 

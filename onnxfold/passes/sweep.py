@@ -14,6 +14,7 @@ from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
+from ..progress import Phase
 from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
@@ -99,6 +100,7 @@ class FoldToShares(BasePass):
 
     name = "sweep"
     requires = frozenset(("planner",))
+    phases = (Phase.MODELS,)
 
     def __init__(
         self, planning: PlanningOptions, calibration: CalibrationOptions, at: Sequence[float], latency: bool
@@ -122,7 +124,7 @@ class FoldToShares(BasePass):
     def _rows(self, state: State, run: Run) -> SweepRecord | Samples:
         """All rows; or the samples as one budget left them, where it had to be decided without."""
         rows, refused, last = list[SweepRow](), list[PlanError | NothingToFoldError](), state
-        for share in self._at:
+        for share in run.progress("folding to targets", list(self._at)):
             try:
                 row, last = self._row(state, share, run)
             except (PlanError, NothingToFoldError) as error:

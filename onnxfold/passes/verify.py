@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,12 @@ from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.parts import OutputOptions
 from ..planning.memory import comparable
 from ..planning.subject import CheckInputs
+from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
 from .provenance import Provenance
+
+_log = logging.getLogger(__name__)
 
 
 class Stage(BasePass):
@@ -34,6 +38,7 @@ class Stage(BasePass):
     name = "write"
     requires = frozenset(("candidate",))
     provides = frozenset(("file",))
+    phases = (Phase.CHECK,)
 
     def __init__(self, output: OutputOptions) -> None:
         self._output = output
@@ -55,7 +60,9 @@ class Stage(BasePass):
             current.proto, source, run.target(self._output.path), external, current.pending, run.progress,
             None if kept is None else kept.staging,
         )  # fmt: skip
-        return state.adding(staged=run.enter(written), current=current)
+        there = run.enter(written)
+        _log.info("written under a temporary name, %s: %d bytes", there.path.name, there.size)
+        return state.adding(staged=there, current=current)
 
 
 class Verify(BasePass):
@@ -64,6 +71,7 @@ class Verify(BasePass):
     name = "verify"
     requires = frozenset(("file",))
     provides = frozenset(("verdict",))
+    phases = (Phase.CHECK,)
 
     def __init__(
         self,
@@ -101,6 +109,8 @@ class Verify(BasePass):
         quality, obstacle = (None, "") if conditions.too_large else self._quality(state, inputs)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)
+        for problem in verdict.problems:
+            _log.info("the result fails: %s", problem)
         verdict = verdict.judged(quality, self._limit, self._unmeasured or streamed, measure)
         return state.adding(verdict.noting(obstacle).failing(grown(original.proto, proto, state.current.quantized)))
 

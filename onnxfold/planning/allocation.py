@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlanError, RequestError
+from ..progress import steps
+from ..units import did_you_mean
 from .goal import Goal
 
 HIGHEST_RATIO = 0.95  # of the channels that a target may remove from a group
@@ -84,8 +86,9 @@ def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
     for pattern, ratio in reversed(budget.special):
         fits = {g.name: ratio for g in listed if any(map(pattern.search, (g.name, *g.producers)))}
         if not fits:
+            meant = did_you_mean(pattern.pattern, (name for g in listed for name in (g.name, *g.producers)))
             raise RequestError(
-                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups"
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups{meant}"
             )
         found.update(fits)
     return found
@@ -184,7 +187,7 @@ def path(
     keep = {w.name: w.size for w in widths}
     allowed = {w.name: [k for k in _allowed(w, budget.round_to) if np.isfinite(errors[w.name][k])] for w in widths}
     sizes = {w.name: w.size for w in widths}
-    while True:
+    for _ in steps("weighing widths", range(1 + sum(map(len, allowed.values())))):
         spent = price(keep)
         total = sum(float(errors[name][k]) for name, k in keep.items() if k < sizes[name])
         yield Step({name: k for name, k in keep.items() if k < sizes[name]}, spent, total)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..options.budget import Aim, Budget
 from ..options.devices import Blocks
 from ..options.parts import SelectionOptions
+from ..options.width_plan import WidthPlan
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Goal:
 
     `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that produces them).
     `quantized`: the result is going to be stored in fewer bits. `blocks`: what kernels compute at once, where widths
-    follow it.
+    follow it. `widths`: for the aim `PLAN`, what groups keep; `origin`: what a budget once found these for.
     """
 
     aim: Aim
@@ -25,12 +26,17 @@ class Goal:
     special: tuple[tuple[re.Pattern[str], float], ...] = ()
     quantized: bool = False
     blocks: Blocks | None = None
+    widths: WidthPlan | None = None
+    origin: Aim | None = None
 
     @classmethod
     def of(cls, budget: Budget, selection: SelectionOptions) -> Goal:
         """The goal of a budget, with widths as `selection` has them."""
         special = tuple((re.compile(pattern), ratio) for pattern, ratio in budget.group_ratios.items())
-        return cls(budget.aim, budget.value, selection.grain, special, blocks=selection.blocks)
+        return cls(
+            budget.aim, budget.value, selection.grain, special, blocks=selection.blocks, widths=budget.widths,
+            origin=budget.origin,
+        )  # fmt: skip
 
     @property
     def rounded(self) -> str:
@@ -40,6 +46,8 @@ class Goal:
     @property
     def asked(self) -> str:
         """The budget as a user gives it."""
+        if self.widths is not None:
+            return self.widths.named
         return f"`{self.aim.parameter}={self.value:g}`"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from .goal import Goal
 Made = TypeVar("Made")
 Price = Callable[[Mapping[str, int]], float]
 TIMINGS = 7  # candidates that are timed at most
+
+_log = logging.getLogger(__name__)
 
 
 def small_enough(
@@ -40,6 +43,7 @@ def small_enough(
         plan = choose(corrected)
         made = finish(plan)
         found = measure(made)
+        _log.debug("a plan for a share of %.4f leaves %.4f", budget.value, found)
         if found <= budget.value:
             return plan, made
         missed = max(found - price(plan.keep), 2 * missed)
@@ -62,6 +66,7 @@ def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget
     at = max(1, next((i for i, share in enumerate(shares) if share <= budget.value), last))
     for _ in progress("timing", list(range(TIMINGS if last else 0))):
         found = latency(at)
+        _log.debug("fold %d of %d takes %.3f of the original's latency", at, last, found)
         best = min(best, found)
         slow, fast = (slow, at) if found <= budget.value else (at, fast)
         if fast - slow <= 1:

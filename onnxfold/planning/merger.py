@@ -65,7 +65,7 @@ class Merger:
         with closing(self._executor.each(run, tasks)) as done:
             for _ in progress("merging groups", open_):
                 number, outcome = next(done)
-                self._outcomes[*open_[number], repair] = outcome
+                self._outcomes[(*open_[number], repair)] = outcome
                 if self._kept is not None:
                     self._kept.put(*open_[number], repair, outcome)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..progress import Progress
 from .checkpoint import Checkpoint
 from .drops import Drops
 from .executor import Executor
+from .given_plan import check_kept
 from .goal import Goal
 from .least import least
 from .sampled import Folded, SampledMerger
@@ -99,6 +101,7 @@ class Planner:
         return replace(outcome, decision=decision, least=found.words)
 
     def _decided(self, goal: Goal) -> Outcome:
+        self._check_given(goal)
         samples = self.samples
         if samples is not None and samples.trusted:
             try:
@@ -113,13 +116,24 @@ class Planner:
         return Outcome(decision, samples, recovery)
 
     def check(self, goal: Goal, sampled: bool) -> None:
-        """Raise PlanError for a target that no plan can reach, from widths and prices alone. `sampled`: whether there
-        will be samples."""
+        """Raise PlanError for a target that no plan can reach, from widths and prices alone, and RequestError for given
+        widths that cannot be. `sampled`: whether there will be samples."""
+        self._check_given(goal)
         check_reachable(self._context(None), goal, self.subject.chosen, sampled)
+
+    def _check_given(self, goal: Goal) -> None:
+        if goal.widths is not None:
+            check_kept(goal.widths, self.subject.analysis.groups, self.subject.notes)
 
     def without(self, samples: Samples) -> Planner:
         """One that has `samples`, which are not trusted, instead of its own."""
         return Planner(self.subject, self.options, samples, self.workspace, self._progress)
+
+    def beside(self, size: int) -> Planner:
+        """The same, for results that hold so many bytes beside the model; it knows what was measured so far."""
+        made = copy(self)
+        made.workspace = replace(self.workspace, beside=size)
+        return made
 
     def evaluator(self, samples: Samples | None) -> Evaluator:
         """Measures errors: on the samples held back, where they are trusted and the model runs piece by piece, or on
@@ -141,6 +155,8 @@ class Planner:
 
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
+        if goal.widths is not None:
+            return f"{goal.widths.named} keeps all channels of all groups: let some keep fewer"
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
         if goal.aim.limits_loss or goal.aim is Aim.DROP:
             reason = f"no group can shrink while the outputs keep {goal.asked}"

@@ -35,6 +35,7 @@ from .allocation import (
     uniform,
 )
 from .drops import Drops
+from .given_plan import given_widths
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
@@ -45,7 +46,7 @@ TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # m
 BISECTIONS = 4  # between the first that passes and the last that does not
 _OVERSHOT = 0.02  # of the original: what a target may be missed by before channels are given back
 _TOLERANCES_TRIED = 256  # where plans are made without being measured
-_TRIALS = 5  # of folds along a path, to find the smallest that is good enough
+TRIALS = 5  # of folds along a path, to find the smallest that is good enough
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,12 @@ def _decided_from_weights(
     if budget.aim.limits_loss:
         merges = repair.boldest(budget, chosen)
         return Decision(Folded(work.emit(merges), merges), None)
+    if budget.widths is not None:
+        given = given_widths(budget.widths, work.analysis.groups)
+        if budget.origin is None or not budget.origin.limits_loss:
+            return Decision(finish(given), None)
+        merges = {name: repair.repaired(name, k, True) for name, k in given.keep.items()}  # as `boldest` does
+        return Decision(Folded(work.emit(merges), merges, pending=work.pending(merges)), None)
     if budget.aim is Aim.DROP:
         rising = repair.rising(budget, chosen)
         return Decision(context.smallest(len(rising), lambda at: finish(rising[at - 1]), budget), None)
@@ -199,6 +206,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim is Aim.RATIO:
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
+    if budget.widths is not None:
+        given = given_widths(budget.widths, work.analysis.groups)
+        searched = budget.origin is not None and (budget.origin.limits_loss or budget.origin is Aim.DROP)
+        return Decision(sampled.finish(given.keep, choose=not searched), None)
     if not sampled.evaluator.possible:
         raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: give `ratio`")
     curves = sampled.curves(widths, budget.round_to)
@@ -264,7 +275,7 @@ def _smallest(sampled: SampledMerger, steps: Sequence[Step], budget: Goal, progr
     """The step furthest along that is good enough: measured on a few, the expected errors corrected by each."""
     best = Folded(sampled.merger.model.proto, {})
     low, high, factor = 0, len(steps) - 1, 1.0
-    for _ in progress("trying budgets", list(range(_TRIALS))):
+    for _ in progress("trying budgets", list(range(TRIALS))):
         if low >= high:
             break
         middle = (low + high + 1) // 2

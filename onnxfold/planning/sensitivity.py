@@ -22,7 +22,7 @@ from ..frozen import read_only
 from ..model.constants import Constants
 from ..model.linear import Linear, linear
 from ..model.model import Model
-from ..progress import Progress, silent
+from ..progress import Progress, silent, steps
 from ..recovery.channel_maps import ChannelPooling, add_rows, channel_moments, pooling_of
 from ..recovery.epilogue import Epilogue, Epilogues
 from ..recovery.moments import MOST_FEATURES, Moments, share_of_places
@@ -169,7 +169,7 @@ class _Groups:
 def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
     sums = Moments(node)
     share = share_of_places(node, sum(node.positions(h[node.y]) for h in have))
-    for h in have:
+    for h in steps("adding up", have):
         sums.add(h[node.x], h[node.y], share, rng)
     return sums
 
@@ -179,7 +179,7 @@ def _pooled(
 ) -> Moments:
     """Moments of the channels alone."""
     sums = channel_moments(node.features // how.taps)
-    for h in have:
+    for h in steps("adding up", have):
         rows = how.rows(node, h[node.x])
         add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
     return sums

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,17 +14,20 @@ from ..calibration.samples import are_made, synthetic_extent
 from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.parts import PlanningOptions
+from ..progress import Phase
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
-from .allocation import special_ratios
+from .allocation import Width, special_ratios
+from .given_plan import given_widths
 from .goal import Goal
 from .memory import group_sizes
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
+from .search import TRIALS
 from .subject import Subject, probes
 
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
-_PASSES = 6.0  # forward passes over all samples: sensitivity, the last reconstruction and its original
+_CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _TRIED = 2.0  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
@@ -31,16 +35,29 @@ _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
 _BYTE = 6e-9  # to read, hash and write one
+_PRICED_AXIS, _PRICED_CHANNEL = 8e-7, 4.5e-9  # to price a plan, for every axis and channel of the model
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`)."""
+    """Seconds: to make `samples` (0 where there are some), and for all else (`fold`); `phases` has both, by phase, and
+    `loops` parts of them by the titles of loops."""
 
     samples: float
     fold: float
+    phases: Mapping[Phase, float] = field(default_factory=dict, compare=False, repr=False)
+    loops: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
+
+    def of_models(self, count: int) -> Mapping[Phase, float]:
+        """The same for a run that makes so many models of one sensitivity analysis; 0: for the one of a fold."""
+        if not count:
+            return self.phases
+        each = {Phase.RECONSTRUCT, Phase.CHECK}
+        once = sum(x for phase, x in self.phases.items() if phase is not Phase.INPUTS and phase not in each)
+        models = once + count * sum(x for phase, x in self.phases.items() if phase in each)
+        return {Phase.INPUTS: self.phases.get(Phase.INPUTS, 0.0), Phase.MODELS: models}
 
     @property
     def worth_saying(self) -> bool:
@@ -60,6 +77,7 @@ def estimate(
     measured: bool,
     refining: tuple[int, int] | None = None,
     tried: bool = False,
+    searched: bool = False,
 ) -> Estimate | None:
     """What a fold with samples may take on this machine as busy as it is now; None where that cannot be told.
 
@@ -68,6 +86,7 @@ def estimate(
         measured: whether error curves are (a ratio needs none).
         refining: steps of refinement, and samples in each; None without.
         tried: whether several plans are (targets for MACs or parameters).
+        searched: whether several models are made until one keeps a limit of error or agreement.
     """
     if not own and not wanted(options.effort, options.selection.method, options.recovery, refining is not None):
         return None
@@ -89,10 +108,32 @@ def estimate(
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
     plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
-    plans_tried = plans * (forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
+    weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
-    measuring = forward * count * _PASSES + alone * each * len(subject.chosen)
-    return Estimate(made, measuring + plans_tried + solving + trained)
+    once, passes = solving / (2 + alone), forward * count
+    groups = alone * (each * len(subject.chosen) + once)
+    phases = {
+        Phase.INPUTS: made,
+        Phase.SENSITIVITY: once + 2 * passes,
+        Phase.PLAN: groups + weighing + plans_tried,
+        Phase.RECONSTRUCT: once + 2 * passes,
+        Phase.TRAIN: trained,
+        Phase.CHECK: 2 * passes + _CHECK,
+    }
+    loops = {"measuring groups": groups, "weighing widths": weighing, "trying plans": plans_tried}
+    if searched:  # the last model that was made is the result
+        loops["trying budgets"] = TRIALS * phases.pop(Phase.RECONSTRUCT)
+        phases[Phase.PLAN] += loops["trying budgets"]
+    told = sum(x for phase, x in phases.items() if phase not in (Phase.INPUTS, Phase.CHECK))
+    return Estimate(made, told + 2 * passes, phases, loops)
+
+
+def _weighing(subject: Subject, options: PlanningOptions, widths: Sequence[Width]) -> float:
+    """Seconds to walk from the whole model to the narrowest one, which prices every group at every step."""
+    steps = sum(width.size // options.selection.grain for width in widths)
+    found = subject.analysis
+    return steps * len(widths) * (_PRICED_AXIS * len(found.slots) + _PRICED_CHANNEL * found.atoms)
 
 
 def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
@@ -101,9 +142,12 @@ def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:
     groups = [g for g in subject.analysis.groups if g.name in subject.chosen]
     if budget.aim is Aim.RATIO:
         groups = [g for g in groups if special.get(g.name, budget.value) > 0]
+    if budget.widths is not None:
+        groups = [g for g in groups if g.name in given_widths(budget.widths, subject.analysis.groups).keep]
     rate = _rate()
     merging = sum(g.size * (sum(group_sizes(subject.model, g)) / rate + _PAIR * g.size) for g in groups)
-    return Estimate(0.0, merging + _BYTE * subject.model.size)
+    writing = _BYTE * subject.model.size
+    return Estimate(0.0, merging + writing, {Phase.RECONSTRUCT: merging, Phase.CHECK: writing})
 
 
 def _forward(subject: Subject) -> float:

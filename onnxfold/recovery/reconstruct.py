@@ -24,7 +24,7 @@ from ..frozen import read_only
 from ..model.editable_weights import Weights
 from ..model.model import Model
 from ..options.choices import Recovery
-from ..progress import Progress, silent
+from ..progress import Progress, silent, steps
 from ..runtime.shared_prefix import SharedPrefix
 from .channel_maps import ChannelPooling, Fit, add_rows, channel_moments, mean_inputs, poolings, share_of_rows
 from .consumers import Refittable, find_refittable, on_integers, originals, output_matrix, touched
@@ -218,7 +218,7 @@ class _Fitting:
         node = seen.consumer.node
         sums = Moments(node)
         share = share_of_places(node, seen.places(), self.settings.rows)
-        for h, target in zip(seen.now, seen.targets(), strict=True):
+        for h, target in zip(steps("adding up", seen.now), seen.targets(), strict=True):
             sums.add(h[node.x], target, share, self.rng)
         return sums if sums.finite else None
 

@@ -13,6 +13,7 @@ from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
 from ..model.graph import deprecated
 from ..model.kv_cache import changed
+from ..model.metadata import source_hash
 from ..model.model import load
 from ..options.budget import Aim, Budget
 from ..options.options import ChoiceOptions, FoldOptions, FuseOptions, RankOptions, SweepOptions
@@ -31,6 +32,7 @@ from ..passes.sweep import SweepRecord, recommended
 from ..passes.weight_sharing.distances import pairs
 from ..passes.weight_sharing.ranking import LayersRanked
 from ..passes.weight_sharing.share import BlocksDropped, WeightsShared
+from ..planning.given_plan import plan_notes
 from ..planning.time_estimate import Estimate
 from ..recovery.channel_maps import wide_notes
 from .choice_report import ChoiceReport
@@ -129,6 +131,12 @@ def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceRepor
     )  # fmt: skip
 
 
+def analysis_report(state: State) -> FoldReport:
+    """As `inspect_report`, of a model that is analyzed to be folded."""
+    known = state.known
+    return inspect_report(state.adding(Inspected(known.analysis, known.prices, known.notes)))
+
+
 def inspect_report(state: State) -> FoldReport:
     """What could be folded in a model, and what is kept and why."""
     found, model = state.done(Inspected), state.source
@@ -170,7 +178,8 @@ def _notes(state: State) -> tuple[str, ...]:
 
 
 def _settings(record: FoldRecord, budget: Budget) -> dict[str, Any]:
-    return {**record.settings, "budget": {budget.aim.value: budget.value}, "uniform_ratio": record.ratio}
+    asked = budget.value if budget.widths is None else budget.widths.shrinks
+    return {**record.settings, "budget": {budget.aim.value: asked}, "uniform_ratio": record.ratio}
 
 
 def _group(found: GroupOutcome) -> GroupReport:
@@ -190,6 +199,8 @@ def _verdict(state: State, budget: Budget) -> Check:
     notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
     notes += [] if chosen is None else [chosen.words]
     notes += () if samples is None else samples.notes
+    if budget.widths is not None:
+        notes += plan_notes(budget.widths, state.known.analysis.groups, source_hash(state.source))
     notes += wide_notes({one.output: one.fit for one in record.refitted})
     grown = state.staged.size - bytes_noted(state) - state.source.size
     if grown > 0:

@@ -20,7 +20,7 @@ from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
-from .tables import Message, named, new_table, plain
+from .tables import Message, Signs, named, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class ChoiceReport(Shown):
     def _points(self) -> tuple[list[int], list[Point]]:
         numbers = [i for i, row in enumerate(self.rows) if row.usable]
         return numbers, [self.rows[i].point(self.before) for i in numbers]
+
+    @property
+    def sign(self) -> str:
+        """The mark, as it is printed."""
+        return MARKS[self.mark][0]
 
     @property
     def mark(self) -> Mark:
@@ -182,14 +187,15 @@ class ChoiceReport(Shown):
         """The table as one renderable."""
         before = self.before
         about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
-        parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", self._table()]
+        sign, style = MARKS[self.mark]
+        parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), ""]
+        parts += [Message(str(one), style="bold") for one in self.advice]
+        parts += [Message(MEANING[self.mark], mark=Signs(sign, style)), "", self._table()]
         parts += [Message(f" measured on {self.samples}", style="dim")]
         parts += [Message(f" {row.chain.label}: {note}", style="yellow") for row in self.rows for note in _said(row)]
         parts += [Message(f" {note}", style="dim") for note in self._not_measured]
         parts += [Message(f" {note}", style="dim") for note in self.notes]
-        mark, style = MARKS[self.mark]
-        lines = [Message(str(one), style="bold") for one in self.advice]
-        return Group(*parts, "", *lines, Text(mark, style=style).append(MEANING[self.mark]))
+        return Group(*parts)
 
     @property
     def _not_measured(self) -> list[str]:
@@ -206,7 +212,7 @@ class ChoiceReport(Shown):
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
         judged = ["metric"] if own else ["same top-1"] if classes else []
         timed = [f"latency {where}"] if where else []
-        table = new_table("chain (• worth having)", right=["file", *timed, "error", *judged])
+        table = new_table("chain (* worth having)", right=["file", *timed, "error", *judged])
         for i, row in sorted(enumerate(self.rows), key=lambda one: -one[1].size.file if one[1].size else 0):
             if row.size is None:
                 continue
@@ -218,8 +224,9 @@ class ChoiceReport(Shown):
                 cells.append("" if row.measure is None else f"{row.measure.after:.5g}")
             elif classes:
                 cells.append("" if row.agreement is None else f"{100 * row.agreement:.1f} %")
-            mark = "• " if i in worth else "  "
-            table.add_row(Text(mark + row.chain.label).append(" failed" if row.problems else "", style="bold"), *cells)
+            mark = "* " if i in worth else "  "
+            failed = " failed" if row.problems else ""
+            table.add_row(Signs(mark + row.chain.label + failed, "bold" if failed else ""), *cells)
         return table
 
 

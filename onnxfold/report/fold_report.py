@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
-from ..units import change, in_bytes, in_ms, in_units, less, visible
+from ..units import change, in_bytes, in_ms, in_percent, in_units, less, visible
 from . import render, wording
 from .group_report import GroupReport
 from .html import extra
@@ -57,17 +58,13 @@ class FoldReport(Shown):
     @property
     def verdict(self) -> str:
         """One line that says what came out of it."""
-        return self._outcome + "".join(f"; {note}" for note in self.notes)
+        return "; ".join([self.headline, *self.remarks])
 
     @property
-    def _outcome(self) -> str:
+    def headline(self) -> str:
+        """What came out of it, in short."""
         if self.check is None or self.after is None:
-            channels = sum(g.before for g in self.groups)
-            text = f"{len(self.groups)} groups, {channels} channels can be folded"
-            if self.coverage is None:
-                return text
-            macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
-            return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
+            return self._in_reach
         if not self.check.passed:
             return "failed: " + "; ".join(self.check.problems)
         own, quality = wording.measure(self.check), wording.quality(self.check)
@@ -85,9 +82,26 @@ class FoldReport(Shown):
             parts.append(str(self.quantization))
         if self.interface:
             parts.append(f"{len(self.interface)} inputs and outputs have other heads")
+        return ", ".join(parts)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else is worth knowing of it."""
+        if self.check is None or self.after is None or not self.check.passed:
+            return self.notes
         refused = [] if self.refinement is None or self.refinement.kept else [str(self.refinement)]
-        notes = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
-        return ", ".join(parts) + "".join(f"; {note}" for note in notes)
+        said = [*refused, *self.check.notes, *filter(None, [wording.advice(self.check)])]
+        return (*said, *self.notes)
+
+    @property
+    def _in_reach(self) -> str:
+        """What a fold could do."""
+        channels = sum(g.before for g in self.groups)
+        text = f"{len(self.groups)} groups, {channels} channels can be folded"
+        if self.coverage is None:
+            return text
+        macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
+        return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""
@@ -96,11 +110,16 @@ class FoldReport(Shown):
         data["mark"] = None if self.check is None else self.check.mark
         return dict(plain(data))
 
+    @property
+    def sign(self) -> str:
+        """The mark of the verdict, as it is printed; '' where there is none."""
+        return "" if self.check is None else render.MARKS[self.check.mark][0]
+
     def figures(self) -> Rows:
         """Sizes and latencies, before and after."""
         old, new = self.before, self.after
         pairs = (("file", in_bytes), ("parameters", in_units), ("macs", in_units))
-        rows = [{"": name, "before": shown(getattr(old, name))} for name, shown in pairs]
+        rows = [{"": name.replace("macs", "MACs"), "before": shown(getattr(old, name))} for name, shown in pairs]
         if new is None or self.check is None:
             return rows
         for row, (name, shown) in zip(rows, pairs, strict=True):
@@ -115,18 +134,50 @@ class FoldReport(Shown):
         ]  # fmt: skip
 
     def records(self) -> Rows:
-        """The channel groups."""
-        return [{**asdict(one), "removed": 1 - one.after / one.before if one.before else 0.0} for one in self.groups]
+        """The channel groups. Where there are none (fuse, compare): the layers that share a weight, or else the outputs
+        on every provider."""
+        if self.groups:
+            return [{**asdict(g), "removed": 1 - g.after / g.before if g.before else 0.0} for g in self.groups]
+        if self.shared:
+            return [asdict(one) for one in self.shared]
+        checked = () if self.check is None else self.check.providers
+        return [{"provider": one.provider, **asdict(error)} for one in checked for error in one.outputs]
+
+    def details(self) -> Sequence[tuple[str, Rows]]:
+        """The groups that shrank (all, where nothing was folded), and the outputs."""
+        groups = [g for g in self.groups if self.after is None or g.after < g.before]
+        rows = [{"group": g.name, "channels": _width(g), "note": g.note} for g in groups]
+        checked = () if self.check is None else self.check.providers
+        outputs = [
+            {"output": error.name, "relative L2": in_percent(error.relative_l2), "on": one.where}
+            for one in checked for error in one.outputs
+        ]  # fmt: skip
+        what = "groups" if self.after is None else "groups that shrank"
+        return [(f"{len(rows)} of {len(self.groups)} {what}", rows), ("outputs", outputs)]
 
     def plot(self) -> Any:
-        """The widths of the groups that shrank the most, before and after: a chart by Altair. Raises RequestError where
-        the extra `report` is missing."""
+        """The widths of the groups that shrank the most, before and after; where there are no groups (fuse, compare),
+        what remains of the file, the arithmetic and the latency: a chart by Altair. Raises RequestError where the extra
+        `report` is missing."""
         extra.require("a chart")
         from .html import charts
 
+        if not self.groups:
+            return charts.remaining(self._remaining())
         return charts.widths(
             [{"group": visible(one.name, 60), "before": one.before, "after": one.after} for one in self.groups]
         )
+
+    def _remaining(self) -> Rows:
+        """What remains of sizes and latencies, as shares."""
+        old, new = self.before, self.after or self.before
+        names = ("file", "parameters", "macs")
+        sizes = [(name.replace("macs", "MACs"), getattr(old, name), getattr(new, name)) for name in names]
+        timed = [
+            (f"latency {one.where}", one.latency_before_ms or 0.0, one.latency_after_ms or 0.0)
+            for one in (() if self.check is None else self.check.providers)
+        ]
+        return [{"what": name, "remaining": after / before} for name, before, after in (*sizes, *timed) if before]
 
     def print(self, console: Console | None = None, verbose: bool = False) -> None:
         """Show the tables; None: on standard output."""
@@ -136,6 +187,7 @@ class FoldReport(Shown):
         """The tables as one renderable."""
         check, folded = self.check, self.after is not None
         parts: list[RenderableType | None] = [
+            render.verdict(self.headline, self.remarks, check),
             render.sizes(self.before, self.after, check) if self.after is not None and check is not None else None,
             render.outputs(check) if folded and check is not None else None,
             render.quantization(self.quantization) if self.quantization is not None else None,
@@ -143,8 +195,11 @@ class FoldReport(Shown):
             render.dropped(self.dropped) if self.dropped else None,
             render.interface(self.interface, verbose) if self.interface else None,
             render.groups(self.groups, folded, verbose) if self.groups else None,
-            render.refusals(self.refusals, verbose) if self.refusals else None,
-            render.closing(self.verdict, check),
+            render.Refusals(self.refusals, verbose) if self.refusals else None,
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])
+
+
+def _width(group: GroupReport) -> str:
+    return f"{group.before} → {group.after}" if group.after < group.before else str(group.before)

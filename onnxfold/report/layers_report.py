@@ -19,7 +19,7 @@ from .html import extra
 from .json_text import SCHEMA, from_text
 from .provenance import Provenance
 from .shown import Rows, Shown
-from .tables import Message, named, new_table, plain
+from .tables import Message, Name, Names, named, new_table, plain, prefix_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,31 +89,35 @@ class LayersReport(Shown):
 
     def print(self, console: Console | None = None, most: int | None = None) -> None:
         """Show the pairs, `most` of them at most; None: all."""
-        parts: list[RenderableType] = [named(self.model, style="bold"), "", self._table(most)]
+        parts: list[RenderableType] = [named(self.model, style="bold"), "", Message(self.verdict, style="bold")]
+        parts += ["", self._table(most)]
         if self.left:
-            parts += ["", self._left()]
-        (console or Console()).print(Group(*parts, "", Message(self.verdict, style="bold")))
+            parts += ["", self._left(most is None)]
+        (console or Console()).print(Group(*parts))
 
     def _table(self, most: int | None) -> Table:
         shown = self.pairs[:most]
-        table = new_table("layer", right=[], more=["and"])
-        table.add_column("shape", justify="right")
-        table.add_column(f"{self.distance} distance", justify="right")
+        prefix = prefix_of([name for pair in shown for name in (pair.one, pair.other)])
+        table = new_table("layer", right=[], more=["and"], prefix=prefix)
+        table.add_column("shape", justify="right", no_wrap=True)
+        table.add_column("distance", justify="right", no_wrap=True)
         for pair in shown:
             shape = "x".join(map(str, pair.shape))
-            table.add_row(named(pair.one), named(pair.other), shape, f"{pair.distance:.4f}")
+            names = [Name(name, prefix, whole=most is None) for name in (pair.one, pair.other)]
+            table.add_row(*names, shape, f"{pair.distance:.4f}")
+        about = f" distances: {self.distance}"
         if len(self.pairs) > len(shown):
-            table.caption = Text(f" and {len(self.pairs) - len(shown)} more (-v shows all)", style="dim")
+            about += f"; {len(self.pairs) - len(shown)} more pairs (-v lists all)"
+        table.caption = Text(about, style="dim")
         return table
 
-    def _left(self) -> Table:
+    def _left(self, verbose: bool) -> Table:
         table = new_table("cannot share because", right=["layers"], more=["which"])
         reasons: dict[str, list[str]] = {}
         for one in self.left:
             reasons.setdefault(one.why, []).append(one.name)
         for why, names in reasons.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            table.add_row(Message(why), str(len(names)), named(*names[:3], style="dim", more=more))
+            table.add_row(Message(why), str(len(names)), Names(names, whole=verbose))
         return table
 
 

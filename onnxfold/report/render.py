@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -19,9 +22,10 @@ from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units
 from .group_report import GroupReport
-from .tables import Message, named, new_table
+from .tables import Message, Name, Names, Signs, named, new_table, prefix_of
 
 GROUPS_SHOWN = 24  # without -v
+WIDE = 120  # columns from which there is room beside a table
 
 
 def page(top: RenderableType, parts: Sequence[RenderableType]) -> RenderableType:
@@ -31,25 +35,45 @@ def page(top: RenderableType, parts: Sequence[RenderableType]) -> RenderableType
 
 def heading(model: str, output: str, size: Size | None) -> RenderableType:
     """Names of the files ('' for no output), and below them the size of a model that is only looked at."""
-    names = named(model, style="bold")
+    names: list[RenderableType] = [named(model, style="bold")]
     if output:
-        names.append(" → ").append(named(output))
+        names = [_Files(model, output)]
     if size is None:
-        return names
+        return Group(*names)
     about = f"{in_bytes(size.file)}, {in_units(size.parameters)} parameters"
     about += f", {in_units(size.macs)} MACs" if size.macs else ""
-    return Group(names, Text(about, style="dim"))
+    return Group(*names, Text(about, style="dim"))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The model and the file that was made of it."""
+
+    model: str
+    output: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        arrow = Signs(" → ").shown(options)
+        yield Text.assemble(named(self.model, style="bold"), arrow, named(self.output))
 
 
 MARKS = {Mark.KEPT: ("✔ ", "green"), Mark.UNSURE: ("! ", "yellow"), Mark.FAILED: ("✘ ", "red")}
 
 
-def closing(verdict: str, check: Check | None) -> Message:
-    """The last line, with a mark that says how it went."""
+def verdict(headline: str, remarks: Sequence[str], check: Check | None) -> RenderableType:
+    """What came out, with a mark that says how it went, and below it what else is worth knowing."""
     if check is None:
-        return Message(verdict, style="bold")
-    mark, style = MARKS[check.mark]
-    return Message(verdict, style="bold" if check.passed else "red", mark=Text(mark, style=style))
+        first = Message(headline, style="bold")
+    else:
+        sign, style = MARKS[check.mark]
+        first = Message(headline, style="bold" if check.passed else "red", mark=Signs(sign, style))
+    return Group(first, *(Padding(Message(_sentence(remark)), (0, 0, 0, 2)) for remark in remarks))
+
+
+def _sentence(remark: str) -> str:
+    """A remark as one, unless a name begins it."""
+    first = remark[:1].upper() if remark.split(" ")[0].isalpha() else remark[:1]
+    return f"{first}{remark[1:]}."
 
 
 def sizes(before: Size, after: Size, check: Check) -> Table:
@@ -101,7 +125,7 @@ def outputs(check: Check) -> RenderableType | None:
                 row.append("" if error.top1 is None else f"{100 * error.top1:.1f} %")
             if integers:
                 row.append("" if error.changed is None else in_percent(error.changed))
-            table.add_row(named(error.name), *row, *([short(done.provider)] if several else []))
+            table.add_row(Name(error.name), *row, *([short(done.provider)] if several else []))
     return Group(table, Message(f" measured on {check.inputs}", style="dim"))
 
 
@@ -128,7 +152,7 @@ def shared(found: Sequence[Shared]) -> Table:
     """Layers with one weight."""
     table = new_table("layers that share a weight", right=["shape", "distance"])
     for one in found:
-        table.add_row(named(*one.layers), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
+        table.add_row(Names(one.layers, style=""), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
     return table
 
 
@@ -136,7 +160,7 @@ def dropped(found: Sequence[Dropped]) -> Table:
     """Blocks that are gone."""
     table = new_table("dropped block", right=["influence"])
     for one in found:
-        table.add_row(named(one.block), f"{one.influence:.3f}")
+        table.add_row(Name(one.block), f"{one.influence:.3f}")
     return table
 
 
@@ -146,39 +170,64 @@ def interface(found: Sequence[HeadsChanged], verbose: bool) -> Table:
     shown = found if verbose else found[:GROUPS_SHOWN]
     for one in shown:
         where = Text(f"{one.axis} of an {one.kind}", style="dim")
-        table.add_row(named(one.name), f"{one.before} → {one.after}", where)
+        table.add_row(Name(one.name, whole=verbose), Signs(f"{one.before} → {one.after}"), where)
     if len(found) > len(shown):
         table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
     return table
 
 
-def groups(found: Sequence[GroupReport], folded: bool, verbose: bool) -> Table:
-    """The groups that shrank the most, all if `verbose`; `folded`: widths changed."""
-    ordered = found if verbose else sorted(found, key=lambda g: g.after - g.before)[:GROUPS_SHOWN]
-    names = {g.name for g in ordered}
-    shown = [g for g in found if g.name in names]
+def groups(found: Sequence[GroupReport], folded: bool, verbose: bool) -> RenderableType:
+    """The groups that shrank the most, and how many stay as they are and why; all groups if `verbose`. `folded`: widths
+    changed."""
+    told = [g for g in found if verbose or (g.after < g.before if folded else not g.note)]
+    largest = told if verbose else sorted(told, key=lambda g: g.after - g.before)[:GROUPS_SHOWN]
+    names = {g.name for g in largest}
+    shown = [g for g in told if g.name in names]
+    parts: list[RenderableType] = [_groups(shown, folded, verbose)] if shown else []
+    if len(told) > len(shown):
+        parts.append(Text(f" and {len(told) - len(shown)} more (-v lists all)", style="dim"))
+    if left := [g for g in found if g not in told]:
+        parts.append(_unchanged(left, folded))
+    return Group(*parts)
+
+
+def _groups(shown: Sequence[GroupReport], folded: bool, verbose: bool) -> Table:
     notes = ["; ".join(filter(None, [f"{g.blocks} equal blocks" if g.blocks > 1 else "", g.note])) for g in shown]
     clustered = folded and any(g.clusters for g in shown)
     right = ["channels", "weights", *(["merged into", "merge error"] if clustered else [])]
-    table = new_table("group", right=right, more=["note"] if any(notes) else [])
+    prefix = prefix_of([g.name for g in shown])
+    table = new_table("group", right=right, more=["note"] if any(notes) else [], prefix=prefix)
     for group, note in zip(shown, notes, strict=True):
         width = f"{group.before} → {group.after}" if folded and group.after < group.before else str(group.before)
-        row = [width, str(sum(map(len, (group.producers, group.consumers))))]
+        row: list[RenderableType] = [Signs(width), str(sum(map(len, (group.producers, group.consumers))))]
         if clustered:
             row += [f"{group.clusters} clusters", f"{group.error:.3f}"] if group.clusters else ["", ""]
-        table.add_row(named(group.name), *row, *([Message(note, style="dim")] if any(notes) else []))
-    if len(found) > len(shown):
-        table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
+        name = Name(group.name, prefix, whole=verbose)
+        table.add_row(name, *row, *([Message(note, style="dim")] if any(notes) else []))
     return table
 
 
-def refusals(found: Sequence[Refusal], verbose: bool) -> Table:
-    """Why channels stay, the reasons that cost most first."""
-    table = new_table("kept as it is because of", right=["channels", "parameters"], more=["where"])
-    for refusal in found:
-        shown = refusal.where if verbose else refusal.where[:3]
-        more = len(refusal.where) - len(shown)
-        where = named(*shown, style="dim", more=f" and {more} more" if more else "")
-        cost = in_units(refusal.parameters) if refusal.parameters else ""
-        table.add_row(Message(refusal.kind), str(refusal.channels or ""), cost, where)
-    return table
+def _unchanged(left: Sequence[GroupReport], folded: bool) -> Message:
+    """How many groups stay as they are, by reason, in one line."""
+    counted = Counter(g.note for g in left)
+    reasons = ", ".join(f"{count} {note}" if len(counted) > 1 else note for note, count in counted.most_common())
+    are = "1 group is" if len(left) == 1 else f"{len(left)} groups are"
+    return Message(f" {are} {'unchanged' if folded else 'left out'}: {reasons} (-v lists them)", style="dim")
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """Why channels stay, the reasons that cost most first; where they are beside that if there is room, or below."""
+
+    found: Sequence[Refusal]
+    verbose: bool
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = options.max_width >= WIDE
+        table = new_table("kept, and why", right=["channels", "parameters"], more=["where"] if wide else [])
+        for one in self.found:
+            cost = in_units(one.parameters) if one.parameters else ""
+            why, where = Message(one.kind), Names(one.where, whole=self.verbose)
+            below = why if wide or not one.where else Group(why, Padding(where, (0, 0, 0, 2)))
+            table.add_row(below, str(one.channels or ""), cost, *([where] if wide else []))
+        yield table

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from ..compat import Self
 from ..errors import RequestError
 from ..units import readable, visible
 from .decode import decoded
@@ -42,6 +43,11 @@ class Shown:
         """The report that `to_json` wrote, of this version or an earlier one. Raises RequestError."""
         return decoded(cls, from_text(text))
 
+    @property
+    def sign(self) -> str:
+        """What stands before the name in a notebook: how it went, where it could go wrong."""
+        return ""
+
     @abstractmethod
     def figures(self) -> Rows:
         """What is said at a glance: rows of texts, all with the same keys."""
@@ -68,11 +74,25 @@ class Shown:
         short = verdict if len(verdict) <= LONGEST else verdict[: LONGEST - 3] + "..."
         return f"<{type(self).__name__} of {visible(self.model)}: {short}>"
 
+    def details(self) -> Sequence[tuple[str, Rows]]:
+        """Tables that a notebook opens when they are asked for, by title; those without rows are left out."""
+        return ()
+
     def _repr_html_(self) -> str:
         """For notebooks."""
-        rows = self.figures()
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in (rows[0] if rows else ()))
-        lines = ("".join(f"<td>{html.escape(visible(str(x)))}</td>" for x in row.values()) for row in rows)
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
-        title = f"<p><strong>{html.escape(visible(self.model))}</strong>: {html.escape(readable(self.verdict))}</p>"
-        return f"{title}<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        name, verdict = html.escape(visible(self.model)), html.escape(readable(self.verdict))
+        title = f"<p>{html.escape(self.sign)}<strong>{name}</strong>: {verdict}</p>"
+        more = (
+            f"<details><summary>{html.escape(what)}</summary>{_table(rows)}</details>"
+            for what, rows in self.details() if rows
+        )  # fmt: skip
+        return "".join((title, _table(self.figures()), *more))
+
+
+def _table(rows: Rows) -> str:
+    """Rows of texts as HTML, without columns in which there is nothing."""
+    names = [name for name in (rows[0] if rows else ()) if any(row[name] != "" for row in rows)]
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    lines = ("".join(f"<td>{html.escape(visible(str(row[name])))}</td>" for name in names) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"

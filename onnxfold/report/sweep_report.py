@@ -18,7 +18,7 @@ from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
-from .tables import Message, named, new_table, plain
+from .tables import Message, Signs, named, new_table, plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +42,11 @@ class SweepReport(Shown):
     def passed(self) -> bool:
         """Whether every model that was made passed its checks."""
         return not any(row.problems for row in self.rows)
+
+    @property
+    def sign(self) -> str:
+        """The mark, as it is printed."""
+        return MARKS[self.mark][0]
 
     @property
     def mark(self) -> Mark:
@@ -129,13 +134,15 @@ class SweepReport(Shown):
         """The table as one renderable."""
         before = self.before
         about = f"{in_bytes(before.file)}, {in_units(before.parameters)} parameters, {in_units(before.macs)} MACs"
-        parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", self._curve()]
+        sign, style = MARKS[self.mark]
+        verdict = Message(self.verdict, style="bold", mark=Signs(sign, style))
+        parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", verdict, ""]
+        parts += [self._curve()]
         parts += [Message(f" measured on {self.samples}", style="dim")]
         parts += [Message(f" metric of the original: {before:.5g}", style="dim") for before in self._metric_before]
         parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
         parts += [Message(f" {note}", style="dim") for note in self.notes]
-        mark, style = MARKS[self.mark]
-        return Group(*parts, "", Message(self.verdict, style="bold", mark=Text(mark, style=style)))
+        return Group(*parts)
 
     @property
     def _metric_before(self) -> list[float]:
@@ -165,7 +172,7 @@ class SweepReport(Shown):
             if own:
                 cells.append("" if row.measure is None else f"{row.measure.after:.5g}")
             mark = " ← knee" if row.target == self.recommended else " failed" if row.problems else ""
-            table.add_row(Text(_at(row.target)).append(mark, style="bold"), *cells)
+            table.add_row(Signs(_at(row.target) + mark, "bold" if mark else ""), *cells)
         return table
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
@@ -24,6 +26,33 @@ class MessageConsole(Console):
         return message
 
 
+ASCII = str.maketrans({"✔": "ok", "✘": "x", "→": "->", "←": "<-", "•": "*", "Δ": "diff"})
+"""What stands for the signs of tables on a terminal that cannot show them."""
+_PLAIN = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_LEAST = 12  # columns of a name
+_GAP = "..."
+_SHORT = 5  # characters: a prefix of fewer is not worth a word
+_HEAD = 40  # columns of a prefix
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Words and signs of our own, which are spelled in ASCII where a terminal cannot show more."""
+
+    text: str
+    style: str = ""
+
+    def shown(self, options: ConsoleOptions) -> Text:
+        """As it is shown there."""
+        return Text(_spelled(self.text, options), style=self.style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.shown(options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.shown(options))
+
+
 @dataclass(frozen=True)
 class Message:
     """Words for the user, after a `mark`. They may name parameters in backquotes, which a `MessageConsole` may spell
@@ -31,17 +60,116 @@ class Message:
 
     text: str
     style: str = ""
-    mark: Text | None = None
+    mark: Signs | None = None
 
-    def _shown(self, console: Console) -> Text:
+    def _shown(self, console: Console, options: ConsoleOptions) -> Text:
         text = readable(console.worded(self.text) if isinstance(console, MessageConsole) else self.text)
-        return Text(text, style=self.style) if self.mark is None else self.mark.copy().append(text, style=self.style)
+        said = Signs(text, self.style).shown(options)
+        return said if self.mark is None else Text.assemble(self.mark.shown(options), said)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._shown(console)
+        yield self._shown(console, options)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._shown(console))
+        return Measurement.get(console, options, self._shown(console, options))
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name from a model in a cell of a table: in one line, with its middle left out where it is too long for the
+    column; `whole`: in as many lines as it takes. `prefix`: what its column says once for all."""
+
+    text: str
+    prefix: str = ""
+    whole: bool = False
+    style: str = ""
+
+    def _seen(self, options: ConsoleOptions) -> str:
+        return _spelled(visible(self.text.removeprefix(self.prefix)), options)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        seen = self._seen(options)
+        text = seen if self.whole else cut(seen, options.max_width)
+        yield Text(text, style=self.style, no_wrap=not self.whole, overflow="fold" if self.whole else "crop")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        long = min(cell_len(self._seen(options)), options.max_width)
+        return Measurement(min(_LEAST, long), long)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Several names in a cell: as many as fit in its line, and how many more there are; `whole`: all of them."""
+
+    names: Sequence[str]
+    whole: bool = False
+    style: str = "dim"
+
+    def _first(self, count: int, options: ConsoleOptions) -> str:
+        more = len(self.names) - count
+        shown = _spelled(", ".join(map(visible, self.names[:count])), options)
+        return shown + (f" and {more} more" if more else "")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.whole or not self.names:
+            yield Text(self._first(len(self.names), options), style=self.style, overflow="fold")
+            return
+        room, count = options.max_width, len(self.names)
+        while count > 1 and cell_len(self._first(count, options)) > room:
+            count -= 1
+        text = self._first(count, options)
+        if cell_len(text) > room:
+            one = _spelled(visible(self.names[0]), options)
+            more = text.removeprefix(one)
+            text = cut(one, max(_LEAST, room - cell_len(more))) + more
+        yield Text(text, style=self.style, no_wrap=True, overflow="crop")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        one = cell_len(self._first(1, options)) if self.names else 0
+        long = min(cell_len(self._first(len(self.names), options)), options.max_width)
+        return Measurement(min(3 * _LEAST, one, long), long)
+
+
+def _spelled(text: str, options: ConsoleOptions) -> str:
+    """`text` as the terminal can show it."""
+    if not options.ascii_only:
+        return text
+    return text.translate(ASCII).encode("ascii", "backslashreplace").decode()
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in `width` columns at most, its middle left out: names differ at their ends.
+
+    >>> cut("layer.0/attention/self/query/MatMul", 20)
+    'layer.0/...ry/MatMul'
+    """
+    if cell_len(text) <= width:
+        return text
+    room = max(0, width - len(_GAP))
+    start = set_cell_size(text, room // 2).rstrip()
+    end = text
+    while cell_len(end) > room - cell_len(start):
+        end = end[1:]
+    return start + _GAP + end
+
+
+def prefix_of(names: Sequence[str]) -> str:
+    """What all of several names begin with, up to a separator that words follow; '' where that is short.
+
+    >>> prefix_of(["/encoder/layer.0/query", "/encoder/layer.1/query"])
+    '/encoder/'
+    """
+    pairs = zip(min(names), max(names), strict=False) if len(names) > 1 else ()
+    common = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    common = _whole_parts(common)
+    while common and any(not name[len(common) :] or name[len(common)].isdigit() for name in names):
+        common = _whole_parts(common[:-1])
+    return common if len(common) >= _SHORT else ""
+
+
+def _whole_parts(text: str) -> str:
+    """`text` up to its last separator."""
+    return text[: max(text.rfind(mark) for mark in "/.:") + 1]
 
 
 def named(*names: str, style: str = "", more: str = "") -> Text:
@@ -49,12 +177,22 @@ def named(*names: str, style: str = "", more: str = "") -> Text:
     return Text(", ".join(map(visible, names)) + more, style=style)
 
 
-def new_table(first: str, right: Sequence[str], more: Sequence[str] = ()) -> Table:
-    """A table of names, then figures aligned to the right, then remarks."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), caption_justify="left")
-    made.add_column(first, overflow="fold", min_width=10)
+class Rows(Table):
+    """A table whose line is of ASCII where a terminal shows nothing else."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.ascii_only:
+            self.box = _PLAIN
+        yield from super().__rich_console__(console, options)
+
+
+def new_table(first: str, right: Sequence[str], more: Sequence[str] = (), prefix: str = "") -> Table:
+    """A table of names, then figures aligned to the right, then remarks; `prefix`: what the names begin with."""
+    made = Rows(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), caption_justify="left")
+    head = f"{first} {cut(visible(prefix), _HEAD)}..." if prefix else first
+    made.add_column(head, overflow="fold", min_width=10)
     for name in right:
-        made.add_column(name, justify="right", no_wrap=True)
+        made.add_column(Signs(name), justify="right", no_wrap=True)
     for name in more:
         made.add_column(name, overflow="fold")
     return made

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from ..model.subgraphs import captures
+from ..progress import steps
 from .session import Feeds, Session, fitted
 
 Live = dict[str, Any]
@@ -63,7 +64,7 @@ class SegmentRunner:
         found: list[dict[str, NDArray[Any]]] = [{} for _ in self._live]
         if after:
             session = self._session(start, stop, after)
-            for live in self._live:
+            for live in steps("running the model", self._live):
                 feeds = {i.name: live[i.name] for i in session.inputs}
                 for name, value in zip(session.outputs, session.run(feeds), strict=True):
                     live[name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -13,13 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
 from ..model.model import Model
 from ..model.save import inline
+from .builds import lacking, unusable
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise RequestError(unusable(error)) from error
+if not hasattr(ort, "InferenceSession"):  # a folder that another build left behind
+    raise RequestError(unusable(None))
+
+_log = logging.getLogger(__name__)
 
 
 def quickest(model: Model, providers: Sequence[str]) -> str:
@@ -27,7 +37,8 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
     if SHORT["cuda"] in providers:
         try:
             Session.of(model, SHORT["cuda"])
-        except ExecutionError:
+        except ExecutionError as error:
+            _log.info("CUDA does not start (%s): the CPU runs", brief(error))
             return SHORT["cpu"]
         return SHORT["cuda"]
     return SHORT["cpu"]
@@ -46,7 +57,10 @@ def short(provider: str) -> str:
 
 
 Feeds = Mapping[str, NDArray[Any]]
-SHORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+SHORT = {
+    "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}  # fmt: skip
 _DTYPES: Mapping[str, Any] = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
@@ -100,6 +114,9 @@ class Session:
             self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
         if provider not in self._session.get_providers():
             raise ExecutionError(f"onnxruntime could not start {provider} and fell back to the CPU")
+        _log.debug(
+            "session of %s on %s", f"{len(source)} bytes" if isinstance(source, bytes) else source, short(provider)
+        )
         self.inputs = tuple(InputSpec(i.name, _DTYPES.get(i.type), tuple(i.shape)) for i in self._session.get_inputs())
         self.outputs = tuple(o.name for o in self._session.get_outputs())
 
@@ -172,10 +189,7 @@ def resolve_providers(names: Sequence[str] | None) -> list[str]:
         raise RequestError("name at least one provider, for example `providers=['cpu']`")
     missing = next((name for name in asked if name not in offered), "")
     if missing:
-        raise RequestError(
-            f"this onnxruntime has no {missing}, only {', '.join(map(short, offered))}: install the build that has it "
-            "(onnxruntime-gpu for CUDA), or leave it out"
-        )
+        raise RequestError(lacking(missing, [short(one) for one in offered]))
     return list(dict.fromkeys(asked))
 
 

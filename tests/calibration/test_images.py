@@ -33,7 +33,7 @@ def test_preprocess() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "MEAN,STD,LAYOUT"), ("0,1", "MEAN,STD,LAYOUT"), ("0,1,nchw,2", "MEAN,STD,LAYOUT"),
+        ("", "MEAN,STD,LAYOUT"), ("0,1,nchw,2", "MEAN,STD,LAYOUT"),
         ("a,1,nchw", "MEAN,STD,LAYOUT"), ("0,1,chw", "MEAN,STD,LAYOUT"), ("0,1/0,nchw", "MEAN,STD,LAYOUT"),
         ("0,1/2/3,nchw", "MEAN,STD,LAYOUT"), ("0:1:,1,nchw", "MEAN,STD,LAYOUT"),
         ("127.5,127.5,nhwc", "127.5/255"), ("0,255,nchw", "scaled to 0..1"), ("0,0,nchw", "std 0"),
@@ -76,7 +76,7 @@ def test_raw_pixels() -> None:
 
 def test_pixels_refused() -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    refused(pixels, IMAGE, "pixels", "`preprocess='0.485")
+    refused(pixels, IMAGE, "pixels", "`preprocess='imagenet'`")
     refused(np.zeros((2, 8, 9, 3), np.uint8), IMAGE, "3 x 8 x 8", "[2, 8, 9, 3]", preprocess=PLAIN)
     refused(np.zeros((2, 8), np.uint8), IMAGE, "[2, 8]", preprocess=PLAIN)
     refused(pixels, [InputSpec("x", F, ("N", 8, 8, 3))], "8 channels in layout nchw", "try nhwc", preprocess=PLAIN)
@@ -136,7 +136,7 @@ def test_models_that_take_pixels(tmp_path: Path) -> None:
     found = read_calibration(path, specs, preprocess=Preprocess.parse("0,1/255,nhwc")).feeds[0]["x"]
     assert found.dtype == np.uint8 and np.array_equal(found[0], pixels)
     assert np.array_equal(read_calibration(pixels, specs).feeds[0]["x"][0], pixels)
-    refused(path, specs, "uint8", "0,1/255,nhwc", preprocess=Preprocess.parse("0,1,nhwc"))
+    refused(path, specs, "uint8", "`preprocess='raw'`", preprocess=Preprocess.parse("0,1,nhwc"))
 
 
 def test_images_refused(tmp_path: Path) -> None:

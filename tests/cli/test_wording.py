@@ -24,7 +24,10 @@ from onnxfold.report.group_report import GroupReport
 from onnxfold.report.sweep_report import SweepReport
 
 COMMANDS = (compare, fold, fuse, layers, sweep)
-ONLY_HERE = {"--report", "--verbose", "--quiet", "--help", "--version", "--top", "--json", "--plot"}
+ONLY_HERE = {
+    "--report", "--verbose", "--quiet", "--help", "--version", "--top", "--json", "--plot", "--config",
+    "--print-config", "--log-level",
+}  # fmt: skip
 """Options that no function has a parameter for, because they say what the command line prints and writes."""
 
 
@@ -113,7 +116,8 @@ def test_announced(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
 
 def shown(report: FoldReport | SweepReport, kind: type[Console]) -> str:
     file = io.StringIO()
-    report.print(kind(file=file, width=100))
+    console = kind(file=file, width=100)
+    report.print(console, verbose=True) if isinstance(report, FoldReport) else report.print(console)
     return " ".join(file.getvalue().split())
 
 

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxfold.errors import ModelError, OnnxFoldError, PlanError
-from onnxfold.folding import _core
+from onnxfold.folding._native import NAME
+from onnxfold.folding._native import core as _core
 from onnxfold.folding.gram import gram
 from onnxfold.folding.kmeans import Assignment, ClusterSettings, canonical, cluster, inertia, ward_curve
 from onnxfold.options.choices import Clusterer
@@ -336,6 +337,7 @@ class TestInertia:
         assert inertia(gram([points]), labels) == pytest.approx(inertia_of(points, labels), rel=EXACT_RTOL)
 
 
+@pytest.mark.skipif(NAME != "C++", reason="no compiled core here")
 class TestBindings:
     """The compiled module copies and converts nothing behind the caller's back."""
 

@@ -26,6 +26,8 @@ WRONG: dict[str, list[Any]] = {
     "metric": ["own.py", "own.py:", ":f", "own.py:f()", "own:f", "a\0b.py:f", 3, ["own.py:f"], Path("own.py")],
     "metric_timeout": [0, -1, math.nan, math.inf, "5", None, True],
     "group_ratios": ["mlp=0.5", {"(": 0.5}, {"mlp": 1.0}, {"mlp": "x"}, {1: 0.5}, [("mlp", 0.5)]],
+    "plan": ["p.json", Path("p.json"), 3, [("a", 8)], {1: 8}, {"a": "8"}, {"a": 0}, {"keep": {}, "kind": 1}],
+    "save_plan": [3, "", b"p.json"],
     "method": ["nonsense", 3, Effort.FAST],
     "clusterer": ["nonsense", 0],
     "include": [3, [3], "(", ["a", "("], {"a": 1}, b"a"],
@@ -137,7 +139,7 @@ def test_what_is_no_model(call: str, model: Any) -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "layout"),
     [(None, (0.5,), Layout.NCHW), (0.5, (0.5,), Layout.NCHW), (("x",), (0.5,), Layout.NCHW), ((0.5,), (0.5,), "nchw"),
-     ((True,), (0.5,), Layout.NCHW), ({0.5: 1}, (0.5,), Layout.NCHW), ((0.5,), (0.5,), None)],
+     ((True,), (0.5,), Layout.NCHW), ({0.5: 1}, (0.5,), Layout.NCHW), ((0.5,), (0.5,), 1)],
 )  # fmt: skip
 def test_what_is_no_preprocessing(mean: Any, std: Any, layout: Any) -> None:
     with pytest.raises(RequestError, match="of a Preprocess must be"):

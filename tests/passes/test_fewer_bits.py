@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from tiny import MODELS, main, snapshot, write
 
 import onnxfold
-from onnxfold.cli.arguments import named_kind
+from onnxfold.cli.parser import with_values
 from onnxfold.errors import QuantizationError
 from onnxfold.options.choices import Quantization
 from onnxfold.passes.quantization import ort_quantizer, quantize
@@ -145,7 +145,7 @@ def test_shared_weights_stay_one() -> None:
     ],
 )
 def test_a_kind_may_be_left_out(given: Sequence[str], found: Sequence[str]) -> None:
-    assert named_kind(given) == found
+    assert with_values(given) == found
 
 
 def test_a_file_behind_quantize_is_a_file(tmp_path: Path) -> None:

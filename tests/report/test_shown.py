@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -33,7 +34,8 @@ def test_a_notebook_shows_a_table(make: Any) -> None:
             tags.append(tag)
 
     Seen().feed(make(HOSTILE)._repr_html_())
-    assert set(tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"} and tags.count("tr") > 2
+    plain = {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
+    assert plain <= set(tags) <= {*plain, "details", "summary"} and tags.count("tr") > 2
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,33 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         fold_page_of().to_pandas()
     with pytest.raises(RequestError, match=r"pip install 'onnxfold\[report\]'"):
         fold_page_of().plot()
+
+
+def test_reports_without_groups_have_something_to_show() -> None:
+    """Of a comparison the outputs, of a fusion the layers that share weights; and what remains of both."""
+    fused = replace(fold_page_of(), groups=())
+    compared = replace(fused, shared=())
+    assert fused.records()[0]["layers"] and compared.records()[0].keys() >= {"provider", "name", "relative_l2", "top1"}
+    pytest.importorskip("altair", reason="charts need the extra 'report'")
+    bars = [row for rows in compared.plot().to_dict()["datasets"].values() for row in rows if "what" in row]
+    assert [row["what"] for row in bars] == ["file", "parameters", "MACs", "latency CPU"]
+    assert bars[-1]["remaining"] == 0.8 and all(0 < row["remaining"] <= 1 for row in bars)
+
+
+def test_a_notebook_opens_groups_and_outputs() -> None:
+    shown = fold_page_of("conv")._repr_html_()
+    assert "<summary>7 of 8 groups that shrank</summary>" in shown and "<td>64 → 8</td>" in shown
+    assert (
+        "<summary>outputs</summary>" in shown
+        and shown.startswith("<p>✘ <strong>conv.onnx</strong>: failed")
+        and "<td>25 %</td>" in shown
+    )
+    inspected = replace(fold_page_of("conv"), after=None, check=None)._repr_html_()
+    assert (
+        "<summary>8 of 8 groups</summary>" in inspected
+        and "outputs</summary>" not in inspected
+        and inspected.startswith("<p><strong>")
+    )
 
 
 def test_a_result_shows_its_report() -> None:

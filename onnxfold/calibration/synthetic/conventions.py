@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...errors import ExecutionError, OnnxFoldError
 from ...frozen import read_only
 from ...model.model import Model
+from ...progress import steps
 from ...runtime.session import InputSpec
 from .image_ops import spatial_axes
 from .photographs import crops, more_photographs, photographs
@@ -23,6 +24,7 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
 _TRIED, _CHUNK = 36, 12  # crops, and so many at a time
+_WELL = 10.0  # of nine networks under the right convention the worst is at 3.2, in a wrong scale the best at 30
 _ALIKE = 1.1  # three ImageNet networks that want -1 to 1 fit unit variance 5 to 7 % better, which has twice its spread
 
 
@@ -78,7 +80,7 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
             problem = pose_losses(model, specs, _CHUNK, known, apart)
             if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
                 return USUAL
-            losses = {c: _loss(problem, c, name, pixels) for c in CONVENTIONS}
+            losses = {c: _loss(problem, c, name, pixels) for c in steps("finding the pixel range", CONVENTIONS)}
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
         best = min(CONVENTIONS, key=lambda c: losses[c])
@@ -91,15 +93,49 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
 Shapes = Mapping[str, Sequence[int]]
 
 
+def better_convention(
+    model: Model, specs: Sequence[InputSpec], given: Floats, shapes: Shapes, times: float
+) -> tuple[str, float] | None:
+    """(the convention, how many times better) under which photographs fit the running statistics of the model that many
+    `times` better than the images `given` for its only input; None where they do not, or it has no statistics."""
+    (spec,) = specs
+    shape = (1, *given.shape[1:])
+    if not any(node.op == "BatchNormalization" for node in model.graph.nodes):
+        return None
+    try:
+        problem = pose_losses(model, specs, _CHUNK, {**shapes, spec.name: shape})
+        if spec.name not in problem.shapes or not problem.terms.layers:
+            return None
+        images = np.resize(given, problem.shapes[spec.name])
+        found = _fit(problem, spec.name, [images])
+        if found < _WELL:
+            return None
+        rows, columns = (shape[axis] for axis in spatial_axes(shape))
+        pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _CHUNK, rows, columns)
+        losses = {c: _loss(problem, c, spec.name, pixels) for c in CONVENTIONS}
+    except (NotInvertibleError, ExecutionError, OnnxFoldError):
+        return None
+    best = min(CONVENTIONS, key=lambda c: losses[c])
+    better = found / max(losses[best], 1e-9)
+    return (best.name, better) if math.isfinite(losses[best]) and better > times else None
+
+
 def _loss(problem: InversionProblem, tried: Convention, name: str, pixels: Floats) -> float:
     """How badly `pixels` fit the model under a convention, all other inputs of floats at zero."""
-    shape, terms = problem.shapes[name], problem.terms
+    shape, size = problem.shapes[name], problem.chunk
+    starts = range(0, len(pixels) - size + 1, size)
+    return _fit(problem, name, [tried.applied(pixels[at : at + size], shape).reshape(shape) for at in starts])
+
+
+def _fit(problem: InversionProblem, name: str, chunks: Sequence[Floats]) -> float:
+    """How badly `chunks` of images for input `name` fit the model."""
+    terms = problem.terms
     target = None
     if terms.scores is not None:
         target = np.eye(terms.classes, dtype=np.float32)[np.arange(problem.chunk) % terms.classes]
     losses = []
-    for start in range(0, len(pixels) - problem.chunk + 1, problem.chunk):
+    for chunk in steps("running the model", chunks):
         x = {n: np.zeros(s, np.float32) for n, s in problem.shapes.items()}
-        x[name] = tried.applied(pixels[start : start + problem.chunk], shape).reshape(shape)
+        x[name] = chunk
         losses.append(problem.evaluate(x, target).fit)
     return float(np.mean(losses)) if losses and np.isfinite(losses).all() else math.inf

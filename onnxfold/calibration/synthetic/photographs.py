@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...progress import steps
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable  # in 3.10; importlib.resources.abc has it from 3.11
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -26,28 +34,37 @@ _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
 @cache
 def more_photographs() -> tuple[Pixels, ...]:
     """The photographs of the package, [H, W, 3]."""
+    return _pictures(files("onnxfold.calibration") / "photographs")
+
+
+@cache
+def photographs() -> tuple[Pixels, ...]:
+    """The photographs that scikit-learn ships, [H, W, 3]: those of `sklearn.datasets.load_sample_images`.
+
+    They are read where they lie, for importing scikit-learn takes a second, half of the time that a small model takes.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("scikit-learn is not installed")
+    return _pictures(Path(package.origin).parent / "datasets" / "images")
+
+
+def _pictures(folder: Path | Traversable) -> tuple[Pixels, ...]:
+    """All JPEG files of a folder by name, [H, W, 3]."""
     from PIL import Image  # slow to import
 
-    folder = files("onnxfold.calibration") / "photographs"
-    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
     found = []
-    for name in names:
+    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".jpg"))
+    for name in steps("reading photographs", names):
         with (folder / name).open("rb") as file:
             found.append(np.asarray(Image.open(file).convert("RGB")))
     return tuple(found)
 
 
-@cache
-def photographs() -> tuple[Pixels, ...]:
-    """The photographs that scikit-learn ships, [H, W, 3]."""
-    from sklearn.datasets import load_sample_images  # slow to import
-
-    return tuple(np.asarray(image) for image in load_sample_images().images)
-
-
 def crops(rng: np.random.Generator, among: Sequence[Pixels], count: int, height: int, width: int) -> Floats:
     """[count, height, width, 3] from 0 to 255, taken from each of the photographs in turn."""
-    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in range(count)])
+    turns = steps("cropping photographs", range(count))
+    return np.stack([_altered(rng, _crop(rng, among[i % len(among)], height, width)) for i in turns])
 
 
 def _crop(rng: np.random.Generator, photograph: Pixels, height: int, width: int) -> Floats:

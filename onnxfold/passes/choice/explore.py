@@ -18,6 +18,7 @@ from ...options.budget import Budget
 from ...options.choices import Step
 from ...options.options import ChoiceOptions
 from ...options.parts import DistillOptions, OutputOptions
+from ...progress import Phase
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
@@ -47,6 +48,7 @@ class ExploreChains(BasePass):
 
     name = "sweep"
     requires = frozenset(("planner",))
+    phases = (Phase.MODELS,)
 
     def __init__(self, options: ChoiceOptions, others: Sequence[Other] = ()) -> None:
         """`others`: chains that do not begin with a fold, and what measures each (and the same in fewer bits)."""
@@ -78,14 +80,16 @@ class _Exploration:
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
         """All rows; or the samples as a fold left them, where it had to do without."""
-        for kind in self._kinds:
+        progress = self._run.progress
+        for kind in progress("quantizing", list(self._kinds)):
             self._measure(Chain(quantize=kind))
         hoped = ORIGINAL
-        for number, share in enumerate(self._options.at if Step.FOLD in self._options.allow else ()):
+        shares = list(self._options.at if Step.FOLD in self._options.allow else ())
+        for number, share in enumerate(progress("folding to targets", shares)):
             hoped = self._with_kinds(Chain(share), hoped.narrowed(share / (1.0, *self._options.at)[number]))
             if (useless := self._useless) is not None:
                 return useless
-        for chain, measure in others:
+        for chain, measure in progress("sharing and dropping layers", list(others)):
             self._with_kinds(chain, ORIGINAL, measure)
         if Step.REFINE in self._options.allow:
             self._refined()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+
+from ...compat import StrEnum
 
 MARGIN = 0.1  # by which something measured must be expected to be better in everything for a chain to be left out
 VISIBLE = 0.1  # error of the outputs from which a loss counts as visible: what the default budget allows

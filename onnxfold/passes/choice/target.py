@@ -13,6 +13,7 @@ from ...options.budget import Aim, Budget
 from ...options.choices import Quantization, Step
 from ...options.options import FoldOptions
 from ...options.parts import DistillOptions
+from ...progress import Phase
 from ...units import in_percent
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
@@ -53,6 +54,7 @@ class MeetTarget(BasePass):
     name = "choose"
     requires = frozenset(("planner",))
     provides = frozenset(("candidate", "file", "verdict"))
+    phases = (Phase.MODELS,)
 
     def __init__(self, options: FoldOptions) -> None:
         self._options = options
@@ -100,7 +102,7 @@ class MeetTarget(BasePass):
             share = self._share_of(alone, state) if isinstance(alone, _Made) else math.nan
             for _ in range(_TRIES if fold and share > target else 0):
                 asked = target / share
-                chain = self._tried(Chain(quantize=kind), replace(self._options.budget, value=asked), state, run)
+                chain = self._tried(Chain(quantize=kind), Budget(self._options.budget.aim, asked), state, run)
                 yield from self._kept(chain, found)
                 if isinstance(chain, str) or self._share_of(chain, state) <= target:
                     break
@@ -117,7 +119,7 @@ class MeetTarget(BasePass):
         folded = [one for one in met if one.state.done(FoldRecord).merges]
         for one in sorted(folded, key=lambda each: each.row.error or 0.0)[:1]:
             value = self._options.budget.value if one.row.chain.quantize is None else one.row.chain.share
-            budget = replace(self._options.budget, value=value or self._options.budget.value)
+            budget = Budget(self._options.budget.aim, value or self._options.budget.value)
             yield self._tried(replace(one.row.chain, refine=True), budget, state, run)
 
     def _tried(self, chain: Chain, budget: Budget, state: State, run: Run) -> _Made | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...errors import RequestError
 from ...options.choices import Effort
 from ...options.parts import DistillOptions
+from ...progress import Phase
 from ...runtime.session import quickest
 from ..base import BasePass, Run, State
 from .result import RefinementReport
@@ -18,6 +19,7 @@ class Distill(BasePass):
 
     name = "refine"
     requires = frozenset(("analysis", "candidate"))
+    phases = (Phase.TRAIN,)
 
     def __init__(self, options: DistillOptions, effort: Effort, seed: int) -> None:
         self._steps, self._effort, self._seed = options.steps, effort, seed

@@ -149,7 +149,7 @@ def _train(
     problem = pose(original, student, sampler.shapes, pairs, settings.provider)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
-    note, title = "", Title("refining")
+    note, title = "", Title("training")
     batches = sampler.draw(np.random.default_rng([settings.seed, 2]))
     for done in progress(title, range(1, steps + 1)):
         loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(sampler.together)])
@@ -157,7 +157,7 @@ def _train(
             note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
             break
         training.step(done, loss, gradients)
-        title.now = f"refining (loss {loss:.4g}, error {training.best:.2%})"
+        title.now = f"training (loss {loss:.4g}, error {training.best:.2%})"
         if done in looks:
             error = evaluator.distance(_written(student.proto, student, training.values))
             if not training.goes_on(done, error):

@@ -10,6 +10,7 @@ from ...model.save import on_disk
 from ...options.budget import Aim, Budget, Limits
 from ...options.choices import Quantization
 from ...options.parts import OutputOptions
+from ...progress import Phase
 from ..base import BasePass, Run, State
 from ..provenance import bytes_noted
 from .quantize import Quantized, check_quantizable, quantize
@@ -38,6 +39,7 @@ class Quantize(BasePass):
 
     name = "quantize"
     requires = frozenset(("samples", "candidate"))
+    phases = (Phase.QUANTIZE,)
 
     def __init__(self, output: OutputOptions, kind: Quantization) -> None:
         self._output, self._kind = output, kind
@@ -62,6 +64,7 @@ class JudgeQuantization(BasePass):
 
     name = "verify"
     requires = frozenset(("verdict",))
+    phases = (Phase.CHECK,)
 
     def __init__(self, asked: Budget | Limits, latency: bool) -> None:
         """`asked`: of the whole chain; `latency`: whether it is measured."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ...errors import NothingToFoldError
 from ...options.choices import Distance
+from ...progress import Phase
 from ..base import BasePass, Run, State
 from ..prepare import analyzed
 from .alignment import alignable
@@ -38,6 +39,7 @@ class FindUnits(BasePass):
     name = "analyze"
     requires = frozenset[str]()
     provides = frozenset(("analysis",))
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, whole: bool) -> None:
         self._whole = whole
@@ -56,6 +58,7 @@ class RankLayers(BasePass):
 
     name = "rank"
     requires = frozenset(("analysis",))
+    phases = (Phase.SHARE,)
 
     def __init__(self, distance: Distance, align: bool) -> None:
         self._distance, self._align = distance, align

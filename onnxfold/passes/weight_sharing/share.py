@@ -19,7 +19,7 @@ from ...options.budget import Aim, Limits
 from ...options.choices import Fusion, Method, Recovery
 from ...options.parts import RuntimeOptions, SharingOptions
 from ...planning.subject import CheckInputs, judge_without_samples, probes
-from ...progress import Progress
+from ...progress import Phase, Progress
 from ...runtime.session import Feeds, Session, brief
 from ..base import BasePass, Candidate, Run, State
 from ..distillation.block_targets import Counterparts, Map
@@ -66,6 +66,7 @@ class FindLayers(BasePass):
 
     name = "analyze"
     requires = frozenset[str]()
+    phases = (Phase.ANALYZE,)
 
     def __init__(self, options: SharingOptions, recovery: Recovery, folded: bool = False) -> None:
         """`folded`: channels are folded before, so the analysis comes with that. Raises RequestError for what makes no
@@ -95,6 +96,7 @@ class DropBlocks(BasePass):
     name = "fold"
     requires = frozenset(("samples",))
     provides = frozenset(("dropped",))
+    phases = (Phase.SHARE,)
 
     def __init__(self, options: SharingOptions, recovery: Recovery, runtime: RuntimeOptions) -> None:
         self._how = _How(options, recovery, runtime)
@@ -116,6 +118,7 @@ class ShareWeights(BasePass):
     name = "fold"
     requires = frozenset(("samples", "dropped"))
     provides = frozenset(("candidate",))
+    phases = (Phase.SHARE,)
 
     def __init__(self, options: SharingOptions, recovery: Recovery, quantized: bool) -> None:
         """`quantized`: INT8 follows, and a limit on the error holds for both together."""

@@ -113,6 +113,17 @@ def widths(rows: Rows, most: int = 40) -> alt.Chart:
     ).properties(width=420, height=alt.Step(10))  # fmt: skip
 
 
+def remaining(rows: Rows) -> alt.LayerChart:
+    """Bars of what remains: `rows` have `what` and `remaining` (a share); a line at the original."""
+    bars = alt.Chart(_data(rows)).mark_bar(color=BLUE).encode(
+        y=alt.Y("what:N", title=None, sort=[row["what"] for row in rows]),
+        x=alt.X("remaining:Q", title="of the original", axis=alt.Axis(format=".0%", tickCount=6)),
+        tooltip=["what:N", alt.Tooltip("remaining:Q", format=".1%")],
+    )  # fmt: skip
+    whole = alt.Chart(_data([{"at": 1.0}])).mark_rule(color=GREY, strokeDash=[4, 3]).encode(x="at:Q")
+    return (bars + whole).properties(width=420, height=24 * len(rows))
+
+
 def distances(names: Sequence[str], matrix: Sequence[Sequence[float]]) -> alt.Chart:
     """How far layers are apart, every one from every other."""
     rows = (

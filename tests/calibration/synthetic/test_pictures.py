@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_images
 
 from onnxfold.calibration.synthetic import pictures as module
 from onnxfold.calibration.synthetic.dead_leaves import leaves
@@ -26,6 +27,10 @@ def test_half_are_photographs(shape: tuple[int, ...], monkeypatch: pytest.Monkey
     made = pictures(np.random.default_rng(0), shape)
     white = made.reshape(20, -1).min(axis=1) > 2
     assert made.shape == shape and shown == [10] and white.sum() == 10 and 0 < white[:10].sum() < 10, "in random order"
+
+
+def test_the_photographs_that_judge_are_those_of_scikit_learn() -> None:
+    assert all(map(np.array_equal, photographs(), load_sample_images().images)) and len(photographs()) == 2
 
 
 @pytest.mark.parametrize("shape", [(6, 3, 16, 16), (6, 1, 64, 64), (1, 3, 64, 64)])

@@ -14,7 +14,7 @@ REQUESTS: dict[str, tuple[list[str], str]] = {
     "ratio 1": (["--ratio", "1.0"], "below 1"),
     "ratio -0.1": (["--ratio", "-0.1"], "at least 0 and below 1"),
     "ratio 1.5": (["--ratio", "1.5"], "at least 0 and below 1"),
-    "ratio 30": (["--ratio", "30"], "at least 0 and below 1"),
+    "ratio 30": (["--ratio", "30"], "a percentage like 30%, not '30'"),
     "ratio nan": (["--ratio", "nan"], "at least 0 and below 1"),
     "ratio inf": (["--ratio", "inf"], "at least 0 and below 1"),
     "ratio text": (["--ratio", "much"], "--ratio"),

@@ -1,0 +1,52 @@
+"""--log-level: what the library's loggers say, on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+
+from ..units import readable
+from .wording import as_options
+
+LEVELS = ("debug", "info", "warning", "error")
+NAME = "onnxfold"  # of the logger that all others are below
+
+
+class _Worded(logging.Formatter):
+    """Shows options where the library names parameters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return readable(as_options(super().format(record)))
+
+
+@contextlib.contextmanager
+def logged(options: argparse.Namespace) -> Iterator[None]:
+    """Show records of at least the level that was asked for; without one warnings, and errors alone if all is quiet."""
+    level = getattr(options, "log_level", None) or ("error" if getattr(options, "quiet", False) else "warning")
+    handler = _handler()
+    logger, before = logging.getLogger(NAME), logging.getLogger(NAME).level
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _handler() -> logging.Handler:
+    """On a terminal in colors, elsewhere one line for each record, however long it is."""
+    if not sys.stderr.isatty():
+        plain = logging.StreamHandler(sys.stderr)
+        plain.setFormatter(_Worded("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        return plain
+    from rich.console import Console  # slow to import
+    from rich.logging import RichHandler
+
+    console = Console(stderr=True)
+    colored = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", omit_repeated_times=False)
+    colored.setFormatter(_Worded("%(message)s"))
+    return colored

@@ -1,0 +1,109 @@
+"""The parser of every command: argparse, with one line for what is wrong and what was meant."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..options.choices import Quantization
+from ..units import did_you_mean, readable
+from .layout import Layout
+
+CODES = """\
+exit codes: 0 done; 1 the result failed its checks and was not written, or an output is lost and it
+was (only for a ratio or a target that you gave); 2 bad request; 3 unreadable model; 4 nothing to
+fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
+"""
+FILES = frozenset(("-i", "-o", "-m", "--in", "--out", "--input", "--output", "--model"))
+"""What other tools call files, which have no options here."""
+KIND = re.compile(r"(u?int|fp|bf|float|q|w)\d.*|dynamic|static|half", re.IGNORECASE)
+"""What can only be meant as a kind of quantization, though it may be none."""
+DASHED = {"--preprocess": re.compile(r"-1-1(,.*)?")}
+"""Options with values that begin with a dash, and these values: argparse would take them for options."""
+
+_UNKNOWN = "unrecognized arguments: "
+
+
+class Parser(argparse.ArgumentParser):
+    """One line for what is wrong, and no guessing of options from their first letters."""
+
+    def __init__(self, prog: str, usage: str, description: str) -> None:
+        super().__init__(
+            prog, usage=usage, description=description, epilog=CODES, formatter_class=Layout, allow_abbrev=False,
+            add_help=False,
+        )  # fmt: skip
+        self._positionals.title = "files"
+        self.elsewhere: Callable[[str], str] = lambda _: ""
+        """The command that has an option which this one lacks; '' for none."""
+
+    def parsed(self, given: Sequence[str]) -> argparse.Namespace:
+        """The values given; options may stand between files, unless the order is meant (`--`)."""
+        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, of arguments in which every option has its value."""
+        return super().parse_known_args(with_values(sys.argv[1:] if args is None else args), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"invalid int value: (.*)", r"give a whole number, not \1", message)
+        message = re.sub(r"invalid float value: (.*)", r"give a number, not \1", message)
+        self.exit(2, f"onnxfold: {readable(message)}{self.meant(message) or ' (try --help)'}\n")
+
+    def converted(self, action: argparse.Action, text: str) -> Any:
+        """What `text` is behind an option or for a file. Raises ArgumentError."""
+        return self._get_values(action, [text])
+
+    @property
+    def files(self) -> list[str]:
+        """Where the files are found among what is parsed, in the order in which they are given."""
+        return [action.dest for action in self._get_positional_actions()]
+
+    def without_files(self) -> Parser:
+        """This parser, to which files need not be given."""
+        for action in self._get_positional_actions():
+            action.nargs, action.required = "?", False
+        return self
+
+    def meant(self, message: str) -> str:
+        """What an unknown option or choice is close to, in words; '' where it is close to nothing."""
+        if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message, re.DOTALL):
+            return did_you_mean(found[1], re.findall(r"[\w|-]+", found[2]), "")
+        if not message.startswith(_UNKNOWN):
+            return ""
+        unknown = message.removeprefix(_UNKNOWN).split()
+        name = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
+        if name in FILES or not name:
+            files = " ".join(str(action.metavar) for action in self._get_positional_actions())
+            return f": files have no options, name {files} alone" if name else f": {self.prog} takes {files}"
+        if where := self.elsewhere(name):
+            return f": that is an option of {where}"
+        shown = [option for option, one in self._option_string_actions.items() if one.help != argparse.SUPPRESS]
+        return did_you_mean(name, shown, "")
+
+
+def end_of_options(given: Sequence[str]) -> int:
+    """Where `--` stands, behind which there are only files."""
+    return given.index("--") if "--" in given else len(given)
+
+
+def with_values(given: Sequence[str]) -> list[str]:
+    """`given`, with a kind behind a --quantize that has none (what follows it may be a file), and with values that look
+    like options behind an `=`."""
+    end, kinds, found = end_of_options(given), [kind.value for kind in Quantization], list[str]()
+    rest = iter(enumerate(given[:end]))
+    for at, argument in rest:
+        value = given[at + 1] if at + 1 < end else ""
+        if argument == "--quantize" and value not in kinds and not KIND.fullmatch(value):
+            argument = f"--quantize={kinds[0]}"
+        elif argument in DASHED and DASHED[argument].fullmatch(value):
+            argument = f"{argument}={next(rest)[1]}"
+        found.append(argument)
+    return [*found, *given[end:]]
+
+
+def names_of(given: Sequence[str]) -> set[str]:
+    """The long options that are given."""
+    return {argument.partition("=")[0] for argument in given[: end_of_options(given)]}

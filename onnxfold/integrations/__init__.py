@@ -1,0 +1,1 @@
+"""onnxfold inside other tools: one module a tool, which imports it. Nothing else in onnxfold needs them."""

@@ -1,0 +1,1 @@
+"""Plans as users see them: printed, edited, saved and applied."""

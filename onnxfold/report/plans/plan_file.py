@@ -1,0 +1,80 @@
+"""Plans as files: JSON that people may edit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError
+from ...model.files import write_text
+from ...model.metadata import installed
+from ...options.width_plan import WidthPlan
+
+FORMAT, VERSION = "onnxfold plan", 1
+_ABOUT = ("format", "version", "onnxfold")  # of the file, not of the plan
+_AGAIN = "mend it, or write the plan anew with `save_plan`"
+
+
+def to_text(widths: WidthPlan) -> str:
+    """A plan as JSON, one line for every group."""
+    found = {"format": FORMAT, "version": VERSION, "onnxfold": installed("onnxfold"), **widths.to_dict()}
+    groups = ",\n".join(f"    {_one_line(name)}: {_one_line(group)}" for name, group in found["groups"].items())
+    text = json.dumps({**found, "groups": {}}, indent=2, ensure_ascii=False)
+    return text.replace('"groups": {}', f'"groups": {{\n{groups}\n  }}') + "\n" if groups else text + "\n"
+
+
+def from_text(text: str, file: str = "") -> WidthPlan:
+    """The plan that JSON holds; `file`: where it was read from, for messages. Raises RequestError."""
+    named = f"the plan '{file}'" if file else "the plan"
+    try:
+        found = json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise RequestError(f"{named} is no JSON: it is nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{named} is no JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
+    except ValueError as error:  # of `_once`
+        raise RequestError(f"{named} has {error}") from error
+    if not isinstance(found, Mapping) or found.get("format") != FORMAT:
+        raise RequestError(f'{named} is no plan of onnxfold: it lacks "format": "{FORMAT}": {_AGAIN}')
+    if found.get("version") != VERSION:
+        raise RequestError(
+            f"{named} has version {found.get('version')!r:.20} of the format, this onnxfold reads {VERSION}: use the "
+            "onnxfold that wrote it, or write it anew with `save_plan`"
+        )
+    return WidthPlan.from_dict({key: value for key, value in found.items() if key not in _ABOUT}, file)
+
+
+def read_plan(path: str | os.PathLike[str]) -> WidthPlan:
+    """The plan in a file. Raises RequestError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot read the plan '{os.fspath(path)}': {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the plan '{os.fspath(path)}' is no JSON: it is no text in UTF-8") from error
+    return from_text(text, os.fspath(path))
+
+
+def write_plan(widths: WidthPlan, path: str | os.PathLike[str]) -> None:
+    """Write a plan, atomically. Raises RequestError."""
+    try:
+        write_text(Path(path), to_text(widths))
+    except OSError as error:
+        raise RequestError(f"cannot write the plan '{os.fspath(path)}': {error.strerror or error}") from error
+
+
+def _one_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ. Raises ValueError for one that stands there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{twice}' twice: leave one of them")
+    return found

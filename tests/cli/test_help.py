@@ -1,0 +1,55 @@
+"""Help at the width of the terminal."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from onnxfold.cli import cache, compare, completion, fold, fuse, layers, report, sweep
+from onnxfold.cli.layout import WIDEST, Layout
+
+MODULES = (cache, compare, completion, fold, fuse, layers, report, sweep)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__.rpartition(".")[2])
+def test_nothing_is_wider_than_the_terminal(module: object, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = module.parser().format_help().splitlines()  # type: ignore[attr-defined]
+    long = [line for line in lines if len(line) > min(width, WIDEST)]
+    assert all(max(map(len, line.split())) > width - 10 for line in long), long  # a path that cannot be cut
+    assert max(map(len, lines)) > 0.7 * min(width, WIDEST)  # the width is used
+
+
+def shown(width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    usage = "x IN OUT   make it\n       x look IN   look at it, and at nothing else at all"
+    about = "One line\nand another one.\n\n  x a b             does this\n  x a b --much 3    does that and more\n"
+    made = argparse.ArgumentParser("x", usage, about, formatter_class=Layout, add_help=False)
+    made.add_argument_group("things to be told about at length").add_argument("--much", help="how much it is")
+    return made.format_help()
+
+
+def test_words_stand_beside_commands_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(80, monkeypatch).splitlines() == [
+        "usage:", "  x IN OUT    make it", "  x look IN   look at it, and at nothing else at all", "",
+        "One line and another one.", "",
+        "  x a b            does this", "  x a b --much 3   does that and more", "",
+        "things to be told about at length:", "  --much MUCH  how much it is",
+    ]  # fmt: skip
+
+
+def test_and_below_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(30, monkeypatch).splitlines() == [
+        "usage:", "  x IN OUT", "      make it", "  x look IN", "      look at it, and at",
+        "      nothing else at all", "",
+        "One line and another one.", "",
+        "  x a b", "      does this", "  x a b --much 3", "      does that and more", "",
+        "things to be told about at", "length:", "  --much MUCH", "          how much it is",
+    ]  # fmt: skip
+
+
+def test_groups_say_what_they_hold() -> None:
+    titles = [group.title for group in fold.parser()._action_groups if group._group_actions]
+    assert titles[0] == "files" and len(titles) == 9 and all(title and len(title.split()) > 1 for title in titles[1:])

@@ -1,0 +1,94 @@
+"""--log-level: what the library's loggers say, on standard error and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from tiny import FAST, write
+
+import onnxfold
+from onnxfold.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.onnx")
+
+
+FOLD = ["in.onnx", "out.onnx", "--ratio", "0.5", "-q"]
+
+
+def test_nothing_is_shown_unless_asked_for(capsys: Capture) -> None:
+    assert main([*FOLD, *FAST]) == 0 and capsys.readouterr().err == ""
+
+
+def test_info_tells_the_stages(capsys: Capture) -> None:
+    assert main([*FOLD, *FAST, "--log-level", "info"]) == 0
+    shown = capsys.readouterr()
+    lines = [line.split(maxsplit=2) for line in shown.err.splitlines()]
+    assert shown.out == "" and {level for _, level, _ in lines} == {"INFO"}
+    said = [words for _, _, words in lines]
+    stages = [
+        "runs on CPU", "read in.onnx: 7 nodes", "2 channel groups, of which 2 may shrink", "Analyze is done after",
+        "no samples: weights alone decide", "CollectSamples is done", "--ratio 0.5: 2 of 2 groups shrink",
+        "FoldChannels is done", "written under a temporary name", "Verify is done", "out.onnx is in place",
+    ]  # fmt: skip
+    found = [next(i for i, words in enumerate(said) if words.startswith(stage)) for stage in stages]
+    assert found == sorted(found)
+
+
+def test_debug_tells_groups_and_sessions(capsys: Capture) -> None:
+    assert main([*FOLD, *FAST, "--log-level", "debug", "--exclude", "#2"]) == 0
+    shown = capsys.readouterr().err
+    assert "DEBUG   Analyze starts (pass 1 of " in shown and "8 of 16 channels stay" in shown
+    assert "session of in.onnx on CPU" in shown and "stays: excluded" in shown
+
+
+def test_synthetic_inputs_are_told_from_kept_ones(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for says in ("synthetic inputs: made anew", "synthetic inputs: kept from another run"):
+        assert main([*FOLD, "--log-level", "info"]) == 0
+        assert says in capsys.readouterr().err
+
+
+def test_json_stays_alone(capsys: Capture) -> None:
+    assert main(["inspect", "in.onnx", "--json", "-q", "--log-level", "debug"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["groups"] and "Inspect is done" in shown.err
+
+
+def test_the_logger_is_as_it_was_afterwards() -> None:
+    logger = logging.getLogger("onnxfold")
+    before = (logger.level, list(logger.handlers))
+    assert main([*FOLD, *FAST, "--log-level", "debug", "--include", "zebra"]) == 4
+    assert (logger.level, list(logger.handlers)) == before
+    assert [type(handler) for handler in before[1]] == [logging.NullHandler]
+
+
+def test_the_library_only_logs(caplog: pytest.LogCaptureFixture, capsys: Capture) -> None:
+    with caplog.at_level(logging.INFO, logger="onnxfold"):
+        onnxfold.inspect("in.onnx")
+    assert capsys.readouterr() == ("", "")
+    assert {record.name for record in caplog.records} == {"onnxfold.passes.base"}
+
+
+def test_no_such_level(capsys: Capture) -> None:
+    assert main([*FOLD, "--log-level", "inof"]) == 2 and "did you mean info?" in capsys.readouterr().err
+
+
+def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
+    given = ["inspect", "in.onnx", "--include", "Conv", "--include", "Covn#0", "--exclude", "zebra"]
+    assert main(given) == 0
+    assert [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "no group matches the pattern 'Covn#0' in --include: did you mean 'Conv#0'?",
+        "no group matches the pattern 'zebra' in --exclude",
+    ]
+    assert main([*given, "-q"]) == 0 and capsys.readouterr().err == ""

@@ -1,0 +1,152 @@
+"""Plans as people see them: a line, a table, a notebook's table, a chart; edited by name; kept in a file."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onnxfold import Plan, PlannedGroup, RequestError, WidthPlan
+from onnxfold.report.plans.keep import UnknownGroupError
+from onnxfold.report.plans.plan import Remaining
+
+HOSTILE = "<b>\x1b[31m'\u202e"
+GROUPS = {
+    "stem": PlannedGroup(32, 1, 16, ("stem", "join")),
+    HOSTILE: PlannedGroup(12, 4, 12, ("query", "join")),
+    "head": PlannedGroup(64, 1, 40, ("fc",)),
+}
+
+
+def plan(**more: Any) -> Plan:
+    keep = {name: group.planned or 0 for name, group in GROUPS.items()}
+    return Plan(WidthPlan(keep, GROUPS, {"target_macs": 0.7}, "net.onnx", "ab"), **more)
+
+
+def test_a_line() -> None:
+    made = plan(price=lambda keep: Remaining(0.65, 0.7 if "stem" in keep else None))
+    assert repr(made) == (
+        "<Plan of net.onnx: 2 of 3 groups shrink, 68 of 108 channels stay, 65 % of the parameters, 70 % of the MACs, "
+        "found for Macs(0.7)>"
+    )
+    made.keep["stem"] = 32
+    assert "1 of 3 groups shrink" in repr(made) and repr(made).endswith("found for Macs(0.7), 1 edited>")
+    assert "MACs, " not in repr(made), "what is not counted is not told"
+    assert repr(Plan(WidthPlan({"a": 3}))) == "<Plan of : 1 of 1 groups shrink>"
+
+
+def test_a_table() -> None:
+    made = plan()
+    made.keep["fc"] = 33
+    text = str(made)
+    assert "stem" in text and "32 → 16" in text and "64 → 33" in text and "4 equal blocks" in text
+    assert "edited, was 40" in text and "\x1b" not in text and all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_a_notebook_and_a_data_frame() -> None:
+    tags = list[str]()
+
+    class Seen(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            tags.append(tag)
+
+    Seen().feed(plan()._repr_html_())
+    assert set(tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"} and tags.count("tr") == 4
+    pytest.importorskip("pandas")
+    frame = plan().to_pandas()
+    assert list(frame["after"]) == [16, 12, 40] and list(frame["before"]) == [32, 12, 64]
+    pytest.importorskip("altair")
+    assert "stem" in json.dumps(plan().plot().to_dict())
+
+
+def test_widths_are_set_by_name() -> None:
+    made = plan()
+    made.keep["stem"], made.keep["query"] = 20, 8
+    assert made.keep[HOSTILE] == made.keep["query"] == 8 and made.edited == {"stem": 20, HOSTILE: 8}
+    assert "fc" in made.keep and "nothing" not in made.keep and made.keep.get("nothing") is None and len(made.keep) == 3
+    made.keep.update({"fc": 8, "stem": 16})
+    assert dict(made.keep) == {"stem": 16, HOSTILE: 8, "head": 8} and eval(repr(made.keep)) == dict(made.keep)
+    made.reset()
+    assert made.edited == {} and made == plan()
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "said"),
+    [
+        ("stm", 8, "`plan.keep` names 'stm', .* did you mean 'stem'"),
+        ("join", 8, "a layer that makes several groups"),
+        ("stem", 33, "`plan.keep` cannot keep 33 of the 32 channels of 'stem': give a number from 2 to 32"),
+        ("query", 6, "a multiple of 4 from 8 to 12"),
+        ("stem", 8.5, "a whole number of channels of 'stem', not 8.5"),
+        ("stem", "8", "a whole number"),
+    ],
+)
+def test_wrong_names_and_widths_change_nothing(name: str, keep: Any, said: str) -> None:
+    made = plan()
+    with pytest.raises(RequestError, match=said):
+        made.keep[name] = keep
+    with pytest.raises(RequestError, match=said):
+        made.keep.update({"fc": 8, name: keep})
+    assert made == plan()
+
+
+def test_an_unknown_name_is_a_key_error_too() -> None:
+    with pytest.raises(KeyError) as caught:
+        plan().keep["stm"]
+    assert isinstance(caught.value, UnknownGroupError) and str(caught.value).startswith("`plan.keep` names 'stm'")
+
+
+def test_to_a_file_and_back(tmp_path: Path) -> None:
+    made, path = plan(), tmp_path / "p.json"
+    made.keep["stem"] = 24
+    made.save(path)
+    text = path.read_text(encoding="utf-8")
+    assert Plan.load(path) == made == Plan.from_json(text) == Plan.from_json(made.to_json())
+    assert Plan.from_dict(made.to_dict()) == made and Plan.load(path).edited == {"stem": 24}
+    assert json.loads(text)["keep"]["stem"] == 24 and len(text.splitlines()) == 20, "a line for every group"
+    path.write_text('{"format": "onnxfold plan", "version": 1, "keep": {"a": 5}}')
+    by_hand = Plan.load(path)
+    by_hand.keep["b"] = 7
+    assert dict(by_hand.keep) == {"a": 5, "b": 7}
+    with pytest.raises(RequestError, match="whole number"):
+        by_hand.keep["b"] = 0
+    with pytest.raises(RequestError, match=r"comes from a file: call onnxfold.fold\(model, output, plan=plan\)"):
+        by_hand.apply()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is no JSON: line 12, expecting ',' delimiter"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "has 'stem' twice: leave one of them"),
+        (lambda text: text.replace('"stem": 16,', '"stm": 16,'), "names 'stm', .* did you mean 'stem'"),
+        (lambda text: text.replace('"stem": 16,', '"stem": "16",'), "a whole number of channels of 'stem', not '16'"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 33,'), "cannot keep 33 of the 32 channels"),
+        (lambda text: text.replace('"keep"', '"kept"'), "has no 'kept': did you mean 'keep'"),
+        (lambda text: text.replace('"version": 1', '"version": 2'), "has version 2 of the format"),
+        (lambda text: text.replace("onnxfold plan", "report"), 'lacks "format": "onnxfold plan"'),
+        (lambda text: "[1, 2]", "is no plan of onnxfold"),
+        (lambda text: "", "is no JSON: line 1"),
+        (lambda text: "[" * 100000, "nested too deep|is no JSON"),
+    ],
+)
+def test_mistakes_in_a_file_are_said_in_one_line(change: Any, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    plan().save(path)
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(RequestError, match=said) as caught:
+        Plan.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
+    for path, said in ((tmp_path / "no.json", "cannot read the plan"), (tmp_path, "cannot read the plan"),
+                       (tmp_path / "b.json", "no text in UTF-8")):  # fmt: skip
+        with pytest.raises(RequestError, match=said):
+            Plan.load(path)
+    with pytest.raises(RequestError, match="cannot write the plan"):
+        plan().save(tmp_path / "nowhere" / "p.json")
