@@ -111,7 +111,7 @@ def refine(
 
 def refined(compressed: ModelProto, arrays: Mapping[str, NDArray[Any]], folder: Path | None) -> ModelProto:
     """A copy of `compressed` with these values. `folder`: where its external data is."""
-    return _written(compressed, load(inline(compressed, folder)), arrays)
+    return _written(compressed, replace(load(inline(compressed, folder)), folder=folder), arrays)
 
 
 def _rate(x: Floats) -> float:

@@ -12,7 +12,7 @@ import pytest
 from helpers import model
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
-from tiny import MODELS, SHARED, main
+from tiny import MODELS, SHARED, main, write_external
 
 import onnxfold
 from onnxfold.analysis.costs import costs
@@ -102,6 +102,15 @@ def test_half_precision_is_refined_in_single_and_rounded_back() -> None:
     assert found.after < 0.7 * found.before
     after = train.refined(off, found.arrays, None)
     assert all(t.data_type == TensorProto.FLOAT16 for t in after.graph.initializer)
+
+
+def test_weights_in_a_file_of_their_own_are_written(tmp_path: Path) -> None:
+    path = write_external(tmp_path / "in.onnx", model(CHAIN, SHAPES))
+    stored = onnx.load(path, load_external_data=False)
+    values = {"w0": np.full((6, 6), 0.5, np.float32)}
+    found = {t.name: t for t in train.refined(stored, values, tmp_path).graph.initializer}
+    np.testing.assert_array_equal(numpy_helper.to_array(found["w0"]), values["w0"])
+    assert found["v"].external_data, "what was not trained stays where it is"
 
 
 def test_what_makes_nothing_better_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
