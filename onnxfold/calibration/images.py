@@ -30,8 +30,8 @@ _DAMAGED = (OSError, MemoryError, struct.error, zlib.error, *BUILTIN_ERRORS)  # 
 def needs_preprocess(what: str, name: str) -> RequestError:
     """The error for pixels without a `Preprocess`."""
     return RequestError(
-        f"{what} holds pixels, but nothing says how input '{name}' takes them: give `preprocess='{EXAMPLE}'`, with "
-        "the values that the model was trained with (of pixels scaled to 0..1)"
+        f"{what} contains pixels, but nothing says how input '{name}' expects them: pass `preprocess='{EXAMPLE}'` "
+        "with the values that the model was trained with (of pixels scaled to 0..1)"
     )
 
 
@@ -41,7 +41,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
     Raises RequestError if the input is no image in this layout.
     """
     if len(spec.shape) != 4:
-        raise RequestError(f"input '{spec.name}' has {len(spec.shape)} dimensions, but images need 4: give it an .npz")
+        raise RequestError(f"input '{spec.name}' has {len(spec.shape)} dimensions, but images need 4: use an .npz")
     sizes = [d if isinstance(d, int) and d > 0 else None for d in spec.shape]
     axis = preprocess.layout.channels
     given = max(len(preprocess.mean), len(preprocess.std))
@@ -52,7 +52,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
         other = Layout.NHWC if preprocess.layout is Layout.NCHW else Layout.NCHW
         raise RequestError(
             f"input '{spec.name}' would have {channels} channels in layout {preprocess.layout.value}: images have 1 or "
-            f"3; try {other.value}, or give it an .npz"
+            f"3; try {other.value}, or use an .npz file"
         )
     if given not in (1, channels):
         raise RequestError(f"`preprocess` has values for {given} channels, but input '{spec.name}' has {channels}")
@@ -74,7 +74,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     if height is None or width is None:
         shape = (1, channels, 224, 224) if preprocess.layout is Layout.NCHW else (1, 224, 224, channels)
         raise RequestError(
-            f"input '{spec.name}' leaves the size of images open: give it one, for example with "
+            f"input '{spec.name}' has a dynamic image size: set it, for example with "
             f"`input_shapes={{{spec.name!r}: {shape}}}`"
         )
     try:
@@ -87,12 +87,12 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED) as error:
         raise RequestError(f"{path} cannot be read as an image ({_reason(error)}): remove or replace it") from error
     if deep:
-        raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or give an .npz")
+        raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or use an .npz file")
     if image.size != (width, height):
         scale = max(height / CROP / image.height, width / CROP / image.width)
         size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
         if size[0] * size[1] > max(_MOST_PIXELS, _TIMES * width * height):
-            raise RequestError(f"{path} of {image.width} x {image.height} is too long and thin: remove or replace it")
+            raise RequestError(f"{path} of {image.width} x {image.height} is too narrow: remove or replace it")
         left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
         image = image.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
     pixels = np.asarray(image, np.uint8).reshape(1, height, width, channels)

@@ -25,65 +25,65 @@ from ..options.choices import (
 )
 from ..options.devices import Device
 from ..options.parameters import PARAMETERS
-from ..progress import on_terminal, silent
+from ..progress import Progress, on_terminal, silent
 from ..units import readable
 from .parsing import providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
-       onnxfold IN OUT --fuse mean    let layers share weights (add --help for more)
-       onnxfold layers IN             show which layers are alike, write no model
-       onnxfold sweep IN              show what several budgets gain and cost, write no model
-       onnxfold compare A B           measure two versions of a model against each other
-       onnxfold report JSON HTML      make a page to look at of a report in JSON
-       onnxfold cache show|clear      show or remove the inputs that are kept between runs
+       onnxfold IN OUT --fuse mean    share weights between layers (add --help for more)
+       onnxfold layers IN             show which layers are similar; writes nothing
+       onnxfold sweep IN              compare several budgets; writes nothing
+       onnxfold compare A B           measure model B against model A
+       onnxfold report JSON HTML      turn a JSON report into an HTML page
+       onnxfold cache show|clear      show or clear the cache of synthetic inputs
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
 MAIN = f"""\
-Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
-Needs no training data. The result is measured against the original before it is written.
+Makes a trained ONNX model smaller and faster by merging channels that do nearly the same job.
+Needs no training data. Every result is measured against the original before it is written.
 
-  onnxfold in.onnx out.onnx                     safe: outputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx                     safe: outputs change by at most {SAFE}
   onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
-  onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
+  onnxfold in.onnx out.onnx --target-macs 0.7   remove just enough to reach 70 % of the MACs
 """
 COMPARE = """\
-Runs two models with the same inputs and outputs on the same inputs (yours, or such as can be
-made), and shows sizes, latencies and how far the outputs differ. The exit code is 1 if B has
-another interface, does not run, gives NaN, or has lost an output (over 100 % error, and zeros would
-do better). Without your data errors are in units of what photographs move the outputs by, which may
-be less than what a fold of the same model said: that knows inputs made from the model as well.
+Runs two models on the same inputs (yours, or synthetic ones) and shows their sizes, latencies and
+how far the outputs of B are from those of A. The exit code is 1 if B has different inputs or outputs,
+does not run, returns NaN, or has lost an output (its error is over 100 %, so zeros would be closer).
+Without your own data, errors are relative to how much the outputs vary over photographs. The same
+pair may get another error from `onnxfold IN OUT`, which also uses inputs made from the model.
 """
 SWEEP = """\
-Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
-model. Samples and error curves are had once for all of them. The errors are measured on samples
-that nothing was fitted on. Marked is the knee of the curve of errors over arithmetic removed: the
-point furthest below its chord (Kneedle, Satopaa et al. 2011). Latencies are those of this machine.
+Folds a model to several shares of its MACs and shows what each one saves and costs. Writes no
+model. Sample inputs and error curves are computed once and shared by all targets. Errors are
+measured on held-out samples. The arrow marks the knee of the error curve, where removing more MACs
+starts to cost more (Kneedle, Satopaa et al. 2011). Latencies are measured on this machine.
 """
 LAYERS = """\
-Ranks all pairs of layers that could share one weight (the same operator, weights of one shape) by
-how far they are apart: 0 for equal ones. Layers are brought together first, by permuting inner
-channels, which changes no output.
+Ranks all pairs of layers that could share one weight (same operator, same weight shape) by their
+distance; 0 means equal. Layers are aligned first by permuting inner channels, which does not change
+the outputs of the model.
 """
 CACHE = """\
-Inputs that are made from a model take minutes, so they are kept for the next run. `show` tells
-where, how many, how many bytes they take and when they were used; `clear` removes them.
+Synthetic inputs take minutes to make, so onnxfold caches them for the next run. `show` prints where
+the cache is, how many entries it has, their size and when they were last used; `clear` removes them.
 """
 FUSE = f"""\
-Lets layers that are alike share one weight, which is stored once: the file shrinks, the arithmetic
-stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
-before so that layers match; the shared weights and what follows them are fitted to the original.
+Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
+same. Residual blocks that do little can be dropped, which saves both. Layers are aligned first by
+permuting inner channels; the shared weights and the layers after them are refitted to the original.
 
-  onnxfold in.onnx out.onnx --fuse mean                outputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx --fuse mean                outputs change by at most {SAFE}
   onnxfold in.onnx out.onnx --fuse mean --share 25     a quarter of the layers lose their weights
   onnxfold in.onnx out.onnx --drop-blocks 25%          a quarter of the residual blocks go
   onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
 """
 CODES = """\
-exit codes: 0 done; 1 the result failed its checks and was not written, or an output is lost and it
-was (only for a ratio or a target that you gave); 2 bad request; 3 unreadable model; 4 nothing to
-fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
+exit codes: 0 success; 1 the result failed its checks and was not written, or it was written with a
+lost output (only for a ratio or target you asked for); 2 bad request; 3 unreadable model; 4 nothing
+to fold; 5 cannot quantize; 70 internal error; 129, 130, 143 interrupted
 """
 
 
@@ -182,7 +182,7 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )  # fmt: skip
     devices = [device.value for device in Device]
     what.add_argument(
-        "--device", metavar="D", choices=devices, help="where it will run (docs/choice.md): sets what auto rounds to"
+        "--device", metavar="D", choices=devices, help="target hardware (docs/choice.md): sets what auto rounds to"
     )
     return what
 
@@ -196,11 +196,11 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
     if repair:
         how.add_argument(
             "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+            help=f"how the result is repaired: {repairs if channels else 'auto, none, least-squares'}",
         )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
-        help="fast (seconds, from weights alone), balanced, best",
+        help="fast (seconds, weights only), balanced, best",
     )  # fmt: skip
     add_inputs(how)
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
@@ -233,7 +233,7 @@ def add_refining(how: argparse._ArgumentGroup) -> None:
     kinds = [kind.value for kind in Quantization]
     how.add_argument(
         "--quantize", metavar="[KIND]", choices=kinds,
-        help=f"then fewer bits: {', '.join(kinds)}",
+        help=f"then quantize: {', '.join(kinds)}",
     )  # fmt: skip
 
 
@@ -254,13 +254,18 @@ def manner(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def showing(options: argparse.Namespace) -> Progress[Any]:
+    """Where progress is shown."""
+    return silent if options.quiet else on_terminal
+
+
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all share who look at samples."""
     return {
         "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
         "preprocess": options.preprocess,
         "input_shapes": shapes(options.input_shape), "providers": providers(options.providers),
-        "seed": options.seed, "progress": silent if options.quiet else on_terminal,
+        "seed": options.seed, "progress": showing(options),
     }  # fmt: skip
 
 
@@ -275,9 +280,9 @@ def add_common(
     )  # fmt: skip
     measure.add_argument("--providers", metavar="P,P", help=about("providers"))
     output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write a full report as .json or .html")
     if verbose:
-        output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
+        output.add_argument("-v", "--verbose", action="store_true", help="list every group and every layer")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))

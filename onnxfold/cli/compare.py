@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import COMPARE, Parser, add_common, add_inputs, add_last, add_metric, measuring
+from .arguments import COMPARE, Parser, add_common, add_inputs, add_last, add_metric, measuring, showing
 from .parsing import providers, shapes
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
-    made.add_argument("before", metavar="A", type=Path, help="the model to measure against")
-    made.add_argument("after", metavar="B", type=Path, help="the other one")
+    made.add_argument("before", metavar="A", type=Path, help="the reference model")
+    made.add_argument("after", metavar="B", type=Path, help="the model to measure")
     what = made.add_argument_group("by what")
     add_inputs(what)
     add_metric(what)
     output = add_common(made)
-    output.add_argument("--seed", metavar="N", type=int, default=0, help="of the inputs that are made (default 0)")
+    output.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the synthetic inputs (default 0)")
     add_last(output)
     return made
 
@@ -32,6 +32,6 @@ def run(options: argparse.Namespace) -> int:
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),
         providers=providers(options.providers), seed=options.seed, calibration=options.calibration,
-        samples=options.samples, preprocess=options.preprocess, **measuring(options),
+        samples=options.samples, preprocess=options.preprocess, progress=showing(options), **measuring(options),
     )  # fmt: skip
     return _show(report, options)

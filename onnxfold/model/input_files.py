@@ -20,4 +20,4 @@ def no_file(path: Path) -> str:
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
         return ""
-    return next((kind for is_one, kind in _KINDS if is_one(mode)), "no ordinary file")
+    return next((kind for is_one, kind in _KINDS if is_one(mode)), "not a regular file")

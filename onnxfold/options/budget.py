@@ -132,7 +132,7 @@ class Budget:
                 raise unknown(name, aims, "a budget")
         asked = {name: value for name, value in given.items() if value is not None}
         if len(asked) > 1:
-            raise RequestError(f"give one of {', '.join(f'`{name}`' for name in asked)}, not several")
+            raise RequestError(f"pass one of {', '.join(f'`{name}`' for name in asked)}, not several")
         for name, value in asked.items():
             return cls(aims[name], value, group_ratios or {})
         if checked("group_ratios", group_ratios):
@@ -166,9 +166,9 @@ class Limits:
         for name in self.NAMES:
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         if self.share is not None and self.target_size is not None:
-            raise RequestError("give one of `share`, `target_size`, not both")
+            raise RequestError("pass `share` or `target_size`, not both")
         if self.max_error == 0:
-            raise RequestError("`max_error` must be above 0: no two layers are exactly alike")
+            raise RequestError("`max_error` must be above 0, because no two layers are exactly the same")
 
     @property
     def given(self) -> tuple[str, ...]:

@@ -162,6 +162,6 @@ def _check_weights(model: Model, streams: bool) -> None:
 
 def _nothing(model: Model, analysis: Analysis, filtered: bool) -> str:
     if analysis.groups and filtered:
-        return "no group matches `include` and `exclude`: `inspect` lists their names"
+        return "no group matches `include` and `exclude`: `inspect` lists all groups"
     reasons = "; ".join(r.kind + (f" ({r.channels} channels)" if r.channels else "") for r in analysis.refusals[:3])
-    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight makes channels'}"
+    return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight produces channels'}"

@@ -93,7 +93,7 @@ class SearchContext:
     def smallest(self, count: int, fold: Callable[[int], Folded], goal: Goal) -> Folded:
         """The furthest of the folds 1 to `count` whose loss the user's own measure allows. Raises PlanError."""
         if self.drops is None:
-            raise RequestError(f"{goal.asked} is by how much your own measure may fall: give `metric` too")
+            raise RequestError(f"{goal.asked} limits how far your own metric may fall: pass `metric` too")
         return self.drops.smallest(count, fold, goal)
 
     def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
@@ -200,7 +200,7 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         plan = uniform(widths, budget.value, budget.round_to, special_ratios(work.analysis.groups, budget))
         return Decision(sampled.finish(plan.keep, choose=True), plan.ratio)
     if not sampled.evaluator.possible:
-        raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: give `ratio`")
+        raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: use `ratio`")
     curves = sampled.curves(widths, budget.round_to)
     price = context.price(budget)
 
@@ -294,7 +294,7 @@ class _Repair:
         """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
         if not self.evaluator.possible:
             raise RequestError(
-                f"{self.evaluator.obstacle}, so a limit on what the outputs lose has nothing to measure with: give a "
+                f"{self.evaluator.obstacle}, so a limit on the output error cannot be measured: use a "
                 "ratio, for example `ratio=0.3`"
             )
         work = self.work

@@ -166,13 +166,13 @@ def dropped(found: Sequence[Dropped]) -> Table:
 
 def interface(found: Sequence[HeadsChanged], verbose: bool) -> Table:
     """Inputs and outputs that have other heads."""
-    table = new_table("interface that changed", right=["heads"], more=["axis"])
+    table = new_table("changed inputs and outputs", right=["heads"], more=["axis"])
     shown = found if verbose else found[:GROUPS_SHOWN]
     for one in shown:
         where = Text(f"{one.axis} of an {one.kind}", style="dim")
         table.add_row(Name(one.name, whole=verbose), Signs(f"{one.before} → {one.after}"), where)
     if len(found) > len(shown):
-        table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
+        table.caption = Text(f" and {len(found) - len(shown)} more (-v lists all)", style="dim")
     return table
 
 
