@@ -205,8 +205,8 @@ class ChoiceReport(Shown):
         before, worth = self.before, self.worth
         where = next((t.where for row in self.rows for t in row.timings if t.share is not None), None)
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
-        judged = ["metric"] if own else ["same top-1"] if classes else []
-        timed = [f"latency {where}"] if where else []
+        judged = ["metric"] if own else ["top-1"] if classes else []
+        timed = ["latency"] if where else []
         table = new_table("steps (* best trade-offs)", right=["file", *timed, "error", *judged])
         for i, row in sorted(enumerate(self.rows), key=lambda one: -one[1].size.file if one[1].size else 0):
             if row.size is None:
@@ -222,6 +222,8 @@ class ChoiceReport(Shown):
             mark = "* " if i in worth else "  "
             failed = " failed" if row.problems else ""
             table.add_row(Signs(mark + row.chain.label + failed, "bold" if failed else ""), *cells)
+        if where:
+            table.caption = Text(f" latency on {where}", style="dim")
         return table
 
 

@@ -150,9 +150,11 @@ def quantization(done: QuantizationReport) -> Table:
 
 def shared(found: Sequence[Shared]) -> Table:
     """Layers with one weight."""
-    table = new_table("layers that share a weight", right=["shape", "distance"])
+    prefix = prefix_of([name for one in found for name in one.layers])
+    table = new_table("layers that share a weight", right=["shape", "distance"], prefix=prefix)
     for one in found:
-        table.add_row(Names(one.layers, style=""), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
+        names = [name.removeprefix(prefix) for name in one.layers]
+        table.add_row(Names(names, whole=True, style=""), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
     return table
 
 
