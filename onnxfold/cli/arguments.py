@@ -50,8 +50,8 @@ Needs no training data. Every result is measured against the original before it 
 """
 COMPARE = """\
 Runs two models on the same inputs (yours, or synthetic ones) and shows their sizes, latencies and
-how far the outputs of B are from those of A. The exit code is 1 if B has different inputs or outputs,
-does not run, returns NaN, or has lost an output (its error is over 100 %, so zeros would be closer).
+how far the outputs of B are from those of A. The exit code is 1 if B has other inputs or outputs,
+does not run, returns NaN, or has lost an output (an error over 100 %, so zeros would be closer).
 Without your own data, errors are relative to how much the outputs vary over photographs. The same
 pair may get another error from `onnxfold IN OUT`, which also uses inputs made from the model.
 """
@@ -196,7 +196,7 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
     if repair:
         how.add_argument(
             "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-            help=f"how the result is repaired: {repairs if channels else 'auto, none, least-squares'}",
+            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
         )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",

@@ -58,7 +58,7 @@ def test_help_tells_the_main_job_first(capsys: Capture) -> None:
     order = ["onnxfold IN OUT", "--inspect", "sweep IN", "compare A B", "out.onnx --ratio 0.3", "the file to write"]
     order.append("--ratio R")
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
-    assert "10 % at most" in text
+    assert "at most 10 %" in text
 
 
 @pytest.mark.parametrize("given", [["--help"], ["--fuse", "mean", "--help"], ["layers", "-h"], ["sweep", "-h"]])
