@@ -370,10 +370,11 @@ def inspect(
     exclude: str | Sequence[str] = (),
     fold_heads: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    progress: Progress[Any] = silent,
 ) -> FoldReport:
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
     o = FoldOptions.of(include=include, exclude=exclude, fold_heads=fold_heads, input_shapes=input_shapes)
-    with Run(o.runtime) as run:
+    with Run(o.runtime, progress) as run:
         state = State.load(model, o.runtime.input_shapes)
         return inspect_report(Pipeline(Inspect(o.selection)).run(state, run))
 
@@ -384,6 +385,7 @@ def compare(
     *,
     inputs: Mapping[str, NDArray[Any]] | None = None,
     options: CompareOptions | None = None,
+    progress: Progress[Any] = silent,
     **given: Unpack[CompareKeywords],
 ) -> FoldReport:
     """Measure any two models with the same inputs and outputs against each other: sizes, latency, output errors.
@@ -392,12 +394,13 @@ def compare(
         before, after: paths or ModelProtos.
         inputs: arrays by input name; None takes `calibration`, or makes some.
         options: all other options at once, instead of keywords.
-        calibration, samples, preprocess, metric, metric_timeout, input_shapes, providers, seed, latency: as in `fold`.
+        progress, calibration, samples, preprocess, metric, metric_timeout, input_shapes, providers, seed, latency: as
+            in `fold`.
     """
     o = given_or_made(CompareOptions, options, given)
     check_inputs(inputs, o.calibration)
     shapes = o.runtime.input_shapes
-    with Run(o.runtime) as run:
+    with Run(o.runtime, progress) as run:
         state, other = State.load(before, shapes), load(after, shapes)
         state = Pipeline(*measuring(o.measure), Compare(other, inputs, o.calibration, o.runtime)).run(state, run)
         return compare_report(state, named(after), o.runtime.seed)

@@ -64,8 +64,8 @@ def _check_lengths(model: Model) -> None:
     if sum(length for length, _ in axes) > max(_MOST_POSITIONS, model.size // _BYTES):
         longest, name = max(axes)
         raise ModelError(
-            f"the axes of all tensors are too long to follow their channels (one of '{name}' has length {longest}): "
-            "give smaller `input_shapes`, or export the model with open or shorter dimensions"
+            f"the tensors are too large to track every channel (one axis of '{name}' has length {longest}): "
+            "pass smaller `input_shapes`, or export the model with open or shorter dimensions"
         )
 
 

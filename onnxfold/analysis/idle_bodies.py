@@ -59,8 +59,8 @@ class Bodies:
             if number in idle and any(start <= index < end for index in nodes)
         ]
         if not inside:
-            return "used only inside bodies that no input reached: give `calibration` that reaches them"
-        return f"inside {_named(inside[0])} that no input reached: give `calibration` that reaches it"
+            return "used only in subgraphs that no input reached: pass `calibration` data that reaches them"
+        return f"inside {_named(inside[0])} that no input reached: pass `calibration` data that reaches it"
 
 
 def _users(graph: Graph, group: ChannelGroup) -> set[int]:

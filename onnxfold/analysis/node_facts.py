@@ -247,7 +247,7 @@ class NodeFacts:
             if not before and not (known and self._open):
                 last = node.op
             waiting += before
-        return f": declare in the file's value_info what {last} gives" if last else " (`input_shapes` may help)"
+        return f": add the output shapes of {last} to the model's value_info" if last else " (`input_shapes` may help)"
 
     def _idle(self, name: str) -> bool:
         """Whether nothing uses a tensor, nor is its shape known (the mask of a Dropout in old opsets): as if absent."""

@@ -96,7 +96,7 @@ def refusals(model: Model, kept: Kept) -> tuple[Refusal, ...]:
             counted[known.at(key)] = True
     channels.update(kept.reasons[counted & known.pinned])
     for where, count in kept.unequal.items():
-        channels[Reason("its blocks would become unequal", where)] += count
+        channels[Reason("its blocks would end up with different sizes", where)] += count
     axes: dict[str, list[SlotKey]] = {}
     for key in known.slots:
         axes.setdefault(key[0], []).append(key)

@@ -22,7 +22,7 @@ from .pins import Pin, Reason
 from .rules.facts import OneOf, Tie
 
 BOTH = "a weight that produces and consumes the same axis"
-GROWS = "a weight computed from stored tensors that cannot be written back without growing"
+GROWS = "a weight computed from stored tensors, which would grow if it were written back"
 
 
 def tie_weights(model: Model, known: Known, facts: NodeFacts) -> None:
@@ -73,7 +73,7 @@ def _ties(model: Model, known: Known, facts: NodeFacts, family: Family) -> Itera
     for view in views:
         for key in _keys(known, view.name):
             if (not plain and key[2] > 1) or len(blocks.get(model.tied.place(*key[:2]), ())) > 1:
-                where = Reason("a weight that several nodes divide in different ways", _made_by(model, view.name))
+                where = Reason("a weight that several nodes divide differently", _made_by(model, view.name))
                 yield from (Pin(known.table.axis(*one).atoms, where) for one in _on_axis(known, key))
 
 

@@ -66,12 +66,12 @@ def collect_samples(
         if not reason:
             raise
         if needed or calibration.data is not None:
-            raise RequestError(f"samples cannot be used: onnxruntime does not load this model ({reason})") from error
+            raise RequestError(f"cannot use samples: onnxruntime cannot load this model ({reason})") from error
         return None  # the verdict says why nothing is measured
     if needed and (found is None or not found.trusted):
         what = f"`method={method.value!r}`" if method.needs_samples else f"`recovery={recovery.value!r}`"
         why = "`effort='fast'` makes none" if found is None else f"none can be made for this model: {found.described}"
-        raise RequestError(f"{what} needs samples ({why}): give `calibration`")
+        raise RequestError(f"{what} needs sample inputs ({why}): pass `calibration`")
     return found
 
 
@@ -85,7 +85,7 @@ def refuse_samples(calibration: object, method: Method, recovery: Recovery, aim:
     for what, given in asked.items():
         if given:
             raise RequestError(
-                f"{what} needs the model to run, but it is too large for that (over 2 GiB, or over `max_memory`): give "
+                f"{what} needs the model to run, but it is too large (over 2 GiB, or over `max_memory`): use "
                 "`ratio`, `target_params`, `target_macs` or `target_size`, which weights alone can decide"
             )
 
@@ -102,9 +102,9 @@ def _unloadable(model: Model) -> str:
 def given_up(evidence: Samples, error: Exception, method: Method, recovery: Recovery) -> Samples:
     """Samples that are not to be used, with a note that the model does not run piece by piece. Raises RequestError
     where the method or the recovery that the user chose needs them."""
-    reason = f"weights alone decided: the model does not run piece by piece ({brief(error)})"
+    reason = f"decided from the weights alone: the model cannot be run in segments ({brief(error)})"
     if _needed(method, recovery):
-        raise RequestError(f"samples cannot be used: the model does not run piece by piece ({brief(error)})") from error
+        raise RequestError(f"cannot use samples: the model cannot be run in segments ({brief(error)})") from error
     return replace(evidence, given_up=True, notes=(*evidence.notes, reason))
 
 
@@ -116,8 +116,8 @@ def without_caches(evidence: Samples, caches: Sequence[Cache]) -> Samples:
             full = [cache.past for cache in caches if feed[cache.past].any()]
             if full:
                 raise RequestError(
-                    f"`fold_heads` changes the heads of the cache '{full[0]}', but the calibration data fills it: give "
-                    "it without tokens (length 0), or as zeros"
+                    f"`fold_heads` changes the heads of the cache '{full[0]}', but the calibration data fills it: make "
+                    "it empty (length 0) or all zeros"
                 )
         return evidence
     fit, check = (tuple(emptied(feed, caches) for feed in feeds) for feeds in (evidence.fit, evidence.check))

@@ -33,8 +33,8 @@ _DAMAGED = (OSError, MemoryError, struct.error, zlib.error, *BUILTIN_ERRORS)  # 
 def needs_preprocess(what: str, name: str) -> RequestError:
     """The error for pixels without a `Preprocess`."""
     return RequestError(
-        f"{what} holds pixels, but nothing says how input '{name}' takes them: give `preprocess='imagenet'` (or "
-        f"{', '.join(list(PRESETS)[1:])}, or MEAN,STD of pixels scaled to 0..1), as the model was trained"
+        f"{what} contains pixels, but nothing says how input '{name}' expects them: pass `preprocess='imagenet'` (or "
+        f"{', '.join(list(PRESETS)[1:])}, or MEAN,STD of pixels scaled to 0..1), whichever the model was trained with"
     )
 
 
@@ -71,7 +71,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
     """
     preprocess = told(spec, preprocess)
     if len(spec.shape) != 4:
-        raise RequestError(f"input '{spec.name}' has {len(spec.shape)} dimensions, but images need 4: give it an .npz")
+        raise RequestError(f"input '{spec.name}' has {len(spec.shape)} dimensions, but images need 4: use an .npz")
     sizes = [d if isinstance(d, int) and d > 0 else None for d in spec.shape]
     layout = preprocess.layout or Layout.NCHW
     axis = layout.channels
@@ -83,7 +83,7 @@ def image_shape(spec: InputSpec, preprocess: Preprocess) -> tuple[int, int | Non
         other = Layout.NHWC if layout is Layout.NCHW else Layout.NCHW
         raise RequestError(
             f"input '{spec.name}' would have {channels} channels in layout {layout.value}: images have 1 or "
-            f"3; try {other.value}, or give it an .npz"
+            f"3; try {other.value}, or use an .npz file"
         )
     if given not in (1, channels):
         raise RequestError(
@@ -109,7 +109,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     if height is None or width is None:
         shape = (1, channels, 224, 224) if preprocess.layout is Layout.NCHW else (1, 224, 224, channels)
         raise RequestError(
-            f"input '{spec.name}' leaves the size of images open: give it one, for example with "
+            f"input '{spec.name}' has a dynamic image size: set it, for example with "
             f"`input_shapes={{{spec.name!r}: {shape}}}`"
         )
     try:
@@ -122,7 +122,7 @@ def read_image(path: Path, spec: InputSpec, preprocess: Preprocess) -> NDArray[A
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGED) as error:
         raise RequestError(f"{path} cannot be read as an image ({_reason(error)}): remove or replace it") from error
     if deep:
-        raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or give an .npz")
+        raise RequestError(f"{path} has more than 8 bits per channel: save it with 8 bits, or use an .npz file")
     if image.size != (width, height):
         image = _resized(image, (width, height), preprocess, path)
     pixels = np.asarray(image, np.uint8).reshape(1, height, width, channels)

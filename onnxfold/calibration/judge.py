@@ -26,7 +26,7 @@ from .synthetic.sentences import divides, sentence_feeds, vocabulary
 
 PHOTOGRAPHS = "crops of two photographs"
 LINES = "lines of text drawn over two photographs"
-WORDS = "sentences of other words"
+WORDS = "random sentences with other words"
 
 Array = NDArray[Any]
 

@@ -65,14 +65,14 @@ def check_npy(file: IO[bytes], size: int) -> None:
     """Raise ValueError for an .npy file of `size` bytes that holds less than its header says, or Python objects."""
     needed, begin = _described(file)
     if needed > size - begin:
-        raise ValueError(f"its header promises {needed} bytes, it holds {max(0, size - begin)}")
+        raise ValueError(f"its header declares {needed} bytes, but it has {max(0, size - begin)}")
 
 
 def _described(file: IO[bytes]) -> tuple[int, int]:
     """(bytes of the values, bytes before them) of an array in NumPy's format, from its header alone."""
     head = file.read(_HEADER)
     if not head.startswith(MAGIC):
-        raise ValueError("it holds something that is no array")
+        raise ValueError("it contains something that is not an array")
     if head[6:7] > b"\x01" and int.from_bytes(head[8:12], "little") > _HEADER - 16:
         raise ValueError("the header of an array is too long")
     stream = BytesIO(head)

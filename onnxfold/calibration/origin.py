@@ -41,9 +41,9 @@ _TEXTS = MappingProxyType({
     Origin.OWN: "calibration data",
     Origin.BN_STATISTICS: "deep inversion from BatchNormalization statistics",
     Origin.CONV_PRIOR: "deep inversion from convolution weights and biases",
-    Origin.CLASS_SPREAD: "deep inversion from class spread",
-    Origin.PICTURES: "photographs and pictures of random shapes",
-    Origin.GENERATED_TEXT: "text that the model itself wrote, from random first words",
-    Origin.SENTENCES: "sentences of words by Zipf's law",
+    Origin.CLASS_SPREAD: "deep inversion for varied class scores",
+    Origin.PICTURES: "photographs and images of random shapes",
+    Origin.GENERATED_TEXT: "text that the model generated from random first tokens",
+    Origin.SENTENCES: "random sentences with Zipf-distributed words",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip

@@ -84,7 +84,7 @@ def read_calibration(
                 f"input '{spec.name}' is not a numeric tensor: onnxfold cannot use calibration data for it"
             )
     if not specs:
-        raise RequestError("the model has no inputs: it takes no calibration data")
+        raise RequestError("the model has no inputs, so it cannot use calibration data")
     form = Batching.of(specs)
     unit = form.size or 1
     known = [_resolved(spec, (input_shapes or {}).get(spec.name)) for spec in specs]
@@ -96,14 +96,14 @@ def read_calibration(
     most = max(1, samples // unit)
     feeds, left, stopped = _choose(_affordable(units, most, limit), most, unit, stream.counted)
     if not feeds:
-        few = f"only {left} samples, but the model takes batches of {unit}" if left else "no samples"
+        few = f"only {left} samples, but the model needs batches of {unit}" if left else "no samples"
         raise RequestError(f"calibration data: {stream.title} holds {few}")
     found = sum(form.length(feed) for feed in feeds)
     notes = [*stream.notes]
     if found < samples and len(feeds) < most:
         notes.append(f"{stream.title}: {found} samples, fewer than the {samples} asked for")
     if left:
-        notes.append(f"{stream.title}: {left} samples at the end are not used, the model takes batches of {unit}")
+        notes.append(f"{stream.title}: {left} samples at the end were left out: the model needs batches of {unit}")
     first = "the first " if stopped else ""
     described = f"{first}{found} sample{'s' if found > 1 else ''} of {stream.title}"
     return Calibration(feeds, found, described, tuple(dict.fromkeys(notes)))
@@ -141,7 +141,7 @@ class _Unit:
         for piece, feed in zip(self.pieces[1:], feeds[1:], strict=True):
             if not self.form.joinable(feeds[0], feed):
                 where = f"{self.pieces[0].where} and {piece.where}"
-                raise RequestError(f"samples in {where} differ in shape: they make no batch of {self.size}")
+                raise RequestError(f"samples in {where} differ in shape, so they cannot form a batch of {self.size}")
         return self.form.join(feeds)
 
     def _values(self, piece: Piece) -> Feeds:
@@ -212,7 +212,7 @@ def _checked(
         elif spec.name in form.names and array.ndim == len(spec.shape) - 1:
             array = array[None]
         if spec.shape and not _fits(array.shape, spec, spec.name in form.names):
-            why = "" if form.names else "; its inputs have no common axis for samples: give one file or dict for each"
+            why = "" if form.names else "; its inputs share no batch axis: pass one file or dict for each sample"
             why = _transposed(array.shape, spec, spec.name in form.names) or why
             shapes = f"{list(feed[spec.name].shape)} in {where}, but the model takes {_show(spec.shape)}"
             raise RequestError(f"input '{spec.name}' has shape {shapes}{why}")
@@ -223,7 +223,9 @@ def _checked(
     for name, length in lengths.items():
         if length != (expected := form.length(out)):
             other = next(iter(lengths))
-            raise RequestError(f"{where} holds {expected} samples of '{other}' but {length} of '{name}': give as many")
+            raise RequestError(
+                f"{where} holds {expected} samples of '{other}' but {length} of '{name}': the counts must match"
+            )
     return out
 
 
@@ -257,7 +259,7 @@ def _values(part: NDArray[Any], spec: InputSpec, preprocess: Preprocess | None, 
         at = np.argwhere(wrong)[0].tolist()
         value = part[tuple(at)]
         index = [at[0] + start, *at[1:]] if at else []
-        why = f"which {wanted} cannot hold" if np.isfinite(value) else "which is no number to calibrate with"
+        why = f"which {wanted} cannot hold" if np.isfinite(value) else "which is not usable for calibration"
         raise RequestError(f"input '{spec.name}' is {value} at {index} in {where}, {why}")
     return out
 

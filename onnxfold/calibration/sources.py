@@ -94,7 +94,7 @@ def open_source(
     if isinstance(source, Iterable) and not isinstance(source, bytes):
         return Source("the feeds given", _of_items(source, specs, notes), isinstance(source, Sized), notes)
     raise RequestError(
-        f"calibration data cannot be of type {type(source).__name__}: give {KINDS}, a CalibrationDataReader, dicts of "
+        f"calibration data cannot be of type {type(source).__name__}: use {KINDS}, a CalibrationDataReader, dicts of "
         "arrays, or one such dict"
     )
 
@@ -114,7 +114,7 @@ def _of_items(items: Iterable[Any], specs: Sequence[InputSpec], notes: list[str]
     for i, item in enumerate(items):
         where = f"feed {i} of the calibration data"
         if not isinstance(item, Mapping):
-            raise RequestError(f"{where} is of type {type(item).__name__}: give a dict of arrays by input name")
+            raise RequestError(f"{where} is of type {type(item).__name__}: pass a dict of arrays by input name")
         yield where, _named(item, specs, where, notes)
 
 
@@ -140,7 +140,7 @@ Read = Callable[[Path, list[str]], Feeds]
 def _check_kind(path: Path) -> None:
     """Raise RequestError for pipes and the like."""
     if not path.is_dir() and (kind := no_file(path)):
-        raise RequestError(f"calibration data {path} is {kind}, and no file: give {KINDS}")
+        raise RequestError(f"calibration data {path} is {kind}, not a file: use {KINDS}")
 
 
 def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | None, limit: int) -> Read:
@@ -162,7 +162,7 @@ def _reader(path: Path, specs: Sequence[InputSpec], preprocess: Preprocess | Non
         return read
     if path.is_dir():
         return lambda file, notes: _read_test_set(file, specs, limit)
-    raise RequestError(f"{path} is no calibration data that onnxfold can read: give {KINDS}")
+    raise RequestError(f"{path} is not calibration data that onnxfold can read: use {KINDS}")
 
 
 def _in_folder(path: Path, notes: list[str]) -> list[Path]:
@@ -180,9 +180,9 @@ def _in_folder(path: Path, notes: list[str]) -> list[Path]:
         p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
     )
     if arrays and images:
-        raise RequestError(f"{path} holds {arrays[0].name} and images: give a folder with one kind of calibration data")
+        raise RequestError(f"{path} holds {arrays[0].name} and images: use a folder with one kind of calibration data")
     if not arrays and not images:
-        raise RequestError(f"the folder {path} holds no calibration data: give {KINDS}")
+        raise RequestError(f"the folder {path} contains no calibration data: use {KINDS}")
     used = {*arrays, *images}
     if others := [p.name for p in entries if p not in used and not p.is_dir()]:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -200,13 +200,13 @@ def _read_arrays(path: Path, specs: Sequence[InputSpec], limit: int, notes: list
             check_npy(file, path.stat().st_size)
             return {only.name: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}
         if not start.startswith(b"PK"):
-            raise RequestError(f"{path} is no NumPy file: write it with numpy.savez or numpy.save")
+            raise RequestError(f"{path} is not a NumPy file: write it with numpy.savez or numpy.save")
         with np.load(file, allow_pickle=False) as stored:
             names = {spec.name: spec.name for spec in specs}
             if len(stored.files) == len(specs) == 1:
                 names = {specs[0].name: stored.files[0]}
                 if stored.files[0] not in (specs[0].name, "arr_0"):
-                    notes.append(f"array '{stored.files[0]}' is taken for input '{specs[0].name}'")
+                    notes.append(f"array '{stored.files[0]}' is used as input '{specs[0].name}'")
             else:
                 _check_names(stored.files, specs, str(path), notes)
                 names = {name: name for name in names if name in stored.files}
@@ -231,7 +231,7 @@ def _read_test_set(path: Path, specs: Sequence[InputSpec], limit: int) -> Feeds:
                 raise too_large(numbers[i], size, limit)
             tensor = onnx.TensorProto.FromString(numbers[i].read_bytes())
             if tensor.data_location == onnx.TensorProto.EXTERNAL or not tensor.data_type:
-                raise RequestError(f"{numbers[i]} is no tensor with its values inside: write it with numpy_helper")
+                raise RequestError(f"{numbers[i]} is not a tensor that contains its values: write it with numpy_helper")
             feeds[spec.name] = numpy_helper.to_array(tensor)
     return feeds
 
@@ -249,7 +249,7 @@ def _check_names(held: Iterable[object], specs: Sequence[InputSpec], where: str,
             f"{where} has no array for input '{missing[0]}': it holds {', '.join(map(str, held)) or 'nothing'}; the "
             f"model's inputs are {', '.join(names)}{did_you_mean(missing[0], map(str, held))}"
         )
-    notes += [f"array '{name}' is no input of the model: ignored" for name in held if name not in names]
+    notes += [f"array '{name}' does not match any model input and is ignored" for name in held if name not in names]
 
 
 def _named(given: Mapping[str, Any], specs: Sequence[InputSpec], where: str, notes: list[str]) -> Feeds:
@@ -258,7 +258,7 @@ def _named(given: Mapping[str, Any], specs: Sequence[InputSpec], where: str, not
     try:
         return {spec.name: np.asarray(given[spec.name]) for spec in specs if spec.name in given}
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors on a GPU
-        raise RequestError(f"{where} holds something that is no array ({_first_line(error)})") from error
+        raise RequestError(f"{where} contains something that is not an array ({_first_line(error)})") from error
 
 
 def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
@@ -266,7 +266,7 @@ def _only(specs: Sequence[InputSpec], what: str) -> InputSpec:
     if len(specs) != 1:
         names = ", ".join(s.name for s in specs)
         raise RequestError(
-            f"{what} feeds one input, but the model has {len(specs)} ({names}): give it an .npz with all"
+            f"{what} feeds one input, but the model has {len(specs)} ({names}): pass an .npz file with all of them"
         )
     return specs[0]
 
@@ -285,7 +285,7 @@ def _reading(path: Path) -> Iterator[None]:
         text = _first_line(error)
         if "Object arrays" in text or "Python objects" in text:
             raise RequestError(
-                f"{path} holds pickled Python objects, which are never loaded: save plain arrays"
+                f"{path} contains pickled Python objects, which onnxfold never loads: save plain arrays"
             ) from error
         raise RequestError(f"{path} cannot be read ({text}): write it again") from error
 

@@ -22,7 +22,7 @@ from ..options.choices import (
 from ..options.devices import Device
 from ..options.parameters import PARAMETERS
 from ..options.preprocess import PRESETS
-from ..progress import on_terminal, silent
+from ..progress import Progress, on_terminal, silent
 from .log import LEVELS
 from .parsing import providers, rounding, shapes
 
@@ -31,50 +31,50 @@ onnxfold IN OUT [options]      make a smaller, faster model
        onnxfold IN --inspect          show what can be folded, write nothing
        onnxfold share|drop IN OUT     let layers share weights, drop residual blocks
        onnxfold quantize IN OUT       store numbers in fewer bits, fold nothing
-       onnxfold layers IN             show which layers are alike, write no model
-       onnxfold sweep IN              show what several budgets gain and cost, write no model
-       onnxfold compare A B           measure two versions of a model against each other
-       onnxfold report JSON HTML      make a page to look at of a report in JSON
-       onnxfold cache show|clear      show or remove the inputs that are kept between runs
+       onnxfold layers IN             show which layers are similar; writes nothing
+       onnxfold sweep IN              compare several budgets; writes no model
+       onnxfold compare A B           measure model B against model A
+       onnxfold report JSON HTML      turn a JSON report into an HTML page
+       onnxfold cache show|clear      show or clear the cache of synthetic inputs
        onnxfold completion SHELL      make bash, zsh or fish complete all of this
 """
 SAFE = f"{100 * DEFAULT_MAX_ERROR:.0f} %"
 MAIN = f"""\
-Makes a trained ONNX model smaller and faster: channels that do nearly the same job are merged.
-Needs no training data. The result is measured against the original before it is written.
+Makes a trained ONNX model smaller and faster by merging channels that do nearly the same job.
+Needs no training data. Every result is measured against the original before it is written.
 
-  onnxfold in.onnx out.onnx                     safe: outputs change by {SAFE} at most
+  onnxfold in.onnx out.onnx                     safe: outputs change by at most {SAFE}
   onnxfold in.onnx out.onnx --ratio 0.3         remove 30 % of the channels of every group
-  onnxfold in.onnx out.onnx --target-macs 0.7   as little as needed to get to 70 % of the arithmetic
+  onnxfold in.onnx out.onnx --target-macs 0.7   remove just enough to reach 70 % of the MACs
 """
 COMPARE = """\
-Runs two models with the same inputs and outputs on the same inputs (yours, or such as can be
-made), and shows sizes, latencies and how far the outputs differ. The exit code is 1 if B has
-another interface, does not run, gives NaN, or has lost an output (over 100 % error, and zeros would
-do better). Without your data errors are in units of what photographs move the outputs by, which may
-be less than what a fold of the same model said: that knows inputs made from the model as well.
+Runs two models on the same inputs (yours, or synthetic ones) and shows their sizes, latencies and
+how far the outputs of B are from those of A. The exit code is 1 if B has other inputs or outputs,
+does not run, returns NaN, or has lost an output (an error over 100 %, so zeros would be closer).
+Without your own data, errors are relative to how much the outputs vary over photographs. The same
+pair may get another error from `onnxfold IN OUT`, which also uses inputs made from the model.
 """
 SWEEP = """\
-Folds a model to several shares of its arithmetic, and shows what each gains and costs; writes no
-model. Samples and error curves are had once for all of them. The errors are measured on samples
-that nothing was fitted on. Marked is the knee of the curve of errors over arithmetic removed: the
-point furthest below its chord (Kneedle, Satopaa et al. 2011). Latencies are those of this machine.
+Folds a model to several shares of its MACs and shows what each one saves and costs. Writes no
+model. Sample inputs and error curves are computed once and shared by all targets. Errors are
+measured on held-out samples. The arrow marks the knee of the error curve, where removing more MACs
+starts to cost more (Kneedle, Satopaa et al. 2011). Latencies are measured on this machine.
 """
 LAYERS = """\
-Ranks all pairs of layers that could share one weight (the same operator, weights of one shape) by
-how far they are apart: 0 for equal ones. Layers are brought together first, by permuting inner
-channels, which changes no output.
+Ranks all pairs of layers that could share one weight (same operator, same weight shape) by their
+distance; 0 means equal. Layers are aligned first by permuting inner channels, which does not change
+the outputs of the model.
 """
 CACHE = """\
-Inputs that are made from a model take minutes, so they are kept for the next run. `show` tells
-where, how many, how many bytes they take and when they were used; `clear` removes them.
+Synthetic inputs take minutes to make, so onnxfold caches them for the next run. `show` prints where
+the cache is, how many entries it has, their size and when they were last used; `clear` removes them.
 """
 FUSE = f"""\
-Lets layers that are alike share one weight, which is stored once: the file shrinks, the arithmetic
-stays. Residual blocks that do little can be dropped, which saves both. Inner channels are permuted
-before so that layers match; the shared weights and what follows them are fitted to the original.
+Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
+same. Residual blocks that do little can be dropped, which saves both. Layers are aligned first by
+permuting inner channels; the shared weights and the layers after them are refitted to the original.
 
-  onnxfold share in.onnx out.onnx                      outputs change by {SAFE} at most
+  onnxfold share in.onnx out.onnx                      outputs change by at most {SAFE}
   onnxfold share in.onnx out.onnx --share 25%          a quarter of the layers lose their weights
   onnxfold drop in.onnx out.onnx --drop-blocks 25%     a quarter of the residual blocks go
   onnxfold in.onnx out.onnx --ratio 0.2 --fuse mean    channels are folded first
@@ -131,7 +131,7 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )  # fmt: skip
     devices = [device.value for device in Device]
     what.add_argument(
-        "--device", metavar="D", choices=devices, help="where it will run (docs/choice.md): sets what auto rounds to"
+        "--device", metavar="D", choices=devices, help="target hardware (docs/choice.md): sets what auto rounds to"
     )
     return what
 
@@ -149,7 +149,7 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
         )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
-        help="fast (seconds, from weights alone), balanced, best",
+        help="fast (seconds, weights only), balanced, best",
     )  # fmt: skip
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
@@ -192,7 +192,7 @@ def add_refining(parser: argparse.ArgumentParser) -> None:
     kinds = [kind.value for kind in Quantization]
     how.add_argument(
         "--quantize", metavar="[KIND]", choices=kinds,
-        help=f"then fewer bits: {', '.join(kinds)}",
+        help=f"then quantize: {', '.join(kinds)}",
     )  # fmt: skip
 
 
@@ -213,13 +213,18 @@ def manner(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def showing(options: argparse.Namespace) -> Progress[Any]:
+    """Where progress is shown."""
+    return silent if options.quiet else on_terminal
+
+
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments that all share who look at samples."""
     return {
         "effort": options.effort, "calibration": options.calibration, "samples": options.samples,
         "preprocess": options.preprocess,
         "input_shapes": shapes(options.input_shape), "providers": providers(options.providers),
-        "seed": options.seed, "progress": silent if options.quiet else on_terminal,
+        "seed": options.seed, "progress": showing(options),
     }  # fmt: skip
 
 
@@ -227,11 +232,11 @@ def add_common(
     parser: argparse.ArgumentParser, verbose: bool = True, writes: bool = False
 ) -> argparse._ArgumentGroup:  # fmt: skip
     """What to print; `writes`: also how a result is written."""
-    output = parser.add_argument_group("what is written and printed")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write all figures: .json, or .html to look at")
+    output = parser.add_argument_group("output")
+    output.add_argument("--report", metavar="FILE", type=Path, help="write a full report as .json or .html")
     output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
-        output.add_argument("-v", "--verbose", action="store_true", help="show all groups and all places")
+        output.add_argument("-v", "--verbose", action="store_true", help="list every group and every layer")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))

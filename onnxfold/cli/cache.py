@@ -16,7 +16,7 @@ from .parser import Parser
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold cache", "onnxfold cache show|clear", CACHE)
-    made.add_argument("action", metavar="show|clear", choices=("show", "clear"), help="what to do with it")
+    made.add_argument("action", metavar="show|clear", choices=("show", "clear"), help="what to do with the cache")
     add_last(made, runs=False)
     return made
 
@@ -63,10 +63,10 @@ def _cleared(folder: Path | None, there: Path | None) -> str:
 
 def _named(folder: Path | None, there: Path | None) -> str:
     if there is None:
-        return "nowhere: there is no home folder, nothing is kept"
+        return "disabled: there is no home folder to keep it in"
     if folder is None and os.path.lexists(there):
-        return f"{visible(str(there))} (no folder of this user: nothing is kept)"
-    return visible(str(there)) + ("" if folder is not None else " (not there yet)")
+        return f"{visible(str(there))} (not owned by this user, so nothing is cached)"
+    return visible(str(there)) + ("" if folder is not None else " (does not exist yet)")
 
 
 def _limit() -> str:
@@ -75,9 +75,9 @@ def _limit() -> str:
 
     given = os.environ.get(VARIABLE)
     if given is None:
-        how = f"{VARIABLE} changes that"
+        how = f"set {VARIABLE} to change it"
     elif read_size(given) is None:
-        how = f"{VARIABLE} is no size like 4G, and ignored"
+        how = f"{VARIABLE} is not a size like 4G and is ignored"
     else:
         how = f"by {VARIABLE}"
     return f"{in_bytes(limit())} at most ({how})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import COMPARE, add_common, add_inputs, add_last, add_metric, measuring
+from .arguments import COMPARE, add_common, add_inputs, add_last, add_metric, measuring, showing
 from .parser import Parser
 from .parsing import providers, shapes
 
@@ -13,10 +13,10 @@ from .parsing import providers, shapes
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
-    made.add_argument("before", metavar="A", type=Path, help="the model to measure against")
-    made.add_argument("after", metavar="B", type=Path, help="the other one")
+    made.add_argument("before", metavar="A", type=Path, help="the reference model")
+    made.add_argument("after", metavar="B", type=Path, help="the model to measure")
     inputs = add_inputs(made)
-    inputs.add_argument("--seed", metavar="N", type=int, default=0, help="of the inputs that are made (default 0)")
+    inputs.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the synthetic inputs (default 0)")
     add_metric(inputs)
     add_common(made)
     add_last(made)
@@ -32,6 +32,6 @@ def run(options: argparse.Namespace) -> int:
     report = compare(
         options.before, options.after, input_shapes=shapes(options.input_shape),
         providers=providers(options.providers), seed=options.seed, calibration=options.calibration,
-        samples=options.samples, preprocess=options.preprocess, **measuring(options),
+        samples=options.samples, preprocess=options.preprocess, progress=showing(options), **measuring(options),
     )  # fmt: skip
     return _show(report, options)

@@ -23,6 +23,7 @@ from .arguments import (
     measuring,
     refined,
     saving,
+    showing,
 )
 from .parser import Parser
 from .parsing import check_ending, ratios, shapes, share, size_of, steps
@@ -33,7 +34,7 @@ def parser() -> Parser:
     made = Parser("onnxfold", USAGE, MAIN)
     add_model(made)
     made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
-    budget = made.add_argument_group("how much goes (one of these, as 0.3 or 30%; without any: the safe default above)")
+    budget = made.add_argument_group("how much (pick one, as 0.3 or 30%; default: the safe limit above)")
     budget.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
     budget.add_argument("--target-params", metavar="F", type=share, help=about("target_params", ", 0 to 1"))
     budget.add_argument("--target-macs", metavar="F", type=share, help=about("target_macs", ", 0 to 1"))
@@ -52,12 +53,12 @@ def parser() -> Parser:
     )  # fmt: skip
     budget.add_argument("--plan", metavar="FILE", type=Path, help="fold to the widths in FILE (docs/plan.md)")
     what = add_which(made)
-    what.add_argument("--inspect", action="store_true", help="show the groups, and what is kept and why; write nothing")
+    what.add_argument("--inspect", action="store_true", help="show what can be folded and what is kept; write nothing")
     add_how(made)
     add_refining(made)
     inputs = add_inputs(made)
     inputs.add_argument(
-        "--synthetic", metavar="NPZ", type=Path, help="without --calibration: keep the inputs that are made"
+        "--synthetic", metavar="NPZ", type=Path, help="without --calibration: save the synthetic inputs here"
     )
     add_metric(inputs)
     add_large(made)
@@ -77,11 +78,11 @@ def run(options: argparse.Namespace) -> int:
     if options.inspect:
         report = inspect(
             options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
-            input_shapes=shapes(options.input_shape),
+            input_shapes=shapes(options.input_shape), progress=showing(options),
         )  # fmt: skip
         return _show(report, options)
     if options.output is None:
-        raise RequestError("name the file to write: onnxfold IN OUT (or --inspect to write nothing)")
+        raise RequestError("name the output file: onnxfold IN OUT (or add --inspect to write nothing)")
     check_ending(options.output)
     with showing_failures(options):
         result = fold(

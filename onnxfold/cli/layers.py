@@ -15,13 +15,13 @@ def parser() -> Parser:
     add_model(made)
     what = made.add_argument_group("how layers are compared")
     add_likeness(what)
-    what.add_argument("--top", metavar="N", type=int, default=20, help="show so many pairs (default 20; -v shows all)")
+    what.add_argument("--top", metavar="N", type=int, default=20, help="pairs to show (default 20; -v lists all)")
     how = add_how(made, channels=False, repair=False)
-    how.add_argument("--no-align", action="store_true", help="do not permute channels so that layers match")
+    how.add_argument("--no-align", action="store_true", help="do not permute channels to line layers up")
     add_inputs(made)
     output = add_common(made)
     output.add_argument(
-        "--plot", metavar="FILE", type=Path, help="draw the distances: .png or .svg; .html is the whole report"
+        "--plot", metavar="FILE", type=Path, help="plot the distances (.png or .svg), or write the whole report (.html)"
     )
     add_last(made)
     return made

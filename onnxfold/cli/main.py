@@ -22,7 +22,7 @@ from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
 from .wording import as_options
 
-BUG = "Please report it with the output of the same command after 'export ONNXFOLD_TRACEBACK=1'"
+BUG = "Please report it: run 'export ONNXFOLD_TRACEBACK=1', repeat the command, and send its output"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         message = as_options(str(error))
         return _complain(message if config is None else config.blamed(message, given), error.exit_code), False
     except MemoryError:
-        return _complain("out of memory: use a machine with more, or give smaller --input-shape", 2), False
+        return _complain("out of memory: use a machine with more memory, or a smaller --input-shape", 2), False
     except OSError as error:  # a full temporary folder, say
         return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2), False
     except KeyboardInterrupt as stop:

@@ -13,9 +13,9 @@ from ..units import did_you_mean, readable
 from .layout import Layout
 
 CODES = """\
-exit codes: 0 done; 1 the result failed its checks and was not written, or an output is lost and it
-was (only for a ratio or a target that you gave); 2 bad request; 3 unreadable model; 4 nothing to
-fold; 5 not quantized; 70 a bug; 129, 130, 143 interrupted
+exit codes: 0 success; 1 the result failed its checks and was not written, or it was written with a
+lost output (only for a ratio or target you asked for); 2 bad request; 3 unreadable model; 4 nothing
+to fold; 5 cannot quantize; 70 internal error; 129, 130, 143 interrupted
 """
 FILES = frozenset(("-i", "-o", "-m", "--in", "--out", "--input", "--output", "--model"))
 """What other tools call files, which have no options here."""

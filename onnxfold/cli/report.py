@@ -9,16 +9,16 @@ from .arguments import add_last
 from .parser import Parser
 
 ABOUT = """\
-Makes one HTML file of the JSON report that another command wrote with --report: figures, charts and
-tables, and the JSON inside. It needs no network and no other file. (pip install 'onnxfold[report]')
+Turns a JSON report, which another command wrote with --report, into one self-contained HTML page
+with charts, tables and the JSON itself. The page works offline. (pip install 'onnxfold[report]')
 """
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold report", "onnxfold report JSON HTML", ABOUT)
-    made.add_argument("source", metavar="JSON", type=Path, help="the report to show, as --report wrote it")
-    made.add_argument("report", metavar="HTML", type=Path, help="the page to write, an .html file")
+    made.add_argument("source", metavar="JSON", type=Path, help="the report that --report wrote")
+    made.add_argument("report", metavar="HTML", type=Path, help="the .html file to write")
     add_last(made, runs=False)
     return made
 

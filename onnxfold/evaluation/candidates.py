@@ -85,16 +85,18 @@ class Evaluator:
     def obstacle(self) -> str:
         """Why nothing can be measured, in words; '' if it can."""
         if not self.compares:
-            return "no output of this model can be compared (none is of floats, or chosen by floats outside of bodies)"
+            return "none of the outputs can be compared (none is a float, or selected by floats in the main graph)"
         if not self._fits:
-            return "this model is too large to run in the memory there is"
+            return "this model is too large to run in the available memory"
         try:
             expected = self._expected
         except (ExecutionError, RequestError) as error:
             other = (
-                " (`input_shapes` gives others)" if stretchable(self._model.graph, self._model.constants, {}) else ""
+                " (`input_shapes` sets other shapes)"
+                if stretchable(self._model.graph, self._model.constants, {})
+                else ""
             )
-            return f"this model cannot be measured on the inputs there are{other}: {brief(error)}"
+            return f"this model cannot be measured on the available inputs{other}: {brief(error)}"
         if not expected:
             return "there are no inputs to measure on"
         if not any(x.size for run in expected for x in run):
@@ -102,7 +104,7 @@ class Evaluator:
         for name, batches in zip(self._names, zip(*expected, strict=True), strict=True):
             values = _flat(batches)
             if values.dtype.kind == "f" and values.size and not np.isfinite(values).any():
-                return f"this model cannot be measured: '{name}' is NaN or infinite on the inputs there are"
+                return f"this model cannot be measured: '{name}' is NaN or infinite on the available inputs"
         return ""
 
     @cached_property
@@ -248,7 +250,7 @@ def required(share: float | None) -> float:
     """An agreement that a budget asks for. Raises RequestError where there is none."""
     if share is None:
         raise RequestError(
-            "`min_agreement` has nothing to measure: it needs an output with a score for every class, and more than "
-            "one sample. Give `calibration` with more samples, or another budget, for example `max_error=0.1`"
+            "`min_agreement` has nothing to measure: it needs an output with one score per class, and more than "
+            "one sample. Pass `calibration` with more samples, or choose another budget, for example `max_error=0.1`"
         )
     return share

@@ -66,8 +66,8 @@ class CommandTimer:
             ) from error
         except subprocess.TimeoutExpired:
             raise RequestError(
-                f"`latency_command`: '{words[0]}' took more than {self.timeout:g} seconds for one model: give a larger "
-                "`latency_timeout`, or let it run the model fewer times"
+                f"`latency_command`: '{words[0]}' took more than {self.timeout:g} seconds for one model: use a larger "
+                "`latency_timeout`, or make it run the model fewer times"
             ) from None
         if done.returncode != 0:
             raise RequestError(

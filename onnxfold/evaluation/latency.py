@@ -120,7 +120,7 @@ class Profiler:
     def _original(self) -> tuple[Session, Feeds]:
         if self._provider is None:
             raise RequestError(
-                "`target_latency` cannot be measured: none of the `providers` that you named is available here"
+                "`target_latency` cannot be measured: none of the `providers` you asked for is available here"
             )
         try:
             session = self._session(self._model.proto)

@@ -124,7 +124,7 @@ class _Process:
             return
         if code is None:
             raise RequestError(
-                f"`metric`: '{self.metric}' took more than {self.timeout:g} seconds for one model: give a larger "
-                "`metric_timeout`, or let it look at less"
+                f"`metric`: '{self.metric}' took more than {self.timeout:g} seconds for one model: use a larger "
+                "`metric_timeout`, or let it evaluate fewer samples"
             )
-        raise RequestError(f"`metric`: '{self.metric}' ended its process ({ended(code)}) before it returned")
+        raise RequestError(f"`metric`: '{self.metric}' exited ({ended(code)}) before it returned a value")

@@ -134,8 +134,8 @@ class Check:
             problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
         elif not unmeasured and not known and all(done.status is Status.FAILED for done in self.providers):
             problems.append(
-                "nothing was measured: no provider could run the original model (to have the result all the same, "
-                "give `allow_unmeasured`)"
+                "nothing was measured: no provider could run the original model (to write the result anyway, "
+                "pass `allow_unmeasured`)"
             )
         problems += [measure.broken] if measure is not None and measure.broken else []
         return replace(
@@ -222,7 +222,7 @@ def check(
         checks, slower = _on_device(before, after, checks, conditions.timer)
         notes += [slower] if slower else []
     if too_large:
-        notes.append("not run as a whole: it is too large for the memory there is")
+        notes.append("not run as a whole: the model is too large for the available memory")
         checks += [ProviderCheck(p, Status.SKIPPED, "too large to run here", None, None, ()) for p in providers]
     elif not any(c.status is Status.OK for c in checks):
         notes.append("nothing was measured: no provider could run the original model")
@@ -291,7 +291,8 @@ def _one(
     trouble, remark = "", ""
     for name, a, b in pairs:
         if a.shape != b.shape and name in counted:
-            remark = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}: that depends on values"
+            shapes = f"{list(b.shape)} instead of {list(a.shape)}"
+            remark = f"output '{name}' has shape {shapes}, because its shape depends on values"
             continue
         if a.shape != b.shape:
             reason = f"output '{name}' has shape {list(b.shape)} instead of {list(a.shape)}"
@@ -299,7 +300,7 @@ def _one(
         if not np.isfinite(a.astype(np.float64)).all():
             remark = f"output '{name}' of the original has NaN or infinite values on these inputs"
         elif not np.isfinite(b.astype(np.float64)).all():
-            trouble = trouble or f"output '{name}' has NaN or infinite values that the original has not"
+            trouble = trouble or f"output '{name}' has NaN or infinite values, unlike the original"
     lengths = {name for name, a, b in pairs if a.shape != b.shape}
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
     done = ProviderCheck(provider, Status.OK, "", None, None, errors)

@@ -108,7 +108,7 @@ def external_file(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: folders that are links to themselves
         raise ModelError(f"{what} is stored in '{location}', which cannot be read: {error}") from error
     if offset < 0 or length < 0 or offset + length > size:
-        raise ModelError(f"{what} ends beyond the end of '{folder / location}': the file is cut off")
+        raise ModelError(f"{what} ends beyond the end of '{folder / location}': the file is truncated")
     needed = _bytes(tensor)
     if needed is not None and length != needed:
         raise ModelError(f"{what} needs {needed} bytes, but its external data has {length}: export the model again")

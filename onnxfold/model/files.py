@@ -48,15 +48,15 @@ def check_file(path: Path, what: str, reads: Iterable[Read] = (), through: bool 
         if state is not None and (kind := _kind(state)):
             if through and kind in _THROUGH:
                 return
-            raise RequestError(f"cannot write {what} {path}: it is {kind}, name another file")
+            raise RequestError(f"cannot write {what} {path}: it is {kind}, choose another file")
         if not real.absolute().parent.is_dir():
             at = "" if real == path else f" (it is a link to {real})"
             raise RequestError(f"cannot write {what} {path}{at}: name a file in a folder that exists")
         if state is not None:
             if role := read_as(state, reads):
-                raise RequestError(f"{what} would overwrite {role} {path}: name another file")
+                raise RequestError(f"{what} would overwrite {role} {path}: choose another file")
             if _shown(state):
-                raise RequestError(f"cannot write {what} {path}: this run prints to it, name another file")
+                raise RequestError(f"cannot write {what} {path}: this run prints to it, choose another file")
     except OSError as error:
         raise RequestError(f"cannot write {what} {path}: {error.strerror or error}") from error
     if not os.access(real.absolute().parent, os.W_OK):
@@ -69,7 +69,7 @@ def check_apart(written: Iterable[Read]) -> None:
     for path, what in written:
         for other, before in seen:
             if same_file(path, other) and not _through(path):
-                raise RequestError(f"{what} would overwrite {before} {path}: name another file")
+                raise RequestError(f"{what} would overwrite {before} {path}: choose another file")
         seen.append((path, what))
 
 
@@ -207,5 +207,5 @@ def _opened(path: Path) -> int:
             return os.open(path, _OPENING)
         except OSError as error:
             if error.errno != errno.ENXIO or time.monotonic() > end:
-                raise OSError(error.errno, "nobody reads from it") if error.errno == errno.ENXIO else error from None
+                raise OSError(error.errno, "nobody is reading it") if error.errno == errno.ENXIO else error from None
         time.sleep(0.05)

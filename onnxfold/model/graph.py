@@ -199,8 +199,8 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
     borders: dict[str, str] = {}
     for body in bodies:
         op = body.owner.op_type
-        borders.update((v.name, f"what {op} gives to its body") for v in body.graph.input)
-        borders.update((v.name, f"what {op} takes from its body") for v in body.graph.output)
+        borders.update((v.name, f"values that {op} passes into its body") for v in body.graph.input)
+        borders.update((v.name, f"values that {op} returns from its body") for v in body.graph.output)
     for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):
         inputs, outputs = tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs)
         domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain

@@ -23,7 +23,7 @@ def no_file(path: Path) -> str:
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
         return ""
-    return next((kind for is_one, kind in _KINDS if is_one(mode)), "no ordinary file")
+    return next((kind for is_one, kind in _KINDS if is_one(mode)), "not a regular file")
 
 
 def near(path: Path) -> str:
@@ -36,15 +36,15 @@ def near(path: Path) -> str:
 
 
 _EXPORTERS: Mapping[str, str] = {
-    **dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors"), "a file of PyTorch: export it with torch.onnx.export"),
-    **dict.fromkeys((".h5", ".keras", ".tflite"), "a file of TensorFlow: export it with tf2onnx"),
-    ".pb": "no ONNX model (a graph of TensorFlow?): export it with tf2onnx",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".safetensors"), "a PyTorch file: export it with torch.onnx.export"),
+    **dict.fromkeys((".h5", ".keras", ".tflite"), "a TensorFlow file: export it with tf2onnx"),
+    ".pb": "not an ONNX model (a TensorFlow graph?): export it with tf2onnx",
     ".mlmodel": "a Core ML file: export the original to ONNX",
-    ".engine": "a TensorRT engine: fold the ONNX model that it is made of",
-    ".ort": "in onnxruntime's own format: fold the ONNX model that it is made of",
+    ".engine": "a TensorRT engine: fold the ONNX model that it was built from",
+    ".ort": "in onnxruntime's own format: fold the ONNX model that it was built from",
 }
 
 
 def foreign(path: Path) -> str:
     """What a file is by its ending that is no ONNX model, and what to do, in words."""
-    return _EXPORTERS.get(path.suffix.lower(), "not an ONNX model, or is cut off: export or download it again")
+    return _EXPORTERS.get(path.suffix.lower(), "not an ONNX model, or is truncated: export or download it again")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .constants import FLOATS
 from .graph import MICROSOFT, Graph, Names, Node
 
-KEPT = "a key-value cache (`fold_heads` lets its heads change)"
+KEPT = "a key-value cache (`fold_heads` allows its heads to change)"
 # Attention in one node: (input, output, axis of heads) of what it takes of earlier tokens, and gives back longer.
 _FUSED: Mapping[tuple[str, str], tuple[tuple[int, int, int], ...]] = {
     (MICROSOFT, "Attention"): ((4, 1, 2),), (MICROSOFT, "MultiHeadAttention"): ((6, 1, 1), (7, 2, 1)),

@@ -107,7 +107,7 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
     try:
         return _read(proto, path, what, input_shapes or {})
     except UnicodeDecodeError as error:  # protobuf decodes strings when they are asked for
-        raise ModelError(f"{what} holds a name that is no UTF-8 text: export or download it again") from error
+        raise ModelError(f"{what} contains a name that is not valid UTF-8: export or download it again") from error
 
 
 def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
@@ -125,9 +125,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     proto, entry = entered(proto)
     bare = skeleton(proto, _with_open(proto, input_shapes))
     if reason := negative(bare):
-        raise ModelError(
-            f"{what} cannot be run: {reason} (a kernel larger than what it is for): export the model again"
-        )
+        raise ModelError(f"{what} cannot be run: {reason} (a kernel larger than its input): export the model again")
     bare = consistent(bare)
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)
@@ -166,7 +164,7 @@ def _parse(path: Path) -> ModelProto:
     except DecodeError:
         raise ModelError(f"{path} is {foreign(path)}") from None
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
-        raise ModelError(f"{path} holds no ONNX graph: is it an ONNX file?")
+        raise ModelError(f"{path} has no ONNX graph: is it an ONNX file?")
     return proto
 
 
@@ -211,7 +209,7 @@ def _check(proto: ModelProto, path: Path | None, what: str) -> None:
             onnx.checker.check_model(checked)
     except ExecutionError as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"{what} is refused by the ONNX checker: {reason[:300]}") from error
+        raise ModelError(f"{what} fails the ONNX checker: {reason[:300]}") from error
 
 
 def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: str) -> None:
@@ -221,7 +219,7 @@ def _check_shapes(proto: ModelProto, shapes: Mapping[str, Sequence[int]], what: 
             meant = did_you_mean(name, known) if len(known) > 1 else ""
             raise RequestError(f"{what} has no input '{name}': its inputs are {', '.join(known)}{meant}")
         if not known[name].type.HasField("tensor_type"):
-            raise RequestError(f"input '{name}' is no tensor: it has no shape to give")
+            raise RequestError(f"input '{name}' is not a tensor, so it has no shape to set")
         declared = known[name].type.tensor_type
         if declared.HasField("shape") and len(declared.shape.dim) != len(shape):
             raise RequestError(f"input '{name}' has {len(declared.shape.dim)} dimensions, not {len(shape)}")

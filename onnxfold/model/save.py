@@ -50,16 +50,16 @@ def check_target(target: Path, source: Path | None, reads: Iterable[Read] = ()) 
     """Raise RequestError unless `target` can be written, and is neither the input itself nor one of `reads`."""
     try:
         if kind := kind_of(target):
-            how = "name the file to write" if kind == "a folder" else "a model goes to an ordinary file"
+            how = "name the file to write" if kind == "a folder" else "a model can only be written to a regular file"
             raise RequestError(f"{target} is {kind}: {how}")
         folder = destination(target).absolute().parent
         if not folder.is_dir():
             raise RequestError(f"the folder {folder} does not exist: create it first")
         if target.exists():
             if source is not None and same_file(source, target):
-                raise RequestError(f"{target} is the input itself: name another output")
+                raise RequestError(f"{target} is the input itself: choose another output")
             if role := read_as(target.stat(), reads):
-                raise RequestError(f"{target} holds {role}: name another output")
+                raise RequestError(f"{target} holds {role}: choose another output")
     except OSError as error:
         raise RequestError(f"cannot write {target}: {error.strerror}") from error
     if not os.access(folder, os.W_OK):
@@ -98,7 +98,7 @@ def staged(
     another folder of the same file system to write to.
     """
     if any(same_file(target, file) for file in source.data_files()):
-        raise RequestError(f"{target} holds the weights of the input: name another output")
+        raise RequestError(f"{target} holds the weights of the input: choose another output")
     check_link(target, proto, external)
     real = destination(target)
     try:
@@ -147,7 +147,7 @@ class Staged:
         old = {path for path in old if path.resolve() not in self._keep}  # the input may share it
         moved = None if self.data is None else folder / self.data.name
         if moved is not None and os.path.lexists(moved) and (moved.is_symlink() or not moved.is_file()):
-            raise RequestError(f"{moved} is where the weights go, but is no ordinary file: move it away")
+            raise RequestError(f"{moved} is where the weights go, but it is not a regular file: move it away")
         fresh = moved if moved is not None and not moved.exists() else None
         note_data(self.path.parent, self.target, fresh, old - {moved} if moved else old)
         if self.data is not None and moved is not None:

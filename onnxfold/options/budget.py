@@ -181,7 +181,7 @@ class Budget:
                 raise unknown(name, aims, "a budget")
         asked = {name: value for name, value in given.items() if value is not None}
         if len(asked) > 1:
-            raise RequestError(f"give one of {', '.join(f'`{name}`' for name in asked)}, not several")
+            raise RequestError(f"pass one of {', '.join(f'`{name}`' for name in asked)}, not several")
         for name, value in asked.items():
             if aims[name] is Aim.PLAN:
                 return Budget(Aim.PLAN, 0.0, group_ratios or {}, checked(name, value))
@@ -234,9 +234,9 @@ class Limits:
         for name in self.NAMES:
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         if self.share is not None and self.target_size is not None:
-            raise RequestError("give one of `share`, `target_size`, not both")
+            raise RequestError("pass `share` or `target_size`, not both")
         if self.max_error == 0:
-            raise RequestError("`max_error` must be above 0: no two layers are exactly alike")
+            raise RequestError("`max_error` must be above 0, because no two layers are exactly the same")
 
     def __repr__(self) -> str:
         return f"Limits({', '.join(f'{name}={getattr(self, name)!r}' for name in self.given)})"

@@ -44,7 +44,7 @@ def _sorted(cls: type[Options], given: Mapping[str, Any], where: str, others: It
     rest = dict(given)
     refine, steps = checked("refine", rest.pop("refine", False)), checked("steps", rest.pop("steps", None))
     if steps is not None and not refine:
-        raise RequestError("`steps` is for `refine`: give both, or neither")
+        raise RequestError("`steps` only works with `refine`: pass both, or neither")
     quantize = checked("quantize", rest.pop("quantize", False))
     for name, value in rest.items():
         if name not in places:
@@ -154,11 +154,11 @@ class FoldOptions(ChannelOptions):
         if not self.chooses:
             return
         if self.budget.aim not in (Aim.SIZE, Aim.LATENCY):
-            raise RequestError("`allow` is for what a target may be met with: give `target_size` or `target_latency`")
+            raise RequestError("`allow` chooses how a target is met: pass `target_size` or `target_latency` with it")
         if self.quantize is not None or self.distill is not None:
-            raise RequestError("`allow` tries `quantize` and `refine` itself: name them there, or leave it out")
+            raise RequestError("`allow` tries `quantize` and `refine` itself: list them there, or leave it out")
         if self.output.save_plan is not None:
-            raise RequestError("`save_plan` is for widths, and `allow` may take none: give one of them")
+            raise RequestError("`save_plan` needs a fold, and `allow` may choose none: pass one of them")
         if whole := [step.value for step in self.allow if step in _WHOLE_LAYERS]:
             raise RequestError(f"`allow` cannot meet a target with '{whole[0]}': leave it out, or fuse layers")
 
@@ -214,7 +214,7 @@ class FuseOptions(Options):
         folding = None if folding is None else mapping("folding", folding)
         made: dict[str, Any] = _sorted(cls, rest, "fuse", [*limits, "folding"])
         if checked("how", rest.get("how", Fusion.MEAN)) is None and Limits(**limits).given:
-            raise RequestError(f"`{Limits(**limits).given[0]}` limits how weights are shared: give `how` too")
+            raise RequestError(f"`{Limits(**limits).given[0]}` limits how weights are shared: pass `how` too")
         sharing = replace(made.pop("sharing", SharingOptions()), limits=Limits(**limits))
         return cls(sharing=sharing, folding=None if not folding else FoldOptions.of(**folding), **made)
 
@@ -228,7 +228,7 @@ class SweepOptions(ChannelOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.measure.max_drop is not None:
-            raise RequestError("sweep has no `max_drop`: it shows what every budget does to `metric`")
+            raise RequestError("sweep takes no `max_drop`: it reports `metric` at every budget")
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -306,5 +306,5 @@ def given_or_made(kind: type[Asked], options: Asked | None, keywords: Mapping[st
     if not isinstance(options, kind):
         raise RequestError(f"`options` must be {kind.__name__}, not {type(options).__name__}")
     if keywords:
-        raise RequestError(f"give `options`, or keywords (`{next(iter(keywords))}`), not both")
+        raise RequestError(f"pass `options` or keywords (`{next(iter(keywords))}`), not both")
     return options

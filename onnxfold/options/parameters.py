@@ -48,11 +48,11 @@ _ALL = (
         "target_macs", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the multiply-adds to keep"
     ),
     Parameter(
-        "target_size", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the bytes of the file to keep"
+        "target_size", accept.optional(accept.number(0, 1, above=True)), _KEPT, "share of the file size to keep"
     ),
     Parameter(
         "target_latency", accept.optional(accept.number(0, 1, above=True)), _KEPT,
-        "share of the latency to keep, measured here: it depends on the machine",
+        "share of the latency to keep, as measured on this machine",
     ),
     Parameter(
         "max_error", accept.optional(accept.number(0, 1)), "a number from 0 to 1",
@@ -64,11 +64,11 @@ _ALL = (
     ),
     Parameter(
         "max_drop", accept.optional(accept.number(0, math.inf)), "a number of at least 0",
-        "by how much your own metric may fall, in its units",
+        "how far your own metric may fall, in its own units",
     ),
     Parameter(
         "metric", accept.optional(accept.function), "FILE.py:FUNCTION, or a function, of the path of a model",
-        "your own measure of a model, higher is better",
+        "your own metric of a model; higher is better",
     ),
     Parameter(
         "metric_timeout", accept.number(0, 10**7, above=True), "a number of seconds above 0",
@@ -77,58 +77,58 @@ _ALL = (
     Parameter(
         "group_ratios", accept.optional(accept.group_ratios),
         "ratios of at least 0 and below 1 by regular expression, like {'mlp': 0.5}",
-        "another ratio for these groups; without a ratio, only they shrink",
+        "a different ratio for these groups; alone, only these groups shrink",
     ),
     Parameter(
         "plan", accept.optional(accept.plan), "a Plan, or widths by group like {'conv1': 48}",
         "the widths of a plan that was made before, and edited since",
     ),
     Parameter("method", accept.choice(Method), _one_of(Method), "how channels are chosen"),
-    Parameter("clusterer", accept.choice(Clusterer), _one_of(Clusterer), "who does the clustering"),
+    Parameter("clusterer", accept.choice(Clusterer), _one_of(Clusterer), "which clustering implementation to use"),
     Parameter(
         "include", accept.patterns, "a regular expression or several", "only these groups, or groups of these nodes"
     ),
     Parameter("exclude", accept.patterns, "a regular expression or several", "not these groups or nodes"),
     Parameter(
         "round_to", accept.rounding, "a whole number of at least 1, or 'auto'",
-        "keep multiples of N channels; auto: of what kernels compute at once",
+        "keep multiples of N channels; auto: of the kernels' block size",
     ),
     Parameter(
-        "device", accept.optional(accept.choice(Device)), _one_of(Device), "where it will run: sets what auto rounds to"
+        "device", accept.optional(accept.choice(Device)), _one_of(Device), "target hardware: sets what auto rounds to"
     ),
     Parameter(
-        "fold_heads", accept.flag, "True or False", "also heads of key-value caches: inputs and outputs change shape"
+        "fold_heads", accept.flag, "True or False", "also fold key-value cache heads; inputs and outputs change shape"
     ),
     Parameter(
         "calibration", accept.anything, "arrays by input name, a path, a reader or an iterable of feeds",
-        "your inputs: npz, npy, a folder of them or of images",
+        "your inputs: .npz, .npy, or a folder of those or of images",
     ),
-    Parameter("samples", accept.integer(1, 2**31), "a whole number of at least 1", "use so many of your inputs"),
+    Parameter("samples", accept.integer(1, 2**31), "a whole number of at least 1", "how many of your inputs to use"),
     Parameter(
         "preprocess", accept.optional(accept.preprocess),
         f"a Preprocess, one of {', '.join(map(repr, PRESETS))}, the path of a preprocessor_config.json, or "
         "MEAN,STD,LAYOUT like '0.485:0.456:0.406,0.229:0.224:0.225,nchw'",
-        "how pixels become numbers, where your inputs are images",
+        "how to turn image pixels into numbers",
     ),
     Parameter("effort", accept.choice(Effort), _one_of(Effort), "how much time may be spent"),
     Parameter("synthetic", accept.optional(accept.path), "a path", "a file to keep the synthetic inputs in"),
     Parameter("recovery", accept.choice(Recovery), _one_of(Recovery), "how the merge is repaired"),
-    Parameter("refine", accept.flag, "True or False", "train the weights on what the original says; no labels"),
+    Parameter("refine", accept.flag, "True or False", "train the result to match the original; needs no labels"),
     Parameter(
         "steps", accept.optional(accept.integer(1, 10**7)), "a whole number of at least 1",
-        "of refinement (default: by effort and size; 800 at most)",
+        "training steps (default: by effort and size; at most 800)",
     ),
     Parameter(
         "quantize", accept.quantization, f"True, False or {_one_of(Quantization)}",
-        "then fewer bits, by onnxruntime (INT8 with the same inputs)",
+        "then quantize with onnxruntime (INT8 uses the same inputs)",
     ),
     Parameter(
         "providers", accept.optional(accept.texts), "a name or several, like 'cpu' or ['cpu', 'cuda']",
-        "where to run (default: cpu, and cuda if there)",
+        "where to run (default: cpu, and cuda if available)",
     ),
     Parameter(
         "input_shapes", accept.optional(accept.shapes), "shapes by input name, like {'image': (1, 3, 224, 224)}",
-        "shapes of inputs that the model leaves open",
+        "shapes for dynamic inputs",
     ),
     Parameter("seed", accept.integer(0, 2**32 - 1), f"a whole number from 0 to {2**32 - 1}", "same seed, same file"),
     Parameter(
@@ -147,22 +147,22 @@ _ALL = (
     Parameter("save_plan", accept.optional(accept.path), "a path", "a file to write the widths to, to edit them"),
     Parameter("external_data", accept.flag, "True or False", "store the weights in a file beside the output"),
     Parameter(
-        "keep_bn", accept.flag, "True or False", "leave BatchNormalization behind convolutions, to train the result"
+        "keep_bn", accept.flag, "True or False", "keep BatchNormalization after convolutions, for further training"
     ),
-    Parameter("resume", accept.flag, "True or False", "go on from what an interrupted run has merged"),
+    Parameter("resume", accept.flag, "True or False", "continue an interrupted run"),
     Parameter(
-        "allow_unmeasured", accept.flag, "True or False", "write what nothing could run"
+        "allow_unmeasured", accept.flag, "True or False", "write the result even if nothing could run it"
     ),
     Parameter("provenance", accept.flag, "True or False", "say in the result's metadata where it comes from"),
     Parameter(
         "max_memory", accept.optional(accept.integer(1, 2**63 - 1)), "a number of bytes",
-        "what takes more to run is never loaded whole",
+        "models that need more memory are streamed",
     ),
     Parameter(
-        "jobs", accept.integer(1, MOST_JOBS), f"a whole number from 1 to {MOST_JOBS}", "merge so many groups at a time"
+        "jobs", accept.integer(1, MOST_JOBS), f"a whole number from 1 to {MOST_JOBS}", "groups to merge at a time"
     ),
     Parameter(
-        "scheduler", accept.text, "an address like 'tcp://127.0.0.1:8786'", "a Dask cluster: its workers merge groups"
+        "scheduler", accept.text, "an address like 'tcp://127.0.0.1:8786'", "a Dask cluster whose workers merge groups"
     ),
     Parameter(
         "at", accept.shares, "one share or several, each above 0 and at most 1, like [0.9, 0.7, 0.5]",
@@ -170,20 +170,20 @@ _ALL = (
     ),
     Parameter(
         "allow", accept.steps, f"'all', or several of {', '.join(repr(step.value) for step in Step)}",
-        "steps to try, alone and one after the other",
+        "steps to try, alone and combined",
     ),
-    Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights become one"),
-    Parameter("distance", accept.choice(Distance), _one_of(Distance), "how alike layers are"),
+    Parameter("how", accept.optional(accept.choice(Fusion)), _one_of(Fusion), "how weights are combined"),
+    Parameter("distance", accept.choice(Distance), _one_of(Distance), "how the similarity of layers is measured"),
     Parameter(
         "share", accept.optional(accept.number(0, 1, above=True)), _KEPT,
-        "share of the layers that lose their own weights",
+        "share of the layers that give up their own weights",
     ),
     Parameter(
         "drop_blocks", accept.optional(accept.blocks), "a number of blocks or a percentage, like 3 or '25%'",
-        "drop so many residual blocks, those that do the least",
+        "drop this many residual blocks, the least useful first",
     ),
-    Parameter("whole", accept.flag, "True or False", "whole residual blocks, not single layers"),
-    Parameter("align", accept.flag, "True or False", "permute channels first, so that layers match"),
+    Parameter("whole", accept.flag, "True or False", "compare whole residual blocks, not single layers"),
+    Parameter("align", accept.flag, "True or False", "permute channels first, so that layers line up"),
 )  # fmt: skip
 PARAMETERS: Mapping[str, Parameter] = {one.name: one for one in _ALL}
 

@@ -58,7 +58,7 @@ class SelectionOptions(PatternOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.device is not None and self.round_to not in (AUTO, 8):
-            raise RequestError("`device` says what widths are rounded to, and so does `round_to`: give one of them")
+            raise RequestError("`device` and `round_to` both set what widths are rounded to: pass only one of them")
 
     @property
     def blocks(self) -> Blocks | None:
@@ -139,9 +139,9 @@ class RuntimeOptions(Options):
         if not self.input_shapes:
             object.__setattr__(self, "input_shapes", None)
         if self.latency_command is None and self.latency_timeout != LATENCY_TIMEOUT:
-            raise RequestError("`latency_timeout` is for `latency_command`: give both, or neither")
+            raise RequestError("`latency_timeout` only works with `latency_command`: pass both, or neither")
         if self.latency_command is not None and not self.latency:
-            raise RequestError("`latency_command` measures what `latency=False` leaves out: give one of them")
+            raise RequestError("`latency_command` measures latency, but `latency=False` turns that off: pass only one")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -186,9 +186,9 @@ class MeasureOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.metric is None and self.max_drop is not None:
-            raise RequestError("`max_drop` is by how much your own measure may fall: give `metric` too")
+            raise RequestError("`max_drop` limits how far your own metric may fall: pass `metric` too")
         if self.metric is None and self.timeout != METRIC_TIMEOUT:
-            raise RequestError("`metric_timeout` is for `metric`: give both, or neither")
+            raise RequestError("`metric_timeout` only works with `metric`: pass both, or neither")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -217,7 +217,7 @@ class SharingOptions(PatternOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.how is None and self.limits not in (NO_LIMITS, DEFAULT_LIMITS):
-            raise RequestError(f"`{self.limits.given[0]}` limits how weights are shared: give `how` too")
+            raise RequestError(f"`{self.limits.given[0]}` limits how weights are shared: pass `how` too")
         if self.how is not None and self.limits == NO_LIMITS:
             object.__setattr__(self, "limits", DEFAULT_LIMITS)
         if self.how is None:

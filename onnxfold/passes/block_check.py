@@ -93,14 +93,14 @@ def check_block(model: Model, analysis: Analysis, merges: Mapping[str, Merge], f
 def block_checked(verdict: Check, block: BlockCheck | None) -> Check:
     """The verdict with what a block has shown."""
     if block is None:
-        return verdict.noting("no block of it could be run alone")
+        return verdict.noting("no single block of it could be run on its own")
     worst = max(block.errors, key=lambda error: error.relative_l2)
-    where = f"the block of '{block.group}' alone"
+    where = f"the block of '{block.group}' on its own"
     note = f"{where}, on random inputs: {worst.relative_l2:.1%} from the original"
     apart = f"{block.reference:.1e} from the same fold computed at full width"
     if block.faithful:
         return verdict.noting(f"{note}, {apart}")
-    return replace(verdict, problems=(*verdict.problems, f"{where} does not compute what it should: {apart}"))
+    return replace(verdict, problems=(*verdict.problems, f"{where} computes something else: {apart}"))
 
 
 def spread(merge: Merge) -> Merge:

@@ -43,7 +43,7 @@ def check_inputs(inputs: object, calibration: CalibrationOptions) -> None:
     ):
         raise RequestError(f"`inputs` must be arrays by input name, not {type(inputs).__name__}")
     if calibration.data is not None:
-        raise RequestError("give `inputs` or `calibration`, not both")
+        raise RequestError("pass `inputs` or `calibration`, not both")
 
 
 class Compare(BasePass):
@@ -111,7 +111,7 @@ def _check_names(model: Model, feeds: Feeds) -> None:
     for name in feeds:
         if name not in named:
             raise RequestError(
-                f"`inputs` has '{name}', and the model has no such input: it takes {sorted(named - weights)}"
+                f"`inputs` has '{name}', but the model has no such input: it takes {sorted(named - weights)}"
             )
     for name in sorted(named - weights - set(feeds)):
         raise RequestError(f"`inputs` lacks an array for '{name}'")

@@ -69,7 +69,7 @@ def _folded_first(o: FoldOptions) -> list[Pass]:
         raise RequestError("`folding` says how channels are folded: leave out its `allow`")
     if o.quantize is not None or o.output != OutputOptions() or o.scale != ScaleOptions() or o.measure.metric:
         raise RequestError(
-            "`folding` says how channels are folded: give `quantize`, `metric` and how to write to fuse itself"
+            "`folding` says how channels are folded: pass `quantize`, `metric` and output options to fuse itself"
         )
     return [Analyze(o.selection), *folding(o, None), *_distilling(o)]
 

@@ -110,7 +110,7 @@ class FoldToShares(BasePass):
     def check(self, state: State, run: Run) -> None:
         """Refuse a model that cannot run here."""
         if state.known.streamed:
-            raise RequestError(f"{state.name} is over 2 GiB, too large to be run here: fold it to one target at a time")
+            raise RequestError(f"{state.name} is over 2 GiB, too large to run here: fold it to one target at a time")
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError or NothingToFoldError where no budget can be met, or none removes anything."""

@@ -136,9 +136,9 @@ def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str
     where it does not."""
     counts, sizes = [[measure(p) for p in (before, after)] for measure in (count_parameters, weight_bytes)]
     if counts[1] > counts[0] and not quantized:
-        return f"it would hold more parameters than the original: {counts[1]} instead of {counts[0]}"
+        return f"it has more parameters than the original: {counts[1]} instead of {counts[0]}"
     if sizes[1] > sizes[0]:
-        return f"its weights would take more bytes than those of the original: {sizes[1]} instead of {sizes[0]}"
+        return f"its weights take more bytes than the original's: {sizes[1]} instead of {sizes[0]}"
     return ""
 
 

@@ -78,19 +78,19 @@ class Checkpoint:
         self._found: Mapping[str, MergeOutcome] = {}
         mark = self.path / _MARK
         if os.path.lexists(self.path) and not _ours(self.path):
-            self.notes = (f"{self.path.name} is no work folder of onnxfold: ignored, nothing is kept to resume from",)
+            self.notes = (f"{self.path.name} is not a work folder of onnxfold: ignored, so this run cannot be resumed",)
             return
         before = _text(mark)
         sweep(self.path / STAGING, target.absolute().parent)
         shutil.rmtree(self.path / STAGING, ignore_errors=True)
         if before != key or not resume:
             if resume and before is not None:
-                self.notes = (f"{self.path.name} is of another model or of other options: ignored",)
+                self.notes = (f"{self.path.name} belongs to another model or other options: ignored",)
             shutil.rmtree(self.path, ignore_errors=True)
         found = {path.name: _read(path) for path in sorted(self.path.glob("*.npz"))}
         self._found = {name: outcome for name, outcome in found.items() if outcome is not None}
         broken = [name for name, outcome in found.items() if outcome is None]
-        self.notes += tuple(f"{self.path.name}/{name} is broken: its group was merged anew" for name in broken)
+        self.notes += tuple(f"{self.path.name}/{name} is corrupt: its group was merged again" for name in broken)
         self.staging = self.path / STAGING
         self.staging.mkdir(parents=True)
         if not mark.is_file():

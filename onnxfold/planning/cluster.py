@@ -121,8 +121,8 @@ class Cluster:
             self._sign, self._heard = sign, time.monotonic()
         elif time.monotonic() - self._heard > SILENCE:
             raise RequestError(
-                f"no worker of the Dask scheduler at {self._address} has been heard of for {SILENCE:.0f} seconds: "
-                "see whether they still run"
+                f"no worker of the Dask scheduler at {self._address} has responded for {SILENCE:.0f} seconds: "
+                "check whether they are still running"
             )
 
     def _workers(self) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ class Cluster:
             said = self._client.sync(self._client.scheduler.identity, callback_timeout=ANSWER)
         except TimeoutError:
             raise RequestError(
-                f"the Dask scheduler at {self._address} does not answer any more (nothing for {ANSWER:.0f} seconds)"
+                f"the Dask scheduler at {self._address} stopped responding ({ANSWER:.0f} seconds without an answer)"
             ) from None
         return list(said["workers"].values())
 

@@ -56,8 +56,8 @@ class Drops:
 
 def _out_of_reach(goal: Goal, seen: list[Measured]) -> PlanError:
     least = min(seen, key=lambda one: one.drop)
-    folds = "the one fold that was measured" if len(seen) == 1 else f"the best of {len(seen)} folds that were measured"
+    folds = "the only fold that was measured" if len(seen) == 1 else f"the best of {len(seen)} folds that were measured"
     return PlanError(
-        f"{goal.asked} cannot be kept: {folds} drops by {least.drop:.3g} ({least}). Allow more, or give `calibration` "
-        "with real inputs, by which folds lose less"
+        f"{goal.asked} cannot be kept: {folds} drops by {least.drop:.3g} ({least}). Allow more, or pass `calibration` "
+        "with real inputs, which usually lose less"
     )

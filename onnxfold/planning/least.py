@@ -64,7 +64,7 @@ def least(
     agreement = evaluator.agreement(first.proto) if goal.aim is Aim.AGREEMENT else None
     cost = f"an output error of {100 * error:.3g} %" if agreement is None else f"an agreement of {agreement:.3g}"
     words = (
-        f"the least that can go, {size - keep} of {size} channels of '{name}', costs {cost}, and leaves "
+        f"removing even {size - keep} of the {size} channels of '{name}' costs {cost}, and leaves "
         f"{100 * context.price(goal)({name: keep}):.1f} % of the MACs"
     )
     if not good_enough(evaluator, first.proto, goal):

@@ -75,7 +75,7 @@ def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget
     if fast > last:
         raise PlanError(
             f"{budget.asked} cannot be reached: the best measured here is {best:.2f} (latency "
-            "depends on the machine and need not fall with the arithmetic)"
+            "depends on the machine and does not always follow the MACs)"
         )
     return fast
 

@@ -66,7 +66,7 @@ def check_memory(model: Model, analysis: Analysis, chosen: Collection[str], jobs
     if limit is not None and needed > limit:
         fewer = ", take fewer `jobs`" if jobs > 1 else ""
         raise RequestError(
-            f"`max_memory` is {in_bytes(limit)}, too little: the widest group may take {in_bytes(needed)}. Allow "
+            f"`max_memory` is {in_bytes(limit)}, too little: the widest group may need {in_bytes(needed)}. Allow "
             f"more{fewer}, or leave that group out with `exclude`"
         )
 

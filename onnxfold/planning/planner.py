@@ -159,8 +159,8 @@ class Planner:
             return f"{goal.widths.named} keeps all channels of all groups: let some keep fewer"
         widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
         if goal.aim.limits_loss or goal.aim is Aim.DROP:
-            reason = f"no group can shrink while the outputs keep {goal.asked}"
-            return f"{reason}: {outcome.least or 'ask for more, for example with `ratio=0.1`'}"
+            reason = f"no group can shrink within {goal.asked}"
+            return f"{reason}: {outcome.least or 'allow more, for example `ratio=0.1`'}"
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
             f"{goal.rounded}"

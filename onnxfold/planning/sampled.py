@@ -152,8 +152,8 @@ class SampledMerger:
 def _notes(found: Sensitivity, recurrent: Sequence[str]) -> list[str]:
     """What the user should know about groups that the samples could not decide; `recurrent`: those that an LSTM, GRU or
     RNN reads."""
-    why = "was decided by its weights: its consumers get NaN or infinity on the samples"
-    blind = "was decided by its weights: a recurrent layer reads it"
+    why = "was ranked by its weights: its consumers see NaN or infinity on the samples"
+    blind = "was ranked by its weights: a recurrent layer reads it"
     known = {*found.eliminations, *found.broken}
     return [
         *(f"group '{name}' {why}" for name in found.broken),

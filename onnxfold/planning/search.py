@@ -94,7 +94,7 @@ class SearchContext:
     def smallest(self, count: int, fold: Callable[[int], Folded], goal: Goal) -> Folded:
         """The furthest of the folds 1 to `count` whose loss the user's own measure allows. Raises PlanError."""
         if self.drops is None:
-            raise RequestError(f"{goal.asked} is by how much your own measure may fall: give `metric` too")
+            raise RequestError(f"{goal.asked} limits how far your own metric may fall: pass `metric` too")
         return self.drops.smallest(count, fold, goal)
 
     def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
@@ -211,7 +211,7 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         searched = budget.origin is not None and (budget.origin.limits_loss or budget.origin is Aim.DROP)
         return Decision(sampled.finish(given.keep, choose=not searched), None)
     if not sampled.evaluator.possible:
-        raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: give `ratio`")
+        raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: use `ratio`")
     curves = sampled.curves(widths, budget.round_to)
     price = context.price(budget)
 
@@ -305,7 +305,7 @@ class _Repair:
         """The default: the largest merge error per group whose outputs on probe inputs stay within the budget."""
         if not self.evaluator.possible:
             raise RequestError(
-                f"{self.evaluator.obstacle}, so a limit on what the outputs lose has nothing to measure with: give a "
+                f"{self.evaluator.obstacle}, so a limit on the output error cannot be measured: use a "
                 "ratio, for example `ratio=0.3`"
             )
         work = self.work

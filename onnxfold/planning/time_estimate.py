@@ -65,8 +65,8 @@ class Estimate:
         return self.samples + self.fold > _LONG
 
     def __str__(self) -> str:
-        """In words: 'about 2 minutes (1 minute of them to make inputs)'."""
-        made = f" ({_spoken(self.samples)} of them to make inputs)" if self.samples >= 1 else ""
+        """In words: 'about 2 minutes (1 minute of that to make inputs)'."""
+        made = f" ({_spoken(self.samples)} of that to make inputs)" if self.samples >= 1 else ""
         return f"about {_spoken(self.samples + self.fold)}{made}"
 
 

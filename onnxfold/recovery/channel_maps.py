@@ -128,7 +128,7 @@ class Fit(Enum):
 def wide_notes(fits: Mapping[str, Fit]) -> tuple[str, ...]:
     """What the user should know of consumers (by output) that were not refitted in full."""
     notes = []
-    wide = f"of over {MOST_FEATURES} inputs (too wide for a full moment matrix)"
+    wide = f"with over {MOST_FEATURES} inputs (too wide for a full moment matrix)"
     for fit, kind, what in (
         (Fit.CHANNELS, wide, "refitted by channel-level maps, their kernel positions pooled"),
         (Fit.NONE, wide, "merged and not refitted"),

@@ -76,7 +76,7 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
     limits, samples = sharing.limits, state.samples
     verdict = state.done(Check).noting(*(() if samples is None else samples.notes))
     if written.size > (limits.target_size or 1) * source.size:
-        verdict = verdict.noting(f"the file takes {written.size / source.size:.3f} of the bytes of the original")
+        verdict = verdict.noting(f"the file is {written.size / source.size:.3f} times the size of the original")
     after = load(written.path, options.runtime.input_shapes)
     prices, smaller = costs(source, state.shapes), costs(after, state.shapes)
     return FoldReport(
@@ -174,7 +174,7 @@ def _written(state: State, output: OutputOptions) -> Path | None:
 def _notes(state: State) -> tuple[str, ...]:
     """What there is to know of the model, and of the inputs that were made."""
     old = deprecated(state.source.proto)
-    return tuple(filter(None, (old and f"the ONNX checker refuses {old}, which onnxruntime runs", state.lengths.note)))
+    return tuple(filter(None, (old and f"the ONNX checker rejects {old}, but onnxruntime runs it", state.lengths.note)))
 
 
 def _settings(record: FoldRecord, budget: Budget) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _verdict(state: State, budget: Budget) -> Check:
     assert state.staged is not None and state.planner is not None
     kept = state.planner.workspace.checkpoint
     chosen = state.found(ChainChosen)
-    notes = [f"only quantized: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
+    notes = [f"quantized only: {record.left}" if record.left else "", *(() if kept is None else kept.notes)]
     notes += [] if chosen is None else [chosen.words]
     notes += () if samples is None else samples.notes
     if budget.widths is not None:

@@ -37,7 +37,7 @@ class Advice:
     def __str__(self) -> str:
         """In words."""
         if self.chain is None:
-            return f"{self.aspect}: nothing that was measured"
+            return f"{self.aspect}: none of the measured models"
         return f"{self.aspect}: {self.chain}" + (f" ({self.asked})" if self.asked else "")
 
 
@@ -210,9 +210,9 @@ class ChoiceReport(Shown):
         before, worth = self.before, self.worth
         where = next((t.where for row in self.rows for t in row.timings if t.share is not None), None)
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
-        judged = ["metric"] if own else ["same top-1"] if classes else []
-        timed = [f"latency {where}"] if where else []
-        table = new_table("chain (* worth having)", right=["file", *timed, "error", *judged])
+        judged = ["metric"] if own else ["top-1"] if classes else []
+        timed = ["latency"] if where else []
+        table = new_table("steps (* best trade-offs)", right=["file", *timed, "error", *judged])
         for i, row in sorted(enumerate(self.rows), key=lambda one: -one[1].size.file if one[1].size else 0):
             if row.size is None:
                 continue
@@ -227,13 +227,15 @@ class ChoiceReport(Shown):
             mark = "* " if i in worth else "  "
             failed = " failed" if row.problems else ""
             table.add_row(Signs(mark + row.chain.label + failed, "bold" if failed else ""), *cells)
+        if where:
+            table.caption = Text(f" latency on {where}", style="dim")
         return table
 
 
 MEANING = {
-    Mark.KEPT: "what is advised keeps the usual limits",
-    Mark.UNSURE: "some of what is advised is over the usual limit, or was judged on inputs that say little",
-    Mark.FAILED: "a model that was made failed its checks",
+    Mark.KEPT: "the recommended models are within the usual error limit",
+    Mark.UNSURE: "some recommended models exceed the usual error limit, or were judged on weak inputs",
+    Mark.FAILED: "one of the models failed its checks",
 }
 
 

@@ -81,7 +81,7 @@ class FoldReport(Shown):
         if self.quantization is not None:
             parts.append(str(self.quantization))
         if self.interface:
-            parts.append(f"{len(self.interface)} inputs and outputs have other heads")
+            parts.append(f"{len(self.interface)} inputs and outputs have fewer heads")
         return ", ".join(parts)
 
     @property
@@ -97,11 +97,11 @@ class FoldReport(Shown):
     def _in_reach(self) -> str:
         """What a fold could do."""
         channels = sum(g.before for g in self.groups)
-        text = f"{len(self.groups)} groups, {channels} channels can be folded"
+        text = f"{len(self.groups)} groups with {channels} channels can be folded"
         if self.coverage is None:
             return text
         macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
-        return f"{text}: {100 * self.coverage.parameters:.0f} % of the parameters{macs} are in reach"
+        return f"{text}, which cover {100 * self.coverage.parameters:.0f} % of the parameters{macs}"
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""

@@ -22,9 +22,9 @@ def from_text(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"this is no report of onnxfold: it is no JSON ({error})") from error
+        raise RequestError(f"this is not an onnxfold report: it is not JSON ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-        raise RequestError("this is no report of onnxfold: it has no 'schema'")
+        raise RequestError("this is not an onnxfold report: it has no 'schema'")
     if data["schema"] != SCHEMA:
         raise RequestError(
             f"this report has version {data['schema']} of the format, this onnxfold reads {SCHEMA}: "

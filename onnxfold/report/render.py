@@ -150,9 +150,11 @@ def quantization(done: QuantizationReport) -> Table:
 
 def shared(found: Sequence[Shared]) -> Table:
     """Layers with one weight."""
-    table = new_table("layers that share a weight", right=["shape", "distance"])
+    prefix = prefix_of([name for one in found for name in one.layers])
+    table = new_table("layers that share a weight", right=["shape", "distance"], prefix=prefix)
     for one in found:
-        table.add_row(Names(one.layers, style=""), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
+        names = [name.removeprefix(prefix) for name in one.layers]
+        table.add_row(Names(names, whole=True, style=""), "x".join(map(str, one.shape)), f"{one.distance:.3f}")
     return table
 
 
@@ -166,13 +168,13 @@ def dropped(found: Sequence[Dropped]) -> Table:
 
 def interface(found: Sequence[HeadsChanged], verbose: bool) -> Table:
     """Inputs and outputs that have other heads."""
-    table = new_table("interface that changed", right=["heads"], more=["axis"])
+    table = new_table("changed inputs and outputs", right=["heads"], more=["axis"])
     shown = found if verbose else found[:GROUPS_SHOWN]
     for one in shown:
         where = Text(f"{one.axis} of an {one.kind}", style="dim")
         table.add_row(Name(one.name, whole=verbose), Signs(f"{one.before} → {one.after}"), where)
     if len(found) > len(shown):
-        table.caption = Text(f" and {len(found) - len(shown)} more (-v shows all)", style="dim")
+        table.caption = Text(f" and {len(found) - len(shown)} more (-v lists all)", style="dim")
     return table
 
 

@@ -59,10 +59,10 @@ def load(path: Path) -> AnyReport:
     except OSError as error:
         raise RequestError(f"cannot read the report {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is no report of onnxfold: it is no JSON") from error
+        raise RequestError(f"{path} is not an onnxfold report: it is not JSON") from error
     read = next((read for name, read in _READERS.items() if isinstance(found, dict) and name in found), None)
     if read is None:
-        raise RequestError(f"{path} is no report of onnxfold: give the .json file that a run wrote")
+        raise RequestError(f"{path} is not an onnxfold report: pass the .json file that a run wrote")
     try:
         return read(text)
     except RequestError as error:

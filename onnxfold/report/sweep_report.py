@@ -61,7 +61,7 @@ class SweepReport(Shown):
         """One line that says what to do with it."""
         if self.recommended is None:
             usable = sum(row.usable for row in self.rows)
-            return f"no knee in {usable} of {len(self.rows)} budgets: choose by the error that you can bear"
+            return f"no clear knee in {usable} of {len(self.rows)} budgets: choose by the error you can accept"
         row = next(row for row in self.rows if row.target == self.recommended)
         parts = [f"`target_macs={self.recommended:g}` is at the knee"]
         if row.size is not None and row.error is not None:

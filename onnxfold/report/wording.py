@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..evaluation.verdict import Check
 from ..units import in_percent
 
-ADVICE = "give `calibration` to know more"
+ADVICE = "pass `calibration` for an error you can rely on"
 
 
 def measure(check: Check) -> str:
@@ -22,9 +22,9 @@ def quality(check: Check) -> str:
     text = f"output error {in_percent(found.error)} on {_counted(found.samples, found.inputs)}"
     if found.agreement is not None and found.interval is not None:
         low, high = (round(100 * end) for end in found.interval)
-        text += f" (same top class {in_percent(found.agreement)}, {low} to {high} %)"
+        text += f" (same top class for {in_percent(found.agreement)}, 95 % interval {low} to {high} %)"
     if not found.independent:
-        text += ", which say little of real ones"
+        text += ", which say little about real ones"
     return text
 
 

@@ -54,6 +54,6 @@ def _synthetic(path: Path, reads: FilesRead) -> list[Read]:
     if sheet is None:
         return [(path, what)]
     if sheet == path:
-        raise RequestError(f"{what} cannot be {path}, where pictures of them go: name an .npz file")
-    check_file(sheet, "the pictures of the synthetic inputs", reads)
-    return [(path, what), (sheet, "the pictures of the synthetic inputs")]
+        raise RequestError(f"{what} cannot be {path}, where their preview images go: use an .npz file")
+    check_file(sheet, "the preview images of the synthetic inputs", reads)
+    return [(path, what), (sheet, "the preview images of the synthetic inputs")]

@@ -59,7 +59,7 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
                 longer = {name: tuple(1 if n == BATCH else n for n in shape) for name, shape in longer.items()}
             return Settled(longer, _note(model, longer, given or {}))
     failed = runner is not None and runner.session is not None
-    return Settled(shapes or given, "no lengths that were tried for open inputs run: give `input_shapes`" * failed)
+    return Settled(shapes or given, "the model ran at none of the lengths tried: pass `input_shapes`" * failed)
 
 
 def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
@@ -134,4 +134,4 @@ def _note(model: Model, shapes: Mapping[str, Sequence[int]], given: Mapping[str,
     usual = agreed(model.graph, model.constants, given)
     longer = {name: shape for name, shape in _full(model, shapes).items() if shape != _full(model, usual)[name]}
     made = ", ".join(f"'{name}' {list(shape)}" for name, shape in longer.items())
-    return f"inputs are made in shapes that the model needs: {made} (others: `input_shapes`)"
+    return f"inputs were made in the shapes that the model needs: {made} (change them with `input_shapes`)"

@@ -128,7 +128,7 @@ def _possible(spec: InputSpec, shape: tuple[int, ...], given: Sequence[int] | No
     if max(shape, default=0) >= MOST_LENGTH or math.prod(shape) > MOST_VALUES:
         fixed = " (dimensions that the model fixes need another export)" if given is None else ""
         raise RequestError(
-            f"input '{spec.name}' of shape {list(shape)} is too large to be made: give it a smaller one with "
+            f"input '{spec.name}' of shape {list(shape)} is too large to create: pass a smaller one with "
             f"`input_shapes`{fixed}"
         )
     return shape

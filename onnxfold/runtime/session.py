@@ -182,7 +182,7 @@ def resolve_providers(names: Sequence[str] | None) -> list[str]:
     for name in asked:
         if name not in known and name not in offered:
             raise RequestError(
-                f"onnxruntime knows no provider '{name}': choose from {', '.join(SHORT)}, or its own names "
+                f"onnxruntime has no provider '{name}': choose from {', '.join(SHORT)}, or its own names "
                 f"({', '.join(sorted(known)[:3])}, ...)"
             )
     if not asked:

@@ -288,7 +288,7 @@ def test_what_a_body_captures_is_kept(batch: str | int) -> None:
         f = MatMul(g, u) e = Relu(f) y = MatMul(e, v) }"""
     proto = model(text, {"w": (3, 8), "u": (8, 6), "v": (6, 5)}, batch=batch)
     analysis = oracles_hold(proto, groups=[6])
-    assert "what If takes from its body" in kinds(analysis)
+    assert "values that If returns from its body" in kinds(analysis)
 
 
 @pytest.mark.parametrize("name", ["r", "q"])
@@ -301,7 +301,7 @@ def test_a_weight_that_a_body_gives_is_kept(name: str) -> None:
     text = text.replace("r = Identity(b)", f"{name} = Identity(b)").replace("(float[8] r) { q", "(float[8] q) { q")
     analysis = analyze(load(model(text, {"w": (3, 8), "b": (8,), "v": (8, 5)})))
     assert not analysis.groups
-    assert "what If takes from its body" in kinds(analysis)
+    assert "values that If returns from its body" in kinds(analysis)
 
 
 def test_refusals_are_sorted_by_what_they_cost() -> None:

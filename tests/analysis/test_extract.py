@@ -47,7 +47,7 @@ def test_what_reads_the_units_is_refitted() -> None:
     refitted, merged = fold(calibration=feeds), fold(calibration=feeds, recovery="none")
     assert error(refitted) < error(merged)
     notes = refitted.report.check.notes if refitted.report.check else ()
-    assert "group 'LSTM#2' was decided by its weights: a recurrent layer reads it" in notes
+    assert "group 'LSTM#2' was ranked by its weights: a recurrent layer reads it" in notes
 
 
 def test_gates_are_not_scaled_up() -> None:

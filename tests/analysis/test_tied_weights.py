@@ -16,7 +16,7 @@ from onnxfold.analysis.costs import costs, count_parameters, weight_bytes
 from onnxfold.model.model import load
 
 BOTH = "a weight that produces and consumes the same axis"
-GROWS = "cannot be written back without growing"
+GROWS = "would grow if it were written back"
 BLOCK = """(float[N,6] x) => (float y) {{
     {first} h = MatMul(x, A) r = Relu(h) g = MatMul(r, B) c = LpNormalization<axis=-1>(g)
     {more} d = MatMul(c, {a}) e = Relu(d) y = MatMul(e, {b}) }}"""

@@ -32,14 +32,14 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
     refused("x" * 5000, IMAGE)
     refused("a\0b.npz", IMAGE)
     (tmp_path / "x.csv").write_text("1,2,3\n")
-    refused(tmp_path / "x.csv", IMAGE, "x.csv", "give an .npz")
-    refused(tmp_path, IMAGE, "holds no calibration data")
+    refused(tmp_path / "x.csv", IMAGE, "x.csv", "use an .npz")
+    refused(tmp_path, IMAGE, "contains no calibration data")
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    refused(tmp_path, IMAGE, str(tmp_path), "holds no calibration data")
+    refused(tmp_path, IMAGE, str(tmp_path), "contains no calibration data")
     (tmp_path / ".hidden.npz").touch()
-    refused(tmp_path, IMAGE, "holds no calibration data")
+    refused(tmp_path, IMAGE, "contains no calibration data")
 
 
 def test_other_files_are_skipped_with_a_note(tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ def test_other_inputs_cannot_be_judged() -> None:
     assert not samples.judge.independent
     report = fold(MODELS / "digits_mlp.onnx", ratio=0.1, round_to=1, effort="fast", latency=False).report
     assert report.check is not None and report.check.mark == "unsure"
-    assert "say little of real ones" in report.verdict and "; give `calibration` to know" in report.verdict
+    assert (
+        "say little about real ones" in report.verdict
+        and "; pass `calibration` for an error you can rely on" in report.verdict
+    )
 
 
 def test_the_users_own_data_judges() -> None:

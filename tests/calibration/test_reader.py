@@ -107,12 +107,14 @@ def test_notes(tmp_path: Path) -> None:
     source = save_npz(tmp_path / "c.npz", images=numbered(4, 3, 8, 8))
     found = read_calibration(source, IMAGE)
     assert found.notes == (
-        "array 'images' is taken for input 'x'",
+        "array 'images' is used as input 'x'",
         "c.npz: 4 samples, fewer than the 128 asked for",
     )
     assert read_calibration(source, [InputSpec("images", F, ("N", 3, 8, 8))], samples=4).notes == ()
     labeled = {"x": numbered(4, 3, 8, 8), "labels": np.arange(4)}
-    assert read_calibration(labeled, IMAGE, samples=4).notes == ("array 'labels' is no input of the model: ignored",)
+    assert read_calibration(labeled, IMAGE, samples=4).notes == (
+        "array 'labels' does not match any model input and is ignored",
+    )
 
 
 def test_several_inputs(tmp_path: Path) -> None:

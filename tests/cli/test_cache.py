@@ -43,12 +43,13 @@ def shown(capsys: Capture, *arguments: str, code: int = 0) -> str:
 def test_show(folder: Path, capsys: Capture) -> None:
     assert shown(capsys, "show").splitlines() == [
         f"place    {folder}", "entries  2",
-        "bytes    2.00 kB of 2.15 GB at most (ONNXFOLD_CACHE_SIZE changes that)", "used     5 hours ago to 3 days ago",
+        "bytes    2.00 kB of 2.15 GB at most (set ONNXFOLD_CACHE_SIZE to change it)",
+        "used     5 hours ago to 3 days ago",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("500M", "524 MB at most (by "), ("x", "2.15 GB at most (ONNXFOLD_CACHE_SIZE is no size")]
+    ("value", "said"), [("500M", "524 MB at most (by "), ("x", "2.15 GB at most (ONNXFOLD_CACHE_SIZE is not a size")]
 )
 def test_the_limit_is_shown(value: str, said: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache_folder.VARIABLE, value)
@@ -74,12 +75,12 @@ def test_entries_that_cannot_be_removed(folder: Path, capsys: Capture, monkeypat
 
 def test_no_folder(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "onnxfold (not there yet)\nentries  0\n" in shown(capsys, "show")
+    assert "onnxfold (does not exist yet)\nentries  0\n" in shown(capsys, "show")
     assert "removed 0 entries" in shown(capsys, "clear") and snapshot(tmp_path) == {}
     (tmp_path / "onnxfold").write_text("mine")
-    assert "nothing is kept" in shown(capsys, "show") and "removed 0 entries" in shown(capsys, "clear")
+    assert "nothing is cached" in shown(capsys, "show") and "removed 0 entries" in shown(capsys, "clear")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: Path("~/.cache/onnxfold"))
-    assert "nowhere" in shown(capsys, "show") and "nowhere" in shown(capsys, "clear")
+    assert "disabled" in shown(capsys, "show") and "disabled" in shown(capsys, "clear")
     assert snapshot(tmp_path) == {"onnxfold": b"mine"}
 
 

@@ -59,7 +59,7 @@ def test_help_tells_the_main_job_first(capsys: Capture) -> None:
     order = ["onnxfold IN OUT", "--inspect", "sweep IN", "compare A B", "out.onnx --ratio 0.3", "the file to write"]
     order.append("--ratio R")
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
-    assert "10 % at most" in text
+    assert "at most 10 %" in text
 
 
 @pytest.mark.parametrize("given", [["--help"], ["--fuse", "mean", "--help"], ["layers", "-h"], ["sweep", "-h"]])
@@ -155,7 +155,7 @@ def test_commands_that_need_no_name(tmp_path: Path, capsys: Capture, monkeypatch
     """`fold` and `inspect`, whatever else is there."""
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "in.onnx")
-    assert run("inspect", path) == 0 and "2 groups, 32 channels" in capsys.readouterr().out
+    assert run("inspect", path) == 0 and "2 groups with 32 channels" in capsys.readouterr().out
     assert run("fold", path, "out.onnx", "--ratio", 0.5, "-q") == 0 and (tmp_path / "out.onnx").exists()
     (tmp_path / "inspect").write_bytes(path.read_bytes())
     before = snapshot(tmp_path)
@@ -207,7 +207,7 @@ def test_inspect_writes_nothing(tmp_path: Path, capsys: Capture, monkeypatch: py
     before = snapshot(tmp_path)
     assert run(path, "--inspect") == run(path, "out.onnx", "--inspect", "-v") == 0
     assert snapshot(tmp_path) == before
-    assert "2 groups, 32 channels" in capsys.readouterr().out
+    assert "2 groups with 32 channels" in capsys.readouterr().out
 
 
 def test_compare(tmp_path: Path, capsys: Capture) -> None:

@@ -123,13 +123,13 @@ def shown(report: FoldReport | SweepReport, kind: type[Console]) -> str:
 
 def test_messages_in_tables_name_options() -> None:
     groups = (GroupReport("`ratio`", 8, 8, 1, 0, 0.0, ("`seed`",), ("b",), "too narrow for `round_to=64`"),)
-    refusals = (Refusal("a key-value cache (`fold_heads` lets its heads change)", 4, ("`steps`",), 0),)
+    refusals = (Refusal("a key-value cache (`fold_heads` allows its heads to change)", 4, ("`steps`",), 0),)
     report = FoldReport("`jobs`", "", {}, Size(1, 1, 1), None, groups, refusals, None)
     plain, worded = shown(report, Console), shown(report, _Console)
     for name in ("`ratio`", "`steps`", "`jobs`"):  # the model's own
         assert name in plain and name in worded
-    assert "`round_to=64`" in plain and "(`fold_heads` lets" in plain and "--" not in plain
-    assert "too narrow for --round-to 64" in worded and "(--fold-heads lets" in worded
+    assert "`round_to=64`" in plain and "(`fold_heads` allows" in plain and "--" not in plain
+    assert "too narrow for --round-to 64" in worded and "(--fold-heads allows" in worded
 
 
 def test_the_verdict_of_a_sweep_names_options() -> None:
@@ -151,10 +151,10 @@ def test_reports_on_disk_name_parameters(tmp_path: Path, capsys: pytest.CaptureF
     given = [path, tmp_path / "out.onnx", "--ratio", 0.5, "--refine", "--report", kept, *FAST]
     assert main([str(one) for one in given]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "--effort fast makes no inputs: give --calibration or take --effort balanced" in said and "`" not in said
+    assert "--effort fast makes no inputs: pass --calibration or use --effort balanced" in said and "`" not in said
     verdict = json.loads(kept.read_text(encoding="utf-8"))["verdict"]
     assert "--" not in verdict
-    assert "`effort='fast'` makes no inputs: give `calibration` or take `effort='balanced'`" in verdict
+    assert "`effort='fast'` makes no inputs: pass `calibration` or use `effort='balanced'`" in verdict
 
 
 def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,5 +162,5 @@ def test_errors_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([str(path), str(tmp_path / "out.onnx"), "--include", "`ratio`", *FAST]) == 4
     assert main([str(path), str(tmp_path / "out.onnx"), "--group-ratio", "`ratio`=0.5", *FAST]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "onnxfold: no group matches --include and --exclude: --inspect lists their names"
+    assert first == "onnxfold: no group matches --include and --exclude: --inspect lists all groups"
     assert "no group matches the pattern '`ratio`' in --group-ratio: --inspect lists" in second

@@ -84,9 +84,9 @@ def test_commands_that_name_no_model(value: Any) -> None:
 
 
 def test_what_does_not_go_together() -> None:
-    with pytest.raises(RequestError, match="give both, or neither"):
+    with pytest.raises(RequestError, match="pass both, or neither"):
         RuntimeOptions(latency_timeout=5)
-    with pytest.raises(RequestError, match="`latency_command` measures what"):
+    with pytest.raises(RequestError, match="`latency_command` measures latency"):
         RuntimeOptions(latency_command="bench {model}", latency=False)
 
 

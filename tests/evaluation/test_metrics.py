@@ -167,7 +167,7 @@ def test_a_batch_of_one_needs_more_samples() -> None:
     proto = classifier("float[1,10,1,1] y", HEADS["[N,C,1,1]"][1])
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     x = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    with pytest.raises(RequestError, match=r"more than one sample\. Give `calibration`"):
+    with pytest.raises(RequestError, match=r"more than one sample\. Pass `calibration`"):
         onnxfold.fold(proto, min_agreement=0.9, calibration=x, **FAST)
     x = np.random.default_rng(1).standard_normal((64, 3, 8, 8)).astype(np.float32)
     result = onnxfold.fold(proto, min_agreement=0.7, calibration=x, latency=False, round_to=1)

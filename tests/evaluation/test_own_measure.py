@@ -122,8 +122,8 @@ def test_it_imports_what_lies_beside_it(tmp_path: Path) -> None:
     [
         ("def f(path):\n    x = 1\n    raise ValueError('no\\nsuch')", r"raised ValueError: no such \(line 3"),
         ("import sys\ndef f(path):\n    sys.exit(4)", "raised SystemExit: 4"),
-        ("import os\ndef f(path):\n    os._exit(4)", r"ended its process \(exit code 4\)"),
-        ("import os\ndef f(path):\n    os.abort()", r"ended its process \(SIGABRT\)"),
+        ("import os\ndef f(path):\n    os._exit(4)", r"exited \(exit code 4\)"),
+        ("import os\ndef f(path):\n    os.abort()", r"exited \(SIGABRT\)"),
         ("def f(path):\n    raise KeyboardInterrupt", "raised KeyboardInterrupt"),
         ("def f(path):\n    return 'much'", "returned 'much' .a str., not a number"),
         ("def f(path):\n    pass", "returned None"),

@@ -177,7 +177,7 @@ def test_a_limit_where_nothing_can_be_compared_is_refused() -> None:
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
 def test_argmax_takes_a_limit() -> None:
     how: dict[str, Any] = {"effort": "fast", "latency": False, "input_shapes": {"x": (16, 3, 64, 64)}}
-    with pytest.raises(NothingToFoldError, match="least that can go, 8 of 32 channels of 'n3_Conv', costs an output"):
+    with pytest.raises(NothingToFoldError, match="removing even 8 of the 32 channels of 'n3_Conv' costs an output"):
         fold(CASES / "argmax_budget.onnx", max_error=0.05, **how)
     report = fold(CASES / "argmax_budget.onnx", max_error=0.6, **how).report
     assert report.check is not None and report.check.quality is not None and report.check.worst is not None

@@ -77,7 +77,7 @@ def test_what_cannot_be_run_either_way_is_said(tmp_path: Path) -> None:
     check = result.report.check
     assert check is not None and check.passed and check.worst is None and check.mark == "unsure"
     assert "nothing was measured: no provider could run the original model" in check.notes
-    with pytest.raises(RequestError, match="samples cannot be used: onnxruntime does not load this model"):
+    with pytest.raises(RequestError, match="cannot use samples: onnxruntime cannot load this model"):
         fold(proto, ratio=0.5, calibration=samples())
 
 

@@ -214,7 +214,7 @@ def test_present_outputs_are_not_compared_where_they_changed() -> None:
     half = fold(proto, ratio=0.5, fold_heads=True, effort="fast", latency=False, exclude=["layers.1/self_attn"]).report
     assert half.check is not None and len(half.interface) == 4
     assert [o.name for o in half.check.providers[0].outputs] == ["logits", "present.1.key", "present.1.value"]
-    assert "4 inputs and outputs have other heads" in half.verdict
+    assert "4 inputs and outputs have fewer heads" in half.verdict
 
 
 def prompts(proto: ModelProto, count: int = 24) -> dict[str, NDArray[Any]]:
@@ -302,7 +302,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--fold-heads", "--ratio", "0.5", "--effort", "fast", "--report", str(report)]
     assert main([str(source), str(target), *options]) == 0
     shown = capsys.readouterr().out
-    assert "interface that changed" in shown and "4 → 2" in shown
+    assert "changed inputs and outputs" in shown and "4 → 2" in shown
     data = json.loads(report.read_text(encoding="utf-8"))
     assert len(data["interface"]) == 8 and data["settings"]["fold_heads"]
     assert data["interface"][0] == {

@@ -165,7 +165,7 @@ def test_what_passes_through_a_loop_is_kept() -> None:
     found = analyze(load(proto))
     assert [g.size for g in found.groups] == [8]
     kinds = {r.kind for r in found.refusals}
-    assert "what Loop takes from its body" in kinds
+    assert "values that Loop returns from its body" in kinds
     report = inspect(proto)
     assert report.coverage is not None and report.coverage.parameters == 1.0
     feeds = {"x": np.ones((2, 3), np.float32), "n": np.array(3), "c": np.array(True)}

@@ -79,7 +79,7 @@ def test_a_pipe_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """An error instead of waiting for ever."""
     monkeypatch.setattr(files, "_PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="nobody reads from it"):
+    with pytest.raises(OSError, match="nobody is reading it"):
         write_bytes(tmp_path / "pipe", b"text")
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_ordinary_file(
     real = path.stat()
     monkeypatch.setattr(files, "_state", lambda _: os.stat_result((mode | 0o600, *real[1:])))
     if refused:
-        with pytest.raises(RequestError, match=f"cannot write the report .*there: it is {kind}, name another file"):
+        with pytest.raises(RequestError, match=f"cannot write the report .*there: it is {kind}, choose another file"):
             check_file(path, "the report")
         with pytest.raises(OSError, match=kind):
             write_bytes(path, b"new")
@@ -149,7 +149,7 @@ def test_never_over_what_is_read(tmp_path: Path, how: str) -> None:
     elif how == "hard link":
         path.hardlink_to(read)
     target = {"same": read, "dots": tmp_path / ".." / tmp_path.name / "read.npz"}.get(how, path)
-    with pytest.raises(RequestError, match=r"the plot would overwrite calibration data .*: name another file"):
+    with pytest.raises(RequestError, match=r"the plot would overwrite calibration data .*: choose another file"):
         check_file(target, "the plot", [(tmp_path / "missing", "the model"), (read, "calibration data")])
     check_file(tmp_path / "new", "the plot", [(read, "calibration data")])
 

@@ -153,7 +153,7 @@ def test_where_nothing_is_folded_the_model_is_quantized_all_the_same() -> None:
     assert report.after is not None and report.quantization is not None
     assert report.after.macs == report.before.macs and report.quantization.error_before == 0
     assert 0 < report.quantization.error_after < MOST_FOR_INT8
-    assert "only quantized: this budget removes nothing" in report.verdict
+    assert "quantized only: this budget removes nothing" in report.verdict
 
 
 @pytest.mark.slow
@@ -284,8 +284,8 @@ VERDICT = Check((), ("before",), (ProviderCheck("CPUExecutionProvider", Status.O
         ({}, ""),
         ({"latency_after_ms": 2.02}, ""),
         ({"latency_after_ms": 3.0}, "INT8 is slower than floats on CPU: 1.50x the latency"),
-        ({"file_after": 901}, "INT8 takes more bytes than floats: 901 B against 900 B"),
-        ({"error_after": 0.2}, "a little over `max_error=0.1`"),
+        ({"file_after": 901}, "INT8 is larger than floats: 901 B against 900 B"),
+        ({"error_after": 0.2}, "slightly over `max_error=0.1`"),
     ],
 )
 def test_what_int8_makes_worse_is_said(
@@ -363,7 +363,7 @@ def test_a_model_that_does_not_run_on_the_inputs_is_refused(budget: dict[str, fl
     """It says that it takes any number of images, and takes multiples of three."""
     proto = reshaped_inside(RESNET, [3, -1, 8, 8])
     given = {"image": IMAGES[:16]}
-    with pytest.raises(QuantizationError, match="give these"):
+    with pytest.raises(QuantizationError, match="set those"):
         onnxfold.fold(proto, calibration=given, quantize=True, latency=False, **budget)
 
 

@@ -23,7 +23,7 @@ from onnxfold.report.group_report import GroupReport
 from onnxfold.runtime.session import Session
 
 CASE = ROOT.parent / "shared" / "cases" / "if_branch_not_run.onnx"
-UNREACHED = "that no input reached: give `calibration` that reaches it"
+UNREACHED = "that no input reached: pass `calibration` data that reaches it"
 FAST: dict[str, Any] = {"effort": "fast", "latency": False, "round_to": 1}
 
 BRANCHES = """(float[2,3] x, int64 rate) => (float[2,5] y) {
@@ -113,7 +113,7 @@ def test_what_only_an_idle_branch_uses_stays() -> None:
     proto = model(text, SHAPES | {"u": (3, 8)}, {"fast": np.array(16000)})
     found = onnxfold.fold(proto, ratio=0.5, calibration=feeds(*[16000] * 8), **FAST).report.groups
     assert widths(found) == {12: 12, 4: 4, 8: 4, 6: 6}
-    assert notes(found)[12] == "used only inside bodies that no input reached: give `calibration` that reaches them"
+    assert notes(found)[12] == "used only in subgraphs that no input reached: pass `calibration` data that reaches them"
     found = onnxfold.fold(proto, ratio=0.5, calibration=feeds(*[8000] * 8), **FAST).report.groups
     assert widths(found) == {12: 6, 4: 2, 8: 8, 6: 3}
 

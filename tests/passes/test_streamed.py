@@ -70,7 +70,7 @@ def test_blocks_that_end_in_other_groups_are_not_compared(whole: pytest.MonkeyPa
     """A chain of convolutions: what a block gives is narrower where the next one was folded too."""
     report = fold(MODELS / "digits_vgg.onnx", None, ratio=0.1).report
     assert report.check is not None and report.check.passed
-    assert "no block of it could be run alone" in report.verdict
+    assert "no single block of it could be run on its own" in report.verdict
 
 
 def test_a_block_that_is_wrong_is_not_written(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_block_that_is_wrong_is_not_written(tmp_path: Path, whole: pytest.Monk
         return values[:, ::-1] if folded else values
 
     whole.setattr(edits._Weight, "array", property(wrong))
-    with pytest.raises(ValidationError, match=r"does not compute what it should: 1\.\de"):
+    with pytest.raises(ValidationError, match=r"computes something else: 1\.\de"):
         fold(source, tmp_path / "out.onnx")
     assert snapshot(tmp_path) == before
 
@@ -133,7 +133,7 @@ def test_no_sweep(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
 def test_bfloat16_that_fits_is_compared_all_the_same(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
     whole.setattr("onnxfold.passes.verify.comparable", lambda *_: True)
     report = fold(write_gated(tmp_path / "in.onnx", 2, 24, 64, ml_dtypes.bfloat16), tmp_path / "out.onnx").report
-    assert "the block of" in report.verdict or "no block of it" in report.verdict
+    assert "the block of" in report.verdict or "no single block of it" in report.verdict
 
 
 def test_an_estimate_counts_the_groups_that_shrink(tmp_path: Path, whole: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ class TestMaxMemory:
     def test_too_little_for_the_widest_group(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         source = write_gated(tmp_path / "in.onnx", 1, 24, 64)
         assert cli.main([str(source), str(tmp_path / "out.onnx"), "--max-memory=1K", "--ratio=.5"]) == 2
-        assert "the widest group may take 250 MB" in capsys.readouterr().err
+        assert "the widest group may need 250 MB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("merge", [folding(np.array([0, 1, 0, 2, 1, 0])), pruning(np.array([1, 4]), 6)])

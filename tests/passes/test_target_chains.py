@@ -34,7 +34,7 @@ def test_fewer_bits_alone_where_they_lose_less(tmp_path: Path) -> None:
     assert report.after == alone.after and report.after is not None
     assert target.stat().st_size == report.after.file <= 0.6 * MLP.stat().st_size
     assert report.quantization is not None and report.quantization.kind == "fp16"
-    assert "chosen of 2 chains: float16" in report.verdict and "only quantized" not in report.verdict
+    assert "best of 2 chains of steps: float16" in report.verdict and "quantized only" not in report.verdict
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]  # nothing is left of the other
 
 
@@ -42,13 +42,13 @@ def test_both_together_where_neither_is_enough() -> None:
     result = onnxfold.fold(MLP, target_size=0.2, allow=["fold", "int8"], round_to=1, **GIVEN)
     report = result.report
     assert report.after is not None and report.after.file <= 0.2 * MLP.stat().st_size
-    assert report.after.macs < report.before.macs and "chosen of" in report.verdict
+    assert report.after.macs < report.before.macs and "best of" in report.verdict
     stored = {t.data_type for t in result.model.graph.initializer if len(t.dims) == 2}
     assert stored == {onnx.TensorProto.INT8}
 
 
 def test_what_no_chain_meets(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"`target_size=0\.01` cannot be met by any chain of `allow`: the least"):
+    with pytest.raises(PlanError, match=r"`target_size=0\.01` cannot be met by any chain of `allow`: the lowest"):
         onnxfold.fold(MLP, tmp_path / "out.onnx", target_size=0.01, allow=["fold", "fp16"], **GIVEN)
     assert not snapshot(tmp_path)
 
@@ -64,15 +64,15 @@ def test_what_is_better_otherwise_is_said() -> None:
     points = [one.row.point(Size(1000, 1, 1)) for one in made]
     choice = MeetTarget(FoldOptions.of(target_size=0.5, allow="all"))
     assert choice._words(made, points, 0) == (
-        "chosen of 2 chains: fold; INT8 takes 50 % of the latency (this one 90 %) and loses 5.2 %"
+        "best of 2 chains of steps: fold; INT8 takes 50 % of the latency (this one 90 %) and loses 5.2 %"
     )
-    assert choice._words(made, points, 1) == "chosen of 2 chains: INT8"
+    assert choice._words(made, points, 1) == "best of 2 chains of steps: INT8"
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"ratio": 0.5, "allow": ["int8"]}, "give `target_size` or `target_latency`"),
+        ({"ratio": 0.5, "allow": ["int8"]}, "is met: pass `target_size` or `target_latency`"),
         ({"target_size": 0.5, "allow": ["int8"], "quantize": True}, "tries `quantize` and `refine` itself"),
         ({"target_size": 0.5, "allow": ["int8", "drop"]}, "cannot meet a target with 'drop'"),
     ],
@@ -92,6 +92,6 @@ def test_all_are_those_that_meet_a_target() -> None:
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = str(tmp_path / "out.onnx")
     assert main([str(MLP), target, "--target-size", "60%", "--allow", "fold,fp16"]) == 0
-    assert "chosen of 2 chains: float16" in " ".join(capsys.readouterr().out.split())
+    assert "Best of 2 chains of steps: float16" in " ".join(capsys.readouterr().out.split())
     assert main([str(MLP), target, "--ratio", "0.3", "--allow", "fp16"]) == 2
-    assert "--allow is for what a target may be met with: give --target-size" in capsys.readouterr().err
+    assert "--allow chooses how a target is met: pass --target-size" in capsys.readouterr().err

@@ -151,7 +151,7 @@ def test_work_of_something_else_is_ignored(
         write_gated(source, BLOCKS + 1, 32, 64)
     report = fold(source, tmp_path / "cut", **how).report
     assert len(merged) == BLOCKS + (other == "model")
-    assert report.verdict.count(".out.onnx.onnxfold is of another model or of other options: ignored") == 1
+    assert report.verdict.count(".out.onnx.onnxfold belongs to another model or other options: ignored") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip file", None])
@@ -164,7 +164,7 @@ def test_a_broken_outcome_is_found_anew(
     merged.clear()
     report = fold(source, tmp_path / "cut").report
     assert len(merged) == BLOCKS - 4 + 1
-    assert report.verdict.count("is broken: ") == 1 and "was merged anew" in report.verdict
+    assert report.verdict.count("is corrupt: ") == 1 and "was merged again" in report.verdict
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -174,7 +174,7 @@ def test_a_name_that_is_taken(tmp_path: Path, source: Path, folder: bool) -> Non
     mine = taken / "mine" if folder else taken
     mine.write_text("mine")
     report = fold(source, tmp_path / "cut").report
-    assert "is no work folder of onnxfold: ignored" in report.verdict
+    assert "is not a work folder of onnxfold: ignored" in report.verdict
     assert mine.read_text() == "mine" and (tmp_path / "cut" / "out.onnx").exists()
 
 

@@ -83,6 +83,6 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(RESNET), "out.onnx", "--ratio", "0.3", "--device", "toaster"]) == 2
     assert "invalid choice: 'toaster'" in capsys.readouterr().err
     assert main([str(RESNET), "out.onnx", "--ratio", "0.3", "--device", "avx512", "--round-to", "4"]) == 2
-    assert "--device says what widths are rounded to" in capsys.readouterr().err
+    assert "--device and --round-to both set what widths are rounded to" in capsys.readouterr().err
     assert main([str(RESNET), "out.onnx", "--ratio", "0.3", "--round-to", "x"]) == 2
     assert "give a whole number like 8, or auto, not 'x'" in capsys.readouterr().err

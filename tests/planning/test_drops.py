@@ -107,7 +107,7 @@ def test_weights_beside_the_model_come_along(tmp_path: Path) -> None:
 
 
 def test_a_budget_without_a_measure(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"`max_drop` .*give `metric` too"):
+    with pytest.raises(RequestError, match=r"`max_drop` .*pass `metric` too"):
         FoldOptions(budget=Budget.max_drop(0.1))
-    with pytest.raises(RequestError, match=r"`max_drop` .*give `metric` too"):
+    with pytest.raises(RequestError, match=r"`max_drop` .*pass `metric` too"):
         onnxfold.fold(write(tmp_path / "in.onnx"), max_drop=0.1)

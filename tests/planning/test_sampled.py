@@ -176,7 +176,7 @@ def test_samples_that_cannot_be_made(option: dict[str, str]) -> None:
 
 def test_two_inputs_are_inverted_together() -> None:
     result = onnxfold.fold(model(TWO_INPUTS, TWO_WEIGHTS), ratio=0.5, **BALANCED)
-    assert result.report.settings["samples"] == "deep inversion from class spread"
+    assert result.report.settings["samples"] == "deep inversion for varied class scores"
     assert result.report.settings["recovery"] == "least-squares"
 
 
@@ -329,7 +329,7 @@ def test_groups_that_samples_break_are_decided_by_weights(method: str) -> None:
     report = result.report
     assert [g.after for g in report.groups] == [4, 3]
     assert report.check is not None
-    said = [note for note in report.check.notes if "was decided by its weights" in note]
+    said = [note for note in report.check.notes if "was ranked by its weights" in note]
     assert len(said) == (method != "fold")
     assert all(f"'{report.groups[0].name}'" in note and "NaN or infinity" in note for note in said)
     new = {"x": rng.standard_normal((50, 3, 6, 6)).astype(np.float32)}

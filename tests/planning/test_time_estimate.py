@@ -42,8 +42,8 @@ def mlp(monkeypatch: pytest.MonkeyPatch) -> Subject:
     ("seconds", "words"),
     [
         ((0.0, 3.0), "about 5 seconds"),
-        ((20.0, 23.0), "about 45 seconds (20 seconds of them to make inputs)"),
-        ((60.0, 70.0), "about 2 minutes (60 seconds of them to make inputs)"),
+        ((20.0, 23.0), "about 45 seconds (20 seconds of that to make inputs)"),
+        ((60.0, 70.0), "about 2 minutes (60 seconds of that to make inputs)"),
         ((0.0, 9000.0), "about 2.5 hours"),
     ],
 )

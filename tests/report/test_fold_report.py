@@ -115,7 +115,7 @@ def test_a_sweep_has_a_tick_only_where_the_row_at_the_knee_keeps_the_usual_limit
         return console.export_text().splitlines()[3]
 
     assert line(0.9).startswith("✔") and line(0.5).startswith("!")
-    assert line(None).startswith("! no knee") and line(0.9, "NaN").startswith("✘")
+    assert line(None).startswith("! no clear knee") and line(0.9, "NaN").startswith("✘")
 
 
 def example(name: str = "conv", **check: Any) -> FoldReport:
@@ -187,7 +187,7 @@ def test_names_are_no_markup() -> None:
 
 
 def test_failed_verdict() -> None:
-    report = example(problems=("output 'y' has NaN or infinite values that the original has not",))
+    report = example(problems=("output 'y' has NaN or infinite values, unlike the original",))
     assert report.verdict.startswith("failed: output 'y' has NaN")
     assert "✘ failed" in shown(report)
     assert json.loads(report.to_json())["passed"] is False
@@ -209,8 +209,8 @@ def test_marks_and_what_is_said_first() -> None:
     assert "\n! output error 10 % on 64 crops, file -50 %" in shown(over, 200)
     assert (
         "\n! file -50 %" in shown(blind, 200)
-        and "which say little of real ones" in blind.verdict
-        and blind.verdict.endswith("; give `calibration` to know more")
+        and "which say little about real ones" in blind.verdict
+        and blind.verdict.endswith("; pass `calibration` for an error you can rely on")
     )
     assert [json.loads(one.to_json())["mark"] for one in (kept, over, blind)] == ["kept", "unsure", "unsure"]
 
@@ -241,7 +241,7 @@ def test_clusters_are_shown_where_there_are_any() -> None:
 
 def test_inspection_shows_no_empty_tables() -> None:
     text = shown(inspect(net()))
-    assert "2 groups, 32 channels" in text and "latency" not in text and "merge error" not in text
+    assert "2 groups with 32 channels" in text and "latency" not in text and "merge error" not in text
     compared = shown(compare(net(), net(), latency=False))
     assert "group" not in compared and "kept as it is" not in compared
 
@@ -267,7 +267,7 @@ def test_what_is_in_reach_is_said() -> None:
     inside = replace(example(), after=None, check=None, coverage=Coverage(0.75, 0.5))
     assert (
         inside.verdict
-        == "2 groups, 1088 channels can be folded: 75 % of the parameters and 50 % of the MACs are in reach"
+        == "2 groups with 1088 channels can be folded, which cover 75 % of the parameters and 50 % of the MACs"
     )
-    assert replace(inside, before=Size(1, 1, 0)).verdict.endswith("75 % of the parameters are in reach")
-    assert replace(inside, coverage=None).verdict == "2 groups, 1088 channels can be folded"
+    assert replace(inside, before=Size(1, 1, 0)).verdict.endswith(", which cover 75 % of the parameters")
+    assert replace(inside, coverage=None).verdict == "2 groups with 1088 channels can be folded"

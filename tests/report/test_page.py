@@ -164,7 +164,7 @@ def test_the_page_of_a_choice() -> None:
     for command in ("in-int8.onnx --ratio 0 --quantize int8", "in-fold-50-refine.onnx --target-macs 0.5 --refine"):
         assert f"<code>onnxfold in.onnx {command}</code>" in text
     assert "in-share-weights.onnx" not in text and text.count("failed its checks") == 2  # the card and the row
-    assert "fold 90 %: expected to be worse" in text and "A model that was made failed its checks" in text
+    assert "fold 90 %: expected to be worse" in text and "One of the models failed its checks" in text
     assert "INT8 (half the bytes, no visible loss)" in text and "fold 50 %, refine (twice as fast)" in text
     values = {name: rows for name, _, rows in choice_page_of().curves()}
     assert re.findall(r'data-spec="(\w+)"', text) == list(values) == ["bytes", "latency"]

@@ -129,11 +129,11 @@ def test_what_only_a_run_tells() -> None:
 def test_a_model_that_runs_with_no_length_says_how_to_give_one() -> None:
     text = "(float[n,t,8] x) => (float[n,t,5] y) { a = Add(x, table) b = MatMul(a, u) c = Relu(b) y = MatMul(c, v) }"
     proto = model(text, {"table": (1, 777, 8), "u": (8, 16), "v": (16, 5)})
-    assert "give `input_shapes`" in settled(load(proto), None).note
-    with pytest.raises(onnxfold.RequestError, match=r"`input_shapes` gives others"):
+    assert "pass `input_shapes`" in settled(load(proto), None).note
+    with pytest.raises(onnxfold.RequestError, match=r"`input_shapes` sets other shapes"):
         onnxfold.fold(proto, effort="fast", latency=False)
     report = onnxfold.fold(proto, ratio=0.5, effort="fast", latency=False, allow_unmeasured=True).report
-    assert "give `input_shapes`" in report.verdict
+    assert "pass `input_shapes`" in report.verdict
     given = {"x": (1, 777, 8)}
     report = onnxfold.fold(proto, ratio=0.5, effort="fast", latency=False, input_shapes=given).report
     assert report.check is not None and report.check.providers[0].outputs and not report.notes

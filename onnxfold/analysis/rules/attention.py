@@ -14,7 +14,7 @@ from .facts import At, Axis, Count, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
-_FEW = "has numbers of heads that do not fit its tensors"
+_FEW = "has head counts that do not match its tensors"
 
 
 def packed(n: NodeView) -> Iterator[Fact]:
@@ -49,7 +49,7 @@ def multi_head(n: NodeView) -> Iterator[Fact]:
     [batch, heads, tokens, dimension]; a bias for all three."""
     q, heads = n.x(0), n.attr("num_heads")
     if q.rank != 3 or not (n.has(1) and n.has(2)):
-        yield Refuse("has Q, K and V in one tensor")
+        yield Refuse("packs Q, K and V into one tensor")
         return
     found = _heads(q, heads)
     if found is None or any(_heads(x, heads) is None for x in (n.x(1), n.x(2), n.y())):

@@ -20,10 +20,10 @@ def convolution(n: NodeView, x: TensorView, w: TensorView, bias: TensorView | No
     group = n.attr("group", 1)
     channels, made = x.size(1), w.size(0)
     if channels is None or made is None:
-        yield Refuse("has an open number of channels")
+        yield Refuse("has an unknown number of channels")
         return
     if group == channels and w.size(1) != 1:
-        yield Refuse("has a weight that does not fit its input")
+        yield Refuse("has a weight that does not match its input")
         return
     yield Tie(x.axis(0), y.axis(0))
     yield Tie(w.axis(0), y.axis(1))
@@ -47,7 +47,7 @@ def conv_transpose(n: NodeView) -> Iterator[Fact]:
     group = n.attr("group", 1)
     channels, per_group = x.size(1), w.size(1)
     if channels is None or per_group is None:
-        yield Refuse("has an open number of channels")
+        yield Refuse("has an unknown number of channels")
         return
     yield Tie(x.axis(0), y.axis(0))
     if n.has(2):

@@ -56,7 +56,7 @@ def gather_nd(n: NodeView) -> Iterator[Fact]:
     x, index, y = n.x(0), n.x(1), n.y()
     named, batch = index.size(-1), n.attr("batch_dims", 0)
     if named is None:
-        yield Refuse("has indices of open length")
+        yield Refuse("has indices of unknown length")
         return
     for axis in range(batch):
         yield Tie(x.axis(axis), y.axis(axis))
@@ -72,7 +72,7 @@ def scatter_nd(n: NodeView) -> Iterator[Fact]:
     x, index, updates, y = n.x(0), n.x(1), n.x(2), n.y()
     named = index.size(-1)
     if named is None:
-        yield Refuse("has indices of open length")
+        yield Refuse("has indices of unknown length")
         return
     for axis in range(named, x.rank):
         yield Tie(x.axis(axis), y.axis(axis))
@@ -113,7 +113,7 @@ def one_hot(n: NodeView) -> Iterator[Fact]:
 
 def numbered(n: NodeView) -> Iterator[Fact]:
     """What comes out depends on where a position stands: none is like another."""
-    yield Refuse("numbers the positions of its axes")
+    yield Refuse("returns positions along its axes")
 
 
 def compared(n: NodeView) -> Iterator[Fact]:

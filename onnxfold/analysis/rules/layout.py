@@ -53,7 +53,7 @@ def cut(n: NodeView) -> Iterator[Fact]:
     axes = n.ints("axes", 3) if n.has(3) or "axes" in n.attrs else list(range(len(starts or ())))
     steps = n.ints("steps", 4) if n.has(4) else [1] * len(starts or ())
     if axes is None or starts is None or ends is None or steps is None:
-        yield Refuse("has computed bounds")
+        yield Refuse("has bounds computed at run time")
         return
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
     for axis in range(x.rank):
@@ -104,7 +104,7 @@ def pad(n: NodeView) -> Iterator[Fact]:
     pads = n.values("pads", 1)
     axes = n.ints("axes", 3) if n.has(3) else list(range(x.rank))
     if pads is None or axes is None:
-        yield Refuse("has computed pads")
+        yield Refuse("has pads computed at run time")
         return
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
     for axis in range(x.rank):
@@ -138,7 +138,7 @@ def expand(n: NodeView) -> Iterator[Fact]:
     x, y = n.x(), n.y()
     shape = n.values("", 1)
     if shape is None:
-        yield Refuse("has a computed shape")
+        yield Refuse("has a shape computed at run time")
         return
     for k in range(1, y.rank + 1):
         if k <= x.rank:
@@ -153,7 +153,7 @@ def constant_of_shape(n: NodeView) -> Iterator[Fact]:
     """One number everywhere: no position differs from another."""
     y, shape = n.y(), n.values("", 0)
     if shape is None:
-        yield Refuse("has a computed shape")
+        yield Refuse("has a shape computed at run time")
         return
     for k, value in enumerate(shape):
         yield Free(y.axis(k))
@@ -164,7 +164,7 @@ def tile(n: NodeView) -> Iterator[Fact]:
     """Axes repeated once pass, the others are kept."""
     repeats = n.values("", 1)
     if repeats is None:
-        yield Refuse("has computed repeats")
+        yield Refuse("has repeats computed at run time")
         return
     for axis, times in enumerate(repeats):
         if times.number == 1:  # also where it is computed: what that is computed from is kept

@@ -69,7 +69,7 @@ def einsum(n: NodeView) -> Iterator[Fact]:
     sides = [x for x in n.inputs if x is not None]
     terms, out = subscripts(str(n.attr("equation")), [x.rank for x in sides], n.y().rank)
     if [len(t) for t in (*terms, out)] != [t.rank for t in (*sides, n.y())] or len(set(out)) < len(out):
-        yield Refuse("has an equation that does not fit its tensors")
+        yield Refuse("has an equation that does not match its tensors")
         return
     twice = {label for term in terms for label in term if term.count(label) > 1}  # a diagonal: kept
     for label in sorted({label for term in terms for label in term} - twice):

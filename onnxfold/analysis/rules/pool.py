@@ -31,7 +31,7 @@ def resize(n: NodeView) -> Iterator[Fact]:
     sizes = 3 if n.op == "Resize" and n.version > 10 else None
     target = n.values("", sizes) if sizes and n.has(sizes) else None
     if sizes and n.has(sizes) and target is None:
-        yield Refuse("has computed sizes")
+        yield Refuse("has sizes computed at run time")
         return
     axes = n.attr("axes") or range(x.rank)
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
@@ -64,7 +64,7 @@ def col2im(n: NodeView) -> Iterator[Fact]:
     """Axis 1 of the input holds all positions of the block for every channel in a row."""
     x, y, block = n.x(), n.y(), n.ints("", 2)
     if block is None:
-        yield Refuse("has a computed block")
+        yield Refuse("has a block size computed at run time")
         return
     yield Tie(x.axis(0), y.axis(0))
     yield Tie(x.axis(1), y.axis(1).repeat(math.prod(block)))

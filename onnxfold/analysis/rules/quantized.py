@@ -21,7 +21,7 @@ def rescale(n: NodeView) -> Iterator[Fact]:
     """Every element alone; scales and zero points for each position of an axis belong to that."""
     x, y = n.x(), n.y()
     if n.attr("block_size", 0):
-        yield Refuse("has scales by blocks")
+        yield Refuse("has block-wise scales")
         return
     yield from same_axes(x, y)
     for i in (1, 2):
@@ -92,10 +92,10 @@ def matmul_nbits(n: NodeView) -> Iterator[Fact]:
     a, b, y, bias = n.x(0), n.x(1), n.y(), n.x(5) if n.has(5) else None
     sizes = n.attr("N"), n.attr("K")
     if not b.constant or b.shape != sizes or a.rank < 1 or y.rank != a.rank:
-        yield Refuse("has weights that it computes, or packs in a way of its own")
+        yield Refuse("has weights that are computed at run time or packed in an unknown format")
         return
     if a.size(-1) not in (None, b.size(1)) or y.size(-1) not in (None, b.size(0)):
-        yield Refuse("has weights that do not fit its input or output")
+        yield Refuse("has weights that do not match its input or output")
         return
     for k in range(a.rank - 1):
         yield Tie(a.axis(k), y.axis(k))

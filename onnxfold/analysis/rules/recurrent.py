@@ -31,7 +31,7 @@ def recurrent(n: NodeView) -> Iterator[Fact]:
     directions = len(unit) // (r.size(2) or 1) or 1
     places = list(_units(n, unit, directions))
     if any(axis.size not in (None, copies.size) for axis, copies in places):
-        yield Refuse("has parameters that do not fit each other")
+        yield Refuse("has parameters that do not match each other")
         return
     for axis, copies in places:
         yield Tie(axis, copies)

@@ -30,7 +30,7 @@ def reduction(n: NodeView) -> Iterator[Fact]:
     x = n.x()
     axes = n.ints("axes", 1)
     if axes is None and n.has(1):
-        yield Refuse("has computed axes")
+        yield Refuse("has axes computed at run time")
         return
     if not axes:
         axes = [] if n.attr("noop_with_empty_axes", 0) else list(range(x.rank))
@@ -83,7 +83,7 @@ def cumulative_sum(n: NodeView) -> Iterator[Fact]:
     """CumSum adds up along the axis that input 1 gives."""
     axis = n.ints("", 1)
     if axis is None:
-        yield Refuse("has a computed axis")
+        yield Refuse("has an axis computed at run time")
         return
     yield from _passing(n, [axis[0] % n.x().rank], keepdims=True)
 

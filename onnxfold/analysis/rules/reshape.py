@@ -152,7 +152,7 @@ def reshape(n: NodeView) -> Iterator[Fact]:
     """Reshape to the integers of input 1 (0: as in the input, -1: what is left)."""
     target = n.values("shape", 1)
     if target is None:
-        yield Refuse("has a computed shape")
+        yield Refuse("has a shape computed at run time")
         return
     yield from reshaped(n.x(), n.y(), target)
 
@@ -184,7 +184,7 @@ def squeeze(n: NodeView) -> Iterator[Fact]:
     gone = _axes(n, x.rank)
     if gone is None:
         if n.has(1) or any(not isinstance(d, int) for d in x.shape):
-            yield Refuse("drops axes that are not known")
+            yield Refuse("squeezes unknown axes")
             return
         gone = [a for a, d in enumerate(x.shape) if d == 1]
     for k, axis in enumerate(a for a in range(x.rank) if a not in gone):
@@ -196,7 +196,7 @@ def unsqueeze(n: NodeView) -> Iterator[Fact]:
     x, y = n.x(), n.y()
     new = _axes(n, y.rank)
     if new is None:
-        yield Refuse("adds axes that are not known")
+        yield Refuse("unsqueezes unknown axes")
         return
     for axis, k in enumerate(a for a in range(y.rank) if a not in new):
         yield Tie(x.axis(axis), y.axis(k))

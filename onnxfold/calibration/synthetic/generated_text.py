@@ -72,7 +72,7 @@ def token_feeds(
             writer = _Writer(session, name, session.outputs.index(scores), limits[name])
             return {**feeds, name: writer.text(feeds, np.random.default_rng([seed, 1]))}, Origin.GENERATED_TEXT, ""
         except (_SilentError, ExecutionError) as error:  # a fold will find out what is wrong
-            note = f"the model writes no text itself: {' '.join(str(error).split())[:200]}"
+            note = f"the model cannot generate text: {' '.join(str(error).split())[:200]}"
     feeds = next((one for one in tried if _runs(model, one, provider)), tried[-1])
     sizes = {name: x.shape for name, x in feeds.items()}
     rng = np.random.default_rng([seed, 1])
@@ -131,9 +131,9 @@ class _Writer:
         changed[:, -1] = (changed[:, -1] + 1) % self._vocabulary
         one, other = (self._scores(x, feeds).astype(np.float64) for x in (some, changed))
         if one.shape[:2] != some.shape or not np.isfinite(one).all():
-            raise _SilentError("its scores are none of the next word")
+            raise _SilentError("its outputs are not next-token scores")
         if np.abs(one - other)[:, :-1].max() > _CAUSAL_RTOL * np.abs(one).max():
-            raise _SilentError("it looks ahead")
+            raise _SilentError("it uses later tokens")
 
     def _scores(self, words: Array, feeds: Mapping[str, Array]) -> Array:
         others = {name: x[: len(words)] if x.ndim else x for name, x in feeds.items()}

@@ -182,7 +182,7 @@ def _posed(
     used = {name for node in proto.graph.node for name in (*node.input, *captures(node))}
     found = {s.name: full[s.name] for s in floats if s.name in used}
     if not found:
-        raise NotInvertibleError("what could be matched depends on no floating-point input")
+        raise NotInvertibleError("nothing that could be matched depends on a floating-point input")
     _keep_inputs(proto, used)
     made = partial(InversionProblem, shapes=found, terms=terms, chunk=chunk, apart=apart, fixed=fixed)
     return proto, list(found), made

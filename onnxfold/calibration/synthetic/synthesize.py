@@ -116,7 +116,7 @@ def synthesize(
                 break
             found = invert(problem, count, extent.steps, seed, progress)
             if not all(np.isfinite(x).all() for x in found.x.values()):
-                raise NotInvertibleError("the descent left the range of numbers")
+                raise NotInvertibleError("the optimization diverged")
             feeds = _complete(model, specs, problem, found.x, count, seed, shapes)
         except (NotInvertibleError, ExecutionError, OnnxFoldError) as error:
             reason = reason or " ".join(str(error).split())[:300]

@@ -134,7 +134,7 @@ def _obstacle(graph: Graph, fixed: Fixed, node: Node, slots: Slots) -> str:
     if not scale:
         return f"{node.op} holds integer weights, but not their scale"
     if scale not in fixed or (zero and zero not in fixed) or (groups and groups not in fixed):
-        return f"{node.op} has a computed scale"
+        return f"{node.op} has a scale computed at run time"
     consumers, captured = graph.consumers.get(integers, ()), {name for n in graph.nodes for name in n.captures}
     if len(consumers) > 1 or integers in graph.outputs or integers in captured:
         return "integer weights that several nodes share"
@@ -158,19 +158,19 @@ def _misfit(node: Node, values: Array, scales: Array, zeros: Array | None, group
     """What is wrong with the parts of a MatMulNBits weight; '' if nothing is."""
     how = layout(node.attrs)
     if how is None:
-        return f"{node.op} packs its weights in a way of its own"
+        return f"{node.op} packs its weights in an unknown format"
     if values.dtype != np.uint8 or values.shape != how.shape:
-        return f"{node.op} has weights that do not fill N x K numbers"
+        return f"{node.op} has weights that are not N x K numbers"
     if scales.size != how.n * how.blocks or not np.isfinite(scales).all():
-        return f"{node.op} has scales that do not fit its blocks"
+        return f"{node.op} has scales that do not match its blocks"
     packed = zeros is not None and zeros.dtype == np.uint8
     if zeros is not None and zeros.size != how.n * (how.zeros_width if packed else how.blocks):
-        return f"{node.op} has zero points that do not fit its blocks"
+        return f"{node.op} has zero points that do not match its blocks"
     if groups is not None and (
         groups.size not in (how.k, how.blocks * how.block)
         or not np.array_equal(np.unique(groups[: how.k]), np.arange(how.blocks))
     ):
-        return f"{node.op} has a g_idx that does not fit its blocks"
+        return f"{node.op} has a g_idx that does not match its blocks"
     if groups is not None and packed:  # onnxruntime 1.31 does not compute what its documentation says
         return f"{node.op} has packed zero points and a g_idx"
     return ""
@@ -180,11 +180,11 @@ def _misfit_of_blocks(node: Node, values: Array, scales: Array, zeros: Array | N
     """What is wrong with the scales of a DequantizeLinear with blocks; '' if nothing is."""
     axis, block = int(node.attrs.get("axis", 1)), int(node.attrs["block_size"])
     if not -values.ndim <= axis < values.ndim or block < 1 or not np.isfinite(scales).all():
-        return f"{node.op} has scales that do not fit its blocks"
+        return f"{node.op} has scales that do not match its blocks"
     shape = list(values.shape)
     shape[axis] = -(-shape[axis] // block)
     if list(scales.shape) != shape or (zeros is not None and zeros.shape != scales.shape):
-        return f"{node.op} has scales that do not fit its blocks"
+        return f"{node.op} has scales that do not match its blocks"
     return ""
 
 

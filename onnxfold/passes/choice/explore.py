@@ -57,7 +57,7 @@ class ExploreChains(BasePass):
     def check(self, state: State, run: Run) -> None:
         """Refuse a model that cannot run here."""
         if state.known.streamed:
-            raise RequestError(f"{state.name} is over 2 GiB, too large to be run here: choose one chain, and fold")
+            raise RequestError(f"{state.name} is over 2 GiB, too large to run here: pick one chain of steps and fold")
 
     def __call__(self, state: State, run: Run) -> State:
         while True:
@@ -132,7 +132,7 @@ class _Exploration:
         """A row for a chain: left out, where something that was measured beats what may be `hoped` for."""
         for row in self._rows:
             if hoped is not None and row.usable and hoped.beaten_by(row.point(self._before)):
-                why = f"expected to be worse in everything than {row.chain.label}"
+                why = f"expected to be worse than {row.chain.label} in every way"
                 self._rows.append(ChoiceRow(chain, skipped=why))
                 return
         try:

@@ -63,7 +63,7 @@ class MeetTarget(BasePass):
     def check(self, state: State, run: Run) -> None:
         """Refuse a model that cannot run here, and one that is quantized already."""
         if state.known.streamed:
-            raise RequestError(f"{state.name} is over 2 GiB, too large to be run here: leave out `allow`")
+            raise RequestError(f"{state.name} is over 2 GiB, too large to run here: leave out `allow`")
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError where no chain meets the target."""
@@ -161,7 +161,7 @@ class MeetTarget(BasePass):
         def other(i: int) -> float:
             return points[i].latency if self._size else points[i].size
 
-        text = f"chosen of {len(made)} chains: {_called(made[at].row.chain)}"
+        text = f"best of {len(made)} chains of steps: {_called(made[at].row.chain)}"
         better = [
             i for i in range(len(made))
             if i != at and other(i) <= _FASTER * other(at) and points[i].loss <= _LOSES_AS_LITTLE * points[at].loss
@@ -181,7 +181,7 @@ class MeetTarget(BasePass):
         if best is None:
             return f"{asked} cannot be met by any chain of `allow`: {'; '.join(refused)}"
         return (
-            f"{asked} cannot be met by any chain of `allow`: the least is {self._share(points[best]):.2f}, by "
+            f"{asked} cannot be met by any chain of `allow`: the lowest is {self._share(points[best]):.2f}, by "
             f"{_called(made[best].row.chain)}"
         )
 

@@ -27,16 +27,16 @@ class Distill(BasePass):
     def check(self, state: State, run: Run) -> None:
         """Refuse a model whose caches may change."""
         if state.subject is not None and state.subject.analysis.caches:
-            raise RequestError("`refine` compares caches as they were: leave out `refine`, or `fold_heads`")
+            raise RequestError("`refine` needs caches of the original size: leave out `refine` or `fold_heads`")
 
     def __call__(self, state: State, run: Run) -> State:
         original, current, samples = state.source, state.current, state.samples
         if not current.shrunk:
             return state
         if samples is None:
-            note = "there are no inputs to train on, as for models that stay on disk"
+            note = "there are no inputs to train on (models that are streamed from disk have none)"
             if self._effort is Effort.FAST:
-                note = "`effort='fast'` makes no inputs: give `calibration` or take `effort='balanced'`"
+                note = "`effort='fast'` makes no inputs: pass `calibration` or use `effort='balanced'`"
             return state.adding(RefinementReport(False, float("nan"), float("nan"), 0, (), (), note))
         steps, batch = extent(original, self._effort, sample_shapes(original, samples), self._steps)
         settings = TrainSettings(steps, batch, self._seed, quickest(original, run.providers))

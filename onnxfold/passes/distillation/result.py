@@ -27,5 +27,5 @@ class RefinementReport:
     def __str__(self) -> str:
         """In words."""
         if not self.kept:
-            return f"not refined: {self.note}"
-        return f"refined in {len(self.losses)} steps (error {in_percent(self.before)} → {in_percent(self.after)})"
+            return f"training was not used: {self.note}"
+        return f"trained for {len(self.losses)} steps (error {in_percent(self.before)} → {in_percent(self.after)})"

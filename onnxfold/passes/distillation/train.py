@@ -138,12 +138,12 @@ def _train(
     progress: Progress[Any],
 ) -> Refinement:
     if not samples.trusted:
-        raise NotTrainableError(f"the inputs are too unlike real ones to train on: {samples.described}")
+        raise NotTrainableError(f"the inputs are not realistic enough to train on: {samples.described}")
     student = load(inline(compressed, original.folder))
     evaluator = Evaluator(original, lambda _: samples.check)
     before = evaluator.distance(student.proto)
     if not np.isfinite(before):
-        raise NotTrainableError("the outputs cannot be compared on the inputs held back")
+        raise NotTrainableError("the outputs cannot be compared on the held-out inputs")
     specs = Session.of(original).inputs
     sampler = BatchSampler.of(samples.fit, specs, settings.batch, samples.apart)
     problem = pose(original, student, sampler.shapes, pairs, settings.provider)
@@ -154,17 +154,17 @@ def _train(
     for done in progress(title, range(1, steps + 1)):
         loss, gradients = _mean([problem.evaluate(training.values, next(batches)) for _ in range(sampler.together)])
         if not np.isfinite(loss):
-            note = f"stopped after {done} of {steps} steps: the loss is no longer a finite number"
+            note = f"stopped after {done} of {steps} steps: the loss is not finite"
             break
         training.step(done, loss, gradients)
         title.now = f"training (loss {loss:.4g}, error {training.best:.2%})"
         if done in looks:
             error = evaluator.distance(_written(student.proto, student, training.values))
             if not training.goes_on(done, error):
-                note = f"stopped after {done} of {steps} steps: no better on the inputs held back"
+                note = f"stopped after {done} of {steps} steps: no improvement on the held-out inputs"
                 break
     if not training.kept and not note:
-        note = "training did not lower the error on the inputs held back"
+        note = "it did not lower the error on the held-out inputs"
     losses, errors = tuple(training.losses), tuple(training.errors)
     return Refinement(training.kept, before, training.best, losses, errors, problem.blocks, note=note)
 

@@ -48,7 +48,7 @@ class Quantize(BasePass):
         """Refuse a model whose caches may change."""
         subject = state.subject
         if subject is not None and subject.analysis.caches:
-            raise RequestError("`quantize` compares caches as they were: leave out `quantize`, or `fold_heads`")
+            raise RequestError("`quantize` needs caches of the original size: leave out `quantize` or `fold_heads`")
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises QuantizationError."""

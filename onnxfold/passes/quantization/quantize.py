@@ -45,7 +45,7 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quanti
     name = model.path or "this model"
     if too_large or model.size >= PROTOBUF_LIMIT:
         raise QuantizationError(
-            f"{name} cannot be quantized: it has to be loaded and run for that, and is too large (over 2 GiB, or over "
+            f"{name} cannot be quantized: it is too large to be loaded and run (over 2 GiB, or over "
             "`max_memory`). Fold it without `quantize`"
         )
     found = next((node for node in every_node(model.proto) if _ON_INTEGERS.search(node.op_type)), None)
@@ -63,12 +63,10 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quanti
         )
     graph = model.proto.graph
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
-        raise QuantizationError(
-            f"{name} declares lengths that no tensor has, so it cannot be quantized: export it again"
-        )
+        raise QuantizationError(f"{name} declares impossible dimensions, so it cannot be quantized: export it again")
     if kind.sampled and not sampled:
         raise QuantizationError(
-            "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: give "
+            "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: pass "
             "`calibration` or `effort='balanced'`"
         )
     needed(kind, model.proto)
@@ -144,11 +142,11 @@ class Quantized:
             )
         if report.file_after >= report.file_before:
             sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]
-            notes.append(f"{report.kind.label} takes more bytes than floats: {sizes[0]} against {sizes[1]}")
+            notes.append(f"{report.kind.label} is larger than floats: {sizes[0]} against {sizes[1]}")
         if self.random:
-            notes.append("ranges of activations come from random inputs: give `calibration`")
+            notes.append("activation ranges come from random inputs: pass `calibration` for better ones")
         if kind is Aim.QUALITY and report.error_before <= value < report.error_after:
-            notes.append(f"a little over `{kind.parameter}={value:g}`, which is kept without `quantize`")
+            notes.append(f"slightly over `{kind.parameter}={value:g}`, which is met without `quantize`")
         return notes
 
 
@@ -179,7 +177,7 @@ def _fewer_bits(
     except ExecutionError as error:
         raise QuantizationError(
             f"onnxruntime cannot quantize {name} ({brief(error)}): fold it without `quantize`, or where it runs on "
-            "inputs of other lengths, give these (`input_shapes`, `calibration`)"
+            "inputs of other lengths, set those (`input_shapes`, `calibration`)"
         ) from error
     if not changed(kind, made)[0]:
         raise QuantizationError(
@@ -232,7 +230,7 @@ def narrowed(
         changes = f"an error of {cost:.2g}" if aim is Aim.QUALITY else f"an agreement of {1 - cost:.3g}"
         raise PlanError(
             f"`{aim.parameter}={value:g}` cannot be kept with `quantize`: {kind.label} alone has {changes}. "
-            "Allow more, or give another budget, for example `target_macs=0.7`"
+            "Allow more, or choose another budget, for example `target_macs=0.7`"
         )
     return left
 
@@ -242,7 +240,7 @@ def _less(value: float, drop: float, kind: Quantization) -> float:
     if drop > value:
         raise PlanError(
             f"`max_drop={value:g}` cannot be kept with `quantize`: {kind.label} alone drops the metric by "
-            f"{drop:.3g}. Allow more, or give another budget, for example `target_macs=0.7`"
+            f"{drop:.3g}. Allow more, or choose another budget, for example `target_macs=0.7`"
         )
     return value - max(0.0, drop)
 

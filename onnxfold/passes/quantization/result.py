@@ -50,9 +50,9 @@ class QuantizationReport:
     def done_on(self) -> str:
         """On which nodes it was done, in words."""
         if self.kind is Quantization.INT8:
-            return f"{self.nodes} nodes compute on integers; ranges from {self.samples} samples"
+            return f"{self.nodes} nodes compute on integers; activation ranges from {self.samples} samples"
         if self.kind is Quantization.DYNAMIC:
-            return f"{self.nodes} nodes compute on integers; ranges are found in every run"
+            return f"{self.nodes} nodes compute on integers; activation ranges are computed at run time"
         return f"{self.nodes} nodes have weights of {self.weights}"
 
     def __str__(self) -> str:

@@ -27,7 +27,8 @@ def nothing(what: object, whole: bool, left: Sequence[Left]) -> str:
     """The message for a model in which no units can share a weight."""
     units = "residual blocks" if whole else "layers"
     reasons = "; ".join(dict.fromkeys(one.why for one in left))
-    return f"nothing to fuse in {what}: no two {units} have weights of one shape" + (f" ({reasons})" if reasons else "")
+    nothing = f"nothing to fuse in {what}: no two {units} have weights of the same shape"
+    return nothing + (f" ({reasons})" if reasons else "")
 
 
 Floats = NDArray[np.float64]
@@ -81,7 +82,7 @@ def rank(
     """
     everything = [layer for one in units for unit in one for layer in unit]
     if distance.sampled and feeds is None:
-        raise RequestError(f"`distance={distance.value!r}` needs samples: give `calibration` or `effort='balanced'`")
+        raise RequestError(f"`distance={distance.value!r}` needs samples: pass `calibration` or `effort='balanced'`")
     measured = _Measured(model, everything, distance, feeds or ())
     out = []
     for one in progress("comparing layers", list(units)):

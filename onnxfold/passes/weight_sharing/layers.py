@@ -62,7 +62,7 @@ def layers(model: Model) -> tuple[tuple[Layer, ...], tuple[Left, ...]]:
         shape = model.graph.tensor(weight).shape or ()
         sizes = tuple(d for d in shape if isinstance(d, int))
         one = linear(proto, sizes) if node.op in _OPS and len(sizes) == len(shape) else None
-        why = _obstacle(model, weight, index) or ("" if one else f"{node.op} in a form that is not followed")
+        why = _obstacle(model, weight, index) or ("" if one else f"{node.op} in an unsupported form")
         if why or one is None:
             left.append(Left(node.label, why))
             continue
@@ -86,7 +86,7 @@ def _obstacle(model: Model, weight: str, index: int) -> str:
     if weight in constants.stored or weight in constants.unwritable or graph.nodes[index].op not in _OPS:
         return "its weight is stored as integers"
     if graph.tensor(weight).dtype not in FLOATS:
-        return "its weight is no floating-point tensor"
+        return "its weight is not a floating-point tensor"
     producer = graph.producer.get(weight)
     if producer is not None and graph.nodes[producer].op != "Constant":
         return f"its weight is computed by {graph.nodes[producer].op}"

@@ -72,7 +72,7 @@ def fuse_to(
             at, refused = at.parted(*pair), refused + 1
     if best is None:
         raise NothingToFoldError(
-            f"no two layers can share a weight while the outputs keep `max_error={limits.max_error:g}`: ask for more, "
+            f"no two layers can share a weight within `max_error={limits.max_error:g}`: allow more, "
             "for example with `share=0.1`"
         )
     return at, best
@@ -103,7 +103,7 @@ def blocks_asked(text: str, there: int) -> int:
         raise RequestError(f"`drop_blocks` must be a number of blocks or a percentage, like 3 or '25%', not '{text}'")
     count = max(1, round(value / 100 * there)) if percent else int(value)
     if count > there:
-        raise PlanError(f"`drop_blocks='{text}'`: the model has {there} residual blocks that can be dropped")
+        raise PlanError(f"`drop_blocks='{text}'`: the model has only {there} residual blocks that can be dropped")
     return count
 
 

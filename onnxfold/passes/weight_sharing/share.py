@@ -36,7 +36,7 @@ from .result import Dropped, Shared
 from .search import blocks_asked, fuse_to, least_missed, size_of
 
 _REPAIRS = (Recovery.AUTO, Recovery.NONE, Recovery.LEAST_SQUARES)
-_NO_BLOCKS = "the model has no residual block with an identity skip that could be dropped"
+_NO_BLOCKS = "the model has no residual block with an identity shortcut to drop"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class FindLayers(BasePass):
             choices = ", ".join(f"'{one.value}'" for one in _REPAIRS)
             raise RequestError(f"`recovery='{recovery.value}'` cannot repair shared weights: choose one of {choices}")
         if options.how is None and options.drop_blocks is None:
-            raise RequestError("nothing to do: give `how` or `drop_blocks`")
+            raise RequestError("nothing to do: pass `how` or `drop_blocks`")
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises NothingToFoldError."""

@@ -43,7 +43,7 @@ def _advised(report: ChoiceReport) -> Iterator[Tile]:
     """What to take for what."""
     for one in report.advice:
         title = one.aspect.value.capitalize()
-        yield Tile(title, one.chain or "Nothing that was measured", _gained(report, one))
+        yield Tile(title, one.chain or "None of the measured models", _gained(report, one))
 
 
 def _gained(report: ChoiceReport, advice: Advice) -> str:

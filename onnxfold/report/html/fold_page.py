@@ -19,12 +19,12 @@ from .treemap import treemap
 
 MOST_GROUPS, MOST_LAYERS = 500, 400  # rows of tables
 _MARKS = {
-    Mark.KEPT: ("kept", "✔", "Passed: the limit is kept"), Mark.UNSURE: ("unsure", "!", "Written: look closer"),
+    Mark.KEPT: ("kept", "✔", "Passed: within the limit"), Mark.UNSURE: ("unsure", "!", "Written: look closer"),
     Mark.FAILED: ("failed", "✘", "Failed: not written"),
 }  # fmt: skip
 
 _COMPARED = {
-    "kept": "Alike: within the usual limit", "unsure": "Look closer", "failed": "The second model is not sound",
+    "kept": "Similar: within the usual limit", "unsure": "Look closer", "failed": "The second model is not sound",
 }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def _alerts(report: FoldReport) -> list[tuple[str, str]]:
     if report.refinement is not None and not report.refinement.kept:
         notes.append(str(report.refinement))
     if check is not None and check.quality is not None and not check.quality.independent:
-        notes.append("what was measured on says little of real inputs: give `calibration` to know more")
+        notes.append("the test inputs say little about real ones: pass `calibration` for a reliable error")
     return [("bad", text) for text in bad] + [("note", text) for text in dict.fromkeys(notes)]
 
 

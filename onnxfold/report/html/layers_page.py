@@ -15,7 +15,7 @@ def layers_page(report: LayersReport, share: float = 1.0) -> dict[str, Any]:
     """The context of the template; with this `share` of the usual rows and maps."""
     classes, most = report.classes(), int(share * MOST_PAIRS)
     return {
-        "mark": ("plain", "i", "Layers that are alike"), "alerts": [],
+        "mark": ("plain", "i", "Similar layers"), "alerts": [],
         "tiles": [
             Tile("Layers", str(sum(len(one.names) for one in classes)), f"in {len(classes)} shapes"),
             Tile("Pairs", str(len(report.pairs)), "could share a weight"),

@@ -14,7 +14,7 @@ from . import charts
 from .fold_page import Tile, mark_of
 
 _SAID = {
-    Mark.KEPT: "The limit is kept where it was looked for", Mark.UNSURE: "Look closer before you choose",
+    Mark.KEPT: "Within the limit wherever it was checked", Mark.UNSURE: "Look closer before you choose",
     Mark.FAILED: "A model failed its checks",
 }  # fmt: skip
 

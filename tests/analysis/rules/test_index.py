@@ -115,10 +115,10 @@ CASES = [
         h = MatMul(x, w) e = Shape(h) n = Gather(e, one) r = Range(nought, n, one) i = Cast<to=1>(r) g = Mul(i, h)
         f = MatMul(g, k) a = Relu(f) y = MatMul(a, v) }""",
          {"w": (3, 8), "k": (8, 6), "v": (6, 5)}, (6,), {"one": 1, "nought": 0},
-         refused=("Range numbers the positions of its axes",)),
+         refused=("Range returns positions along its axes",)),
     Case("EyeLike-numbers", """(float[8,3] x) => (float y) {
         h = MatMul(x, w) e = EyeLike(h) g = Add(h, e) f = MatMul(g, k) a = Relu(f) y = MatMul(a, v) }""",
-         {"w": (3, 8), "k": (8, 6), "v": (6, 5)}, (6,), refused=("EyeLike numbers the positions of its axes",)),
+         {"w": (3, 8), "k": (8, 6), "v": (6, 5)}, (6,), refused=("EyeLike returns positions along its axes",)),
     cutting("NonZero-compares", f"""p = NonZero(h) i = Cast<to=1>(p) s = ReduceMean<keepdims=0>(i) g = Mul(h, s)
             {KEPT}""",
             (6,), weights=NEXT, refused=("NonZero picks elements by comparing them",)),

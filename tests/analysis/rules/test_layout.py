@@ -315,7 +315,7 @@ def test_computed_bounds_are_refused(batch: str | int) -> None:
     weights = {"w": (8, 3, 3, 3), "u": (8, 8, 1, 1), "v": (5, 8, 1, 1)}
     found = analyze(load(model(text, weights, {"ends": [8], "axes": [1]}, batch=batch)))
     assert [g.size for g in found.groups] == [8]
-    assert "Slice has computed bounds" in [r.kind for r in found.refusals]
+    assert "Slice has bounds computed at run time" in [r.kind for r in found.refusals]
 
 
 PARTS_ALONG_TIME = {

@@ -189,7 +189,7 @@ def test_parameters_that_contradict_each_other_are_refused() -> None:
     text = f"(float[7,N,3] x) => (float[7,N,5] y) {{ e = MatMul(x, k) o = GRU<hidden_size=8>(e, w, r, b) {READ} }}"
     found = analyze(load(model(text, {**sizes("GRU"), "b": (1, 40), "k": (3, 3), "v": (H, 5)}, ONE)))
     assert not found.groups
-    assert "GRU has parameters that do not fit each other" in [r.kind for r in found.refusals]
+    assert "GRU has parameters that do not match each other" in [r.kind for r in found.refusals]
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -61,7 +61,7 @@ def test_words_follow_their_probabilities() -> None:
     assert abs(float((made.feeds["ids"][:, 1:] == 3).mean()) - 0.5) < 0.05
 
 
-@pytest.mark.parametrize(("text", "says"), [(AHEAD, "looks ahead"), (FEATURES, "")])
+@pytest.mark.parametrize(("text", "says"), [(AHEAD, "uses later tokens"), (FEATURES, "")])
 def test_random_words_for_other_models(text: str, says: str) -> None:
     ids, origin, note = made_of(text, 200)
     assert origin is Origin.SENTENCES

@@ -111,7 +111,7 @@ def test_output_is_no_ordinary_file(tmp_path: Path, kind: str, capsys: pytest.Ca
     path, out = write(tmp_path / "in.onnx"), tmp_path / "out.onnx"
     with special(out, kind) as same:
         assert main([str(path), str(out), "--ratio", "0.5"]) == REQUEST
-        assert f"out.onnx is {kind}: a model goes to an ordinary file" in capsys.readouterr().err
+        assert f"out.onnx is {kind}: a model can only be written to a regular file" in capsys.readouterr().err
         assert same() and sorted(p.name for p in tmp_path.iterdir()) == ["in.onnx", "out.onnx"]
 
 

@@ -30,9 +30,9 @@ def only_once(path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--max-drop", 0.1], "--max-drop is by how much your own measure may fall: give --metric too"),
-        (["--max-drop", 0.1, "--ratio", 0.3], "give --metric too"),
-        (["--metric-timeout", 5], "--metric-timeout is for --metric"),
+        (["--max-drop", 0.1], "--max-drop limits how far your own metric may fall: pass --metric too"),
+        (["--max-drop", 0.1, "--ratio", 0.3], "pass --metric too"),
+        (["--metric-timeout", 5], "--metric-timeout only works with --metric"),
         (["--max-drop", -0.1, "--metric", "own.py:f"], "--max-drop must be a number of at least 0"),
         (["--metric", "own.py"], "--metric must be FILE.py:FUNCTION"),
         (["--metric", "own.py:"], "--metric must be FILE.py:FUNCTION"),

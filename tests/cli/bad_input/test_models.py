@@ -125,7 +125,7 @@ def test_broken_model(refused: Refused, tmp_path: Path, what: str) -> None:
 def test_depthwise_weight_that_does_not_fit(refused: Refused, tmp_path: Path) -> None:
     """Nothing makes it run, but nothing was asked of it either: its channels are kept."""
     write(tmp_path / "in.onnx", broken(regrouped(16, w2=(16, 2, 3, 3))))
-    refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5", says="weight that does not fit")
+    refused(NOTHING, tmp_path / "in.onnx", tmp_path / "out.onnx", "--ratio", "0.5", says="weight that does not match")
 
 
 def test_declared_shape_that_is_false(refused: Refused, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_inputs_that_cannot_be_made_up(
     assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5"]) == FAILED
     assert "nothing was measured" in " ".join(capsys.readouterr().err.split())
     assert main([str(path), str(tmp_path / "out.onnx"), "--ratio", "0.5", "--allow-unmeasured"]) == DONE
-    assert "nothing was measured" in " ".join(capsys.readouterr().out.split())
+    assert "Nothing was measured" in " ".join(capsys.readouterr().out.split())
 
 
 def test_operator_that_onnxruntime_lacks(refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

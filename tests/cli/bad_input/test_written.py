@@ -85,7 +85,7 @@ def test_never_over_calibration_data(refused: Refused, tmp_path: Path, made: Mad
     says = "would overwrite calibration data"
     assert f"the report {says}" in refused(REQUEST, path, tmp_path / "out.onnx", "--report", file, *given)
     assert f"the report {says}" in refused(REQUEST, "sweep", path, "--report", file, *given)
-    assert "holds calibration data: name another output" in refused(REQUEST, path, file, *given)
+    assert "holds calibration data: choose another output" in refused(REQUEST, path, file, *given)
     if file.suffix == ".png":
         assert f"the plot {says}" in refused(REQUEST, *LAYERS, path, "--plot", file, *given)
     with pytest.raises(RequestError, match="holds calibration data"):
@@ -119,8 +119,8 @@ def test_never_over_a_model_or_its_weights(refused: Refused, tmp_path: Path, lin
 def test_pictures_beside_synthetic_inputs(refused: Refused, tmp_path: Path) -> None:
     path = write(tmp_path / "in.png")  # a model of that name
     line = refused(REQUEST, path, tmp_path / "out.onnx", "--synthetic", tmp_path / "in.npz")
-    assert "the pictures of the synthetic inputs would overwrite the model" in line
-    assert "name an .npz file" in refused(REQUEST, path, tmp_path / "out.onnx", "--synthetic", tmp_path / "made.png")
+    assert "the preview images of the synthetic inputs would overwrite the model" in line
+    assert "use an .npz file" in refused(REQUEST, path, tmp_path / "out.onnx", "--synthetic", tmp_path / "made.png")
 
 
 @pytest.mark.usefixtures("no_work")
@@ -160,7 +160,7 @@ def test_a_pipe_that_nobody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path, pipe = write(tmp_path / "in.onnx"), tmp_path / "pipe"
     os.mkfifo(pipe)
     assert main([str(path), "--inspect", "-q", "--report", str(pipe)]) == REQUEST
-    assert capsys.readouterr().err == f"onnxfold: cannot write the report {pipe}: nobody reads from it\n"
+    assert capsys.readouterr().err == f"onnxfold: cannot write the report {pipe}: nobody is reading it\n"
 
 
 def test_a_report_behind_a_link(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def zero_scale(proto: ModelProto) -> None:
 
 @pytest.mark.parametrize(
     "change, reason",
-    [(misfit, "DequantizeLinear has scales that do not fit its blocks"),
+    [(misfit, "DequantizeLinear has scales that do not match its blocks"),
      (two_consumers, "integer weights that several nodes share"), (shown, "integer weights that several nodes share"),
      (zero_scale, "DequantizeLinear has a scale that is not positive")],
     ids=lambda a: getattr(a, "__name__", ""),

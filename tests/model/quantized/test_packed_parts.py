@@ -171,16 +171,17 @@ def computed_scale(proto: ModelProto) -> None:
 
 
 REFUSED = [
-    (short_weight, "MatMulNBits has weights that do not fill N x K numbers"),
-    (wide_weight, "MatMulNBits has weights that do not fill N x K numbers"),
-    (short_scales, "MatMulNBits has scales that do not fit its blocks"),
-    (infinite_scales, "MatMulNBits has scales that do not fit its blocks"),
-    (short_zeros, "MatMulNBits has zero points that do not fit its blocks"),
+    (short_weight, "MatMulNBits has weights that are not N x K numbers"),
+    (wide_weight, "MatMulNBits has weights that are not N x K numbers"),
+    (short_scales, "MatMulNBits has scales that do not match its blocks"),
+    (infinite_scales, "MatMulNBits has scales that do not match its blocks"),
+    (short_zeros, "MatMulNBits has zero points that do not match its blocks"),
     (no_scales, "MatMulNBits holds integer weights, but not their scale"),
-    (prepacked, "MatMulNBits packs its weights in a way of its own"),
-    (other_blocks, "MatMulNBits has a g_idx that does not fit its blocks"),
+    (prepacked, "MatMulNBits packs its weights in an unknown format"),
+    (other_blocks, "MatMulNBits has a g_idx that does not match its blocks"),
     (packed_and_mixed, "MatMulNBits has packed zero points and a g_idx"),
-    (shared, "integer weights that several nodes share"), (computed_scale, "MatMulNBits has a computed scale"),
+    (shared, "integer weights that several nodes share"),
+    (computed_scale, "MatMulNBits has a scale computed at run time"),
 ]  # fmt: skip
 
 

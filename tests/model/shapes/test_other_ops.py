@@ -99,6 +99,6 @@ def test_what_an_unknown_operator_gives_can_be_declared() -> None:
     proto = parser.parse_model(text)
     proto.graph.initializer.extend(numpy_helper.from_array(np.ones((4, 4), np.float32), name) for name in "uw")
     reasons = [r.kind for r in onnxfold.inspect(proto).refusals]
-    assert "MatMul has tensors of unknown shape: declare in the file's value_info what Odd gives" in reasons
+    assert "MatMul has tensors of unknown shape: add the output shapes of Odd to the model's value_info" in reasons
     proto.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, [2, 4]))
     assert not any("unknown shape" in r.kind for r in onnxfold.inspect(proto).refusals)

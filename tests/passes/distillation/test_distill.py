@@ -219,7 +219,7 @@ def test_fold_refines_and_keeps_statistics(tmp_path: Path) -> None:
     assert plain.report.check is not None and plain.report.check.worst is not None
     assert report.check.worst.relative_l2 < plain.report.check.worst.relative_l2
     assert report.check.worst.relative_l2 == pytest.approx(report.refinement.after, rel=0.1)
-    assert f"refined in {len(report.refinement.losses)} steps" in report.verdict
+    assert f"trained for {len(report.refinement.losses)} steps" in report.verdict
     before, after = arrays(plain.model), arrays(onnx.load(target))
     assert {n: a.shape for n, a in before.items()} == {n: a.shape for n, a in after.items()}
     statistics = [n for node in plain.model.graph.node if node.op_type == "BatchNormalization" for n in node.input[3:5]]
@@ -230,12 +230,12 @@ def test_fold_refines_and_keeps_statistics(tmp_path: Path) -> None:
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = str(MODELS / "digits_mlp.onnx"), str(tmp_path / "out.onnx")
     assert main([source, target, "--ratio", "0.5", "--steps", "5"]) == 2
-    assert "--steps is for --refine" in capsys.readouterr().err
+    assert "--steps only works with --refine" in capsys.readouterr().err
     assert main([source, target, "--ratio", "0.5", "--refine", "--steps", "0"]) == 2
     assert "--steps must be a whole number of at least 1" in capsys.readouterr().err
     assert not Path(target).exists()
     assert main([source, target, "--ratio", "0.5", "--effort", "fast", "--refine"]) == 0
-    assert "not refined: --effort fast makes no inputs" in " ".join(capsys.readouterr().out.split())
+    assert "Training was not used: --effort fast makes no inputs" in " ".join(capsys.readouterr().out.split())
     assert Path(target).exists()
 
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_reached(budget: dict[str, float], text: str) -> None:
     [
         ({"share": 0.0}, "`share` must"), ({"share": 1.5}, "`share` must"), ({"share": float("nan")}, "`share` must"),
         ({"target_size": 1.5}, "`target_size` must"), ({"max_error": -1.0}, "`max_error` must"),
-        ({"share": 0.5, "target_size": 0.5}, "one of"), ({"how": None}, "nothing to do"),
+        ({"share": 0.5, "target_size": 0.5}, "not both"), ({"how": None}, "nothing to do"),
         ({"recovery": "closed-form"}, "`recovery='closed-form'`"), ({"distance": "x"}, "`distance` must be one of"),
         ({"distance": "activations"}, "needs samples"), ({"how": "x"}, "`how` must be one of"),
     ],
@@ -96,7 +96,7 @@ def test_bad_requests(asked: dict[str, Any], text: str) -> None:
 
 
 def test_nothing_alike() -> None:
-    with pytest.raises(NothingToFoldError, match="no two layers have weights of one shape"):
+    with pytest.raises(NothingToFoldError, match="no two layers have weights of the same shape"):
         fuse(two_blocks(), exclude=["#8", "#11"], share=0.2, **FAST)
     with pytest.raises(NothingToFoldError, match="residual block"):
         fuse(chain(3), how=None, drop_blocks=1, **FAST)
@@ -105,7 +105,7 @@ def test_nothing_alike() -> None:
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ({"share": 0.5}, "no two layers have weights of one shape"),
+        ({"share": 0.5}, "no two layers have weights of the same shape"),
         ({"share": 0.5, "whole": True}, "no two residual blocks"),
         ({"how": None, "drop_blocks": 1}, "residual block"),
     ],
@@ -282,7 +282,7 @@ def test_layers(tmp_path: Path, capsys: Capture) -> None:
     before = snapshot(tmp_path)
     assert run("layers", path) == 0
     shown = capsys.readouterr()
-    assert shown.err == "" and "4 layers in 2 shapes, 2 pairs" in shown.out and "0.0000" in shown.out
+    assert shown.err == "" and "4 layers of 2 shapes: 2 pairs" in shown.out and "0.0000" in shown.out
     assert run("layers", path, "--no-align", "--distance", "euclidean", "-q") == 0
     assert capsys.readouterr().out == "" and snapshot(tmp_path) == before
 
