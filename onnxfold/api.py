@@ -185,9 +185,11 @@ def fold(
 
 
 def _read(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The keywords of `fold`, with the plan in a file read. Raises RequestError."""
-    plan = given.get("plan")
-    return {**given, "plan": read_plan(plan)} if isinstance(plan, str | os.PathLike) else given
+    """The keywords of `fold` and `fuse`, with the plan in a file read. Raises RequestError."""
+    plan, folding = given.get("plan"), given.get("folding")
+    read: Mapping[str, Any] = {"plan": read_plan(plan)} if isinstance(plan, str | os.PathLike) else {}
+    inside = {"folding": _read(folding)} if isinstance(folding, Mapping) else {}
+    return {**given, **read, **inside}
 
 
 def _planned(state: State, o: FoldOptions, model: Source, progress: Progress[Any]) -> Plan:
@@ -269,7 +271,7 @@ def fuse(
         RequestError, ModelError, NothingToFoldError, PlanError, QuantizationError: see `onnxfold.errors`.
         ValidationError: the result failed its checks (its `report` attribute has them); nothing was written.
     """
-    o = given_or_made(FuseOptions, options, given if output is None else {**given, "output": output})
+    o = given_or_made(FuseOptions, options, _read(given if output is None else {**given, "output": output}))
     with Run(o.runtime, progress) as run:
         check_written([model], o.calibration.data, o.output.path, o.calibration.save_synthetic, metric=o.measure.metric)
         state = Pipeline(*fusing(o), *finishing(o, o.sharing.limits)).run(

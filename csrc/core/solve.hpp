@@ -1,5 +1,5 @@
 // k-means on a Gram matrix: several starts are refined, the best one is improved in several random ways, and
-// the best of those is the answer.
+// the best of those is the answer. (onnxfold/folding/pure is the same in Python, file by file, to the last bit.)
 #pragma once
 
 #include <cstddef>

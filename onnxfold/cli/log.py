@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from ..progress.display import Display
 from ..units import readable
 from .wording import as_options
 
@@ -49,4 +50,11 @@ def _handler() -> logging.Handler:
     console = Console(stderr=True)
     colored = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", omit_repeated_times=False)
     colored.setFormatter(_Worded("%(message)s"))
+
+    def above_the_display(_: logging.LogRecord) -> bool:
+        open_one = Display.current
+        colored.console = (open_one.console if open_one is not None else None) or console
+        return True
+
+    colored.addFilter(above_the_display)
     return colored

@@ -8,18 +8,16 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
-from ..errors import OnnxFoldError, RequestError
+from ..errors import OnnxFoldError
 from ..units import readable
-from . import cache, compare, completion, fold, fuse, layers, report, sweep
+from .commands import COMMANDS, Command, chosen, elsewhere
 from .config import PRINTING, Config, config_of, printed
 from .json_output import json_alone
 from .log import logged
-from .parser import Parser, names_of
+from .parser import names_of
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
 from .wording import as_options
@@ -51,17 +49,9 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         warnings.simplefilter("ignore")
     try:
         config, given = config_of(given)
-        command, rest = chosen(given, () if config is None else config.names)
-        called = given[:1] if given and given[0] in COMMANDS else []
-        if config is not None:
-            rest = config.words(command.parser(), rest)
-        parser = command.parser()
-        parser.elsewhere = elsewhere
-        if PRINTING in names_of(rest):
-            print(printed(parser, parser.without_files().parsed(rest)), end="")
+        command, options = _called(given, config)
+        if options is None:
             return 0, False
-        options = parser.parsed(rest)
-        options.command = shlex.join(["onnxfold", *called, *rest])
         before = identities(options)
         from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
@@ -86,66 +76,26 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         return _complain(f"internal error{_done(before)} ({what}). {BUG}", 70), False
 
 
+def _called(given: Sequence[str], config: Config | None) -> tuple[Command, argparse.Namespace | None]:
+    """The command that arguments call, and the values that it has to work with; None where these were only to be
+    printed."""
+    command, words = chosen(given, () if config is None else config.names)
+    named = given[:1] if given and given[0] in COMMANDS else []
+    if config is not None:
+        words = config.words(command.parser(), words)
+    parser = command.parser()
+    parser.elsewhere = elsewhere
+    if PRINTING in names_of(words):
+        print(printed(parser, parser.without_files().parsed(words)), end="")
+        return command, None
+    options = parser.parsed(words)
+    options.command = shlex.join(["onnxfold", *named, *words])
+    return command, options
+
+
 def _done(before: Mapping[Path, Identity | None]) -> str:
     done = outcome(before)
     return f" {done}" if done else ", nothing was written"
-
-
-class Command(Protocol):
-    """A module that knows how a command is called, and runs it."""
-
-    def parser(self) -> Parser: ...
-    def run(self, options: argparse.Namespace) -> int: ...
-
-
-COMMANDS: Mapping[str, Command] = {
-    "cache": cache,
-    "compare": compare,
-    "completion": completion,
-    "layers": layers,
-    "report": report,
-    "sweep": sweep,
-}
-_AMOUNTS = ("--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error", "--min-agreement")
-SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
-    "quantize": (("--ratio=0", *_AMOUNTS), ("--quantize=int8",)),
-}  # fmt: skip
-"""Commands that are spelled with options: each stands for the first of a list where none of the list is given."""
-
-
-def spelled(name: str, given: Sequence[str], kept: Collection[str]) -> list[str]:
-    """The arguments of a command that is spelled with options. Raises RequestError for one that lacks its amount."""
-    there = {*names_of(given), *kept}
-    if name == "drop" and there.intersection(("--help", "-h")):
-        return ["--drop-blocks=1", *given]
-    if name == "drop" and "--drop-blocks" not in there:
-        raise RequestError("say how many residual blocks go, like onnxfold drop IN OUT --drop-blocks 25%")
-    added = [one for one, *others in SPELLED[name] if not there.intersection((one.partition("=")[0], *others))]
-    return [*added, *given]
-
-
-def elsewhere(option: str) -> str:
-    """The command that has an option; '' for none."""
-    own = {"onnxfold IN OUT": fold, "onnxfold IN OUT --fuse HOW": fuse}
-    all_of_them: Mapping[str, Command] = {**own, **{f"onnxfold {name}": command for name, command in COMMANDS.items()}}
-    found = (name for name, command in all_of_them.items() if option in command.parser()._option_string_actions)
-    return next(found, "")
-
-
-def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, Sequence[str]]:
-    """The command that arguments call, and the arguments that are left for it; `kept`: options that a file sets. Raises
-    RequestError for a first one that is neither a command nor a file, and close to a command."""
-    first = given[0] if given else ""
-    if first in COMMANDS:
-        return COMMANDS[first], given[1:]
-    if first == "help" and not Path(first).exists():
-        return chosen([*given[1:], "--help"])
-    if first in SPELLED:
-        given = spelled(first, given[1:], kept)
-    elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
-        raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
-    return (fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold), given
 
 
 def _complain(message: str, code: int) -> int:

@@ -14,17 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from olive.hardware.accelerator import AcceleratorSpec
-from olive.model import ONNXModelHandler
-from olive.model.utils import resolve_onnx_path
-from olive.package_config import OlivePackageConfig
-from olive.passes import Pass
-from olive.passes.onnx.common import get_external_data_file_names
-from olive.passes.pass_config import BasePassConfig, PassConfigParam
-
 from ..api import fold
 from ..errors import NothingToFoldError, RequestError
 from ..options.parameters import PARAMETERS
+
+try:
+    from olive.hardware.accelerator import AcceleratorSpec
+    from olive.model import ONNXModelHandler
+    from olive.model.utils import resolve_onnx_path
+    from olive.package_config import OlivePackageConfig
+    from olive.passes import Pass
+    from olive.passes.onnx.common import get_external_data_file_names
+    from olive.passes.pass_config import BasePassConfig, PassConfigParam
+except ImportError as error:
+    raise RequestError(f"the Olive pass needs Olive ({error}): pip install 'onnxfold[olive]'") from error
 
 log = logging.getLogger("olive.onnxfold")  # shown as Olive shows its own
 

@@ -75,7 +75,7 @@ class Budget:
     """
 
     aim: Aim
-    value: float = 0.0
+    value: float
     group_ratios: Mapping[str, float] = field(default_factory=dict)
     widths: WidthPlan | None = None
 
@@ -170,7 +170,7 @@ class Budget:
     @classmethod
     def plan(cls, widths: Any) -> Budget:
         """Keep these channels: a `Plan`, or widths by group (``{"conv1": 48}``)."""
-        return Budget(Aim.PLAN, widths=checked("plan", widths))
+        return Budget(Aim.PLAN, 0.0, widths=checked("plan", widths))
 
     @classmethod
     def of(cls, group_ratios: Mapping[str, float] | None = None, **given: Any) -> Budget:

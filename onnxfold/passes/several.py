@@ -27,7 +27,7 @@ class Decisions:
     def __init__(self, source: Source, options: FoldOptions, progress: Progress[Any]) -> None:
         """Raises RequestError, ModelError, NothingToFoldError."""
         self.options = options
-        self._run = Run(options.runtime, progress)
+        self._run = Run(options.runtime, progress).__enter__()
         weakref.finalize(self, self._run.__exit__, None, None, None)
         shapes, most = options.runtime.input_shapes, options.scale.max_memory
         self.analyzed = Pipeline(Analyze(options.selection, most)).run(State.load(source, shapes, most), self._run)

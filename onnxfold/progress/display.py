@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from .course import Course, T
 from .lines import Lines
@@ -42,6 +42,11 @@ class Display:
     def mine(self) -> bool:
         """Whether the caller is in the thread of the run."""
         return threading.get_ident() == self._thread
+
+    @property
+    def console(self) -> Any:
+        """The rich console on which it draws, and above which others may print; None for lines in a log."""
+        return getattr(self._surface, "console", None)
 
     def say(self, text: str) -> None:
         """Words for the user, above the display."""

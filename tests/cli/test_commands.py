@@ -10,7 +10,8 @@ import pytest
 from tiny import FAST, net, write
 
 from onnxfold.cli import fold, fuse
-from onnxfold.cli.main import chosen, main
+from onnxfold.cli.commands import chosen
+from onnxfold.cli.main import main
 from onnxfold.cli.parser import with_values
 from onnxfold.errors import RequestError
 

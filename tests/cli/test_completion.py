@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from onnxfold.cli.commands import COMMANDS, SPELLED
 from onnxfold.cli.completion import SHELLS
-from onnxfold.cli.main import COMMANDS, SPELLED, main
+from onnxfold.cli.main import main
 
 TRY = """\
 . ./script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from tiny import FAST, write
 
 import onnxfold
+from onnxfold.cli.log import logged
 from onnxfold.cli.main import main
+from onnxfold.progress import display
 
 Capture = pytest.CaptureFixture[str]
 
@@ -92,3 +95,18 @@ def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
         "no group matches the pattern 'zebra' in --exclude",
     ]
     assert main([*given, "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_records_stand_above_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its console, whose live drawing would be torn by another one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with logged(argparse.Namespace(log_level="info")):
+        handler = logging.getLogger("onnxfold").handlers[-1]
+        shown = list[object]()
+        monkeypatch.setattr(type(handler), "emit", lambda self, _: shown.append(self.console))
+        logging.getLogger("onnxfold.passes").info("before")
+        with display.opened() as open_one:
+            logging.getLogger("onnxfold.passes").info("meanwhile")
+            assert open_one.console is not None and shown[1] is open_one.console
+    assert len(shown) == 2 and shown[0] is not shown[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -26,3 +28,11 @@ def test_examples_run(name: str, code: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("max_error=0.1", "ratio=0.2, effort='fast'"), "docs/integrations.md", "exec"), {})
     assert onnx.load("folded.onnx").graph.node
+
+
+def test_without_olive_the_pass_says_what_to_install() -> None:
+    run = "import sys; sys.modules['olive'] = None; import onnxfold.integrations.olive"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("onnxfold.errors.RequestError: the Olive pass needs Olive (")
+    assert done.stderr.endswith("pip install 'onnxfold[olive]'\n")

@@ -69,8 +69,9 @@ def test_widths_are_set_by_name() -> None:
     assert "fc" in made.keep and "nothing" not in made.keep and made.keep.get("nothing") is None and len(made.keep) == 3
     made.keep.update({"fc": 8, "stem": 16})
     assert dict(made.keep) == {"stem": 16, HOSTILE: 8, "head": 8} and eval(repr(made.keep)) == dict(made.keep)
+    other = made.copy()
     made.reset()
-    assert made.edited == {} and made == plan()
+    assert made.edited == {} and made == plan() and other.edited == {HOSTILE: 8, "head": 8}
 
 
 @pytest.mark.parametrize(

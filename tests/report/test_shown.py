@@ -83,17 +83,11 @@ def test_reports_without_groups_have_something_to_show() -> None:
 def test_a_notebook_opens_groups_and_outputs() -> None:
     shown = fold_page_of("conv")._repr_html_()
     assert "<summary>7 of 8 groups that shrank</summary>" in shown and "<td>64 → 8</td>" in shown
-    assert (
-        "<summary>outputs</summary>" in shown
-        and shown.startswith("<p>✘ <strong>conv.onnx</strong>: failed")
-        and "<td>25 %</td>" in shown
-    )
+    assert "<summary>outputs</summary>" in shown and "<td>25 %</td>" in shown
+    assert shown.startswith("<p>✘ <strong>conv.onnx</strong>: failed")
     inspected = replace(fold_page_of("conv"), after=None, check=None)._repr_html_()
-    assert (
-        "<summary>8 of 8 groups</summary>" in inspected
-        and "outputs</summary>" not in inspected
-        and inspected.startswith("<p><strong>")
-    )
+    assert "<summary>8 of 8 groups</summary>" in inspected and "outputs</summary>" not in inspected
+    assert inspected.startswith("<p><strong>")
 
 
 def test_a_result_shows_its_report() -> None:

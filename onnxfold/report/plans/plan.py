@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,12 @@ class EditablePlan(Shown):
     def reset(self) -> None:
         """Take back what was edited since the plan was made or read."""
         self.keep.update(self._widths.keep)
+
+    def copy(self) -> Self:
+        """The same plan, to be edited on its own."""
+        made = copy(self)
+        made.keep = Keep(self.keep, self.groups)
+        return made
 
     @property
     def remaining(self) -> Remaining | None:

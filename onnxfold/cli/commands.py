@@ -1,0 +1,70 @@
+"""The commands by name, also those that are spelled with options, and which of them arguments call."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import RequestError
+from . import cache, compare, completion, fold, fuse, layers, report, sweep
+from .parser import Parser, names_of
+
+
+class Command(Protocol):
+    """A module that knows how a command is called, and runs it."""
+
+    def parser(self) -> Parser: ...
+    def run(self, options: argparse.Namespace) -> int: ...
+
+
+COMMANDS: Mapping[str, Command] = {
+    "cache": cache,
+    "compare": compare,
+    "completion": completion,
+    "layers": layers,
+    "report": report,
+    "sweep": sweep,
+}
+_AMOUNTS = ("--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error", "--min-agreement")
+SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
+    "quantize": (("--ratio=0", *_AMOUNTS), ("--quantize=int8",)),
+}  # fmt: skip
+"""Commands that are spelled with options: each stands for the first of a list where none of the list is given."""
+
+
+def spelled(name: str, given: Sequence[str], kept: Collection[str]) -> list[str]:
+    """The arguments of a command that is spelled with options. Raises RequestError for one that lacks its amount."""
+    there = {*names_of(given), *kept}
+    if name == "drop" and there.intersection(("--help", "-h")):
+        return ["--drop-blocks=1", *given]
+    if name == "drop" and "--drop-blocks" not in there:
+        raise RequestError("say how many residual blocks go, like onnxfold drop IN OUT --drop-blocks 25%")
+    added = [one for one, *others in SPELLED[name] if not there.intersection((one.partition("=")[0], *others))]
+    return [*added, *given]
+
+
+def elsewhere(option: str) -> str:
+    """The command that has an option; '' for none."""
+    own = {"onnxfold IN OUT": fold, "onnxfold IN OUT --fuse HOW": fuse}
+    all_of_them: Mapping[str, Command] = {**own, **{f"onnxfold {name}": command for name, command in COMMANDS.items()}}
+    found = (name for name, command in all_of_them.items() if option in command.parser()._option_string_actions)
+    return next(found, "")
+
+
+def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, Sequence[str]]:
+    """The command that arguments call, and the arguments that are left for it; `kept`: options that a file sets. Raises
+    RequestError for a first one that is neither a command nor a file, and close to a command."""
+    first = given[0] if given else ""
+    if first in COMMANDS:
+        return COMMANDS[first], given[1:]
+    if first == "help" and not Path(first).exists():
+        return chosen([*given[1:], "--help"])
+    if first in SPELLED:
+        given = spelled(first, given[1:], kept)
+    elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
+        raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
+    return (fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold), given
