@@ -66,8 +66,9 @@ def less(before: int, after: int) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], quote: str = "'") -> str:
     """ ": did you mean 'X'?" where something `known` is close to `name`, else ''."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f": did you mean {quote}{near[0]}{quote}?" if near else ""
+    bare = {one.lstrip("-"): one for one in known}  # dashes are no likeness
+    near = difflib.get_close_matches(name.lstrip("-"), bare, 1)
+    return f": did you mean {quote}{bare[near[0]]}{quote}?" if near else ""
 
 
 LONGEST_NAME = 200  # characters of a name that are shown

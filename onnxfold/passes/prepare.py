@@ -187,6 +187,6 @@ def _check_weights(model: Model, streams: bool) -> None:
 def _nothing(model: Model, analysis: Analysis, patterns: Patterns) -> str:
     if analysis.groups and any(patterns):
         meant = next(iter(unmatched(analysis, patterns[0]).values()), "")
-        return f"no group matches `include` and `exclude`: `inspect` lists all groups{meant}"
+        return f"no group matches `include` and `exclude`{meant or ': `inspect` lists all groups'}"
     reasons = "; ".join(r.kind + (f" ({r.channels} channels)" if r.channels else "") for r in analysis.refusals[:3])
     return f"nothing to fold in {model.path or 'this model'}: {reasons or 'no weight produces channels'}"

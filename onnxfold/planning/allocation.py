@@ -88,7 +88,8 @@ def special_ratios(groups: Iterable[Named], budget: Goal) -> dict[str, float]:
         if not fits:
             meant = did_you_mean(pattern.pattern, (name for g in listed for name in (g.name, *g.producers)))
             raise RequestError(
-                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`: `inspect` lists all groups{meant}"
+                f"no group matches the pattern '{pattern.pattern}' in `group_ratios`"
+                f"{meant or ': `inspect` lists all groups'}"
             )
         found.update(fits)
     return found
