@@ -26,7 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Peer:
     """One architecture: the `library` that has it, its `name` there and its `kind`; `changes` to the library's defaults
     that make it small; the `side` of the images or the length of the text or sound it is traced with; `task`: which of
