@@ -187,6 +187,10 @@ CASES = [
     cutting("tile-to-computed-channels", """p = GlobalAveragePool(x) q = Slice(p, zero, one, one) e = Shape(h)
             c = Slice(e, one, two) s = Concat<axis=0>(one, c, six, six) t = Tile(q, s) f = Mul(t, h) y = Conv(f, v)""",
             (8,), values={"zero": [0], "one": [1], "two": [2], "six": [6]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("tile-as-repeat-interleave", """e = Shape(h) c = Gather(e, two) k = Concat<axis=0>(one, c)
+            o = OneHot(two, five, k) s = Reshape(o, five) q = Unsqueeze(h, two) t = Tile(q, s) z = Reshape(t, joined)
+            f = Conv(z, v) y = Relu(f)""", (8,), weights={"v": (5, 8, 6, 1)},
+            values={"two": [2], "one": [1], "five": [5], "joined": [0, 0, -1, 6]}),
     cutting("tile-by-a-number-of-channels", """e = Shape(h) c = Slice(e, one, two) s = Concat<axis=0>(one, c, one, one)
             t = Tile(x, s) f = Conv(t, v) g = Conv(h, u) p = GlobalAveragePool(f) y = Add(p, g)""", (),
             values={"one": [1], "two": [2]}, weights={"v": (5, 24, 1, 1), "u": (5, 8, 1, 1)},
