@@ -93,6 +93,7 @@ KINDS = {
     "CTC": "audio", "AudioClassification": "audio", "SpeechSeq2Seq": "audio",
 }  # fmt: skip
 CONVOLUTIONAL = ("convnext", "convnextv2", "resnet", "regnet", "poolformer", "bit", "focalnet")
+MASKS = {"CausalLM": "attention_mask", "SpeechSeq2Seq": "decoder_attention_mask"}  # else the tracer meets aten::diff
 FIXED = ("mamba",)  # its loop over time is unrolled
 BY_DYNAMO = (
     "torchvision/resnet18", "torchvision/mobilenet_v3_small", "torchvision/swin_t", "timm/convnext_atto",
@@ -160,6 +161,7 @@ def export_all(chosen: list[Peer], asked: argparse.Namespace) -> None:
             path.with_suffix(".txt").write_text(wrong + "\n", encoding="utf-8")
         else:
             half.rename(path)
+            path.with_suffix(".txt").unlink(missing_ok=True)
         print(f"{peer.key:52}  {wrong or 'written'}", flush=True)
 
 
@@ -172,7 +174,7 @@ def export(peer: Peer, path: Path) -> None:
     network, inputs, axes = build(peer)
     network.eval()
     _spread(network)
-    names = {"input_names": list(inputs), "output_names": ["y"], "opset_version": 18 if peer.dynamo else 17}
+    names = {"input_names": list(inputs), "output_names": ["y"], "opset_version": 18}
     with torch.no_grad():
         if peer.dynamo:
             torch.onnx.export(network, tuple(inputs.values()), path, dynamo=True, external_data=False, **names)
@@ -265,17 +267,17 @@ def _transformer(peer: Peer) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         axes = {"input_ids": {0: "texts", 1: "length"}, "pixel_values": {0: "batch"}}
     else:
         inputs, axes = {"pixel_values": torch.randn(1, 3, 64, 64)}, {"pixel_values": {0: "batch"}}
-    return _first(network, tuple(inputs), task == "CausalLM"), inputs, axes
+    return _first(network, tuple(inputs), MASKS.get(task, "")), inputs, axes
 
 
-def _first(network: Any, names: tuple[str, ...] = (), masked: bool = False) -> Any:
+def _first(network: Any, names: tuple[str, ...] = (), mask: str = "") -> Any:
     """A network that gives only the first of the outputs (of a detector, all)."""
     torch = import_module("torch")
 
     def forward(self: Any, *arrays: Any) -> Any:
         given = dict(zip(names, arrays, strict=True)) if names else {}
-        if masked:  # without it the tracer meets an operator that ONNX lacks
-            given["attention_mask"] = torch.ones_like(arrays[0])
+        if mask:
+            given[mask] = torch.ones_like(arrays[-1])
         found = self.network(**given) if names else self.network(*arrays)
         if hasattr(found, "logits_per_image"):
             return found.logits_per_image
