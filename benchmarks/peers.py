@@ -80,9 +80,9 @@ def oracle(which: Any, path: Path) -> dict[str, Any]:
     """Error and control of an oracle: with one sample where the batch is fixed inside, with small inputs where usual
     ones hide the control."""
     model, found = load(path, None), dict[str, Any]()
-    for batch, scale in ((2, 1.0), (1, 1.0), (2, 0.1)):
+    for seed, (batch, scale) in enumerate(((2, 1.0), (1, 1.0), (2, 0.1))):  # a group of two may be left in its order
         try:
-            result = which(model, batch=batch, scale=scale)
+            result = which(model, seed=seed, batch=batch, scale=scale)
         except OnnxFoldError as error:
             found = found or {"failed": f"{type(error).__name__}: {error}"[:300]}
             continue
