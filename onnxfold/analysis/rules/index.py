@@ -12,19 +12,21 @@ from .table import Rule
 
 
 def gather(n: NodeView) -> Iterator[Fact]:
-    """The axes around the gathered one pass, and so do those of the indices; a constant list of indices is followed."""
+    """The axes around the gathered one pass, and so do those of the indices; a constant list of indices is followed,
+    also where it has axes of length 1 besides (torch's as_strided)."""
     x, index, y = n.x(0), n.x(1), n.y()
     axis = n.attr("axis", 0) % x.rank
     for k in range(x.rank):
         if k != axis:
             yield Tie(x.axis(k), y.axis(k if k < axis else k + index.rank - 1))
-    places = n.ints("", 1) if index.constant and index.rank == 1 else None
+    long = [k for k in range(index.rank) if index.size(k) != 1]
+    places = n.ints("", 1) if index.constant and len(long) == 1 else None
     size = x.size(axis) or 0
     if places and len(places) > 1 and size > 1 and all(-size <= place < size for place in places):
-        whole, made, taken = x.axis(axis), y.axis(axis), [place % size for place in places]
+        whole, made, taken = x.axis(axis), y.axis(axis + long[0]), [place % size for place in places]
         yield Tie(whole[taken], made)
         yield Free(whole[sorted(set(range(size)) - set(taken))])
-        yield Indices(whole, made, 1)
+        yield Indices(whole, made, 1, long[0])
         return
     for k in range(index.rank):
         yield Tie(index.axis(k), y.axis(axis + k))

@@ -161,14 +161,18 @@ def constant_of_shape(n: NodeView) -> Iterator[Fact]:
 
 
 def tile(n: NodeView) -> Iterator[Fact]:
-    """Axes repeated once pass, the others are kept."""
-    repeats = n.values("", 1)
+    """Whole copies of an axis, one after the other; of an axis of length 1, as many as the result is long."""
+    x, y, repeats = n.x(), n.y(), n.values("", 1)
     if repeats is None:
         yield Refuse("has repeats computed at run time")
         return
     for axis, times in enumerate(repeats):
-        if times.number == 1:  # also where it is computed: what that is computed from is kept
-            yield Tie(n.x().axis(axis), n.y().axis(axis))
+        copied, at = x.size(axis) == 1 and times.number != 1, At(input=1, index=axis)
+        yield from follow(y.length(axis) if copied else x.axis(axis)[:0], times, at)  # what makes other numbers is kept
+        if copied or times.number == 1:
+            yield Tie(x.axis(axis), y.axis(axis))
+        elif times.number and x.size(axis) is not None:
+            yield Tie(x.axis(axis).tile(times.number), y.axis(axis))
 
 
 def depth_to_space(n: NodeView) -> Iterator[Fact]:

@@ -86,9 +86,9 @@ class ShapeValues:
                 yield from self._sources(name, graph.nodes[graph.producer[name]])
 
     def _of_data(self, node: Node) -> bool:
-        """Whether a node with an operand that gives lengths has no known list for its data: copies alone (Expand) make
-        no number of it."""
-        return node.op == "Expand" or self._known.get(node.inputs[0]) is None
+        """Whether a node with an operand that gives lengths has no known list for its data: copies alone (Expand,
+        Tile) make no number of it."""
+        return node.op in ("Expand", "Tile") or self._known.get(node.inputs[0]) is None
 
     def frozen(self) -> Iterator[tuple[Node, int, NDArray[Any], frozenset[tuple[str, int]]]]:
         """Where known lengths become other numbers (floats): (node, number of its input, the numbers, the lengths)."""

@@ -157,13 +157,26 @@ def _tile(v: Operands, n: Node) -> Values:
     return np.tile(x, times)
 
 
+def _one_hot(v: Operands, n: Node) -> Values:
+    """Of two values the first everywhere, the second where an index points: torch writes the repeats of a
+    repeat_interleave so."""
+    rows, depth, (off, on) = v.need(n.inputs[0]).shape, v.ints(n.inputs[1])[0], v.need(n.inputs[2])
+    if count(rows) * depth > LIMIT:
+        raise ValueError("too long to be shape arithmetic")
+    out = np.full((count(rows), depth), off, object)
+    for row, place in enumerate(v.ints(n.inputs[0])):
+        if -depth <= place < depth:
+            out[row, place] = on
+    return np.moveaxis(out.reshape(*rows, depth), -1, n.attrs.get("axis", -1))
+
+
 def _same(v: Operands, n: Node) -> Values:
     return v.need(n.inputs[0])
 
 
 # Operands that operators use as lengths only; their rules follow them.
 TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {
-    "Reshape": (1,), "Expand": (1,), "Slice": (1, 2), "Resize": (3,), "ConstantOfShape": (0,),
+    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Slice": (1, 2), "Resize": (3,), "ConstantOfShape": (0,),
 }  # fmt: skip
 RULES: Mapping[str, Callable[[Operands, Node], Values | Sequence[Values]]] = {
     **NUMERIC,
@@ -171,5 +184,5 @@ RULES: Mapping[str, Callable[[Operands, Node], Values | Sequence[Values]]] = {
     "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd, "Slice": _slice, "Split": _split,
     "ScatterND": _scatter_nd, "ScatterElements": _scatter_elements, "Concat": _concat, "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze, "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose, "Expand": _expand,
-    "Tile": _tile,
+    "Tile": _tile, "OneHot": _one_hot,
 }  # fmt: skip

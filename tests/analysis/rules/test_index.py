@@ -67,6 +67,12 @@ CASES = [
             g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
             values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
             refused=("GatherElements mixes this axis",)),
+    cutting("Gather-list-between-ones", "g = Gather<axis=1>(h, i) r = Reshape(g, s) y = Conv(r, v)", (8,),
+            weights={"v": (5, 8, 1, 1)}, values={"i": [[[7], [0], [2], [1], [4], [3], [5], [6]]], "s": [0, -1, 6, 6]}),
+    cutting("GatherElements-tiled-index", """e = Shape(h) z = Slice(e, zero, three) s = Concat<axis=0>(z, one)
+            i = Tile(rows, s) g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
+            values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "one": [1]},
+            refused=("GatherElements mixes this axis",)),
     cutting("GatherElements-shorter-index-is-kept", f"""e = Shape<end=1>(h) t = Concat<axis=0>(e, rest)
             i = Expand(rows, t) g = GatherElements<axis=3>(h, i) {KEPT}""", (6,),
             weights={"v": (6, 4, 1, 1), "u": (5, 6, 1, 1)}, values={"rows": [[[[5, 0]]]], "rest": [4, 6, 2]},

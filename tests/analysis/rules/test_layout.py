@@ -179,9 +179,22 @@ CASES = [
             refused=("ConstantOfShape takes this length from another axis",)),
     cutting("tile-space", "p = GlobalAveragePool(h) e = Tile(p, s) f = Mul(e, h) y = Conv(f, v)", (8,),
             values={"s": [1, 1, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
-    cutting("tile-channels-is-kept", "g = Tile(h, s) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (6,),
-            values={"s": [1, 2, 1, 1]}, refused=("Tile mixes this axis",),
-            weights={"v": (6, 16, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("tile-channels", "g = Tile(h, s) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (8, 6),
+            values={"s": [1, 2, 1, 1]}, weights={"v": (6, 16, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("tile-to-channels", """p = GlobalAveragePool(x) q = Slice(p, zero, one, one) t = Tile(q, s)
+            f = Mul(t, h) y = Conv(f, v)""", (8,), weights={"v": (5, 8, 1, 1)},
+            values={"zero": [0], "one": [1], "s": [1, 8, 6, 6]}),
+    cutting("tile-to-computed-channels", """p = GlobalAveragePool(x) q = Slice(p, zero, one, one) e = Shape(h)
+            c = Slice(e, one, two) s = Concat<axis=0>(one, c, six, six) t = Tile(q, s) f = Mul(t, h) y = Conv(f, v)""",
+            (8,), values={"zero": [0], "one": [1], "two": [2], "six": [6]}, weights={"v": (5, 8, 1, 1)}),
+    cutting("tile-as-repeat-interleave", """e = Shape(h) c = Gather(e, two) k = Concat<axis=0>(one, c)
+            o = OneHot(two, five, k) s = Reshape(o, five) q = Unsqueeze(h, two) t = Tile(q, s) z = Reshape(t, joined)
+            f = Conv(z, v) y = Relu(f)""", (8,), weights={"v": (5, 8, 6, 1)},
+            values={"two": [2], "one": [1], "five": [5], "joined": [0, 0, -1, 6]}),
+    cutting("tile-by-a-number-of-channels", """e = Shape(h) c = Slice(e, one, two) s = Concat<axis=0>(one, c, one, one)
+            t = Tile(x, s) f = Conv(t, v) g = Conv(h, u) p = GlobalAveragePool(f) y = Add(p, g)""", (),
+            values={"one": [1], "two": [2]}, weights={"v": (5, 24, 1, 1), "u": (5, 8, 1, 1)},
+            refused=("Tile takes this length",)),
     *(cutting(f"depth-to-space-{mode}", f"""g = Conv(h, u, c) a = DepthToSpace<blocksize=2, mode="{mode}">(g)
             y = Conv(a, v)""", (8, 6), weights={"u": (24, 8, 1, 1), "c": (24,), "v": (5, 6, 1, 1)})
       for mode in ("DCR", "CRD")),

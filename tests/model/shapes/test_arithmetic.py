@@ -148,6 +148,14 @@ def tiled(p: Program) -> tuple[str, int]:
     return p.op("Tile", name, p.constant([2]))[0], 2 * size
 
 
+def hot(p: Program) -> tuple[str, int]:
+    """As torch writes the repeats of a repeat_interleave."""
+    name, size = p.take()
+    two, depth = p.op("Gather", name, p.constant([p.number(0, size), p.number(0, size)]), axis=0)[0], p.number(2, 6)
+    found = p.op("OneHot", p.constant([p.number(-depth, depth + 1)]), p.constant(depth), two)[0]
+    return p.op("Reshape", found, p.constant([-1]))[0], depth
+
+
 def parted(p: Program) -> tuple[str, int]:
     name, size = joined(p)
     first = p.number(1, size)
@@ -178,8 +186,8 @@ def indexed(p: Program) -> tuple[str, int]:
 
 
 STEPS: Sequence[Callable[[Program], tuple[str, int]]] = [
-    joined, picked, cut, turned, arithmetic, scaled, compared, rounded, unary, filled, counted, tiled, parted, added_up,
-    placed, indexed,
+    joined, picked, cut, turned, arithmetic, scaled, compared, rounded, unary, filled, counted, tiled, hot, parted,
+    added_up, placed, indexed,
 ]  # fmt: skip
 
 
