@@ -32,8 +32,8 @@ class Merge:
     weights that produce channels, by tensor name (recovery). `error`: the squared distance that the merge introduces in
     the features it was made from.
 
-    Of channels that norms go over (docs/design/residual.md): `squares`, by tensor, the factor by which the mean square
-    over the new channels stands for that over the old ones (empty: every channel counts for those that it replaces).
+    Of channels that norms go over (docs/design/residual.md): `squares`, by what a norm gives, the factor by which the
+    mean square over the new channels stands for that over the old ones (empty: each counts for those that it replaces).
     `rotated`: the new channels are directions, none of them an old one, and norms over them scale all alike.
     """
 

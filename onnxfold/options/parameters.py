@@ -95,6 +95,9 @@ _ALL = (
         "fold_heads", accept.flag, "True or False", "also heads of key-value caches: inputs and outputs change shape"
     ),
     Parameter(
+        "fold_residual", accept.flag, "True or False", "also residual streams under norms, by measurement (lossy)"
+    ),
+    Parameter(
         "calibration", accept.anything, "arrays by input name, a path, a reader or an iterable of feeds",
         "your inputs: npz, npy, a folder of them or of images",
     ),

@@ -23,6 +23,7 @@ from ..planning.subject import Subject
 from ..runtime.outputs import with_outputs
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
+from ..transform.plain_norms import plain_norms
 from .base import BasePass, Run, State
 
 
@@ -42,14 +43,24 @@ class Analyze(BasePass):
         model, selection = state.source, self._selection
         streams = streamed(model, self._max_memory)
         _check_weights(model, streams)
-        analysis = analyzed(model, selection.fold_heads)
+        analysis = analyzed(model, selection.fold_heads, selection.fold_residual)
+        model = plain_norms(model, analysis) if selection.fold_residual and not streams else model
         notes = notes_on(analysis, selection.patterns)
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
             raise NothingToFoldError(_nothing(model, analysis, any(selection.patterns)))
         prices = costs(model, state.shapes)
         found = Subject(
-            state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, shapes=state.shapes
+            state.name,
+            model,
+            analysis,
+            prices,
+            chosen,
+            notes,
+            streams,
+            selection.fold_heads,
+            selection.fold_residual,
+            shapes=state.shapes,
         )
         return state.adding(subject=found)
 
@@ -80,17 +91,17 @@ class Inspect(BasePass):
         self._selection = selection
 
     def __call__(self, state: State, run: Run) -> State:
-        analysis = analyzed(state.source, self._selection.fold_heads)
+        analysis = analyzed(state.source, self._selection.fold_heads, self._selection.fold_residual)
         notes = notes_on(analysis, self._selection.patterns)
         return state.adding(Inspected(analysis, costs(state.source, state.shapes), notes))
 
 
-def analyzed(model: Model, fold_heads: bool = False) -> Analysis:
+def analyzed(model: Model, fold_heads: bool = False, fold_residual: bool = False) -> Analysis:
     """The analysis (`analyze`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
     shapes which its tensors do not have, the model is to blame."""
 
     try:
-        return analyze(model, fold_heads=fold_heads)
+        return analyze(model, fold_heads=fold_heads, fold_residual=fold_residual)
     except OnnxFoldError:
         raise
     except Exception as error:

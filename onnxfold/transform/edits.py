@@ -20,7 +20,7 @@ from ..frozen import read_only
 from ..model.model import Model
 from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending
-from .norms import norm_edits
+from .norms import norm_edits, uniform_scales
 from .requantize import merged
 
 _Parts = list[tuple[Place, Merge]]
@@ -86,7 +86,7 @@ def edits(
         for one in weights
     }
     norms = list(norm_edits(model, analysis, groups, arrays))
-    arrays |= {one.scale: one.values for one in norms}
+    arrays |= {one.scale: one.values for one in norms} | dict(uniform_scales(model, groups, arrays))
     numbers = dict[tuple[int, int], NDArray[Any]]()
     for one in analysis.indices:
         if not (kept[one.of].all() and kept[one.made].all()):
@@ -124,17 +124,17 @@ def _factors(
         tensor = model.graph.nodes[mean.node].inputs[0]
         parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
         if parts:
-            factors = _of_mean(analysis, parts, tensor, mean.axis)
+            factors = _of_mean(analysis, parts, tensor, mean.axis, model.graph.nodes[mean.node].outputs[0])
             if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
                 yield (mean.node, mean.axis), factors
 
 
-def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int) -> NDArray[np.float64]:
-    """The factors [new length] of one mean."""
+def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, result: str) -> NDArray[np.float64]:
+    """The factors [new length] of one mean, which gives `result`."""
     counts = np.asarray(axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1), np.float64).ravel()
     told = next((m.squares for _, m in parts if m.squares), None)
     if told is not None:
-        return np.full(len(counts), told.get(tensor, 1.0))
+        return np.full(len(counts), told.get(result, 1.0))
     return counts * len(counts) / analysis.slots[tensor, axis, 1][1]
 
 

@@ -43,16 +43,27 @@ def norm_edits(
     """What changes in the operators that are norms over channels of these groups; `arrays`: what merges make of
     constants."""
     for norm in analysis.over_channels:
-        tensor = model.graph.nodes[norm.node].inputs[0]
+        node = model.graph.nodes[norm.node]
+        tensor, result = node.inputs[0], node.outputs[0]
         here = [m for g, m in groups for p in g.places if norm.scale and (p.tensor, p.axis) == (tensor, norm.axis)]
-        factor = here[0].squares.get(tensor, 1.0) if len(here) == 1 else 1.0
+        factor = here[0].squares.get(result, 1.0) if len(here) == 1 else 1.0
         if not here or (factor == 1.0 and not here[0].rotated):
             continue
         merged = arrays[norm.scale]
-        values = np.ones_like(merged) if here[0].rotated else merged
-        node = model.graph.nodes[norm.node]
+        values = np.full_like(merged, model.constants.array(norm.scale).flat[0]) if here[0].rotated else merged
         epsilon = float(node.attrs.get("epsilon", _OTHERS.get(node.op, _USUAL)))
         yield NormEdit(norm.node, epsilon / factor, norm.scale, (values / np.sqrt(factor)).astype(merged.dtype))
+
+
+def uniform_scales(
+    model: Model, groups: Sequence[tuple[ChannelGroup, Merge]], arrays: Mapping[str, Any]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """New values, by name, of constants that multiply channels whose basis changes: one number, as before."""
+    for group, merge in groups:
+        for place in group.parameters if merge.rotated else ():
+            if all(model.graph.nodes[index].op in ("Mul", "Div") for index in place.nodes):
+                first = model.constants.array(place.tensor).flat[0]
+                yield place.tensor, np.full_like(arrays[place.tensor], first)
 
 
 def write_epsilon(node: NodeProto, value: float) -> None:
