@@ -3,7 +3,8 @@ alone, so plans are tried, each near the best so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from ..analysis.costs import Costs, step_seconds
 from ..errors import PlanError
 from ..model.model import Model
 from ..progress import Progress
-from .allocation import Plan
+from .allocation import Plan, Width, round_width
+from .measured_targets import Price
 
 Curves = Mapping[str, NDArray[np.float64]]
 _SPREAD = 0.4  # standard deviation of the logarithm of what a group is taken to cost, from one plan to the next
@@ -70,6 +72,28 @@ def best_plan(
         if error < least:
             best, least, center = plan, error, logs
     return best
+
+
+STREAM_SHARES = (0.0, 0.1, 0.2, 0.3)  # of the channels of a residual stream that go in plans that are tried too
+
+
+def with_streams(
+    widths: Sequence[Width],
+    streams: Iterable[str],
+    round_to: int,
+    price: Price,
+    choose: Callable[[Price, Sequence[Width]], Plan],
+) -> Iterator[Plan]:
+    """Plans in which residual streams lose each of `STREAM_SHARES`, and `choose` the rest for the others: what a stream
+    costs together with them, its error curve hardly tells, since all that it feeds changes with it."""
+    mine = [width for width in widths if width.name in set(streams)]
+    rest = [width for width in widths if width not in mine]
+    for share in STREAM_SHARES if mine else ():
+        fixed = {w.name: round_width(w, w.size * (1 - share), round_to) for w in mine}
+        fixed = {w.name: fixed[w.name] for w in mine if fixed[w.name] < w.size}
+        with suppress(PlanError):
+            plan = choose(lambda keep, fixed=fixed: price({**keep, **fixed}), rest)  # type: ignore[misc]
+            yield Plan({**plan.keep, **fixed})
 
 
 def _scaled(curves: Curves, names: list[str], logs: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -142,6 +142,11 @@ class SampledMerger:
         return Folded(proto, merges, done)
 
     @property
+    def streams(self) -> frozenset[str]:
+        """The residual streams under norms among the groups."""
+        return frozenset(self._choice.streams)
+
+    @property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
         """The curves that were measured last; empty where no budget asked for any."""
         return list(self._curves.values())[-1] if self._curves else {}

@@ -38,7 +38,7 @@ from .drops import Drops
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
-from .plan_choice import Curves, best_plan
+from .plan_choice import Curves, best_plan, with_streams
 from .sampled import Folded, SampledMerger
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -214,7 +214,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim in (Aim.PARAMS, Aim.MACS):
         plan = best_plan(
             lambda errors: choose(price, widths, errors), curves, lambda plan: sampled.trial(plan.keep),
-            _without_heads(widths, lambda single: choose(price, single)),
+            [
+                *_without_heads(widths, lambda single: choose(price, single)),
+                *with_streams(widths, sampled.streams, budget.round_to, price, choose),
+            ],
             sampled.tries(context.prices), context.progress,
         )  # fmt: skip
         return Decision(finish(plan), None)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto
 
 from ..analysis.result import Analysis
 from ..analysis.rotation import CENTERED, SHAPED, Stream, streams
+from ..model.editable_weights import Weights
 from ..model.graph import Graph, Node
 from ..model.model import Model
-from ..model.tensors import replaced
 
 _SKIP = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")  # their scale comes after a second tensor
 
@@ -42,29 +42,28 @@ class _Scaling:
 
 def plain_norms(model: Model, analysis: Analysis) -> Model:
     """`model` with all scales of norms over channels of groups that can be taken into what reads them; `model` itself
-    where there are none. Only values of weights differ: float32 ones, stored in the file, that one node alone uses."""
-    scalings = list(_Scalings(model).of(analysis))
-    if not scalings:
-        return model
+    where there are none. Only values of weights differ: of float32 ones that one node alone uses."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    tensors = {t.name: t for t in proto.graph.initializer}
+    weights = Weights(proto, model)
+    scalings = list(_Scalings(model, weights).of(analysis))
     for one in scalings:
-        _take_in(tensors, one)
-    return replace(model, proto=proto)
+        _take_in(weights, one)
+    return replace(model, proto=proto) if scalings else model
 
 
-def _take_in(tensors: dict[str, TensorProto], one: _Scaling) -> None:
-    scale = _array(tensors[one.scale])
-    shift = _array(tensors[one.shift]) if one.shift else None
+def _take_in(weights: Weights, one: _Scaling) -> None:
+    scale = _read(weights, one.scale)
+    shift = _read(weights, one.shift) if one.shift else None
     for reader in one.readers:
-        weight = _array(tensors[reader.weight])
+        weight = _read(weights, reader.weight)
         if shift is not None and shift.any():
-            _put(tensors[reader.bias], _array(tensors[reader.bias]) + np.tensordot(shift, weight, (0, reader.axis)))
-        _put(tensors[reader.weight], weight * scale.reshape(-1, *[1] * (weight.ndim - 1 - reader.axis)))
-    _put(tensors[one.scale], np.ones_like(scale))
+            moved = np.tensordot(shift, weight, (0, reader.axis))
+            weights.write(reader.bias, _read(weights, reader.bias) + moved)
+        weights.write(reader.weight, weight * scale.reshape(-1, *[1] * (weight.ndim - 1 - reader.axis)))
+    weights.write(one.scale, np.ones_like(scale))
     if shift is not None:
-        _put(tensors[one.shift], np.zeros_like(shift))
+        weights.write(one.shift, np.zeros_like(shift))
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ class _Scalings:
     """What scales norms in a model, and who reads that."""
 
     model: Model = field(repr=False)
+    weights: Weights = field(repr=False)
 
     @property
     def _graph(self) -> Graph:
@@ -155,24 +155,15 @@ class _Scalings:
         return [self._graph.nodes[index] for index in self._graph.consumers.get(tensor, ())]
 
     def _owned(self, name: str, rank: int) -> bool:
-        """Whether a constant is float32 of this rank, stored in the file, and used by one node alone."""
-        tensor = self.model.constants.initializer(name) if name in self.model.constants else None
-        main = {t.name for t in self.model.proto.graph.initializer}
-        return (
-            tensor is not None
-            and name in main
-            and tensor.data_type == TensorProto.FLOAT
-            and tensor.data_location != TensorProto.EXTERNAL
-            and len(tensor.dims) == rank
-            and len(self._graph.consumers.get(name, ())) == 1
-            and name not in self._graph.outputs
-            and name not in {value.name for value in self.model.proto.graph.input}
-        )
+        """Whether a constant is float32 of this rank, and used by one node alone."""
+        if name not in self.model.constants or name in self.weights.integers.stored:
+            return False
+        value = self.weights.read(name)
+        plain = value is not None and value.dtype == np.float32 and value.ndim == rank
+        return plain and self.weights.uses(name) == 1 and name not in self._graph.outputs
 
 
-def _array(tensor: TensorProto) -> NDArray[np.float64]:
-    return np.asarray(numpy_helper.to_array(tensor), np.float64)
-
-
-def _put(tensor: TensorProto, values: NDArray[np.float64]) -> None:
-    replaced(tensor, values.astype(np.float32))
+def _read(weights: Weights, name: str) -> NDArray[np.float64]:
+    value = weights.read(name)
+    assert value is not None
+    return value.astype(np.float64)
