@@ -75,6 +75,24 @@ def best_plan(
 
 
 STREAM_SHARES = (0.0, 0.1, 0.2, 0.3)  # of the channels of a residual stream that go in plans that are tried too
+_STREAM_TRIES = 4  # one in so many plans is tried for each of them
+
+
+def best_with_streams(
+    first: Plan,
+    choosers: Iterable[Callable[[Curves], Plan]],
+    curves: Curves,
+    trial: Callable[[Plan], float],
+    count: int,
+    progress: Progress[Any],
+) -> Plan:
+    """The plan with the least error in a `trial`: `first`, or the best of each of the `choosers` (`with_streams`), all
+    of which try `count` plans together."""
+    plans = [first]
+    for choose in choosers:
+        with suppress(PlanError):
+            plans.append(best_plan(choose, curves, trial, [], max(1, count // _STREAM_TRIES), progress))
+    return min(plans, key=trial) if len(plans) > 1 else first
 
 
 def with_streams(
@@ -82,18 +100,21 @@ def with_streams(
     streams: Iterable[str],
     round_to: int,
     price: Price,
-    choose: Callable[[Price, Sequence[Width]], Plan],
-) -> Iterator[Plan]:
-    """Plans in which residual streams lose each of `STREAM_SHARES`, and `choose` the rest for the others: what a stream
-    costs together with them, its error curve hardly tells, since all that it feeds changes with it."""
+    choose: Callable[[Price, Sequence[Width], Curves], Plan],
+) -> Iterator[Callable[[Curves], Plan]]:
+    """What makes plans in which residual streams lose each of `STREAM_SHARES`, and `choose` the rest for the others:
+    what a stream costs together with them its error curve hardly tells, since all that it feeds changes with it."""
     mine = [width for width in widths if width.name in set(streams)]
     rest = [width for width in widths if width not in mine]
     for share in STREAM_SHARES if mine else ():
-        fixed = {w.name: round_width(w, w.size * (1 - share), round_to) for w in mine}
-        fixed = {w.name: fixed[w.name] for w in mine if fixed[w.name] < w.size}
-        with suppress(PlanError):
-            plan = choose(lambda keep, fixed=fixed: price({**keep, **fixed}), rest)  # type: ignore[misc]
-            yield Plan({**plan.keep, **fixed})
+        kept = {w.name: round_width(w, w.size * (1 - share), round_to) for w in mine}
+        fixed = {w.name: kept[w.name] for w in mine if kept[w.name] < w.size}
+
+        def chosen(errors: Curves, fixed: Mapping[str, int] = fixed) -> Plan:
+            plan = choose(lambda keep: price({**keep, **fixed}), rest, errors)
+            return Plan({**plan.keep, **fixed})
+
+        yield chosen
 
 
 def _scaled(curves: Curves, names: list[str], logs: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

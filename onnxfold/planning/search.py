@@ -38,7 +38,7 @@ from .drops import Drops
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
-from .plan_choice import Curves, best_plan, with_streams
+from .plan_choice import Curves, best_plan, best_with_streams, with_streams
 from .sampled import Folded, SampledMerger
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -212,14 +212,11 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        plan = best_plan(
-            lambda errors: choose(price, widths, errors), curves, lambda plan: sampled.trial(plan.keep),
-            [
-                *_without_heads(widths, lambda single: choose(price, single)),
-                *with_streams(widths, sampled.streams, budget.round_to, price, choose),
-            ],
-            sampled.tries(context.prices), context.progress,
-        )  # fmt: skip
+        tries, error = sampled.tries(context.prices), _once_each(sampled.trial)
+        heads = _without_heads(widths, lambda single: choose(price, single))
+        plan = best_plan(lambda errors: choose(price, widths, errors), curves, error, heads, tries, context.progress)
+        others = with_streams(widths, sampled.streams, budget.round_to, price, choose)
+        plan = best_with_streams(plan, others, curves, error, tries, context.progress)
         return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
@@ -232,6 +229,19 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
     assert budget.aim.limits_loss, budget.aim
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
+
+
+def _once_each(trial: Callable[[Mapping[str, int]], float]) -> Callable[[Plan], float]:
+    """A trial of plans that is made once for each."""
+    known = dict[tuple[tuple[str, int], ...], float]()
+
+    def error(plan: Plan) -> float:
+        key = tuple(sorted(plan.keep.items()))
+        if key not in known:
+            known[key] = trial(plan.keep)
+        return known[key]
+
+    return error
 
 
 def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:

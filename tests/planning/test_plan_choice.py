@@ -14,7 +14,7 @@ from onnxfold.errors import PlanError
 from onnxfold.model.model import load
 from onnxfold.planning import plan_choice
 from onnxfold.planning.allocation import Plan, Width
-from onnxfold.planning.plan_choice import best_plan, tries, with_streams
+from onnxfold.planning.plan_choice import best_plan, best_with_streams, tries, with_streams
 from onnxfold.progress import silent
 
 CURVES = {name: np.linspace(1, 0, 9) for name in "abcd"}
@@ -66,15 +66,24 @@ def test_plans_in_which_a_stream_loses_a_fixed_share() -> None:
     def price(keep: Mapping[str, int]) -> float:
         return (keep.get("stream", 40) + keep.get("mlp", 100)) / 140
 
-    def choose(price: Callable[[Mapping[str, int]], float], among: Sequence[Width]) -> Plan:
+    def choose(
+        price: Callable[[Mapping[str, int]], float], among: Sequence[Width], _: Mapping[str, NDArray[np.float64]]
+    ) -> Plan:
         (only,) = among
         return Plan({only.name: max(k for k in range(only.size) if price({only.name: k}) <= 0.8)})
 
-    found = [plan.keep for plan in with_streams(widths, ["stream"], 1, price, choose)]
+    choosers = list(with_streams(widths, ["stream"], 1, price, choose))
+    found = [chooser({}).keep for chooser in choosers]
     assert found == [
         {"mlp": 72}, {"mlp": 76, "stream": 36}, {"mlp": 80, "stream": 32}, {"mlp": 84, "stream": 28}
     ]  # fmt: skip
     assert list(with_streams(widths, [], 1, price, choose)) == []
+
+    def truly(plan: Plan) -> float:
+        return abs(plan.keep.get("stream", 40) - 33.0)
+
+    best = best_with_streams(Plan({"mlp": 72}), choosers, {}, truly, 1, silent)
+    assert best.keep == {"mlp": 80, "stream": 32}
 
 
 def test_what_cannot_be_is_left_out_but_not_the_first() -> None:
