@@ -53,6 +53,8 @@ class Stream:
         graph, group = self.model.graph, self.group
         if group.blocks > 1 or any(not self._whole(i) for i in range(len(group.places))):
             yield "a part of it is used alone"
+        if any(place.tensor in self.model.constants.stored for place in group.parameters):
+            yield "some of its weights are stored as integers"
         yield from self._norm_obstacles()
         tensors = {place.tensor for place in group.places}
         nodes = {i for p in group.places for i in (*p.nodes, *graph.consumers.get(p.tensor, ()))}
@@ -86,9 +88,17 @@ class Stream:
                 yield f"{node.op} ('{node.label}') is no norm whose mean can be taken into what comes before"
             elif norm.scale and uniform(self.model, norm.scale) is None:
                 yield f"the scale of '{node.label}' cannot be taken into what reads it"
+            elif norm.scale and self._shifts(node, norm.scale):
+                yield f"the shift of '{node.label}' has no bias to go to"
             kinds.add(node.op in CENTERED)
         if len(kinds) > 1:
             yield "some of its norms take a mean off, and others do not"
+
+    def _shifts(self, node: Node, scale: str) -> bool:
+        """Whether a norm adds a number per channel, of which a change of basis may lose some."""
+        at = list(node.inputs).index(scale) + 1
+        shift = node.inputs[at] if node.op in CENTERED and len(node.inputs) > at else ""
+        return bool(shift) and not (shift in self.model.constants and uniform(self.model, shift) == 0.0)
 
     def _whole(self, number: int) -> bool:
         place = self.group.places[number]
@@ -107,6 +117,10 @@ class Stream:
             return True
         if node.op in _SUMS:
             return all(name in tensors for name in node.inputs)
+        if node.op == "Conv" and node.attrs.get("group", 1) != 1:
+            return False
+        if node.op in ("Gemm", "Conv") and node.outputs[0] in tensors:  # a bias of one number is no direction
+            return not any(node.inputs[2:3]) or node.inputs[2] in tensors
         return node.op in _LINEAR and (not node.domain or node.op == "FusedMatMul")
 
     def _squares(self, tensor: str) -> bool:

@@ -17,7 +17,7 @@ from onnxfold.testing import duplicate, permute
 EXACT = 1e-5  # float32, sums in another order; measured 5e-7
 WRONG = 1e-2  # what the control must show; measured 8e-2
 
-WEIGHTS = {"w1": (8, 3, 1, 1), "g": (8,), "b": (8,), "w2": (4, 8, 1, 1), "m1": (5, 8), "m2": (8, 4)}
+WEIGHTS = {"w1": (8, 3, 1, 1), "g": (8,), "b": (8,), "w2": (4, 8, 1, 1), "m1": (5, 8), "m2": (8, 4), "dw": (8, 1, 1, 1)}
 SINGLE = """(float[N,3,4,4] x) => (float[N,4,4,4] y) {
     h = Conv(x, w1)
     n = GroupNormalization<num_groups=1>(h, g, b)
@@ -67,6 +67,37 @@ def test_norms_between_layers(text: str, opset: int) -> None:
     assert [g.size for g in analyze(loaded).groups] == []
     assert [g.size for g in analyze(loaded, fold_residual=True).groups] == [8]
     both_hold(loaded)
+
+
+DEPTHWISE = """(float[N,3,4,4] x) => (float[N,4,4,4] y) {
+    first = Conv(x, w1)
+    own = Conv<group=8>(first, dw)
+    h = Transpose<perm=[0,2,3,1]>(own)
+    s = Mul(h, h)
+    m = ReduceMean<axes=[-1], keepdims=1>(s)
+    a = Add(m, e)
+    r = Sqrt(a)
+    n = Div(h, r)
+    y = MatMul(n, m2) }"""
+TURNS = WRITTEN.replace("Mul(d, g)", "Identity(d)")
+"""Its basis may change: no number per channel is left."""
+
+
+@pytest.mark.parametrize(
+    ("text", "opset", "obstacle"),
+    [
+        (TURNS, 13, ""),
+        (WRITTEN, 13, "Mul ('Mul#6') works on single channels"),
+        (TURNS.replace("MatMul(x, m1)", "Gemm(x, m1, e)"), 13, "Gemm ('Gemm#0') works on single channels"),
+        (TURNS.replace("MatMul(x, m1)", "Gemm(x, m1, b)"), 13, ""),
+        (TURNS.replace("MatMul(n, m2)", "MatMul(t, m2)").replace("y =", "t = Tanh(n)\n y ="), 13, "Tanh ('Tanh#7')"),
+        (SINGLE, 21, "GroupNormalization ('GroupNormalization#1') is no norm whose mean"),
+        (DEPTHWISE, 13, "Conv ('Conv#1') works on single channels"),
+    ],
+)  # fmt: skip
+def test_what_may_change_its_basis(text: str, opset: int, obstacle: str) -> None:
+    found = stream(load(small(text, opset))).obstacle()
+    assert found.startswith(obstacle) if obstacle else found == ""
 
 
 @pytest.mark.parametrize("text", [ADDED, OTHER, SHARED], ids=["added", "other", "shared-scale"])
