@@ -3,8 +3,7 @@ alone, so plans are tried, each near the best so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,38 +73,47 @@ def best_plan(
     return best
 
 
-STREAM_SHARES = (0.0, 0.1, 0.2, 0.3)  # of the channels of a residual stream that go in plans that are tried too
-_STREAM_TRIES = 4  # one in so many plans is tried for each of them
+STREAM_SHARES = (0.1, 0.2, 0.3)  # of the channels of a residual stream that go in plans that are tried too
+_STREAM_TRIES = 4  # one in so many plans is tried for each way to plan them
 
 
-def best_with_streams(
-    first: Plan,
-    choosers: Iterable[Callable[[Curves], Plan]],
+def best_of_ways(
+    ways: Sequence[Callable[[Curves], Plan]],
     curves: Curves,
     trial: Callable[[Plan], float],
+    others: Iterable[Plan],
     count: int,
     progress: Progress[Any],
 ) -> Plan:
-    """The plan with the least error in a `trial`: `first`, or the best of each of the `choosers` (`with_streams`), all
-    of which try `count` plans together."""
-    plans = [first]
-    for choose in choosers:
-        with suppress(PlanError):
-            plans.append(best_plan(choose, curves, trial, [], max(1, count // _STREAM_TRIES), progress))
-    return min(plans, key=trial) if len(plans) > 1 else first
+    """The plan with the least error in a `trial`, of the best of each way to choose one from error curves: the first of
+    `ways` tries `count` plans and `others`, and each of the others a quarter of that. Raises PlanError where none of
+    them can."""
+    plans, refusal = list[Plan](), PlanError("there is no way to plan")
+    for number, choose in enumerate(ways):
+        more, tries = (others, count) if number == 0 else ((), max(1, count // _STREAM_TRIES))
+        try:
+            plans.append(best_plan(choose, curves, trial, more, tries, progress))
+        except PlanError as error:
+            refusal = error
+    if not plans:
+        raise refusal
+    return min(plans, key=trial) if len(plans) > 1 else plans[0]
 
 
 def with_streams(
     widths: Sequence[Width],
-    streams: Iterable[str],
+    streams: Collection[str],
     round_to: int,
     price: Price,
     choose: Callable[[Price, Sequence[Width], Curves], Plan],
 ) -> Iterator[Callable[[Curves], Plan]]:
-    """What makes plans in which residual streams lose each of `STREAM_SHARES`, and `choose` the rest for the others:
-    what a stream costs together with them its error curve hardly tells, since all that it feeds changes with it."""
-    mine = [width for width in widths if width.name in set(streams)]
-    rest = [width for width in widths if width not in mine]
+    """Ways to choose plans: first without the `streams` among the groups, then, where there are any, by the error
+    curves of all, and with each of `STREAM_SHARES` of the streams gone, while the others pay for the rest: what a
+    stream costs together with them its error curve hardly tells, since all that it feeds changes with it."""
+    mine, rest = [w for w in widths if w.name in streams], [w for w in widths if w.name not in streams]
+    yield lambda errors: choose(price, rest, errors)
+    if mine:
+        yield lambda errors: choose(price, widths, errors)
     for share in STREAM_SHARES if mine else ():
         kept = {w.name: round_width(w, w.size * (1 - share), round_to) for w in mine}
         fixed = {w.name: kept[w.name] for w in mine if kept[w.name] < w.size}

@@ -104,7 +104,8 @@ class Planner:
             try:
                 sampled = self._from_samples
                 decision = decide_sampled(self._context(samples), sampled, goal)
-                noted = replace(samples, notes=(*samples.notes, *sampled.notes))
+                notes = (*sampled.notes, *sampled.notes_on(decision.folded.merges))
+                noted = replace(samples, notes=(*samples.notes, *notes))
                 return Outcome(decision, noted, self._recovery(samples))
             except ExecutionError as error:
                 samples = self._given_up(samples, error)

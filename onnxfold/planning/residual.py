@@ -40,7 +40,7 @@ class Dropping:
     size: int
     spreads: Sequence[Spread] = field(repr=False)
     found: Elimination = field(repr=False)
-    words: str = "some of its channels were dropped"
+    words: str = "some channels were dropped"
 
     def merge(self, keep: int) -> Merge:
         """The merge that leaves `keep` channels."""
@@ -61,7 +61,7 @@ class Turning:
 
     basis: Basis
     spreads: Sequence[Spread] = field(repr=False)
-    words: str = "its basis was changed, and directions of little energy were dropped"
+    words: str = "the basis was changed, and directions of little energy were dropped"
 
     def merge(self, keep: int) -> Merge:
         """The merge that leaves `keep` directions."""

@@ -82,9 +82,9 @@ class SampledMerger:
             )
             notes = _notes(found, [name for name in chosen if merger.layout.is_read_by_recurrent(name)])
         choice = MergeChoice(merger, found, method, recovery)
-        streams, more = _narrowed(choice, samples, chosen)
-        left = [name for name in chosen if name not in more or name in streams]
-        notes += more.values()
+        streams, stays = _narrowed(choice, samples, chosen)
+        left = [name for name in chosen if name not in stays]
+        notes += stays.values()
         return cls(replace(choice, streams=streams), samples, left, choosing, notes, progress)
 
     def merge(self, name: str, keep: int) -> Merge:
@@ -141,6 +141,16 @@ class SampledMerger:
         done = reconstruct(original, merger.analysis, Changes(merges), proto, settings, self._progress)
         return Folded(proto, merges, done)
 
+    def notes_on(self, merges: Mapping[str, Merge]) -> list[str]:
+        """How residual streams became narrower, for people."""
+        found = streams(self.merger.model, self.merger.analysis)
+        notes = []
+        for name in self.streams.intersection(merges):
+            obstacle = found[name].obstacle()
+            why = f" (its basis cannot change: {obstacle})" if obstacle else ""
+            notes.append(f"of the residual stream '{name}' {self._choice.streams[name].words}{why}")
+        return sorted(notes)
+
     @property
     def streams(self) -> frozenset[str]:
         """The residual streams under norms among the groups."""
@@ -164,7 +174,7 @@ def _narrowed(
     choice: MergeChoice, samples: Samples, chosen: Sequence[str]
 ) -> tuple[dict[str, Narrowing], dict[str, str]]:
     """How residual streams under norms are folded: of two ways the one that leaves less error where a stream alone is
-    folded. With notes, by name, also on those that stay."""
+    folded. And why others stay, by name."""
     merger = choice.merger
     found = {n: one for n, one in streams(merger.model, merger.analysis).items() if n in chosen}
     if not found:
@@ -178,9 +188,6 @@ def _narrowed(
         keep = tried_width(found[name].group.size)
         errors = [folds.error(name, way.merge(keep), few=True) for way in ways] if len(ways) > 1 else [0.0]
         best[name] = ways[int(np.argmin(errors))]
-        obstacle = found[name].obstacle()
-        why = f" (its basis cannot change: {obstacle})" if obstacle else ""
-        notes[name] = f"where the residual stream '{name}' shrank, {best[name].words}{why}"
     return best, notes
 
 

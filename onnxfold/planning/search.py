@@ -38,7 +38,7 @@ from .drops import Drops
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
-from .plan_choice import Curves, best_plan, best_with_streams, with_streams
+from .plan_choice import Curves, best_of_ways, with_streams
 from .sampled import Folded, SampledMerger
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -213,10 +213,9 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
         tries, error = sampled.tries(context.prices), _once_each(sampled.trial)
+        ways = list(with_streams(widths, sampled.streams, budget.round_to, price, choose))
         heads = _without_heads(widths, lambda single: choose(price, single))
-        plan = best_plan(lambda errors: choose(price, widths, errors), curves, error, heads, tries, context.progress)
-        others = with_streams(widths, sampled.streams, budget.round_to, price, choose)
-        plan = best_with_streams(plan, others, curves, error, tries, context.progress)
+        plan = best_of_ways(ways, curves, error, heads, tries, context.progress)
         return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
