@@ -11,6 +11,7 @@ import numpy as np
 from ..analysis.analyze import analyze
 from ..analysis.costs import Costs, costs
 from ..analysis.result import Analysis
+from ..analysis.rotation import streams as residual_streams
 from ..errors import ExecutionError, ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
@@ -44,7 +45,7 @@ class Analyze(BasePass):
         streams = streamed(model, self._max_memory)
         _check_weights(model, streams)
         analysis = analyzed(model, selection.fold_heads, selection.fold_residual)
-        model = plain_norms(model, analysis) if selection.fold_residual and not streams else model
+        model = _turnable(model, analysis) if selection.fold_residual and not streams else model
         notes = notes_on(analysis, selection.patterns)
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
@@ -63,6 +64,12 @@ class Analyze(BasePass):
             shapes=state.shapes,
         )
         return state.adding(subject=found)
+
+
+def _turnable(model: Model, analysis: Analysis) -> Model:
+    """The model with scales of norms taken into what reads them, where that lets a residual stream change its basis."""
+    plain = plain_norms(model, analysis)
+    return plain if any(not one.obstacle() for one in residual_streams(plain, analysis).values()) else model
 
 
 def subject_of(source: Source, planning: PlanningOptions, max_memory: int | None = None) -> Subject:
