@@ -115,6 +115,9 @@ def fold(
         fold_heads: also fold heads that key-value caches among the inputs and outputs have: their declared shapes
             change, `past` and `present` of a layer together. Models are compared with empty caches (or zeros, where
             their length is fixed); the report says which changed.
+        fold_residual: also fold residual streams, whose channels norms go over. That is never exact, but measured on
+            samples: channels go, or the basis changes and directions go, whichever loses less. Embeddings and every
+            layer that reads or writes the stream become narrower (docs/design/residual.md).
 
     On which inputs:
         effort: how much time may be spent (`Effort`); "fast" works from the weights alone.
@@ -369,11 +372,14 @@ def inspect(
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
     fold_heads: bool = False,
+    fold_residual: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     progress: Progress[Any] = silent,
 ) -> FoldReport:
     """What could be folded in a model, and what is kept and why. Writes nothing; raises as `fold` does."""
-    o = FoldOptions.of(include=include, exclude=exclude, fold_heads=fold_heads, input_shapes=input_shapes)
+    o = FoldOptions.of(
+        include=include, exclude=exclude, fold_heads=fold_heads, fold_residual=fold_residual, input_shapes=input_shapes
+    )
     with Run(o.runtime, progress) as run:
         state = State.load(model, o.runtime.input_shapes)
         return inspect_report(Pipeline(Inspect(o.selection)).run(state, run))

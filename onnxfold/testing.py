@@ -91,7 +91,7 @@ def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **h
     def error(skip: frozenset[SlotKey]) -> float:
         copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
         twice = load(copies, inputs.shapes)
-        again = analyze(twice, fold_heads=bool(analysis.caches))
+        again = analyze(twice, fold_heads=bool(analysis.caches), fold_residual=bool(analysis.over_channels))
         merges = {group.name: folding(pairs(group)) for group in again.groups}
         after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
         return _error(model, twice.proto, after, inputs, ends, partial(carried, analysis, copying))

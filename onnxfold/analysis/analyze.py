@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..frozen import read_only
@@ -28,24 +29,28 @@ from .groups import ChannelGroup, Channels, find_groups
 from .known import Known
 from .node_facts import Asked, Counted, NodeFacts
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Pin, Reason, parameters, pins_of, refusals
-from .result import Analysis, Frozen, Index, Mean, Recount
+from .result import Analysis, Frozen, Index, Mean, OverChannels, Recount
 from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Live, Tie
 from .rules.table import RuleTable
+from .spreads import normalizes
 from .tied_weights import BOTH, check_tied, tie_weights
 
 # positions of all axes that are followed, each of which takes a hundred bytes; more in a file of so many bytes for each
 _MOST_POSITIONS, _BYTES = 2**23, 8
 
 
-def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = False) -> Analysis:
-    """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (kv_cache.py).
+def analyze(
+    model: Model, rules: RuleTable | None = None, fold_heads: bool = False, fold_residual: bool = False
+) -> Analysis:
+    """Find the channel groups of `model`; with `fold_heads`, the heads of its caches may change (kv_cache.py); with
+    `fold_residual`, channels are followed through norms over all of them.
 
     Raises ModelError for axes too long to follow, RuleError if a rule breaks its contract (a bug of ours).
     """
     _check_lengths(model)
     known = Known(model.graph)
-    facts = NodeFacts(model, rules or default_rules(), known.table)
+    facts = NodeFacts(model, rules or default_rules(fold_residual), known.table, fold_residual)
     caches = find_caches(model.graph, model.constants)
     _gather(model, known, facts, _Heads(caches, fold_heads))
     tie_weights(model, known, facts)
@@ -53,6 +58,7 @@ def analyze(model: Model, rules: RuleTable | None = None, fold_heads: bool = Fal
     _choose(known, facts)
     _follow_products(model, known, facts)
     _check_parameters(model, known)
+    _check_norms(model, known)
     check_tied(model, known)
     _check_counts(model, known)
     return _result(model, known, facts, caches if fold_heads else ())
@@ -200,6 +206,13 @@ def _check_parameters(model: Model, known: Known) -> None:
             known.add([Pin(atoms, Reason("a constant that is not floating point", where))])
 
 
+def _check_norms(model: Model, known: Known) -> None:
+    """Keep channels of norms whose scale has another use: it is multiplied by what makes up for a narrower mean."""
+    for one in known.normed:
+        if len(model.graph.consumers.get(one.norm.scale, ())) > 1:
+            known.add([Pin(one.norm.axis.atoms, Reason("a norm whose scale other nodes use too", one.node.label))])
+
+
 def _averaged(model: Model, name: str) -> bool:
     """Whether a constant's positions can be averaged: floats, also those stored as integers, and equal numbers."""
     if model.graph.tensor(name).dtype in FLOATS or name in model.constants.stored:
@@ -288,7 +301,18 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
             for node, at in ((one.node, one.indices) for one in known.indexed)
             if reached[at.of.atoms].any()
         ),
+        tuple(_over_channels(model, known, reached)),
     )
+
+
+def _over_channels(model: Model, known: Known, reached: NDArray[np.bool_]) -> Iterator[OverChannels]:
+    """The norms over channels that are in groups."""
+    for normed in known.normed:
+        if reached[normed.norm.axis.atoms].any():
+            yield OverChannels(normed.node.index, normed.norm.number, normed.norm.scale)
+    for one in known.averages:
+        if reached[one.average.axis.atoms].any() and normalizes(model.graph, model.constants, one.node):
+            yield OverChannels(one.node.index, one.average.number)
 
 
 def _grouped(model: Model, known: Known) -> tuple[Integers, Channels, tuple[tuple[ChannelGroup, ...], dict[str, int]]]:

@@ -11,7 +11,7 @@ from ..model.graph import Graph
 from .atoms import NONE, AtomTable, SlotKey, Tied, ends
 from .components import Integers, connected
 from .groups import Blocked, Role
-from .node_facts import Asked, AtomFact, Averaged, AxisRole, Counted, Indexed, Product
+from .node_facts import Asked, AtomFact, Averaged, AxisRole, Counted, Indexed, Normed, Product
 from .pins import Pin
 from .rules.facts import Atoms, Normalize
 
@@ -34,6 +34,7 @@ class Known:
         self.products: list[Product] = []
         self.averages: list[Averaged] = []
         self.indexed: list[Indexed] = []
+        self.normed: list[Normed] = []
         self.summed: Atoms = NONE
 
     def add(self, facts: Iterable[AtomFact]) -> None:
@@ -59,6 +60,8 @@ class Known:
                     self.averages.append(fact)
                 case Indexed():
                     self.indexed.append(fact)
+                case Normed():
+                    self.normed.append(fact)
                 case Product():
                     self.products.append(fact)
                     self.add(fact.pins)

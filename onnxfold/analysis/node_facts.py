@@ -28,6 +28,7 @@ from .rules.facts import (
     Average,
     Axis,
     Blocks,
+    ChannelNorm,
     Consumes,
     Contract,
     Count,
@@ -41,6 +42,7 @@ from .rules.facts import (
 )
 from .rules.node_view import NodeView, TensorView, Value
 from .rules.table import RuleTable
+from .spreads import normalizes
 
 Option = tuple[Tie | Count, ...]
 OPEN_LENGTH = "tied to an axis of unknown length (`input_shapes` may help)"
@@ -97,14 +99,23 @@ class Indexed:
     indices: Indices
 
 
-AtomFact = Pin | Tied | Product | Averaged | Indexed | AxisRole | Counted | Asked | Blocked | Normalize
+@dataclass(frozen=True, eq=False)
+class Normed:
+    """Node `node` is a norm over channels that are followed."""
+
+    node: Node
+    norm: ChannelNorm
+
+
+AtomFact = Pin | Tied | Product | Averaged | Indexed | Normed | AxisRole | Counted | Asked | Blocked | Normalize
 
 
 class NodeFacts:
-    """Asks `rules` about the nodes of a model, and holds them to their contract (RuleError)."""
+    """Asks `rules` about the nodes of a model, and holds them to their contract (RuleError); `norms`: means that are
+    the statistic of a norm over channels are followed."""
 
-    def __init__(self, model: Model, rules: RuleTable, table: AtomTable) -> None:
-        self._model, self._rules, self._table = model, rules, table
+    def __init__(self, model: Model, rules: RuleTable, table: AtomTable, norms: bool = False) -> None:
+        self._model, self._rules, self._table, self._norms = model, rules, table, norms
         self._captured = {name for node in model.graph.nodes for name in node.captures}
         self.values = ShapeValues(model.graph, model.constants)
         stored = model.constants.stored.values()
@@ -131,7 +142,7 @@ class NodeFacts:
             return
         self._table.begin()
         facts = list(rule(self._view(node)))
-        if not responds(self._model.graph, self._model.constants, node):
+        if not self._is_followed(node):
             facts = [fact for fact in facts if not isinstance(fact, Average)]
         refused = next((fact for fact in facts if isinstance(fact, Refuse)), None)
         if refused is not None:
@@ -151,6 +162,8 @@ class NodeFacts:
                 yield Asked(node, fact)
             elif isinstance(fact, Average):
                 yield Averaged(node, fact)
+            elif isinstance(fact, ChannelNorm):
+                yield Normed(node, fact)
             elif isinstance(fact, Indices):
                 yield Indexed(node, fact)
         yield from self._roles(node, facts)
@@ -163,6 +176,11 @@ class NodeFacts:
             unsaid = self._table.unsaid(key, spoken)
             if len(unsaid):
                 yield Pin(unsaid, mixed)
+
+    def _is_followed(self, node: Node) -> bool:
+        """Whether a mean over channels that `node` takes is followed."""
+        graph, constants = self._model.graph, self._model.constants
+        return responds(graph, constants, node) or (self._norms and normalizes(graph, constants, node))
 
     def tied(self, node: Node, tie: Tie) -> Iterator[Tied | Pin]:
         """A tie of a node; pins for both of its axes where these cannot be followed."""

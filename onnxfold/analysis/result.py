@@ -56,6 +56,16 @@ class Mean:
     axis: int
 
 
+@dataclass(frozen=True)
+class OverChannels:
+    """Node `node` is a norm over axis `axis` of its input 0: scaled by the constant `scale`, or written out, where it
+    only takes the mean (''; then a `Mean` is there too)."""
+
+    node: int
+    axis: int
+    scale: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Index:
     """Input `input` of node `node` holds positions among the atoms `of`, along its axis `axis` one for each of the
@@ -92,6 +102,7 @@ class Analysis:
     frozen: tuple[Frozen, ...] = ()
     means: tuple[Mean, ...] = ()
     indices: tuple[Index, ...] = ()
+    over_channels: tuple[OverChannels, ...] = ()
 
     def __post_init__(self) -> None:
         read_only(self)

@@ -125,6 +125,7 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     what.add_argument("--include", metavar="REGEX", action="append", default=[], help=about("include"))
     what.add_argument("--exclude", metavar="REGEX", action="append", default=[], help=about("exclude"))
     what.add_argument("--fold-heads", action="store_true", help=about("fold_heads"))
+    what.add_argument("--fold-residual", action="store_true", help=about("fold_residual"))
     what.add_argument(
         "--round-to", metavar="N", type=rounding, default=8,
         help="keep multiples of N channels (default 8; auto: kernel blocks)",
@@ -209,7 +210,8 @@ def manner(options: argparse.Namespace) -> dict[str, Any]:
         **sampling(options), "method": options.method, "recovery": options.recovery, "round_to": options.round_to,
         "device": options.device,
         "include": options.include, "exclude": options.exclude, "clusterer": options.clusterer,
-        "threads": options.threads, "fold_heads": options.fold_heads, "announce": None if options.quiet else announced,
+        "threads": options.threads, "fold_heads": options.fold_heads,
+        "fold_residual": options.fold_residual, "announce": None if options.quiet else announced,
     }  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if options.inspect:
         report = inspect(
             options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
-            input_shapes=shapes(options.input_shape), progress=showing(options),
+            fold_residual=options.fold_residual, input_shapes=shapes(options.input_shape), progress=showing(options),
         )  # fmt: skip
         return _show(report, options)
     if options.output is None:

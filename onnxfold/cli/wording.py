@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 _ALIKE = (
     "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
-    "device", "include", "exclude", "fold_heads", "method", "recovery", "clusterer", "effort", "calibration",
-    "samples",
+    "device", "include", "exclude", "fold_heads", "fold_residual", "method", "recovery", "clusterer", "effort",
+    "calibration", "samples",
     "preprocess", "synthetic", "seed", "threads", "refine", "steps", "quantize", "max_memory", "jobs", "scheduler",
     "resume", "keep_bn", "allow_unmeasured", "providers", "distance", "metric", "metric_timeout", "max_drop",
     "plan", "save_plan", "share", "drop_blocks", "at", "allow", "inspect", "latency_command",
@@ -31,7 +31,10 @@ OPTIONS: Mapping[str, str] = {
 
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
-    **dict.fromkeys(("external_data", "fold_heads", "refine", "resume", "whole", "allow_unmeasured", "keep_bn"), True),
+    **dict.fromkeys(
+        ("external_data", "fold_heads", "fold_residual", "refine", "resume", "whole", "allow_unmeasured", "keep_bn"),
+        True,
+    ),
     "align": False,
     "provenance": False,
 }

@@ -31,6 +31,10 @@ class Merge:
     old one, -1 for a dropped one. `for_producers`, `for_consumers` [k, n]. `scales`: extra factors [k] for single
     weights that produce channels, by tensor name (recovery). `error`: the squared distance that the merge introduces in
     the features it was made from.
+
+    Of channels that norms go over (docs/design/residual.md): `squares`, by what a norm gives, the factor by which the
+    mean square over the new channels stands for that over the old ones (empty: each counts for those that it replaces).
+    `rotated`: the new channels are directions, none of them an old one, and norms over them scale all alike.
     """
 
     keep: Ints
@@ -39,6 +43,8 @@ class Merge:
     for_consumers: csr_matrix = field(repr=False)
     scales: Mapping[str, Floats] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     error: float = 0.0
+    squares: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    rotated: bool = False
 
     def __post_init__(self) -> None:
         k, n = len(self.keep), len(self.labels)

@@ -68,6 +68,7 @@ class SweepKeywords(ShrinkKeywords, total=False):
     round_to: int | str
     device: Device | str | None
     fold_heads: bool
+    fold_residual: bool
     threads: int
 
 

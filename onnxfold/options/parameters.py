@@ -100,6 +100,9 @@ _ALL = (
         "fold_heads", accept.flag, "True or False", "also fold key-value cache heads; inputs and outputs change shape"
     ),
     Parameter(
+        "fold_residual", accept.flag, "True or False", "also residual streams under norms, by measurement (lossy)"
+    ),
+    Parameter(
         "calibration", accept.anything, "arrays by input name, a path, a reader or an iterable of feeds",
         "your inputs: .npz, .npy, or a folder of those or of images",
     ),

@@ -47,12 +47,14 @@ class PatternOptions(Options):
 class SelectionOptions(PatternOptions):
     """Which channels go: how they are chosen (`method`, `clusterer`), in which groups (`include` and `exclude`, regular
     expressions on names of groups and of the nodes that produce them), to multiples of `round_to` ("auto": of what the
-    kernels of `device` compute at once); `fold_heads`: also the heads of key-value caches."""
+    kernels of `device` compute at once); `fold_heads`: also the heads of key-value caches; `fold_residual`: also
+    residual streams under norms over all channels."""
 
     method: Method = Method.AUTO
     clusterer: Clusterer = Clusterer.NATIVE
     round_to: int | str = 8
     fold_heads: bool = False
+    fold_residual: bool = False
     device: Device | None = None
 
     def __post_init__(self) -> None:

@@ -102,7 +102,7 @@ class PreparePlanning(BasePass):
             return None
         how = (
             selection.method, self._planning.recovery, selection.clusterer, self._planning.runtime.seed,
-            subject.streamed, selection.fold_heads,
+            subject.streamed, selection.fold_heads, selection.fold_residual,
         )  # fmt: skip
         return run.enter(checkpoint(target, key_of(subject.model, *how), self._output.resume))
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..analysis.analyze import analyze
 from ..analysis.costs import Costs, costs
 from ..analysis.result import Analysis
+from ..analysis.rotation import streams as residual_streams
 from ..errors import ExecutionError, ModelError, NothingToFoldError, OnnxFoldError
 from ..evaluation.candidates import Evaluator
 from ..model.constants import FLOATS
@@ -26,6 +27,7 @@ from ..progress import Phase
 from ..runtime.outputs import with_outputs
 from ..runtime.probe_inputs import index_limits, probe
 from ..runtime.session import Feeds, Session, brief
+from ..transform.plain_norms import plain_norms
 from ..units import did_you_mean
 from .base import BasePass, Run, State
 
@@ -49,7 +51,8 @@ class Analyze(BasePass):
         model, selection = state.source, self._selection
         streams = streamed(model, self._max_memory)
         _check_weights(model, streams)
-        analysis = analyzed(model, selection.fold_heads)
+        analysis = analyzed(model, selection.fold_heads, selection.fold_residual)
+        model = _turnable(model, analysis) if selection.fold_residual and not streams else model
         notes = notes_on(analysis, selection.patterns)
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
         if not chosen:
@@ -60,9 +63,16 @@ class Analyze(BasePass):
         _warn(analysis, selection.patterns)
         prices = costs(model, state.shapes)
         found = Subject(
-            state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, shapes=state.shapes
-        )
+            state.name, model, analysis, prices, chosen, notes, streams, selection.fold_heads, selection.fold_residual,
+            shapes=state.shapes,
+        )  # fmt: skip
         return state.adding(subject=found)
+
+
+def _turnable(model: Model, analysis: Analysis) -> Model:
+    """The model with scales of norms taken into what reads them, where that lets a residual stream change its basis."""
+    plain = plain_norms(model, analysis)
+    return plain if any(not one.obstacle() for one in residual_streams(plain, analysis).values()) else model
 
 
 def subject_of(source: Source, planning: PlanningOptions, max_memory: int | None = None) -> Subject:
@@ -92,18 +102,18 @@ class Inspect(BasePass):
         self._selection = selection
 
     def __call__(self, state: State, run: Run) -> State:
-        analysis = analyzed(state.source, self._selection.fold_heads)
+        analysis = analyzed(state.source, self._selection.fold_heads, self._selection.fold_residual)
         notes = notes_on(analysis, self._selection.patterns)
         _warn(analysis, self._selection.patterns)
         return state.adding(Inspected(analysis, costs(state.source, state.shapes), notes))
 
 
-def analyzed(model: Model, fold_heads: bool = False) -> Analysis:
+def analyzed(model: Model, fold_heads: bool = False, fold_residual: bool = False) -> Analysis:
     """The analysis (`analyze`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
     shapes which its tensors do not have, the model is to blame."""
 
     try:
-        return analyze(model, fold_heads=fold_heads)
+        return analyze(model, fold_heads=fold_heads, fold_residual=fold_residual)
     except OnnxFoldError:
         raise
     except Exception as error:

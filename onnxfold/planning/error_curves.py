@@ -63,6 +63,8 @@ class ErrorCurves:
     def _shape(self, width: Width) -> Floats:
         """The curve [n + 1] up to a factor; NaN where no width can be."""
         choice, name = self.choice, width.name
+        if name in choice.streams:
+            return choice.streams[name].curve()
         if choice.drops(name):
             curve = np.full(width.size + 1, np.nan)
             errors = choice.sensitivity.eliminations[name].errors

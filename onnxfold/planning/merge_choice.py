@@ -13,6 +13,7 @@ from ..folding.merge import Merge, pruning
 from ..options.choices import Method, Recovery
 from ..progress import Progress
 from .merger import Merger
+from .residual import Narrowing
 from .sensitivity import RIDGE, Sensitivity
 from .single_folds import SingleFolds
 
@@ -23,12 +24,14 @@ _RIVALS = 4  # dropping, and three ways to merge
 
 @dataclass(frozen=True, eq=False)
 class MergeChoice:
-    """Chooses merges by `method`; groups that `sensitivity` has nothing about are merged by their weights."""
+    """Chooses merges by `method`; groups that `sensitivity` has nothing about are merged by their weights. `streams`:
+    how residual streams under norms are folded, by name."""
 
     merger: Merger
     sensitivity: Sensitivity = field(repr=False)
     method: Method
     recovery: Recovery
+    streams: Mapping[str, Narrowing] = field(default_factory=dict, repr=False)
 
     def drops(self, name: str) -> bool:
         """Whether channels of group `name` are dropped in the order that samples give, and not merged."""
@@ -36,6 +39,8 @@ class MergeChoice:
 
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels by the method asked for, nothing refitted, nothing measured."""
+        if name in self.streams:
+            return self.streams[name].merge(keep)
         if self.drops(name):
             found = self.sensitivity.eliminations[name]
             n = self.merger.layout.groups[name].size
@@ -47,7 +52,8 @@ class MergeChoice:
     def repaired(self, name: str, keep: int) -> Merge:
         """`merge`, repaired in closed form where channels are merged."""
         merge = self.merge(name, keep)
-        return merge if self.recovery is Recovery.NONE or self.drops(name) else self.merger.repair(name, merge)
+        kept = self.recovery is Recovery.NONE or self.drops(name) or name in self.streams
+        return merge if kept else self.merger.repair(name, merge)
 
     def measured(self, keep: Mapping[str, int], folds: SingleFolds, progress: Progress[Any]) -> dict[str, Merge]:
         """For the groups of a plan that can be measured in the time there is, the merge that leaves the least error
@@ -55,6 +61,7 @@ class MergeChoice:
         affordable = folds.affordable(self.merger.layout.widths(keep), _RIVALS)
         functions = self.sensitivity.functions
         open_ = [n for n in keep if n in affordable and n in functions and functions[n].consumers]
+        open_ = [n for n in open_ if n not in self.streams]
         return {name: self._least_error(name, keep[name], folds) for name in progress("choosing merges", open_)}
 
     def _least_error(self, name: str, keep: int, folds: SingleFolds) -> Merge:

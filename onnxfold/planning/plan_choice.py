@@ -3,7 +3,7 @@ alone, so plans are tried, each near the best so far."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..analysis.costs import Costs, step_seconds
 from ..errors import PlanError
 from ..model.model import Model
 from ..progress import Progress
-from .allocation import Plan
+from .allocation import Plan, Width, round_width
+from .measured_targets import Price
 
 Curves = Mapping[str, NDArray[np.float64]]
 _SPREAD = 0.4  # standard deviation of the logarithm of what a group is taken to cost, from one plan to the next
@@ -70,6 +71,58 @@ def best_plan(
         if error < least:
             best, least, center = plan, error, logs
     return best
+
+
+STREAM_SHARES = (0.1, 0.2, 0.3)  # of the channels of a residual stream that go in plans that are tried too
+_STREAM_TRIES = 4  # one in so many plans is tried for each way to plan them
+
+
+def best_of_ways(
+    ways: Sequence[Callable[[Curves], Plan]],
+    curves: Curves,
+    trial: Callable[[Plan], float],
+    others: Iterable[Plan],
+    count: int,
+    progress: Progress[Any],
+) -> Plan:
+    """The plan with the least error in a `trial`, of the best of each way to choose one from error curves: the first of
+    `ways` tries `count` plans and `others`, and each of the others a quarter of that. Raises PlanError where none of
+    them can."""
+    plans, refusal = list[Plan](), PlanError("there is no way to plan")
+    for number, choose in enumerate(ways):
+        more, tries = (others, count) if number == 0 else ((), max(1, count // _STREAM_TRIES))
+        try:
+            plans.append(best_plan(choose, curves, trial, more, tries, progress))
+        except PlanError as error:
+            refusal = error
+    if not plans:
+        raise refusal
+    return min(plans, key=trial) if len(plans) > 1 else plans[0]
+
+
+def with_streams(
+    widths: Sequence[Width],
+    streams: Collection[str],
+    round_to: int,
+    price: Price,
+    choose: Callable[[Price, Sequence[Width], Curves], Plan],
+) -> Iterator[Callable[[Curves], Plan]]:
+    """Ways to choose plans: first without the `streams` among the groups, then, where there are any, by the error
+    curves of all, and with each of `STREAM_SHARES` of the streams gone, while the others pay for the rest: what a
+    stream costs together with them its error curve hardly tells, since all that it feeds changes with it."""
+    mine, rest = [w for w in widths if w.name in streams], [w for w in widths if w.name not in streams]
+    yield lambda errors: choose(price, rest, errors)
+    if mine:
+        yield lambda errors: choose(price, widths, errors)
+    for share in STREAM_SHARES if mine else ():
+        kept = {w.name: round_width(w, w.size * (1 - share), round_to) for w in mine}
+        fixed = {w.name: kept[w.name] for w in mine if kept[w.name] < w.size}
+
+        def chosen(errors: Curves, fixed: Mapping[str, int] = fixed) -> Plan:
+            plan = choose(lambda keep: price({**keep, **fixed}), rest, errors)
+            return Plan({**plan.keep, **fixed})
+
+        yield chosen
 
 
 def _scaled(curves: Curves, names: list[str], logs: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -94,7 +94,7 @@ class Planner:
             return outcome
         samples = outcome.samples
         sampled = self._from_samples if samples is not None and samples.trusted else None
-        found = least(self._context(samples), self.evaluator(samples), sampled, goal, self.subject.chosen)
+        found = least(self._context(samples), self.evaluator(samples), sampled, goal, self._chosen(samples))
         if found is None:
             return outcome
         decision = outcome.decision if found.folded is None else Decision(found.folded, None)
@@ -107,19 +107,25 @@ class Planner:
             try:
                 sampled = self._from_samples
                 decision = decide_sampled(self._context(samples), sampled, goal)
-                noted = replace(samples, notes=(*samples.notes, *sampled.notes))
+                notes = (*sampled.notes, *sampled.notes_on(decision.folded.merges))
+                noted = replace(samples, notes=(*samples.notes, *notes))
                 return Outcome(decision, noted, self._recovery(samples))
             except ExecutionError as error:
                 samples = self._given_up(samples, error)
         recovery = self._recovery(samples)
-        decision = decide(self._context(samples), self._from_weights, goal, self.subject.chosen, recovery)
+        decision = decide(self._context(samples), self._from_weights, goal, self.subject.by_weights, recovery)
         return Outcome(decision, samples, recovery)
 
     def check(self, goal: Goal, sampled: bool) -> None:
         """Raise PlanError for a target that no plan can reach, from widths and prices alone, and RequestError for given
         widths that cannot be. `sampled`: whether there will be samples."""
         self._check_given(goal)
-        check_reachable(self._context(None), goal, self.subject.chosen, sampled)
+        chosen = self.subject.chosen if sampled else self.subject.by_weights
+        check_reachable(self._context(None), goal, chosen, sampled)
+
+    def _chosen(self, samples: Samples | None) -> tuple[str, ...]:
+        """The groups that may shrink."""
+        return self.subject.chosen if samples is not None and samples.trusted else self.subject.by_weights
 
     def _check_given(self, goal: Goal) -> None:
         if goal.widths is not None:
@@ -175,7 +181,7 @@ class Planner:
             "method": selection.method.value, "recovery": outcome.recovery.value,
             "clusterer": selection.clusterer.value, "round_to": selection.round_to, "seed": self.options.runtime.seed,
             "include": list(selection.include), "exclude": list(selection.exclude),
-            "fold_heads": self.subject.fold_heads,
+            "fold_heads": self.subject.fold_heads, "fold_residual": self.subject.fold_residual,
             "device": None if selection.device is None else selection.device.value,
         }  # fmt: skip
 

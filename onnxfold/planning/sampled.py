@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..analysis.costs import Costs
+from ..analysis.rotation import streams
 from ..calibration.samples import Samples, sample_count
 from ..evaluation.candidates import Evaluator
 from ..folding.merge import Merge
@@ -26,6 +27,7 @@ from .error_curves import ErrorCurves
 from .merge_choice import MergeChoice
 from .merger import Merger
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
+from .residual import Narrowing, narrowings, tried_width
 from .sensitivity import Sensitivity, measure_sensitivity
 from .single_folds import SingleFolds
 
@@ -79,7 +81,11 @@ class SampledMerger:
                 merger.model, merger.analysis, chosen, samples.fit, remember=choosing, progress=progress
             )
             notes = _notes(found, [name for name in chosen if merger.layout.is_read_by_recurrent(name)])
-        return cls(MergeChoice(merger, found, method, recovery), samples, chosen, choosing, notes, progress)
+        choice = MergeChoice(merger, found, method, recovery)
+        streams, stays = _narrowed(choice, samples, chosen)
+        left = [name for name in chosen if name not in stays]
+        notes += stays.values()
+        return cls(replace(choice, streams=streams), samples, left, choosing, notes, progress)
 
     def merge(self, name: str, keep: int) -> Merge:
         """The merge of group `name` to `keep` channels by the method asked for, nothing refitted, nothing measured."""
@@ -135,6 +141,21 @@ class SampledMerger:
         done = reconstruct(original, merger.analysis, Changes(merges), proto, settings, self._progress)
         return Folded(proto, merges, done)
 
+    def notes_on(self, merges: Mapping[str, Merge]) -> list[str]:
+        """How residual streams became narrower, for people."""
+        found = streams(self.merger.model, self.merger.analysis)
+        notes = []
+        for name in self.streams.intersection(merges):
+            obstacle = found[name].obstacle()
+            why = f" (its basis cannot change: {obstacle})" if obstacle else ""
+            notes.append(f"of the residual stream '{name}' {self._choice.streams[name].words}{why}")
+        return sorted(notes)
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The residual streams under norms among the groups."""
+        return frozenset(self._choice.streams)
+
     @property
     def measured(self) -> Mapping[str, NDArray[np.float64]]:
         """The curves that were measured last; empty where no budget asked for any."""
@@ -147,6 +168,27 @@ class SampledMerger:
         if key not in self._curves:
             self._curves[key] = ErrorCurves(self._choice, self._folds).measure(widths, round_to, self._progress)
         return self._curves[key]
+
+
+def _narrowed(
+    choice: MergeChoice, samples: Samples, chosen: Sequence[str]
+) -> tuple[dict[str, Narrowing], dict[str, str]]:
+    """How residual streams under norms are folded: of two ways the one that leaves less error where a stream alone is
+    folded. And why others stay, by name."""
+    merger = choice.merger
+    found = {n: one for n, one in streams(merger.model, merger.analysis).items() if n in chosen}
+    if not found:
+        return {}, {}
+    folds = SingleFolds(merger, choice.recovery, samples.fit)
+    best, notes = dict[str, Narrowing](), dict[str, str]()
+    for name, ways in narrowings(found, choice.sensitivity.eliminations, samples.fit).items():
+        if not ways:
+            notes[name] = f"the residual stream '{name}' stays: the samples do not tell which of its channels matter"
+            continue
+        keep = tried_width(found[name].group.size)
+        errors = [folds.error(name, way.merge(keep), few=True) for way in ways] if len(ways) > 1 else [0.0]
+        best[name] = ways[int(np.argmin(errors))]
+    return best, notes
 
 
 def _notes(found: Sensitivity, recurrent: Sequence[str]) -> list[str]:

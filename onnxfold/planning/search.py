@@ -39,7 +39,7 @@ from .given_plan import given_widths
 from .goal import Goal
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
-from .plan_choice import Curves, best_plan
+from .plan_choice import Curves, best_of_ways, with_streams
 from .sampled import Folded, SampledMerger
 
 TOLERANCES = (0.5, 0.3, 0.2, 0.15, 0.1, 0.05, 0.02, 0.01, 3e-3, 1e-3, 1e-5)  # merge errors, tried in this order
@@ -223,11 +223,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        plan = best_plan(
-            lambda errors: choose(price, widths, errors), curves, lambda plan: sampled.trial(plan.keep),
-            _without_heads(widths, lambda single: choose(price, single)),
-            sampled.tries(context.prices), context.progress,
-        )  # fmt: skip
+        tries, error = sampled.tries(context.prices), _once_each(sampled.trial)
+        ways = list(with_streams(widths, sampled.streams, budget.round_to, price, choose))
+        heads = _without_heads(widths, lambda single: choose(price, single))
+        plan = best_of_ways(ways, curves, error, heads, tries, context.progress)
         return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
@@ -240,6 +239,19 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
     assert budget.aim.limits_loss, budget.aim
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
+
+
+def _once_each(trial: Callable[[Mapping[str, int]], float]) -> Callable[[Plan], float]:
+    """A trial of plans that is made once for each."""
+    known = dict[tuple[tuple[str, int], ...], float]()
+
+    def error(plan: Plan) -> float:
+        key = tuple(sorted(plan.keep.items()))
+        if key not in known:
+            known[key] = trial(plan.keep)
+        return known[key]
+
+    return error
 
 
 def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:

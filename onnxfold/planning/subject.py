@@ -10,6 +10,7 @@ import numpy as np
 
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
+from ..analysis.rotation import streams
 from ..calibration.judge import Judge, independent_judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, RequestError
@@ -31,7 +32,8 @@ _RUNS, _FEWEST = 4, 16  # batches that judge, and samples in them at least
 class Subject:
     """A model, what its analysis found, the groups `chosen` to shrink, and why others are not (`notes`, by name).
 
-    `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change. `more`:
+    `streamed`: it is never loaded whole (`memory.streamed`). `fold_heads`: the heads of its caches may change;
+    `fold_residual`: so may residual streams under norms, where samples decide. `more`:
     inputs that results are measured on too, each in place of those of the same name: they reach other bodies. `shapes`:
     of the inputs that are made for it.
     """
@@ -45,11 +47,18 @@ class Subject:
 
     streamed: bool = False
     fold_heads: bool = False
+    fold_residual: bool = False
     more: tuple[Feeds, ...] = ()
     shapes: Shapes = None
 
     def __post_init__(self) -> None:
         read_only(self)
+
+    @cached_property
+    def by_weights(self) -> tuple[str, ...]:
+        """The chosen groups that may shrink where no samples decide: weights alone do not tell what norms do."""
+        found = streams(self.model, self.analysis)
+        return tuple(name for name in self.chosen if name not in found)
 
     def merger(
         self, options: PlanningOptions, executor: Executor | None = None, kept: Checkpoint | None = None

@@ -36,7 +36,7 @@ def _python(function: str, model: str, given: Mapping[str, Any]) -> str:
 
 USUAL: Mapping[str, Any] = {
     "effort": "balanced", "method": "auto", "clusterer": "native", "round_to": 8, "seed": 0, "include": [],
-    "exclude": [], "fold_heads": False, "device": None,
+    "exclude": [], "fold_heads": False, "fold_residual": False, "device": None,
 }  # fmt: skip
 """Settings of a sweep that are parameters of a fold too, with their defaults."""
 

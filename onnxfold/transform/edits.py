@@ -20,6 +20,7 @@ from ..frozen import read_only
 from ..model.model import Model
 from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending
+from .norms import norm_edits, uniform_scales
 from .requantize import merged
 
 _Parts = list[tuple[Place, Merge]]
@@ -42,7 +43,7 @@ class Edits:
     (tensor, axis). `schemes`: how those of `arrays` become integers that are stored so, before rounding. `Pending`
     arrays are computed when they are written. `inputs`: (node, which) -> the tensor to read instead; `bypass`: tensor
     -> what all its consumers read instead. `numbers`: (node, which) -> numbers to read instead. `factors`: (node, axis)
-    -> what its input 0 is multiplied by first, along that axis."""
+    -> what its input 0 is multiplied by first, along that axis. `epsilons`: of norms, by node."""
 
     arrays: Mapping[str, NDArray[Any] | Pending] = field(repr=False)
     integers: Sequence[Integer]
@@ -52,6 +53,7 @@ class Edits:
     bypass: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[tuple[int, int], NDArray[Any]] = field(default_factory=dict)
     factors: Mapping[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
+    epsilons: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -83,6 +85,8 @@ def edits(
         one.name: Pending(one.shape, partial(getattr, one, "array")) if lazy and one.pending else one.array
         for one in weights
     }
+    norms = list(norm_edits(model, analysis, groups, arrays))
+    arrays |= {one.scale: one.values for one in norms} | dict(uniform_scales(model, groups, arrays))
     numbers = dict[tuple[int, int], NDArray[Any]]()
     for one in analysis.indices:
         if not (kept[one.of].all() and kept[one.made].all()):
@@ -97,6 +101,7 @@ def edits(
         numbers=numbers
         | {(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
         factors=dict(_factors(model, analysis, groups)),
+        epsilons={one.node: one.epsilon for one in norms},
     )
 
 
@@ -114,16 +119,23 @@ def _factors(
     model: Model, analysis: Analysis, groups: Sequence[tuple[ChannelGroup, Merge]]
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
     """Where means are taken over channels that merge: how many each that is left stands for, times the share of all
-    that is left, as the mean is over fewer."""
+    that is left, as the mean is over fewer; or what the merge says of the whole mean."""
     for mean in analysis.means:
         tensor = model.graph.nodes[mean.node].inputs[0]
         parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
         if parts:
-            counts = axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1)
-            old = analysis.slots[tensor, mean.axis, 1][1]
-            factors = np.asarray(counts, np.float64).ravel() * len(counts) / old
+            factors = _of_mean(analysis, parts, tensor, mean.axis, model.graph.nodes[mean.node].outputs[0])
             if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
                 yield (mean.node, mean.axis), factors
+
+
+def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, result: str) -> NDArray[np.float64]:
+    """The factors [new length] of one mean, which gives `result`."""
+    counts = np.asarray(axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1), np.float64).ravel()
+    told = next((m.squares for _, m in parts if m.squares), None)
+    if told is not None:
+        return np.full(len(counts), told.get(result, 1.0))
+    return counts * len(counts) / analysis.slots[tensor, axis, 1][1]
 
 
 def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:

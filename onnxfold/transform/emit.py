@@ -8,6 +8,7 @@ from ..model.integer_weights import IntegerWeights
 from ..model.model import Model
 from ..model.tensors import settled
 from .edits import Edits
+from .norms import write_epsilon
 from .patch import Patch
 from .shape_lists import write_integers, write_numbers
 from .stored_form import stored_form
@@ -34,6 +35,8 @@ def emit(model: Model, changes: Edits) -> ModelProto:
     write_numbers(writer, changes.numbers)
     for (node, axis), factors in changes.factors.items():
         writer.multiply(node, axis, factors)
+    for node, epsilon in changes.epsilons.items():
+        write_epsilon(writer.nodes[node], epsilon)
     packed = {name for name, one in stored.items() if one.layout is not None}  # their shapes are those of bytes
     lengths = {**changes.lengths, **form.lengths}
     writer.lengths({at: length for at, length in lengths.items() if at[0] not in packed})

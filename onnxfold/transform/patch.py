@@ -138,8 +138,12 @@ class Patch:
         return node
 
     def multiply(self, index: int, axis: int, factors: NDArray[np.float64]) -> None:
-        """What node `index` reads first is multiplied by `factors` along `axis` before, for this node alone."""
+        """What node `index`, which takes a mean, reads first is multiplied by `factors` along `axis` before, for this
+        node alone; where they are all the same, what it gives is."""
         node = self.nodes[index]
+        if (factors == factors[0]).all():
+            self._multiply_mean(index, float(factors[0]))
+            return
         given, info = node.input[0], self.model.graph.tensor(self.model.graph.nodes[index].inputs[0])
         kind = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)
         behind = len(info.shape or ()) - axis - 1
@@ -150,6 +154,18 @@ class Patch:
         self.more.append((index, made))
         node.input[0] = made.output[0]
         self.uses[made.output[0]] = 1
+
+    def _multiply_mean(self, index: int, factor: float) -> None:
+        """What node `index` gives is multiplied by `factor`, under the same name: other nodes read it, so the next node
+        is one of the same graph."""
+        node, result = self.nodes[index], self.nodes[index].output[0]
+        kind = self.model.graph.tensor(result).dtype
+        values = np.asarray([factor], onnx.helper.tensor_dtype_to_np_dtype(kind))
+        name, node.output[0] = self.constant(f"{result}_share", values, kind), self.fresh(result)
+        made = onnx.helper.make_node("Mul", [node.output[0], name], [result], name=self.fresh(f"{node.name}_share"))
+        made.domain = node.domain
+        self.uses |= {name: 1, node.output[0]: 1}
+        self.more.append((index + 1, made))
 
     def lengths(self, lengths: Mapping[tuple[str, int], int]) -> None:
         graphs = (self.graph, *self.bodies)

@@ -17,8 +17,8 @@ from onnxfold.options.parameters import PARAMETERS, checked
 
 SHARES = ("ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement")
 FLAGS = (
-    "fold_heads", "refine", "quantize", "latency", "external_data", "resume", "whole", "align", "allow_unmeasured",
-    "provenance",
+    "fold_heads", "fold_residual", "refine", "quantize", "latency", "external_data", "resume", "whole", "align",
+    "allow_unmeasured", "provenance",
 )  # fmt: skip
 WRONG: dict[str, list[Any]] = {
     **{name: ["0.3", -0.1, 1.5, math.nan, math.inf, True, [0.3], object(), 1j] for name in SHARES},

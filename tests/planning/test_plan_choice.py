@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from onnxfold.analysis.costs import costs
 from onnxfold.errors import PlanError
 from onnxfold.model.model import load
 from onnxfold.planning import plan_choice
-from onnxfold.planning.allocation import Plan
-from onnxfold.planning.plan_choice import best_plan, tries
+from onnxfold.planning.allocation import Plan, Width
+from onnxfold.planning.plan_choice import best_of_ways, best_plan, tries, with_streams
 from onnxfold.progress import silent
 
 CURVES = {name: np.linspace(1, 0, 9) for name in "abcd"}
@@ -57,6 +57,43 @@ def test_one_plan_is_not_tried() -> None:
 def test_other_plans_are_tried_too() -> None:
     other = Plan({"d": 2})
     assert best_plan(cheapest, CURVES, truly, [other], 1, silent) is other
+
+
+def test_plans_in_which_a_stream_loses_a_fixed_share() -> None:
+    """The others pay for the rest of the target, so they lose less where the stream loses more."""
+    widths = [Width("stream", 40, 1), Width("mlp", 100, 1)]
+
+    def price(keep: Mapping[str, int]) -> float:
+        return (keep.get("stream", 40) + keep.get("mlp", 100)) / 140
+
+    def choose(
+        price: Callable[[Mapping[str, int]], float], among: Sequence[Width], _: Mapping[str, NDArray[np.float64]]
+    ) -> Plan:
+        (only,) = among
+        return Plan({only.name: max(k for k in range(only.size) if price({only.name: k}) <= 0.8)})
+
+    ways = list(with_streams(widths, ["stream"], 1, price, choose))
+    found = [ways[number]({}).keep for number in (0, 2, 3, 4)]
+    assert found == [
+        {"mlp": 72}, {"mlp": 76, "stream": 36}, {"mlp": 80, "stream": 32}, {"mlp": 84, "stream": 28}
+    ]  # fmt: skip
+    assert len(list(with_streams(widths, [], 1, price, choose))) == 1
+
+    def truly(plan: Plan) -> float:
+        return abs(plan.keep.get("stream", 40) - 33.0)
+
+    del ways[1]  # by curves, which there are none of
+    assert best_of_ways(ways, {}, truly, [], 1, silent).keep == {"mlp": 80, "stream": 32}
+
+
+def test_ways_that_cannot_plan_are_left_out() -> None:
+    def never(_: Mapping[str, NDArray[np.float64]]) -> Plan:
+        raise PlanError("out of reach")
+
+    plan = Plan({"a": 7})
+    assert best_of_ways([never, lambda _: plan], CURVES, truly, [], 1, silent) is plan
+    with pytest.raises(PlanError, match="out of reach"):
+        best_of_ways([never, never], CURVES, truly, [], 1, silent)
 
 
 def test_what_cannot_be_is_left_out_but_not_the_first() -> None:

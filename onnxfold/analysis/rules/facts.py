@@ -173,6 +173,16 @@ class Normalize:
     epsilon: float
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelNorm:
+    """The node divides channels, `axis` (number `number` of its input 0), by a statistic over all of them, and then
+    multiplies them by the constant `scale`."""
+
+    axis: Axis
+    number: int
+    scale: str
+
+
 @dataclass(frozen=True)
 class Refuse:
     """The rule cannot follow this node; `why` completes "the channels are kept because ..."."""
@@ -190,4 +200,4 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | Refuse
+Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | ChannelNorm | Refuse

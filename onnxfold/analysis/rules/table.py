@@ -34,6 +34,14 @@ class RuleTable:
                     raise RuleError(f"two rules for {rule.domain or 'ai.onnx'}::{op} since {rule.since}")
                 versions[rule.since] = rule.function
 
+    def replacing(self, rules: Iterable[Rule]) -> RuleTable:
+        """Another table, in which `rules` stand in place of those for the same (domain, op, since)."""
+        other = RuleTable(rules)
+        other._rules = {
+            key: {**self._rules.get(key, {}), **other._rules.get(key, {})} for key in {**self._rules, **other._rules}
+        }
+        return other
+
     def find(self, domain: str, op: str, version: int) -> RuleFunction | None:
         """The rule with the highest `since` not above `version`, or None."""
         versions = self._rules.get((domain, op), {})
