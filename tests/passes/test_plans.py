@@ -184,7 +184,7 @@ def test_what_analyze_refuses() -> None:
         model.plan(0.7)  # type: ignore[arg-type]
     with pytest.raises(onnxfold.PlanError, match=r"`target_macs=0.0001` cannot be reached"):
         model.plan(Macs(0.0001))
-    with pytest.raises(RequestError, match="give `metric` too"):
+    with pytest.raises(RequestError, match="pass `metric` too"):
         model.plan(onnxfold.MaxDrop(0.5))
 
 

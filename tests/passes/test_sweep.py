@@ -156,7 +156,7 @@ def test_a_model_that_does_not_run_piece_by_piece(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(planner, "decide_sampled", refuse)
     report = sweep(MLP, at=[0.8, 0.6, 0.4], calibration=images(True), latency=False)
     weights = sweep(MLP, at=[0.8, 0.6, 0.4], **FAST)
-    assert calls == [0.8, 0.6] and any("weights alone decided" in note for note in report.notes)
+    assert calls == [0.8, 0.6] and any("decided from the weights alone" in note for note in report.notes)
     assert [r.size for r in report.rows] == [r.size for r in weights.rows]
 
 

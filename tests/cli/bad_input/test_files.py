@@ -52,7 +52,7 @@ def test_external_data_cut_short(refused: Refused, tmp_path: Path, length: int) 
     data = tmp_path / "weights.bin"
     data.write_bytes(data.read_bytes()[:length])
     line = refused(MODEL, path, tmp_path / "out.onnx")
-    assert "weights.bin" in line and "cut off" in line
+    assert "weights.bin" in line and "truncated" in line
 
 
 @pytest.mark.parametrize("how", ["dots", "dots inside", "absolute", "link", "empty"])
