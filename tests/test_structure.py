@@ -7,6 +7,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import pytest
 from sources import PACKAGE, Import, aliases, catching, cycle, edges, functions, imports_of, modules, within
@@ -201,8 +202,18 @@ def writable(source: str, module: str, arrays: Iterable[str]) -> list[str]:
 
 MODULES = modules()
 SOURCES = {module: file.read_text(encoding="utf-8") for module, (file, _) in MODULES.items()}
-IMPORTS = [one for module, source in SOURCES.items() for one in imports_of(source, module, MODULES[module][1])]
-ARRAYS = aliases(map(ast.parse, SOURCES.values()))
+
+
+@cache  # not while tests are collected, which every process does
+def imports() -> list[Import]:
+    """All imports of the project."""
+    return [one for module, source in SOURCES.items() for one in imports_of(source, module, MODULES[module][1])]
+
+
+@cache
+def arrays() -> set[str]:
+    """The names of the project that stand for arrays."""
+    return aliases(map(ast.parse, SOURCES.values()))
 
 
 def everywhere(check: Iterable[list[str]]) -> list[str]:
@@ -218,15 +229,15 @@ def test_all_modules_are_seen() -> None:
     assert {part(module) for module in MODULES} == {*MAY_IMPORT, *FACADE}
     assert set(ONLY_IN.values()) <= set(MODULES), f"renamed? {set(ONLY_IN.values()) - set(MODULES)}"
     for what, where in ONLY_IN.items():
-        assert any(one.module == where and within(one.target, [what]) for one in IMPORTS), f"{where} without {what}"
+        assert any(one.module == where and within(one.target, [what]) for one in imports()), f"{where} without {what}"
 
 
 def test_the_import_table() -> None:
-    assert not upward(IMPORTS), "\n".join(upward(IMPORTS))
+    assert not upward(imports()), "\n".join(upward(imports()))
 
 
 def test_what_single_modules_may_import() -> None:
-    assert not forbidden(IMPORTS), "\n".join(forbidden(IMPORTS))
+    assert not forbidden(imports()), "\n".join(forbidden(imports()))
 
 
 def test_no_import_goes_past_the_table() -> None:
@@ -237,12 +248,12 @@ def test_no_import_goes_past_the_table() -> None:
 
 
 def test_no_cycle() -> None:
-    assert not cycle(IMPORTS, MODULES), "\n".join(cycle(IMPORTS, MODULES))
+    assert not cycle(imports(), MODULES), "\n".join(cycle(imports(), MODULES))
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if part(module) == "folding"])
 def test_no_onnx_behind_the_mathematics(module: str) -> None:
-    assert not onnx_behind(module, IMPORTS, MODULES), "\n".join(onnx_behind(module, IMPORTS, MODULES))
+    assert not onnx_behind(module, imports(), MODULES), "\n".join(onnx_behind(module, imports(), MODULES))
 
 
 def test_files_are_short() -> None:
@@ -278,7 +289,7 @@ def test_functions_take_few_parameters() -> None:
 
 
 def test_frozen_types_hold_read_only_arrays() -> None:
-    found = everywhere(writable(source, module, ARRAYS) for module, source in SOURCES.items())
+    found = everywhere(writable(source, module, arrays()) for module, source in SOURCES.items())
     assert not found, "\n".join(found)
 
 

@@ -61,7 +61,7 @@ def test_other_casts_are_refused(given: str, wanted: str) -> None:
         ([1, 2], "bool", ("2", "cannot hold")),
         ([0.0, 1e39], "float32", ("1e+39", "[1, 0]", "cannot hold")),
         ([0.0, 7e4], "float16", ("70000", "cannot hold")),
-        ([0.0, np.nan], "float32", ("nan", "[1, 0]", "no number")),
+        ([0.0, np.nan], "float32", ("nan", "[1, 0]", "not usable")),
         ([-np.inf, 0.0], "float32", ("-inf", "[0, 0]")),
     ],
 )
@@ -127,7 +127,7 @@ def test_bad_requests(tmp_path: Path) -> None:
         refused(source, IMAGE, "no samples")
     refused([np.zeros((1, 3, 8, 8))], IMAGE, "feed 0", "ndarray", "dict")
     refused([({"x": 1}, 2)], IMAGE, "feed 0", "tuple")
-    refused({"x": [[1, 2], [3]]}, IMAGE, "no array")
+    refused({"x": [[1, 2], [3]]}, IMAGE, "not an array")
     refused({"x": object()}, IMAGE, "Python objects")
     refused(np.zeros((2, 4)), TEXTS, "2 (ids, mask)")
     refused(save_npy(tmp_path / "x.npy", np.zeros((2, 4))), TEXTS, "x.npy", "2 (ids, mask)")

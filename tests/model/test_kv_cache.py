@@ -269,7 +269,7 @@ def test_only_caches_that_hold_nothing_are_cut() -> None:
 @pytest.mark.parametrize("step", ["refine", "quantize"])
 def test_what_compares_caches_as_they_were_is_refused(step: str) -> None:
     how: dict[str, Any] = {step: True}
-    with pytest.raises(RequestError, match=f"leave out `{step}`, or `fold_heads`"):
+    with pytest.raises(RequestError, match=f"leave out `{step}` or `fold_heads`"):
         fold(alike(Style.FUSED), ratio=0.5, fold_heads=True, **how)
 
 
@@ -280,7 +280,7 @@ def test_models_that_stay_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     how: dict[str, Any] = {"ratio": 0.5, "fold_heads": True, "latency": False, "exclude": ["mlp"]}
     report = fold(tmp_path / "in.onnx", tmp_path / "out.onnx", **how).report
     assert heads_in(onnx.load(tmp_path / "out.onnx", load_external_data=False)) == {2} and len(report.interface) == 8
-    assert "the block of '/model/layers.0/self_attn/q_proj/MatMul' alone" in report.verdict
+    assert "the block of '/model/layers.0/self_attn/q_proj/MatMul' on its own" in report.verdict
 
 
 def test_a_sweep_measures_them_too() -> None:

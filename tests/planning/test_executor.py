@@ -161,7 +161,7 @@ def test_workers_that_fall_silent(how: str) -> None:
         else:
             os.kill(pid, signal.SIGSTOP)
         try:
-            with pytest.raises(RequestError, match=r"no worker of .* has been heard of for 4 seconds"):
+            with pytest.raises(RequestError, match=r"no worker of .* has responded for 4 seconds"):
                 next(tasks)
         finally:
             with contextlib.suppress(ProcessLookupError):

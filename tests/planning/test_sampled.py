@@ -143,7 +143,7 @@ def test_a_target_out_of_reach() -> None:
 )
 def test_samples_that_effort_fast_does_not_make(option: dict[str, str]) -> None:
     asked = {**option, "effort": "fast", "ratio": 0.5, "latency": False}
-    with pytest.raises(RequestError, match=r"needs samples \(`effort='fast'` makes none\): give `calibration`"):
+    with pytest.raises(RequestError, match=r"needs sample inputs \(`effort='fast'` makes none\): pass `calibration`"):
         onnxfold.fold(SMALL, **asked)
     assert onnxfold.fold(SMALL, calibration=calibration("digits_mlp"), **asked).report.settings["samples_used"]
 
@@ -170,7 +170,9 @@ def test_models_that_cannot_be_inverted_are_folded_from_weights() -> None:
     "option", [{"method": "second-order"}, {"method": "functional-fold"}, {"recovery": "least-squares"}]
 )
 def test_samples_that_cannot_be_made(option: dict[str, str]) -> None:
-    with pytest.raises(RequestError, match=r"needs samples \(none can be made for this model.*give `calibration`"):
+    with pytest.raises(
+        RequestError, match=r"needs sample inputs \(none can be made for this model.*pass `calibration`"
+    ):
         onnxfold.fold(model(TWO_INPUTS, NO_CLASSES), ratio=0.5, **BALANCED, **option)
 
 

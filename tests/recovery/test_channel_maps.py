@@ -259,13 +259,13 @@ def test_the_report_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert result.report.check is not None
     notes = [n for n in result.report.check.notes if "too wide" in n]
     assert len(notes) == 1 and says in notes[0]
-    assert notes[0].startswith(f"1 consumer of over {limit} inputs") and "'c'" in notes[0]
+    assert notes[0].startswith(f"1 consumer with over {limit} inputs") and "'c'" in notes[0]
 
 
 def test_notes() -> None:
     assert wide_notes({"a": Fit.FULL}) == ()
     fits = {"a": Fit.CHANNELS, "b": Fit.FULL, "c": Fit.NONE, "d": Fit.CHANNELS}
     first, second = wide_notes(fits)
-    assert first.startswith("2 consumers of over") and "('a', 'd')" in first
-    assert second.startswith("1 consumer of over") and "not refitted" in second and "('c')" in second
+    assert first.startswith("2 consumers with over") and "('a', 'd')" in first
+    assert second.startswith("1 consumer with over") and "not refitted" in second and "('c')" in second
     assert ", ...)" in wide_notes({str(i): Fit.NONE for i in range(9)})[0]

@@ -17,7 +17,7 @@ def test_no_input_is_larger_than_memory_can_be(shape: tuple[int | str, ...]) -> 
     """Damaged models declare such lengths: numpy would raise a ValueError, or fill the memory."""
     for kind in (np.float32, np.int64):
         spec = InputSpec("x", kind, shape)
-        with pytest.raises(RequestError, match=r"input 'x' of shape \[.* is too large to be made.*`input_shapes`"):
+        with pytest.raises(RequestError, match=r"input 'x' of shape \[.* is too large to create.*`input_shapes`"):
             probe([spec])
         with pytest.raises(RequestError, match="too large"):
             tokens([spec], {"x": 300}, batch=2)

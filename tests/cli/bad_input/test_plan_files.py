@@ -27,10 +27,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("keep", "more", "said"),
     [
-        ({}, ["--ratio", "0.3"], "give one of --ratio, --plan, not several"),
-        ({}, ["--max-error", "0.1"], "give one of --max-error, --plan, not several"),
+        ({}, ["--ratio", "0.3"], "pass one of --ratio, --plan, not several"),
+        ({}, ["--max-error", "0.1"], "pass one of --max-error, --plan, not several"),
         ({}, ["--group-ratio", "gemm=0.1"], "--group-ratio goes with --ratio only, not with --plan"),
-        ({}, ["--target-size", "0.5", "--allow", "all"], "give one of --target-size, --plan, not several"),
+        ({}, ["--target-size", "0.5", "--allow", "all"], "pass one of --target-size, --plan, not several"),
         ({}, ["--exclude", "gemm0"], "look at --include and --exclude"),
         ({"gemm2": 8}, [], "the plan 'p.json' names 'gemm2', .* did you mean 'gemm1'?"),
         ({"gemm0": 200}, [], "the plan 'p.json' cannot keep 200 of the 128 channels of 'gemm0': give a number from 2"),

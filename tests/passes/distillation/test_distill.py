@@ -120,7 +120,7 @@ def test_what_makes_nothing_better_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
     off = disturbed(proto)
     found = train.refine(load(proto), off, samples(), train.TrainSettings(40, 32))
     assert not found.improved and not found.arrays and found.after == found.before
-    assert "no better" in found.note or "did not lower the error" in found.note
+    assert "no improvement" in found.note or "did not lower the error" in found.note
 
 
 def test_narrower_streams_are_compared_with_what_they_were_made_of() -> None:
