@@ -170,8 +170,10 @@ def fold(
     o = given_or_made(FoldOptions, options, _read(given if output is None else {**given, "output": output}))
     with Run(o.runtime, progress) as run:
         plans = [] if o.output.save_plan is None else [(Path(o.output.save_plan), "the plan")]
+        followed = given.get("plan")
         check_written(
-            [model], o.calibration.data, o.output.path, o.calibration.save_synthetic, plans, o.measure.metric
+            [model], o.calibration.data, o.output.path, o.calibration.save_synthetic, plans, o.measure.metric,
+            [(Path(followed), "the plan")] if isinstance(followed, str | os.PathLike) else [],
         )  # fmt: skip
         state = Pipeline(
             Analyze(o.selection, o.scale.max_memory),

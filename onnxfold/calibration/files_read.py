@@ -27,14 +27,18 @@ class FilesRead:
     be written over.
     """
 
-    def __init__(self, models: Sequence[Source], calibration: object = None, metric: object = None) -> None:
-        """`metric`: FILE.py:FUNCTION, or what is no file."""
+    def __init__(
+        self, models: Sequence[Source], calibration: object = None, metric: object = None, more: Sequence[Read] = ()
+    ) -> None:
+        """`metric`: FILE.py:FUNCTION, or what is no file; `more`: other files, and what they are."""
+        self._more = tuple(more)
         self._models = [Path(model) for model in models if not isinstance(model, ModelProto)]
         self._calibration = Path(calibration) if isinstance(calibration, str | os.PathLike) else None
         self._metric = Path(metric.rpartition(":")[0]) if isinstance(metric, str) else None
 
     def __iter__(self) -> Iterator[Read]:
         yield from ((path, MODEL) for path in self._models)
+        yield from self._more
         if self._metric is not None:
             yield self._metric, METRIC
         if self._calibration is not None:

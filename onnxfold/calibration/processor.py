@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..model.input_files import no_file
 from ..options.preprocess import Preprocess, PreprocessFile, Resize
 
 NAME = "preprocessor_config.json"
@@ -42,11 +43,13 @@ def resolved(asked: Known, model: Path | None) -> Preprocess | None:
 def read_processor(path: Path) -> Preprocess:
     """What a file says. Raises RequestError for one that cannot be read, or asks for what there is not here."""
     try:
+        if kind := no_file(path):
+            raise RequestError(f"cannot read {path}: it is {kind}, not a file")
         given = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is no JSON: give `preprocess` as MEAN,STD") from error
+        raise RequestError(f"{path} is not valid JSON: pass `preprocess` as MEAN,STD") from error
     if not isinstance(given, Mapping) or not {"image_mean", "do_rescale", "do_normalize", "do_resize"} & set(given):
         raise RequestError(f"{path} says nothing of images: give `preprocess` as MEAN,STD")
     if unusual := [name for name in _UNUSUAL if given.get(name)]:
@@ -54,7 +57,7 @@ def read_processor(path: Path) -> Preprocess:
     try:
         mean, std = _values(given)
         return Preprocess(mean, std, origin=path.name, bgr=bool(given.get("do_flip_channel_order")), **_geometry(given))
-    except (TypeError, ValueError, KeyError, ZeroDivisionError):
+    except (TypeError, ValueError, KeyError, ArithmeticError):
         raise RequestError(f"{path} says what cannot be understood: give `preprocess` as MEAN,STD") from None
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from error

@@ -101,7 +101,7 @@ def read_calibration(
     found = sum(form.length(feed) for feed in feeds)
     notes = [*stream.notes]
     if found < samples and len(feeds) < most:
-        notes.append(f"{stream.title}: {found} samples, fewer than the {samples} asked for")
+        notes.append(f"{stream.title}: {found} samples (up to {samples} are used)")
     if left:
         notes.append(f"{stream.title}: {left} samples at the end were left out: the model needs batches of {unit}")
     first = "the first " if stopped else ""

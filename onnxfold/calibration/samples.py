@@ -38,6 +38,7 @@ SYNTHETIC = {Effort.BALANCED: (512, 100), Effort.BEST: (512, 300)}  # samples an
 _PLAIN_STEPS = 40  # without BatchNormalization: more of them fit the stand-ins for its statistics, not the data
 _LEAST = 16  # samples, and steps
 _SPREAD = 128  # samples that tell how far outputs move
+_ENOUGH = 4  # of the user's own samples, held back: fewer give no check mark
 _JUDGING = 128  # samples of another kind, to judge by: what is rare in fewer of them can be half of an error
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
@@ -126,7 +127,8 @@ def calibration_samples(
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
-    judge = Judge(check, found.description, check is not fit)  # too few to hold any back: they say little
+    enough = check is not fit and sample_count(check) >= _ENOUGH  # fewer say little
+    judge = Judge(check, found.description, enough)
     return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *filter(None, [warning])), apart)
 
 

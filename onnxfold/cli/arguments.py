@@ -264,7 +264,7 @@ def add_last(parser: argparse.ArgumentParser, runs: bool = True) -> None:
     """Help and version; what `runs` long has more."""
     output = parser.add_argument_group("about the command itself")
     if runs:
-        output.add_argument("--config", metavar="FILE", help="take options from a .yaml or .json file, too")
+        output.add_argument("--config", metavar="FILE", help="also take options from a .yaml or .json file")
         output.add_argument("--print-config", action="store_true", help="print all options as such a file, do no more")
         output.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, help=f"tell more: {', '.join(LEVELS)}")
     output.add_argument("-h", "--help", action="help", help="show this help and exit")

@@ -92,8 +92,10 @@ def read(path: str) -> Config:
     if Path(path).suffix.lower() not in ENDINGS:
         raise RequestError(f"options are kept in a file that ends in {', '.join(ENDINGS)}, not in {path}")
     try:
+        if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for who writes to it
+            raise RequestError(f"cannot read the options in {path}: it is not a regular file")
         text = Path(path).read_text(encoding="utf-8")
-        found = json.loads(text) if path.lower().endswith(".json") else _yaml(text)
+        found = json.loads(text, object_pairs_hook=_once) if path.lower().endswith(".json") else _yaml(text)
     except OSError as error:
         raise RequestError(f"cannot read the options in {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -102,7 +104,20 @@ def read(path: str) -> Config:
         found = {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise RequestError(f"{path} must hold options by name, one a line, like 'ratio: 0.3'")
-    return Config(path, {key.replace("_", "-"): value for key, value in found.items()})
+    try:
+        return Config(path, _once([(key.replace("_", "-"), value) for key, value in found.items()]))
+    except ValueError as error:
+        raise RequestError(f"{path} cannot be read ({error})") from error
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError where a key stands twice."""
+    found = dict[str, Any]()
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"'{key}' is there twice")
+        found[key] = value
+    return found
 
 
 def printed(parser: Parser, options: argparse.Namespace) -> str:
@@ -111,7 +126,7 @@ def printed(parser: Parser, options: argparse.Namespace) -> str:
 
     found = {key: _plain(getattr(options, action.dest)) for key, action in _actions(parser).items()}
     kept = {key: value for key, value in found.items() if value is not None and value != []}
-    text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=4096)
+    text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=False, width=4096)
     return f"# {parser.prog} {OPTION} FILE; options on the command line win over those in the file.\n{text}"
 
 
@@ -120,14 +135,26 @@ def _yaml(text: str) -> Any:
     import yaml  # slow to import
 
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ValueError(f"'{twice[0]}' is there twice")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+                line = event.start_mark.line + 1
+                raise ValueError(f"line {line}: plain values only, no tags (!!) and no aliases (*)")
+        _check_keys(yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
         raise ValueError(f"line {mark.line + 1}: {problem}" if mark is not None else problem) from error
+
+
+def _check_keys(node: Any) -> None:
+    """Raises ValueError where a key of a document stands twice, at any depth."""
+    import yaml  # slow to import
+
+    if isinstance(node, yaml.MappingNode):
+        _once([(str(key.value), value) for key, value in node.value])
+    inside = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else []
+    for one in node.value if isinstance(node, yaml.SequenceNode) else inside:
+        _check_keys(one)
 
 
 def _actions(parser: Parser) -> dict[str, argparse.Action]:
@@ -176,6 +203,8 @@ def _text(value: object, several: bool = False) -> str:
     if isinstance(value, list) and several:
         return ",".join(_text(one) for one in value)
     if isinstance(value, str):
+        if "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value)):
+            raise ValueError(f"holds a character that no option may have: {value!a}")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"must be {'one or several values' if several else 'one value'}, not {value!r}")

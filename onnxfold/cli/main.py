@@ -90,6 +90,7 @@ def _called(given: Sequence[str], config: Config | None) -> tuple[Command, argpa
         return command, None
     options = parser.parsed(words)
     options.command = shlex.join(["onnxfold", *named, *words])
+    options.config = None if config is None else config.path
     return command, options
 
 

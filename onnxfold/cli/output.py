@@ -86,6 +86,12 @@ def check_files(options: argparse.Namespace) -> None:
     others = [(given[name], f"the {name}") for name in ("plot", "report") if given.get(name) is not None]
     others += [(given["save_plan"], "the plan")] if given.get("save_plan") is not None else []
     output = None if given.get("inspect") else given.get("output")
-    check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"))
+    more = [
+        (Path(path), what) for path, what in (
+            (given.get("plan"), "the plan"), (given.get("config"), "the file of options"),
+            (given.get("preprocess"), "the file of `preprocess`"),
+        ) if path is not None and Path(path).is_file()
+    ]  # fmt: skip
+    check_written(models, given.get("calibration"), output, given.get("synthetic"), others, given.get("metric"), more)
     if given.get("report") is not None:
         check_format(given["report"])

@@ -57,7 +57,10 @@ def share(text: str) -> float:
     try:
         return _share(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"give a number like 0.3 or a percentage like 30%, not '{text}'") from None
+        meant = f": did you mean {text}%?" if text.replace(".", "", 1).isdigit() else ""
+        raise argparse.ArgumentTypeError(
+            f"give a number like 0.3 or a percentage like 30%, not '{text}'{meant}"
+        ) from None
 
 
 def rounding(text: str) -> int | str:

@@ -40,7 +40,10 @@ class LayersReport(Shown):
         """One line that says what was found."""
         found = self.classes()
         units = sum(len(one.names) for one in found)
-        return f"{units} layers of {len(found)} shapes: {len(self.pairs)} pairs could share a weight"
+        shapes, pairs = (
+            f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(found), "shape"), (len(self.pairs), "pair"))
+        )
+        return f"{units} layers of {shapes}: {pairs} could share a weight"
 
     def classes(self) -> list[Alike]:
         """Layers that could share weights with each other, and their distances, from the pairs."""

@@ -22,6 +22,7 @@ def check_written(
     synthetic: str | Path | None = None,
     others: Sequence[Read] = (),
     metric: object = None,
+    more: Sequence[Read] = (),
 ) -> None:
     """Find out before the work whether all files can be written, each to a place of its own. Writes nothing.
 
@@ -29,13 +30,14 @@ def check_written(
         models, calibration, metric: what the run reads; the first model is the one that an `output` is made of.
         output, synthetic: the model to write, and the synthetic inputs.
         others: what else is written, with what messages call it, like "the report".
+        more: what else is read, like "the plan".
 
     Raises:
         RequestError: one of them cannot be written, or would replace what the run reads, or another one.
     """
     for model in models:
         check_source(model)
-    reads, written = FilesRead(models, calibration, metric), list[Read]()
+    reads, written = FilesRead(models, calibration, metric, more), list[Read]()
     if output is not None:
         source = None if isinstance(models[0], ModelProto) else Path(models[0])
         check_target(Path(output), source, reads)

@@ -219,7 +219,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="cannot read"):
         resolved(PreprocessFile(str(tmp_path / "none.json")), None)
     (tmp_path / "a.json").write_text("{", encoding="utf-8")
-    with pytest.raises(RequestError, match="is no JSON"):
+    with pytest.raises(RequestError, match="is not valid JSON"):
         resolved(PreprocessFile(str(tmp_path / "a.json")), None)
 
 

@@ -108,7 +108,7 @@ def test_notes(tmp_path: Path) -> None:
     found = read_calibration(source, IMAGE)
     assert found.notes == (
         "array 'images' is used as input 'x'",
-        "c.npz: 4 samples, fewer than the 128 asked for",
+        "c.npz: 4 samples (up to 128 are used)",
     )
     assert read_calibration(source, [InputSpec("images", F, ("N", 3, 8, 8))], samples=4).notes == ()
     labeled = {"x": numbered(4, 3, 8, 8), "labels": np.arange(4)}

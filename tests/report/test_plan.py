@@ -121,7 +121,7 @@ def test_to_a_file_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is no JSON: line 12, expecting ',' delimiter"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is not valid JSON: line 12, expecting ',' delimiter"),
         (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "has 'stem' twice: leave one of them"),
         (lambda text: text.replace('"stem": 16,', '"stm": 16,'), "names 'stm', .* did you mean 'stem'"),
         (lambda text: text.replace('"stem": 16,', '"stem": "16",'), "a whole number of channels of 'stem', not '16'"),
@@ -130,8 +130,8 @@ def test_to_a_file_and_back(tmp_path: Path) -> None:
         (lambda text: text.replace('"version": 1', '"version": 2'), "has version 2 of the format"),
         (lambda text: text.replace("onnxfold plan", "report"), 'lacks "format": "onnxfold plan"'),
         (lambda text: "[1, 2]", "is no plan of onnxfold"),
-        (lambda text: "", "is no JSON: line 1"),
-        (lambda text: "[" * 100000, "nested too deep|is no JSON"),
+        (lambda text: "", "is not valid JSON: line 1"),
+        (lambda text: "[" * 100000, "nested too deep|is not valid JSON"),
     ],
 )
 def test_mistakes_in_a_file_are_said_in_one_line(change: Any, said: str, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_mistakes_in_a_file_are_said_in_one_line(change: Any, said: str, tmp_pat
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     for path, said in ((tmp_path / "no.json", "cannot read the plan"), (tmp_path, "cannot read the plan"),
-                       (tmp_path / "b.json", "no text in UTF-8")):  # fmt: skip
+                       (tmp_path / "b.json", "not UTF-8 text")):  # fmt: skip
         with pytest.raises(RequestError, match=said):
             Plan.load(path)
     with pytest.raises(RequestError, match="cannot write the plan"):

@@ -95,7 +95,7 @@ def test_pairs_of_layers_fit() -> None:
     report.print(Console(file=file, width=80), 10)
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and "5 more pairs (-v lists all)" in file.getvalue()
-    assert lines[2].startswith("6 layers of 1 shapes") and "layer /model/encoder/..." in lines[4]
+    assert lines[2].startswith("6 layers of 1 shape:") and "layer /model/encoder/..." in lines[4]
     assert sum("0.5000" in line for line in lines) == 10 and "layer.0/at" in lines[6]
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from ...errors import RequestError
 from ...model.files import write_text
+from ...model.input_files import no_file
 from ...model.metadata import installed
 from ...options.width_plan import WidthPlan
 
 FORMAT, VERSION = "onnxfold plan", 1
 _ABOUT = ("format", "version", "onnxfold")  # of the file, not of the plan
-_AGAIN = "mend it, or write the plan anew with `save_plan`"
+_AGAIN = "fix it, or write the plan again with `save_plan`"
 
 
 def to_text(widths: WidthPlan) -> str:
@@ -32,9 +33,9 @@ def from_text(text: str, file: str = "") -> WidthPlan:
     try:
         found = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
-        raise RequestError(f"{named} is no JSON: it is nested too deep") from error
+        raise RequestError(f"{named} is not valid JSON: it is nested too deep") from error
     except json.JSONDecodeError as error:
-        raise RequestError(f"{named} is no JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
+        raise RequestError(f"{named} is not valid JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
     except ValueError as error:  # of `_once`
         raise RequestError(f"{named} has {error}") from error
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
@@ -50,11 +51,13 @@ def from_text(text: str, file: str = "") -> WidthPlan:
 def read_plan(path: str | os.PathLike[str]) -> WidthPlan:
     """The plan in a file. Raises RequestError."""
     try:
+        if kind := no_file(Path(path)):
+            raise RequestError(f"cannot read the plan '{os.fspath(path)}': it is {kind}, not a file")
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"cannot read the plan '{os.fspath(path)}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise RequestError(f"the plan '{os.fspath(path)}' is no JSON: it is no text in UTF-8") from error
+        raise RequestError(f"the plan '{os.fspath(path)}' is not valid JSON: it is not UTF-8 text") from error
     return from_text(text, os.fspath(path))
 
 
