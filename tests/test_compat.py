@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from tiny import ROOT
 
 from onnxfold.compat import StrEnum, add_note
 
@@ -25,3 +27,10 @@ def test_notes_stay_with_their_error() -> None:
     add_note(error, "where")
     add_note(error, "when")
     assert error.__notes__ == ["where", "when"]
+
+
+def test_what_python_310_lacks_comes_from_compat() -> None:
+    newer = re.compile(r"^\s*from (?:enum|typing) import .*\b(?:StrEnum|Self|Unpack|assert_never|NotRequired)\b", re.M)
+    for file in (ROOT / "onnxfold").rglob("*.py"):
+        assert file.name == "compat.py" or not newer.search(file.read_text(encoding="utf-8")), file
+    assert newer.search("from enum import Enum, StrEnum\n")

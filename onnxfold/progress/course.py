@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeVar
+
+from ..compat import StrEnum
 
 T = TypeVar("T")
 Progress = Callable[[str, Iterable[T]], Iterator[T]]
