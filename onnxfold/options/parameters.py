@@ -3,7 +3,6 @@ docs/options.md."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import RequestError
+from ..units import did_you_mean
 from . import accept
 from .accept import Accept
 from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
@@ -213,8 +213,7 @@ def checked(name: str, value: object, spelled: str | None = None) -> Any:
 
 def unknown(name: str, known: Iterable[str], where: str) -> RequestError:
     """The error for a parameter that there is not."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return RequestError(f"{where} has no `{name}`" + (f": did you mean `{near[0]}`?" if near else ""))
+    return RequestError(f"{where} has no `{name}`{did_you_mean(name, known, '`')}")
 
 
 def mapping(name: str, value: object) -> Mapping[str, Any]:

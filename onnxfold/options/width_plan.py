@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any
 
 from ..errors import RequestError
+from ..units import did_you_mean
 
 _KEYS = ("keep", "groups", "budget", "model", "source_sha256")
 
@@ -136,9 +136,8 @@ def group_named(name: str, groups: Mapping[str, PlannedGroup], where: str) -> st
         listed = ", ".join(f"'{group}'" for group in found[:5]) + (" and more" if len(found) > 5 else "")
         raise RequestError(f"{where} names '{name}', a layer that makes several groups: name one of {listed}")
     known_names = [*groups, *(layer for known in groups.values() for layer in known.layers)]
-    near = difflib.get_close_matches(str(name), known_names, 1)
-    meant = f"did you mean '{near[0]}'?" if near else "`inspect` lists all groups"
-    raise RequestError(f"{where} names '{name}', which is no channel group and no layer that makes one: {meant}")
+    meant = did_you_mean(str(name), known_names) or ": `inspect` lists all groups"
+    raise RequestError(f"{where} names '{name}', which is no channel group and no layer that makes one{meant}")
 
 
 def check_width(group: str, keep: int, groups: Mapping[str, PlannedGroup], where: str) -> None:
@@ -187,8 +186,7 @@ def _check_keys(given: Mapping[str, Any], named: str) -> None:
     """What a plan must and may have, and of which types."""
     for key in given:
         if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, 1)
-            raise RequestError(f"{named} has no '{key}'" + (f": did you mean '{near[0]}'?" if near else ": remove it"))
+            raise RequestError(f"{named} has no '{key}'{did_you_mean(str(key), _KEYS) or ': remove it'}")
     if "keep" not in given:
         raise RequestError(f"{named} lacks 'keep': give the channels that groups keep, like {{'conv1': 48}}")
     kinds: Sequence[tuple[str, type[Any], str]] = (

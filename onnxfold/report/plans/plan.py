@@ -38,15 +38,8 @@ Price = Callable[[Mapping[str, int]], Remaining]
 
 
 class EditablePlan(Shown):
-    """How many channels every group of a model keeps, to be looked at, edited, and kept in a file.
-
-    Attributes:
-        keep: the widths, by group, to be read and set: ``plan.keep["layer1.0/conv1"] = 48``. A group may be named by
-            any layer that makes its channels.
-        groups: what the groups of the model are (`PlannedGroup`); empty of a plan that was written by hand.
-        budget: what the widths were found for, like ``{"target_macs": 0.7}``; None where nobody looked for them.
-        model, source_sha256: the name of the model's file, and its SHA-256 (of a model in memory: of its bytes).
-    """
+    """A plan to be looked at, edited, and kept in a file: all of `onnxfold.Plan` (which says what its attributes are)
+    but applying it."""
 
     def __init__(self, widths: WidthPlan, price: Price | None = None) -> None:
         """`price`: what remains under widths; None: nobody knows."""
