@@ -1,7 +1,7 @@
 """Held-out test data and accuracy of the small digit models in this folder.
 
-The data are scikit-learn's handwritten digits (1797 images of 8x8 pixels). The split and the
-preprocessing are made at run time and are the ones that train.py used.
+The data are scikit-learn's handwritten digits (1797 images of 8x8 pixels). digits.npz holds them in
+the split that train.py used, so that measuring a model does not take the time to import scikit-learn.
 
     python models/digits.py MODEL.onnx [MODEL.onnx ...]
 """
@@ -17,44 +17,51 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from sklearn.datasets import load_digits  # type: ignore[import-untyped,import-not-found,unused-ignore]
-from sklearn.model_selection import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    train_test_split,
-)
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[np.uint8]]
 
+DATA = Path(__file__).with_name("digits.npz")
 TEST_SIZE = 500
 SPLIT_SEED = 0
 
 
-@functools.lru_cache(maxsize=1)
-def _split() -> tuple[Images, Images, Labels, Labels]:
-    """(train images, test images, train labels, test labels), images [N, 64] in [-1, 1]."""
-    digits = load_digits()
-    images = np.asarray(digits.data, dtype=np.float32) / np.float32(8) - np.float32(1)
-    labels = np.asarray(digits.target, dtype=np.int64)
-    train_x, test_x, train_y, test_y = train_test_split(
-        images, labels, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=labels
+def make_split() -> Arrays:
+    """What digits.npz holds: images [N, 64] in 0..16 and labels of the training and the test set."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from sklearn.model_selection import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        train_test_split,
     )
-    return train_x, test_x, train_y, test_y
+
+    digits = load_digits()
+    names = ("train_images", "test_images", "train_labels", "test_labels")
+    parts = train_test_split(
+        digits.data, digits.target, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=digits.target
+    )
+    return {name: np.asarray(part, dtype=np.uint8) for name, part in zip(names, parts, strict=True)}
 
 
-def _shaped(images: Images, flat: bool) -> Images:
-    return images.copy() if flat else images.reshape(-1, 1, 8, 8).copy()
+@functools.lru_cache(maxsize=1)
+def _split() -> Arrays:
+    with np.load(DATA) as arrays:
+        return dict(arrays)
+
+
+def _load(part: str, flat: bool) -> tuple[Images, Labels]:
+    images = _split()[f"{part}_images"].astype(np.float32) / np.float32(8) - np.float32(1)
+    shape = (-1, 64) if flat else (-1, 1, 8, 8)
+    return images.reshape(shape), _split()[f"{part}_labels"].astype(np.int64)
 
 
 def load_train(flat: bool = False) -> tuple[Images, Labels]:
-    """The 1297 training images, [N, 1, 8, 8] or (flat) [N, 64], and their labels."""
-    train_x, _, train_y, _ = _split()
-    return _shaped(train_x, flat), train_y.copy()
+    """The 1297 training images, [N, 1, 8, 8] or (flat) [N, 64], scaled to -1..1, and their labels."""
+    return _load("train", flat)
 
 
 def load_test(flat: bool = False) -> tuple[Images, Labels]:
-    """The 500 held-out images, [N, 1, 8, 8] or (flat) [N, 64], and their labels."""
-    _, test_x, _, test_y = _split()
-    return _shaped(test_x, flat), test_y.copy()
+    """The 500 held-out images, [N, 1, 8, 8] or (flat) [N, 64], scaled to -1..1, and their labels."""
+    return _load("test", flat)
 
 
 def accuracy(model: str | os.PathLike[str] | bytes) -> float:

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort  # type: ignore[import-untyped,unused-ignore]
 import torch
-from digits import Images, Labels, accuracy, load_test, load_train
+from digits import DATA, Images, Labels, accuracy, load_test, load_train, make_split
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped,unused-ignore]
 from sklearn.neural_network import MLPClassifier  # type: ignore[import-untyped,unused-ignore]
@@ -307,6 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train and export the digit models.")
     parser.add_argument("networks", nargs="*", help=f"of {', '.join(MAKERS)}; all by default")
     names = parser.parse_args().networks or list(MAKERS)
+    np.savez_compressed(DATA, **make_split())
     for name in names:
         if name not in MAKERS:
             parser.error(f"no network {name!r}")
