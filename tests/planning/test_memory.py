@@ -34,7 +34,7 @@ def peak(source: Path, target: Path, limit: int) -> int:
     return 1024 * int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_peak_memory_is_bounded(tmp_path: Path) -> None:
     source = write_gated(tmp_path / "in.onnx", BLOCKS, WIDTH, WIDTH)

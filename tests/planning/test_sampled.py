@@ -80,10 +80,10 @@ def test_real_samples_keep_the_accuracy(name: str) -> None:
     onnx.checker.check_model(result.model, full_check=True)
 
 
-QUICK = ("digits_mlp", "digits_vgg")  # to invert
+LONG = ("digits_resnet_bn", "digits_mobilenet")  # to invert: a tenth of the time of the suite
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NETS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full if n in LONG else ()) for n in NETS])
 def test_synthetic_samples_keep_the_accuracy(name: str) -> None:
     result = onnxfold.fold(MODELS / f"{name}.onnx", target_macs=0.6, **BALANCED)
     assert result.report.settings["samples"].startswith("deep inversion")
