@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
 _TRIED, _CHUNK = 36, 12  # crops, and so many at a time
+_SMALL = 64 * 64  # pixels of crops that are remembered: models of small images take less time than making these
 _WELL = 10.0  # of nine networks under the right convention the worst is at 3.2, in a wrong scale the best at 30
 _ALIKE = 1.1  # three ImageNet networks that want -1 to 1 fit unit variance 5 to 7 % better, which has twice its spread
 
@@ -72,14 +74,13 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
     spec = next(s for s in specs if s.name == name)
     if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
         return BYTES
-    rows, columns = (shape[axis] for axis in spatial_axes(shape))
-    pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _TRIED, rows, columns)
     known = {**shapes, name: (1, *shape[1:])}
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose_losses(model, specs, _CHUNK, known, apart)
             if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
                 return USUAL
+            pixels = _pixels(_TRIED, shape)
             losses = {c: _loss(problem, c, name, pixels) for c in steps("finding the pixel range", CONVENTIONS)}
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
@@ -110,14 +111,27 @@ def better_convention(
         found = _fit(problem, spec.name, [images])
         if found < _WELL:
             return None
-        rows, columns = (shape[axis] for axis in spatial_axes(shape))
-        pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _CHUNK, rows, columns)
-        losses = {c: _loss(problem, c, spec.name, pixels) for c in CONVENTIONS}
+        losses = {c: _loss(problem, c, spec.name, _pixels(_CHUNK, shape)) for c in CONVENTIONS}
     except (NotInvertibleError, ExecutionError, OnnxFoldError):
         return None
     best = min(CONVENTIONS, key=lambda c: losses[c])
     better = found / max(losses[best], 1e-9)
     return (best.name, better) if math.isfinite(losses[best]) and better > times else None
+
+
+def _pixels(count: int, shape: Sequence[int]) -> Floats:
+    """[count, height, width, 3] crops of all photographs, always the same ones, for images of this `shape`."""
+    rows, columns = (shape[axis] for axis in spatial_axes(shape))
+    return (_small if rows * columns <= _SMALL else _crops)(count, rows, columns)
+
+
+def _crops(count: int, rows: int, columns: int) -> Floats:
+    pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), count, rows, columns)
+    pixels.setflags(write=False)
+    return pixels
+
+
+_small = lru_cache(maxsize=4)(_crops)
 
 
 def _loss(problem: InversionProblem, tried: Convention, name: str, pixels: Floats) -> float:
