@@ -75,28 +75,35 @@ def permute(model: Model, analysis: Analysis | None = None, seed: int = 0, **how
     analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     rng = np.random.default_rng(seed)
     merges = {group.name: permutation(group, rng) for group in analysis.groups}
+    first = _Run.of(model, model.proto, inputs)
 
     def error(skip: frozenset[SlotKey]) -> float:
         after = emit(model, edits(model, analysis, merges, skip))
-        return _error(model, model.proto, after, inputs, partial(carried, analysis, merges))
+        return _error(model, first, after, partial(carried, analysis, merges))
 
     return OracleResult(error(frozenset()), error(_control(model, analysis)))
 
 
 def duplicate(model: Model, analysis: Analysis | None = None, seed: int = 0, **how: Any) -> OracleResult:
-    """All groups made twice redundant, then folded back. `how`: see `OracleInputs`."""
+    """All groups made twice redundant, then folded back. `how`: see `OracleInputs`.
+
+    The control is folded back by the groups of the other: it has the same graph.
+    """
     analysis, inputs = analysis or analyze(model), OracleInputs(seed=seed, **how)
     copying = {group.name: duplication(group) for group in analysis.groups}
 
-    def error(skip: frozenset[SlotKey]) -> float:
-        copies = inline(emit(model, edits(model, analysis, copying, skip)), model.folder)
-        twice = load(copies, inputs.shapes)
-        again = analyze(twice, fold_heads=bool(analysis.caches), fold_residual=bool(analysis.over_channels))
-        merges = {group.name: folding(pairs(group)) for group in again.groups}
-        after, ends = emit(twice, edits(twice, again, merges)), partial(carried, again, merges)
-        return _error(model, twice.proto, after, inputs, ends, partial(carried, analysis, copying))
+    def copies(skip: frozenset[SlotKey]) -> Model:
+        return load(inline(emit(model, edits(model, analysis, copying, skip)), model.folder), inputs.shapes)
 
-    return OracleResult(error(frozenset()), error(_control(model, analysis)))
+    twice = copies(frozenset())
+    again = analyze(twice, fold_heads=bool(analysis.caches), fold_residual=bool(analysis.over_channels))
+    merges = {group.name: folding(pairs(group)) for group in again.groups}
+
+    def error(made: Model) -> float:
+        first = _Run.of(model, made.proto, inputs, partial(carried, analysis, copying))
+        return _error(model, first, emit(made, edits(made, again, merges)), partial(carried, again, merges))
+
+    return OracleResult(error(twice), error(copies(_control(model, analysis))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,24 +129,33 @@ class OracleInputs:
         return {n: np.asarray(x * self.scale, x.dtype) if x.dtype.kind == "f" else x for n, x in feeds.items()}
 
 
-def _error(
-    model: Model, before: ModelProto, after: ModelProto, inputs: OracleInputs, ends: Carry, begin: Carry = dict
-) -> float:
-    """The largest relative L2 error over the raw outputs of two versions of `model`.
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A version of a model before a change: what it was given, and its raw outputs by name."""
 
-    The inputs become those of `before` by `begin`. What inputs and outputs of `before` are to `after` is told by
-    `ends`: caches have other heads there.
+    feeds: Feeds
+    outputs: Feeds
+
+    @classmethod
+    def of(cls, model: Model, version: ModelProto, inputs: OracleInputs, begin: Carry = dict) -> _Run:
+        """The inputs of `model` become those of the `version` by `begin`."""
+        session, outputs = _session(model, version), raw_outputs(model.graph)
+        feeds = begin(inputs.of(session, model))
+        return cls(feeds, dict(zip(outputs, session.run(feeds), strict=True)))
+
+
+def _session(model: Model, version: ModelProto) -> Session:
+    return Session.of_version(with_outputs(version, raw_outputs(model.graph), model.graph), model.folder)
+
+
+def _error(model: Model, first: _Run, after: ModelProto, ends: Carry) -> float:
+    """The largest relative L2 error over the raw outputs of a version of `model`, against the `first`.
+
+    What inputs and outputs of the first are to `after` is told by `ends`: caches have other heads there.
     """
-    outputs = raw_outputs(model.graph)
-
-    def session(proto: ModelProto) -> Session:
-        return Session.of_version(with_outputs(proto, outputs, model.graph), model.folder)
-
-    first = session(before)
-    feeds = begin(inputs.of(first, model))
-    expected = ends(dict(zip(outputs, first.run(feeds), strict=True)))
-    found = session(after).run(ends(feeds))
-    return max(relative_l2(expected[name], value) for name, value in zip(outputs, found, strict=True))
+    expected = ends(first.outputs)
+    found = _session(model, after).run(ends(first.feeds))
+    return max(relative_l2(expected[name], value) for name, value in zip(first.outputs, found, strict=True))
 
 
 def carried(analysis: Analysis, merges: Mapping[str, Merge], arrays: Feeds) -> dict[str, NDArray[Any]]:

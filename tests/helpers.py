@@ -166,10 +166,10 @@ def behind_conv(
 
 def assert_holds(case: Case, batch: str | int) -> Analysis:
     """All that is asked of a case: groups, refusals, both oracles, and models that still run after real folding."""
-    proto = case.model(batch)
-    found = oracles_hold(proto, groups=case.groups)
+    loaded = load(case.model(batch))
+    found = oracles_hold_in(loaded, groups=case.groups)
     refused_for(found, case.refused)
-    folds(proto)
+    folds_in(loaded, found)
     return found
 
 
@@ -190,7 +190,13 @@ def oracles_hold(
     proto: ModelProto, shapes: Mapping[str, Sequence[int]] | None = None, groups: Sequence[int] | None = None
 ) -> Analysis:
     """Exactly these group sizes are found (in file order), and both oracles hold and are not blind."""
-    loaded = load(proto, shapes)
+    return oracles_hold_in(load(proto, shapes), shapes, groups)
+
+
+def oracles_hold_in(
+    loaded: Model, shapes: Mapping[str, Sequence[int]] | None = None, groups: Sequence[int] | None = None
+) -> Analysis:
+    """`oracles_hold`, for a model that is loaded."""
     found = analyze(loaded)
     if groups is not None:
         sizes = [g.size for g in found.groups]
@@ -236,8 +242,12 @@ def keep_first(count: int, proto: ModelProto) -> ModelProto:
 def folds(proto: ModelProto, seed: int = 0, alone: bool = True) -> None:
     """Folded by random labels and pruned, the model is valid and runs as before; with `alone` group by group too."""
     loaded = load(proto)
-    found = analyze(loaded)
-    rng = np.random.default_rng(seed)
+    folds_in(loaded, analyze(loaded), seed, alone)
+
+
+def folds_in(loaded: Model, found: Analysis, seed: int = 0, alone: bool = True) -> None:
+    """`folds`, for a model that is analyzed."""
+    rng, proto = np.random.default_rng(seed), loaded.proto
     kept = {g.name: random_labels(g, rng) for g in found.groups}
     fold = {name: folding(labels) for name, labels in kept.items()}
     prune = {name: pruning(merge.keep, merge.before) for name, merge in fold.items()}
