@@ -53,6 +53,7 @@ def independent_judge(
     seed: int,
     shapes: Mapping[str, Sequence[int]] | None,
     fitted: Origin | None = None,
+    specs: Sequence[InputSpec] | None = None,
 ) -> Judge | None:
     """Crops of photographs for a model of images, sentences of words by Zipf's law for one of tokens; None for another.
 
@@ -61,10 +62,11 @@ def independent_judge(
         count: samples, rounded to whole batches.
         shapes: of inputs with open dimensions, as they were given.
         fitted: what was fitted on; sentences are judged by others, of words that these do not have.
+        specs: the model's inputs, where a session has told them already.
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
-    specs = Session.of(model).inputs
+    specs = Session.of(model).inputs if specs is None else specs
     limits = index_limits(model.graph)
     words = {n: limit for n, limit in limits.items() if n in like and limit >= VOCABULARY}
     images = [s for s in specs if s.name in like and s.name not in limits and _is_image(s, like[s.name].shape)]

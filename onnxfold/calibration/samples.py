@@ -157,7 +157,7 @@ def synthetic_samples(
     else:
         pieces = [made.feeds]
     notes = (made.note,) if made.note else ()
-    judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin)
+    judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin, specs)
     if judge is None:
         fit, check = _split(pieces, specs, made.apart)
         return Samples(

@@ -54,21 +54,26 @@ class Evaluator:
         self._words = word_scores(model.graph)
 
     @cached_property
-    def _feeds(self) -> Sequence[Feeds]:
-        return self._make(self._session(self._model.proto))
+    def _original(self) -> tuple[Sequence[Feeds], Runs]:
+        """The batches that everything is measured on, and what the original says of them."""
+        session = self._session(self._model.proto)
+        feeds = self._make(session)
+        return feeds, self._of(session, feeds)
 
-    @cached_property
+    @property
+    def _feeds(self) -> Sequence[Feeds]:
+        return self._original[0]
+
+    @property
     def _expected(self) -> Runs:
-        return self._runs(self._model.proto)
+        return self._original[1]
 
     @cached_property
     def _seen(self) -> dict[str, Batches]:
         """What the original says of the other inputs, by tensor."""
         if not self._others:
             return {}
-        session = self._session(self._model.proto)
-        runs = [session.run(session.fitted(feeds)) for feeds in steps("running the model", self._others)]
-        arrays = [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
+        arrays = self._of(self._session(self._model.proto), self._others)
         return dict(zip(self._names, zip(*arrays, strict=True), strict=True))
 
     @property
@@ -147,8 +152,11 @@ class Evaluator:
             found = walk.advance(len(proto.graph.node), self._names)
             if all(name in one for one in found for name in self._names):
                 return [[as_array(name, one[name]) for name in self._names] for one in found]
-        session = self._session(proto)
-        runs = (session.run(session.fitted(feeds)) for feeds in steps("running the model", self._feeds))
+        return self._of(self._session(proto), self._feeds)
+
+    def _of(self, session: Session, batches: Sequence[Feeds]) -> Runs:
+        """What a session says of every batch."""
+        runs = (session.run(session.fitted(feeds)) for feeds in steps("running the model", batches))
         return [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:

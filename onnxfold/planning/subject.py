@@ -133,9 +133,12 @@ class CheckInputs:
 def judge_without_samples(model: Model, probing: Callable[[Session], Feeds], shapes: Shapes, seed: int) -> Judge:
     """Inputs of a kind that says something of the model's data, or those of `probing`. Raises ExecutionError where
     onnxruntime does not load the model, RequestError where no inputs can be made."""
-    feeds = probing(Session.of(model))
+    session = Session.of(model)
+    feeds, specs = probing(session), session.inputs
+    del session  # a copy of all weights
     count = max(_FEWEST, _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1))
-    return independent_judge(model, feeds, count, seed, shapes) or Judge((feeds,), DESCRIPTION, False)
+    found = independent_judge(model, feeds, count, seed, shapes, specs=specs)
+    return found or Judge((feeds,), DESCRIPTION, False)
 
 
 def probes(model: Model, prices: Costs, shapes: Shapes, seed: int) -> Callable[[Session], Feeds]:

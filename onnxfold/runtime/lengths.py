@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from onnx import ModelProto
+
 from ..errors import ExecutionError, RequestError
 from ..model.graph import skeleton
 from ..model.model import Model, Shapes
@@ -50,14 +52,16 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
         return Settled(shapes or given)
     for lengths in _trials(list(places.values())):
         longer = agreed(model.graph, model.constants, given or {}, lengths)
-        if _size(model, longer) > _MOST or _fits(model, longer) is False:
+        if _size(model, longer) > _MOST or negative(_bare(model, longer)):
+            continue
+        runs = runner is None or runner.session is None or runner.runs(longer)
+        if not runs or _fits(model, longer) is False:  # the other way round it takes ten times as long
             continue
         if runner is None or runner.session is None:
             return Settled(longer, _note(model, longer, given or {}))
-        if runner.runs(longer):
-            if not runner.runs(longer, 2):  # a batch of one inside
-                longer = {name: tuple(1 if n == BATCH else n for n in shape) for name, shape in longer.items()}
-            return Settled(longer, _note(model, longer, given or {}))
+        if not runner.runs(longer, 2):  # a batch of one inside
+            longer = {name: tuple(1 if n == BATCH else n for n in shape) for name, shape in longer.items()}
+        return Settled(longer, _note(model, longer, given or {}))
     failed = runner is not None and runner.session is not None
     return Settled(shapes or given, "the model ran at none of the lengths tried: pass `input_shapes`" * failed)
 
@@ -84,7 +88,7 @@ def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
 def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
     """Whether all tensors have a length with inputs of these `shapes`, and outputs something in them; None where that
     cannot be told without running the model."""
-    graph, bare = model.graph, skeleton(model.proto, _full(model, shapes))
+    graph, bare = model.graph, _bare(model, shapes)
     if negative(bare):
         return False
     found, empty = shaped(graph, bare, model.constants), any(0 in shape for shape in _full(model, shapes).values())
@@ -92,6 +96,10 @@ def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
         return False
     made = (found.tensor(name).shape for node in graph.main_nodes for name in node.outputs if name)
     return True if all(shape is not None and all(isinstance(d, int) for d in shape) for shape in made) else None
+
+
+def _bare(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    return skeleton(model.proto, _full(model, shapes))
 
 
 def _size(model: Model, shapes: Mapping[str, Sequence[int]]) -> int:

@@ -97,10 +97,17 @@ class Session:
     """
 
     def __init__(
-        self, model: str | Path | bytes, provider: str = SHORT["cpu"], threads: int = 0, profile: Path | None = None
+        self,
+        model: str | Path | bytes,
+        provider: str = SHORT["cpu"],
+        threads: int = 0,
+        profile: Path | None = None,
+        lean: bool = False,
     ) -> None:
-        """`profile`: the beginning of the name of a file for onnxruntime's profile; see `end_profile`."""
+        """`profile`: the beginning of the name of a file for onnxruntime's profile; see `end_profile`. `lean`: for few
+        runs of large inputs: no block for all activations is kept beside the memory of the first run."""
         options = ort.SessionOptions()
+        options.enable_mem_pattern = not lean
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         options.log_severity_level = 4
@@ -127,10 +134,15 @@ class Session:
 
     @classmethod
     def of_version(
-        cls, proto: ModelProto, folder: Path | None, provider: str = SHORT["cpu"], as_is: bool = False
+        cls,
+        proto: ModelProto,
+        folder: Path | None,
+        provider: str = SHORT["cpu"],
+        as_is: bool = False,
+        lean: bool = False,
     ) -> Session:
         """A version of a model whose external data is in `folder`; see `inline` for `as_is`."""
-        return cls(_serialized(inline(proto, folder, as_is)), provider)
+        return cls(_serialized(inline(proto, folder, as_is)), provider, lean=lean)
 
     def run(self, feeds: Feeds) -> list[Any]:
         """All outputs, in order. Raises ExecutionError where onnxruntime does not run the model on `feeds`."""

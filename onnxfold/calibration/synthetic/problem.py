@@ -149,7 +149,7 @@ def pose_losses(
 ) -> InversionProblem:
     """The same without gradients, on the CPU: to ask how well inputs fit."""
     proto, _, made = _posed(model, specs, count, shapes, apart, 0)
-    return made(Session.of_version(without_gradient(proto), None))
+    return made(Session.of_version(without_gradient(proto), None, lean=True))
 
 
 def _posed(
@@ -216,11 +216,12 @@ def _chunked(
     model: Model, own: Mapping[str, Sequence[int]], count: int
 ) -> tuple[ModelProto, dict[str, tuple[int, ...]]]:
     """The static copy of the largest chunk whose activations fit into memory, and the shapes of its inputs."""
-    for batch in _BATCHES if count > 1 else (1,):
-        full = {name: (min(batch, count), *shape[1:]) if count > 1 else tuple(shape) for name, shape in own.items()}
+    batches = dict.fromkeys(min(batch, count) for batch in _BATCHES)
+    for batch in batches:
+        full = {name: (batch, *shape[1:]) if count > 1 else tuple(shape) for name, shape in own.items()}
         full = {name: shape if own[name] else () for name, shape in full.items()}
         proto = static_copy(model, full)
-        if activation_bytes(proto) <= _BUDGET or batch == _BATCHES[-1]:
+        if activation_bytes(proto) <= _BUDGET:
             break
     return proto, full
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
 
 Floats = NDArray[np.float32]
 OPSET = 18  # before it onnx-ad refuses MaxPool (16) and Reduce takes its axes in another way
+_LARGE = 1024  # numbers
 _CLIP = 11  # the opset from which Clip takes its bounds as inputs
 
 
@@ -33,10 +34,11 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     Raises:
         ExecutionError: onnx's version converter or shape inference refuses the model.
     """
-    proto = ModelProto()
-    proto.CopyFrom(inline(model.proto, model.folder))
+    whole = inline(model.proto, model.folder)
+    aside = {t.name: t for t in whole.graph.initializer if _large(t)}
+    proto = _without(whole, aside)
     graph = proto.graph
-    initialized = {t.name for t in graph.initializer}
+    initialized = {t.name for t in whole.graph.initializer}
     kept = [v for v in graph.input if v.name not in initialized]
     for value in kept:
         if value.name in shapes:
@@ -45,23 +47,55 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
     copies = [ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
     del graph.input[:]
     graph.input.extend(copies)
-    del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
     _unpacked(graph, model)
     widen(graph)
     version = max((o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS), default=1)
     _straight_through(graph, model, initialized, version)
+    graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in aside.values())
     if version < OPSET:
-        proto.ir_version = max(proto.ir_version, 4)  # initializers need not be inputs
         with asking_onnx():
             proto = onnx.version_converter.convert_version(proto, OPSET)
         del proto.graph.value_info[:]
     proto.ir_version = max(proto.ir_version, 8)
     with asking_onnx():
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    _put_back(proto.graph, [t.name for t in whole.graph.initializer], aside)
     _declare_more(proto)
     return proto
+
+
+def _large(tensor: TensorProto) -> bool:
+    """Whether onnx need not see the numbers of a weight: it copies a model several times at every call."""
+    return tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) > _LARGE
+
+
+def _without(proto: ModelProto, aside: Container[str]) -> ModelProto:
+    """A copy of what a model computes, without weights of these names and without declared shapes inside."""
+    copy = ModelProto(ir_version=max(proto.ir_version, 4))  # initializers need not be inputs
+    copy.opset_import.extend(proto.opset_import)
+    copy.functions.extend(proto.functions)
+    graph = copy.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    graph.initializer.extend(t for t in proto.graph.initializer if t.name not in aside)
+    graph.sparse_initializer.extend(proto.graph.sparse_initializer)
+    return copy
+
+
+def _put_back(graph: GraphProto, order: Sequence[str], aside: Mapping[str, TensorProto]) -> None:
+    """Weights in place of inputs of their names, all in the old order, in place."""
+    if not aside:
+        return
+    inputs = [ValueInfoProto.FromString(v.SerializeToString()) for v in graph.input if v.name not in aside]
+    there = {t.name: TensorProto.FromString(t.SerializeToString()) for t in graph.initializer}
+    weights = [found for name in order if (found := aside.get(name) or there.pop(name, None)) is not None]
+    del graph.input[:], graph.initializer[:]
+    graph.input.extend(inputs)
+    graph.initializer.extend([*weights, *there.values()])
 
 
 def _declare_more(proto: ModelProto) -> None:
@@ -142,6 +176,8 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
             nodes += [onnx.helper.make_node("Add", [product, *bias], [y])] if bias else []
         else:
             nodes.append(NodeProto.FromString(node.SerializeToString()))
+    if not weights:
+        return
     kept = [TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name not in weights]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(node for node in nodes if node.op_type != "Constant" or node.output[0] not in weights)
