@@ -120,11 +120,12 @@ class FoldReport(Shown):
         old, new = self.before, self.after
         pairs = (("file", in_bytes), ("parameters", in_units), ("macs", in_units))
         rows = [{"": name.replace("macs", "MACs"), "before": shown(getattr(old, name))} for name, shown in pairs]
+        peak = dict(zip(("before", "after", "change"), wording.peak(old, new or old), strict=True))
         if new is None or self.check is None:
-            return rows
+            return [*rows, {"": wording.PEAK, "before": peak["before"]}]
         for row, (name, shown) in zip(rows, pairs, strict=True):
             row |= {"after": shown(getattr(new, name)), "change": change(getattr(old, name), getattr(new, name))}
-        return rows + [
+        return [*rows, {"": wording.PEAK, **peak}] + [
             {
                 "": f"latency {one.where}", "before": in_ms(one.latency_before_ms),
                 "after": in_ms(one.latency_after_ms), "change": f"{one.speedup or 0:.2f} x as fast",
@@ -171,8 +172,8 @@ class FoldReport(Shown):
     def _remaining(self) -> Rows:
         """What remains of sizes and latencies, as shares."""
         old, new = self.before, self.after or self.before
-        names = ("file", "parameters", "macs")
-        sizes = [(name.replace("macs", "MACs"), getattr(old, name), getattr(new, name)) for name in names]
+        names = {"file": "file", "parameters": "parameters", "macs": "MACs", "peak_memory": wording.PEAK}
+        sizes = [(shown, getattr(old, name), getattr(new, name) or 0) for name, shown in names.items()]
         timed = [
             (f"latency {one.where}", one.latency_before_ms or 0.0, one.latency_after_ms or 0.0)
             for one in (() if self.check is None else self.check.providers)

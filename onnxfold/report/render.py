@@ -21,6 +21,7 @@ from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units
+from . import wording
 from .group_report import GroupReport
 from .tables import Message, Name, Names, Signs, named, new_table, prefix_of
 
@@ -86,6 +87,7 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     )  # fmt: skip
     if before.macs:
         table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
+    table.add_row(wording.PEAK, *wording.peak(before, after))
     if (own := check.measure) is not None:
         table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{0.0 - own.drop:+.3g}")
     for done in check.providers:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..analysis.costs import Size
 from ..evaluation.verdict import Check
-from ..units import in_percent
+from ..units import change, in_bytes, in_percent
 
+PEAK = "peak memory (est.)"
 ADVICE = "pass `calibration` for an error you can rely on"
 
 
@@ -26,6 +28,13 @@ def quality(check: Check) -> str:
     if not found.independent:
         text += ", which say little about real ones"
     return text
+
+
+def peak(before: Size, after: Size) -> tuple[str, str, str]:
+    """The peak memory of activations before and after, and the change; a dash for what is not known."""
+    old, new = before.peak_memory, after.peak_memory
+    was, now = ("-" if one is None else in_bytes(one) for one in (old, new))
+    return was, now, "-" if old is None or new is None else change(old, new)
 
 
 def advice(check: Check) -> str:

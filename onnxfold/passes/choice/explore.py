@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ...analysis.costs import Size, count_parameters
 from ...calibration.samples import Samples
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
 from ...evaluation.quality import ANY
@@ -24,6 +23,7 @@ from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
 from ..quantization.apply import CheckQuantizable, Quantize
+from ..sizes import size_of, size_written
 from ..verify import Stage, Verify
 from .chain import Chain, kinds
 from .front import ORIGINAL, Point, front
@@ -75,8 +75,7 @@ class _Exploration:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
         self._folds = dict[tuple[float | None, bool, bool], State]()
-        model = state.source
-        self._before = Size(model.size, count_parameters(model.proto), state.known.prices.macs({}))
+        self._before = size_of(state.source, state.known.prices)
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
         """All rows; or the samples as a fold left them, where it had to do without."""
@@ -150,7 +149,7 @@ class _Exploration:
             last = (Stage(OutputOptions()), Verify(options.runtime.latency, limit=ANY))
             bits = () if kind is None else (Quantize(OutputOptions(), kind),)
             done = Pipeline(*bits, *last, given=_FOLDED).run(folded, inner)
-            return row_of(chain, done, self._state.known.prices.macs(done.done(FoldRecord).lengths))
+            return row_of(chain, done, size_written(done, self._state.known.prices, done.done(FoldRecord).lengths))
 
     def _fold(self, chain: Chain) -> State:
         """The state after the fold of a chain (and training), which several share."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...analysis.costs import Size, count_parameters
+from ...analysis.costs import Size
 from ...evaluation.own_measure import Measured
 from ...evaluation.quality import Mark
 from ...evaluation.verdict import Check, Status
@@ -54,14 +54,12 @@ class ChoiceRow:
         return Point(size, latency, self.error, self.error, self.error > VISIBLE)
 
 
-def row_of(chain: Chain, done: State, macs: int) -> ChoiceRow:
-    """The row of a state that a chain left, whose model takes so many multiply-accumulates."""
-    assert done.staged is not None
+def row_of(chain: Chain, done: State, size: Size) -> ChoiceRow:
+    """The row of a state that a chain left, whose model has this size."""
     verdict = done.done(Check)
     quality = verdict.quality
     return ChoiceRow(
-        chain, Size(done.staged.size, count_parameters(done.current.proto), macs),
-        None if quality is None else quality.error, None if quality is None else quality.agreement,
+        chain, size, None if quality is None else quality.error, None if quality is None else quality.agreement,
         tuple(Timing.of(one) for one in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         verdict.measure, verdict.mark,
     )  # fmt: skip

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ...analysis.costs import Size
 from ...evaluation.quality import Mark
 from ...evaluation.verdict import Check
 from ...runtime.session import short
 from ...units import change, in_bytes, in_ms, in_percent, in_units, visible
+from .. import wording
 from ..fold_report import FoldReport
 from . import charts
 from .curves import spark
@@ -112,6 +114,14 @@ def _sizes(report: FoldReport) -> Iterator[Tile]:
             yield Tile(title, shown(old))
         else:
             yield Tile(title, shown(new), f"was {shown(old)} ({change(old, new)})")
+    yield _peak(before, after)
+
+
+def _peak(before: Size, after: Size | None) -> Tile:
+    """The memory of activations; weights come on top."""
+    old, new, less = wording.peak(before, after or before)
+    was = "" if after is None else f"was {old}; " if less == "-" else f"was {old} ({less}); "
+    return Tile("Peak memory", new, f"{was}activations without weights, estimated")
 
 
 def _latencies(report: FoldReport) -> Iterator[Tile]:
