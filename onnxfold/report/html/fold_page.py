@@ -16,7 +16,7 @@ from .. import wording
 from ..fold_report import FoldReport
 from . import charts
 from .curves import spark
-from .reasons import site, topic
+from .reasons import topic
 from .treemap import treemap
 
 MOST_GROUPS, MOST_LAYERS = 500, 400  # rows of tables
@@ -68,8 +68,8 @@ def fold_page(report: FoldReport, share: float = 1.0) -> dict[str, Any]:
         "left_out": len(report.groups) - len(groups),
         "widest": max((one.before for one in groups), default=1),
         "reasons": reasons,
+        "documented": all(one.address for _, one in reasons),
         "topics": list({one.anchor: one for _, one in reasons}.values()),
-        "site": site(),
         "timed": [] if report.check is None else [one for one in report.check.providers if one.latency_after_ms],
         "short": short,
         "finite": math.isfinite,
