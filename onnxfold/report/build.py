@@ -44,6 +44,7 @@ from .layer_sizes import counted, layer_sizes
 from .layers_report import LayersReport
 from .provenance import provenance
 from .sweep_report import SweepReport
+from .wording import counted as counted_inputs
 
 
 def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
@@ -106,10 +107,9 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
     subject, record = state.known, state.done(SweepRecord)
     before = size_of(subject.model, subject.prices)
     samples, last = record.last.samples, record.last.done(FoldRecord)
-    assert record.last.inputs is not None
     return SweepReport(
         state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
-        recommended(record.rows, before), record.last.inputs.described,
+        recommended(record.rows, before), _judged_on(record.last),
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
         provenance(subject.model.path),
     )  # fmt: skip
@@ -126,10 +126,18 @@ def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceRepor
     return ChoiceReport(
         state.name, {**settings, "at": list(options.at), "allow": [step.value for step in options.allow]}, before,
         (original_row(before, record.rows), *record.rows),
-        "nothing" if last is None or last.inputs is None else last.inputs.described,
+        "nothing" if last is None or last.inputs is None else _judged_on(last),
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
         provenance(subject.model.path),
     )  # fmt: skip
+
+
+def _judged_on(last: State) -> str:
+    """What the models were measured on, and how many of these, as the last one was."""
+    assert last.inputs is not None
+    described, check = last.inputs.described, last.found(Check)
+    quality = None if check is None else check.quality
+    return described if quality is None else counted_inputs(quality.samples, described)
 
 
 def analysis_report(state: State) -> FoldReport:

@@ -94,6 +94,12 @@ class FoldReport(Shown):
         return (*said, *self.notes)
 
     @property
+    def _only_quantized(self) -> bool:
+        """Whether no channel was asked to go: what is said of groups is of no use then."""
+        asked = self.settings.get("budget") == {"ratio": 0}
+        return asked and self.quantization is not None and all(g.after == g.before for g in self.groups)
+
+    @property
     def _in_reach(self) -> str:
         """What a fold could do."""
         channels = sum(g.before for g in self.groups)
@@ -187,6 +193,7 @@ class FoldReport(Shown):
     def render(self, verbose: bool = False) -> RenderableType:
         """The tables as one renderable."""
         check, folded = self.check, self.after is not None
+        about_channels = verbose or not self._only_quantized
         parts: list[RenderableType | None] = [
             render.verdict(self.headline, self.remarks, check),
             render.sizes(self.before, self.after, check) if self.after is not None and check is not None else None,
@@ -195,8 +202,8 @@ class FoldReport(Shown):
             render.shared(self.shared) if self.shared else None,
             render.dropped(self.dropped) if self.dropped else None,
             render.interface(self.interface, verbose) if self.interface else None,
-            render.groups(self.groups, folded, verbose) if self.groups else None,
-            render.Refusals(self.refusals, verbose) if self.refusals else None,
+            render.groups(self.groups, folded, verbose) if self.groups and about_channels else None,
+            render.Refusals(self.refusals, verbose) if self.refusals and about_channels else None,
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...analysis.costs import Size
 from ...evaluation.own_measure import Measured
@@ -70,4 +70,6 @@ def original_row(before: Size, rows: Sequence[ChoiceRow]) -> ChoiceRow:
     known = next((row.measure for row in rows if row.measure is not None), None)
     measure = None if known is None else Measured(known.metric, known.before, known.before, 0.0, known.max_drop)
     classes = any(row.agreement is not None for row in rows)
-    return ChoiceRow(Chain(), before, 0.0, 1.0 if classes else None, measure=measure)
+    timed = next((t for row in rows for t in row.timings if t.status is Status.OK and t.share is not None), None)
+    timings = () if timed is None else (replace(timed, latency_after_ms=timed.latency_before_ms),)
+    return ChoiceRow(Chain(), before, 0.0, 1.0 if classes else None, timings, measure=measure)

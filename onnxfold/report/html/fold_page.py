@@ -72,6 +72,7 @@ def fold_page(report: FoldReport, share: float = 1.0) -> dict[str, Any]:
         "topics": list({one.anchor: one for _, one in reasons}.values()),
         "timed": [] if report.check is None else [one for one in report.check.providers if one.latency_after_ms],
         "short": short,
+        "compared": "" if report.check is None else wording.compared_on(report.check),
         "finite": math.isfinite,
         "charts": dict(_charts(report)),
     }
