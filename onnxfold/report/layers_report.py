@@ -43,7 +43,8 @@ class LayersReport(Shown):
         shapes, pairs = (
             f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(found), "shape"), (len(self.pairs), "pair"))
         )
-        return f"{units} layers of {shapes}: {pairs} could share a weight"
+        nearest = f", the nearest {self.pairs[0].distance:.2g} apart" if self.pairs else ""
+        return f"{units} layers of {shapes}: {pairs} could share a weight{nearest}"
 
     @property
     def scale(self) -> str:

@@ -97,7 +97,9 @@ def test_pairs_of_layers_fit() -> None:
     report.print(Console(file=file, width=80), 10)
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and "5 more pairs (-v lists all)" in file.getvalue()
-    assert lines[2].startswith("6 layers of 1 shape:") and "layer /model/encoder/..." in lines[4]
+    assert lines[2] == "6 layers of 1 shape: 15 pairs could share a weight, the nearest 0.5 apart"
+    assert "0 is equal, 1 unrelated, 1.41 opposite" in file.getvalue()
+    assert "layer /model/encoder/..." in lines[4]
     assert sum("0.5000" in line for line in lines) == 10 and "layer.0/at" in lines[6]
 
 
