@@ -68,9 +68,9 @@ def test_counts_of_work_decide_what_a_phase_weighs(course: Course, time: Time) -
 def test_loops_tell_which_phase_of_a_pass_it_is(course: Course) -> None:
     with course.within((Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT)):
         seen = []
-        for title in ("measuring sensitivity", "measuring groups", "trying plans", "refitting", "trying plans"):
+        for title in ("measuring sensitivity", "measuring groups", "trying plans", "reconstructing", "trying plans"):
             loop = course.opened(title, 3)
-            course.opened("refitting", 5)  # within another loop, it is part of that
+            course.opened("reconstructing", 5)  # within another loop, it is part of that
             seen.append(course.view().phase)
             course.closed(loop)
     assert seen == ["sensitivity", "plan", "plan", "reconstruct", "reconstruct"]  # never back
@@ -79,17 +79,41 @@ def test_loops_tell_which_phase_of_a_pass_it_is(course: Course) -> None:
 def test_it_never_goes_back(course: Course, time: Time) -> None:
     seen = []
     with course.within((Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT)):
-        for title in ("measuring groups", "trying budgets", "timing", "refitting", "refitting"):
+        for title in ("measuring groups", "trying budgets", "timing", "reconstructing", "reconstructing"):
             loop = course.opened(title, 4)
             for done in range(5):
                 course.turned(loop, done)
-                for inner in ("refitting", "refitting"):
+                for inner in ("reconstructing", "reconstructing"):
                     turned(course, inner, 1, 2)
                     seen.append(course.view().done)
             course.closed(loop)
         course.expect({Phase.CHECK: 1000.0})  # more is left than was known
         seen.append(course.view().done)
     assert seen == sorted(seen) and len(set(seen)) > 10 and seen[-1] < 1
+
+
+def test_a_guess_before_the_estimate_holds_nothing_up(course: Course) -> None:
+    """Before anything is known all phases weigh alike: one of six is a sixth, until it turns out to be the least."""
+    with course.within((Phase.ANALYZE,)):
+        pass
+    with course.within((Phase.ANALYZE,)):
+        turned(course, "reading", 1, 1)
+    assert course.view().done > 0.05
+    course.expect(dict.fromkeys(FOLD, 1.0) | {Phase.PLAN: 95.0})
+    assert course.view().done < 0.02
+
+
+def test_loops_that_say_what_they_take_share_a_phase() -> None:
+    """Chains of steps: whatever is allowed, the last loop has its part, and none stands at the end before it begins."""
+    course = Course()
+    course.begin((Phase.MODELS,))
+    with course.within((Phase.MODELS,)):
+        for part, before in ((0.25, 0.0), (0.5, 0.25), (1.0, 0.625)):
+            assert course.view().done == pytest.approx(before)
+            loop = course.opened(Title.taking(part, "making"), 2)
+            course.turned(loop, 2)
+            course.closed(loop)
+    assert 0.97 < course.view().done < 1
 
 
 def test_the_rest_is_corrected_by_how_long_the_part_that_is_done_took(course: Course, time: Time) -> None:

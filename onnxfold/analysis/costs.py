@@ -24,11 +24,13 @@ from .rules.linear import subscripts
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes before or after: file in bytes (external data included), parameters and MACs at batch 1."""
+    """Sizes before or after: bytes of the file (external data included), parameters, MACs at batch 1; `peak_memory`:
+    bytes of the activations that exist at the same time, at most, also at batch 1 (None where nobody knows)."""
 
     file: int
     parameters: int
     macs: int
+    peak_memory: int | None = None
 
 
 Dim = tuple[str, int]  # the length of an axis: (tensor, axis)
@@ -46,6 +48,15 @@ class Costs:
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     blocks: Mapping[Dim, tuple[Dim, int]] = field(repr=False, default_factory=dict)
     """Axes (of scales) with one position for so many of another axis."""
+
+    unsized: frozenset[str] = field(repr=False, default_factory=frozenset)
+    """Tensors with an axis of unknown length, which counts as 1."""
+
+    def count(self, name: str, lengths: Mapping[tuple[str, int], int]) -> int | None:
+        """How many numbers a tensor holds, with the changed axis `lengths`; None where that is not known."""
+        if name not in self.shapes or name in self.unsized:
+            return None
+        return self._total([_dims(name, self.shapes)], lengths)
 
     def macs(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """MACs with the changed axis `lengths`."""
@@ -106,7 +117,8 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
                 sizes.append(helper.tensor_dtype_to_np_dtype(kind).itemsize + (packed if number == 0 else 0.0))
             else:  # a zero point of as many bits, also where there is none yet
                 sizes[-1] += one.bits / 8
-    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks)
+    unsized = {n for n, t in graph.tensors.items() if any(not isinstance(dim, int) for dim in t.shape or ())}
+    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks, frozenset(unsized))
 
 
 PER_ACTIVATION, PER_MAC = 4e-9, 4e-11

@@ -57,8 +57,9 @@ pair may get another error from `onnxfold IN OUT`, which also uses inputs made f
 SWEEP = """\
 Folds a model to several shares of its MACs and shows what each one saves and costs. Writes no
 model. Sample inputs and error curves are computed once and shared by all targets. Errors are
-measured on held-out samples. The arrow marks the knee of the error curve, where removing more MACs
-starts to cost more (Kneedle, Satopaa et al. 2011). Latencies are measured on this machine.
+measured on inputs that nothing was fitted on. The arrow marks the knee of the error curve, where
+removing more MACs starts to cost more (Kneedle, Satopaa et al. 2011). Latencies are measured on
+this machine.
 """
 LAYERS = """\
 Ranks all pairs of layers that could share one weight (same operator, same weight shape) by their
@@ -72,7 +73,7 @@ the cache is, how many entries it has, their size and when they were last used; 
 FUSE = f"""\
 Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
 same. Residual blocks that do little can be dropped, which saves both. Layers are aligned first by
-permuting inner channels; the shared weights and the layers after them are refitted to the original.
+permuting inner channels; the shared weights and the layers after them are fitted to the original.
 
   onnxfold share in.onnx out.onnx                      outputs change by at most {SAFE}
   onnxfold share in.onnx out.onnx --share 25%          a quarter of the layers lose their weights

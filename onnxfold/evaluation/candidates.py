@@ -130,7 +130,7 @@ class Evaluator:
     @cached_property
     def _lengths(self) -> list[int]:
         """Of every batch."""
-        return [max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in self._feeds]
+        return sample_counts(self._feeds)
 
     @property
     def inputs(self) -> Sequence[Feeds]:
@@ -232,6 +232,11 @@ class Evaluator:
     def _session(self, proto: ModelProto) -> Session:
         shown = with_outputs(proto, self._names, self._model.graph)
         return Session.of_version(shown, self._model.folder)
+
+
+def sample_counts(batches: Sequence[Feeds]) -> list[int]:
+    """How many samples every batch has."""
+    return [max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches]
 
 
 def least_agreement(outputs: Sequence[tuple[Batches, Batches]]) -> float | None:

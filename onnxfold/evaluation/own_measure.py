@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +54,13 @@ class Measured:
 @dataclass(frozen=True, eq=False)
 class OwnMeasure:
     """The user's own measure: how to call it for a file, what it is called, what it says of the original (`before`),
-    and by how much it may fall (None: any)."""
+    by how much it may fall (None: any), and how many `seconds` it took."""
 
     call: Callable[[Path], float] = field(repr=False)
     name: str
     before: float
     max_drop: float | None = None
+    seconds: float = 0.0
 
     def of(self, model: Path) -> Measured:
         """What it says of a model. Raises RequestError where it fails."""
@@ -69,7 +71,9 @@ class OwnMeasure:
 def own_measure(metric: Function | str, original: Path, max_drop: float | None, timeout: float) -> OwnMeasure:
     """Measure the original. Raises RequestError where there is no such file or function, or where it fails."""
     call, name = (_Process(metric, timeout), metric) if isinstance(metric, str) else (_Direct(metric), _name(metric))
-    return OwnMeasure(call, name, call(original), max_drop)
+    begin = time.perf_counter()
+    value = call(original)
+    return OwnMeasure(call, name, value, max_drop, time.perf_counter() - begin)
 
 
 def _name(function: Function) -> str:

@@ -21,6 +21,7 @@ from ..model.onnx_calls import asking_onnx
 from ..progress import steps
 from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
+from .candidates import sample_counts
 from .device_latency import DEVICE, CommandTimer
 from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
@@ -42,6 +43,7 @@ class ProviderCheck:
 
     Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model), on the provider, or where
     `timed_on` says; `p90`: nine of ten runs take no longer. `operators`: where that time goes, if it was looked into.
+    `samples`: on how many inputs the `outputs` were compared, some of those that judge (0: nobody counted).
     """
 
     provider: str
@@ -54,6 +56,7 @@ class ProviderCheck:
     p90_after_ms: float | None = None
     operators: tuple[OperatorTime, ...] = ()
     timed_on: str = ""
+    samples: int = 0
 
     def timed(self, before: Sequence[float], after: Sequence[float], on: str = "") -> ProviderCheck:
         """The same with latencies in ms of several runs of each model, `on` another device where that is named."""
@@ -303,7 +306,7 @@ def _one(
             trouble = trouble or f"output '{name}' has NaN or infinite values, unlike the original"
     lengths = {name for name, a, b in pairs if a.shape != b.shape}
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
-    done = ProviderCheck(provider, Status.OK, "", None, None, errors)
+    done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=sum(sample_counts(given)))
     if timing is not None:
         done = done.timed(*in_turn(old, new, timing))
     if not trouble and done.speedup is not None and done.slower:

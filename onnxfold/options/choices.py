@@ -74,6 +74,17 @@ class Distance(Enum):
         """Whether it needs samples, not weights alone."""
         return self in (Distance.ACTIVATIONS, Distance.REFIT)
 
+    @property
+    def scale(self) -> str:
+        """How to read it, for people."""
+        if self in (Distance.EUCLIDEAN, Distance.WASSERSTEIN):
+            return "0 is equal, 1 unrelated, 1.41 opposite"
+        if self is Distance.COSINE:
+            return "0 is equal, 1 unrelated, 2 opposite"
+        if self is Distance.REFIT:
+            return "0: one weight can serve both without an error"
+        return "0 is equal, with no upper limit" if self is Distance.KL else "0 is equal, 1 the most"
+
 
 DEFAULT_DISTANCE = Distance.WASSERSTEIN
 

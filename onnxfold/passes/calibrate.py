@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..calibration.collect import Making, collect_samples, keep_samples, refuse_samples
+from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim, Budget
 from ..options.parts import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
@@ -42,6 +43,8 @@ class AnnounceTime(BasePass):
         found = self._estimate(state)
         if found is None:
             return state
+        if (own := state.found(OwnMeasure)) is not None:
+            found = found.with_metric(own.seconds, self._budget is not None and self._budget.aim is Aim.DROP)
         if self._announce is not None and found.worth_saying:
             self._announce(f"{found}{self._more}")
         expected(run.progress, found.of_models(self._models), found.loops)

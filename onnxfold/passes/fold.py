@@ -153,6 +153,7 @@ class FoldChannels(BasePass):
         left = "" if folded.merges else planner.nothing_left(self._goal, outcome)
         if left and self._quantized is None:
             raise NothingToFoldError(left)
+        left = "" if self._goal.idle else left
         record = FoldRecord(
             folded.merges, self._groups(planner, folded.merges, planner.curves(outcome.samples)),
             planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
@@ -171,10 +172,10 @@ class FoldChannels(BasePass):
         for group in planner.subject.analysis.groups:
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:
-                note = notes.get(group.name, "kept by the budget" if self._goal.widths is None else "kept by the plan")
+                note = notes.get(group.name, self._kept)
                 width = planner.merger.layout.widths([group.name], self._goal)[0]
                 narrow = self._goal.widths is None and round_width(width, 0, round_to) == group.size
-                if group.name not in notes and narrow:
+                if group.name not in notes and narrow and not self._goal.idle:
                     note = f"too narrow for {self._goal.rounded}"
                 out.append(GroupOutcome(group, group.size, note=note, curve=curve))
             else:
@@ -182,6 +183,13 @@ class FoldChannels(BasePass):
                 error = planner.merger.relative_error(group.name, merge)
                 out.append(GroupOutcome(group, merge.after, merged, error, curve=curve))
         return tuple(out)
+
+    @property
+    def _kept(self) -> str:
+        """Why groups that could shrink do not."""
+        if self._goal.idle:
+            return "no channels were to go"
+        return "kept by the budget" if self._goal.widths is None else "kept by the plan"
 
 
 def _points(curve: NDArray[np.float64] | None) -> Curve:

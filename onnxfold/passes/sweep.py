@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..analysis.costs import Size, count_parameters
+from ..analysis.costs import Size
 from ..calibration.samples import Samples
 from ..errors import NothingToFoldError, PlanError, RequestError
 from ..evaluation.own_measure import Measured
@@ -19,6 +19,7 @@ from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
 from .normalization import TakeInNormalization
+from .sizes import size_written
 from .verify import Stage, Verify
 
 
@@ -149,10 +150,7 @@ class FoldToShares(BasePass):
                 given=("analysis", "planner"),
             )
             done = passes.run(state, inner)
-            assert done.staged is not None
-            proto, verdict, subject = done.current.proto, done.done(Check), state.known
-            macs = subject.prices.macs(done.done(FoldRecord).lengths)
-            size = Size(done.staged.size, count_parameters(proto), macs)
+            verdict, size = done.done(Check), size_written(done, state.known.prices, done.done(FoldRecord).lengths)
         quality = verdict.quality
         row = SweepRow(
             share, size, None if quality is None else quality.error, None if quality is None else quality.agreement,

@@ -116,19 +116,22 @@ class Verify(BasePass):
 
     def _quality(self, state: State, inputs: CheckInputs) -> tuple[Quality | None, str]:
         """What all inputs that judge say of the file that was written, or why they say nothing."""
-        original, planner, subject = state.source, state.planner, state.subject
         assert state.staged is not None
-        if planner is not None:
-            evaluator = planner.evaluator(state.samples)
-        else:
-            caches = () if subject is None else subject.analysis.caches
-            seen = state.samples.spread if state.samples is not None and state.samples.trusted else ()
-            evaluator = Evaluator(original, inputs.several, caches=caches, seen=seen)
+        evaluator = judging(state, inputs)
         if not evaluator.possible:
             return None, evaluator.obstacle
         written = load(state.staged.path)
         proto = inline(written.proto, written.folder)
         return measured(evaluator, proto, inputs.described, inputs.judge.independent, thumbnails), ""
+
+
+def judging(state: State, inputs: CheckInputs) -> Evaluator:
+    """What measures versions of the source by all inputs that judge."""
+    if state.planner is not None:
+        return state.planner.evaluator(state.samples)
+    caches = () if state.subject is None else state.subject.analysis.caches
+    seen = state.samples.spread if state.samples is not None and state.samples.trusted else ()
+    return Evaluator(state.source, inputs.several, caches=caches, seen=seen)
 
 
 def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:

@@ -44,6 +44,11 @@ class Goal:
         return f"`round_to={self.round_to}`" if self.blocks is None else "`round_to='auto'`"
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is to be removed: something else is to be done with the model."""
+        return self.aim is Aim.RATIO and not self.value and not self.special
+
+    @property
     def asked(self) -> str:
         """The budget as a user gives it."""
         if self.widths is not None:

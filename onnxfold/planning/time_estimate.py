@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..progress import Phase
 from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
 from .allocation import Width, special_ratios
+from .drops import MEASURED
 from .given_plan import given_widths
 from .goal import Goal
 from .memory import group_sizes
@@ -58,6 +59,19 @@ class Estimate:
         once = sum(x for phase, x in self.phases.items() if phase is not Phase.INPUTS and phase not in each)
         models = once + count * sum(x for phase, x in self.phases.items() if phase in each)
         return {Phase.INPUTS: self.phases.get(Phase.INPUTS, 0.0), Phase.MODELS: models}
+
+    def with_metric(self, seconds: float, searched: bool) -> Estimate:
+        """With the user's own measure, which takes so long for one model. `searched`: folds are made and measured until
+        one keeps a limit; the last of these is the result."""
+        phases, loops = dict(self.phases), dict(self.loops)
+        phases[Phase.CHECK] = phases.get(Phase.CHECK, 0.0) + seconds
+        more = seconds
+        if searched:
+            each = phases.pop(Phase.RECONSTRUCT, 0.0)
+            loops["measuring folds"] = MEASURED * (seconds + each)
+            phases[Phase.PLAN] = phases.get(Phase.PLAN, 0.0) + loops["measuring folds"]
+            more += loops["measuring folds"] - each
+        return replace(self, fold=self.fold + more, phases=phases, loops=loops)
 
     @property
     def worth_saying(self) -> bool:

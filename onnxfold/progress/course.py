@@ -15,9 +15,18 @@ Progress = Callable[[str, Iterable[T]], Iterator[T]]
 
 
 class Title(str):
-    """A title whose text may change while it is shown: to `now`, once that is set."""
+    """A title whose text may change while it is shown: to `now`, once that is set. `part`: how much of what is left of
+    its phase the loop takes, where whoever opens it knows that."""
 
     now: str = ""
+    part: float = 0.0
+
+    @classmethod
+    def taking(cls, part: float, text: str) -> Title:
+        """A title of a loop that takes this `part` (0..1) of what is left of its phase."""
+        made = cls(text)
+        made.part = part
+        return made
 
 
 class Phase(StrEnum):
@@ -36,14 +45,14 @@ class Phase(StrEnum):
 
 
 _OPENS: Mapping[str, Phase] = {
-    "measuring sensitivity": Phase.SENSITIVITY, "choosing merges": Phase.RECONSTRUCT, "refitting": Phase.RECONSTRUCT,
-    "merging groups": Phase.RECONSTRUCT,
+    "measuring sensitivity": Phase.SENSITIVITY, "choosing merges": Phase.RECONSTRUCT,
+    "reconstructing": Phase.RECONSTRUCT, "merging groups": Phase.RECONSTRUCT,
 }  # fmt: skip
 """Loops that begin another phase of a pass that has several; all others plan."""
 
 _PART = 0.5  # of what is left of a phase, that one loop of several takes
 _PARTS = {
-    "making synthetic inputs": 0.95, "measuring sensitivity": 0.95, "trying plans": 0.95, "refitting": 0.9,
+    "making synthetic inputs": 0.95, "measuring sensitivity": 0.95, "trying plans": 0.95, "reconstructing": 0.9,
     "folding to targets": 0.95, "training": 0.95, "fusing layers": 0.95, "comparing layers": 0.95,
 }  # fmt: skip
 _MOST = 0.98  # of what is left of a phase: a loop may take longer than was expected
@@ -65,7 +74,7 @@ class Loop:
 
     @property
     def text(self) -> str:
-        """For people, like "refitting 3/12"."""
+        """For people, like "reconstructing 3/12"."""
         title = getattr(self.title, "now", "") or self.title
         return f"{title} {min(self.done + 1, self.total)}/{self.total}"
 
@@ -111,6 +120,8 @@ class Course:
     def expect(self, seconds: Mapping[Phase, float], loops: Mapping[str, float] | None = None) -> None:
         """About how long phases take, and loops in them by title."""
         if seconds and not self._loops:
+            if not self._known and self._at <= 0:  # what was shown till now was a guess
+                self._most = 0.0
             self._expected, self._loop_seconds, self._known = dict(seconds), dict(loops or {}), True
 
     @contextmanager
@@ -139,6 +150,8 @@ class Course:
         left = 1 - self._share
         if not self._phases:
             return left
+        if isinstance(title, Title) and title.part:
+            return min(_MOST, title.part) * left
         known = self._loop_seconds.get(title)
         if known is not None and self._at >= 0:
             return min(_MOST * left, known / self._weight(self._phases[self._at]))

@@ -116,7 +116,7 @@ def reconstruct(
     waiting: list[dict[str, NDArray[Any]]] = [{} for _ in original.feeds]
     fitting = _Fitting(model, weights, folded, settings, np.random.default_rng(settings.seed))
     done = list[Refitted]()
-    for number, consumer in enumerate(progress("refitting", consumers)):
+    for number, consumer in enumerate(progress("reconstructing", consumers)):
         last = max(made.get(name, 0) for name in consumer.targets)
         targets = {name for name, use in last_use.items() if use >= number}
         for kept, new in zip(waiting, before.advance(last + 1, targets), strict=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..analysis.costs import Size, costs, count_parameters
+from ..analysis.costs import costs, count_parameters
 from ..analysis.coverage import coverage
 from ..calibration.thumbnails import contact_sheet_of
 from ..evaluation.latency import SLOWER
@@ -28,6 +29,7 @@ from ..passes.fold import FoldRecord, GroupOutcome
 from ..passes.prepare import Inspected
 from ..passes.provenance import bytes_noted
 from ..passes.quantization.result import QuantizationReport
+from ..passes.sizes import size_of, size_written
 from ..passes.sweep import SweepRecord, recommended
 from ..passes.weight_sharing.distances import pairs
 from ..passes.weight_sharing.ranking import LayersRanked
@@ -42,6 +44,7 @@ from .layer_sizes import counted, layer_sizes
 from .layers_report import LayersReport
 from .provenance import provenance
 from .sweep_report import SweepReport
+from .wording import counted as counted_inputs
 
 
 def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
@@ -54,8 +57,7 @@ def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
         seconds["estimated"] = expected.samples + expected.fold
     return FoldReport(
         state.name, options.output.path or "", _settings(record, options.budget),
-        Size(model.size, count_parameters(model.proto), prices.macs({})),
-        Size(state.staged.size, count_parameters(state.current.proto), prices.macs(record.lengths)),
+        size_of(model, prices), size_written(state, prices, record.lengths),
         tuple(map(_group, record.groups)), subject.analysis.refusals, _verdict(state, options.budget),
         seconds, coverage(subject.analysis, prices), state.found(RefinementReport),
         quantization=state.found(QuantizationReport),
@@ -90,8 +92,8 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
             "share": limits.share, "file_share": limits.target_size, "largest_error": limits.max_error,
             "drop_blocks": sharing.drop_blocks, "whole_blocks": sharing.whole, "aligned": sharing.align,
         },
-        Size(source.size, count_parameters(source.proto), prices.macs({})),
-        Size(written.size, count_parameters(state.current.proto), smaller.macs({})),
+        size_of(source, prices),
+        replace(size_of(after, smaller), file=written.size, parameters=count_parameters(state.current.proto)),
         () if folded is None else tuple(map(_group, folded.groups)), (), verdict, dict(run.clock.seconds),
         refinement=state.found(RefinementReport), shared=shared.shared, dropped=state.done(BlocksDropped).shown,
         quantization=state.found(QuantizationReport), notes=_notes(state),
@@ -103,12 +105,11 @@ def fuse_report(state: State, options: FuseOptions, run: Run) -> FoldReport:
 def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
     """The report of a sweep."""
     subject, record = state.known, state.done(SweepRecord)
-    before = Size(subject.model.size, count_parameters(subject.model.proto), subject.prices.macs({}))
+    before = size_of(subject.model, subject.prices)
     samples, last = record.last.samples, record.last.done(FoldRecord)
-    assert record.last.inputs is not None
     return SweepReport(
         state.name, {**last.settings, "at": list(options.at)}, before, record.rows,
-        recommended(record.rows, before), record.last.inputs.described,
+        recommended(record.rows, before), _judged_on(record.last),
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
         provenance(subject.model.path),
     )  # fmt: skip
@@ -117,7 +118,7 @@ def sweep_report(state: State, options: SweepOptions, run: Run) -> SweepReport:
 def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceReport:
     """The report of several chains."""
     subject, record = state.known, state.done(ChoiceRecord)
-    before = Size(subject.model.size, count_parameters(subject.model.proto), subject.prices.macs({}))
+    before = size_of(subject.model, subject.prices)
     last = record.last
     settings: Mapping[str, Any] = {"effort": options.calibration.effort.value, "seed": options.runtime.seed}
     settings = settings if last is None else last.done(FoldRecord).settings
@@ -125,10 +126,18 @@ def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceRepor
     return ChoiceReport(
         state.name, {**settings, "at": list(options.at), "allow": [step.value for step in options.allow]}, before,
         (original_row(before, record.rows), *record.rows),
-        "nothing" if last is None or last.inputs is None else last.inputs.described,
+        "nothing" if last is None or last.inputs is None else _judged_on(last),
         (*(() if samples is None else samples.notes), *_notes(state)), dict(run.clock.seconds),
         provenance(subject.model.path),
     )  # fmt: skip
+
+
+def _judged_on(last: State) -> str:
+    """What the models were measured on, and how many of these, as the last one was."""
+    assert last.inputs is not None
+    described, check = last.inputs.described, last.found(Check)
+    quality = None if check is None else check.quality
+    return described if quality is None else counted_inputs(quality.samples, described)
 
 
 def analysis_report(state: State) -> FoldReport:
@@ -141,7 +150,7 @@ def inspect_report(state: State) -> FoldReport:
     """What could be folded in a model, and what is kept and why."""
     found, model = state.done(Inspected), state.source
     groups = tuple(_group(GroupOutcome(g, g.size, note=found.notes.get(g.name, ""))) for g in found.analysis.groups)
-    size = Size(model.size, count_parameters(model.proto), found.prices.macs({}))
+    size = size_of(model, found.prices)
     covered = coverage(found.analysis, found.prices)
     layers = counted(model, found.prices)
     return FoldReport(
@@ -155,10 +164,7 @@ def compare_report(state: State, name: str, seed: int) -> FoldReport:
     found = state.done(Compared)
     models = state.source, found.after
     prices = [costs(model, state.shapes) for model in models]
-    before, after = (
-        Size(model.size, count_parameters(model.proto), price.macs({}))
-        for model, price in zip(models, prices, strict=True)
-    )
+    before, after = map(size_of, models, prices)
     layers = layer_sizes(*(counted(model, price) for model, price in zip(models, prices, strict=True)))
     return FoldReport(
         state.name, name, {"seed": seed}, before, after, (), (), state.done(Check), notes=_notes(state), layers=layers,

@@ -20,7 +20,7 @@ from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
-from .tables import Message, Signs, named, new_table, plain
+from .tables import Message, Signs, Trimmed, below, named, new_table, plain
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,16 @@ class ChoiceReport(Shown):
         parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), ""]
         parts += [Message(str(one), style="bold") for one in self.advice]
         parts += [Message(MEANING[self.mark], mark=Signs(sign, style)), "", self._table()]
-        parts += [Message(f" measured on {self.samples}", style="dim")]
-        parts += [Message(f" {row.chain.label}: {note}", style="yellow") for row in self.rows for note in _said(row)]
-        parts += [Message(f" {note}", style="dim") for note in self._not_measured]
-        parts += [Message(f" {note}", style="dim") for note in self.notes]
-        return Group(*parts)
+        parts += [below(f"latency on {where}") for where in self._timed_on]
+        parts += [below(f"measured on {self.samples}")]
+        parts += [below(f"{row.chain.label}: {note}", "yellow") for row in self.rows for note in _said(row)]
+        parts += [below(note) for note in (*self._not_measured, *self.notes)]
+        return Trimmed(Group(*parts))
+
+    @property
+    def _timed_on(self) -> list[str]:
+        """Where latencies were measured; empty where none were."""
+        return [t.where for row in self.rows for t in row.timings if t.share is not None][:1]
 
     @property
     def _not_measured(self) -> list[str]:
@@ -208,7 +213,7 @@ class ChoiceReport(Shown):
 
     def _table(self) -> RenderableType:
         before, worth = self.before, self.worth
-        where = next((t.where for row in self.rows for t in row.timings if t.share is not None), None)
+        where = self._timed_on
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
         judged = ["metric"] if own else ["top-1"] if classes else []
         timed = ["latency"] if where else []
@@ -227,8 +232,6 @@ class ChoiceReport(Shown):
             mark = "* " if i in worth else "  "
             failed = " failed" if row.problems else ""
             table.add_row(Signs(mark + row.chain.label + failed, "bold" if failed else ""), *cells)
-        if where:
-            table.caption = Text(f" latency on {where}", style="dim")
         return table
 
 

@@ -94,6 +94,12 @@ class FoldReport(Shown):
         return (*said, *self.notes)
 
     @property
+    def _only_quantized(self) -> bool:
+        """Whether no channel was asked to go: what is said of groups is of no use then."""
+        asked = self.settings.get("budget") == {"ratio": 0}
+        return asked and self.quantization is not None and all(g.after == g.before for g in self.groups)
+
+    @property
     def _in_reach(self) -> str:
         """What a fold could do."""
         channels = sum(g.before for g in self.groups)
@@ -120,11 +126,12 @@ class FoldReport(Shown):
         old, new = self.before, self.after
         pairs = (("file", in_bytes), ("parameters", in_units), ("macs", in_units))
         rows = [{"": name.replace("macs", "MACs"), "before": shown(getattr(old, name))} for name, shown in pairs]
+        peak = dict(zip(("before", "after", "change"), wording.peak(old, new or old), strict=True))
         if new is None or self.check is None:
-            return rows
+            return [*rows, {"": wording.PEAK, "before": peak["before"]}]
         for row, (name, shown) in zip(rows, pairs, strict=True):
             row |= {"after": shown(getattr(new, name)), "change": change(getattr(old, name), getattr(new, name))}
-        return rows + [
+        return [*rows, {"": wording.PEAK, **peak}] + [
             {
                 "": f"latency {one.where}", "before": in_ms(one.latency_before_ms),
                 "after": in_ms(one.latency_after_ms), "change": f"{one.speedup or 0:.2f} x as fast",
@@ -171,8 +178,8 @@ class FoldReport(Shown):
     def _remaining(self) -> Rows:
         """What remains of sizes and latencies, as shares."""
         old, new = self.before, self.after or self.before
-        names = ("file", "parameters", "macs")
-        sizes = [(name.replace("macs", "MACs"), getattr(old, name), getattr(new, name)) for name in names]
+        names = {"file": "file", "parameters": "parameters", "macs": "MACs", "peak_memory": wording.PEAK}
+        sizes = [(shown, getattr(old, name), getattr(new, name) or 0) for name, shown in names.items()]
         timed = [
             (f"latency {one.where}", one.latency_before_ms or 0.0, one.latency_after_ms or 0.0)
             for one in (() if self.check is None else self.check.providers)
@@ -186,6 +193,7 @@ class FoldReport(Shown):
     def render(self, verbose: bool = False) -> RenderableType:
         """The tables as one renderable."""
         check, folded = self.check, self.after is not None
+        about_channels = verbose or not self._only_quantized
         parts: list[RenderableType | None] = [
             render.verdict(self.headline, self.remarks, check),
             render.sizes(self.before, self.after, check) if self.after is not None and check is not None else None,
@@ -194,8 +202,8 @@ class FoldReport(Shown):
             render.shared(self.shared) if self.shared else None,
             render.dropped(self.dropped) if self.dropped else None,
             render.interface(self.interface, verbose) if self.interface else None,
-            render.groups(self.groups, folded, verbose) if self.groups else None,
-            render.Refusals(self.refusals, verbose) if self.refusals else None,
+            render.groups(self.groups, folded, verbose) if self.groups and about_channels else None,
+            render.Refusals(self.refusals, verbose) if self.refusals and about_channels else None,
         ]
         heading = render.heading(self.model, self.output, None if folded and check is not None else self.before)
         return render.page(heading, [part for part in parts if part is not None])

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ..errors import RequestError
+from ..options.choices import Distance
 from ..passes.weight_sharing.distances import Pair
 from ..passes.weight_sharing.layers import Left
 from .alike import Alike, alike
@@ -19,7 +19,7 @@ from .html import extra
 from .json_text import SCHEMA, from_text
 from .provenance import Provenance
 from .shown import Rows, Shown
-from .tables import Message, Name, Names, named, new_table, plain, prefix_of
+from .tables import Message, Name, Names, Trimmed, below, named, new_table, plain, prefix_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +43,13 @@ class LayersReport(Shown):
         shapes, pairs = (
             f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((len(found), "shape"), (len(self.pairs), "pair"))
         )
-        return f"{units} layers of {shapes}: {pairs} could share a weight"
+        nearest = f", the nearest {self.pairs[0].distance:.2g} apart" if self.pairs else ""
+        return f"{units} layers of {shapes}: {pairs} could share a weight{nearest}"
+
+    @property
+    def scale(self) -> str:
+        """How to read a distance, in words; '' where that is not known (of another version)."""
+        return next((one.scale for one in Distance if one.value == self.distance), "")
 
     def classes(self) -> list[Alike]:
         """Layers that could share weights with each other, and their distances, from the pairs."""
@@ -96,9 +102,9 @@ class LayersReport(Shown):
         parts += ["", self._table(most)]
         if self.left:
             parts += ["", self._left(most is None)]
-        (console or Console()).print(Group(*parts))
+        (console or Console()).print(Trimmed(Group(*parts)))
 
-    def _table(self, most: int | None) -> Table:
+    def _table(self, most: int | None) -> RenderableType:
         shown = self.pairs[:most]
         prefix = prefix_of([name for pair in shown for name in (pair.one, pair.other)])
         table = new_table("layer", right=[], more=["and"], prefix=prefix)
@@ -108,11 +114,10 @@ class LayersReport(Shown):
             shape = "x".join(map(str, pair.shape))
             names = [Name(name, prefix, whole=most is None) for name in (pair.one, pair.other)]
             table.add_row(*names, shape, f"{pair.distance:.4f}")
-        about = f" distances: {self.distance}"
-        if len(self.pairs) > len(shown):
-            about += f"; {len(self.pairs) - len(shown)} more pairs (-v lists all)"
-        table.caption = Text(about, style="dim")
-        return table
+        more = len(self.pairs) - len(shown)
+        said = [f"{more} more pairs (-v lists all)"] if more else []
+        said.append(f"distance: {self.distance}" + (f" ({self.scale})" if self.scale else ""))
+        return Group(table, *map(below, said))
 
     def _left(self, verbose: bool) -> Table:
         table = new_table("cannot share because", right=["layers"], more=["which"])

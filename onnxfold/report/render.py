@@ -21,8 +21,9 @@ from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
 from ..runtime.session import short
 from ..units import change, in_bytes, in_ms, in_percent, in_units
+from . import wording
 from .group_report import GroupReport
-from .tables import Message, Name, Names, Signs, named, new_table, prefix_of
+from .tables import Message, Name, Names, Signs, Trimmed, below, named, new_table, prefix_of
 
 GROUPS_SHOWN = 24  # without -v
 WIDE = 120  # columns from which there is room beside a table
@@ -30,7 +31,7 @@ WIDE = 120  # columns from which there is room beside a table
 
 def page(top: RenderableType, parts: Sequence[RenderableType]) -> RenderableType:
     """All parts below each other, an empty line between them."""
-    return Group(top, *(line for part in parts for line in ("", part)))
+    return Trimmed(Group(top, *(line for part in parts for line in ("", part))))
 
 
 def heading(model: str, output: str, size: Size | None) -> RenderableType:
@@ -86,6 +87,7 @@ def sizes(before: Size, after: Size, check: Check) -> Table:
     )  # fmt: skip
     if before.macs:
         table.add_row("MACs", in_units(before.macs), in_units(after.macs), change(before.macs, after.macs))
+    table.add_row(wording.PEAK, *wording.peak(before, after))
     if (own := check.measure) is not None:
         table.add_row("metric", f"{own.before:.5g}", f"{own.after:.5g}", f"{0.0 - own.drop:+.3g}")
     for done in check.providers:
@@ -126,11 +128,15 @@ def outputs(check: Check) -> RenderableType | None:
             if integers:
                 row.append("" if error.changed is None else in_percent(error.changed))
             table.add_row(Name(error.name), *row, *([short(done.provider)] if several else []))
-    return Group(table, Message(f" measured on {check.inputs}", style="dim"))
+    return Group(table, below(wording.compared_on(check)))
 
 
-def quantization(done: QuantizationReport) -> Table:
-    """Fewer bits beside floats."""
+def quantization(done: QuantizationReport) -> RenderableType:
+    """Fewer bits beside floats; where these are the original, other tables have said all of it but how it was done."""
+    left = ", ".join(f"{count} {op}" for op, count in done.floats)
+    about = below(done.done_on + (f"; in floats: {left}" if left else ""))
+    if done.alone:
+        return about
     made = new_table(done.kind.label, right=("in floats", "quantized", "change"))
     made.add_row(
         "file", in_bytes(done.file_before), in_bytes(done.file_after), change(done.file_before, done.file_after)
@@ -140,12 +146,9 @@ def quantization(done: QuantizationReport) -> Table:
         made.add_row(
             "latency", in_ms(done.latency_before_ms), in_ms(done.latency_after_ms), f"{done.speedup:.2f} x as fast"
         )
-    if not math.isnan(done.error_before):
-        made.add_row("output error", in_percent(done.error_before), in_percent(done.error_after), "")
-    left = ", ".join(f"{count} {op}" for op, count in done.floats)
-    about = f" {done.done_on}"
-    made.caption = Text(about + (f"; in floats: {left}" if left else ""), style="dim")
-    return made
+    if (errors := done.errors) is not None:
+        made.add_row(done.measure, *map(in_percent, errors), "")
+    return Group(made, about)
 
 
 def shared(found: Sequence[Shared]) -> Table:
@@ -166,16 +169,18 @@ def dropped(found: Sequence[Dropped]) -> Table:
     return table
 
 
-def interface(found: Sequence[HeadsChanged], verbose: bool) -> Table:
+def interface(found: Sequence[HeadsChanged], verbose: bool) -> RenderableType:
     """Inputs and outputs that have other heads."""
     table = new_table("changed inputs and outputs", right=["heads"], more=["axis"])
     shown = found if verbose else found[:GROUPS_SHOWN]
     for one in shown:
         where = Text(f"{one.axis} of an {one.kind}", style="dim")
         table.add_row(Name(one.name, whole=verbose), Signs(f"{one.before} → {one.after}"), where)
-    if len(found) > len(shown):
-        table.caption = Text(f" and {len(found) - len(shown)} more (-v lists all)", style="dim")
-    return table
+    return Group(table, *([below(_more(found, shown))] if len(found) > len(shown) else []))
+
+
+def _more(all_of_them: Sequence[object], shown: Sequence[object]) -> str:
+    return f"and {len(all_of_them) - len(shown)} more (-v lists all)"
 
 
 def groups(found: Sequence[GroupReport], folded: bool, verbose: bool) -> RenderableType:
@@ -187,7 +192,7 @@ def groups(found: Sequence[GroupReport], folded: bool, verbose: bool) -> Rendera
     shown = [g for g in told if g.name in names]
     parts: list[RenderableType] = [_groups(shown, folded, verbose)] if shown else []
     if len(told) > len(shown):
-        parts.append(Text(f" and {len(told) - len(shown)} more (-v lists all)", style="dim"))
+        parts.append(below(_more(told, shown)))
     if left := [g for g in found if g not in told]:
         parts.append(_unchanged(left, folded))
     return Group(*parts)
@@ -209,12 +214,12 @@ def _groups(shown: Sequence[GroupReport], folded: bool, verbose: bool) -> Table:
     return table
 
 
-def _unchanged(left: Sequence[GroupReport], folded: bool) -> Message:
+def _unchanged(left: Sequence[GroupReport], folded: bool) -> RenderableType:
     """How many groups stay as they are, by reason, in one line."""
     counted = Counter(g.note for g in left)
     reasons = ", ".join(f"{count} {note}" if len(counted) > 1 else note for note, count in counted.most_common())
     are = "1 group is" if len(left) == 1 else f"{len(left)} groups are"
-    return Message(f" {are} {'unchanged' if folded else 'left out'}: {reasons} (-v lists them)", style="dim")
+    return below(f"{are} {'unchanged' if folded else 'left out'}: {reasons} (-v lists them)")
 
 
 @dataclass(frozen=True)

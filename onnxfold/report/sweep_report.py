@@ -18,7 +18,7 @@ from .json_text import SCHEMA
 from .provenance import Provenance
 from .render import MARKS
 from .shown import Rows, Shown
-from .tables import Message, Signs, named, new_table, plain
+from .tables import Message, Signs, Trimmed, below, named, new_table, plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,11 +138,11 @@ class SweepReport(Shown):
         verdict = Message(self.verdict, style="bold", mark=Signs(sign, style))
         parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), "", verdict, ""]
         parts += [self._curve()]
-        parts += [Message(f" measured on {self.samples}", style="dim")]
-        parts += [Message(f" metric of the original: {before:.5g}", style="dim") for before in self._metric_before]
-        parts += [Message(f" {_at(row.target)}: {note}", style="yellow") for row in self.rows for note in _said(row)]
-        parts += [Message(f" {note}", style="dim") for note in self.notes]
-        return Group(*parts)
+        parts += [below(f"measured on {self.samples}")]
+        parts += [below(f"metric of the original: {before:.5g}") for before in self._metric_before]
+        parts += [below(f"{_at(row.target)}: {note}", "yellow") for row in self.rows for note in _said(row)]
+        parts += [below(note) for note in self.notes]
+        return Trimmed(Group(*parts))
 
     @property
     def _metric_before(self) -> list[float]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 from rich import box
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -196,6 +198,32 @@ def new_table(first: str, right: Sequence[str], more: Sequence[str] = (), prefix
     for name in more:
         made.add_column(name, overflow="fold")
     return made
+
+
+def below(text: str, style: str = "dim") -> Padding:
+    """What is said below a table, at the width of the console and not of the table; it may name parameters."""
+    return Padding(Message(text, style=style), (0, 0, 0, 1))
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What is shown in `inner`, without the blanks at ends of lines that tables leave there."""
+
+    inner: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in Segment.split_lines(console.render(self.inner, options)):
+            yield from _without_blanks(line)
+            yield Segment.line()
+
+
+def _without_blanks(line: Sequence[Segment]) -> Iterator[Segment]:
+    """The segments of a line up to the last character that is no blank."""
+    long = len("".join(one.text for one in line).rstrip())
+    for one in line:
+        if one.control or long > 0:
+            yield Segment(one.text[: max(0, long)], one.style, one.control) if not one.control else one
+        long -= 0 if one.control else len(one.text)
 
 
 def plain(value: Any) -> Any:

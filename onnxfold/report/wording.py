@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..analysis.costs import Size
 from ..evaluation.verdict import Check
-from ..units import in_percent
+from ..units import change, in_bytes, in_percent
 
+PEAK = "peak memory (est.)"
 ADVICE = "pass `calibration` for an error you can rely on"
 
 
@@ -19,13 +21,30 @@ def quality(check: Check) -> str:
     if found is None:
         worst = check.worst
         return "" if worst is None else f"output error {in_percent(worst.relative_l2)} on {_plain(check.inputs)}"
-    text = f"output error {in_percent(found.error)} on {_counted(found.samples, found.inputs)}"
+    text = f"output error {in_percent(found.error)} on {counted(found.samples, found.inputs)}"
     if found.agreement is not None and found.interval is not None:
         low, high = (round(100 * end) for end in found.interval)
         text += f" (same top class for {in_percent(found.agreement)}, 95 % interval {low} to {high} %)"
     if not found.independent:
         text += ", which say little about real ones"
     return text
+
+
+def peak(before: Size, after: Size) -> tuple[str, str, str]:
+    """The peak memory of activations before and after, and the change; a dash for what is not known."""
+    old, new = before.peak_memory, after.peak_memory
+    was, now = ("-" if one is None else in_bytes(one) for one in (old, new))
+    return was, now, "-" if old is None or new is None else change(old, new)
+
+
+def compared_on(check: Check) -> str:
+    """What the table of outputs was measured on: often only some of the inputs that judge."""
+    count = next((done.samples for done in check.providers if done.outputs), 0)
+    total = 0 if check.quality is None else check.quality.samples
+    if not count or check.quality is None:
+        return f"measured on {check.inputs}"
+    inputs = counted(total, check.quality.inputs)
+    return f"measured on {inputs}" if count >= total else f"measured on {count} of the {inputs}"
 
 
 def advice(check: Check) -> str:
@@ -38,7 +57,7 @@ def comes_first(check: Check) -> bool:
     return check.quality is not None and bool(check.quality.broken(check.limit))
 
 
-def _counted(samples: int, inputs: str) -> str:
+def counted(samples: int, inputs: str) -> str:
     """How many of which inputs: "64 crops of two photographs", "8 of 64 samples of c.npz"."""
     given = inputs.split()[0] if inputs else ""
     if given.isdecimal():

@@ -204,6 +204,7 @@ def test_the_table() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     example().print(console)
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "* leave it 100.0 % 100 % 0 %" in lines  # it takes as long as it takes
     assert "* INT8 29.0 % 60 % 4 %" in lines and "fold 80 % 70.0 % 90 % 20 %" in lines
     assert "not measured, expected to be worse than INT8: fold 90 %" in lines and "float16: it crashes" in lines
     assert "half the bytes: INT8 (`ratio=0` `quantize='int8'`)" in lines

@@ -17,9 +17,10 @@ from onnxfold.options.parts import PlanningOptions, SelectionOptions
 from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import plan_choice
 from onnxfold.planning import time_estimate as module
+from onnxfold.planning.drops import MEASURED
 from onnxfold.planning.subject import Subject
 from onnxfold.planning.time_estimate import Estimate, estimate
-from onnxfold.progress import announced
+from onnxfold.progress import Phase, announced
 
 MLP = MODELS / "digits_mlp.onnx"
 IMAGES = {"image": np.random.default_rng(0).standard_normal((32, 64)).astype(np.float32)}
@@ -59,6 +60,27 @@ def test_what_there_is_need_not_be_made(mlp: Subject, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "are_made", lambda *_: True)
     again = estimate(mlp, planning(), 0, True)
     assert again == Estimate(0.0, none.fold)
+
+
+def test_the_users_own_measure_takes_time(mlp: Subject) -> None:
+    """Once for the result; while folds are searched for a limit, once for each, and each is made."""
+    plain = estimate(mlp, planning(), 64, True)
+    assert plain is not None
+    once, searched = plain.with_metric(30.0, False), plain.with_metric(30.0, True)
+    assert once.fold == pytest.approx(plain.fold + 30)
+    assert once.phases[Phase.CHECK] == pytest.approx(plain.phases[Phase.CHECK] + 30)
+    made = plain.phases[Phase.RECONSTRUCT]
+    assert searched.loops["measuring folds"] == pytest.approx(MEASURED * (30 + made))
+    assert Phase.RECONSTRUCT not in searched.phases
+    assert searched.fold == pytest.approx(plain.fold + 30 + MEASURED * (30 + made) - made)
+    assert sum(searched.phases.values()) - sum(plain.phases.values()) == pytest.approx(searched.fold - plain.fold)
+
+
+def test_a_sweep_measures_every_model(mlp: Subject) -> None:
+    plain = estimate(mlp, planning(), 64, True)
+    assert plain is not None
+    models = [one.of_models(6)[Phase.MODELS] for one in (plain, plain.with_metric(30.0, False))]
+    assert models[1] - models[0] == pytest.approx(6 * 30)
 
 
 def test_a_ratio_measures_no_curves(mlp: Subject) -> None:

@@ -20,6 +20,7 @@ from pages import HOSTILE, choice_page_of, fold_page_of, layers_page_of, sweep_p
 from test_docs import anchors
 from tiny import MODELS, ROOT
 
+from onnxfold.analysis.pins import Refusal
 from onnxfold.cli.calls import COMMAND_LINE, call
 from onnxfold.cli.main import main
 from onnxfold.passes.weight_sharing.distances import Pair
@@ -117,6 +118,23 @@ def test_reasons_have_pages() -> None:
         kind: reasons.topic(kind).anchor for kind in ("a graph output", "no rule for Sum", "Softmax mixes this axis")
     }
     assert list(said.values()) == ["interface", "rule", "mixed"]
+    assert reasons.topic("LayerNormalization mixes this axis") is reasons.STREAM
+
+
+def test_every_reason_links_to_its_page_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mkdocs builds it, or in the repository; where the package names neither, the page is named without a link."""
+    site, repository = {"Documentation": "https://docs.example/x/"}, {"Repository": "https://git.example/x"}
+    assert reasons.address("a/b.md#c", {**repository, **site}) == "https://docs.example/x/a/b.html#c"
+    assert reasons.address("a/b.md#c", repository) == "https://git.example/x/blob/HEAD/docs/a/b.md#c"
+    assert reasons.address("a/b.md#c", {"Documentation": "javascript:alert(1)"}) == ""
+    assert "use_directory_urls: false" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    refusal = Refusal("no rule for Sum", 8, ("s",))
+    report = replace(fold_page_of(), refusals=(refusal, replace(refusal, kind="a graph output")))
+    for links, count in ((site, 4), ({}, 0)):
+        monkeypatch.setattr(reasons, "links", lambda links=links: links)
+        seen = [a.get("href") or "" for tag, a in Seen(page(report)).tags if tag == "a"]
+        assert sum(link.startswith("https://docs.example/x/") for link in seen) == count
+        assert not count or "https://docs.example/x/adding-an-op.html" in seen
 
 
 def test_a_curve_shows_what_was_chosen() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from pages import choice_page_of, fold_page_of, layers_page_of, sweep_page_of
 from rich.console import Console, RenderableType
 
 from onnxfold.analysis.costs import Size
 from onnxfold.analysis.pins import Refusal
 from onnxfold.passes.weight_sharing.distances import Pair
 from onnxfold.passes.weight_sharing.layers import Left
-from onnxfold.report import render
+from onnxfold.report import render, wording
 from onnxfold.report.fold_report import FoldReport
 from onnxfold.report.group_report import GroupReport
 from onnxfold.report.layers_report import LayersReport
@@ -95,7 +97,9 @@ def test_pairs_of_layers_fit() -> None:
     report.print(Console(file=file, width=80), 10)
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and "5 more pairs (-v lists all)" in file.getvalue()
-    assert lines[2].startswith("6 layers of 1 shape:") and "layer /model/encoder/..." in lines[4]
+    assert lines[2] == "6 layers of 1 shape: 15 pairs could share a weight, the nearest 0.5 apart"
+    assert "0 is equal, 1 unrelated, 1.41 opposite" in file.getvalue()
+    assert "layer /model/encoder/..." in lines[4]
     assert sum("0.5000" in line for line in lines) == 10 and "layer.0/at" in lines[6]
 
 
@@ -108,3 +112,61 @@ def test_signs_are_spelled_where_a_terminal_lacks_them() -> None:
         " a, \\xe9               2",
     ]  # fmt: skip
     assert replace(Name("x"), text="y").text == "y" and "Δ" in shown(table)[0]
+
+
+@pytest.mark.parametrize("make", [fold_page_of, sweep_page_of, choice_page_of, layers_page_of])
+def test_what_is_copied_from_a_terminal_can_be_searched(make: Any) -> None:
+    """No blanks at the ends of lines, and none that only look like blanks."""
+    file = io.StringIO()
+    make().print(Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    assert len(lines) > 8 and all(line == line.rstrip() for line in lines)
+    assert " %" in file.getvalue() or make is layers_page_of
+    assert not any(character in file.getvalue() for character in "\u00a0\u202f")
+
+
+def test_what_stands_below_a_table_is_as_wide_as_the_terminal() -> None:
+    report = fold_page_of().quantization
+    assert report is not None
+    report = replace(report, samples=512, synthetic=True, floats=())
+    said = "3 nodes compute on integers; activation ranges from 512 synthetic inputs"
+    assert f" {said}" in shown(render.quantization(report))
+    assert max(map(len, shown(render.quantization(replace(report, floats=(("Softmax", 12),) * 3))))) <= 80
+
+
+def test_an_error_in_fewer_bits_stands_beside_one_of_the_same_measure() -> None:
+    report = fold_page_of().quantization
+    assert report is not None and report.errors == (0.1, 0.2)
+    assert str(report) == "in INT8, 2.00x as fast as in floats (relative L2 error there 10 %)"
+    judged = replace(report, judged_before=0.3, judged_after=0.4, latency_before_ms=None)
+    assert judged.errors == (0.3, 0.4) and str(judged) == "in INT8 (output error in floats 30 %)"
+    assert any(line.split() == ["output", "error", "30", "%", "40", "%"] for line in shown(render.quantization(judged)))
+    alone = replace(report, judged_before=0.0, judged_after=0.4, floats=())  # nothing was folded
+    assert str(alone) == "in INT8" and len(shown(render.quantization(alone))) == 1
+
+
+def test_the_table_of_outputs_says_on_how_many_inputs() -> None:
+    check = fold_page_of().check
+    assert check is not None and check.quality is not None
+    quality = replace(check.quality, inputs="crops of two photographs")
+
+    def said(samples: int, **more: Any) -> str:
+        done = replace(check.providers[0], samples=samples)
+        return wording.compared_on(replace(check, providers=(done,), inputs="noise", **{"quality": quality, **more}))
+
+    assert said(16) == "measured on 16 of the 64 crops of two photographs"
+    assert said(64) == "measured on 64 crops of two photographs"
+    assert said(16, quality=replace(quality, inputs="256 samples of c.npz")) == (
+        "measured on 16 of the 64 of 256 samples of c.npz"
+    )
+    assert said(8, quality=None) == "measured on noise" and said(0) == "measured on noise"
+
+
+def test_peak_memory_is_a_row() -> None:
+    before, after = Size(10, 10, 10, 55_300), Size(5, 5, 5, 13_800)
+    check = fold_page_of().check
+    assert check is not None
+    rows = [line.split() for line in shown(render.sizes(before, after, check))]
+    assert ["peak", "memory", "(est.)", "55.3", "kB", "13.8", "kB", "-75.0", "%"] in rows
+    rows = [line.split() for line in shown(render.sizes(before, replace(after, peak_memory=None), check))]
+    assert ["peak", "memory", "(est.)", "55.3", "kB", "-", "-"] in rows

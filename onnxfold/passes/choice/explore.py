@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ...analysis.costs import Size, count_parameters
 from ...calibration.samples import Samples
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
 from ...evaluation.quality import ANY
@@ -18,12 +17,13 @@ from ...options.budget import Budget
 from ...options.choices import Step
 from ...options.options import ChoiceOptions
 from ...options.parts import DistillOptions, OutputOptions
-from ...progress import Phase
+from ...progress import Phase, Title
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
 from ..quantization.apply import CheckQuantizable, Quantize
+from ..sizes import size_of, size_written
 from ..verify import Stage, Verify
 from .chain import Chain, kinds
 from .front import ORIGINAL, Point, front
@@ -32,6 +32,7 @@ from .row import ChoiceRow, row_of
 Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
+_KIND, _TRAINED = 0.2, 2.0  # of the time of a fold: fewer bits of one that is made, and training, about
 _FOLDED = ("analysis", "planner", "samples", "candidate")
 
 
@@ -75,24 +76,23 @@ class _Exploration:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
         self._folds = dict[tuple[float | None, bool, bool], State]()
-        model = state.source
-        self._before = Size(model.size, count_parameters(model.proto), state.known.prices.macs({}))
+        self._before = size_of(state.source, state.known.prices)
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
         """All rows; or the samples as a fold left them, where it had to do without."""
-        progress = self._run.progress
-        for kind in progress("quantizing", list(self._kinds)):
-            self._measure(Chain(quantize=kind))
-        hoped = ORIGINAL
+        progress, hoped = self._run.progress, ORIGINAL
         shares = list(self._options.at if Step.FOLD in self._options.allow else ())
-        for number, share in enumerate(progress("folding to targets", shares)):
+        quantizing, folding, sharing, training = self._titles(len(shares), len(others))
+        for kind in progress(quantizing, list(self._kinds)):
+            self._measure(Chain(quantize=kind))
+        for number, share in enumerate(progress(folding, shares)):
             hoped = self._with_kinds(Chain(share), hoped.narrowed(share / (1.0, *self._options.at)[number]))
             if (useless := self._useless) is not None:
                 return useless
-        for chain, measure in progress("sharing and dropping layers", list(others)):
+        for chain, measure in progress(sharing, list(others)):
             self._with_kinds(chain, ORIGINAL, measure)
-        if Step.REFINE in self._options.allow:
-            self._refined()
+        for row in progress(training, self._worth_training() if Step.REFINE in self._options.allow else []):
+            self._measure(replace(row.chain, refine=True))
         last = next(reversed(self._folds.values()), None)
         return ChoiceRecord(tuple(self._rows), last)
 
@@ -117,13 +117,23 @@ class _Exploration:
                 self._measure(replace(plain, quantize=kind), found.then(alone.point(self._before)), measure)
         return found
 
-    def _refined(self) -> None:
-        """The folds that are worth having so far, trained."""
+    def _worth_training(self) -> list[ChoiceRow]:
+        """The folds that are worth having so far."""
         usable = [row for row in self._rows if row.usable]
         worth = front([ORIGINAL, *(row.point(self._before) for row in usable)])
-        for row in (usable[at - 1] for at in worth if at):
-            if row.chain.share is not None:
-                self._measure(replace(row.chain, refine=True))
+        return [row for row in (usable[at - 1] for at in worth if at) if row.chain.share is not None]
+
+    def _titles(self, shares: int, others: int) -> list[Title]:
+        """Of the loops over kinds of quantization, folds, other chains and training, with the part that each takes: one
+        without turns takes nearly nothing."""
+        trained = shares if Step.REFINE in self._options.allow else 0
+        kinds, each = len(self._kinds), 1 + _KIND * len(self._kinds)
+        work = (_KIND * kinds + bool(kinds), each * shares, each * others, _TRAINED * trained)
+        names = ("quantizing", "folding to targets", "sharing and dropping layers", "training folds")
+        return [
+            Title.taking(max(1e-6, own / max(sum(work[at:]), 1e-6)), name)
+            for at, (own, name) in enumerate(zip(work, names, strict=True))
+        ]
 
     def _row(self, chain: Chain) -> ChoiceRow:
         return next(row for row in self._rows if row.chain == chain)
@@ -150,7 +160,7 @@ class _Exploration:
             last = (Stage(OutputOptions()), Verify(options.runtime.latency, limit=ANY))
             bits = () if kind is None else (Quantize(OutputOptions(), kind),)
             done = Pipeline(*bits, *last, given=_FOLDED).run(folded, inner)
-            return row_of(chain, done, self._state.known.prices.macs(done.done(FoldRecord).lengths))
+            return row_of(chain, done, size_written(done, self._state.known.prices, done.done(FoldRecord).lengths))
 
     def _fold(self, chain: Chain) -> State:
         """The state after the fold of a chain (and training), which several share."""

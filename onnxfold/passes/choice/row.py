@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...analysis.costs import Size, count_parameters
+from ...analysis.costs import Size
 from ...evaluation.own_measure import Measured
 from ...evaluation.quality import Mark
 from ...evaluation.verdict import Check, Status
@@ -54,14 +54,12 @@ class ChoiceRow:
         return Point(size, latency, self.error, self.error, self.error > VISIBLE)
 
 
-def row_of(chain: Chain, done: State, macs: int) -> ChoiceRow:
-    """The row of a state that a chain left, whose model takes so many multiply-accumulates."""
-    assert done.staged is not None
+def row_of(chain: Chain, done: State, size: Size) -> ChoiceRow:
+    """The row of a state that a chain left, whose model has this size."""
     verdict = done.done(Check)
     quality = verdict.quality
     return ChoiceRow(
-        chain, Size(done.staged.size, count_parameters(done.current.proto), macs),
-        None if quality is None else quality.error, None if quality is None else quality.agreement,
+        chain, size, None if quality is None else quality.error, None if quality is None else quality.agreement,
         tuple(Timing.of(one) for one in verdict.providers), verdict.problems, "; ".join(verdict.notes),
         verdict.measure, verdict.mark,
     )  # fmt: skip
@@ -72,4 +70,6 @@ def original_row(before: Size, rows: Sequence[ChoiceRow]) -> ChoiceRow:
     known = next((row.measure for row in rows if row.measure is not None), None)
     measure = None if known is None else Measured(known.metric, known.before, known.before, 0.0, known.max_drop)
     classes = any(row.agreement is not None for row in rows)
-    return ChoiceRow(Chain(), before, 0.0, 1.0 if classes else None, measure=measure)
+    timed = next((t for row in rows for t in row.timings if t.status is Status.OK and t.share is not None), None)
+    timings = () if timed is None else (replace(timed, latency_after_ms=timed.latency_before_ms),)
+    return ChoiceRow(Chain(), before, 0.0, 1.0 if classes else None, timings, measure=measure)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ...analysis.costs import Size, count_parameters
+from ...analysis.costs import Size
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
 from ...evaluation.quality import ANY
 from ...options.budget import Aim, Budget
@@ -20,6 +20,7 @@ from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
 from ..quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
+from ..sizes import size_of, size_written
 from ..verify import Stage, Verify
 from .chain import Chain, kinds
 from .front import Point, least_loss
@@ -67,8 +68,7 @@ class MeetTarget(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError where no chain meets the target."""
-        source, prices = state.source, state.known.prices
-        before = Size(source.size, count_parameters(source.proto), prices.macs({}))
+        before = size_of(state.source, state.known.prices)
         made, refused = list[_Made](), list[str]()
         for one in self._chains(state, run):
             if isinstance(one, _Made):
@@ -130,7 +130,7 @@ class MeetTarget(BasePass):
             done = Pipeline(*self._passes(chain, budget), given=("analysis", "planner", "samples")).run(state, run)
         except (NothingToFoldError, PlanError, QuantizationError) as error:
             return f"{_called(chain)}: {error}"
-        row = row_of(chain, done, state.known.prices.macs(done.done(FoldRecord).lengths))
+        row = row_of(chain, done, size_written(done, state.known.prices, done.done(FoldRecord).lengths))
         return _Made(row, done) if row.usable else f"{_called(chain)}: {'; '.join(row.problems) or 'not measured'}"
 
     def _passes(self, chain: Chain, budget: Budget) -> Iterator[Pass]:

@@ -11,6 +11,7 @@ from ...options.choices import Fusion, Step
 from ...options.options import ChoiceOptions, FuseOptions
 from ...options.parts import OutputOptions, QuantizeOptions, SharingOptions
 from ..base import Pass, Pipeline, Run, State
+from ..sizes import size_of
 from .chain import DROPPED, SHARED, Chain
 from .explore import Other
 from .row import ChoiceRow, row_of
@@ -26,7 +27,8 @@ def whole_layers(
         with run.inner() as inner:
             done = Pipeline(*passes(_asked(chain, options))).run(State.load(model, shapes), inner)
             assert done.staged is not None
-            return row_of(chain, done, costs(load(done.staged.path, shapes), done.shapes).macs({}))
+            made = load(done.staged.path, shapes)
+            return row_of(chain, done, size_of(made, costs(made, done.shapes)))
 
     steps = [step for step in (Step.SHARE, Step.DROP) if step in options.allow]
     return [(Chain(fuse=step), measured) for step in steps]

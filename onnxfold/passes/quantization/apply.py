@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnx import load_model_from_string
+
 from ...errors import RequestError
 from ...evaluation.verdict import Check
 from ...model.save import on_disk
@@ -13,6 +15,7 @@ from ...options.parts import OutputOptions
 from ...progress import Phase
 from ..base import BasePass, Run, State
 from ..provenance import bytes_noted
+from ..verify import judging
 from .quantize import Quantized, check_quantizable, quantize
 
 
@@ -76,8 +79,11 @@ class JudgeQuantization(BasePass):
 
     def __call__(self, state: State, run: Run) -> State:
         assert state.staged is not None and state.inputs is not None
-        before, feeds = on_disk(state.source, run.scratch), state.inputs.single
-        verdict, report = state.done(Quantized).judged(
-            state.done(Check), before, state.staged, feeds, self._latency, self._aim, run.timer
+        before, feeds, step, verdict = (
+            on_disk(state.source, run.scratch), state.inputs.single, state.done(Quantized), state.done(Check)
+        )  # fmt: skip
+        error = (
+            None if verdict.quality is None else judging(state, state.inputs).error(load_model_from_string(step.floats))
         )
-        return state.adding(report, verdict)
+        report = step.judged(verdict, before, state.staged, feeds, self._latency, error, run.timer)
+        return state.adding(report, verdict.noting(*step.notes(report, self._aim)))

@@ -76,7 +76,8 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quanti
 class Quantized:
     """A compressed model in fewer bits (`proto`) and before, in `floats`, serialized, `size` bytes as a file.
 
-    `samples` gave the ranges of activations; `random`: they were of the kind that says little.
+    `samples` gave the ranges of activations; `random`: they were of the kind that says little; `synthetic`: they were
+    made.
     """
 
     proto: ModelProto = field(repr=False)
@@ -85,6 +86,7 @@ class Quantized:
     samples: int
     random: bool
     kind: Quantization = Quantization.INT8
+    synthetic: bool | None = None
 
     def judged(
         self,
@@ -93,13 +95,13 @@ class Quantized:
         written: Staged,
         feeds: Inputs,
         latency: bool,
-        aim: tuple[Aim, float] | None,
+        error_in_floats: float | None,
         timer: CommandTimer | None = None,
-    ) -> tuple[Check, QuantizationReport]:
-        """What the step gained and cost, and the `verdict` on what was `written` with what there is to say of it.
+    ) -> QuantizationReport:
+        """What the step gained and cost, in what was `written`, on which there is a `verdict`.
 
-        Measured on the first provider that ran the check, latency by `timer` where there is one; `aim`: the budget of
-        the whole chain."""
+        Measured on the first provider that ran the check, latency by `timer` where there is one; `error_in_floats`: by
+        the measure of the verdict, on its inputs (None: not measured)."""
         provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
         error, times = float("nan"), tuple[float | None, float | None]((None, None))
         if provider:
@@ -109,11 +111,11 @@ class Quantized:
                     (scratch / "floats.onnx").write_bytes(self.floats)
                     times = timer.pair(scratch / "floats.onnx", written.path)
         worst = float("nan") if verdict.worst is None else verdict.worst.relative_l2
-        report = QuantizationReport(
+        judged = None if verdict.quality is None or error_in_floats is None else verdict.quality.error
+        return QuantizationReport(
             *STORED_AS[self.kind], self.samples, *changed(self.kind, self.proto), provider, self.size, written.size,
-            error, worst, *times, self.kind,
+            error, worst, *times, self.kind, error_in_floats, judged, self.synthetic,
         )  # fmt: skip
-        return verdict.noting(*self._notes(report, aim)), report
 
     def _beside(
         self, original: Path, written: Path, feeds: Inputs, provider: str, latency: bool
@@ -133,7 +135,8 @@ class Quantized:
         integers = Session(written, provider)
         return error, interleaved(floats, integers, timing_feeds(floats, integers, given))
 
-    def _notes(self, report: QuantizationReport, aim: tuple[Aim, float] | None) -> list[str]:
+    def notes(self, report: QuantizationReport, aim: tuple[Aim, float] | None) -> list[str]:
+        """What there is to say of it; `aim`: the budget of the whole chain."""
         notes, (kind, value) = list[str](), aim or (None, 0.0)
         if report.slower and report.speedup is not None:
             notes.append(
@@ -145,7 +148,8 @@ class Quantized:
             notes.append(f"{report.kind.label} is larger than floats: {sizes[0]} against {sizes[1]}")
         if self.random:
             notes.append("activation ranges come from random inputs: pass `calibration` for better ones")
-        if kind is Aim.QUALITY and report.error_before <= value < report.error_after:
+        errors = report.errors
+        if kind is Aim.QUALITY and errors is not None and errors[0] <= value < errors[1]:
             notes.append(f"slightly over `{kind.parameter}={value:g}`, which is met without `quantize`")
         return notes
 
@@ -161,7 +165,8 @@ def quantize(
     count = sum(max((len(x) for x in feed.values() if x.ndim), default=1) for feed in given)
     size = size_written(proto, original, target, external)
     random = kind.sampled and evidence is not None and evidence.origin is Origin.RANDOM
-    return Quantized(made, floats.SerializeToString(), size, count, random, kind)
+    synthetic = None if evidence is None else not evidence.own
+    return Quantized(made, floats.SerializeToString(), size, count, random, kind, synthetic)
 
 
 def _fewer_bits(

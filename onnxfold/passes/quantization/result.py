@@ -15,9 +15,11 @@ class QuantizationReport:
     """The last step of a chain, from the compressed model in floats (`before`) to that in fewer bits (`after`).
 
     `file_*` in bytes; `error_*`: the largest relative L2 error of the outputs against the original, on the inputs of
-    the check; latencies in ms, both versions run in turn on `provider` (None where nothing was timed). `samples` gave
-    the ranges of activations, where `kind` wants any. `nodes` compute on integers (weights alone: have weights that are
-    integers; float16: have weights in it); `floats` are the operators of the other nodes, with how many there are.
+    the check; `judged_*`: the error by which results are judged, on all inputs that judge (None: not measured);
+    latencies in ms, both versions run in turn on `provider` (None where nothing was timed). `samples` gave the ranges
+    of activations, where `kind` wants any; `synthetic`: they were made (None: not known). `nodes` compute on integers
+    (weights alone: have weights that are integers; float16: have weights in it); `floats` are the operators of the
+    other nodes, with how many there are.
     """
 
     weights: str
@@ -33,6 +35,27 @@ class QuantizationReport:
     latency_before_ms: float | None
     latency_after_ms: float | None
     kind: Quantization = Quantization.INT8
+    judged_before: float | None = None
+    judged_after: float | None = None
+    synthetic: bool | None = None
+
+    @property
+    def errors(self) -> tuple[float, float] | None:
+        """(in floats, in fewer bits) by one and the same measure, the one that `measure` names; None: not measured."""
+        if self.judged_before is not None and self.judged_after is not None:
+            return self.judged_before, self.judged_after
+        return None if math.isnan(self.error_before) else (self.error_before, self.error_after)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing came before it: the model in floats is the original."""
+        return self.errors is not None and self.errors[0] == 0
+
+    @property
+    def measure(self) -> str:
+        """What `errors` are."""
+        judged = self.judged_before is not None and self.judged_after is not None
+        return "output error" if judged else "relative L2 error"
 
     @property
     def speedup(self) -> float | None:
@@ -50,14 +73,17 @@ class QuantizationReport:
     def done_on(self) -> str:
         """On which nodes it was done, in words."""
         if self.kind is Quantization.INT8:
-            return f"{self.nodes} nodes compute on integers; activation ranges from {self.samples} samples"
+            what = {None: "samples", True: "synthetic inputs", False: "samples of your data"}[self.synthetic]
+            return f"{self.nodes} nodes compute on integers; activation ranges from {self.samples} {what}"
         if self.kind is Quantization.DYNAMIC:
             return f"{self.nodes} nodes compute on integers; activation ranges are computed at run time"
         return f"{self.nodes} nodes have weights of {self.weights}"
 
     def __str__(self) -> str:
         """In words."""
-        quick = "" if self.speedup is None or self.slower else f", {self.speedup:.2f}x as fast as in floats"
-        if math.isnan(self.error_before):
-            return f"in {self.kind.label}{quick}"
-        return f"in {self.kind.label} (without: error {in_percent(self.error_before)}{quick})"
+        text, where = f"in {self.kind.label}", "in floats"
+        if self.alone:
+            return text
+        if self.speedup is not None and not self.slower:
+            text, where = f"{text}, {self.speedup:.2f}x as fast as in floats", "there"
+        return text if self.errors is None else f"{text} ({self.measure} {where} {in_percent(self.errors[0])})"

@@ -45,17 +45,22 @@ def pareto(rows: Rows, title: str) -> alt.LayerChart:
 
 
 def chains(rows: Rows, title: str, measured: bool) -> alt.LayerChart:
-    """The same for points in no order: a line through those that are `best`, names of these and of the orange ones.
+    """The same for points in no order: a line through those that are `best`, and the names of the orange ones.
     `measured`: losses are not errors, but what the user's own measure loses."""
     loss, form = ("loss of the metric", ".3~g") if measured else ("output error", ".2~%")
     base = _losses(rows, title, loss, form)
     line = base.transform_filter("datum.best").mark_line(color=GREY)
-    return _sized(line + _points(base, form) + _labels(base.transform_filter("datum.best || datum.knee")))
+    return _sized(line + _points(base, form) + _labels(base.transform_filter("datum.knee")))
 
 
 def _losses(rows: Rows, title: str, loss: str, form: str) -> alt.Chart:
     return alt.Chart(_data(rows)).encode(
-        x=alt.X("remaining:Q", title=title, axis=alt.Axis(format=".0%"), scale=alt.Scale(zero=False)),
+        x=alt.X(
+            "remaining:Q",
+            title=title,
+            axis=alt.Axis(format=".0%", tickCount=5, labelOverlap=True),
+            scale=alt.Scale(zero=False),
+        ),
         y=alt.Y("error:Q", title=loss, axis=alt.Axis(format=form)),
     )
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ...analysis.costs import Size
 from ...evaluation.quality import Mark
 from ...evaluation.verdict import Check
 from ...runtime.session import short
 from ...units import change, in_bytes, in_ms, in_percent, in_units, visible
+from .. import wording
 from ..fold_report import FoldReport
 from . import charts
 from .curves import spark
-from .reasons import site, topic
+from .reasons import topic
 from .treemap import treemap
 
 MOST_GROUPS, MOST_LAYERS = 500, 400  # rows of tables
@@ -66,10 +68,11 @@ def fold_page(report: FoldReport, share: float = 1.0) -> dict[str, Any]:
         "left_out": len(report.groups) - len(groups),
         "widest": max((one.before for one in groups), default=1),
         "reasons": reasons,
+        "documented": all(one.address for _, one in reasons),
         "topics": list({one.anchor: one for _, one in reasons}.values()),
-        "site": site(),
         "timed": [] if report.check is None else [one for one in report.check.providers if one.latency_after_ms],
         "short": short,
+        "compared": "" if report.check is None else wording.compared_on(report.check),
         "finite": math.isfinite,
         "charts": dict(_charts(report)),
     }
@@ -112,6 +115,14 @@ def _sizes(report: FoldReport) -> Iterator[Tile]:
             yield Tile(title, shown(old))
         else:
             yield Tile(title, shown(new), f"was {shown(old)} ({change(old, new)})")
+    yield _peak(before, after)
+
+
+def _peak(before: Size, after: Size | None) -> Tile:
+    """The memory of activations; weights come on top."""
+    old, new, less = wording.peak(before, after or before)
+    was = "" if after is None else f"was {old}; " if less == "-" else f"was {old} ({less}); "
+    return Tile("Peak memory", new, f"{was}activations without weights, estimated")
 
 
 def _latencies(report: FoldReport) -> Iterator[Tile]:

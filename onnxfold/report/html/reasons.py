@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
 
@@ -16,11 +17,16 @@ class Topic:
     text: str
     page: str
 
+    @property
+    def address(self) -> str:
+        """Its page on the web; '' where the installed package does not say where that is."""
+        return address(self.page, links())
+
 
 INTERFACE = Topic(
     "interface", "Inputs and outputs",
     "What a model takes and returns must not change, so the channels of its inputs and outputs stay.",
-    "design/channel-groups.md",
+    "what-folds.md",
 )  # fmt: skip
 RULE = Topic(
     "rule", "Operators without a rule",
@@ -50,11 +56,17 @@ SHARED = Topic(
 MIXED = Topic(
     "mixed", "Channels that are mixed or told apart",
     "The operator combines channels along this axis, or treats them by their position, so they cannot be exchanged.",
-    "design/channel-groups.md",
+    "design/channel-groups.md#from-facts-to-groups",
+)  # fmt: skip
+STREAM = Topic(
+    "stream", "Residual streams under a norm",
+    "The norm looks at all channels of the stream at once. They fold only where that is asked for (`fold_residual`).",
+    "design/residual.md",
 )  # fmt: skip
 
 _BY_WORDS = (
     (re.compile(r"graph (in|out)put"), INTERFACE), (re.compile(r"no (operator )?rule"), RULE),
+    (re.compile(r"(Layer|RMS)Norm\w* mixes"), STREAM),
     (re.compile(r"cache|heads"), CACHE), (re.compile(r"shape|length|computes"), SHAPE),
     (re.compile(r"integer|quantiz|floating point|block"), INTEGER),
     (re.compile(r"several nodes|body|divide|tied|shared"), SHARED),
@@ -66,13 +78,26 @@ def topic(kind: str) -> Topic:
     return next((found for words, found in _BY_WORDS if words.search(kind)), MIXED)
 
 
-def site() -> str:
-    """The address of the documentation, with a slash at the end, as the installed package has it; '' where it names
-    none."""
+def address(page: str, links: Mapping[str, str]) -> str:
+    """Where a page of docs/ is on the web: in the documentation, or else in the repository. '' without either.
+
+    `links`: addresses of the project, by their usual labels.
+    """
+    site, repository = (_plain(links.get(label, "")) for label in ("Documentation", "Repository"))
+    file, mark, anchor = page.partition("#")
+    if site:
+        return f"{site}/{file.removesuffix('.md')}.html{mark}{anchor}"  # mkdocs.yml: no use_directory_urls
+    return f"{repository}/blob/HEAD/docs/{page}" if repository else ""
+
+
+def _plain(address: str) -> str:
+    return address.rstrip("/") if address.startswith("https://") else ""
+
+
+def links() -> Mapping[str, str]:
+    """The addresses that the installed package has of its project, by label."""
     try:
-        links = metadata("onnxfold").get_all("Project-URL") or []
+        found = metadata("onnxfold").get_all("Project-URL") or []
     except PackageNotFoundError:
-        return ""
-    found = dict(link.partition(", ")[::2] for link in links)
-    address = found.get("Documentation", "")
-    return address.rstrip("/") + "/" if address.startswith("https://") else ""
+        return {}
+    return dict(link.partition(", ")[::2] for link in found)

@@ -140,3 +140,25 @@ def test_earth_mover_of_as_many_numbers_is_that_of_sorted_ones() -> None:
     a, b = drawn()
     gap = np.abs(np.sort(a.ravel()) - np.sort(b.ravel())).mean()
     assert earth_mover(a, b) == pytest.approx(gap / (np.abs(a).mean() + np.abs(b).mean()), abs=EXACT)
+
+
+@pytest.mark.parametrize("distance", ALL, ids=lambda m: m.value)
+def test_what_is_said_of_its_scale_is_true(distance: Distance) -> None:
+    a = np.eye(4, 12)  # neurons without anything in common with those of `unrelated`
+    unrelated, measured = np.roll(a, 6, axis=1), OF_WEIGHTS[distance]
+    said = distance.scale
+    assert said.startswith("0 is equal")
+    if "unrelated" in said:
+        assert measured(a, unrelated) == pytest.approx(1)
+        opposite = np.ones((1, 12))
+        assert f"{measured(opposite, -opposite):.3g} opposite" in said
+    pairs = [drawn(seed) for seed in range(20)] + [(a, -a), (a, unrelated), (a, 0 * a)]
+    most = max(measured(*pair) for pair in pairs)
+    if "the most" in said:
+        assert most <= 1 + EXACT
+    elif "no upper limit" in said:
+        assert most > 2
+
+
+def test_every_distance_says_how_to_read_it() -> None:
+    assert all(one.scale.startswith("0") for one in Distance)
