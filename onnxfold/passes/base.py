@@ -33,6 +33,7 @@ from ..planning.subject import CheckInputs, Subject
 from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
 from ..runtime.session import resolve_providers, short
+from ..units import brief
 from .distillation.block_targets import Counterparts
 
 R = TypeVar("R")
@@ -132,7 +133,7 @@ class Run:
     def __init__(self, options: RuntimeOptions, progress: Progress[Any] = silent, clock: Clock | None = None) -> None:
         """Raises RequestError for providers that onnxruntime does not know, and for progress that cannot be called."""
         if not callable(progress):
-            raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
+            raise RequestError(f"`progress` must be callable with a title and a list, not {brief(progress)}")
         self.options, self.progress = options, progress
         self.providers = resolve_providers(options.providers)
         _log.info("runs on %s", ", ".join(map(short, self.providers)))
