@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from .. import __core__, __version__
@@ -24,7 +23,7 @@ from ..options.parameters import PARAMETERS
 from ..options.preprocess import PRESETS
 from ..progress import Progress, on_terminal, silent
 from .log import LEVELS
-from .parsing import providers, rounding, shapes
+from .parsing import a_file, file_text, providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
@@ -162,7 +161,7 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
 def add_inputs(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The inputs that models are run on, and where."""
     group = parser.add_argument_group("inputs, and what is measured")
-    group.add_argument("--calibration", metavar="DATA", help=about("calibration"))
+    group.add_argument("--calibration", metavar="DATA", type=file_text, help=about("calibration"))
     group.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
     group.add_argument(
         "--preprocess", metavar="HOW",
@@ -235,7 +234,7 @@ def add_common(
 ) -> argparse._ArgumentGroup:  # fmt: skip
     """What to print; `writes`: also how a result is written."""
     output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write a full report as .json or .html")
+    output.add_argument("--report", metavar="FILE", type=a_file, help="write a full report as .json or .html")
     output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="list every group and every layer")
@@ -249,7 +248,7 @@ def add_common(
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The model that a command works on."""
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    parser.add_argument("input", metavar="IN", type=a_file, help="the model, an .onnx file; it is never changed")
 
 
 def saving(options: argparse.Namespace) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 from . import cache, compare, fold, fuse, layers, report, sweep
 from .arguments import add_last
 from .parser import Parser
+from .parsing import a_file, file_text
+from .streams import say
 
 SHELLS = ("bash", "zsh", "fish")
 ABOUT = """\
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Do what is asked, and return the exit code."""
     import shtab  # of use to nobody else
 
-    print(shtab.complete(_everything(shtab.FILE), shell=options.shell))
+    say(shtab.complete(_everything(shtab.FILE), shell=options.shell))
     return 0
 
 
@@ -68,7 +69,7 @@ def _merged(
         name = action.option_strings[-1] if action.option_strings else action.dest
         if name not in seen:
             one: Any = copy(action)
-            if action.type is Path or name == "--calibration":
+            if action.type in (a_file, file_text) or name == "--calibration":
                 one.complete = files
             made._add_action(one)
             seen.add(name)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ..options.choices import Quantization
 from ..units import did_you_mean, readable
 from .layout import Layout
+from .streams import say
 
 CODES = """\
 exit codes: 0 success; 1 the result failed its checks and was not written, or it was written with a
@@ -46,6 +47,13 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, of arguments in which every option has its value."""
         return super().parse_known_args(with_values(sys.argv[1:] if args is None else args), namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, which would not say that something cannot be written. Raises RequestError."""
+        if file is sys.stdout:
+            say(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         message = plainly(message)

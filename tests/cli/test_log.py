@@ -7,7 +7,9 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+from samples import save_image
 from tiny import FAST, write
 
 import onnxfold
@@ -95,6 +97,24 @@ def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
         "no group matches the pattern 'zebra' in --exclude",
     ]
     assert main([*given, "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "--preprocess is not used: it is for images in --calibration, and none is given"),
+        (["--calibration", "c.npz"], "--preprocess is not used: the calibration data is numbers, not pixels"),
+        (["--calibration", "pixels.npz"], ""),
+        (["--calibration", "images"], ""),
+    ],
+)
+def test_preprocessing_that_does_nothing_is_told(given: list[str], said: str, capsys: Capture) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    np.savez("c.npz", x=pixels.transpose(0, 3, 1, 2).astype(np.float32) / 128 - 1)
+    np.savez("pixels.npz", x=pixels)
+    save_image(Path("images", "a.png"), pixels[0])
+    assert main(["compare", "in.onnx", "in.onnx", "--preprocess", "0-1", *given]) == 0
+    assert capsys.readouterr().err.partition("WARNING ")[2].rstrip() == said
 
 
 def test_on_a_terminal_records_stand_above_the_display(monkeypatch: pytest.MonkeyPatch) -> None:

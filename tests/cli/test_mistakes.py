@@ -30,7 +30,15 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "in.onnx in.onnx": (REQUEST, "in.onnx is the input itself: choose another output"),
     "in.onnx folder": (REQUEST, "folder is a folder: name the file to write"),
     "in.onnx none/out.onnx": (REQUEST, "none does not exist: create it first"),
-    "in.onnx -": (REQUEST, "a model is not written to standard output: name a file, such as out.onnx"),
+    "in.onnx -": (REQUEST, "argument OUT: name a file: nothing is read from standard input or written to standard"),
+    "- out.onnx": (REQUEST, "argument IN: name a file"),
+    "in.onnx ./-": (REQUEST, "a model goes to an .onnx file, not to -: name -.onnx, for example"),
+    f"{IO} --save-plan -": (REQUEST, "argument --save-plan: name a file"),
+    f"{IO} --report -": (REQUEST, "argument --report: name a file"),
+    f"{IO} --synthetic -": (REQUEST, "argument --synthetic: name a file"),
+    f"{IO} --calibration -": (REQUEST, "argument --calibration: name a file"),
+    f"{IO} --config dash.yaml": (REQUEST, "dash.yaml: 'save-plan': name a file"),
+    "report r.json -": (REQUEST, "argument HTML: name a file"),
     "in.onnx out.txt": (REQUEST, "a model goes to an .onnx file, not to out.txt: name out.onnx, for example"),
     "in.onnx out": (REQUEST, "a model goes to an .onnx file, not to out: name out.onnx, for example"),
     "in.onnx out.onnx.gz": (REQUEST, "models are written as they are: name out.onnx, then compress it"),
@@ -47,6 +55,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "completion csh": (REQUEST, "invalid choice: 'csh' (choose from bash, zsh, fish)"),
     "report r.json r.txt": (REQUEST, "the page is an .html file, not r.txt: name one"),
     "report in.onnx r.html": (REQUEST, "in.onnx is not an onnxfold report"),
+    "inspect in.onnx --plan p.json": (REQUEST, "--plan goes with a fold, not with inspect, which shows what could be"),
+    "in.onnx --inspect --ratio 0.3": (REQUEST, "--ratio goes with a fold, not with inspect"),
     # options
     f"{IO} --rato 0.3": (REQUEST, "unrecognized arguments: --rato 0.3: did you mean --ratio?"),
     f"{IO} --nonsense": (REQUEST, "unrecognized arguments: --nonsense (try --help)"),
@@ -111,6 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / name).write_text("these are words\n", encoding="utf-8")
     (made / "mine.py").write_text("score = 3\n", encoding="utf-8")
     (made / "fold.yaml").write_text("target-mac: 0.7\n", encoding="utf-8")
+    (made / "dash.yaml").write_text("save-plan: '-'\n", encoding="utf-8")
     (made / "r.json").write_text(json.dumps({"schema": 1, "version": __version__}), encoding="utf-8")
     (made / "folder").mkdir()
     x = rng.standard_normal((8, 3, 8, 8)).astype(np.float32)
