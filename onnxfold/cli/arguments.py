@@ -27,8 +27,9 @@ from .parsing import a_file, file_text, providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
-       onnxfold IN --inspect          show what can be folded, write nothing
-       onnxfold share|drop IN OUT     let layers share weights, drop residual blocks
+       onnxfold inspect IN            show what can be folded; writes nothing
+       onnxfold share IN OUT          let similar layers share one weight
+       onnxfold drop IN OUT           leave out residual blocks
        onnxfold quantize IN OUT       store numbers in fewer bits, fold nothing
        onnxfold layers IN             show which layers are similar; writes nothing
        onnxfold sweep IN              compare several budgets; writes no model
@@ -49,7 +50,8 @@ Needs no training data. Every result is measured against the original before it 
 COMPARE = """\
 Runs two models on the same inputs (yours, or synthetic ones) and shows their sizes, latencies and
 how far the outputs of B are from those of A. The exit code is 1 if B has other inputs or outputs,
-does not run, returns NaN, or has lost an output (an error over 100 %, so zeros would be closer).
+does not run, returns NaN, or has lost an output: its error is over 100 %, and zeros would be closer
+to what A returns than B is.
 Without your own data, errors are relative to how much the outputs vary over photographs. The same
 pair may get another error from `onnxfold IN OUT`, which also uses inputs made from the model.
 """
@@ -67,6 +69,39 @@ the outputs of the model.
 CACHE = """\
 Synthetic inputs take minutes to make, so onnxfold caches them for the next run. `show` prints where
 the cache is, how many entries it has, their size and when they were last used; `clear` removes them.
+"""
+INSPECT = """\
+Shows which groups of channels of a model can be folded and how large they are, and which channels
+are kept and why. Runs no samples and writes no model. By default what is alike is summed up; -v
+lists every group.
+
+  onnxfold inspect in.onnx --report groups.html     the same as a page with charts
+"""
+QUANTIZE = """\
+Stores the numbers of a model in fewer bits, by onnxruntime's own quantizer, and folds no channels.
+The result is measured against the original before it is written. Default: int8 (weights and
+activations in 8 bits, ranges measured on sample inputs: yours, or synthetic ones).
+
+  onnxfold quantize in.onnx out.onnx --calibration data.npz     int8, ranges from your inputs
+
+To fold channels too: onnxfold IN OUT --quantize, with a budget (see onnxfold --help).
+"""
+SHARE = f"""\
+Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
+same. Layers are aligned first by permuting inner channels; the shared weights and the layers after
+them are refitted to the original. Default: as many layers as keep the outputs within {SAFE}.
+
+  onnxfold share in.onnx out.onnx --share 25%     a quarter of the layers lose their weights
+
+All options of layer fusion: onnxfold --fuse mean --help.
+"""
+DROP = """\
+Leaves out residual blocks that do little: the file and the MACs shrink. Blocks go one by one, the
+least useful first, and what follows them is refitted to the original. There is no default amount.
+
+  onnxfold drop in.onnx out.onnx --drop-blocks 25%     a quarter of the residual blocks go
+
+All options of layer fusion: onnxfold --fuse mean --help.
 """
 FUSE = f"""\
 Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
@@ -139,17 +174,18 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
     """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
     how = parser.add_argument_group("how channels are chosen and repaired" if channels else "how it is done")
-    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
+    methods = ", ".join(m.value for m in Method).replace("auto", "auto (default)", 1)
+    repairs = ", ".join(r.value for r in Recovery).replace("auto", "auto (default)", 1)
     if channels:
         how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
     if repair:
         how.add_argument(
             "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+            help=f"repair: {repairs if channels else 'auto (default), none, least-squares'}",
         )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
-        help="fast (seconds, weights only), balanced, best",
+        help="fast (seconds, weights only), balanced (default), best",
     )  # fmt: skip
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..options.choices import Quantization
@@ -67,6 +67,27 @@ class Parser(argparse.ArgumentParser):
     def files(self) -> list[str]:
         """Where the files are found among what is parsed, in the order in which they are given."""
         return [action.dest for action in self._get_positional_actions()]
+
+    def showing(self, options: Collection[str], said: Mapping[str, str]) -> Parser:
+        """This parser, whose help shows these options only, and the files; all others are taken as before. `said`:
+        other words for options and for titles of groups."""
+        for action in self._actions:
+            names = action.option_strings
+            if names and not set(names) & set(options):
+                action.help = argparse.SUPPRESS
+            action.help = next((said[name] for name in names if name in said), action.help)
+        for group in self._action_groups:
+            group.title = said.get(group.title or "", group.title)
+        return self
+
+    def taking(self, files: Collection[str]) -> Parser:
+        """This parser, which takes these files only; what the others would be is None."""
+        for action in self._get_positional_actions():
+            if action.metavar not in files:
+                self._remove_action(action)
+                self._positionals._group_actions.remove(action)
+                self.set_defaults(**{action.dest: None})
+        return self
 
     def without_files(self) -> Parser:
         """This parser, to which files need not be given."""

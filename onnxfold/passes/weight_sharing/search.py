@@ -85,7 +85,7 @@ def _at_least(error: float) -> str:
     """What the join that costs the least costs, and the limit that lets it through, in words."""
     wanted = math.ceil(100 * _ROOM * error) / 100 if error < 1 else math.inf
     if wanted > 1:
-        return "their outputs would be lost: leave them as they are, or fold channels"
+        return "the outputs would be lost with any two: leave the layers as they are, or fold channels"
     return (
         f"one weight for two of them costs an output error of {100 * error:.3g} %, which `max_error={wanted:g}` allows"
     )
