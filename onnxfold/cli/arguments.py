@@ -274,7 +274,9 @@ def add_common(
     output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="list every group and every layer")
-    output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing but errors, and what --log-level asks for"
+    )
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
         output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))

@@ -201,6 +201,9 @@ class Pass(Protocol):
         """Do it."""
 
 
+_WORTH_A_LINE = 0.005  # seconds of a stage: passes in a row under one name
+
+
 class BasePass:
     """A pass that requires an analysis, provides nothing by name, and refuses nothing."""
 
@@ -231,7 +234,7 @@ class Pipeline:
 
     def run(self, state: State, run: Run) -> State:
         """The state after all passes. Errors say, in a note, which passes ran before."""
-        there, checked = set(self._given), False
+        there, checked, stage = set(self._given), False, 0.0
         begun(run.progress, [phase for one in self.passes for phase in one.phases])
         for number, one in enumerate(self.passes):
             if "analysis" in there and not checked:
@@ -249,5 +252,10 @@ class Pipeline:
                 raise
             there |= one.provides
             run.clock.mark(one.name)
-            _log.info("%s is done after %.2f s", what, time.perf_counter() - begin)
+            _log.debug("%s is done after %.4f s", what, time.perf_counter() - begin)
+            stage += time.perf_counter() - begin
+            if [later.name for later in self.passes[number + 1 : number + 2]] != [one.name]:
+                if stage >= _WORTH_A_LINE:
+                    _log.info("%s took %.2f s", one.name, stage)
+                stage = 0.0
         return state
