@@ -28,6 +28,8 @@ def a_file(text: str) -> Path:
 
 def file_text(text: str) -> str:
     """The same as text."""
+    if not text:
+        raise argparse.ArgumentTypeError("name a file, not ''")
     if text == "-":
         raise argparse.ArgumentTypeError(
             "name a file: nothing is read from standard input or written to standard output (for a file called '-' "

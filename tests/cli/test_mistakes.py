@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -69,6 +70,13 @@ MISTAKES: dict[str, tuple[int, str]] = {
     f"{IO} --target-macs 0": (REQUEST, "--target-macs must be a number above 0 and at most 1, not 0.0"),
     f"{IO} --target-macs 0.01%": (REQUEST, "cannot be reached"),
     f"{IO} --ratio 0.3 --target-macs 0.7": (REQUEST, "pass one of --ratio, --target-macs, not several"),
+    "sweep in.onnx --at 1.5": (REQUEST, "--at must be shares above 0 and at most 1, like .9,.7,.5 or 90%"),
+    f"{IO} --group-ratio Conv#0=1.5": (REQUEST, "--group-ratio must be REGEX=R with R of at least 0 and below 1, like"),
+    f"{IO} --input-shape x:-1,3": (REQUEST, "--input-shape must be NAME:D,D,... with lengths of at least 0, like"),
+    f"{IO} --target-size 0.5 --allow fodl": (REQUEST, "--allow must be all, or several of fold, refine, int8"),
+    f"{IO} --drop-blocks few": (REQUEST, "--drop-blocks must be a number of blocks or a percentage, like 3 or 25%"),
+    f"{IO} --round-to 0": (REQUEST, "--round-to must be a whole number of at least 1, or auto, not 0"),
+    f"{IO} --report ''": (REQUEST, "argument --report: name a file, not ''"),
     "sweep in.onnx --at 70": (REQUEST, "--at wants shares like .9,.7,.5 or 90%,70%,50%, not '70'"),
     f"{IO} --method secondorder": (REQUEST, "did you mean second-order?"),
     f"{IO} --effort quick": (REQUEST, "invalid choice: 'quick' (choose from fast, balanced, best)"),
@@ -142,6 +150,7 @@ def test_mistakes(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.count("\n") == 1 and shown.err.startswith("onnxfold: ")
     assert says in shown.err and "Traceback" not in shown.err
+    assert not re.search(r"\(a \w+\)$|\blike \[|\{'", shown.err.rstrip()), "types and literals are Python's"
     assert snapshot(folder) == before
 
 
