@@ -39,6 +39,8 @@ class Config:
         options, files = list[str](), dict[str, list[str]]()
         for key, value in self.values.items():
             action = actions.get(key)
+            if action is None and key in parser.left_out:
+                continue
             if action is None:
                 known = did_you_mean(key, actions)
                 raise RequestError(f"{self.path}: '{key}' is no option of {parser.prog}{known}")

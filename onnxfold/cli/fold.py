@@ -25,6 +25,7 @@ from .arguments import (
     saving,
     showing,
 )
+from .log import warn_of_samples
 from .parser import Parser
 from .parsing import a_file, check_ending, ratios, shapes, share, size_of, steps
 
@@ -94,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     check_files(options)
     if options.inspect:
         check_inspecting(options.given)
+        warn_of_samples(options.given, "inspect runs nothing")
         report = inspect(
             options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
             fold_residual=options.fold_residual, input_shapes=shapes(options.input_shape), progress=showing(options),

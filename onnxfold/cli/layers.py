@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..options.choices import Distance
 from .arguments import LAYERS, add_common, add_how, add_inputs, add_last, add_likeness, add_model, sampling
+from .log import warn_of_samples
 from .parser import Parser
 from .parsing import a_file
 from .streams import printing
@@ -40,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
 
     check_files(options)
     check_plot(options.plot)
+    if not Distance(options.distance).sampled:
+        warn_of_samples(options.given, f"--distance {options.distance} looks at weights alone")
     report = rank_layers(
         options.input, distance=options.distance, whole=options.whole_blocks, align=not options.no_align,
         **sampling(options),

@@ -39,6 +39,8 @@ class Parser(argparse.ArgumentParser):
         self._positionals.title = "files"
         self.elsewhere: Callable[[str], str] = lambda _: ""
         """The command that has an option which this one lacks; '' for none."""
+        self.left_out = set[str]()
+        """Files that other commands take and this one does not, by their keys in a file of options."""
 
     def parsed(self, given: Sequence[str]) -> argparse.Namespace:
         """The values given; options may stand between files, unless the order is meant (`--`)."""
@@ -87,6 +89,7 @@ class Parser(argparse.ArgumentParser):
                 self._remove_action(action)
                 self._positionals._group_actions.remove(action)
                 self.set_defaults(**{action.dest: None})
+                self.left_out.add(str(action.metavar).lower())
         return self
 
     def without_files(self) -> Parser:

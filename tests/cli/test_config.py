@@ -51,6 +51,13 @@ def test_files_of_the_command_line_come_before_those_of_the_file() -> None:
     assert main(["--config=fold.yaml", "in.onnx", "other.onnx"]) == 0 and Path("other.onnx").exists()
 
 
+def test_inspect_takes_the_file_of_a_fold(capsys: Capture) -> None:
+    """What asks for a result, and the file for it, mean nothing there; on the command line they would be refused."""
+    kept("in: in.onnx\nout: kept.onnx\nratio: 0.5\neffort: fast\nexclude: ['#2']\n")
+    assert main(["inspect", "--config", "fold.yaml"]) == 0 and not Path("kept.onnx").exists()
+    assert "excluded" in capsys.readouterr().out
+
+
 def words(text: str, given: list[str]) -> list[str]:
     config, rest = config_of([*given, "--config", kept(text)])
     assert isinstance(config, Config)

@@ -123,6 +123,14 @@ def test_preprocessing_that_does_nothing_is_told(given: list[str], said: str, ca
     assert capsys.readouterr().err.partition("WARNING ")[2].rstrip() == said
 
 
+def test_options_of_samples_where_there_are_none_are_told(capsys: Capture) -> None:
+    assert main(["inspect", "in.onnx", "--preprocess", "imagenet", "--calibration", "c.npz"]) == 0
+    said = [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f"{name} is not used: inspect runs nothing" for name in ("--calibration", "--preprocess")]
+    main(["layers", "in.onnx", "--preprocess", "raw", "--distance", "cosine"])
+    assert "--preprocess is not used: --distance cosine looks at weights alone" in capsys.readouterr().err
+
+
 def test_on_a_terminal_records_stand_above_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
     """On its console, whose live drawing would be torn by another one."""
     monkeypatch.setenv("FORCE_COLOR", "1")
