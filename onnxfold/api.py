@@ -64,7 +64,7 @@ from .report.plans.analyzed import Analyzed
 from .report.plans.made import price_of, widths_found
 from .report.plans.plan_file import read_plan
 from .report.sweep_report import SweepReport
-from .report.written import check_written
+from .report.written import check_written, files_of
 
 PathLike = str | os.PathLike[str]
 
@@ -199,7 +199,7 @@ def _read(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _planned(state: State, o: FoldOptions, model: Source, progress: Progress[Any]) -> Plan:
     """The plan of what was decided for the budget of `o`."""
-    return Plan(widths_found(state, o.budget), price_of(state), _applying(model, o, progress))
+    return Plan(widths_found(state, o.budget), price_of(state), _applying(model, o, progress), files_of(model, o))
 
 
 def _applying(model: Source, o: FoldOptions, progress: Progress[Any]) -> Applied:

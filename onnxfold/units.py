@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 
@@ -62,6 +63,18 @@ def change(before: int, after: int) -> str:
 def less(before: int, after: int) -> str:
     """By how much `after` differs, in whole percent."""
     return f"{100 * (after / before - 1):+.0f} %" if before else "+0 %"
+
+
+def brief(value: object, longest: int = 60) -> str:
+    """A value as Python writes it, in one line and cut after `longest` characters.
+
+    >>> brief([1, "two"]), brief(10**5000)
+    ("[1, 'two']", 'a number of more than 4300 digits')
+    """
+    try:
+        return " ".join(repr(value).split())[:longest]
+    except ValueError:  # Python writes no number of more digits
+        return f"a number of more than {sys.get_int_max_str_digits()} digits"
 
 
 def did_you_mean(name: str, known: Iterable[str], quote: str = "'") -> str:

@@ -16,7 +16,7 @@ from ..options.parts import CalibrationOptions, PlanningOptions
 from ..progress import Progress, silent
 from ..runtime.probe_inputs import emptied
 from ..runtime.session import Session, brief
-from .samples import Samples, calibration_samples, save_samples, synthetic_samples
+from .samples import Samples, calibration_samples, save_samples, synthetic_samples, warn_of_preprocess
 
 
 def wanted(effort: Effort, method: Method, recovery: Recovery, refine: bool = False) -> bool:
@@ -52,6 +52,7 @@ def collect_samples(
     method, recovery = planning.selection.method, planning.recovery
     needed, asked = _needed(method, recovery), wanted(calibration.effort, method, recovery, training)
     seed, shapes = planning.runtime.seed, planning.runtime.input_shapes
+    warn_of_preprocess(calibration)
     try:
         if calibration.data is not None:
             return calibration_samples(

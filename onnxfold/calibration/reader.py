@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..options.preprocess import Preprocess
 from ..runtime.batching import Batching, Piece, cut, fixed
 from ..runtime.session import Feeds, InputSpec
 from ..units import in_bytes
-from .images import lay_out, needs_preprocess, normalize, told_by
+from .images import SUFFIXES, lay_out, needs_preprocess, normalize, told_by
 from .numpy_files import memory_limit
 from .sources import Source, evenly, open_source
 
@@ -33,12 +34,14 @@ class Calibration:
         samples: how many samples the feeds hold together.
         description: for reports: "128 samples of calib.npz".
         notes: what the user should know: arrays and files that were skipped, fewer samples than asked for.
+        pixels: whether any of it were pixels, which `preprocess` turned into numbers.
     """
 
     feeds: tuple[Feeds, ...]
     samples: int
     description: str
     notes: tuple[str, ...] = ()
+    pixels: bool = False
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -90,7 +93,8 @@ def read_calibration(
     known = [_resolved(spec, (input_shapes or {}).get(spec.name)) for spec in specs]
     limit = memory_limit(max_memory)
     stream = open_source(source, known, preprocess, max(samples, unit), limit)
-    noted = _noted(stream, known, preprocess)
+    pixels = set[str]()
+    noted = _noted(stream, known, preprocess, pixels)
     checked = ((where, _checked(feed, known, form, preprocess, where)) for where, feed in noted)
     units = (_Unit(pieces, known, form, preprocess) for pieces in cut(checked, form))
     most = max(1, samples // unit)
@@ -106,7 +110,7 @@ def read_calibration(
         notes.append(f"{stream.title}: {left} samples at the end were left out: the model needs batches of {unit}")
     first = "the first " if stopped else ""
     described = f"{first}{found} sample{'s' if found > 1 else ''} of {stream.title}"
-    return Calibration(feeds, found, described, tuple(dict.fromkeys(notes)))
+    return Calibration(feeds, found, described, tuple(dict.fromkeys(notes)), bool(pixels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,11 +189,17 @@ def _choose(units: Iterable[_Unit], most: int, size: int, counted: bool) -> tupl
     return tuple(kept[i] for i in evenly(len(kept), most)), left if len(kept) <= most else 0, False
 
 
-def _noted(stream: Source, specs: Sequence[InputSpec], preprocess: Preprocess | None) -> Iterator[tuple[str, Feeds]]:
-    """What a stream gives, with a note where pixels in arrays become numbers as a file says."""
+def _noted(
+    stream: Source, specs: Sequence[InputSpec], preprocess: Preprocess | None, pixels: set[str]
+) -> Iterator[tuple[str, Feeds]]:
+    """What a stream gives, with a note where pixels in arrays become numbers as a file says. `pixels` gets the places
+    where there were any."""
     for where, feed in stream.feeds:
-        if preprocess is not None and any(_is_image(feed[s.name], s) for s in specs if s.name in feed):
+        inside = any(_is_image(feed[s.name], s) for s in specs if s.name in feed)
+        if preprocess is not None and inside:
             stream.notes.extend(told_by(preprocess))
+        if inside or Path(where).suffix.lower() in SUFFIXES:
+            pixels.add(where)
         yield where, feed
 
 

@@ -16,6 +16,7 @@ from ..frozen import read_only
 from ..model.files import kind_of, write_bytes, writing
 from ..model.model import Model
 from ..options.choices import Effort
+from ..options.parts import CalibrationOptions
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
@@ -100,6 +101,15 @@ class Samples:
         read_only(self)
 
 
+UNUSED = "`preprocess` is not used"
+
+
+def warn_of_preprocess(asked: CalibrationOptions) -> None:
+    """Say where `preprocess` has nothing to do, because no data is given."""
+    if asked.preprocess is not None and asked.data is None:
+        _log.warning("%s: it is for images in `calibration`, and none is given", UNUSED)
+
+
 def sample_count(batches: Sequence[Feeds]) -> int:
     """How many samples there are in batches."""
     return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches)
@@ -120,8 +130,9 @@ def calibration_samples(
         source, specs, samples=count, preprocess=resolved(preprocess, model.path), input_shapes=input_shapes,
         max_memory=max_memory,
     )  # fmt: skip
-    warning = scale_warning(model, specs, found.feeds, input_shapes)
-    if warning:
+    unused = "" if preprocess is None or found.pixels else f"{UNUSED}: the calibration data is numbers, not pixels"
+    warnings = tuple(filter(None, (scale_warning(model, specs, found.feeds, input_shapes), unused)))
+    for warning in warnings:
         _log.warning("%s", warning)
     pieces = list(batches(found.feeds, specs, _batch(found.samples)))
     # an exporter may write an open batch and a batch of one inside
@@ -129,7 +140,7 @@ def calibration_samples(
     fit, check = _split(list(found.feeds) if apart else pieces, specs, apart)
     enough = check is not fit and sample_count(check) >= _ENOUGH  # fewer say little
     judge = Judge(check, found.description, enough)
-    return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *filter(None, [warning])), apart)
+    return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *warnings), apart)
 
 
 def synthetic_samples(

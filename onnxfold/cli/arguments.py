@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from .. import __core__, __version__
@@ -24,12 +23,13 @@ from ..options.parameters import PARAMETERS
 from ..options.preprocess import PRESETS
 from ..progress import Progress, on_terminal, silent
 from .log import LEVELS
-from .parsing import providers, rounding, shapes
+from .parsing import a_file, file_text, providers, rounding, shapes
 
 USAGE = """\
 onnxfold IN OUT [options]      make a smaller, faster model
-       onnxfold IN --inspect          show what can be folded, write nothing
-       onnxfold share|drop IN OUT     let layers share weights, drop residual blocks
+       onnxfold inspect IN            show what can be folded; writes nothing
+       onnxfold share IN OUT          let similar layers share one weight
+       onnxfold drop IN OUT           leave out residual blocks
        onnxfold quantize IN OUT       store numbers in fewer bits, fold nothing
        onnxfold layers IN             show which layers are similar; writes nothing
        onnxfold sweep IN              compare several budgets; writes no model
@@ -50,7 +50,8 @@ Needs no training data. Every result is measured against the original before it 
 COMPARE = """\
 Runs two models on the same inputs (yours, or synthetic ones) and shows their sizes, latencies and
 how far the outputs of B are from those of A. The exit code is 1 if B has other inputs or outputs,
-does not run, returns NaN, or has lost an output (an error over 100 %, so zeros would be closer).
+does not run, returns NaN, or has lost an output: its error is over 100 %, and zeros would be closer
+to what A returns than B is.
 Without your own data, errors are relative to how much the outputs vary over photographs. The same
 pair may get another error from `onnxfold IN OUT`, which also uses inputs made from the model.
 """
@@ -69,6 +70,39 @@ the outputs of the model.
 CACHE = """\
 Synthetic inputs take minutes to make, so onnxfold caches them for the next run. `show` prints where
 the cache is, how many entries it has, their size and when they were last used; `clear` removes them.
+"""
+INSPECT = """\
+Shows which groups of channels of a model can be folded and how large they are, and which channels
+are kept and why. Runs no samples and writes no model. By default what is alike is summed up; -v
+lists every group.
+
+  onnxfold inspect in.onnx --report groups.html     the same as a page with charts
+"""
+QUANTIZE = """\
+Stores the numbers of a model in fewer bits, by onnxruntime's own quantizer, and folds no channels.
+The result is measured against the original before it is written. Default: int8 (weights and
+activations in 8 bits, ranges measured on sample inputs: yours, or synthetic ones).
+
+  onnxfold quantize in.onnx out.onnx --calibration data.npz     int8, ranges from your inputs
+
+To fold channels too: onnxfold IN OUT --quantize, with a budget (see onnxfold --help).
+"""
+SHARE = f"""\
+Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
+same. Layers are aligned first by permuting inner channels; the shared weights and the layers after
+them are refitted to the original. Default: as many layers as keep the outputs within {SAFE}.
+
+  onnxfold share in.onnx out.onnx --share 25%     a quarter of the layers lose their weights
+
+All options of layer fusion: onnxfold --fuse mean --help.
+"""
+DROP = """\
+Leaves out residual blocks that do little: the file and the MACs shrink. Blocks go one by one, the
+least useful first, and what follows them is refitted to the original. There is no default amount.
+
+  onnxfold drop in.onnx out.onnx --drop-blocks 25%     a quarter of the residual blocks go
+
+All options of layer fusion: onnxfold --fuse mean --help.
 """
 FUSE = f"""\
 Makes similar layers share one weight, which is stored once: the file shrinks, the MACs stay the
@@ -141,17 +175,18 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool = True) -> argparse._ArgumentGroup:
     """`channels`, `repair`: with what only means something where channels are folded, or something is repaired."""
     how = parser.add_argument_group("how channels are chosen and repaired" if channels else "how it is done")
-    methods, repairs = ", ".join(m.value for m in Method), ", ".join(r.value for r in Recovery)
+    methods = ", ".join(m.value for m in Method).replace("auto", "auto (default)", 1)
+    repairs = ", ".join(r.value for r in Recovery).replace("auto", "auto (default)", 1)
     if channels:
         how.add_argument("--method", metavar="M", choices=[m.value for m in Method], default="auto", help=methods)
     if repair:
         how.add_argument(
             "--recovery", metavar="R", choices=[r.value for r in Recovery], default="auto",
-            help=f"repair: {repairs if channels else 'auto, none, least-squares'}",
+            help=f"repair: {repairs if channels else 'auto (default), none, least-squares'}",
         )  # fmt: skip
     how.add_argument(
         "--effort", metavar="E", choices=[e.value for e in Effort], default="balanced",
-        help="fast (seconds, weights only), balanced, best",
+        help="fast (seconds, weights only), balanced (default), best",
     )  # fmt: skip
     how.add_argument("--seed", metavar="N", type=int, default=0, help=about("seed", " (default 0)"))
     if channels:
@@ -163,7 +198,7 @@ def add_how(parser: argparse.ArgumentParser, channels: bool = True, repair: bool
 def add_inputs(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The inputs that models are run on, and where."""
     group = parser.add_argument_group("inputs, and what is measured")
-    group.add_argument("--calibration", metavar="DATA", help=about("calibration"))
+    group.add_argument("--calibration", metavar="DATA", type=file_text, help=about("calibration"))
     group.add_argument("--samples", metavar="N", type=int, default=128, help=about("samples", " (default 128)"))
     group.add_argument(
         "--preprocess", metavar="HOW",
@@ -236,11 +271,13 @@ def add_common(
 ) -> argparse._ArgumentGroup:  # fmt: skip
     """What to print; `writes`: also how a result is written."""
     output = parser.add_argument_group("output")
-    output.add_argument("--report", metavar="FILE", type=Path, help="write a full report as .json or .html")
+    output.add_argument("--report", metavar="FILE", type=a_file, help="write a full report as .json or .html")
     output.add_argument("--json", action="store_true", help="print the figures as JSON, all else on standard error")
     if verbose:
         output.add_argument("-v", "--verbose", action="store_true", help="list every group and every layer")
-    output.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    output.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing but errors, and what --log-level asks for"
+    )
     if writes:
         output.add_argument("--save-as-external-data", action="store_true", help=about("external_data"))
         output.add_argument("--allow-unmeasured", action="store_true", help=about("allow_unmeasured"))
@@ -250,7 +287,7 @@ def add_common(
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The model that a command works on."""
-    parser.add_argument("input", metavar="IN", type=Path, help="the model, an .onnx file; it is never changed")
+    parser.add_argument("input", metavar="IN", type=a_file, help="the model, an .onnx file; it is never changed")
 
 
 def saving(options: argparse.Namespace) -> dict[str, Any]:

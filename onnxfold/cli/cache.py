@@ -11,6 +11,7 @@ from ..errors import RequestError
 from ..units import ago, in_bytes, visible
 from .arguments import CACHE, add_last
 from .parser import Parser
+from .streams import printing
 
 
 def parser() -> Parser:
@@ -86,5 +87,6 @@ def _limit() -> str:
 def _say(*lines: str) -> None:
     from .output import _Console
 
-    for line in lines:
-        _Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    with printing():
+        for line in lines:
+            _Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import Protocol
 from ..errors import RequestError
 from . import cache, compare, completion, fold, fuse, layers, report, sweep
 from .parser import Parser, names_of
+from .spelled import OWN_HELP
 
 
 class Command(Protocol):
@@ -67,4 +68,6 @@ def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, S
         given = spelled(first, given[1:], kept)
     elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
         raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
-    return (fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold), given
+    base = fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold
+    own = OWN_HELP.get(first)
+    return (own if own is not None and own.base is base else base), given

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .arguments import COMPARE, add_common, add_inputs, add_last, add_metric, measuring, showing
 from .parser import Parser
-from .parsing import providers, shapes
+from .parsing import a_file, providers, shapes
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold compare", "onnxfold compare A B [options]", COMPARE)
-    made.add_argument("before", metavar="A", type=Path, help="the reference model")
-    made.add_argument("after", metavar="B", type=Path, help="the model to measure")
+    made.add_argument("before", metavar="A", type=a_file, help="the reference model")
+    made.add_argument("after", metavar="B", type=a_file, help="the model to measure")
     inputs = add_inputs(made)
     inputs.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the synthetic inputs (default 0)")
     add_metric(inputs)

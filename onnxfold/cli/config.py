@@ -39,6 +39,8 @@ class Config:
         options, files = list[str](), dict[str, list[str]]()
         for key, value in self.values.items():
             action = actions.get(key)
+            if action is None and key in parser.left_out:
+                continue
             if action is None:
                 known = did_you_mean(key, actions)
                 raise RequestError(f"{self.path}: '{key}' is no option of {parser.prog}{known}")
@@ -121,13 +123,28 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def printed(parser: Parser, options: argparse.Namespace) -> str:
-    """The options of a command as YAML that `read` takes."""
+    """The options of a command as YAML that `read` takes; those that are not set as comments, with what for."""
     import yaml  # slow to import
 
-    found = {key: _plain(getattr(options, action.dest)) for key, action in _actions(parser).items()}
+    actions = _actions(parser)
+    found = {key: _plain(getattr(options, action.dest)) for key, action in actions.items()}
     kept = {key: value for key, value in found.items() if value is not None and value != []}
     text: str = yaml.safe_dump(kept, sort_keys=False, allow_unicode=False, width=4096)
-    return f"# {parser.prog} {OPTION} FILE; options on the command line win over those in the file.\n{text}"
+    left = [_comment(key, action) for key, action in actions.items() if key not in kept and _shown(action)]
+    return "\n".join([
+        f"# {parser.prog} {OPTION} FILE; options on the command line win over those in the file.",
+        text.rstrip("\n"), *(["# Not set:"] if left else []), *left, "",
+    ])  # fmt: skip
+
+
+def _shown(action: argparse.Action) -> bool:
+    return action.help != argparse.SUPPRESS
+
+
+def _comment(key: str, action: argparse.Action) -> str:
+    """An option that is not set, and what it is for."""
+    said = " ".join(str(action.help or "").split())
+    return f"# {f'{key}: {action.metavar}':<24} {said}"
 
 
 def _yaml(text: str) -> Any:

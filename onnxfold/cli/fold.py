@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Collection
 
 from ..errors import RequestError
 from .arguments import (
@@ -25,15 +25,16 @@ from .arguments import (
     saving,
     showing,
 )
+from .log import warn_of_samples
 from .parser import Parser
-from .parsing import check_ending, ratios, shapes, share, size_of, steps
+from .parsing import a_file, check_ending, ratios, shapes, share, size_of, steps
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold", USAGE, MAIN)
     add_model(made)
-    made.add_argument("output", metavar="OUT", type=Path, nargs="?", help=about("output"))
+    made.add_argument("output", metavar="OUT", type=a_file, nargs="?", help=about("output"))
     budget = made.add_argument_group("how much (pick one, as 0.3 or 30%; default: the safe limit above)")
     budget.add_argument("--ratio", metavar="R", type=share, help=about("ratio", ", below 1"))
     budget.add_argument("--target-params", metavar="F", type=share, help=about("target_params", ", 0 to 1"))
@@ -51,22 +52,39 @@ def parser() -> Parser:
         "--group-ratio", metavar="REGEX=R", action="append", default=[],
         help=about("group_ratios"),
     )  # fmt: skip
-    budget.add_argument("--plan", metavar="FILE", type=Path, help="fold to the widths in FILE (docs/plan.md)")
+    budget.add_argument("--plan", metavar="FILE", type=a_file, help="fold to the widths in FILE (docs/plan.md)")
     what = add_which(made)
     what.add_argument("--inspect", action="store_true", help="show what can be folded and what is kept; write nothing")
     add_how(made)
     add_refining(made)
     inputs = add_inputs(made)
     inputs.add_argument(
-        "--synthetic", metavar="NPZ", type=Path, help="without --calibration: save the synthetic inputs here"
+        "--synthetic", metavar="NPZ", type=a_file, help="without --calibration: save the synthetic inputs here"
     )
     add_metric(inputs)
     add_large(made)
     output = add_common(made, writes=True)
-    output.add_argument("--save-plan", metavar="FILE", type=Path, help=about("save_plan"))
+    output.add_argument("--save-plan", metavar="FILE", type=a_file, help=about("save_plan"))
     output.add_argument("--keep-bn", action="store_true", help=argparse.SUPPRESS)
     add_last(made)
     return made
+
+
+_RESULTS = frozenset((
+    "--ratio", "--target-params", "--target-macs", "--target-size", "--target-latency", "--max-error",
+    "--min-agreement", "--max-drop", "--group-ratio", "--allow", "--plan", "--save-plan", "--refine", "--steps",
+    "--quantize", "--synthetic", "--resume",
+))  # fmt: skip
+"""Options that ask for a result."""
+
+
+def check_inspecting(given: Collection[str]) -> None:
+    """Raise RequestError where options on the command line ask for a result, of which `inspect` makes none."""
+    for name in sorted(_RESULTS.intersection(given)):
+        raise RequestError(
+            f"{name} goes with a fold, not with inspect, which shows what could be folded and makes nothing: leave one "
+            "of them out"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
 
     check_files(options)
     if options.inspect:
+        check_inspecting(options.given)
+        warn_of_samples(options.given, "inspect runs nothing")
         report = inspect(
             options.input, include=options.include, exclude=options.exclude, fold_heads=options.fold_heads,
             fold_residual=options.fold_residual, input_shapes=shapes(options.input_shape), progress=showing(options),

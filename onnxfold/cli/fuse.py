@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..options.choices import Fusion
 from .arguments import (
@@ -24,14 +23,14 @@ from .arguments import (
     saving,
 )
 from .parser import Parser
-from .parsing import check_ending, percent, percentage, share
+from .parsing import a_file, check_ending, percent, percentage, share
 
 
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold", "onnxfold IN OUT --fuse HOW [options]", FUSE.format(SAFE=SAFE))
     add_model(made)
-    made.add_argument("output", metavar="OUT", type=Path, help=about("output"))
+    made.add_argument("output", metavar="OUT", type=a_file, help=about("output"))
     what = made.add_argument_group("which layers share, and how")
     known = ", ".join(f.value for f in Fusion)
     what.add_argument("--fuse", metavar="HOW", choices=[f.value for f in Fusion], help=about("how", f": {known}"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
+
+from .streams import say
 
 
 @contextlib.contextmanager
@@ -20,9 +21,6 @@ def json_alone(options: argparse.Namespace) -> Iterator[None]:
         yield
 
 
-def print_json(text: str, options: argparse.Namespace) -> None:
-    """Print a report where --json wants it. Whoever reads may stop early: the exit code still tells the verdict."""
-    try:
-        print(text, file=options.json_stream, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), options.json_stream.fileno())
+def print_json(text: str, options: argparse.Namespace, done: str = "") -> None:
+    """Print a report where --json wants it; `done`: what was done before, in words. Raises RequestError."""
+    say(text, options.json_stream, done)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..options.choices import Distance
 from .arguments import LAYERS, add_common, add_how, add_inputs, add_last, add_likeness, add_model, sampling
+from .log import warn_of_samples
 from .parser import Parser
+from .parsing import a_file
+from .streams import printing
 
 
 def parser() -> Parser:
@@ -21,7 +24,10 @@ def parser() -> Parser:
     add_inputs(made)
     output = add_common(made)
     output.add_argument(
-        "--plot", metavar="FILE", type=Path, help="plot the distances (.png or .svg), or write the whole report (.html)"
+        "--plot",
+        metavar="FILE",
+        type=a_file,
+        help="plot the distances (.png or .svg), or write the whole report (.html)",
     )
     add_last(made)
     return made
@@ -36,12 +42,15 @@ def run(options: argparse.Namespace) -> int:
 
     check_files(options)
     check_plot(options.plot)
+    if not Distance(options.distance).sampled:
+        warn_of_samples(options.given, f"--distance {options.distance} looks at weights alone")
     report = rank_layers(
         options.input, distance=options.distance, whole=options.whole_blocks, align=not options.no_align,
         **sampling(options),
     )  # fmt: skip
     if not options.quiet:
-        report.print(_Console(), None if options.verbose else options.top)
+        with printing():
+            report.print(_Console(), None if options.verbose else options.top)
     if options.plot is not None:
         draw(with_command(report, options.command), options.plot)
     keep_report(report, options)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..progress.display import Display
 from ..units import readable
@@ -21,6 +21,16 @@ class _Worded(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return readable(as_options(super().format(record)))
+
+
+_OF_SAMPLES = ("--calibration", "--samples", "--preprocess", "--metric")
+
+
+def warn_of_samples(given: Collection[str], why: str) -> None:
+    """Say which options on the command line are about samples, where `why` there are none."""
+    for name in _OF_SAMPLES:
+        if name in given:
+            logging.getLogger(__name__).warning("%s is not used: %s", name, why)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import shlex
@@ -20,6 +21,7 @@ from .log import logged
 from .parser import names_of
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
+from .streams import emptied, say
 from .wording import as_options
 
 BUG = "Please report it: run 'export ONNXFOLD_TRACEBACK=1', repeat the command, and send its output"
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, interrupted = exit_code(stop), True
     if interrupted and arguments is None:
         leave(code)
-    return code
+    unwritten = emptied()
+    return _complain(unwritten, code or 2) if unwritten else code
 
 
 def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
@@ -66,7 +69,8 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
     except MemoryError:
         return _complain("out of memory: use a machine with more memory, or a smaller --input-shape", 2), False
     except OSError as error:  # a full temporary folder, say
-        return _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 2), False
+        where = f": {error.filename}" if error.filename else ""
+        return _complain(" ".join(filter(None, (f"{error.strerror or error}{where}", outcome(before)))), 2), False
     except KeyboardInterrupt as stop:
         return _complain(f"interrupted{_done(before)}", exit_code(stop)), True
     except Exception as error:  # a bug of ours; the model is not to blame
@@ -81,14 +85,16 @@ def _called(given: Sequence[str], config: Config | None) -> tuple[Command, argpa
     printed."""
     command, words = chosen(given, () if config is None else config.names)
     named = given[:1] if given and given[0] in COMMANDS else []
+    on_the_line = names_of(words)
     if config is not None:
         words = config.words(command.parser(), words)
     parser = command.parser()
     parser.elsewhere = elsewhere
     if PRINTING in names_of(words):
-        print(printed(parser, parser.without_files().parsed(words)), end="")
+        say(printed(parser, parser.without_files().parsed(words)).rstrip("\n"))
         return command, None
     options = parser.parsed(words)
+    options.given = on_the_line
     options.command = shlex.join(["onnxfold", *named, *words])
     options.config = None if config is None else config.path
     return command, options
@@ -101,5 +107,6 @@ def _done(before: Mapping[Path, Identity | None]) -> str:
 
 def _complain(message: str, code: int) -> int:
     """One line on standard error, with options in place of parameters."""
-    print(f"onnxfold: {readable(as_options(message))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody reads it; the code tells
+        print(f"onnxfold: {readable(as_options(message))}", file=sys.stderr)
     return code

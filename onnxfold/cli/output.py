@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ..report.written import check_written
 from ..units import readable
 from .calls import COMMAND_LINE
 from .json_output import print_json
+from .streams import mute, printing
 from .wording import as_options
 
 
@@ -31,7 +31,7 @@ class _Console(MessageConsole):
     def on_broken_pipe(self) -> None:
         """``onnxfold ... | head``: who reads has seen enough; the exit code still tells the verdict."""
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
 
 
 def announced(message: str) -> None:
@@ -41,9 +41,10 @@ def announced(message: str) -> None:
 
 def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -> int:
     """Print the report, or what is bad in it; `said`: an error will say that. Returns the exit code."""
-    if not options.quiet:
-        report.print(_Console(), options.verbose)
     done = f" ({report.output} is written)" if report.check and report.check.passed and report.output else ""
+    if not options.quiet:
+        with printing(done):
+            report.print(_Console(), options.verbose)
     keep_report(report, options, done)
     bad = report.check is not None and bool(report.check.problems or report.check.lost)
     if bad and options.quiet and not said:
@@ -68,7 +69,7 @@ def keep_report(report: AnyReport, options: argparse.Namespace, done: str = "") 
     if options.report is not None:
         keep(report, options.report, done)
     if options.json:
-        print_json(report.to_json(), options)
+        print_json(report.to_json(), options, done)
 
 
 def keep(report: AnyReport, path: Path, done: str = "") -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..options.choices import Quantization
 from ..units import did_you_mean, readable
 from .layout import Layout
+from .streams import say
 
 CODES = """\
 exit codes: 0 success; 1 the result failed its checks and was not written, or it was written with a
@@ -38,6 +39,8 @@ class Parser(argparse.ArgumentParser):
         self._positionals.title = "files"
         self.elsewhere: Callable[[str], str] = lambda _: ""
         """The command that has an option which this one lacks; '' for none."""
+        self.left_out = set[str]()
+        """Files that other commands take and this one does not, by their keys in a file of options."""
 
     def parsed(self, given: Sequence[str]) -> argparse.Namespace:
         """The values given; options may stand between files, unless the order is meant (`--`)."""
@@ -46,6 +49,13 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, of arguments in which every option has its value."""
         return super().parse_known_args(with_values(sys.argv[1:] if args is None else args), namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse does, which would not say that something cannot be written. Raises RequestError."""
+        if file is sys.stdout:
+            say(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         message = plainly(message)
@@ -59,6 +69,28 @@ class Parser(argparse.ArgumentParser):
     def files(self) -> list[str]:
         """Where the files are found among what is parsed, in the order in which they are given."""
         return [action.dest for action in self._get_positional_actions()]
+
+    def showing(self, options: Collection[str], said: Mapping[str, str]) -> Parser:
+        """This parser, whose help shows these options only, and the files; all others are taken as before. `said`:
+        other words for options and for titles of groups."""
+        for action in self._actions:
+            names = action.option_strings
+            if names and not set(names) & set(options):
+                action.help = argparse.SUPPRESS
+            action.help = next((said[name] for name in names if name in said), action.help)
+        for group in self._action_groups:
+            group.title = said.get(group.title or "", group.title)
+        return self
+
+    def taking(self, files: Collection[str]) -> Parser:
+        """This parser, which takes these files only; what the others would be is None."""
+        for action in self._get_positional_actions():
+            if action.metavar not in files:
+                self._remove_action(action)
+                self._positionals._group_actions.remove(action)
+                self.set_defaults(**{action.dest: None})
+                self.left_out.add(str(action.metavar).lower())
+        return self
 
     def without_files(self) -> Parser:
         """This parser, to which files need not be given."""

@@ -21,11 +21,26 @@ def size_of(text: str) -> int:
     return size
 
 
+def a_file(text: str) -> Path:
+    """A file to read or to write. Raises ArgumentTypeError for the `-` that means a stream elsewhere."""
+    return Path(file_text(text))
+
+
+def file_text(text: str) -> str:
+    """The same as text."""
+    if not text:
+        raise argparse.ArgumentTypeError("name a file, not ''")
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "name a file: nothing is read from standard input or written to standard output (for a file called '-' "
+            "write ./-)"
+        )
+    return text
+
+
 def check_ending(output: Path) -> None:
     """Refuse a name under which nobody looks for a model. Raises RequestError."""
-    name, ending = output.name, output.suffix.lower()
-    if name == "-":
-        raise RequestError("a model is not written to standard output: name a file, such as out.onnx")
+    ending = output.suffix.lower()
     if ending in COMPRESSED:
         raise RequestError(
             f"{output}: models are written as they are: name {output.with_suffix('').stem}.onnx, then compress it"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .arguments import add_last
 from .parser import Parser
+from .parsing import a_file
 
 ABOUT = """\
 Turns a JSON report, which another command wrote with --report, into one self-contained HTML page
@@ -17,8 +17,8 @@ with charts, tables and the JSON itself. The page works offline. (pip install 'o
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold report", "onnxfold report JSON HTML", ABOUT)
-    made.add_argument("source", metavar="JSON", type=Path, help="the report that --report wrote")
-    made.add_argument("report", metavar="HTML", type=Path, help="the .html file to write")
+    made.add_argument("source", metavar="JSON", type=a_file, help="the report that --report wrote")
+    made.add_argument("report", metavar="HTML", type=a_file, help="the .html file to write")
     add_last(made, runs=False)
     return made
 

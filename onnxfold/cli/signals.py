@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+
+from .streams import emptied
 
 _ASKING = ("SIGTERM", "SIGHUP")  # where the system has them
 WRITTEN = ("output", "synthetic", "plot", "report", "save_plan")  # options that name files to write
@@ -68,9 +69,7 @@ def outcome(before: Mapping[Path, Identity | None]) -> str:
 
 def leave(code: int) -> None:
     """End the process at once: threads of libraries that are at work would hold up the interpreter's own end."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more
-            stream.flush()
+    emptied()
     os._exit(code)
 
 

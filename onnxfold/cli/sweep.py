@@ -22,6 +22,7 @@ from .arguments import (
 )
 from .parser import Parser
 from .parsing import numbers, steps
+from .streams import printing, say
 
 if TYPE_CHECKING:
     from ..report.choice_report import ChoiceReport
@@ -57,14 +58,16 @@ def run(options: argparse.Namespace) -> int:
     if allow == [Step.FOLD.value]:
         report = sweep(options.input, at=at, **manner(options), **measuring(options))
         if not options.quiet:
-            report.print(console)
+            with printing():
+                report.print(console)
         keep_report(report, options)
         return 0 if report.passed else 1
     found = choose(options.input, allow=allow, at=at, **manner(options), **measuring(options))
     if not options.quiet:
-        found.print(console)
+        with printing():
+            found.print(console)
         for line in _commands(with_command(found, options.command)):
-            print(f"  {line}")
+            say(f"  {line}")
     keep_report(found, options)
     return 0 if found.passed else 1
 

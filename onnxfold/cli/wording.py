@@ -7,6 +7,9 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 
+from ..options.choices import Step
+from ..options.parameters import PARAMETERS
+
 _ALIKE = (
     "ratio", "target_params", "target_macs", "target_size", "target_latency", "max_error", "min_agreement", "round_to",
     "device", "include", "exclude", "fold_heads", "fold_residual", "method", "recovery", "clusterer", "effort",
@@ -29,6 +32,20 @@ OPTIONS: Mapping[str, str] = {
 }
 """What the command line calls each parameter (and each function, where an option stands for it)."""
 
+_MAY_BE: Mapping[str, str] = {
+    "allow": f"all, or several of {', '.join(step.value for step in Step)} with commas between",
+    "at": "shares above 0 and at most 1, like .9,.7,.5 or 90%,70%,50%",
+    "drop_blocks": "a number of blocks or a percentage, like 3 or 25%",
+    "exclude": "a regular expression",
+    "group_ratios": "REGEX=R with R of at least 0 and below 1, like 'layers.7.*mlp=0.5'",
+    "include": "a regular expression",
+    "input_shapes": "NAME:D,D,... with lengths of at least 0, like image:1,3,224,224",
+    "metric": "FILE.py:FUNCTION",
+    "providers": "names with commas between, like cpu,cuda",
+    "round_to": "a whole number of at least 1, or auto",
+}
+"""What parameters may be as the command line writes them, where Python writes them otherwise."""
+
 _REPEATED = ("include", "exclude")  # given once for each value
 _SWITCHES: Mapping[str, bool] = {
     **dict.fromkeys(
@@ -49,7 +66,21 @@ def as_options(text: str) -> str:
 
     Only whole words in backquotes that are parameters of onnxfold change, and only outside '...' quotes.
     """
-    return _NAMED.sub(lambda found: _option(found["name"], found["value"]) or found[0], text)
+    return _NAMED.sub(lambda found: _option(found["name"], found["value"]) or found[0], _without_python(text))
+
+
+def _without_python(text: str) -> str:
+    """What a parameter may be, and the wrong value, as they stand on the command line: without quotes, brackets and
+    types."""
+    found = re.match(r"`(?P<name>\w+)` must be ", text)
+    if found is None or found["name"] not in PARAMETERS:
+        return text
+    name, rest = found["name"], text[found.end() :]
+    usual = PARAMETERS[name].may_be
+    if name in _MAY_BE and rest.startswith(usual):
+        rest = _MAY_BE[name] + rest[len(usual) :]
+    rest = re.sub(r"(, not )\[(.*)\] \(a list\)$", r"\1\2", rest, flags=re.DOTALL)
+    return found[0] + re.sub(r" \(a str\)$", "", rest)
 
 
 def _option(name: str | None, value: str | None) -> str | None:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from ..errors import ExecutionError, ModelError, RequestError
-from ..units import did_you_mean, in_bytes
+from ..units import brief, did_you_mean, in_bytes
 from .constants import Constants
 from .dimensions import Dim
 from .entry import Entry, entered
@@ -81,7 +81,7 @@ def check_source(source: object) -> None:
     if isinstance(source, ModelProto):
         return
     if not isinstance(source, str | os.PathLike) or "\0" in str(source):
-        raise RequestError(f"`model` must be the path of an .onnx file or a ModelProto, not {source!r:.60}")
+        raise RequestError(f"`model` must be the path of an .onnx file or a ModelProto, not {brief(source)}")
 
 
 def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model:

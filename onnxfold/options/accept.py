@@ -11,6 +11,7 @@ from enum import Enum
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from ..units import brief
 from .choices import Quantization, Step
 from .preprocess import Preprocess, PreprocessFile
 from .width_plan import WidthPlan, given_plan
@@ -111,7 +112,7 @@ def group_ratios(value: Any) -> dict[str, float]:
         try:
             found[pattern] = accept(ratio)
         except ValueError:
-            raise ValueError(f"'{pattern}' has {ratio!r}") from None
+            raise ValueError(f"'{pattern}' has {brief(ratio)}") from None
     return found
 
 
@@ -134,7 +135,7 @@ def shapes(value: Any) -> dict[str, tuple[int, ...]]:
                 raise ValueError
             found[name] = tuple(accept(length) for length in shape)
         except ValueError:
-            raise ValueError(f"'{name}' has {shape!r}") from None
+            raise ValueError(f"'{name}' has {brief(shape)}") from None
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 from ..compat import Self
 from ..errors import RequestError
 from .budget import Budget, Limits
+from .json_source import parsed
 from .parameters import PARAMETERS, checked, mapping, shown, unknown
 from .preprocess import Preprocess, PreprocessFile
 
@@ -76,8 +77,8 @@ class Options:
     def from_json(cls, text: str) -> Self:
         """The options that `to_json` wrote; what is not given has its default. Raises RequestError."""
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            found = parsed(text)
+        except ValueError as error:
             raise RequestError(f"these are no {cls.__name__}: no JSON ({error})") from error
         return cls.from_dict(found)
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import RequestError
-from ..units import did_you_mean
+from ..units import brief, did_you_mean
 from . import accept
 from .accept import Accept
 from .choices import SHARES, Clusterer, Distance, Effort, Fusion, Method, Quantization, Recovery, Step
@@ -211,6 +211,14 @@ def checked(name: str, value: object, spelled: str | None = None) -> Any:
     )
 
 
+def given_path(name: str, value: object) -> str:
+    """A path that must be given. Raises RequestError, naming the parameter `name`."""
+    found = checked("output", value, name)
+    if found is None:
+        raise RequestError(f"`{name}` must be a path, not {shown(value)}")
+    return str(found)
+
+
 def unknown(name: str, known: Iterable[str], where: str) -> RequestError:
     """The error for a parameter that there is not."""
     return RequestError(f"{where} has no `{name}`{did_you_mean(name, known, '`')}")
@@ -228,7 +236,7 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
 
 def shown(value: object) -> str:
     """A wrong value in one short line, with its type."""
-    written = " ".join(repr(value).split())
+    written = brief(value, _LONGEST + 1)
     short = written if len(written) <= _LONGEST else written[: _LONGEST - 3] + "..."
     kind = type(value).__name__
     return short if isinstance(value, int | float) and not isinstance(value, bool) else f"{short} (a {kind})"

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from ..errors import RequestError
-from ..units import did_you_mean
+from ..units import brief, did_you_mean
 
 EXAMPLE = "0.485:0.456:0.406,0.229:0.224:0.225,nchw"  # what `imagenet` stands for
 LEAST_STD = 1e-6  # far below 1/255, which leaves pixels as they are
@@ -85,11 +85,11 @@ class Preprocess:
         for name, value, kind in (("layout", self.layout, Layout), ("resize", self.resize, Resize)):
             if not isinstance(value, kind) and not (kind is Layout and value is None):
                 known = ", ".join(f"{kind.__name__}.{one.name}" for one in kind)
-                raise RequestError(f"`{name}` of a Preprocess must be one of {known}, not {value!r:.60}")
+                raise RequestError(f"`{name}` of a Preprocess must be one of {known}, not {brief(value)}")
         if not _is_number(self.crop) or not 0 < self.crop <= 1:
-            raise RequestError(f"`crop` of a Preprocess must be above 0 and at most 1, not {self.crop!r:.60}")
+            raise RequestError(f"`crop` of a Preprocess must be above 0 and at most 1, not {brief(self.crop)}")
         if not isinstance(self.pad, int) or not 0 <= self.pad <= 255:
-            raise RequestError(f"`pad` of a Preprocess must be a whole number from 0 to 255, not {self.pad!r:.60}")
+            raise RequestError(f"`pad` of a Preprocess must be a whole number from 0 to 255, not {brief(self.pad)}")
         if self.resize is not Resize.CROP:  # of no use there: what does the same is the same
             object.__setattr__(self, "crop", CROP)
         if self.resize is not Resize.LETTERBOX:
@@ -127,7 +127,7 @@ class Preprocess:
         ``stretch`` or ``letterbox`` (also ``letterbox:0``); ``bicubic``; ``bgr``.
         """
         if not isinstance(text, str):
-            raise RequestError(f"`preprocess` must be a text like {EXAMPLE}, not {text!r:.60}")
+            raise RequestError(f"`preprocess` must be a text like {EXAMPLE}, not {brief(text)}")
         parts = [part.strip() for part in text.split(",")]
         preset = PRESETS.get(parts[0].lower())
         try:
@@ -141,11 +141,11 @@ class Preprocess:
             near = did_you_mean(parts[0], PRESETS) if len(parts) == 1 else ""
             raise RequestError(
                 f"`preprocess` must be {', '.join(PRESETS)}, a preprocessor_config.json, or MEAN,STD,LAYOUT (like "
-                f"{EXAMPLE}), not {' '.join(text.split())!r:.80}{near}"
+                f"{EXAMPLE}), not {brief(text, 80)}{near}"
             ) from None
         keys = [key for one in said for key in one]
         if len(keys) != len(set(keys)):
-            raise RequestError(f"`preprocess` says one thing twice in {' '.join(text.split())!r:.80}: leave one out")
+            raise RequestError(f"`preprocess` says one thing twice in {brief(text, 80)}: leave one out")
         return Preprocess(**{**preset, **{key: value for one in said for key, value in one.items()}})
 
 

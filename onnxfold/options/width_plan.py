@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from ..errors import RequestError
-from ..units import did_you_mean
+from ..units import brief, did_you_mean
 
 _KEYS = ("keep", "groups", "budget", "model", "source_sha256")
 
@@ -27,8 +27,8 @@ class PlannedGroup:
         numbers = (self.channels, self.blocks, self.channels if self.planned is None else self.planned)
         if not all(map(_is_count, numbers)) or self.channels % self.blocks:
             raise ValueError("'channels', 'blocks' and 'planned' must be whole numbers, 'channels' of equal blocks")
-        if isinstance(self.layers, str) or not all(isinstance(one, str) for one in self.layers):
-            raise ValueError("'layers' must be names")
+        if not isinstance(self.layers, list | tuple) or not all(isinstance(one, str) for one in self.layers):
+            raise ValueError("'layers' must be a list of names")
         object.__setattr__(self, "layers", tuple(self.layers))
 
     @property
@@ -80,7 +80,7 @@ class WidthPlan:
     def __post_init__(self) -> None:
         for name, keep in self.keep.items():
             if not _is_count(keep):
-                raise RequestError(f"{self.named} must keep a whole number of channels of '{name}', not {keep!r:.60}")
+                raise RequestError(f"{self.named} must keep a whole number of channels of '{name}', not {brief(keep)}")
         object.__setattr__(self, "groups", dict(self.groups))
         kept = settled(self.keep, self.groups, self.named) if self.groups else self.keep
         object.__setattr__(self, "keep", {name: int(keep) for name, keep in kept.items()})
@@ -143,11 +143,11 @@ def group_named(name: str, groups: Mapping[str, PlannedGroup], where: str) -> st
 def check_width(group: str, keep: int, groups: Mapping[str, PlannedGroup], where: str) -> None:
     """Raise RequestError for a width that a group cannot have, and say which ones it can."""
     if not _is_count(keep):
-        raise RequestError(f"{where} must keep a whole number of channels of '{group}', not {keep!r:.60}")
+        raise RequestError(f"{where} must keep a whole number of channels of '{group}', not {brief(keep)}")
     known = groups.get(group)
     if known is not None and not known.allows(keep):
         raise RequestError(
-            f"{where} cannot keep {keep!s:.20} of the {known.channels} channels of '{group}': {known.allowed}"
+            f"{where} cannot keep {brief(keep, 20)} of the {known.channels} channels of '{group}': {known.allowed}"
         )
 
 
@@ -179,7 +179,7 @@ def given_plan(value: Any) -> WidthPlan:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) < 2**63
 
 
 def _check_keys(given: Mapping[str, Any], named: str) -> None:
@@ -196,7 +196,7 @@ def _check_keys(given: Mapping[str, Any], named: str) -> None:
     )  # fmt: skip
     for key, kind, may_be in kinds:
         if given.get(key) is not None and not isinstance(given[key], kind):
-            raise RequestError(f"{named}: '{key}' must be {may_be}, not {given[key]!r:.60}")
+            raise RequestError(f"{named}: '{key}' must be {may_be}, not {brief(given[key])}")
     if given["keep"] is None:
         raise RequestError(f"{named}: 'keep' must be an object with widths by group, not null")
 

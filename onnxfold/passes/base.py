@@ -33,6 +33,7 @@ from ..planning.subject import CheckInputs, Subject
 from ..progress import Clock, Phase, Progress, begun, entered, shown, silent
 from ..runtime.lengths import Settled, settled
 from ..runtime.session import resolve_providers, short
+from ..units import brief
 from .distillation.block_targets import Counterparts
 
 R = TypeVar("R")
@@ -132,7 +133,7 @@ class Run:
     def __init__(self, options: RuntimeOptions, progress: Progress[Any] = silent, clock: Clock | None = None) -> None:
         """Raises RequestError for providers that onnxruntime does not know, and for progress that cannot be called."""
         if not callable(progress):
-            raise RequestError(f"`progress` must be callable with a title and a list, not {progress!r:.60}")
+            raise RequestError(f"`progress` must be callable with a title and a list, not {brief(progress)}")
         self.options, self.progress = options, progress
         self.providers = resolve_providers(options.providers)
         _log.info("runs on %s", ", ".join(map(short, self.providers)))
@@ -200,6 +201,9 @@ class Pass(Protocol):
         """Do it."""
 
 
+_WORTH_A_LINE = 0.005  # seconds of a stage: passes in a row under one name
+
+
 class BasePass:
     """A pass that requires an analysis, provides nothing by name, and refuses nothing."""
 
@@ -230,7 +234,7 @@ class Pipeline:
 
     def run(self, state: State, run: Run) -> State:
         """The state after all passes. Errors say, in a note, which passes ran before."""
-        there, checked = set(self._given), False
+        there, checked, stage = set(self._given), False, 0.0
         begun(run.progress, [phase for one in self.passes for phase in one.phases])
         for number, one in enumerate(self.passes):
             if "analysis" in there and not checked:
@@ -248,5 +252,10 @@ class Pipeline:
                 raise
             there |= one.provides
             run.clock.mark(one.name)
-            _log.info("%s is done after %.2f s", what, time.perf_counter() - begin)
+            _log.debug("%s is done after %.4f s", what, time.perf_counter() - begin)
+            stage += time.perf_counter() - begin
+            if [later.name for later in self.passes[number + 1 : number + 2]] != [one.name]:
+                if stage >= _WORTH_A_LINE:
+                    _log.info("%s took %.2f s", one.name, stage)
+                stage = 0.0
         return state

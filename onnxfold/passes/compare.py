@@ -9,7 +9,7 @@ import numpy as np
 
 from ..analysis.costs import costs
 from ..calibration.judge import Judge
-from ..calibration.samples import Samples, calibration_samples
+from ..calibration.samples import Samples, calibration_samples, warn_of_preprocess
 from ..calibration.thumbnails import thumbnails
 from ..errors import RequestError
 from ..evaluation.candidates import Evaluator
@@ -92,6 +92,7 @@ class Compare(BasePass):
             given = self._runtime.input_shapes
             judge = _everything(calibration_samples(old, asked.data, asked.samples, asked.preprocess, given))
             return lambda: judge
+        warn_of_preprocess(asked)
         seed = self._runtime.seed
         probing = probes(old, costs(old, shapes), shapes, seed)
         return lambda: judge_without_samples(old, probing, shapes, seed)

@@ -49,7 +49,7 @@ def plan_notes(widths: WidthPlan, groups: Sequence[ChannelGroup], source: str | 
 
 def _check_same(name: str, planned: PlannedGroup, there: PlannedGroup | None, plan: str) -> None:
     """Raise RequestError where a group of a plan is not as the model has it."""
-    advice = "plan this model anew, or give the same `fold_heads` and `input_shapes` as then"
+    advice = "plan this model anew, or give the same `fold_heads`, `fold_residual` and `input_shapes` as then"
     if there is None:
         raise RequestError(f"{plan} is for another model: this one has no group '{name}'; {advice}")
     for what, wanted, found in (

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from ..errors import RequestError
 from ..evaluation.metrics import OutputError
 from ..evaluation.quality import Deviation
+from ..units import brief
 
 T = TypeVar("T")
 
@@ -98,4 +99,4 @@ def _checked(kind: Any, data: object, where: str) -> Any:
 
 
 def _shown(data: object) -> str:
-    return f"{data!r:.60}"
+    return brief(data)

@@ -4,7 +4,7 @@ makes it again."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto
 
 from ..errors import RequestError, ValidationError
+from ..model.files import Read
 from ..model.model import Model
 from ..model.save import check_target, staged
 from ..model.tensors import Pending
+from ..options.parameters import checked, given_path
 from ..options.parts import OutputOptions
 from ..options.width_plan import WidthPlan
 from ..passes.base import State
@@ -67,7 +69,7 @@ class FoldResult:
 
     def save(self, path: str | os.PathLike[str], external_data: bool = False) -> None:
         """Write the model atomically, with a new external data file where the original has one."""
-        target = Path(path)
+        target = Path(given_path("path", path))
         check_target(target, self._source.path)
         with staged(self.model, self._source, target, external_data, self._pending) as written:
             written.commit()
@@ -81,16 +83,23 @@ class Plan(EditablePlan):
     by `load`. To be looked at, edited, kept in a file, and applied.
 
     Attributes:
-        keep: the widths, by group, to be read and set: ``plan.keep["layer1.0/conv1"] = 48``. A group may be named by
-            any layer that makes its channels.
+        keep: the widths, by group, to be read and set: ``plan.keep["layer1.0/conv1"] = 48``, or all at once:
+            ``plan.keep = {"conv1": 48}``. A group may be named by any layer that makes its channels.
         groups: what the groups of the model are (`PlannedGroup`); empty of a plan that was written by hand.
         budget: what the widths were found for, like ``{"target_macs": 0.7}``; None where nobody looked for them.
         model, source_sha256: the name of the model's file, and its SHA-256 (of a model in memory: of its bytes).
     """
 
-    def __init__(self, widths: WidthPlan, price: Price | None = None, applied: Applied | None = None) -> None:
-        """`price`: what remains under widths; `applied`: folds the model by a plan, to a path. None: nobody knows."""
-        super().__init__(widths, price)
+    def __init__(
+        self,
+        widths: WidthPlan,
+        price: Price | None = None,
+        applied: Applied | None = None,
+        reads: Iterable[Read] = (),
+    ) -> None:
+        """`price`: what remains under widths; `applied`: folds the model by a plan, to a path. None: nobody knows.
+        `reads`: files that it is never saved over."""
+        super().__init__(widths, price, reads)
         self._applied = applied
 
     def apply(self, output: str | os.PathLike[str] | None = None) -> FoldResult:
@@ -102,7 +111,7 @@ class Plan(EditablePlan):
         """
         if self._applied is None:
             raise RequestError("this plan comes from a file: call onnxfold.fold(model, output, plan=plan)")
-        return self._applied(self.frozen(), None if output is None else os.fspath(output))
+        return self._applied(self.frozen(), checked("output", output))
 
 
 def committed(state: State, report: FoldReport, output: OutputOptions, plan: Plan | None = None) -> FoldResult:

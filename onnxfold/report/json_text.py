@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RequestError
+from ..options.json_source import parsed
 from .tables import plain
 
 SCHEMA = 1
@@ -20,10 +21,10 @@ def to_text(data: Mapping[str, Any]) -> str:
 def from_text(text: str) -> dict[str, Any]:
     """The object that a report's JSON is. Raises RequestError for what is none, or of a later version."""
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parsed(text)
+    except ValueError as error:
         raise RequestError(f"this is not an onnxfold report: it is not JSON ({error})") from error
-    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+    if not isinstance(data, dict) or type(data.get("schema")) is not int:
         raise RequestError("this is not an onnxfold report: it has no 'schema'")
     if data["schema"] != SCHEMA:
         raise RequestError(

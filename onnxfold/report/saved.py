@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import RequestError
 from ..model.files import check_file, kind_of, write_text
+from ..options.json_source import parsed
 from .choice_report import ChoiceReport
 from .fold_report import FoldReport
 from .html import extra
@@ -55,10 +55,10 @@ def load(path: Path) -> AnyReport:
     """The report in a JSON file. Raises RequestError for what cannot be read, or is none."""
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = parsed(text)
     except OSError as error:
         raise RequestError(f"cannot read the report {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RequestError(f"{path} is not an onnxfold report: it is not JSON") from error
     read = next((read for name, read in _READERS.items() if isinstance(found, dict) and name in found), None)
     if read is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from onnx import ModelProto
@@ -13,6 +13,7 @@ from ..errors import RequestError
 from ..model.files import Read, check_apart, check_file
 from ..model.model import Source, check_source
 from ..model.save import check_target
+from ..options.options import FoldOptions
 
 
 def check_written(
@@ -48,6 +49,12 @@ def check_written(
         check_file(path, what, reads)
         written.append((path, what))
     check_apart(written)
+
+
+def files_of(model: Source, options: FoldOptions) -> Iterable[Read]:
+    """What a fold reads, and the model that it writes: nothing that is made of it later may replace these."""
+    output = [] if options.output.path is None else [(Path(options.output.path), MODEL)]
+    return FilesRead([model], options.calibration.data, options.measure.metric, output)
 
 
 def _synthetic(path: Path, reads: FilesRead) -> list[Read]:

@@ -56,7 +56,7 @@ def test_help(capsys: Capture, command: list[str], monkeypatch: pytest.MonkeyPat
 def test_help_tells_the_main_job_first(capsys: Capture) -> None:
     run("-h")
     text = capsys.readouterr().out
-    order = ["onnxfold IN OUT", "--inspect", "sweep IN", "compare A B", "out.onnx --ratio 0.3", "the file to write"]
+    order = ["onnxfold IN OUT", "inspect IN", "sweep IN", "compare A B", "out.onnx --ratio 0.3", "the file to write"]
     order.append("--ratio R")
     assert [text.index(word) for word in order] == sorted(text.index(word) for word in order)
     assert "at most 10 %" in text

@@ -51,6 +51,13 @@ def test_files_of_the_command_line_come_before_those_of_the_file() -> None:
     assert main(["--config=fold.yaml", "in.onnx", "other.onnx"]) == 0 and Path("other.onnx").exists()
 
 
+def test_inspect_takes_the_file_of_a_fold(capsys: Capture) -> None:
+    """What asks for a result, and the file for it, mean nothing there; on the command line they would be refused."""
+    kept("in: in.onnx\nout: kept.onnx\nratio: 0.5\neffort: fast\nexclude: ['#2']\n")
+    assert main(["inspect", "--config", "fold.yaml"]) == 0 and not Path("kept.onnx").exists()
+    assert "excluded" in capsys.readouterr().out
+
+
 def words(text: str, given: list[str]) -> list[str]:
     config, rest = config_of([*given, "--config", kept(text)])
     assert isinstance(config, Config)
@@ -168,6 +175,22 @@ def test_what_is_printed_reads_back(what: str, capsys: Capture, tmp_path: Path) 
     assert config is not None
     read = module.parser().without_files().parsed(config.words(module.parser(), rest))
     assert read == module.parser().without_files().parsed(given[len(command) :])
+
+
+def test_what_is_not_set_is_there_as_a_comment(capsys: Capture) -> None:
+    """Every option is in the text once, so that nobody has to look for its name; without its mark it sets it."""
+    assert main(["in.onnx", "out.onnx", "--ratio", "30%", "--print-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("# Not set:")
+    unset = [line.removeprefix("# ").partition(":")[0] for line in lines[at + 1 :]]
+    assert {"target-macs", "max-error", "calibration", "report", "include", "steps"} <= set(unset)
+    assert "# target-macs: F           share of the multiply-adds to keep, 0 to 1" in lines
+    named = [line.partition(":")[0] for line in lines[1:at]]
+    assert "ratio" in named and not set(named) & set(unset)
+    shown = {
+        o[2:] for a in fold.parser()._actions if a.help != "==SUPPRESS==" for o in a.option_strings if o[:2] == "--"
+    }
+    assert shown - {"help", "version", "config", "print-config"} <= {*named, *unset}
 
 
 def test_all_that_a_command_takes_may_be_in_the_file() -> None:

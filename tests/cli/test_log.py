@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from samples import save_image
 from tiny import FAST, write
 
 import onnxfold
@@ -38,18 +41,23 @@ def test_info_tells_the_stages(capsys: Capture) -> None:
     assert shown.out == "" and {level for _, level, _ in lines} == {"INFO"}
     said = [words for _, _, words in lines]
     stages = [
-        "runs on CPU", "read in.onnx: 7 nodes", "2 channel groups, of which 2 may shrink", "Analyze is done after",
-        "no samples: weights alone decide", "CollectSamples is done", "--ratio 0.5: 2 of 2 groups shrink",
-        "FoldChannels is done", "written under a temporary name", "Verify is done", "out.onnx is in place",
+        "runs on CPU", "read in.onnx: 7 nodes", "2 channel groups, of which 2 may shrink",
+        "no samples: weights alone decide", "--ratio 0.5: 2 of 2 groups shrink", "fold took ",
+        "written under a temporary name", "verify took ", "out.onnx is in place",
     ]  # fmt: skip
     found = [next(i for i, words in enumerate(said) if words.startswith(stage)) for stage in stages]
     assert found == sorted(found)
+    assert not [words for words in said if re.search(r"[a-z][A-Z]|\b0\.00 s", words)], "classes are for developers"
 
 
 def test_debug_tells_groups_and_sessions(capsys: Capture) -> None:
     assert main([*FOLD, *FAST, "--log-level", "debug", "--exclude", "#2"]) == 0
     shown = capsys.readouterr().err
-    assert "DEBUG   Analyze starts (pass 1 of " in shown and "8 of 16 channels stay" in shown
+    assert (
+        "DEBUG   Analyze starts (pass 1 of " in shown
+        and "CollectSamples is done after 0." in shown
+        and "8 of 16 channels stay" in shown
+    )
     assert "session of in.onnx on CPU" in shown and "stays: excluded" in shown
 
 
@@ -95,6 +103,32 @@ def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
         "no group matches the pattern 'zebra' in --exclude",
     ]
     assert main([*given, "-q"]) == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "--preprocess is not used: it is for images in --calibration, and none is given"),
+        (["--calibration", "c.npz"], "--preprocess is not used: the calibration data is numbers, not pixels"),
+        (["--calibration", "pixels.npz"], ""),
+        (["--calibration", "images"], ""),
+    ],
+)
+def test_preprocessing_that_does_nothing_is_told(given: list[str], said: str, capsys: Capture) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    np.savez("c.npz", x=pixels.transpose(0, 3, 1, 2).astype(np.float32) / 128 - 1)
+    np.savez("pixels.npz", x=pixels)
+    save_image(Path("images", "a.png"), pixels[0])
+    assert main(["compare", "in.onnx", "in.onnx", "--preprocess", "0-1", *given]) == 0
+    assert capsys.readouterr().err.partition("WARNING ")[2].rstrip() == said
+
+
+def test_options_of_samples_where_there_are_none_are_told(capsys: Capture) -> None:
+    assert main(["inspect", "in.onnx", "--preprocess", "imagenet", "--calibration", "c.npz"]) == 0
+    said = [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f"{name} is not used: inspect runs nothing" for name in ("--calibration", "--preprocess")]
+    main(["layers", "in.onnx", "--preprocess", "raw", "--distance", "cosine"])
+    assert "--preprocess is not used: --distance cosine looks at weights alone" in capsys.readouterr().err
 
 
 def test_on_a_terminal_records_stand_above_the_display(monkeypatch: pytest.MonkeyPatch) -> None:

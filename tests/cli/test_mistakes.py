@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -30,7 +31,15 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "in.onnx in.onnx": (REQUEST, "in.onnx is the input itself: choose another output"),
     "in.onnx folder": (REQUEST, "folder is a folder: name the file to write"),
     "in.onnx none/out.onnx": (REQUEST, "none does not exist: create it first"),
-    "in.onnx -": (REQUEST, "a model is not written to standard output: name a file, such as out.onnx"),
+    "in.onnx -": (REQUEST, "argument OUT: name a file: nothing is read from standard input or written to standard"),
+    "- out.onnx": (REQUEST, "argument IN: name a file"),
+    "in.onnx ./-": (REQUEST, "a model goes to an .onnx file, not to -: name -.onnx, for example"),
+    f"{IO} --save-plan -": (REQUEST, "argument --save-plan: name a file"),
+    f"{IO} --report -": (REQUEST, "argument --report: name a file"),
+    f"{IO} --synthetic -": (REQUEST, "argument --synthetic: name a file"),
+    f"{IO} --calibration -": (REQUEST, "argument --calibration: name a file"),
+    f"{IO} --config dash.yaml": (REQUEST, "dash.yaml: 'save-plan': name a file"),
+    "report r.json -": (REQUEST, "argument HTML: name a file"),
     "in.onnx out.txt": (REQUEST, "a model goes to an .onnx file, not to out.txt: name out.onnx, for example"),
     "in.onnx out": (REQUEST, "a model goes to an .onnx file, not to out: name out.onnx, for example"),
     "in.onnx out.onnx.gz": (REQUEST, "models are written as they are: name out.onnx, then compress it"),
@@ -47,6 +56,8 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "completion csh": (REQUEST, "invalid choice: 'csh' (choose from bash, zsh, fish)"),
     "report r.json r.txt": (REQUEST, "the page is an .html file, not r.txt: name one"),
     "report in.onnx r.html": (REQUEST, "in.onnx is not an onnxfold report"),
+    "inspect in.onnx --plan p.json": (REQUEST, "--plan goes with a fold, not with inspect, which shows what could be"),
+    "in.onnx --inspect --ratio 0.3": (REQUEST, "--ratio goes with a fold, not with inspect"),
     # options
     f"{IO} --rato 0.3": (REQUEST, "unrecognized arguments: --rato 0.3: did you mean --ratio?"),
     f"{IO} --nonsense": (REQUEST, "unrecognized arguments: --nonsense (try --help)"),
@@ -59,6 +70,13 @@ MISTAKES: dict[str, tuple[int, str]] = {
     f"{IO} --target-macs 0": (REQUEST, "--target-macs must be a number above 0 and at most 1, not 0.0"),
     f"{IO} --target-macs 0.01%": (REQUEST, "cannot be reached"),
     f"{IO} --ratio 0.3 --target-macs 0.7": (REQUEST, "pass one of --ratio, --target-macs, not several"),
+    "sweep in.onnx --at 1.5": (REQUEST, "--at must be shares above 0 and at most 1, like .9,.7,.5 or 90%"),
+    f"{IO} --group-ratio Conv#0=1.5": (REQUEST, "--group-ratio must be REGEX=R with R of at least 0 and below 1, like"),
+    f"{IO} --input-shape x:-1,3": (REQUEST, "--input-shape must be NAME:D,D,... with lengths of at least 0, like"),
+    f"{IO} --target-size 0.5 --allow fodl": (REQUEST, "--allow must be all, or several of fold, refine, int8"),
+    f"{IO} --drop-blocks few": (REQUEST, "--drop-blocks must be a number of blocks or a percentage, like 3 or 25%"),
+    f"{IO} --round-to 0": (REQUEST, "--round-to must be a whole number of at least 1, or auto, not 0"),
+    f"{IO} --report ''": (REQUEST, "argument --report: name a file, not ''"),
     "sweep in.onnx --at 70": (REQUEST, "--at wants shares like .9,.7,.5 or 90%,70%,50%, not '70'"),
     f"{IO} --method secondorder": (REQUEST, "did you mean second-order?"),
     f"{IO} --effort quick": (REQUEST, "invalid choice: 'quick' (choose from fast, balanced, best)"),
@@ -111,6 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / name).write_text("these are words\n", encoding="utf-8")
     (made / "mine.py").write_text("score = 3\n", encoding="utf-8")
     (made / "fold.yaml").write_text("target-mac: 0.7\n", encoding="utf-8")
+    (made / "dash.yaml").write_text("save-plan: '-'\n", encoding="utf-8")
     (made / "r.json").write_text(json.dumps({"schema": 1, "version": __version__}), encoding="utf-8")
     (made / "folder").mkdir()
     x = rng.standard_normal((8, 3, 8, 8)).astype(np.float32)
@@ -131,6 +150,7 @@ def test_mistakes(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.count("\n") == 1 and shown.err.startswith("onnxfold: ")
     assert says in shown.err and "Traceback" not in shown.err
+    assert not re.search(r"\(a \w+\)$|\blike \[|\{'", shown.err.rstrip()), "types and literals are Python's"
     assert snapshot(folder) == before
 
 

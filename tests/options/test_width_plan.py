@@ -69,7 +69,7 @@ def test_a_file_is_named() -> None:
         ({"keep": {}, "groups": {"a": {"channels": 8, "block": 2}}}, "group 'a' must have 'channels', and may have"),
         ({"keep": {}, "groups": {"a": {"channels": 8, "blocks": 3}}}, "group 'a': 'channels', 'blocks'"),
         ({"keep": {}, "groups": {"a": {"channels": "8"}}}, "group 'a': 'channels'"),
-        ({"keep": {}, "groups": {"a": {"channels": 8, "layers": "a"}}}, "group 'a': 'layers' must be names"),
+        ({"keep": {}, "groups": {"a": {"channels": 8, "layers": "a"}}}, "group 'a': 'layers' must be a list of names"),
         ({"keep": {}, "budget": 0.7}, "'budget' must be an object"),
         ({"keep": {}, "source_sha256": 3}, "'source_sha256' must be a text"),
     ],

@@ -10,7 +10,7 @@ from dependent import network, of_rank, stream, with_dead
 from onnx import ModelProto
 from transformer import Style
 
-from onnxfold import fold, inspect
+from onnxfold import Plan, PlannedGroup, RequestError, WidthPlan, fold, inspect
 from onnxfold.analysis.analyze import analyze
 from onnxfold.errors import NothingToFoldError
 from onnxfold.evaluation.metrics import relative_l2
@@ -129,3 +129,13 @@ def test_a_stream_that_is_an_output_stays() -> None:
     assert any(r.kind == "a graph output" and r.parameters for r in found.refusals)
     with pytest.raises(NothingToFoldError):
         fold(proto, ratio=0.5, fold_residual=True, include="embeddings", latency=False)
+
+
+def test_a_plan_of_streams_needs_them() -> None:
+    """Without `fold_residual` the model has no such group: the error says with which options it would."""
+    proto, _ = network("llama2", Style.DECOMPOSED)
+    group = inspect(proto, fold_residual=True).groups
+    name = next(one.name for one in group if one.name not in {two.name for two in inspect(proto).groups})
+    made = Plan(WidthPlan({name: 16}, {name: PlannedGroup(32)}))
+    with pytest.raises(RequestError, match=f"no group '{name}'; .* `fold_heads`, `fold_residual` and `input_shapes`"):
+        fold(proto, plan=made, effort="fast")

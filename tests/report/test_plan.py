@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import write
 
+import onnxfold
 from onnxfold import Plan, PlannedGroup, RequestError, WidthPlan
 from onnxfold.report.plans.keep import UnknownGroupError
 from onnxfold.report.plans.plan import Remaining
@@ -122,12 +125,19 @@ def test_to_a_file_and_back(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is not valid JSON: line 12, expecting ',' delimiter"),
-        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "has 'stem' twice: leave one of them"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "it has 'stem' twice"),
         (lambda text: text.replace('"stem": 16,', '"stm": 16,'), "names 'stm', .* did you mean 'stem'"),
         (lambda text: text.replace('"stem": 16,', '"stem": "16",'), "a whole number of channels of 'stem', not '16'"),
         (lambda text: text.replace('"stem": 16,', '"stem": 33,'), "cannot keep 33 of the 32 channels"),
         (lambda text: text.replace('"keep"', '"kept"'), "has no 'kept': did you mean 'keep'"),
         (lambda text: text.replace('"version": 1', '"version": 2'), "has version 2 of the format"),
+        (lambda text: text.replace('"version": 1', '"version": true'), "has version True of the format"),
+        (lambda text: text.replace('"stem": 16,', f'"stem": {"9" * 5000},'), "a number of 5000 digits"),
+        (
+            lambda text: text.replace('"stem": 16,', f'"stem": {"9" * 300},'),
+            "channels of 'stem', not 99",
+        ),
+        (lambda text: text.replace('["fc"]', "null"), "group 'head': 'layers' must be a list of names"),
         (lambda text: text.replace("onnxfold plan", "report"), 'lacks "format": "onnxfold plan"'),
         (lambda text: "[1, 2]", "is no plan of onnxfold"),
         (lambda text: "", "is not valid JSON: line 1"),
@@ -141,6 +151,61 @@ def test_mistakes_in_a_file_are_said_in_one_line(change: Any, said: str, tmp_pat
     with pytest.raises(RequestError, match=said) as caught:
         Plan.load(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_all_widths_at_once() -> None:
+    """As where a plan is given as a mapping: groups that are not named stay whole."""
+    made = plan()
+    made.keep = {"fc": 8}
+    assert dict(made.keep) == {"stem": 32, HOSTILE: 12, "head": 8}
+    for wrong, said in ((3, "`plan.keep` must be a mapping, not 3"), ({"fc": 65}, "cannot keep 65"),
+                        ({3: 8}, "must have names for keys, not 3"), (None, "must be a mapping")):  # fmt: skip
+        with pytest.raises(RequestError, match=said):
+            made.keep = wrong
+        assert made.keep["fc"] == 8
+    with pytest.raises(RequestError, match=r"`plan.keep` must have names for keys, not 3"):
+        Plan(WidthPlan({"a": 5})).keep[3] = 4  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda made: made.save(3), "`path` must be a path, not 3"),
+        (lambda made: made.save(None), "`path` must be a path, not None"),
+        (lambda made: made.save(b"p.json"), "`path` must be a path, not b'p.json'"),
+        (lambda made: made.save("a\0b"), "`path` must be a path"),
+        (lambda made: Plan.load(3.5), "`path` must be a path, not 3.5"),
+        (lambda made: made.apply(3), "`output` must be a path, not 3"),
+        (lambda made: made.keep.update([1]), "`plan.keep` must be a mapping"),
+        (lambda made: Plan.from_dict(3), "`given` must be a mapping, not 3"),
+        (lambda made: Plan.from_dict({**made.to_dict(), "keep": {"stem": object()}}), "a whole number of channels"),
+        (lambda made: Plan.from_json(3), "it is no text, but int"),
+        (lambda made: made.keep.__setitem__("stem", 10**5000), "a number of more than 4300 digits"),
+    ],
+)
+def test_values_of_another_type(call: Callable[[Plan], object], said: str) -> None:
+    made = Plan(WidthPlan({"stem": 16}, {"stem": GROUPS["stem"]}), applied=lambda widths, output: pytest.fail("ran"))
+    with pytest.raises(RequestError, match=said) as caught:
+        call(made)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_is_saved_over_nothing_that_the_fold_read_or_wrote(tmp_path: Path) -> None:
+    """The model by its path, and, of a plan that was read, by its hash; the result; the weights beside the model."""
+    model, out, kept = (tmp_path / name for name in ("in.onnx", "out.onnx", "p.json"))
+    write(model)
+    made = onnxfold.fold(model, out, ratio=0.5, effort="fast", latency=False).plan
+    assert made is not None
+    made.save(kept)
+    made.save(kept)
+    before = model.read_bytes(), out.read_bytes()
+    (tmp_path / "link.json").symlink_to(model)
+    tries = [(made, model), (made, out), (made, tmp_path / "link.json"), (Plan.load(kept), model)]
+    tries.append((onnxfold.analyze(model, effort="fast").plan(onnxfold.Ratio(0.5)), model))
+    for one, path in tries:
+        with pytest.raises(RequestError, match=r"the plan would overwrite the model .*: choose another file"):
+            one.save(path)
+    assert (model.read_bytes(), out.read_bytes()) == before
 
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:

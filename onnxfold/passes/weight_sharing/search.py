@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from .fuse import Fused
 from .residual_blocks import Block
 
 PATIENCE = 3  # joins in a row that break the limit, until no more are tried
+_ROOM = 1.15  # by how much a limit that is advised exceeds the error: the verdict is measured on other inputs
 _TRIED = 6  # blocks nearest to the identity: the one of these whose loss changes the outputs least is dropped next
 
 
@@ -59,23 +61,34 @@ def fuse_to(
                 raise PlanError(_beyond(limits, at, count, size))
             at = at.joined(*pair)
         return at, make(at)
-    at, best, refused = start, None, 0
+    at, best, refused, least = start, None, 0, math.inf
     for _ in progress("fusing layers", list(range(count))):
         pair = at.next()
         if pair is None or refused >= PATIENCE or (best is not None and enough(at)):
             break
         tried = at.joined(*pair)
         made = make(tried)
-        if error(made.proto) <= limits.max_error:
+        found = error(made.proto)
+        least = min(least, found)
+        if found <= limits.max_error:
             at, best, refused = tried, made, 0
         else:
             at, refused = at.parted(*pair), refused + 1
     if best is None:
         raise NothingToFoldError(
-            f"no two layers can share a weight within `max_error={limits.max_error:g}`: allow more, "
-            "for example with `share=0.1`"
+            f"no two layers can share a weight within `max_error={limits.max_error:g}`: {_at_least(least)}"
         )
     return at, best
+
+
+def _at_least(error: float) -> str:
+    """What the join that costs the least costs, and the limit that lets it through, in words."""
+    wanted = math.ceil(100 * _ROOM * error) / 100 if error < 1 else math.inf
+    if wanted > 1:
+        return "the outputs would be lost with any two: leave the layers as they are, or fold channels"
+    return (
+        f"one weight for two of them costs an output error of {100 * error:.3g} %, which `max_error={wanted:g}` allows"
+    )
 
 
 def least_missed(

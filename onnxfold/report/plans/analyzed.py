@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ...errors import RequestError
 from ...options.budget import DEFAULT_BUDGET, Budget
+from ...units import brief
 from ..fold_report import FoldReport
 from ..fold_result import Plan
 from ..group_report import GroupReport
@@ -40,7 +41,7 @@ class Analyzed:
         if isinstance(target, Mapping):
             target = Budget.plan(target)
         if not isinstance(target, Budget):
-            raise RequestError(f"`target` must be one like onnxfold.Macs(0.7), or widths by group, not {target!r:.60}")
+            raise RequestError(f"`target` must be one like onnxfold.Macs(0.7), or widths by group, not {brief(target)}")
         return self._planned(target)
 
     def print(self, console: Console | None = None, verbose: bool = False) -> None:

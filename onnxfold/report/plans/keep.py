@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ...errors import RequestError
+from ...options.parameters import mapping, shown
 from ...options.width_plan import PlannedGroup, check_width, group_named
 
 _HERE = "`plan.keep`"
@@ -33,6 +34,8 @@ class Keep(Mapping[str, int]):
 
     def __setitem__(self, name: str, keep: int) -> None:
         """Raises UnknownGroupError as above, and RequestError for a width that the group cannot have."""
+        if not isinstance(name, str):
+            raise RequestError(f"{_HERE} must have names for keys, not {shown(name)}")
         group = self._group(name) if self._groups else name
         check_width(group, keep, self._groups, _HERE)
         self._widths[group] = int(keep)
@@ -46,7 +49,7 @@ class Keep(Mapping[str, int]):
     def update(self, widths: Mapping[str, int]) -> None:
         """Set several widths, all or none. Raises as setting one does."""
         tried = Keep(self._widths, self._groups)
-        for name, keep in widths.items():
+        for name, keep in mapping("plan.keep", widths).items():
             tried[name] = keep
         self._widths = tried._widths
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,9 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 
 from ...compat import Self
+from ...model.files import Read
 from ...options.budget import Budget
+from ...options.parameters import given_path, mapping
 from ...options.width_plan import PlannedGroup, WidthPlan
 from ...units import in_percent, visible
 from ..html import extra
@@ -21,7 +22,7 @@ from ..json_text import to_text as plain_text
 from ..shown import Rows, Shown
 from ..tables import Message, named, new_table
 from .keep import Keep
-from .plan_file import FORMAT, VERSION, from_text, read_plan, write_plan
+from .plan_file import FORMAT, VERSION, from_document, from_text, read_plan, write_plan
 
 _WIDE = 100  # columns of a plan that is printed
 
@@ -41,12 +42,24 @@ class EditablePlan(Shown):
     """A plan to be looked at, edited, and kept in a file: all of `onnxfold.Plan` (which says what its attributes are)
     but applying it."""
 
-    def __init__(self, widths: WidthPlan, price: Price | None = None) -> None:
-        """`price`: what remains under widths; None: nobody knows."""
-        self._widths, self._price = widths, price
+    def __init__(self, widths: WidthPlan, price: Price | None = None, reads: Iterable[Read] = ()) -> None:
+        """`price`: what remains under widths; None: nobody knows. `reads`: files that it is never saved over."""
+        self._widths, self._price, self._reads = widths, price, reads
         self.model, self.source_sha256 = widths.model, widths.source_sha256
         self.budget, self.groups = widths.budget, widths.groups
-        self.keep = Keep(widths.keep, widths.groups)
+        self._keep = Keep(widths.keep, widths.groups)
+
+    @property
+    def keep(self) -> Keep:
+        """The widths, by group, to be read and set: one by one, or all at once (groups that are not named then stay
+        whole). Raises RequestError for names that there are not, and for widths that a group cannot have."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, widths: Mapping[str, int]) -> None:
+        made = Keep(WidthPlan({}, self.groups).keep, self.groups)
+        made.update(widths)
+        self._keep = made
 
     def frozen(self) -> WidthPlan:
         """The plan as it is now, as frozen data: what options hold."""
@@ -60,12 +73,12 @@ class EditablePlan(Shown):
 
     def reset(self) -> None:
         """Take back what was edited since the plan was made or read."""
-        self.keep.update(self._widths.keep)
+        self._keep = Keep(self._widths.keep, self.groups)
 
     def copy(self) -> Self:
         """The same plan, to be edited on its own."""
         made = copy(self)
-        made.keep = Keep(self.keep, self.groups)
+        made._keep = Keep(self.keep, self.groups)
         return made
 
     @property
@@ -75,14 +88,15 @@ class EditablePlan(Shown):
         return None if self._price is None else self._price(self.frozen().shrinks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a JSON file (docs/plan.md), atomically. Raises RequestError."""
-        write_plan(self.frozen(), path)
+        """Write it to a JSON file (docs/plan.md), atomically. Raises RequestError, also where that file is the model,
+        or another one that the fold read or wrote."""
+        write_plan(self.frozen(), given_path("path", path), self._reads)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """The plan in a file that `save` wrote and somebody may have edited. Raises RequestError, which names the file
         and what is wrong in it."""
-        return cls(read_plan(path))
+        return cls(read_plan(given_path("path", path)))
 
     def to_dict(self) -> dict[str, Any]:
         """What its file holds (docs/plan.md)."""
@@ -100,7 +114,7 @@ class EditablePlan(Shown):
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. Raises RequestError."""
-        return cls(from_text(json.dumps(dict(given))))
+        return cls(from_document(mapping("given", given)))
 
     @property
     def verdict(self) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...model.files import write_text
+from ...model.files import Read, check_file, write_text
 from ...model.input_files import no_file
-from ...model.metadata import installed
+from ...model.metadata import installed, sha256
+from ...options.json_source import parsed
 from ...options.width_plan import WidthPlan
+from ...units import brief
 
 FORMAT, VERSION = "onnxfold plan", 1
 _ABOUT = ("format", "version", "onnxfold")  # of the file, not of the plan
@@ -31,19 +34,23 @@ def from_text(text: str, file: str = "") -> WidthPlan:
     """The plan that JSON holds; `file`: where it was read from, for messages. Raises RequestError."""
     named = f"the plan '{file}'" if file else "the plan"
     try:
-        found = json.loads(text, object_pairs_hook=_once)
-    except RecursionError as error:
-        raise RequestError(f"{named} is not valid JSON: it is nested too deep") from error
+        found = parsed(text, _once)
     except json.JSONDecodeError as error:
         raise RequestError(f"{named} is not valid JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
-    except ValueError as error:  # of `_once`
-        raise RequestError(f"{named} has {error}") from error
+    except ValueError as error:
+        raise RequestError(f"{named}: {error}: {_AGAIN}") from error
+    return from_document(found, file)
+
+
+def from_document(found: object, file: str = "") -> WidthPlan:
+    """The plan that plain values hold, as `from_text` reads them. Raises RequestError."""
+    named = f"the plan '{file}'" if file else "the plan"
     if not isinstance(found, Mapping) or found.get("format") != FORMAT:
         raise RequestError(f'{named} is no plan of onnxfold: it lacks "format": "{FORMAT}": {_AGAIN}')
-    if found.get("version") != VERSION:
+    if type(found.get("version")) is not int or found["version"] != VERSION:
         raise RequestError(
-            f"{named} has version {found.get('version')!r:.20} of the format, this onnxfold reads {VERSION}: use the "
-            "onnxfold that wrote it, or write it anew with `save_plan`"
+            f"{named} has version {brief(found.get('version'), 20)} of the format, this onnxfold reads {VERSION}: use "
+            "the onnxfold that wrote it, or write it anew with `save_plan`"
         )
     return WidthPlan.from_dict({key: value for key, value in found.items() if key not in _ABOUT}, file)
 
@@ -61,12 +68,20 @@ def read_plan(path: str | os.PathLike[str]) -> WidthPlan:
     return from_text(text, os.fspath(path))
 
 
-def write_plan(widths: WidthPlan, path: str | os.PathLike[str]) -> None:
-    """Write a plan, atomically. Raises RequestError."""
+def write_plan(widths: WidthPlan, path: str | os.PathLike[str], reads: Iterable[Read] = ()) -> None:
+    """Write a plan, atomically. Raises RequestError, also where `path` is one of the files `reads`, or the model itself
+    by its SHA-256."""
+    check_file(Path(path), "the plan", chain(reads, _itself(widths, Path(path))))
     try:
         write_text(Path(path), to_text(widths))
     except OSError as error:
         raise RequestError(f"cannot write the plan '{os.fspath(path)}': {error.strerror or error}") from error
+
+
+def _itself(widths: WidthPlan, path: Path) -> Iterator[Read]:
+    """The file at `path`, if it is what the plan was made for; of a plan that was read, only its hash is known."""
+    if widths.source_sha256 is not None and sha256(path) == widths.source_sha256:
+        yield path, "the model"
 
 
 def _one_line(value: object) -> str:
@@ -79,5 +94,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"'{twice}' twice: leave one of them")
+        raise ValueError(f"it has '{twice}' twice")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -264,6 +265,16 @@ def test_errors_are_one_line(tmp_path: Path, capsys: Capture, options: list[str]
     shown = capsys.readouterr()
     assert text in shown.err and shown.err.count("\n") == 1 and shown.out == ""
     assert snapshot(tmp_path) == before, "nothing is half written"
+
+
+def test_a_limit_that_nothing_keeps_is_told_with_one_that_works(tmp_path: Path, capsys: Capture) -> None:
+    path, out = MODELS / "digits_resnet_bn.onnx", tmp_path / "out.onnx"
+    given = ["share", path, out, "--effort", "fast", "-q", "--max-error"]
+    assert run(*given, "0.1") == 4
+    said = capsys.readouterr().err
+    found = re.search(r"costs an output error of [\d.]+ %, which --max-error ([\d.]+) allows", said)
+    assert found is not None, said
+    assert run(*given, found[1]) == 0 and out.exists()
 
 
 def test_the_verdict_counts(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
