@@ -23,7 +23,7 @@ from ..model.save import check_link, inline, on_disk, staged
 from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.parts import OutputOptions
 from ..planning.memory import comparable
-from ..planning.subject import CheckInputs
+from ..planning.subject import CheckInputs, reference_of
 from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
@@ -122,8 +122,7 @@ class Verify(BasePass):
             evaluator = planner.evaluator(state.samples)
         else:
             caches = () if subject is None else subject.analysis.caches
-            seen = state.samples.spread if state.samples is not None and state.samples.trusted else ()
-            evaluator = Evaluator(original, inputs.several, caches=caches, seen=seen)
+            evaluator = Evaluator(original, inputs.several, caches=caches, reference=reference_of(state.samples))
         if not evaluator.possible:
             return None, evaluator.obstacle
         written = load(state.staged.path)
