@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
+from ..frozen import read_only
 from ..model.constants import FLOATS
 from ..model.kv_cache import Cache
 from ..model.model import Model
@@ -21,11 +23,32 @@ from ..runtime.session import Feeds, Session, brief
 from ..runtime.shared_prefix import SharedPrefix
 from ..runtime.token_scores import by_probability, word_scores
 from .metrics import agreement, component_error, relative_l2
+from .moments import Along, MomentsAlong
 
 _ALIKE = 0.3, 5.0  # of how far outputs move on inputs that are like the data (photographs: 0.4 to 1.2)
 Runs = list[list[NDArray[Any]]]  # of every batch, what is compared
 Batches = Sequence[NDArray[Any]]  # of one tensor
 Pairs = Mapping[str, tuple[Batches, Batches]]  # what is compared, of the original and of a version, by name
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Inputs on which only the original is run, to tell how far its outputs move.
+
+    Attributes:
+        alike: more of the very kind that judges: what was fitted on, where that is the user's data too. Errors are
+            measured on the others only, but in units of all (`component_error`).
+        known: made to be like the data that the model knows; outputs may move more there than on what judges.
+    """
+
+    alike: Sequence[Feeds] = field(default=(), repr=False)
+    known: Sequence[Feeds] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        read_only(self)
+
+
+NOTHING_ELSE = Reference()
 
 
 class Evaluator:
@@ -41,12 +64,12 @@ class Evaluator:
         fits: bool = True,
         caches: Sequence[Cache] = (),
         common: Model | None = None,
-        seen: Sequence[Feeds] = (),
+        reference: Reference = NOTHING_ELSE,
     ) -> None:
         """`common`: only what this other model has too is looked at, for models that are not versions of each other.
 
-        `seen`: other inputs, on which outputs may move more than on those that judge (`component_error`)."""
-        self._model, self._make, self._fits, self._others = model, feeds, fits, seen
+        `reference`: on what else the original is run, to tell how far its outputs move."""
+        self._model, self._make, self._fits, self._reference = model, feeds, fits, reference
         presents = {cache.present for cache in caches}
         self._names = ComparedTensors.of(model, presents).tensors
         if common is not None and not set(self._names) <= set(ComparedTensors.of(common, presents).tensors):
@@ -70,11 +93,22 @@ class Evaluator:
 
     @cached_property
     def _seen(self) -> dict[str, Batches]:
-        """What the original says of the other inputs, by tensor."""
-        if not self._others:
+        """What the original says of the inputs that it knows, by tensor."""
+        if not self._reference.known:
             return {}
-        arrays = self._of(self._session(self._model.proto), self._others)
-        return dict(zip(self._names, zip(*arrays, strict=True), strict=True))
+        runs = self._of(self._session(self._model.proto), self._reference.known)
+        return dict(zip(self._names, zip(*runs, strict=True), strict=True))
+
+    @cached_property
+    def _alike(self) -> dict[str, Along]:
+        """How far the original moves on more inputs like those that judge, by tensor."""
+        found = {name: MomentsAlong() for name in self._names}
+        if self._reference.alike:
+            session = self._session(self._model.proto)
+            for feeds in steps("running the model", self._reference.alike):
+                for name, x in zip(self._names, self._run(session, feeds), strict=True):
+                    found[name].add(x)
+        return {name: one.known for name, one in found.items()}
 
     @property
     def compares(self) -> bool:
@@ -94,7 +128,7 @@ class Evaluator:
         if not self._fits:
             return "this model is too large to run in the available memory"
         try:
-            expected = self._expected
+            expected, _ = self._expected, self._alike
         except (ExecutionError, RequestError) as error:
             other = (
                 " (`input_shapes` sets other shapes)"
@@ -156,8 +190,11 @@ class Evaluator:
 
     def _of(self, session: Session, batches: Sequence[Feeds]) -> Runs:
         """What a session says of every batch."""
-        runs = (session.run(session.fitted(feeds)) for feeds in steps("running the model", batches))
-        return [[as_array(name, x) for name, x in zip(self._names, run, strict=True)] for run in runs]
+        return [self._run(session, feeds) for feeds in steps("running the model", batches)]
+
+    def _run(self, session: Session, feeds: Feeds) -> list[NDArray[Any]]:
+        run = session.run(session.fitted(feeds))
+        return [as_array(name, x) for name, x in zip(self._names, run, strict=True)]
 
     def error(self, proto: ModelProto, changed: Container[str] | None = None) -> float:
         """The largest error over what is compared (`component_error`); inf where it is not finite or cannot be had.
@@ -176,7 +213,7 @@ class Evaluator:
         return {name: (self._error(name, a, b), relative_l2(_flat(a), _flat(b))) for name, (a, b) in pairs.items()}
 
     def _error(self, name: str, expected: Batches, found: Batches) -> float:
-        return component_error(expected, found, self._seen.get(name, ()), self._lengths)
+        return component_error(expected, found, self._seen.get(name, ()), self._lengths, self._alike.get(name, {}))
 
     def beside(self, proto: ModelProto, changed: Container[str] | None = None) -> Pairs | None:
         """What is compared of the original and of a version, by name; None where the version does not run."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .moments import Along, Moments, as_rows
+
+NOTHING: Along = MappingProxyType({})
 _ALIKE = 1e-9  # of logarithms: less is rounding
 _FEWEST = 8  # values of a component: of fewer, a deviation says little
 _FLOOR = 1e-5  # of a component's own size: less deviation than that is rounding
@@ -44,6 +48,7 @@ def component_error(
     found: Sequence[NDArray[Any]],
     seen: Sequence[NDArray[Any]] = (),
     samples: Sequence[int] = (),
+    alike: Along = NOTHING,
 ) -> float:
     """How far one output is off, in units of what it does: 0 where nothing changed, about 1 where nothing is left.
 
@@ -63,6 +68,8 @@ def component_error(
             more on them, all units are larger, by the root of the median (at most 2 times): real inputs move outputs by
             something between the two (an EfficientNet-Lite0: 1.08, 1.20 and 1.32).
         samples: how many are in each batch, to see whether the first axis is the batch; empty: it is.
+        alike: how far the original moves on more inputs of the very kind that judges, whose errors nobody may look at:
+            units are those of all, since few samples say little of what moves rarely.
 
     Returns inf where shapes differ or a value is not finite.
     """
@@ -73,10 +80,11 @@ def component_error(
     if not all(np.isfinite(x).all() for pair in pairs for x in _without_alike(*pair, 0.0)):
         return float("inf")
     apart = [_without_alike(*pair, float("nan")) for pair in pairs]
-    errors = [_along(axis, apart, seen) for axis in _axes(rank, [a for a, _ in pairs], samples)]
-    whole = [np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)]
+    errors = [_along(axis, apart, seen, alike.get(axis)) for axis in _axes(rank, [a for a, _ in pairs], samples)]
     measured = [error for error in errors if error is not None]
-    return max(measured) if measured else relative_l2(*whole) if whole else 0.0
+    if measured or not pairs:
+        return max(measured, default=0.0)
+    return relative_l2(*(np.concatenate([x.ravel() for x in side]) for side in zip(*pairs, strict=True)))
 
 
 def _axes(rank: int, outputs: Sequence[NDArray[Any]], samples: Sequence[int]) -> list[int | None]:
@@ -89,23 +97,30 @@ def _axes(rank: int, outputs: Sequence[NDArray[Any]], samples: Sequence[int]) ->
 
 
 def _along(
-    axis: int | None, pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], seen: Sequence[NDArray[Any]]
+    axis: int | None,
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    seen: Sequence[NDArray[Any]],
+    alike: Moments | None,
 ) -> float | None:
     """The error with components along `axis`; None where batches disagree on them, or they have too few values."""
     counts = {_components(a, axis) for a, _ in pairs}
     if len(counts) != 1 or not all(a.size for a, _ in pairs):
         return None
     count = counts.pop()
-    before, after = (_rows(side, axis) for side in zip(*pairs, strict=True))
-    if not count or len(before) < _FEWEST:
+    before, after = (as_rows(side, axis) for side in zip(*pairs, strict=True))
+    more = alike if alike is not None and alike.count.shape == (count,) else None
+    if not count or len(before) + (0 if more is None else more.count.max()) < _FEWEST:
         return None
     size, deviation = _moments(before)
+    if more is not None:
+        everything = Moments.of(before) + more
+        size, deviation = everything.size, everything.deviation
     if seen and all(
         x.ndim == pairs[0][0].ndim and _components(x, axis) == count and np.isfinite(x).all() for x in seen
     ):
-        there = _moments(_rows(seen, axis))[1]
-        more = there[deviation > 0] / deviation[deviation > 0]
-        factor = min(max(float(np.median(more)) ** 0.5, 1.0), _MOST_SEEN) if more.size else 1.0
+        there = _moments(as_rows(seen, axis))[1]
+        further = there[deviation > 0] / deviation[deviation > 0]
+        factor = min(max(float(np.median(further)) ** 0.5, 1.0), _MOST_SEEN) if further.size else 1.0
         deviation = np.maximum(factor * deviation, there / _MOST_SEEN)
     unit = np.maximum(deviation, np.maximum(_FLOOR * size, _PEERS * np.median(deviation)))
     noise, _ = _moments(after - before)
@@ -128,14 +143,6 @@ def _moments(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 def _components(x: NDArray[Any], axis: int | None) -> int:
     return 1 if axis is None else x.shape[axis] if axis < x.ndim else 0
-
-
-def _rows(batches: Sequence[NDArray[Any]], axis: int | None) -> NDArray[np.float64]:
-    """[values, components]: all batches with the components of `axis` last."""
-    arrays = [np.asarray(x, np.float64) for x in batches]
-    if axis is None:
-        return np.concatenate([x.reshape(-1, 1) for x in arrays])
-    return np.concatenate([np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in arrays])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..model.save import check_link, inline, on_disk, staged
 from ..options.budget import DEFAULT_BUDGET, DEFAULT_LIMITS, Aim, Budget, Limits
 from ..options.parts import OutputOptions
 from ..planning.memory import comparable
-from ..planning.subject import CheckInputs
+from ..planning.subject import CheckInputs, reference_of
 from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
@@ -130,8 +130,7 @@ def judging(state: State, inputs: CheckInputs) -> Evaluator:
     if state.planner is not None:
         return state.planner.evaluator(state.samples)
     caches = () if state.subject is None else state.subject.analysis.caches
-    seen = state.samples.spread if state.samples is not None and state.samples.trusted else ()
-    return Evaluator(state.source, inputs.several, caches=caches, seen=seen)
+    return Evaluator(state.source, inputs.several, caches=caches, reference=reference_of(state.samples))
 
 
 def grown(before: ModelProto, after: ModelProto, quantized: bool = False) -> str:

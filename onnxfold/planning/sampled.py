@@ -30,6 +30,7 @@ from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .residual import Narrowing, narrowings, tried_width
 from .sensitivity import Sensitivity, measure_sensitivity
 from .single_folds import SingleFolds
+from .subject import reference_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,8 @@ class SampledMerger:
     ) -> None:  # fmt: skip
         self.merger, self.samples, self.chosen, self.notes = choice.merger, samples, tuple(chosen), tuple(notes)
         caches = self.merger.analysis.caches
-        self.evaluator = Evaluator(self.merger.model, lambda _: samples.check, caches=caches, seen=samples.spread)
+        found = reference_of(samples)
+        self.evaluator = Evaluator(self.merger.model, lambda _: samples.check, caches=caches, reference=found)
         self._choice, self._choosing, self._progress = choice, choosing, progress
         self._folds = SingleFolds(self.merger, choice.recovery, samples.fit)
         self._curves = dict[tuple[tuple[Width, ...], int], dict[str, NDArray[np.float64]]]()

@@ -14,6 +14,7 @@ from ..analysis.rotation import streams
 from ..calibration.judge import Judge, independent_judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, RequestError
+from ..evaluation.candidates import Reference
 from ..folding.kmeans import ClusterSettings
 from ..frozen import read_only
 from ..model.model import Model, Shapes
@@ -128,6 +129,13 @@ class CheckInputs:
         """All batches, and what is `beside`."""
         single = self.single(session)
         return [*self.judge.batches, *({**single, **one} for one in self.beside)]
+
+
+def reference_of(samples: Samples | None) -> Reference:
+    """What tells how far the original's outputs move, beside what judges; nothing where `samples` cannot be trusted."""
+    if samples is None or not samples.trusted:
+        return Reference()
+    return Reference(samples.alike, samples.spread)
 
 
 def judge_without_samples(model: Model, probing: Callable[[Session], Feeds], shapes: Shapes, seed: int) -> Judge:

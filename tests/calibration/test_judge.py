@@ -13,7 +13,7 @@ from onnxfold.calibration.samples import SYNTHETIC, calibration_samples, synthet
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
 from onnxfold.calibration.synthetic.drawn_text import with_text
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
-from onnxfold.evaluation.candidates import Evaluator
+from onnxfold.evaluation.candidates import Evaluator, Reference
 from onnxfold.evaluation.quality import measured
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
@@ -146,7 +146,7 @@ def test_outputs_that_hardly_move_say_little(scale: float, strange: bool) -> Non
     proto = onnx.parser.parse_model(text)
     rng = np.random.default_rng(0)
     here, there = ({"x": (size * rng.standard_normal((64, 4))).astype(np.float32)} for size in (scale, 1.0))
-    evaluator = Evaluator(load(proto), lambda _: [here], seen=[there])
+    evaluator = Evaluator(load(proto), lambda _: [here], reference=Reference(known=[there]))
     assert evaluator.strange is strange
     found = measured(evaluator, proto, "inputs", True)
     assert found is not None and found.independent is not strange

@@ -30,6 +30,7 @@ from onnxfold.planning import sampled as sampled_module
 from onnxfold.planning.merger import Merger
 from onnxfold.planning.sampled import SampledMerger
 from onnxfold.planning.single_folds import SingleFolds
+from onnxfold.planning.subject import reference_of
 from onnxfold.progress import silent
 from onnxfold.runtime.session import Session
 from onnxfold.runtime.shared_prefix import SharedPrefix
@@ -65,7 +66,8 @@ def samples_of(name: str, count: int = 128) -> Samples:
 
 def measured(result: FoldResult, name: str) -> tuple[float, float]:
     """Error and agreement on the samples that were held back."""
-    evaluator = Evaluator(load(MODELS / f"{name}.onnx"), lambda _: samples_of(name).check)
+    samples = samples_of(name)
+    evaluator = Evaluator(load(MODELS / f"{name}.onnx"), lambda _: samples.check, reference=reference_of(samples))
     return evaluator.error(result.model), evaluator.agreement(result.model)
 
 

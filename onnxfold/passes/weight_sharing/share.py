@@ -18,7 +18,7 @@ from ...model.save import inline
 from ...options.budget import Aim, Limits
 from ...options.choices import Fusion, Method, Recovery
 from ...options.parts import RuntimeOptions, SharingOptions
-from ...planning.subject import CheckInputs, judge_without_samples, probes
+from ...planning.subject import CheckInputs, judge_without_samples, probes, reference_of
 from ...progress import Phase, Progress
 from ...runtime.session import Feeds, Session, brief
 from ..base import BasePass, Candidate, Run, State
@@ -201,8 +201,8 @@ class SharingWork:
     @cached_property
     def evaluator(self) -> Evaluator:
         """Measures errors on the samples held back, or on probe inputs."""
-        seen = () if self.samples is None or not self.samples.trusted else self.samples.spread
-        return Evaluator(self.original, CheckInputs.of(self.samples, self.unsampled).several, seen=seen)
+        inputs = CheckInputs.of(self.samples, self.unsampled)
+        return Evaluator(self.original, inputs.several, reference=reference_of(self.samples))
 
     @property
     def sampled(self) -> bool:
