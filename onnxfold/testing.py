@@ -136,6 +136,9 @@ class _Run:
     feeds: Feeds
     outputs: Feeds
 
+    def __post_init__(self) -> None:
+        read_only(self)
+
     @classmethod
     def of(cls, model: Model, version: ModelProto, inputs: OracleInputs, begin: Carry = dict) -> _Run:
         """The inputs of `model` become those of the `version` by `begin`."""
