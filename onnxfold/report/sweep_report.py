@@ -63,7 +63,7 @@ class SweepReport(Shown):
             usable = sum(row.usable for row in self.rows)
             return f"no clear knee in {usable} of {len(self.rows)} budgets: choose by the error you can accept"
         row = next(row for row in self.rows if row.target == self.recommended)
-        parts = [f"`target_macs={self.recommended:g}` is at the knee"]
+        parts = [f"the knee is at `target_macs={self.recommended:g}`"]
         if row.size is not None and row.error is not None:
             parts.append(f"file {less(self.before.file, row.size.file)}")
             parts.append(f"MACs {less(self.before.macs, row.size.macs)}")

@@ -242,7 +242,7 @@ def test_the_table() -> None:
     assert "50 % failed 50.0 % 50.0 % 49.9 % 75 % not finite" in cells
     assert "10 % - - - - - -" in cells and "50 %: NaN in 'y'" in cells
     assert "latency CPU" in text and "in[0].onnx" in text
-    assert cells[3].startswith("✘ `target_macs=0.9` is at the knee, file -10 %, MACs -10 %, output error 1 %")
+    assert cells[3].startswith("✘ the knee is at `target_macs=0.9`, file -10 %, MACs -10 %, output error 1 %")
     assert "no clear knee in 1 of 3 budgets" in shown(example(recommended=None))
 
 
