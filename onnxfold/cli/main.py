@@ -21,7 +21,7 @@ from .log import logged
 from .parser import names_of
 from .parsing import dashes
 from .signals import Identity, ending_cleanly, exit_code, identities, leave, outcome
-from .streams import emptied, say
+from .streams import emptied, reopen, say
 from .wording import as_options
 
 BUG = "Please report it: run 'export ONNXFOLD_TRACEBACK=1', repeat the command, and send its output"
@@ -29,6 +29,7 @@ BUG = "Please report it: run 'export ONNXFOLD_TRACEBACK=1', repeat the command, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `CODES`). Interrupted, a process of its own ends in here."""
+    reopen()
     try:
         with ending_cleanly():
             code, interrupted = _run(arguments)

@@ -35,6 +35,14 @@ def say(text: str, stream: TextIO | None = None, done: str = "") -> None:
         print(text, file=stream)
 
 
+def reopen() -> None:
+    """Open streams that were closed when the process began (``>&-``) into nothing: Python has None in their place, and
+    the next file to be opened would be what others print to."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
 def mute(stream: TextIO) -> None:
     """Send what is still to be written to a stream nowhere: the interpreter would try to write it when it ends."""
     with contextlib.suppress(OSError, ValueError):  # one that is no file, or is closed
@@ -48,8 +56,7 @@ def emptied() -> str:
     said = ""
     for stream in (sys.stderr, sys.stdout):
         try:
-            if stream is not None:  # as where a process begins with it closed
-                stream.flush()
+            stream.flush()
         except BrokenPipeError:
             mute(stream)
         except (OSError, ValueError) as error:

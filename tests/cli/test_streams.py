@@ -64,3 +64,17 @@ def test_a_full_disk(given: list[str], after: str, folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == f"onnxfold: cannot write to standard output: No space left on device{after}\n"
     assert (folder / "out.onnx").exists() == bool(after)
+
+
+@pytest.mark.parametrize("closing", [">&-", ">&- 2>&-"])
+def test_streams_that_are_closed_from_the_start(closing: str, folder: Path) -> None:
+    command = f"{sys.executable} -m onnxfold {' '.join(FOLD)} {closing}"
+    (folder / "out.onnx").unlink(missing_ok=True)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"") and (folder / "out.onnx").exists()

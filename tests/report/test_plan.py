@@ -194,8 +194,11 @@ def test_a_plan_is_saved_over_nothing_that_the_fold_read_or_wrote(tmp_path: Path
     """The model by its path, and, of a plan that was read, by its hash; the result; the weights beside the model."""
     model, out, kept = (tmp_path / name for name in ("in.onnx", "out.onnx", "p.json"))
     write(model)
-    made = onnxfold.fold(model, out, ratio=0.5, effort="fast", latency=False).plan
+    result = onnxfold.fold(model, out, ratio=0.5, effort="fast", latency=False)
+    made = result.plan
     assert made is not None
+    with pytest.raises(RequestError, match="`path` must be a path, not 3"):
+        result.save(3)  # type: ignore[arg-type]
     made.save(kept)
     made.save(kept)
     before = model.read_bytes(), out.read_bytes()

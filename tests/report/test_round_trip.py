@@ -49,7 +49,8 @@ def test_infinite_numbers_come_back() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 2}, "version 2 of the format"), ({"schema": None}, "it has no 'schema'"),
+        ({"schema": 2}, "version 2 of the format"), ({"schema": True}, "it has no 'schema'"),
+        ({"schema": None}, "it has no 'schema'"),
         ({"before": 3}, "'before' must be an object, not 3"), ({"model": 1}, "'model' must be of type str, not 1"),
         ({"groups": [{"name": "x"}]}, "'groups' lacks 'before'"), ({"notes": "x"}, "'notes' must be of type list"),
         ({"check": {"problems": [], "notes": [], "inputs": "", "providers": [{"provider": "", "status": "odd"}]}},
