@@ -103,6 +103,23 @@ def test_a_guess_before_the_estimate_holds_nothing_up(course: Course) -> None:
     assert course.view().done < 0.02
 
 
+def test_loops_inside_a_turn_follow_each_other(course: Course) -> None:
+    """The first of them is not all of the turn: what follows moves on from there."""
+    with course.within((Phase.INPUTS,)):
+        outer, seen = course.opened("folding to targets", 2), []
+        for turn in range(2):
+            course.turned(outer, turn)
+            for title in ("measuring groups", "trying plans", "reconstructing"):
+                loop = course.opened(title, 4)
+                for done in range(5):
+                    course.turned(loop, done)
+                    seen.append(course.view().done)
+                course.closed(loop)
+        assert seen == sorted(seen) and len(set(seen)) >= 24
+        gone = (np.array(seen) - seen[0]) / (seen[-1] - seen[0])
+        assert gone[4] < 0.2 and gone[14] < 0.6 and np.diff(gone).max() < 0.1
+
+
 def test_loops_that_say_what_they_take_share_a_phase() -> None:
     """Chains of steps: whatever is allowed, the last loop has its part, and none stands at the end before it begins."""
     course = Course()

@@ -19,7 +19,7 @@ from ..model.model import Model
 from ..model.subgraphs import captures
 from .costs import Costs
 
-_UNSIZED = (TensorProto.UNDEFINED, TensorProto.STRING)  # element types that do not tell how many bytes they take
+_SIZED = {*helper.get_all_tensor_dtypes()} - {TensorProto.UNDEFINED, TensorProto.STRING}  # so many bytes a number
 _VIEWS = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "DequantizeLinear")
 
 
@@ -80,13 +80,13 @@ def _place(node: Node, name: str, model: Model) -> str:
     if name in graph.outputs or name != node.outputs[0]:
         return ""
     if node.op == "QuantizeLinear":
-        alone = source not in graph.inputs and source not in graph.outputs and len(graph.consumers[source]) == 1
+        alone = source not in graph.inputs and source not in graph.outputs and len(graph.consumers.get(source, ())) == 1
         return source if alone else ""
     return source if node.op in _VIEWS else ""
 
 
 def _bytes(model: Model, prices: Costs, name: str, lengths: Mapping[tuple[str, int], int]) -> int | None:
     kind, count = model.graph.tensor(name).dtype, prices.count(name, lengths)
-    if kind in _UNSIZED or count is None:
+    if kind not in _SIZED or count is None:
         return None
     return count * int(helper.tensor_dtype_to_np_dtype(kind).itemsize)

@@ -55,6 +55,9 @@ _PARTS = {
     "making synthetic inputs": 0.95, "measuring sensitivity": 0.95, "trying plans": 0.95, "reconstructing": 0.9,
     "folding to targets": 0.95, "training": 0.95, "fusing layers": 0.95, "comparing layers": 0.95,
 }  # fmt: skip
+_INNER = {"measuring sensitivity": 0.15, "measuring groups": 0.25, "trying plans": 0.8}
+"""What such loops take of a turn of the loop around them: of what is left of it; others half of that."""
+
 _MOST = 0.98  # of what is left of a phase: a loop may take longer than was expected
 _DEFAULT = 1.0  # seconds that a phase is taken for, where nobody knows
 _DOUBT = 0.15  # of all that is expected: only after that do measured times outweigh what was expected
@@ -62,8 +65,9 @@ _DOUBT = 0.15  # of all that is expected: only after that do measured times outw
 
 @dataclass(eq=False)
 class Loop:
-    """An open loop: `done` of `total` turns. `start` and `part`: where in its phase it begins, and how much of the
-    phase it takes. `small`: it only shows that something goes on, and moves nothing in the loops around it."""
+    """An open loop: `done` of `total` turns. `start` and `part`: where it begins and how much it takes, of its phase or
+    of a turn of the loop around it; `filled`: how much of its own turn inner loops have taken. `small`: it only shows
+    that something goes on, and moves nothing in the loops around it."""
 
     title: str
     total: int
@@ -71,6 +75,7 @@ class Loop:
     part: float
     small: bool = False
     done: int = 0
+    filled: float = 0.0
 
     @property
     def text(self) -> str:
@@ -141,9 +146,18 @@ class Course:
         """A loop of so many turns begins, in the one that is open."""
         if not self._loops and len(self._several) > 1:
             self._enter(_OPENS.get(title, Phase.PLAN))
-        loop = Loop(title, total, self._share, self._part(title, small), small)
+        around = self._around
+        if around is None:
+            loop = Loop(title, total, self._share, self._part(title, small), small)
+        else:
+            loop = Loop(title, total, around.filled, (1 - around.filled) * _INNER.get(title, _PART), small)
         self._loops.append(loop)
         return loop
+
+    @property
+    def _around(self) -> Loop | None:
+        """The innermost loop that is open and moves something; the outermost one where none does."""
+        return next((one for one in reversed(self._loops) if not one.small), self._loops[0] if self._loops else None)
 
     def _part(self, title: str, small: bool) -> float:
         """How much of the phase an outermost loop takes: as was expected of it, or most of what is left."""
@@ -159,7 +173,7 @@ class Course:
 
     def turned(self, loop: Loop, done: int) -> None:
         """So many turns of a loop are done; loops in it that were left open are over."""
-        loop.done = done
+        loop.done, loop.filled = done, 0.0
         if loop in self._loops:
             del self._loops[self._loops.index(loop) + 1 :]
             self._move()
@@ -171,6 +185,8 @@ class Course:
             if at == 0:
                 self._share = max(self._share, loop.start + loop.part)
             del self._loops[at:]
+            if self._around is not None and not loop.small:
+                self._around.filled = loop.start + loop.part
 
     def view(self) -> View:
         """How far it is now."""
@@ -191,9 +207,9 @@ class Course:
         """How far the phase is, by all loops that are open."""
         inner = 0.0
         for loop in reversed([one for one in self._loops[1:] if not one.small]):
-            inner = (loop.done + inner) / max(1, loop.total)
+            inner = loop.start + loop.part * min(1.0, (loop.done + max(loop.filled, inner)) / max(1, loop.total))
         outer = self._loops[0]
-        share = min(1.0, (outer.done + inner) / max(1, outer.total))
+        share = min(1.0, (outer.done + max(outer.filled, inner)) / max(1, outer.total))
         self._share = max(self._share, outer.start + outer.part * share)
 
     def _weight(self, phase: Phase) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tiny import MODELS, fold, net
 
 from onnxfold.analysis.costs import costs
 from onnxfold.analysis.peak_memory import peak_memory
+from onnxfold.model.graph import TensorInfo
 from onnxfold.model.model import load
 from onnxfold.report.fold_report import FoldReport
 
@@ -68,6 +70,14 @@ def test_what_a_body_uses_lives_until_the_node_that_holds_it() -> None:
               y = If(b) <then_branch = yes () => (float[1,4,5,5] p) { p = Relu(h) },
                          else_branch = no () => (float[1,4,5,5] n) { n = Neg(h) }>"""
     assert peak(graph(body)) == 2 * H + 4  # h and r, and the maximum; at the If: h, y and a truth value
+
+
+def test_element_types_that_nobody_knows_give_no_figure() -> None:
+    proto = graph("h = Conv(x, w) y = Conv(h, v)")
+    found = load(proto)
+    tensors = {**found.graph.tensors, "h": TensorInfo("h", (1, 4, 5, 5), -1)}
+    odd = replace(found, graph=replace(found.graph, tensors=tensors))
+    assert peak_memory(odd, costs(found)) is None and peak_memory(found, costs(found)) is not None
 
 
 def test_lengths_that_nobody_knows_give_no_figure() -> None:

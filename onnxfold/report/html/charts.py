@@ -38,10 +38,10 @@ def histogram(edges: Sequence[float], counts: Sequence[int]) -> alt.Chart:
 
 
 def pareto(rows: Rows, title: str) -> alt.LayerChart:
-    """Output errors over what remains. `rows` have `remaining` and `error` (shares), `label`, and `knee` (a truth
-    value)."""
-    base = _losses(rows, title, "output error", ".2~%")
-    return _sized(base.mark_line(color=GREY) + _points(base, ".2~%") + _labels(base))
+    """Output errors over what remains, joined in their order. `rows` have `remaining` and `error` (shares), `label`,
+    and `knee` (a truth value)."""
+    base = _losses([{**row, "step": at} for at, row in enumerate(rows)], title, "output error", ".2~%")
+    return _sized(base.mark_line(color=GREY).encode(order="step:Q") + _points(base, ".2~%") + _labels(base))
 
 
 def chains(rows: Rows, title: str, measured: bool) -> alt.LayerChart:
@@ -58,7 +58,7 @@ def _losses(rows: Rows, title: str, loss: str, form: str) -> alt.Chart:
         x=alt.X(
             "remaining:Q",
             title=title,
-            axis=alt.Axis(format=".0%", tickCount=5, labelOverlap=True),
+            axis=alt.Axis(format=".0%", tickCount=5, labelOverlap=True, labelSeparation=8),
             scale=alt.Scale(zero=False),
         ),
         y=alt.Y("error:Q", title=loss, axis=alt.Axis(format=form)),

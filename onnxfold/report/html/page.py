@@ -94,7 +94,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     made.filters |= {
         "bytes": units.in_bytes, "count": units.in_units, "ms": units.in_ms, "percent": units.in_percent,
-        "name": units.visible,
+        "name": units.visible, "sentence": lambda text: text[:1].upper() + text[1:],
     }  # fmt: skip
     made.globals |= {"change": units.change}
     return made
