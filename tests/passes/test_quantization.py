@@ -109,7 +109,7 @@ def test_a_fold_in_int8_is_what_its_report_says(tmp_path: Path) -> None:
     assert not found.floats
     scores = Session(target.read_bytes()).run({"image": IMAGES})[0]
     assert (scores.argmax(1) == LABELS).mean() > LEAST_TOP1
-    again = onnxfold.compare(RESNET, target, inputs={"image": IMAGES[112:128]}, latency=False)
+    again = onnxfold.compare(RESNET, target, inputs={"image": IMAGES[2:128:4]}, latency=False)
     assert again.after == report.after and again.check is not None and again.check.worst is not None
     assert again.check.worst.relative_l2 == pytest.approx(found.error_after, rel=1e-3)
     assert "in INT8" in report.verdict
