@@ -110,7 +110,7 @@ class Inspect(BasePass):
 
 def analyzed(model: Model, fold_heads: bool = False, fold_residual: bool = False) -> Analysis:
     """The analysis (`analyze`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
-    shapes which its tensors do not have, the model is to blame."""
+    shapes which its tensors do not have, or has biases that do not fit, the model is to blame."""
 
     try:
         return analyze(model, fold_heads=fold_heads, fold_residual=fold_residual)
@@ -118,9 +118,10 @@ def analyzed(model: Model, fold_heads: bool = False, fold_residual: bool = False
         raise
     except Exception as error:
         what = model.path or "the model given"
-        if reason := contradiction(model.proto) or _refusal(model):
+        wrong = _wrong_bias(model)
+        if not wrong and (reason := contradiction(model.proto) or _refusal(model)):
             blame = f"{what} cannot be analyzed ({error}) nor run ({reason}): export the model again"
-        elif reason := _false_shape(model):
+        elif reason := wrong or _false_shape(model):
             blame = f"{what} cannot be analyzed ({error}): {reason}: export the model again"
         else:
             raise  # a bug of ours
@@ -137,6 +138,21 @@ def _refusal(model: Model) -> str:
         Evaluator(model, lambda session: [_feeds(model, session)]).outputs(model.proto)
     except (ExecutionError, OnnxFoldError) as error:
         return brief(error)
+    return ""
+
+
+def _wrong_bias(model: Model) -> str:
+    """A convolution's bias that has not one value for each of its channels, in words; '' if there is none.
+
+    onnxruntime before 1.24 runs convolutions whose bias is empty, and crashes on transposed ones."""
+    for node in model.graph.nodes:
+        if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2]:
+            weight, bias = (model.graph.tensor(name).shape for name in node.inputs[1:3])
+            made = weight[node.op == "ConvTranspose"] if weight and len(weight) > 2 else None
+            if isinstance(made, int) and bias is not None:
+                made *= int(node.attrs.get("group", 1)) if node.op == "ConvTranspose" else 1
+                if bias != (made,):
+                    return f"the bias of '{node.label}' has shape {list(bias)}, not {[made]}"
     return ""
 
 
