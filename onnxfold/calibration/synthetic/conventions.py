@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
 _TRIED, _CHUNK = 36, 12  # crops, and so many at a time
+_KEPT = 64 * 64  # pixels; smaller crops (of under 2 MB in all) are kept for the next model
 _WELL = 10.0  # of nine networks under the right convention the worst is at 3.2, in a wrong scale the best at 30
 _FAR = 1.3  # of 23 networks, no other crops moved the ratio of two losses that were near each other by more than 1.07
 _ALIKE = 1.1  # three ImageNet networks that want -1 to 1 fit unit variance 5 to 7 % better, which has twice its spread
@@ -74,7 +76,7 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
     if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
         return BYTES
     rows, columns = (shape[axis] for axis in spatial_axes(shape))
-    pixels = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _TRIED, rows, columns)
+    pixels = _small(rows, columns) if rows * columns <= _KEPT else _tried(rows, columns)
     known = {**shapes, name: (1, *shape[1:])}
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
@@ -92,6 +94,16 @@ def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Seque
 
 
 Shapes = Mapping[str, Sequence[int]]
+
+
+def _tried(rows: int, columns: int) -> Floats:
+    """[crops, rows, columns, 3] what conventions are tried on."""
+    made = crops(np.random.default_rng(0), (*more_photographs(), *photographs()), _TRIED, rows, columns)
+    made.flags.writeable = False
+    return made
+
+
+_small = lru_cache(maxsize=8)(_tried)
 
 
 def better_convention(
