@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+_ROWS, _MAPPINGS = frozenset((tuple, list)), frozenset((dict, MappingProxyType))
 _PLAIN = frozenset((int, float, bool, str, type(None)))  # most of what is held, and quickly told
 
 
@@ -19,6 +20,8 @@ def read_only(instance: object) -> None:
     The instance gets views: nothing is copied, and who made an array may still write into it.
     """
     for name, value in vars(instance).items():
+        if type(value) in _PLAIN:
+            continue
         guarded = _guarded(value)
         if guarded is not value:
             object.__setattr__(instance, name, guarded)
@@ -35,18 +38,14 @@ class Pickled:
 def _guarded(value: Any) -> Any:
     """`value` with read-only views in place of arrays; `value` itself where it holds none that can be written."""
     kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if isinstance(value, np.ndarray):
-        if not value.flags.writeable:
-            return value
-        view = value.view()
-        view.flags.writeable = False
-        return view
-    if kind in (tuple, list):
-        parts = [_guarded(part) for part in value]
+    if kind in _ROWS:
+        parts = [part if type(part) in _PLAIN else _guarded(part) for part in value]
         return value if all(map(is_, parts, value)) else kind(parts)
-    if kind in (dict, MappingProxyType):
-        items = {key: _guarded(part) for key, part in value.items()}
+    if kind in _MAPPINGS:
+        items = {key: part if type(part) in _PLAIN else _guarded(part) for key, part in value.items()}
         return value if all(map(is_, items.values(), value.values())) else kind(items)
-    return value
+    if not isinstance(value, np.ndarray) or not value.flags.writeable:
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view

@@ -88,8 +88,7 @@ class AtomTable:
         """The axes of these tensors that have atoms; blocked ones, where this node asked for them, instead of plain."""
         for name in names:
             for axis in range(len(self._graph.tensor(name).shape or ())):
-                blocked = sorted(key for key in self._now if key[:2] == (name, axis))
-                if blocked:
+                if self._now and (blocked := sorted(key for key in self._now if key[:2] == (name, axis))):
                     yield from blocked
                 elif len(self.axis(name, axis, 1).atoms):
                     yield (name, axis, 1)
@@ -97,7 +96,7 @@ class AtomTable:
     def unsaid(self, key: SlotKey, said: Atoms) -> Atoms:
         """Atoms of `key` that are not among `said`, which are sorted and all different."""
         start, size = self.slots[key]
-        low, high = np.searchsorted(said, (start, start + size))
+        low, high = said.searchsorted((start, start + size))
         if high - low == size:
             return NONE
         missing = np.ones(size, bool)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import csr_matrix
 
 from ..folding.merge import Merge
@@ -15,7 +15,11 @@ from .result import Analysis
 
 
 def _axis_matrix(
-    parts: Sequence[tuple[Place, Merge]], name: str, kept: NDArray[np.bool_], made: bool = False
+    parts: Sequence[tuple[Place, Merge]],
+    name: str,
+    kept: NDArray[np.bool_],
+    made: bool = False,
+    dtype: DTypeLike = np.float64,
 ) -> csr_matrix:
     """[new length, old length]: identity on positions that no merge touches, the merges' matrices elsewhere."""
     place_of = np.cumsum(kept) - 1
@@ -35,16 +39,18 @@ def _axis_matrix(
     rows.append(place_of[untouched])
     columns.append(untouched)
     values.append(np.ones(len(untouched)))
-    return _matrix(np.concatenate(values), np.concatenate(rows), np.concatenate(columns), int(kept.sum()), len(kept))
+    numbers = np.concatenate(values).astype(dtype, copy=False)
+    return _matrix(numbers, np.concatenate(rows), np.concatenate(columns), int(kept.sum()), len(kept))
 
 
 def _matrix(
-    values: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64], new: int, old: int
+    values: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64], new: int, old: int
 ) -> csr_matrix:
     """[new, old], from entries that are each given once. It is asked for thousands of times, and scipy's own way from
-    triples takes twice as long."""
+    triples takes twice as long, as looking for the largest of long integers does."""
     order = np.lexsort((columns, rows))
-    starts = np.zeros(new + 1, np.int64)
+    columns = columns.astype(np.int32)  # as scipy would: an axis is no longer than `graph.LONGEST`
+    starts = np.zeros(new + 1, np.int32)
     np.cumsum(np.bincount(rows, minlength=new), out=starts[1:])
     return csr_matrix((values[order], columns[order], starts), shape=(new, old))
 

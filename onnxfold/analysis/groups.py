@@ -150,12 +150,16 @@ def find_groups(
     atoms = np.flatnonzero(group_of[labels] >= 0)
     atoms = atoms[np.lexsort((numbered.rank[atoms], labels[atoms], group_of[labels[atoms]]))]
     found, unequal = [], dict[str, int]()
+    blocks_of = dict[int, list[Blocked]]()
+    for blocked in blocks:
+        for number in distinct(group_of[labels[blocked.atoms]]).tolist():
+            blocks_of.setdefault(number, []).append(blocked)
     bounds = np.flatnonzero(np.diff(group_of[labels[atoms]])) + 1
     for members in np.split(atoms, bounds) if len(atoms) else ():
         group = _group(graph, channels, numbered, members)
         if group is None:
             continue
-        cells = _cells(group, blocks)
+        cells = _cells(group, blocks_of.get(int(group_of[labels[members[0]]]), ()))
         if isinstance(cells, str):
             unequal[cells] = unequal.get(cells, 0) + group.size
         elif group.size > 1:
@@ -240,14 +244,10 @@ def _cells(group: ChannelGroup, blocks: Sequence[Blocked]) -> Ints | str:
     """The block of every channel, all constraints together; the name of a node whose blocks would become unequal."""
     keys: list[Ints] = []
     for blocked in blocks:
-        if not len(blocked.atoms):
-            continue
         order = np.argsort(blocked.atoms)
         at = np.searchsorted(blocked.atoms, group.atoms, sorter=order)
         at = order[np.minimum(at, len(order) - 1)]
         mine = blocked.atoms[at] == group.atoms
-        if not mine.any():
-            continue
         if not 0 < blocked.count <= len(blocked.atoms):
             return blocked.where
         block = at[mine] // (len(blocked.atoms) // blocked.count)

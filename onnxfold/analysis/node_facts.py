@@ -127,7 +127,8 @@ class NodeFacts:
 
     def of(self, node: Node) -> Iterator[AtomFact]:
         """Everything that is known of one node. Axes that no fact is about are kept."""
-        yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
+        if node.captures:
+            yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
         rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
         op = f"{node.domain}.{node.op}" if node.domain else node.op
@@ -296,13 +297,14 @@ class NodeFacts:
             return
         a, b = (np.concatenate(side) for side in zip(*edges, strict=True))
         atoms = distinct(np.concatenate([a, b]))
-        a, b = np.searchsorted(atoms, a), np.searchsorted(atoms, b)
+        a, b = atoms.searchsorted(a), atoms.searchsorted(b)
         made = np.zeros(len(atoms), bool)
         for key in self._table.touched(name for name in node.outputs if name):
             made[self._among(atoms, key)] = True
         while (new := made[a] != made[b]).any():  # what is tied to what is made is made
             made[a[new]] = made[b[new]] = True
-        made &= ~np.isin(atoms, np.concatenate([NONE, *(f.axis.atoms for f in facts if isinstance(f, Consumes))]))
+        if consumed := [fact.axis.atoms for fact in facts if isinstance(fact, Consumes)]:
+            made &= ~np.isin(atoms, np.concatenate(consumed))
         for key in self._table.touched(inputs):
             for how in set(made[self._among(atoms, key)].tolist()):
                 yield AxisRole(key, Role.PRODUCES if how else Role.CONSUMES, node.index)
@@ -310,7 +312,7 @@ class NodeFacts:
     def _among(self, atoms: Atoms, key: SlotKey) -> slice:
         """Where the atoms of an axis are among sorted ones."""
         start, size = self._table.slots[key]
-        low, high = np.searchsorted(atoms, (start, start + size))
+        low, high = atoms.searchsorted((start, start + size))
         return slice(int(low), int(high))
 
 

@@ -116,7 +116,7 @@ def rearranging(for_producers: csr_matrix, for_consumers: csr_matrix) -> Merge:
 
 def apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> NDArray[Any]:
     """`matrix` along `axis`; with `blocks`, its blocks along `axis` of each part of axis 0."""
-    matrix = matrix.astype(array.dtype)
+    matrix = matrix if matrix.dtype == array.dtype else matrix.astype(array.dtype)
     if blocks == 1:
         moved = np.moveaxis(array, axis, 0)
         flat = np.ascontiguousarray(moved.reshape(moved.shape[0], -1))

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 )  # element types whose channels can be averaged
 WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
+_FEW = 1024, 16  # integers and floats at most
 _MOST = 1 << 28  # elements of a constant that is computed
 # Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
 _NOT_CONSTANT = frozenset(
@@ -81,9 +83,11 @@ class Constants:
     def __contains__(self, name: str) -> bool:
         return name in self.names
 
-    def small(self, integers: int = 1024, floats: int = 16) -> dict[str, NDArray[Any]]:
-        """Computed constants of at most so many elements, by name; shape inference needs their values."""
+    @cached_property
+    def small(self) -> Mapping[str, NDArray[Any]]:
+        """Computed constants of few elements, by name; shape inference needs their values."""
         found: dict[str, NDArray[Any]] = {}
+        integers, floats = _FEW
         sizes: dict[str, int] = {name: math.prod(t.dims) for name, t in self._initializers.items()}
         for name, node in self._nodes.items():
             if name in self._dequantizing:
@@ -103,7 +107,7 @@ class Constants:
             sizes[name] = array.size
             if array.size <= (integers if array.dtype.kind in "iub" else floats):
                 found[name] = array
-        return found
+        return MappingProxyType(found)
 
     def _elements(self, node: Node) -> int | None:
         """How many elements a node of constants gives, where it may make much of little (`growth.elements`)."""

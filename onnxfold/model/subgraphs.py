@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+_GRAPH, _GRAPHS = AttributeProto.GRAPH, AttributeProto.GRAPHS  # looked up once: they are asked for all the time
 BODY_OPERATORS = ("If", "Loop", "Scan")  # operators with bodies
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """The bodies (If branches, Loop and Scan bodies) that `node` holds."""
     for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
+        kind = attribute.type
+        if kind == _GRAPH:
             yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
+        elif kind == _GRAPHS:
             yield from attribute.graphs
 
 
@@ -31,7 +33,7 @@ class Body:
 
 def opened(proto: ModelProto) -> list[Body]:
     """The bodies that are seen as parts of the main graph, outer ones first: nothing else has a name that is theirs."""
-    if not any(True for node in proto.graph.node for _ in subgraphs(node)):
+    if not any(a.type in (_GRAPH, _GRAPHS) for node in proto.graph.node for a in node.attribute):
         return []
     names = Counter(defined(proto.graph))
     waiting = [(node, body) for node in proto.graph.node for body in subgraphs(node)]

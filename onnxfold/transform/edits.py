@@ -183,7 +183,8 @@ class _Weight:
         array = original if original.dtype in (np.float32, np.float64) else original.astype(np.float32)
         for axis, blocks in sorted(self._axes, key=lambda at: (-at[1], at[0])):  # blocked axes first
             here = [(p, m) for p, m in self.parts if (p.axis, p.blocks) == (axis, blocks)]
-            array = apply(_axis_matrix(here, self.name, self._left(axis, blocks)), array, axis, blocks)
+            matrix = _axis_matrix(here, self.name, self._left(axis, blocks), dtype=array.dtype)
+            array = apply(matrix, array, axis, blocks)
         return (array if original.dtype.kind not in "iu" else np.rint(array)).astype(original.dtype)
 
     @property

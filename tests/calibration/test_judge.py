@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -10,14 +12,16 @@ from tiny import MODELS, SHARED
 from onnxfold import fold
 from onnxfold.calibration.judge import LINES, PHOTOGRAPHS, WORDS, independent_judge
 from onnxfold.calibration.samples import SYNTHETIC, calibration_samples, synthetic_samples
+from onnxfold.calibration.synthetic import conventions
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
 from onnxfold.calibration.synthetic.drawn_text import with_text
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
+from onnxfold.calibration.synthetic.problem import InversionProblem, LossValue
 from onnxfold.evaluation.candidates import Evaluator, Reference
 from onnxfold.evaluation.quality import measured
 from onnxfold.model.model import load
 from onnxfold.options.choices import Effort
-from onnxfold.runtime.session import Session
+from onnxfold.runtime.session import Feeds, Session
 
 
 def test_crops_are_pixels_of_the_photographs_and_the_same_for_a_seed() -> None:
@@ -189,3 +193,19 @@ def test_conventions_of_real_networks(name: str, wanted: str) -> None:
     side = specs[0].shape[2]
     assert isinstance(side, int)
     assert convention(model, specs, specs[0].name, (1, 3, side, side), {}).name == wanted
+
+
+@pytest.mark.parametrize(("far", "runs"), [(1.3, 5), (1e9, 15)])
+def test_conventions_that_fit_far_worse_are_left_alone(far: float, runs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five conventions on twelve crops; on 24 more, those that are not far off: none is left beside the best here."""
+    asked, evaluate = list[str](), InversionProblem.evaluate
+
+    def counted(self: InversionProblem, x: Feeds, target: Any) -> LossValue:
+        asked.extend(x)
+        return evaluate(self, x, target)
+
+    monkeypatch.setattr(InversionProblem, "evaluate", counted)
+    monkeypatch.setattr(conventions, "_FAR", far)
+    model = load(MODELS / "digits_resnet_bn.onnx")
+    assert convention(model, Session.of(model).inputs, "image", (1, 1, 8, 8), {}) is USUAL
+    assert asked == ["image"] * runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
 
 _LIST = 1024  # numbers: longer constants give no shapes
+_schema = lru_cache(1024)(onnx.defs.get_schema)
 _ENDS = (2**31 - 1, 2**31, 2**63 - 1, 2**63)
 # what can leave a length below 0: a window larger than what it moves over, negative pads
 _WINDOWED = (
@@ -30,10 +32,13 @@ _WINDOWED = (
 _TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Split", "Range", "Pad")
 
 
-def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None) -> ModelProto:
+def infer_shapes(
+    model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None, follow: bool | None = None
+) -> ModelProto:
     """Shape inference with data propagation; a model it cannot handle comes back as it was.
 
     `known` are computed constants (by tensor name): inference sees them as Constant nodes in place of their producers.
+    `follow`: whether values may be propagated (None: to be found out).
     """
     if known:
         nodes = [n for n in model.graph.node if not (n.output and all(not o or o in known for o in n.output))]
@@ -45,7 +50,8 @@ def infer_shapes(model: ModelProto, known: Mapping[str, NDArray[Any]] | None = N
         del copy.graph.node[:]
         copy.graph.node.extend([*front, *nodes])
         model = copy
-    follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
+    if follow is None:
+        follow = not any(absurd(value) for value in (known or {}).values()) and not _absurd_constants(model)
     try:
         with asking_onnx():
             return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=follow)
@@ -62,12 +68,12 @@ def negative(bare: ModelProto) -> str:
     """
     if any(d.HasField("dim_value") and d.dim_value < 1 for v in bare.graph.input for d in v.type.tensor_type.shape.dim):
         return ""
-    stages = _stages(bare)
+    stages, follow = _stages(bare), None if _absurd_constants(bare) else True  # then it may of every part
     for last in sorted(set(stages)):
         part = _undeclared(bare)
         del part.graph.node[:]
         part.graph.node.extend(n for n, stage in zip(bare.graph.node, stages, strict=True) if stage <= last)
-        for value in [*(inferred := infer_shapes(part).graph).value_info, *inferred.output]:
+        for value in [*(inferred := infer_shapes(part, follow=follow).graph).value_info, *inferred.output]:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_value < 0:
                     return f"'{value.name}' would be {dim.dim_value} long"
@@ -141,7 +147,7 @@ def infer_node(
         types[name] = onnx.helper.make_tensor_type_proto(info.dtype, info.declarable)
     try:
         with asking_onnx():
-            schema = onnx.defs.get_schema(node.op, node.version, node.domain)
+            schema = _schema(node.op, node.version, node.domain)
             found = onnx.shape_inference.infer_node_outputs(schema, proto, types, dict(data))
     except ExecutionError:
         return {}

@@ -31,7 +31,8 @@ Names = dict[tuple[int, int], Name]  # of open dimensions, by the two lengths tr
 class InferenceConstants(ShapeConstants, Protocol):
     """What inference needs of a model's constants."""
 
-    def small(self) -> dict[str, NDArray[Any]]: ...
+    @property
+    def small(self) -> Mapping[str, NDArray[Any]]: ...
 
 
 def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Graph:
@@ -40,7 +41,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
     onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
     known by then: it does not follow all that exporters compute of shapes, and gives up for good where it stops.
     """
-    small = constants.small()
+    small = constants.small
     graph = reshaped(graph, bare, infer_shapes(bare, small))
     tensors = dict(graph.tensors)
     for name, how in filter(None, map(packed_weight, graph.nodes)):
@@ -48,13 +49,13 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
             tensors[name] = TensorInfo(name, (how.n, how.k), tensors[name].dtype)  # as all but the file sees it
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
     data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
-    data.update((name, _tensor(value)) for name, value in small.items())
     declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
     values = ShapeValues(graph, constants, ())
     for node, proto in zip(graph.nodes, every_node(bare), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
         if missing and node.op not in BODY_OPERATORS:
             given = {name: data[name] for name in node.inputs if name in data}
+            given |= {name: _tensor(small[name]) for name in node.inputs if name in small}
             for name in node.inputs:
                 found = values.list_for(name, node) if name else None
                 if found is not None:
