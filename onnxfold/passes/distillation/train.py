@@ -157,7 +157,7 @@ def _train(
             note = f"stopped after {done} of {steps} steps: the loss is not finite"
             break
         training.step(done, loss, gradients)
-        title.now = f"training (loss {loss:.4g}, error {training.best:.2%})"
+        title.now = f"training (loss {loss:.4g}, error {100 * training.best:.2f} %)"
         if done in looks:
             error = evaluator.distance(_written(student.proto, student, training.values))
             if not training.goes_on(done, error):
