@@ -216,10 +216,10 @@ def test_provider_that_fails_in_a_real_run(monkeypatch: pytest.MonkeyPatch) -> N
     """A provider that onnxruntime offers and that cannot start gives a note, and the CPU its verdict."""
     started = Session.__init__
 
-    def start(self: Session, model: Any, provider: str = CPU, threads: int = 0) -> None:
+    def start(self: Session, model: Any, provider: str = CPU, threads: int = 0, **more: Any) -> None:
         if provider == CUDA:
             raise ExecutionError("no kernel image")
-        started(self, model, provider, threads)
+        started(self, model, provider, threads, **more)
 
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(Session, "__init__", start)
