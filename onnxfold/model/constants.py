@@ -99,6 +99,11 @@ class Constants:
                 continue
             try:
                 count = self._elements(node)
+            except ModelError:
+                continue
+            if count is not None and count > _MOST:  # onnxruntime would make it, and take all memory
+                raise too_large(name, count, node.op)
+            try:
                 if node.op in GROWS if count is None else count > integers:
                     continue
                 array = self.array(name)
@@ -202,7 +207,7 @@ class Constants:
             return unpacked(node, self.stored_array)
         count = self._elements(node)
         if count is not None and count > _MOST:
-            raise ModelError(f"constant '{name}' would have {count} elements ({node.op}): no model needs such a one")
+            raise too_large(name, count, node.op)
         from onnx.reference import ReferenceEvaluator  # slow to import, and most models never need it
 
         feeds = {i: np.array(self.stored_array(i)) for i in dict.fromkeys(node.inputs) if i}
@@ -223,6 +228,11 @@ class Constants:
                 return np.asarray(computed[0])
         except ExecutionError as error:
             raise ModelError(f"constant '{name}' cannot be computed ({node.op}): {error}") from error
+
+
+def too_large(name: str, count: int, op: str) -> ModelError:
+    """The error for a constant that no memory holds."""
+    return ModelError(f"constant '{name}' would have {count} elements ({op}): no model needs such a one")
 
 
 def constant_attribute(node: onnx.NodeProto) -> AttributeProto | None:

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from .graph import Node
 
 _WINDOWS = ("HannWindow", "HammingWindow", "BlackmanWindow")
-GROWS = frozenset(("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike", "MelWeightMatrix", *_WINDOWS))
+_RESIZES = ("Resize", "Upsample")
+GROWS = frozenset(
+    ("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike", "MelWeightMatrix", "DFT", *_RESIZES, *_WINDOWS)
+)
 """What makes large outputs of small inputs."""
 Array = NDArray[Any]
 
@@ -24,7 +27,12 @@ def elements(node: Node, read: Callable[[str], Array]) -> int | None:
 
     `read` gives the value of an input.
     """
-    rule = _SIZES.get(node.op)
+    rule, whole = _SIZES.get(node.op), _NODES.get(node.op)
+    if whole is not None:
+        try:
+            return whole(node, read)
+        except (ArithmeticError, ValueError, TypeError, IndexError):
+            return None
     if rule is None or len(node.inputs) < rule[0] or not all(node.inputs[: rule[0]]):
         return None
     try:
@@ -53,6 +61,38 @@ def _counted(start: Array, stop: Array, step: Array) -> int:
     return max(0, math.ceil((float(stop) - float(start)) / float(step)))
 
 
+def _resized(node: Node, read: Callable[[str], Array]) -> int:
+    """Resize (x, roi, scales, sizes), before version 11 and as Upsample (x, scales), at last with a list of scales. At
+    most so many where the aspect ratio is kept."""
+    given = [*node.inputs, "", "", ""]
+    lengths = list(read(given[0]).shape)
+    axes = [int(axis) for axis in node.attrs.get("axes", range(len(lengths)))]
+    if given[3]:
+        sizes = [int(x) for x in np.ravel(read(given[3]))]
+        ratios = [size / max(1, lengths[axis]) for axis, size in zip(axes, sizes, strict=True)]
+        if node.attrs.get("keep_aspect_ratio_policy", b"stretch") not in (b"stretch", "stretch"):
+            ratios = [max(ratios)] * len(ratios)
+    else:
+        name = given[2] or given[1]
+        ratios = [float(x) for x in np.ravel(read(name) if name else node.attrs["scales"])]
+    for axis, ratio in zip(axes, ratios, strict=True):
+        lengths[axis] = math.floor(lengths[axis] * ratio + 1e-6)
+    return _product(lengths)
+
+
+def _transformed(node: Node, read: Callable[[str], Array]) -> int:
+    """DFT (x, length, axis): real and imaginary parts last."""
+    given = [*node.inputs, "", ""]
+    lengths = list(read(given[0]).shape)
+    axis = int(read(given[2])) if given[2] else int(node.attrs.get("axis", 1 if node.version < 20 else -2))
+    length = int(read(given[1])) if given[1] else lengths[axis]
+    lengths[axis] = length // 2 + 1 if node.attrs.get("onesided", 0) else length
+    return _product([*lengths[:-1], 2])
+
+
+_NODES: Mapping[str, Callable[[Node, Callable[[str], Array]], int]] = {
+    **dict.fromkeys(_RESIZES, _resized), "DFT": _transformed
+}  # fmt: skip
 _SIZES: Mapping[str, tuple[int, Callable[..., int]]] = {
     "ConstantOfShape": (1, _product),
     "Expand": (2, _expanded),
