@@ -60,6 +60,8 @@ def detector(folder: Path) -> None:
     numbers = weights(SHAPES)
     for name in ("w1", "b1"):
         numbers[name][8:] = numbers[name][:8]
+    for name in ("w2", "w3"):
+        numbers[name][:, 8:] = numbers[name][:, :8]
     proto = parser.parse_model(DETECTOR)
     shapes = {"pairs": np.array([1, 300, 2]), "corners": np.array([1, 300, 4])}
     proto.graph.initializer.extend(

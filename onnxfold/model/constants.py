@@ -232,7 +232,9 @@ class Constants:
 
 def too_large(name: str, count: int, op: str) -> ModelError:
     """The error for a constant that no memory holds."""
-    return ModelError(f"constant '{name}' would have {count} elements ({op}): no model needs such a one")
+    return ModelError(
+        f"constant '{name}' would have {count} elements ({op}), more than fits into memory: export the model again"
+    )
 
 
 def constant_attribute(node: onnx.NodeProto) -> AttributeProto | None:
