@@ -127,6 +127,16 @@ def sample_count(batches: Sequence[Feeds]) -> int:
     return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches)
 
 
+def _different(feeds: Sequence[Feeds]) -> int:
+    """How many samples differ from each other: copies of one do not show how far outputs move."""
+    found = set[tuple[bytes, ...]]()
+    for one in feeds:
+        arrays, count = [np.asarray(x) for x in one.values()], sample_count([one])
+        for i in range(count):
+            found.add(tuple((x[i] if x.ndim and len(x) == count else x).tobytes() for x in arrays))
+    return len(found)
+
+
 def calibration_samples(
     model: Model,
     source: object,
@@ -150,7 +160,7 @@ def calibration_samples(
     # an exporter may write an open batch and a batch of one inside
     apart = len(pieces) < len(found.feeds) and not _runs(session, pieces[0]) and _runs(session, found.feeds[0])
     fit, check = _dealt(found, specs, apart) if len(found.feeds) > _FEW else (found.feeds, found.feeds)
-    enough = check is not fit and sample_count(check) >= _ENOUGH  # fewer say little
+    enough = check is not fit and _different(check) >= _ENOUGH  # fewer say little
     judge = Judge(check, found.description, enough)
     return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *warnings), apart)
 

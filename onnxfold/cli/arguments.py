@@ -167,7 +167,10 @@ def add_which(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )  # fmt: skip
     devices = [device.value for device in Device]
     what.add_argument(
-        "--device", metavar="D", choices=devices, help="target hardware (docs/choice.md): sets what auto rounds to"
+        "--device",
+        metavar="D",
+        choices=devices,
+        help="target hardware: widths follow its kernels (docs/choice.md)",
     )
     return what
 

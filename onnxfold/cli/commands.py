@@ -29,10 +29,13 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "sweep": sweep,
 }
-_AMOUNTS = ("--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error", "--min-agreement")
+_AMOUNTS = (
+    "--ratio", "--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error",
+    "--min-agreement", "--group-ratio", "--plan",
+)  # fmt: skip
 SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
-    "quantize": (("--ratio=0", *_AMOUNTS), ("--quantize=int8",)),
+    "quantize": (("--ratio=0",), ("--quantize=int8",)),
 }  # fmt: skip
 """Commands that are spelled with options: each stands for the first of a list where none of the list is given."""
 
@@ -44,6 +47,10 @@ def spelled(name: str, given: Sequence[str], kept: Collection[str]) -> list[str]
         return ["--drop-blocks=1", *given]
     if name == "drop" and "--drop-blocks" not in there:
         raise RequestError("say how many residual blocks go, like onnxfold drop IN OUT --drop-blocks 25%")
+    if name == "quantize" and (folding := next((one for one in _AMOUNTS if one in names_of(given)), "")):
+        raise RequestError(f"quantize folds no channels: to fold too, say onnxfold IN OUT {folding} ... --quantize")
+    if name == "inspect":  # also where a file of options for folds says that it is not wanted
+        return ["--inspect", *given]
     added = [one for one, *others in SPELLED[name] if not there.intersection((one.partition("=")[0], *others))]
     return [*added, *given]
 

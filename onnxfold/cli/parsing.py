@@ -87,11 +87,15 @@ def rounding(text: str) -> int | str:
 
 
 def percentage(text: str) -> float:
-    """25 of 25 and of 25%. Raises ArgumentTypeError."""
+    """25 of 25 and of 25%. Raises ArgumentTypeError, also for a bare 0.25, which can only be meant as a share."""
     try:
-        return float(text.removesuffix("%"))
+        value = float(text.removesuffix("%"))
     except ValueError:
         raise argparse.ArgumentTypeError(f"give a percentage like 25 or 25%, not '{text}'") from None
+    if 0 < value < 1 and not text.endswith("%"):
+        meant = f"did you mean {100 * value:g}%?"
+        raise argparse.ArgumentTypeError(f"give a percentage like 25 or 25%, not '{text}': {meant}")
+    return value
 
 
 def _share(text: str) -> float:

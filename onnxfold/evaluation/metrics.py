@@ -16,6 +16,7 @@ NOTHING: Along = MappingProxyType({})
 _ALIKE = 1e-9  # of logarithms: less is rounding
 _FEWEST = 8  # values of a component: of fewer, a deviation says little
 _FLOOR = 1e-5  # of a component's own size: less deviation than that is rounding
+_MOST_ALIKE = 1.25  # times as far, at most, outputs move on all samples: further is the doing of a few odd ones
 _MOST_SEEN = 2.0  # times as far as on what is measured, outputs may move on what the model knows
 _PEERS = 1e-3  # of the median deviation: what moves less beside the others is dead (a score beside pixels moves more)
 
@@ -69,7 +70,8 @@ def component_error(
             something between the two (an EfficientNet-Lite0: 1.08, 1.20 and 1.32).
         samples: how many are in each batch, to see whether the first axis is the batch; empty: it is.
         alike: how far the original moves on more inputs of the very kind that judges, whose errors nobody may look at:
-            units are those of all, since few samples say little of what moves rarely.
+            units are those of all, since few samples say little of what moves rarely (at most 1.25 times as large, by
+            the median: a sample that is unlike all others would hide every error).
 
     Returns inf where shapes differ or a value is not finite.
     """
@@ -113,8 +115,7 @@ def _along(
         return None
     size, deviation = _moments(before)
     if more is not None:
-        everything = Moments.of(before) + more
-        size, deviation = everything.size, everything.deviation
+        deviation = _tempered(deviation, (Moments.of(before) + more).deviation)
     if seen and all(
         x.ndim == pairs[0][0].ndim and _components(x, axis) == count and np.isfinite(x).all() for x in seen
     ):
@@ -128,6 +129,16 @@ def _along(
     if (noise[~known] > 0).any():
         return float("inf")
     return float(np.sqrt(np.square(noise[known] / unit[known]).sum() / max(1, known.sum())))
+
+
+def _tempered(own: NDArray[np.float64], everything: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far every component moves on all samples, less where most move much further there than on the `own` ones that
+    judge: one odd sample among those that nobody looks at (a picture in another scale) must not hide all errors."""
+    if not np.isfinite(everything).all():
+        return own
+    moves = own > 0
+    further = float(np.median(everything[moves] / own[moves])) if moves.any() else 1.0
+    return everything / max(1.0, further / _MOST_ALIKE)
 
 
 def _moments(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,6 +14,11 @@ from ..frozen import read_only
 Along = Mapping[int | None, "Moments"]  # by axis; None: all values are of one component
 
 
+def _quiet() -> np.errstate:
+    """Squares may be infinite: `metrics._tempered` looks at that. One for each use: older ones do not nest."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Of every component: how many values there are, their `mean`, and the sum of their squared distances from it
@@ -27,6 +32,7 @@ class Moments:
         read_only(self)
 
     @classmethod
+    @_quiet()
     def of(cls, rows: NDArray[np.float64]) -> Moments:
         """Of values [values, components]."""
         there = ~np.isnan(rows)
@@ -37,6 +43,7 @@ class Moments:
         mean = filled.sum(axis=0) / np.maximum(1, count)
         return cls(count, mean, np.square(np.where(there, rows - mean, 0.0)).sum(axis=0))
 
+    @_quiet()
     def __add__(self, other: Moments) -> Moments:
         """Of the values of both (Chan, Golub, LeVeque: Updating formulae for computing sample variances, 1979)."""
         count, gap = self.count + other.count, other.mean - self.mean
@@ -44,12 +51,14 @@ class Moments:
         return Moments(count, self.mean + gap * share, self.apart + other.apart + np.square(gap) * self.count * share)
 
     @property
+    @_quiet()
     def size(self) -> NDArray[np.float64]:
         """The root mean square [components]; 0 where there are no values."""
         found: NDArray[np.float64] = np.sqrt(np.square(self.mean) + np.square(self.deviation))
         return found
 
     @property
+    @_quiet()
     def deviation(self) -> NDArray[np.float64]:
         """The standard deviation [components]; 0 where there are no values."""
         found: NDArray[np.float64] = np.sqrt(self.apart / np.maximum(1, self.count))

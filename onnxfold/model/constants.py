@@ -33,6 +33,7 @@ FLOATS = frozenset(
 WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 _FEW = 1024, 16  # integers and floats at most
 _MOST = 1 << 28  # elements of a constant that is computed
+_ABSURD = 1 << 31  # elements of a constant that no model needs: 2 GB and more
 # Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
 _NOT_CONSTANT = frozenset(
     (
@@ -101,7 +102,7 @@ class Constants:
                 count = self._elements(node)
             except ModelError:
                 continue
-            if count is not None and count > _MOST:  # onnxruntime would make it, and take all memory
+            if count is not None and count >= _ABSURD:  # onnxruntime would make it, and take all memory
                 raise too_large(name, count, node.op)
             try:
                 if node.op in GROWS if count is None else count > integers:
@@ -231,10 +232,8 @@ class Constants:
 
 
 def too_large(name: str, count: int, op: str) -> ModelError:
-    """The error for a constant that no memory holds."""
-    return ModelError(
-        f"constant '{name}' would have {count} elements ({op}), more than fits into memory: export the model again"
-    )
+    """The error for a constant that takes too long and too much memory to compute."""
+    return ModelError(f"constant '{name}' would have {count} elements ({op}), too many to compute: export it again")
 
 
 def constant_attribute(node: onnx.NodeProto) -> AttributeProto | None:

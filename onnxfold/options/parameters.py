@@ -94,7 +94,7 @@ _ALL = (
         "keep multiples of N channels; auto: of the kernels' block size",
     ),
     Parameter(
-        "device", accept.optional(accept.choice(Device)), _one_of(Device), "target hardware: sets what auto rounds to"
+        "device", accept.optional(accept.choice(Device)), _one_of(Device), "target hardware: widths follow its kernels"
     ),
     Parameter(
         "fold_heads", accept.flag, "True or False", "also fold key-value cache heads; inputs and outputs change shape"

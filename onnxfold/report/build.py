@@ -9,6 +9,7 @@ from typing import Any
 
 from ..analysis.costs import costs, count_parameters
 from ..analysis.coverage import coverage
+from ..calibration.samples import sample_count
 from ..calibration.thumbnails import contact_sheet_of
 from ..evaluation.latency import SLOWER
 from ..evaluation.verdict import Check
@@ -135,9 +136,7 @@ def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceRepor
 def _judged_on(last: State) -> str:
     """What the models were measured on, and how many of these, as the last one was."""
     assert last.inputs is not None
-    described, check = last.inputs.described, last.found(Check)
-    quality = None if check is None else check.quality
-    return described if quality is None else counted_inputs(quality.samples, described)
+    return counted_inputs(sample_count(last.inputs.judge.batches), last.inputs.described)
 
 
 def analysis_report(state: State) -> FoldReport:

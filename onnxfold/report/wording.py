@@ -8,6 +8,7 @@ from ..units import change, in_bytes, in_percent
 
 PEAK = "peak memory (est.)"
 ADVICE = "pass `calibration` for an error you can rely on"
+MORE = "pass at least 16 different samples in `calibration` for an error you can rely on"
 
 
 def measure(check: Check) -> str:
@@ -49,7 +50,9 @@ def compared_on(check: Check) -> str:
 
 def advice(check: Check) -> str:
     """What would tell more; '' where what was measured can be trusted."""
-    return ADVICE if check.quality is not None and not check.quality.independent else ""
+    if check.quality is None or check.quality.independent:
+        return ""
+    return MORE if check.quality.inputs[:1].isdecimal() else ADVICE
 
 
 def comes_first(check: Check) -> bool:

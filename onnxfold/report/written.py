@@ -53,8 +53,8 @@ def check_written(
 
 def files_of(model: Source, options: FoldOptions) -> Iterable[Read]:
     """What a fold reads, and the model that it writes: nothing that is made of it later may replace these."""
-    output = [] if options.output.path is None else [(Path(options.output.path), MODEL)]
-    return FilesRead([model], options.calibration.data, options.measure.metric, output)
+    output = [] if options.output.path is None else [Path(options.output.path)]
+    return FilesRead([model, *output], options.calibration.data, options.measure.metric)
 
 
 def _synthetic(path: Path, reads: FilesRead) -> list[Read]:

@@ -54,3 +54,11 @@ def test_every_class_of_a_sorted_folder_judges() -> None:
     """128 samples of 10 classes, one class after the other."""
     judging = {i * 10 // 128 for i in numbers(taken(128).check)}
     assert judging == set(range(10))
+
+
+@pytest.mark.parametrize(("kinds", "tell"), [(1, False), (3, False), (64, True)])
+def test_copies_of_few_samples_tell_nothing(kinds: int, tell: bool) -> None:
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[N,1] x) => (float[N,1] y) { y = Neg(x) }'
+    data = {"x": np.resize(np.arange(kinds, dtype=np.float32), 64)[:, None]}
+    found = calibration_samples(load(onnx.parser.parse_model(text)), data, 64, None, None)
+    assert found.judge.independent is tell

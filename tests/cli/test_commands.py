@@ -28,7 +28,6 @@ from onnxfold.errors import RequestError
         ("drop --help", fuse, "--drop-blocks=1 --help"),
         ("quantize a b", fold, "--ratio=0 --quantize=int8 a b"),
         ("quantize a b --quantize int4", fold, "--ratio=0 a b --quantize int4"),
-        ("quantize a b --max-error 0.1", fold, "--quantize=int8 a b --max-error 0.1"),
         ("help drop", fuse, "--drop-blocks=1 --help"),
     ],
 )
@@ -81,3 +80,17 @@ def test_minus_one_to_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     given = [str(path), str(path), "--calibration", str(tmp_path / "c.npz"), "--preprocess", "-1-1"]
     assert main(["compare", *given]) == 0
     assert "16 samples of c.npz" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("amount", ["--ratio 0.3", "--target-macs=0.7", "--plan p.json", "--max-error 5%"])
+def test_quantize_refuses_to_fold(amount: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quantize", "a.onnx", "b.onnx", *amount.split()]) == 2
+    option = amount.replace("=", " ").split()[0]
+    assert f"quantize folds no channels: to fold too, say onnxfold IN OUT {option}" in capsys.readouterr().err
+
+
+def test_inspect_goes_by_a_file_of_options_for_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "in.onnx")
+    assert main([str(path), "out.onnx", "--ratio", "0.3", "--print-config"]) == 0
+    (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+    assert main(["inspect", str(path), "--config", str(tmp_path / "c.yaml")]) == 0

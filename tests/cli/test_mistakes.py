@@ -64,6 +64,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     f"{IO} --share 30": (REQUEST, "--share 30: that is an option of onnxfold IN OUT --fuse HOW"),
     "sweep in.onnx --ratio 0.3": (REQUEST, "--ratio 0.3: that is an option of onnxfold IN OUT"),
     f"{IO} --ratio": (REQUEST, "argument --ratio: expected one argument"),
+    f"share {IO} --share 0.25": (REQUEST, "like 25 or 25%, not '0.25': did you mean 25%?"),
     f"{IO} --ratio 30": (REQUEST, "like 0.3 or a percentage like 30%, not '30': did you mean 30%?"),
     f"{IO} --ratio 0,3": (REQUEST, "argument --ratio: give a number like 0.3 or a percentage like 30%, not '0,3'"),
     f"{IO} --ratio 130%": (REQUEST, "--ratio must be a number of at least 0 and below 1, not 1.3"),

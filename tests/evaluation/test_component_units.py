@@ -37,10 +37,13 @@ JUDGING = column(*[-1, 1] * 4)  # they deviate by 1
     ("alike", "unit"),
     [
         ([], 1.0),
-        ([column(*[-3, 3] * 4)], math.sqrt(5)),  # (8 * 1 + 8 * 9) / 16
-        ([column(*[-3, 3] * 2), column(*[-3, 3] * 2)], math.sqrt(5)),  # in two batches
-        ([column(*[10] * 8)], math.sqrt(25.5)),  # the mean of all is 5: (8 * (1 + 25) + 8 * 25) / 16
+        ([column(*[-1.4, 1.4] * 4)], math.sqrt(1.48)),  # (8 * 1 + 8 * 1.96) / 16
+        ([column(*[-1.4, 1.4] * 2), column(*[-1.4, 1.4] * 2)], math.sqrt(1.48)),  # in two batches
+        ([column(*[0.5] * 8)], 0.75),  # the mean of all is 0.25: (8 * (1 + 0.0625) + 8 * 0.0625) / 16
         ([column(*[1, -1] * 4)], 1.0),
+        ([column(*[-3, 3] * 4)], 1.25),  # they deviate further, which counts up to here
+        ([column(*[-1, 1] * 44, 255)], 1.25),  # one odd sample must not hide what goes wrong in all others
+        ([column(*[-1, 1] * 44, 1e200)], 1.0),  # whose square is infinite
     ],
 )
 def test_the_unit_is_the_deviation_of_all_samples(alike: list[Array], unit: float) -> None:
@@ -52,7 +55,7 @@ def test_what_moves_in_few_samples_no_longer_makes_the_error() -> None:
     """Two classes: one says nothing in the samples held back, and moves by 4 in the others."""
     before = np.concatenate([JUDGING, np.zeros((8, 1))], 1)
     after = before + 0.1
-    others = np.concatenate([column(*[-1, 1] * 4), column(*[-4, 4] * 4)], 1)
+    others = np.concatenate([column(*[-1, 1] * 4), column(*[-4, 4] * 4)], 1)  # as far in the first class, the median
     unit = math.sqrt(8)  # of the second: (8 * 0 + 8 * 16) / 16
     wanted = math.sqrt((0.1**2 + (0.1 / unit) ** 2) / 2)
     assert component_error([before], [after], alike=along(others)) == pytest.approx(wanted, rel=1e-12)
@@ -105,5 +108,5 @@ def test_only_what_is_held_back_says_how_far_a_version_is_off() -> None:
     evaluator = Evaluator(load(original), lambda _: [held], reference=Reference(alike=[fitted]))
     assert evaluator.possible and evaluator.samples == 8
     assert evaluator.error(clipped) == 0
-    assert evaluator.error(more) == pytest.approx(0.5 / math.sqrt(5), rel=1e-6)
+    assert evaluator.error(more) == pytest.approx(0.5 / 1.25, rel=1e-6)
     assert Evaluator(load(original), lambda _: [held]).error(more) == pytest.approx(0.5, rel=1e-6)

@@ -211,6 +211,23 @@ def test_a_plan_is_saved_over_nothing_that_the_fold_read_or_wrote(tmp_path: Path
     assert (model.read_bytes(), out.read_bytes()) == before
 
 
+def test_a_plan_is_not_saved_over_the_weights_of_the_result(tmp_path: Path) -> None:
+    result = onnxfold.fold(
+        write(tmp_path / "in.onnx"), tmp_path / "out.onnx", ratio=0.5, effort="fast", latency=False, external_data=True
+    )
+    (data,) = (path for path in tmp_path.iterdir() if path.name not in ("in.onnx", "out.onnx"))
+    assert result.plan is not None
+    with pytest.raises(RequestError, match="the plan would overwrite"):
+        result.plan.save(data)
+    onnxfold.inspect(tmp_path / "out.onnx")
+
+
+def test_half_characters_are_refused_where_they_are_read() -> None:
+    text = plan().to_json()
+    with pytest.raises(RequestError, match=r"the plan has half a character in a text \('\\ud800'\): fix it"):
+        Plan.from_json(text.replace('"stem"', '"stem\\ud800"', 1))
+
+
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     for path, said in ((tmp_path / "no.json", "cannot read the plan"), (tmp_path, "cannot read the plan"),

@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from ...calibration.origin import Origin
 from ...calibration.samples import Samples
-from ...errors import ExecutionError, PlanError, QuantizationError
+from ...errors import ExecutionError, PlanError, QuantizationError, RequestError
 from ...evaluation.candidates import Evaluator, required
 from ...evaluation.device_latency import CommandTimer
 from ...evaluation.latency import interleaved, timing_feeds
@@ -65,7 +65,7 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quanti
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
         raise QuantizationError(f"{name} declares impossible dimensions, so it cannot be quantized: export it again")
     if kind.sampled and not sampled:
-        raise QuantizationError(
+        raise RequestError(
             "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: pass "
             "`calibration` or `effort='balanced'`"
         )

@@ -143,8 +143,8 @@ def _alerts(report: FoldReport) -> list[tuple[str, str]]:
     notes = [*([] if check is None else check.notes), *report.notes]
     if report.refinement is not None and not report.refinement.kept:
         notes.append(str(report.refinement))
-    if check is not None and check.quality is not None and not check.quality.independent:
-        notes.append("the test inputs say little about real ones: pass `calibration` for a reliable error")
+    if check is not None and (more := wording.advice(check)):
+        notes.append(f"the test inputs say little about real ones: {more}")
     return [("bad", text) for text in bad] + [("note", text) for text in dict.fromkeys(notes)]
 
 

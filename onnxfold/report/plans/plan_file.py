@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...units import brief
 
 FORMAT, VERSION = "onnxfold plan", 1
 _ABOUT = ("format", "version", "onnxfold")  # of the file, not of the plan
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair: no file can hold it alone
 _AGAIN = "fix it, or write the plan again with `save_plan`"
 
 
@@ -39,6 +41,8 @@ def from_text(text: str, file: str = "") -> WidthPlan:
         raise RequestError(f"{named} is not valid JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
     except ValueError as error:
         raise RequestError(f"{named}: {error}: {_AGAIN}") from error
+    if (half := _HALF.search(json.dumps(found, ensure_ascii=False))) is not None:
+        raise RequestError(f"{named} has half a character in a text ({half[0]!a}): {_AGAIN}")
     return from_document(found, file)
 
 
