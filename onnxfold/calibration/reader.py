@@ -47,6 +47,10 @@ class Calibration:
         read_only(self)
 
 
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"
+
+
 def read_calibration(
     source: object,
     specs: Sequence[InputSpec],
@@ -100,16 +104,16 @@ def read_calibration(
     most = max(1, samples // unit)
     feeds, left, stopped = _choose(_affordable(units, most, limit), most, unit, stream.counted)
     if not feeds:
-        few = f"only {left} samples, but the model needs batches of {unit}" if left else "no samples"
+        few = f"only {_samples(left)}, but the model needs batches of {unit}" if left else "no samples"
         raise RequestError(f"calibration data: {stream.title} holds {few}")
     found = sum(form.length(feed) for feed in feeds)
     notes = [*stream.notes]
     if found < samples and len(feeds) < most:
-        notes.append(f"{stream.title}: {found} samples (up to {samples} are used)")
+        notes.append(f"{stream.title}: {_samples(found)} (up to {samples} are used)")
     if left:
-        notes.append(f"{stream.title}: {left} samples at the end were left out: the model needs batches of {unit}")
+        notes.append(f"{stream.title}: {_samples(left)} at the end left out: the model needs batches of {unit}")
     first = "the first " if stopped else ""
-    described = f"{first}{found} sample{'s' if found > 1 else ''} of {stream.title}"
+    described = f"{first}{_samples(found)} of {stream.title}"
     return Calibration(feeds, found, described, tuple(dict.fromkeys(notes)), bool(pixels))
 
 

@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -38,7 +39,9 @@ def loaded(file: str, function: str) -> Callable[[str], object]:
     spec.loader.exec_module(module)
     found: Callable[[str], object] | None = getattr(module, function, None)
     if not callable(found):
-        raise NotMeasuredError("cannot be called: the file has no such function")
+        near = get_close_matches(function, [name for name, one in vars(module).items() if callable(one)], 1)
+        meant = f": did you mean '{near[0]}'?" if near else ""
+        raise NotMeasuredError(f"cannot be called: the file has no such function{meant}")
     return found
 
 

@@ -100,7 +100,7 @@ _ALL = (
         "fold_heads", accept.flag, "True or False", "also fold key-value cache heads; inputs and outputs change shape"
     ),
     Parameter(
-        "fold_residual", accept.flag, "True or False", "also residual streams under norms, by measurement (lossy)"
+        "fold_residual", accept.flag, "True or False", "also fold residual streams under norms (lossy, measured)"
     ),
     Parameter(
         "calibration", accept.anything, "arrays by input name, a path, a reader or an iterable of feeds",

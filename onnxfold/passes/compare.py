@@ -86,7 +86,7 @@ class Compare(BasePass):
         asked = self._calibration
         if self._inputs is not None:
             _check_names(old, self._inputs)
-            exact = Judge((self._inputs,), "the inputs given", True)
+            exact = Judge((self._inputs,), "samples given in Python", True)
             return lambda: exact
         if asked.data is not None:
             given = self._runtime.input_shapes

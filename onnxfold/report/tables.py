@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -31,6 +32,7 @@ class MessageConsole(Console):
 ASCII = str.maketrans({"✔": "ok", "✘": "x", "→": "->", "←": "<-", "•": "*", "Δ": "diff"})
 """What stands for the signs of tables on a terminal that cannot show them."""
 _PLAIN = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_PERCENT, _GLUE = re.compile(r"(?<=\d) (?=%)"), "\ue000"  # no line ends between a number and its percent sign
 _LEAST = 12  # columns of a name
 _GAP = "..."
 _SHORT = 5  # characters: a prefix of fewer is not worth a word
@@ -66,11 +68,14 @@ class Message:
 
     def _shown(self, console: Console, options: ConsoleOptions) -> Text:
         text = readable(console.worded(self.text) if isinstance(console, MessageConsole) else self.text)
-        said = Signs(text, self.style).shown(options)
+        said = Signs(_PERCENT.sub(_GLUE, text), self.style).shown(options)
         return said if self.mark is None else Text.assemble(self.mark.shown(options), said)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._shown(console, options)
+        for line in self._shown(console, options).wrap(console, options.max_width):
+            line.rstrip()
+            line.plain = line.plain.replace(_GLUE, " ")
+            yield line
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement.get(console, options, self._shown(console, options))

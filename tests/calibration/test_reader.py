@@ -256,7 +256,7 @@ def test_endless_generator() -> None:
         (18, 128, 16, "2 samples at the end"),
         (100, 20, 16, ""),
         (100, 3, 8, ""),
-        (9, 8, 8, "1 samples"),
+        (9, 8, 8, "1 sample at the end"),
     ],
 )
 def test_fixed_batch(count: int, asked: int, used: int, note: str) -> None:

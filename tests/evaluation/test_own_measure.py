@@ -130,6 +130,7 @@ def test_it_imports_what_lies_beside_it(tmp_path: Path) -> None:
         ("def f(path):\n    return float('nan')", "returned nan, not a finite number"),
         ("def f():\n    return 1", "raised TypeError"),
         ("def g(path):\n    return 1", "the file has no such function"),
+        ("def ff(path):\n    return 1", "the file has no such function: did you mean 'ff'?"),
         ("f = 3", "the file has no such function"),
         ("def f(path)\n    return 1", "cannot be imported: the file raised SyntaxError"),
         ("import no_such_module_at_all", "cannot be imported: the file raised ModuleNotFoundError: No module named"),

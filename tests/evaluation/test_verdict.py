@@ -328,7 +328,7 @@ def test_compare_with_given_inputs() -> None:
     report = compare(one, other, inputs={"x": np.zeros((5, 3, 8, 8), np.float32)}, latency=False)
     assert report.check is not None and report.check.worst is not None and report.check.passed
     assert report.check.worst.max_abs == pytest.approx(1, rel=1e-5)
-    assert report.check.inputs == "the inputs given"
+    assert report.check.inputs == "samples given in Python"
 
 
 def test_compare_equal_models() -> None:

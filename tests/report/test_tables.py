@@ -18,7 +18,7 @@ from onnxfold.report import render, wording
 from onnxfold.report.fold_report import FoldReport
 from onnxfold.report.group_report import GroupReport
 from onnxfold.report.layers_report import LayersReport
-from onnxfold.report.tables import Name, Names, cut, new_table, prefix_of
+from onnxfold.report.tables import Message, Name, Names, cut, new_table, prefix_of
 
 LAYER = "/model/encoder/layer.{}/attention/self/query/MatMul"
 NAMES = tuple(LAYER.format(number) for number in range(6))
@@ -170,3 +170,10 @@ def test_peak_memory_is_a_row() -> None:
     assert ["peak", "memory", "(est.)", "55.3", "kB", "13.8", "kB", "-75.0", "%"] in rows
     rows = [line.split() for line in shown(render.sizes(before, replace(after, peak_memory=None), check))]
     assert ["peak", "memory", "(est.)", "55.3", "kB", "-", "-"] in rows
+
+
+@pytest.mark.parametrize("width", range(12, 40))
+def test_no_line_begins_with_a_percent_sign(width: int) -> None:
+    lines = shown(Message("output error 18 % on 128 crops, 95 % interval 90 to 98 %, file -77 %"), width)
+    assert not any(line.startswith("%") or line != line.rstrip() for line in lines)
+    assert " ".join(lines).split() == ["output", "error", "18", "%", "on", "128", "crops,", "95", "%", "interval", "90", "to", "98", "%,", "file", "-77", "%"]

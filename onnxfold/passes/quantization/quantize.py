@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from ...calibration.origin import Origin
 from ...calibration.samples import Samples
-from ...errors import ExecutionError, PlanError, QuantizationError, RequestError
+from ...errors import ExecutionError, PlanError, QuantizationError
 from ...evaluation.candidates import Evaluator, required
 from ...evaluation.device_latency import CommandTimer
 from ...evaluation.latency import interleaved, timing_feeds
@@ -65,7 +65,7 @@ def check_quantizable(model: Model, too_large: bool, sampled: bool, kind: Quanti
     if any(impossible(value) for value in (*graph.input, *graph.output, *graph.value_info)):
         raise QuantizationError(f"{name} declares impossible dimensions, so it cannot be quantized: export it again")
     if kind.sampled and not sampled:
-        raise RequestError(
+        raise QuantizationError(
             "`quantize` measures the ranges of activations on inputs, and `effort='fast'` makes none: pass "
             "`calibration` or `effort='balanced'`"
         )
@@ -140,12 +140,12 @@ class Quantized:
         notes, (kind, value) = list[str](), aim or (None, 0.0)
         if report.slower and report.speedup is not None:
             notes.append(
-                f"{report.kind.label} is slower than floats on {short(report.provider)}: {1 / report.speedup:.2f}x the "
-                "latency of the same model without `quantize`"
+                f"with {report.kind.label} it is slower than in floats on {short(report.provider)}: "
+                f"{1 / report.speedup:.2f}x the latency of the same model without `quantize`"
             )
         if report.file_after >= report.file_before:
             sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]
-            notes.append(f"{report.kind.label} is larger than floats: {sizes[0]} against {sizes[1]}")
+            notes.append(f"with {report.kind.label} it is larger than in floats: {sizes[0]} against {sizes[1]}")
         if self.random:
             notes.append("activation ranges come from random inputs: pass `calibration` for better ones")
         errors = report.errors
