@@ -33,7 +33,7 @@ FLOATS = frozenset(
 WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 _FEW = 1024, 16  # integers and floats at most
 _MOST = 1 << 28  # elements of a constant that is computed
-_ABSURD = 1 << 31  # elements of a constant that no model needs: 2 GB and more
+_ABSURD = 1 << 30  # elements of a constant that no model needs: 1 GB and more
 # Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
 _NOT_CONSTANT = frozenset(
     (
