@@ -234,6 +234,7 @@ def test_samples_need_no_caches(style: Style) -> None:
     assert fitted_error.worst.relative_l2 < 0.1 < plain_error.worst.relative_l2
 
 
+@pytest.mark.full
 def test_samples_may_hold_empty_caches_but_no_full_ones() -> None:
     proto = alike(Style.DECOMPOSED)
     empty = feeds(proto, WIDE, 24, seed=3)

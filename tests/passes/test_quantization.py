@@ -69,7 +69,7 @@ def depthwise(**how: Any) -> list[int]:
     return [g.after for g in report.groups if "expand" in g.name]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_depthwise_convolutions_get_whole_blocks() -> None:
     """INT8 takes twice as long for those with others."""
     found = depthwise(target_macs=0.7, quantize=True)

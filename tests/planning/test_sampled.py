@@ -88,7 +88,7 @@ def test_real_samples_keep_the_accuracy(name: str) -> None:
     onnx.checker.check_model(result.model, full_check=True)
 
 
-LONG = ("digits_resnet_bn", "digits_mobilenet")  # to invert: a tenth of the time of the suite
+LONG = ("digits_resnet_bn", "digits_resnet_fused", "digits_mobilenet")  # to invert: a tenth of the suite's time
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.full if n in LONG else ()) for n in NETS])

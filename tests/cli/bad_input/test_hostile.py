@@ -294,7 +294,9 @@ def renamed(proto: ModelProto, prefix: str) -> ModelProto:
 
 
 @pytest.mark.parametrize(
-    "prefix", [STEERS, "[red]", "[/nothing]", "x" * 1_000_000], ids=["steers", "tag", "end", "long"]
+    "prefix",
+    [STEERS, "[red]", "[/nothing]", pytest.param("x" * 1_000_000, marks=pytest.mark.full)],
+    ids=["steers", "tag", "end", "long"],
 )
 def test_names(tmp_path: Path, prefix: str) -> None:
     path = write(tmp_path / "in.onnx", renamed(net(), prefix))

@@ -13,7 +13,7 @@ from tiny import MODELS, fold, net, write
 from onnxfold import OnnxFoldError
 
 
-@pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_mobilenet"])
+@pytest.mark.parametrize("name", ["digits_resnet_bn", pytest.param("digits_mobilenet", marks=pytest.mark.full)])
 def test_mutated_bytes(tmp_path: Path, name: str) -> None:
     """A model with damaged bytes is folded or refused; it never ends in another exception."""
     content = (MODELS / f"{name}.onnx").read_bytes()
