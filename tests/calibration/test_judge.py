@@ -184,7 +184,7 @@ def test_the_convention_is_found_by_batch_normalization(scale: float, shift: flo
     [
         ("cifar10_resnet20_bn", "zero mean, unit variance"), ("cifar10_resnet20_fused", "zero mean, unit variance"),
         ("cifar10_resnet_6blk_mlperftiny", "0 to 255"), ("cifar10_densenet40_12_bn", "0 to 255"),
-        ("imagenet_mobilenetv1_0.5_160", "-1 to 1"), 
+        ("imagenet_mobilenetv1_0.5_160", "-1 to 1"),
         pytest.param("imagenet_squeezenet10_dc_fused", "blue first, less the mean", marks=pytest.mark.full),
     ],
 )  # fmt: skip
