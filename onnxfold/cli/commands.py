@@ -29,10 +29,6 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "sweep": sweep,
 }
-_AMOUNTS = (
-    "--ratio", "--target-macs", "--target-params", "--target-size", "--target-latency", "--max-error",
-    "--min-agreement", "--group-ratio", "--plan",
-)  # fmt: skip
 SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
     "quantize": (("--ratio=0",), ("--quantize=int8",)),
@@ -47,7 +43,7 @@ def spelled(name: str, given: Sequence[str], kept: Collection[str]) -> list[str]
         return ["--drop-blocks=1", *given]
     if name == "drop" and "--drop-blocks" not in there:
         raise RequestError("say how many residual blocks go, like onnxfold drop IN OUT --drop-blocks 25%")
-    if name == "quantize" and (folding := next((one for one in _AMOUNTS if one in names_of(given)), "")):
+    if name == "quantize" and (folding := next((one for one in fold.AMOUNTS if one in names_of(given)), "")):
         raise RequestError(f"quantize folds no channels: to fold too, say onnxfold IN OUT {folding} ... --quantize")
     if name == "inspect":  # also where a file of options for folds says that it is not wanted
         return ["--inspect", *given]

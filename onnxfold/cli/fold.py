@@ -70,10 +70,13 @@ def parser() -> Parser:
     return made
 
 
-_RESULTS = frozenset((
+AMOUNTS = (
     "--ratio", "--target-params", "--target-macs", "--target-size", "--target-latency", "--max-error",
-    "--min-agreement", "--max-drop", "--group-ratio", "--allow", "--plan", "--save-plan", "--refine", "--steps",
-    "--quantize", "--synthetic", "--resume",
+    "--min-agreement", "--group-ratio", "--plan",
+)  # fmt: skip
+"""Options that say how much of the channels goes."""
+_RESULTS = frozenset((
+    *AMOUNTS, "--max-drop", "--allow", "--save-plan", "--refine", "--steps", "--quantize", "--synthetic", "--resume",
 ))  # fmt: skip
 """Options that ask for a result."""
 

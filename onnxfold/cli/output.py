@@ -41,8 +41,8 @@ def announced(message: str) -> None:
 
 def _show(report: FoldReport, options: argparse.Namespace, said: bool = False) -> int:
     """Print the report, or what is bad in it; `said`: an error will say that. Returns the exit code."""
-    written = report.check is not None and report.check.passed and options.command.split()[1:2] != ["compare"]
-    done = f" ({report.output} is written)" if written and report.output else ""
+    output = getattr(options, "output", None)  # `compare` has none
+    done = f" ({output} is written)" if output and report.check and report.check.passed else ""
     if not options.quiet:
         with printing(done):
             report.print(_Console(), options.verbose)
