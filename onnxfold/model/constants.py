@@ -19,7 +19,7 @@ from onnx.external_data_helper import uses_external_data
 from ..errors import ExecutionError, ModelError
 from .external_data import Stretch, tensor_array
 from .graph import Graph, Node
-from .growth import GROWS, elements
+from .growth import GROWS, elements, inferred_size
 from .onnx_calls import asking_onnx
 from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import PackedLayout
@@ -222,6 +222,9 @@ class Constants:
             [onnx.helper.make_value_info(name, untyped)],
         )  # fmt: skip
         single = onnx.helper.make_model(graph, opset_imports=self._opsets)
+        inferred = inferred_size(single, feeds) if count is None else 0
+        if inferred > _MOST:
+            raise too_large(name, inferred, node.op)
         try:
             with asking_onnx(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of casts that lose something: that is what the model says

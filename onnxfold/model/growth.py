@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
+from onnx.helper import make_tensor_value_info, np_dtype_to_tensor_dtype
+from onnx.numpy_helper import from_array
+from onnx.shape_inference import infer_shapes
 
+from ..errors import ExecutionError
 from .graph import Node
+from .onnx_calls import asking_onnx
 
 _WINDOWS = ("HannWindow", "HammingWindow", "BlackmanWindow")
 _RESIZES = ("Resize", "Upsample")
@@ -18,6 +24,7 @@ GROWS = frozenset(
     ("Expand", "Tile", "Pad", "Range", "OneHot", "EyeLike", "MelWeightMatrix", "DFT", *_RESIZES, *_WINDOWS)
 )
 """What makes large outputs of small inputs."""
+_LIST = 1024  # integers at most that may be lengths
 Array = NDArray[Any]
 
 
@@ -39,6 +46,24 @@ def elements(node: Node, read: Callable[[str], Array]) -> int | None:
         return int(rule[1](*map(read, node.inputs[: rule[0]])))
     except (ArithmeticError, ValueError, TypeError, IndexError):
         return None
+
+
+def inferred_size(model: ModelProto, feeds: Mapping[str, Array]) -> int:
+    """How many elements the first output of a model has for these inputs, as far as onnx can tell without running it;
+    lengths that it cannot tell count as 1."""
+    known = ModelProto()
+    known.CopyFrom(model)
+    for value in known.graph.input:
+        array = feeds[value.name]
+        value.CopyFrom(make_tensor_value_info(value.name, np_dtype_to_tensor_dtype(array.dtype), array.shape))
+        if array.dtype.kind in "iu" and array.size <= _LIST:
+            known.graph.initializer.append(from_array(array, value.name))
+    try:
+        with asking_onnx():
+            found = infer_shapes(known, check_type=False, strict_mode=False).graph.output[0].type.tensor_type.shape.dim
+    except ExecutionError:
+        return 0  # computing it will say so
+    return math.prod(dim.dim_value for dim in found if dim.HasField("dim_value"))
 
 
 def _product(lengths: Any) -> int:

@@ -50,6 +50,8 @@ class Analyze(BasePass):
         """Raises ModelError, NothingToFoldError."""
         model, selection = state.source, self._selection
         streams = streamed(model, self._max_memory)
+        if state.lengths.refusal and not streams:
+            raise ModelError(state.lengths.refusal)
         _check_weights(model, streams)
         analysis = analyzed(model, selection.fold_heads, selection.fold_residual)
         model = _turnable(model, analysis) if selection.fold_residual and not streams else model

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
-from ..model.graph import skeleton
+from ..model.graph import Graph, skeleton
 from ..model.model import Model, Shapes
 from ..model.shapes.inference import negative
 from ..model.shapes.nominal import BATCH, OPEN_COLOR, OPEN_SPATIAL, Lengths, agreed, concrete_shape, stretchable
@@ -24,24 +24,29 @@ _LONGER = (
     16000, 32000, 48000, 64000, 160000, 480000,
 )  # fmt: skip
 _TEXT = 48, 320  # rows and columns of a line of text, as PaddleOCR cuts them
+_ABSURD = 2**30  # numbers in one tensor: 4 GB
 _MOST = 2**23  # values of all inputs for one sample; more would take long
 
 
 @dataclass(frozen=True)
 class Settled:
     """`shapes` of inputs, those that were given and those that had to be found (`BATCH` in them is any number of
-    samples); `note` tells the user of the latter, or that nothing runs."""
+    samples); `note` tells the user of the latter, or that nothing runs; `refusal` why the model must not be run."""
 
     shapes: Shapes = field(repr=False)
     note: str = ""
+    refusal: str = ""
 
 
 def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     """Shapes with which `model` can be run and priced, beside those that were `given`.
 
     Lengths are those of `concrete_shape`; where they are too short for the graph, longer ones are tried until it runs,
-    if it `may_run`. Of a large model, shapes that tell enough are believed.
+    if it `may_run`. Of a large model, shapes that tell enough are believed. One with a tensor of a billion numbers is
+    not run.
     """
+    if may_run and (said := _too_large(model.graph)):
+        return Settled(given, refusal=said)
     shapes = agreed(model.graph, model.constants, given or {})
     places = stretchable(model.graph, model.constants, given or {})
     fits = _fits(model, shapes) if places else True
@@ -64,6 +69,20 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
         return Settled(longer, _note(model, longer, given or {}))
     failed = runner is not None and runner.session is not None
     return Settled(shapes or given, "the model ran at none of the lengths tried: pass `input_shapes`" * failed)
+
+
+def _too_large(graph: Graph) -> str:
+    """What to say of a tensor that no machine should be asked to make; '' where there is none. Open dimensions count
+    as 1."""
+    for node in graph.nodes:
+        for name in filter(None, node.outputs):
+            count = math.prod(n for n in graph.tensor(name).shape or () if isinstance(n, int))
+            if count >= _ABSURD:
+                return (
+                    f"tensor '{name}' has {count} numbers ({node.op}), too many to run the model: give smaller "
+                    f"`input_shapes`, or export it again"
+                )
+    return ""
 
 
 def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:

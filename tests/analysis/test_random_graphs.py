@@ -21,7 +21,7 @@ from onnxfold.analysis.rules.pointwise import same_axes
 from onnxfold.analysis.rules.table import Rule, RuleFunction, RuleTable
 
 CORPUS = Path(drawn.__file__).parent / "corpus.txt"
-GRAPHS = 60
+GRAPHS, MORE = 40, 200
 MOST_SKIPPED = 0.1  # of the graphs: more, and the generator makes graphs that say nothing
 
 
@@ -52,9 +52,19 @@ def test_graphs_that_once_failed(line: str) -> None:
     holds(Recipe.parse(line))
 
 
-@settings(max_examples=GRAPHS, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+@settings(ALWAYS_THE_SAME, max_examples=GRAPHS)
 @given(recipes)
 def test_random_graphs(recipe: Recipe) -> None:
+    holds(recipe)
+
+
+@pytest.mark.full
+@settings(ALWAYS_THE_SAME, max_examples=MORE)
+@given(recipes)
+def test_more_random_graphs(recipe: Recipe) -> None:
     holds(recipe)
 
 

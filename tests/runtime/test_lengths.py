@@ -186,3 +186,23 @@ def test_color_images_are_as_large_as_photographs_where_they_can_be(
     assert max(usual) == (64 if "1," in shape else 256)
     shapes = settled(loaded, None).shapes or {}
     assert shapes.get("x") == found
+
+
+@pytest.mark.parametrize(
+    ("op", "much"),
+    [
+        ("p = Pad(x, pads)", [0, 0, 60_000, 60_000]),
+        ("p = Tile(x, pads)", [60_000, 10_000]),
+        ("p = CenterCropPad<axes=[0,1]>(w, pads)", [60_000, 60_000]),
+        ("u = ReduceMax(x) q = Expand(u, pads) t = Transpose(q) p = MatMul(q, t)", [65_536, 1]),
+    ],
+    ids=["pad", "tile", "constant", "outer"],
+)
+def test_a_tensor_that_takes_all_memory(op: str, much: list[int]) -> None:
+    """Nothing is run; inspection goes on."""
+    text = f"""(float[2,8] x) => (float[2,4] y) {{
+        {op} s = ReduceSum<keepdims=0>(p) a = MatMul(x, w) b = Add(a, s) y = MatMul(b, v) }}"""
+    proto = model(text, {"w": (8, 16), "v": (16, 4)}, {"pads": much}, opset=20)
+    with pytest.raises(onnxfold.ModelError, match=r"'p' has \d{10,} numbers .*`input_shapes`"):
+        onnxfold.fold(proto, ratio=0.5, effort="fast")
+    assert onnxfold.inspect(proto).groups
