@@ -25,6 +25,7 @@ KIND = re.compile(r"(u?int|fp|bf|float|q|w)\d.*|dynamic|static|half", re.IGNOREC
 DASHED = {"--preprocess": re.compile(r"-1-1(,.*)?")}
 """Options with values that begin with a dash, and these values: argparse would take them for options."""
 
+_SEEN = "options_seen"  # among what is being parsed
 _UNKNOWN = "unrecognized arguments: "
 
 
@@ -37,6 +38,8 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )  # fmt: skip
         self._positionals.title = "files"
+        self.register("action", None, _Once)
+        self.register("action", "store", _Once)
         self.elsewhere: Callable[[str], str] = lambda _: ""
         """The command that has an option which this one lacks; '' for none."""
         self.left_out = set[str]()
@@ -44,7 +47,9 @@ class Parser(argparse.ArgumentParser):
 
     def parsed(self, given: Sequence[str]) -> argparse.Namespace:
         """The values given; options may stand between files, unless the order is meant (`--`)."""
-        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        found = self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        vars(found).pop(_SEEN, None)
+        return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, of arguments in which every option has its value."""
@@ -113,6 +118,18 @@ class Parser(argparse.ArgumentParser):
             return f": that is an option of {where}"
         shown = [option for option, one in self._option_string_actions.items() if one.help != argparse.SUPPRESS]
         return did_you_mean(name, shown, "")
+
+
+class _Once(argparse._StoreAction):
+    """An option with a value, which may be given once: of two values, argparse would take the last."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """As argparse does. Raises ArgumentError for an option that was there before."""
+        before = vars(namespace).setdefault(_SEEN, set())
+        if option_string is not None and self.dest in before:
+            raise argparse.ArgumentError(self, "it is given more than once: leave all but one out")
+        before.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
 
 
 def plainly(message: str) -> str:

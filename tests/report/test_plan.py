@@ -125,7 +125,7 @@ def test_to_a_file_and_back(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is not valid JSON: line 12, expecting ',' delimiter"),
-        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "it has 'stem' twice"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "'stem' is there twice"),
         (lambda text: text.replace('"stem": 16,', '"stm": 16,'), "names 'stm', .* did you mean 'stem'"),
         (lambda text: text.replace('"stem": 16,', '"stem": "16",'), "a whole number of channels of 'stem', not '16'"),
         (lambda text: text.replace('"stem": 16,', '"stem": 33,'), "cannot keep 33 of the 32 channels"),

@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ...errors import RequestError
 from ...model.files import Read, check_file, write_text
 from ...model.input_files import no_file
 from ...model.metadata import installed, sha256
-from ...options.json_source import parsed
+from ...options.json_source import once, parsed
 from ...options.width_plan import WidthPlan
 from ...units import brief
 
@@ -36,7 +35,7 @@ def from_text(text: str, file: str = "") -> WidthPlan:
     """The plan that JSON holds; `file`: where it was read from, for messages. Raises RequestError."""
     named = f"the plan '{file}'" if file else "the plan"
     try:
-        found = parsed(text, _once)
+        found = parsed(text, once)
     except json.JSONDecodeError as error:
         raise RequestError(f"{named} is not valid JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
     except ValueError as error:
@@ -90,13 +89,3 @@ def _itself(widths: WidthPlan, path: Path) -> Iterator[Read]:
 
 def _one_line(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ. Raises ValueError for one that stands there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has '{twice}' twice")
-    return found
