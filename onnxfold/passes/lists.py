@@ -86,7 +86,7 @@ def finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory: 
         *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
         Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
-        *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
+        *([JudgeQuantization(asked)] if o.quantize is not None else []),
     ]
 
 
