@@ -64,7 +64,8 @@ def in_turn(old: Session, new: Session, feeds: Feeds, *others: Session) -> tuple
     least, most = LATENCY_RUNS
     begin = time.perf_counter()
     old.run(fed[0])
-    untimed, timed = TURN if (time.perf_counter() - begin) * len(sessions) * sum(TURN) * least < LATENCY_SECONDS else (0, 1)
+    shortest = (time.perf_counter() - begin) * len(sessions) * sum(TURN) * least
+    untimed, timed = TURN if shortest < LATENCY_SECONDS else (0, 1)
     begin = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - begin < LATENCY_SECONDS):
         for session, given, taken in zip(sessions, fed, times, strict=True):

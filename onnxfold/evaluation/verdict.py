@@ -61,14 +61,13 @@ class ProviderCheck:
     samples: int = 0
     latency_floats_ms: float | None = None
 
-    def timed(
-        self, before: Sequence[float], after: Sequence[float], floats: Sequence[float] = (), on: str = ""
-    ) -> ProviderCheck:
-        """The same with latencies in ms of several runs of each model, `on` another device where that is named."""
-        (p50, p90), (q50, q90) = ((float(x) for x in np.percentile(runs, (50, 90))) for runs in (before, after))
+    def timed(self, runs: Sequence[Sequence[float]], on: str = "") -> ProviderCheck:
+        """The same with latencies in ms of several runs of the original, of the result, and of that in floats if it was
+        stored in fewer bits; `on` another device where that is named."""
+        (p50, p90), (q50, q90), *floats = ([float(x) for x in np.percentile(one, (50, 90))] for one in runs)
         return replace(
             self, latency_before_ms=p50, latency_after_ms=q50, p90_before_ms=p90, p90_after_ms=q90, timed_on=on,
-            latency_floats_ms=float(np.median(floats)) if len(floats) else None,
+            latency_floats_ms=floats[0][0] if floats else None,
         )  # fmt: skip
 
     @property
@@ -258,7 +257,7 @@ def _on_device(
         others = [] if floats is None else [scratch / "floats.onnx"]
         for one in others:
             one.write_bytes(floats or b"")
-        done = found[at].timed(*timer.in_turn(before, after, *others), on=DEVICE)
+        done = found[at].timed(timer.in_turn(before, after, *others), DEVICE)
     found[at] = done
     slow = done.speedup is not None and done.slower
     return found, f"slower on {done.where}: {1 / (done.speedup or 1):.2f}x the latency" if slow else ""
@@ -324,7 +323,7 @@ def _one(
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
     done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=sum(sample_counts(given)))
     if timing is not None:
-        done = done.timed(*in_turn(old, new, timing, *_in_floats(conditions, provider, timing)))
+        done = done.timed(in_turn(old, new, timing, *_in_floats(conditions, provider, timing)))
     if not trouble and done.speedup is not None and done.slower:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark

@@ -224,8 +224,8 @@ def latency_note(budget: Budget, verdict: Check) -> str:
     asked = f"`{budget.aim.parameter}={budget.value:g}`"
     if 1 / speedup > budget.value:
         return (
-            f"the latency is {in_percent(1 / speedup)} of the original's, above {asked}, which was met before: timings on "
-            "this machine vary"
+            f"the latency is {in_percent(1 / speedup)} of the original's, above {asked}, which was met before: timings "
+            "on this machine vary"
         )
     return (
         f"the latency is {in_percent(1 / speedup)} of the original's, below {asked}: channels go in steps, and timings "

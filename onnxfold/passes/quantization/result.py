@@ -17,10 +17,10 @@ class QuantizationReport:
 
     `file_*` in bytes; `error_*`: the largest relative L2 error of the outputs against the original, on the inputs of
     the check; `judged_*`: the error by which results are judged, on all inputs that judge (None: not measured);
-    latencies in ms, both versions and the original run in turn on `provider` (None where nothing was timed). `samples` gave the ranges
-    of activations, where `kind` wants any; `synthetic`: they were made (None: not known). `nodes` compute on integers
-    (weights alone: have weights that are integers; float16: have weights in it); `floats` are the operators of the
-    other nodes, with how many there are.
+    latencies in ms, both versions and the original run in turn on `provider` (None where nothing was timed). `samples`
+    gave the ranges of activations, where `kind` wants any; `synthetic`: they were made (None: not known). `nodes`
+    compute on integers (weights alone: have weights that are integers; float16: have weights in it); `floats` are the
+    operators of the other nodes, with how many there are.
     """
 
     weights: str
