@@ -115,7 +115,7 @@ def test_a_quantized_model_is_timed_in_floats_too(tmp_path: Path, monkeypatch: p
     assert report.check is not None and report.quantization is not None
     found, done = report.quantization, report.check.providers[0]
     assert (found.latency_before_ms, found.latency_after_ms) == (done.latency_floats_ms, done.latency_after_ms)
-    assert found.latency_before_ms == pytest.approx(found.file_before / 1000, rel=0.1)  # less what was noted in the file
+    assert found.latency_before_ms == pytest.approx(found.file_before / 1000, rel=0.1)
 
 
 def test_a_target_is_met_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
