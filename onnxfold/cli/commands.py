@@ -30,6 +30,8 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "sweep": sweep,
 }
+MODEL_FREE: Collection[Command] = (cache, completion, report)
+"""Commands that run no model, and need no onnxruntime for that."""
 SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
     "quantize": (("--ratio=0",), ("--quantize=int8",)),

@@ -69,6 +69,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     f"{IO} --rato 0.3": (REQUEST, "unrecognized arguments: --rato 0.3: did you mean --ratio?"),
     f"{IO} --nonsense": (REQUEST, "unrecognized arguments: --nonsense (try --help)"),
     f"{IO} --int8": (REQUEST, "unrecognized arguments: --int8: did you mean --quantize int8?"),
+    f"drop {IO} --drop-blocks 1 --max-error 5%": (REQUEST, "how many blocks go is said by --drop-blocks: leave"),
     f"{IO} --share 30": (REQUEST, "--share 30: that is an option of onnxfold IN OUT --fuse HOW"),
     "sweep in.onnx --ratio 0.3": (REQUEST, "--ratio 0.3: that is an option of onnxfold IN OUT"),
     f"{IO} --ratio": (REQUEST, "argument --ratio: expected one argument"),

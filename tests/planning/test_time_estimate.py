@@ -19,7 +19,7 @@ from onnxfold.planning import plan_choice
 from onnxfold.planning import time_estimate as module
 from onnxfold.planning.drops import MEASURED
 from onnxfold.planning.subject import Subject
-from onnxfold.planning.time_estimate import Estimate, estimate
+from onnxfold.planning.time_estimate import Estimate, Work, estimate
 from onnxfold.progress import Phase, announced
 
 MLP = MODELS / "digits_mlp.onnx"
@@ -79,7 +79,7 @@ def test_the_users_own_measure_takes_time(mlp: Subject) -> None:
 def test_a_sweep_measures_every_model(mlp: Subject) -> None:
     plain = estimate(mlp, planning(), 64, True)
     assert plain is not None
-    models = [one.of_models(6)[Phase.MODELS] for one in (plain, plain.with_metric(30.0, False))]
+    models = [one.of_models(Work.of_folds(6))[Phase.MODELS] for one in (plain, plain.with_metric(30.0, False))]
     assert models[1] - models[0] == pytest.approx(6 * 30)
 
 
