@@ -35,7 +35,7 @@ from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
 from .passes.choice.explore import ExploreChains
 from .passes.choice.whole_layers import whole_layers
-from .passes.choice.work import work_of
+from .passes.choice.work import folds_to, work_of
 from .passes.compare import Compare, check_inputs
 from .passes.fold import PreparePlanning
 from .passes.lists import Announce, finishing, folding, fused, fusing, quantizable
@@ -46,7 +46,6 @@ from .passes.reached import KeepUnreached
 from .passes.several import Decisions
 from .passes.sweep import FoldToShares
 from .passes.weight_sharing.ranking import FindUnits, RankLayers
-from .planning.time_estimate import Work
 from .progress import Progress, silent
 from .report.build import (
     analysis_report,
@@ -317,7 +316,7 @@ def sweep(
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
-                more=f", and the time to fold and measure {len(o.at)} models", work=Work.of_folds(len(o.at)),
+                more=f", and the time to fold and measure {len(o.at)} models", work=folds_to(o.at),
             ),
             CollectSamples(o.planning, o.calibration),
             KeepUnreached(o.planning),

@@ -20,9 +20,10 @@ from ..model.kv_cache import Cache
 from ..model.leftovers import scratch_folder
 from ..model.onnx_calls import asking_onnx
 from ..progress import steps
+from ..runtime.batching import Batching
 from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
-from .candidates import sample_counts
+from .candidates import samples_in
 from .device_latency import DEVICE, CommandTimer
 from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
@@ -321,7 +322,8 @@ def _one(
             trouble = trouble or f"output '{name}' has NaN or infinite values, unlike the original"
     lengths = {name for name, a, b in pairs if a.shape != b.shape}
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
-    done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=sum(sample_counts(given)))
+    samples = samples_in(given, Batching.of(old.inputs))
+    done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=samples)
     if timing is not None:
         done = done.timed(in_turn(old, new, timing, *_in_floats(conditions, provider, timing)))
     if not trouble and done.speedup is not None and done.slower:
@@ -366,24 +368,36 @@ def _interface(before: ModelProto, after: ModelProto, heads: Mapping[str, int]) 
         ("output", before.graph.output, after.graph.output),
     ):
         signatures = [
-            [(v.name, _type(v, heads.get(v.name))) for v in values if what == "output" or v.name not in constants]
+            [_signature(v, heads.get(v.name)) for v in values if what == "output" or v.name not in constants]
             for values in (old, new)
         ]
         if signatures[0] != signatures[1]:
-            at = next((a or b for a, b in zip_longest(*signatures) if a != b), ("", None))
-            problems.append(f"the model's {what}s changed ('{at[0]}')")
+            a, b = next((a, b) for a, b in zip_longest(*signatures) if a != b)
+            problems.append(f"the model's {what}s changed ('{(a or b)[0]}'){_other_lengths(a, b)}")
     return problems
 
 
-def _type(value: ValueInfoProto, skip: int | None) -> object:
-    """The type of an input or output without the names of its open dimensions, and without axis `skip`."""
+def _other_lengths(old: _Signature | None, new: _Signature | None) -> str:
+    """The shapes of one input or output in both models, where nothing else differs; '' elsewhere."""
+    if old is None or new is None or old[:2] != new[:2] or "" in (old[2], new[2]):
+        return ""
+    return f": {new[2]} instead of {old[2]}"
+
+
+_Signature = tuple[str, object, str]
+
+
+def _signature(value: ValueInfoProto, skip: int | None) -> _Signature:
+    """(name, type, shape as text or '') of an input or output, without the names of its open dimensions, and without
+    axis `skip`."""
     if not value.type.HasField("tensor_type"):
-        return value.type.SerializeToString(deterministic=True)
+        return value.name, value.type.SerializeToString(deterministic=True), ""
     declared = value.type.tensor_type
     dims = [
-        d.dim_value if d.HasField("dim_value") and axis != skip else None for axis, d in enumerate(declared.shape.dim)
+        str(d.dim_value) if d.HasField("dim_value") and axis != skip else "?"
+        for axis, d in enumerate(declared.shape.dim)
     ]
-    return declared.elem_type, dims if declared.HasField("shape") else None
+    return value.name, declared.elem_type, f"[{', '.join(dims)}]" if declared.HasField("shape") else ""
 
 
 def _open(proto: ModelProto) -> frozenset[str]:

@@ -138,7 +138,10 @@ def choice_report(state: State, options: ChoiceOptions, run: Run) -> ChoiceRepor
 def _judged_on(last: State) -> str:
     """What the models were measured on, and how many of these, as the last one was."""
     assert last.inputs is not None
-    return counted_inputs(sample_count(last.inputs.judge.batches), last.inputs.described)
+    check = last.found(Check)
+    known = None if check is None else check.quality
+    count = sample_count(last.inputs.judge.batches) if known is None else known.samples
+    return counted_inputs(count, last.inputs.described)
 
 
 def analysis_report(state: State) -> FoldReport:

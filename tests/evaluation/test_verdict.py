@@ -159,7 +159,7 @@ def test_changed_interface() -> None:
     def more(p: ModelProto) -> None:
         p.graph.output.append(helper.make_tensor_value_info("s", 1, None))
 
-    for change, says in ((dimension, "inputs changed ('x')"), (kind, "outputs changed ('y')"), (more, "('s')")):
+    for change, says in ((dimension, "inputs changed ('x'): ["), (kind, "outputs changed ('y')"), (more, "('s')")):
         verdict = judge(Fake({"y": GOOD}), Fake({"y": GOOD}), protos=interface(change))
         assert len(verdict.problems) == 1 and says in verdict.problems[0]
 

@@ -84,7 +84,7 @@ def _impossible(bare: ModelProto, name: str, length: int) -> str:
     """Why a tensor cannot have its length, in words."""
     op = next((node.op_type for node in bare.graph.node if name in node.output), "")
     if op in ("Resize", "Upsample"):
-        return f"{op} gives '{name}' a length that is impossible: its scales must be numbers above 0, not infinite or huge"
+        return f"{op} gives '{name}' an impossible length: its scales must be numbers above 0, not infinite or huge"
     return f"'{name}' would be {length} long (a kernel larger than its input)"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...options.choices import Step
 from ...options.options import ChoiceOptions
 from ...planning.time_estimate import Estimate, Work
@@ -22,6 +24,11 @@ def work_of(options: ChoiceOptions) -> Work:
         quantized=bits, folds=shares * (1 + bool(bits)), folded=shares * (1 + bits), wholes=wholes * (1 + bits),
         trainings=shares if Step.REFINE in allow else 0,
     )  # fmt: skip
+
+
+def folds_to(at: Sequence[float]) -> Work:
+    """What a sweep makes: one fold for each share."""
+    return Work.of_folds(len(at))
 
 
 def titles(options: ChoiceOptions, found: Estimate | None) -> list[Title]:

@@ -144,7 +144,7 @@ def test_what_a_slice_cuts_is_looked_at_before_it() -> None:
 def test_scales_that_are_no_scales(scale: float) -> None:
     proto = model("(float[1,3,8,8] x) => (float[1,3,a,b] y) { y = Resize(x, , scales) }", {})
     proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, scale, 2], np.float32), "scales"))
-    with pytest.raises(ModelError, match=r"Resize gives 'y' a length .*: its scales must be numbers above 0, not .*: exp"):
+    with pytest.raises(ModelError, match="Resize gives 'y' an impossible length: its scales must be numbers above 0"):
         load(proto)
 
 
