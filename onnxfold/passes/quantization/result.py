@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...evaluation.latency import SLOWER
 from ...evaluation.verdict import ProviderCheck
 from ...options.choices import Quantization
-from ...units import in_percent
+from ...units import as_fast, in_percent
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ class QuantizationReport:
         if self.alone:
             return text
         if self.speedup is not None and not self.slower:
-            text, where = f"{text}, {self.speedup:.2f}x as fast as in floats", "there"
-        return text if self.errors is None else f"{text} ({self.measure} {where} {in_percent(self.errors[0])})"
+            text, where = f"{text}, {as_fast(self.speedup)} as in floats", "there"
+        return text if self.errors is None else f"{text} ({self.measure} {where}: {in_percent(self.errors[0])})"
