@@ -66,7 +66,7 @@ def names(text: str) -> list[str]:
 
 def steps(text: str | None) -> str | list[str]:
     """What --allow names: "all", or names between commas; folding where it is not given."""
-    named = ["fold"] if text is None else names(text)
+    named = ["fold"] if text is None else list(dict.fromkeys(names(text)))
     return "all" if named == ["all"] else named
 
 

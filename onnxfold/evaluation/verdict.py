@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -138,7 +139,8 @@ class Check:
             lost, written = quality.lost, limit.loses and not known
             said = notes if written or (known and len(quality.outputs) > 1) else [] if known else problems
             where = f"on {quality.inputs}"
-            said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
+            told = [one for one in lost if math.isfinite(one.error) or not problems]  # else it does not even run
+            said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in told]
             broken = quality.broken(limit) if limit.given and (known or written or not lost) else ""
             problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
         elif not unmeasured and not known and all(done.status is Status.FAILED for done in self.providers):

@@ -62,7 +62,8 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
 def brief(error: BaseException) -> str:
     """The first line of an error, without onnxruntime's prefixes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", lines[0])[:200].rstrip(". ")
+    first = " ".join(lines[: 2 if lines[0].endswith("following indices") else 1])  # which ones, says the next line
+    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", first)[:200].rstrip(". ")
 
 
 def short(provider: str) -> str:

@@ -18,7 +18,7 @@ from ...options.choices import Step
 from ...options.options import ChoiceOptions
 from ...options.parts import DistillOptions, OutputOptions
 from ...planning.time_estimate import Estimate
-from ...progress import Phase, Title
+from ...progress import Phase, Title, silent
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
@@ -109,8 +109,8 @@ class _Exploration:
     def _with_kinds(self, plain: Chain, hoped: Point, measure: Measure | None = None) -> Point:
         """A chain in floats, and in fewer bits. Returns the best that it can be, given what was `hoped` for before it
         is made."""
-        progress = self._run.progress
-        for chain in progress(Title.taking(_FLOATS if self._kinds else 1.0, "in floats"), [plain]):
+        progress = self._run.progress if self._kinds else silent
+        for chain in progress(Title.taking(_FLOATS, "in floats"), [plain]):
             self._measure(chain, hoped, measure)
         row = self._rows[-1]
         if not row.skipped and not row.usable:
