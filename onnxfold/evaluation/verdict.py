@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto
 
 from ..compat import StrEnum
 from ..errors import ExecutionError, RequestError
@@ -26,6 +25,8 @@ from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
 from .candidates import samples_in
 from .device_latency import DEVICE, CommandTimer
+from .interface import changes as _interface
+from .interface import left_open
 from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
 from .own_measure import Measured
@@ -215,7 +216,7 @@ def check(
     """
     providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
-    differs = _MayDiffer(heads, conditions.counted & _open(protos[0]))
+    differs = _MayDiffer(heads, conditions.counted & left_open(protos[0]))
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     several = feeds if callable(feeds) else lambda _: [feeds]
@@ -358,58 +359,6 @@ def _failed(provider: str, reason: str) -> ProviderCheck:
 
 def _numeric(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-
-
-def _interface(before: ModelProto, after: ModelProto, heads: Mapping[str, int]) -> list[str]:
-    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same, but for axes in
-    `heads`."""
-    constants = {t.name for proto in (before, after) for t in proto.graph.initializer}
-    problems = []
-    for what, old, new in (
-        ("input", before.graph.input, after.graph.input),
-        ("output", before.graph.output, after.graph.output),
-    ):
-        signatures = [
-            [_signature(v, heads.get(v.name)) for v in values if what == "output" or v.name not in constants]
-            for values in (old, new)
-        ]
-        if signatures[0] != signatures[1]:
-            a, b = next((a, b) for a, b in zip_longest(*signatures) if a != b)
-            problems.append(f"the model's {what}s changed ('{(a or b)[0]}'){_other_lengths(a, b)}")
-    return problems
-
-
-def _other_lengths(old: _Signature | None, new: _Signature | None) -> str:
-    """The shapes of one input or output in both models, where nothing else differs; '' elsewhere."""
-    if old is None or new is None or old[:2] != new[:2] or "" in (old[2], new[2]):
-        return ""
-    return f": {new[2]} instead of {old[2]}"
-
-
-_Signature = tuple[str, object, str]
-
-
-def _signature(value: ValueInfoProto, skip: int | None) -> _Signature:
-    """(name, type, shape as text or '') of an input or output, without the names of its open dimensions, and without
-    axis `skip`."""
-    if not value.type.HasField("tensor_type"):
-        return value.name, value.type.SerializeToString(deterministic=True), ""
-    declared = value.type.tensor_type
-    dims = [
-        str(d.dim_value) if d.HasField("dim_value") and axis != skip else "?"
-        for axis, d in enumerate(declared.shape.dim)
-    ]
-    return value.name, declared.elem_type, f"[{', '.join(dims)}]" if declared.HasField("shape") else ""
-
-
-def _open(proto: ModelProto) -> frozenset[str]:
-    """The outputs that leave a length open."""
-    declared = {value.name: value.type.tensor_type for value in proto.graph.output}
-    return frozenset(
-        name
-        for name, one in declared.items()
-        if not one.HasField("shape") or any(not d.HasField("dim_value") for d in one.shape.dim)
-    )
 
 
 def _impossible(proto: ModelProto) -> bool:
