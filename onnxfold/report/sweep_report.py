@@ -62,7 +62,7 @@ class SweepReport(Shown):
         if self.recommended is None:
             usable = sum(row.usable for row in self.rows)
             among = "" if usable == len(self.rows) else f" among the {usable} of {len(self.rows)} that could be met"
-            return f"no target stands out{among}: choose by the error you can accept"
+            return f"no budget stands out{among}: choose by the error you can accept"
         row = next(row for row in self.rows if row.target == self.recommended)
         parts = [f"the knee is at `target_macs={self.recommended:g}`"]
         if row.size is not None and row.error is not None:
