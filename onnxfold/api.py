@@ -28,13 +28,14 @@ from .options.options import (
     SweepOptions,
     given_or_made,
 )
-from .options.parts import PlanningOptions, SelectionOptions
+from .options.parts import DistillOptions, PlanningOptions, SelectionOptions
 from .options.width_plan import WidthPlan
 from .passes.base import Pipeline, Run, State
 from .passes.block_check import CheckBlock
 from .passes.calibrate import AnnounceTime, CollectSamples
 from .passes.choice.explore import ExploreChains
 from .passes.choice.whole_layers import whole_layers
+from .passes.choice.work import folds_to, work_of
 from .passes.compare import Compare, check_inputs
 from .passes.fold import PreparePlanning
 from .passes.lists import Announce, finishing, folding, fused, fusing, quantizable
@@ -315,7 +316,7 @@ def sweep(
             *measuring(o.measure),
             AnnounceTime(
                 o.planning, o.calibration, announce=announce,
-                more=f", and the time to fold and measure {len(o.at)} models", models=len(o.at),
+                more=f", and the time to fold and measure {len(o.at)} models", work=folds_to(o.at),
             ),
             CollectSamples(o.planning, o.calibration),
             KeepUnreached(o.planning),
@@ -357,8 +358,9 @@ def choose(
                 o.planning,
                 o.calibration,
                 announce=announce,
+                distill=DistillOptions() if Step.REFINE in o.allow else None,
                 more=", and the time to make and measure models",
-                models=2 * len(o.at),
+                work=work_of(o),
             ),
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),

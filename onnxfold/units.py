@@ -55,6 +55,20 @@ def in_percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
+def as_fast(times: float) -> str:
+    """How fast something is, like "1.25x as fast"; one that is no faster than noise is "as fast".
+
+    >>> as_fast(1.25), as_fast(1.004)
+    ('1.25x as fast', 'as fast')
+    """
+    return "as fast" if round(times, 2) == 1 else f"{times:.2f}x as fast"
+
+
+def how_many(count: int, what: str) -> str:
+    """A number of things, like "1 group" and "2 groups"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def change(before: int, after: int) -> str:
     """By how much `after` differs, in percent with one decimal."""
     return f"{100 * (after / before - 1):+.1f} %" if before else ""

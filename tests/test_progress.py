@@ -133,6 +133,26 @@ def test_loops_that_say_what_they_take_share_a_phase() -> None:
     assert 0.97 < course.view().done < 1
 
 
+def test_the_bar_moves_with_every_step_of_a_training_inside_a_turn() -> None:
+    """Nearly all of the turn is training, and what the others take is left for them."""
+    course = Course()
+    course.begin((Phase.MODELS,))
+    with course.within((Phase.MODELS,)):
+        outer = course.opened(Title.taking(1.0, "training folds"), 2)
+        first = course.opened(Title.taking(0.25, "in floats"), 1)
+        course.turned(first, 1)
+        course.closed(first)
+        begin, seen = course.view().done, []
+        training = course.opened(Title("training"), 40)
+        for done in range(41):
+            course.turned(training, done)
+            seen.append(course.view().done)
+        assert begin == pytest.approx(0.125, abs=0.01) and seen[-1] == pytest.approx(0.48, abs=0.02)
+        assert min(np.diff(seen)) > 0.008
+        course.turned(outer, 1)
+        assert course.view().done == pytest.approx(0.49, abs=0.01)
+
+
 def test_the_rest_is_corrected_by_how_long_the_part_that_is_done_took(course: Course, time: Time) -> None:
     course.expect({Phase.ANALYZE: 0.0, **dict.fromkeys(FOLD[1:], 20.0)})
     with course.within((Phase.INPUTS,)):

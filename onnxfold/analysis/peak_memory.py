@@ -48,6 +48,7 @@ def peak_memory(model: Model, prices: Costs, lengths: Mapping[tuple[str, int], i
 def _buffers(model: Model, prices: Costs, lengths: Mapping[tuple[str, int], int]) -> Iterable[_Buffer]:
     """The memory that activations lie in. Step 0 comes before the first node, the last one after all of them."""
     graph, found = model.graph, dict[str, _Buffer]()
+    inputs, outputs = frozenset(graph.inputs), frozenset(graph.outputs)
     for name in graph.inputs:
         if name not in model.constants:
             found[name] = _Buffer(0, 0, _bytes(model, prices, name, lengths))
@@ -56,7 +57,7 @@ def _buffers(model: Model, prices: Costs, lengths: Mapping[tuple[str, int], int]
             if name in found:
                 found[name].last = step
         for name in _made(node, model):
-            size, there = _bytes(model, prices, name, lengths), found.get(_place(node, name, model))
+            size, there = _bytes(model, prices, name, lengths), found.get(_place(node, name, model, inputs, outputs))
             if there is None:
                 found[name] = _Buffer(step, step, size)
             else:
@@ -73,14 +74,14 @@ def _made(node: Node, model: Model) -> Iterator[str]:
     yield from (name for name in node.outputs if name and name not in model.constants)
 
 
-def _place(node: Node, name: str, model: Model) -> str:
+def _place(node: Node, name: str, model: Model, inputs: frozenset[str], outputs: frozenset[str]) -> str:
     """The tensor in whose memory an output lies: one that is only seen in another way, or only stored as integers; ''
     for memory of its own."""
     graph, source = model.graph, node.inputs[0] if node.inputs else ""
-    if name in graph.outputs or name != node.outputs[0]:
+    if name in outputs or name != node.outputs[0]:
         return ""
     if node.op == "QuantizeLinear":
-        alone = source not in graph.inputs and source not in graph.outputs and len(graph.consumers.get(source, ())) == 1
+        alone = source not in inputs and source not in outputs and len(graph.consumers.get(source, ())) == 1
         return source if alone else ""
     return source if node.op in _VIEWS else ""
 

@@ -19,6 +19,7 @@ from ..runtime.session import Feeds, InputSpec
 from ..units import in_bytes
 from .images import SUFFIXES, lay_out, needs_preprocess, normalize, told_by
 from .numpy_files import memory_limit
+from .shape_advice import advice, fits
 from .sources import Source, evenly, open_source
 
 Shape = Sequence[int | str | None]
@@ -95,11 +96,12 @@ def read_calibration(
     form = Batching.of(specs)
     unit = form.size or 1
     known = [_resolved(spec, (input_shapes or {}).get(spec.name)) for spec in specs]
+    pairs = list(zip(known, specs, strict=True))
     limit = memory_limit(max_memory)
     stream = open_source(source, known, preprocess, max(samples, unit), limit)
     pixels = set[str]()
     noted = _noted(stream, known, preprocess, pixels)
-    checked = ((where, _checked(feed, known, form, preprocess, where)) for where, feed in noted)
+    checked = ((where, _checked(feed, pairs, form, preprocess, where)) for where, feed in noted)
     units = (_Unit(pieces, known, form, preprocess) for pieces in cut(checked, form))
     most = max(1, samples // unit)
     feeds, left, stopped = _choose(_affordable(units, most, limit), most, unit, stream.counted)
@@ -208,14 +210,19 @@ def _noted(
 
 
 def _checked(
-    feed: Feeds, specs: Sequence[InputSpec], form: Batching, preprocess: Preprocess | None, where: str
+    feed: Feeds,
+    specs: Sequence[tuple[InputSpec, InputSpec]],
+    form: Batching,
+    preprocess: Preprocess | None,
+    where: str,
 ) -> dict[str, NDArray[Any]]:
-    """The arrays with all axes that the model wants (a missing batch axis is added), values untouched.
+    """The arrays with all axes that the model wants (a missing batch axis is added), values untouched. `specs`: inputs
+    with their open lengths as the user gave them, and as the model has them.
 
     Raises RequestError for element types, shapes and numbers of samples that do not fit."""
     out = {}
     count = next((len(x) for name, x in feed.items() if name in form.names and x.ndim), 1)
-    for spec in specs:
+    for spec, declared in specs:
         empty = empty_shape(spec.shape, count)
         array = feed[spec.name] if spec.name in feed else np.zeros(empty or (), spec.dtype)
         _check_type(array, spec, where)
@@ -225,10 +232,12 @@ def _checked(
             array = lay_out(array, spec, preprocess, where)
         elif spec.name in form.names and array.ndim == len(spec.shape) - 1:
             array = array[None]
-        if spec.shape and not _fits(array.shape, spec, spec.name in form.names):
+        batched = spec.name in form.names
+        if spec.shape and not fits(array.shape, spec, batched):
+            given = feed[spec.name].shape
             why = "" if form.names else "; its inputs share no batch axis: pass one file or dict for each sample"
-            why = _transposed(array.shape, spec, spec.name in form.names) or why
-            shapes = f"{list(feed[spec.name].shape)} in {where}, but the model takes {_show(spec.shape)}"
+            why = advice(given, spec, batched, declared) or why
+            shapes = f"{list(given)} in {where}, but the model takes {_show(spec.shape)}"
             raise RequestError(f"input '{spec.name}' has shape {shapes}{why}")
         if array.size == 0 and (empty is None or array.shape[1:] != empty[1:]):
             raise RequestError(f"input '{spec.name}' has no values in {where}: its shape is {list(array.shape)}")
@@ -288,21 +297,6 @@ def _resolved(spec: InputSpec, given: Sequence[int] | None) -> InputSpec:
     return replace(
         spec, shape=(declared[0], *(d if fixed(d) else g for d, g in zip(declared[1:], given[1:], strict=True)))
     )
-
-
-def _fits(shape: Sequence[int], spec: InputSpec, batched: bool) -> bool:
-    return len(shape) == len(spec.shape) and all(
-        not fixed(d) or n == d or (batched and axis == 0)
-        for axis, (n, d) in enumerate(zip(shape, spec.shape, strict=True))
-    )
-
-
-def _transposed(shape: Sequence[int], spec: InputSpec, batched: bool) -> str:
-    """That images have their channels at the wrong end, and how to mend it, in words; '' where they have not."""
-    for has, takes, order in (("NHWC", "NCHW", (0, 3, 1, 2)), ("NCHW", "NHWC", (0, 2, 3, 1))):
-        if len(shape) == len(spec.shape) == 4 and _fits([shape[axis] for axis in order], spec, batched):
-            return f": they are {has} and the model takes {takes}: give array.transpose{order}"
-    return ""
 
 
 def _show(shape: Shape) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,8 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "sweep": sweep,
 }
+MODEL_FREE: Collection[Command] = (cache, completion, report)
+"""Commands that run no model, and need no onnxruntime for that."""
 SPELLED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "fold": (), "inspect": (("--inspect",),), "share": (("--fuse=mean",),), "drop": (),
     "quantize": (("--ratio=0",), ("--quantize=int8",)),
@@ -59,10 +62,27 @@ def elsewhere(option: str) -> str:
     return next(found, "")
 
 
+def check_place(given: Sequence[str]) -> None:
+    """Raise RequestError for a command behind a file, and for a word before files that is no command."""
+    words = list(takewhile(lambda word: not word.startswith("-"), given))
+    known = {*COMMANDS, *SPELLED}
+    if not words or words[0] in {*known, "help"}:
+        return
+    if (late := next((word for word in words[1:] if word in known and not Path(word).exists()), "")) != "":
+        raise RequestError(f"'{late}' is a command, and commands come first: onnxfold {late} {words[0]}")
+    first, near = words[0], get_close_matches(words[0], known, 1)
+    if first.isalpha() and len(words) > 1 and words[1].endswith(".onnx") and not near and not Path(first).exists():
+        raise RequestError(
+            f"'{first}' is neither a command nor a file: commands are {', '.join(sorted(known))}; to make a smaller "
+            "model, say onnxfold IN OUT"
+        )
+
+
 def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, Sequence[str]]:
     """The command that arguments call, and the arguments that are left for it; `kept`: options that a file sets. Raises
     RequestError for a first one that is neither a command nor a file, and close to a command."""
     first = given[0] if given else ""
+    check_place(given)
     if first in COMMANDS:
         return COMMANDS[first], given[1:]
     if first == "help" and not Path(first).exists():
@@ -71,6 +91,8 @@ def chosen(given: Sequence[str], kept: Collection[str] = ()) -> tuple[Command, S
         given = spelled(first, given[1:], kept)
     elif first.isalpha() and (near := get_close_matches(first, [*COMMANDS, *SPELLED], 1)) and not Path(first).exists():
         raise RequestError(f"'{first}' is neither a command nor a file: did you mean onnxfold {near[0]}?")
+    elif first == "version" and not Path(first).exists():
+        raise RequestError("'version' is neither a command nor a file: did you mean onnxfold --version?")
     base = fuse if fuse.WHOLE_LAYERS.intersection((*names_of(given), *kept)) else fold
     own = OWN_HELP.get(first)
     return (own if own is not None and own.base is base else base), given

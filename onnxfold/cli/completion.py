@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -37,6 +38,7 @@ WHERE: Mapping[str, Sequence[str]] = {
 }
 """How a script is installed: commands, and words between them."""
 SHELLS = tuple(WHERE)
+ALIKE = ("sh", "ash", "dash", "ksh")
 VALUES: Mapping[str, Sequence[str]] = {
     "--allow": ("all", *(step.value for step in Step)),
     "--preprocess": tuple(PRESETS),
@@ -56,9 +58,17 @@ Prints what makes a shell complete the commands, options, choices and files of o
 def parser() -> Parser:
     """How the command is called."""
     made = Parser("onnxfold completion", f"onnxfold completion {'|'.join(SHELLS)}", ABOUT)
-    made.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
+    made.add_argument("shell", metavar="SHELL", type=a_shell, choices=SHELLS, help=", ".join(SHELLS))
     add_last(made, runs=False)
     return made
+
+
+def a_shell(text: str) -> str:
+    """The name of a shell, also of its path ($SHELL). Raises ArgumentTypeError for shells that are close to bash."""
+    name = Path(text).name.lower()
+    if name in ALIKE:
+        raise argparse.ArgumentTypeError(f"{name} cannot complete options: did you mean bash?")
+    return name
 
 
 def run(options: argparse.Namespace) -> int:

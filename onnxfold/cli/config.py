@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..options.json_source import once
 from ..units import did_you_mean
 from .parser import Parser, end_of_options, names_of, plainly
 
@@ -33,8 +34,8 @@ class Config:
 
     def words(self, parser: Parser, given: Sequence[str]) -> list[str]:
         """The arguments `given` to a command and those of the file, as one command line: options of the file stand
-        first, so that a later one wins; files that are not given stand last. Raises RequestError, naming file and key.
-        """
+        first, without those that are given too; files that are not given stand last. Raises RequestError, naming file
+        and key."""
         actions, there = _actions(parser), names_of(given)
         options, files = list[str](), dict[str, list[str]]()
         for key, value in self.values.items():
@@ -47,7 +48,7 @@ class Config:
             texts = self._texts(parser, action, key, value)
             if not action.option_strings:
                 files[action.dest] = texts
-            elif action.nargs == 0 or not isinstance(action, argparse._AppendAction) or f"--{key}" not in there:
+            elif f"--{key}" not in there:
                 options += [f"--{key}" if action.nargs == 0 else f"--{key}={text}" for text in texts]
         behind = _missing(parser, given, files)
         return [*options, *given, *(["--"] if any(word.startswith("-") for word in behind) else []), *behind]
@@ -97,7 +98,7 @@ def read(path: str) -> Config:
         if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for who writes to it
             raise RequestError(f"cannot read the options in {path}: it is not a regular file")
         text = Path(path).read_text(encoding="utf-8")
-        found = json.loads(text, object_pairs_hook=_once) if path.lower().endswith(".json") else _yaml(text)
+        found = json.loads(text, object_pairs_hook=once) if path.lower().endswith(".json") else _yaml(text)
     except OSError as error:
         raise RequestError(f"cannot read the options in {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -107,19 +108,9 @@ def read(path: str) -> Config:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise RequestError(f"{path} must hold options by name, one a line, like 'ratio: 0.3'")
     try:
-        return Config(path, _once([(key.replace("_", "-"), value) for key, value in found.items()]))
+        return Config(path, once([(key.replace("_", "-"), value) for key, value in found.items()]))
     except ValueError as error:
         raise RequestError(f"{path} cannot be read ({error})") from error
-
-
-def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError where a key stands twice."""
-    found = dict[str, Any]()
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"'{key}' is there twice")
-        found[key] = value
-    return found
 
 
 def printed(parser: Parser, options: argparse.Namespace) -> str:
@@ -168,7 +159,7 @@ def _check_keys(node: Any) -> None:
     import yaml  # slow to import
 
     if isinstance(node, yaml.MappingNode):
-        _once([(str(key.value), value) for key, value in node.value])
+        once([(str(key.value), value) for key, value in node.value])
     inside = [value for _, value in node.value] if isinstance(node, yaml.MappingNode) else []
     for one in node.value if isinstance(node, yaml.SequenceNode) else inside:
         _check_keys(one)

@@ -1,4 +1,5 @@
-"""--log-level: what the library's loggers say, on standard error."""
+"""What the library's loggers say, on standard error: warnings as all else that the command line says there, and more
+with the time where --log-level asks for it."""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ def warn_of_samples(given: Collection[str], why: str) -> None:
 @contextlib.contextmanager
 def logged(options: argparse.Namespace) -> Iterator[None]:
     """Show records of at least the level that was asked for; without one warnings, and errors alone if all is quiet."""
-    level = getattr(options, "log_level", None) or ("error" if getattr(options, "quiet", False) else "warning")
-    handler = _handler()
+    asked = getattr(options, "log_level", None)
+    level = asked or ("error" if getattr(options, "quiet", False) else "warning")
+    handler = _Aside() if asked is None else _handler()
     logger, before = logging.getLogger(NAME), logging.getLogger(NAME).level
     logger.addHandler(handler)
     logger.setLevel(level.upper())
@@ -46,6 +48,24 @@ def logged(options: argparse.Namespace) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
+
+
+class _Aside(logging.Handler):
+    """A line that looks like errors do, above the display of a run where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Worded("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it; who does not read standard error has no need of it."""
+        line = f"onnxfold: {record.levelname.lower()}: {self.format(record)}"
+        open_one = Display.current
+        if open_one is not None and open_one.console is not None:
+            open_one.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            with contextlib.suppress(OSError):
+                print(line, file=sys.stderr, flush=True)
 
 
 def _handler() -> logging.Handler:

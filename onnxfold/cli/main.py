@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import OnnxFoldError
 from ..units import readable
-from .commands import COMMANDS, Command, chosen, elsewhere
+from .commands import COMMANDS, MODEL_FREE, Command, chosen, elsewhere
 from .config import PRINTING, Config, config_of, printed
 from .json_output import json_alone
 from .log import logged
@@ -57,9 +57,10 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
         if options is None:
             return 0, False
         before = identities(options)
-        from ..runtime import session  # slow to import; --help, --version and wrong options end before
+        if command not in MODEL_FREE:
+            from ..runtime import session  # slow to import; --help, --version and wrong options end before
 
-        session.silence()
+            session.silence()
         with json_alone(options), logged(options):
             return command.run(options), False
     except SystemExit as stop:  # --help, --version and usage errors

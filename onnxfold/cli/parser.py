@@ -25,6 +25,9 @@ KIND = re.compile(r"(u?int|fp|bf|float|q|w)\d.*|dynamic|static|half", re.IGNOREC
 DASHED = {"--preprocess": re.compile(r"-1-1(,.*)?")}
 """Options with values that begin with a dash, and these values: argparse would take them for options."""
 
+_SEEN = "options_seen"  # among what is being parsed
+KINDS = tuple(kind.value for kind in Quantization)
+_MISSING = "the following arguments are required: "
 _UNKNOWN = "unrecognized arguments: "
 
 
@@ -37,14 +40,20 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )  # fmt: skip
         self._positionals.title = "files"
+        self.register("action", None, _Once)
+        self.register("action", "store", _Once)
         self.elsewhere: Callable[[str], str] = lambda _: ""
         """The command that has an option which this one lacks; '' for none."""
         self.left_out = set[str]()
         """Files that other commands take and this one does not, by their keys in a file of options."""
+        self._given: Sequence[str] = ()
 
     def parsed(self, given: Sequence[str]) -> argparse.Namespace:
         """The values given; options may stand between files, unless the order is meant (`--`)."""
-        return self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        self._given = given
+        found = self.parse_args(given) if "--" in given else self.parse_intermixed_args(given)
+        vars(found).pop(_SEEN, None)
+        return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, of arguments in which every option has its value."""
@@ -58,8 +67,16 @@ class Parser(argparse.ArgumentParser):
             super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
-        message = plainly(message)
+        message = self._unknown_first(plainly(message))
         self.exit(2, f"onnxfold: {readable(message)}{self.meant(message) or ' (try --help)'}\n")
+
+    def _unknown_first(self, message: str) -> str:
+        """`message`, or that an option is unknown, where it says that something is missing: that is easier to mend."""
+        wrong = next((name for name in sorted(names_of(self._given)) if self._is_unknown(name)), "")
+        return _UNKNOWN + wrong if wrong and message.startswith(_MISSING) else message
+
+    def _is_unknown(self, name: str) -> bool:
+        return name.startswith("--") and name != "--" and name not in self._option_string_actions
 
     def converted(self, action: argparse.Action, text: str) -> Any:
         """What `text` is behind an option or for a file. Raises ArgumentError."""
@@ -102,17 +119,34 @@ class Parser(argparse.ArgumentParser):
         """What an unknown option or choice is close to, in words; '' where it is close to nothing."""
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message, re.DOTALL):
             return did_you_mean(found[1], re.findall(r"[\w|-]+", found[2]), "")
+        if message.startswith(_MISSING) and self.prog != "onnxfold":
+            return f": {(self.usage or self.prog).splitlines()[0]}"
         if not message.startswith(_UNKNOWN):
             return ""
         unknown = message.removeprefix(_UNKNOWN).split()
         name = next((one.partition("=")[0] for one in unknown if one.startswith("-")), "")
         if name in FILES or not name:
             files = " ".join(str(action.metavar) for action in self._get_positional_actions())
-            return f": files have no options, name {files} alone" if name else f": {self.prog} takes {files}"
+            only = " and writes no model" if files == "IN" else ""
+            return f": files have no options, name {files} alone" if name else f": {self.prog} takes {files}{only}"
+        if name[2:] in KINDS:
+            return f": did you mean --quantize {name[2:]}?"
         if where := self.elsewhere(name):
             return f": that is an option of {where}"
         shown = [option for option, one in self._option_string_actions.items() if one.help != argparse.SUPPRESS]
         return did_you_mean(name, shown, "")
+
+
+class _Once(argparse._StoreAction):
+    """An option with a value, which may be given once: of two values, argparse would take the last."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """As argparse does. Raises ArgumentError for an option that was there before."""
+        before = vars(namespace).setdefault(_SEEN, set())
+        if option_string is not None and self.dest in before:
+            raise argparse.ArgumentError(self, "it is given more than once: leave all but one out")
+        before.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
 
 
 def plainly(message: str) -> str:
@@ -130,12 +164,12 @@ def end_of_options(given: Sequence[str]) -> int:
 def with_values(given: Sequence[str]) -> list[str]:
     """`given`, with a kind behind a --quantize that has none (what follows it may be a file), and with values that look
     like options behind an `=`."""
-    end, kinds, found = end_of_options(given), [kind.value for kind in Quantization], list[str]()
+    end, found = end_of_options(given), list[str]()
     rest = iter(enumerate(given[:end]))
     for at, argument in rest:
         value = given[at + 1] if at + 1 < end else ""
-        if argument == "--quantize" and value not in kinds and not KIND.fullmatch(value):
-            argument = f"--quantize={kinds[0]}"
+        if argument == "--quantize" and value not in KINDS and not KIND.fullmatch(value):
+            argument = f"--quantize={KINDS[0]}"
         elif argument in DASHED and DASHED[argument].fullmatch(value):
             argument = f"{argument}={next(rest)[1]}"
         found.append(argument)

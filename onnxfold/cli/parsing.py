@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import RequestError
+from ..options.json_source import once
 from ..units import read_size
 
+T = TypeVar("T")
 MODELS = (".onnx", ".pb")  # endings of models in protobuf's binary form, the only one that is written
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -63,7 +66,7 @@ def names(text: str) -> list[str]:
 
 def steps(text: str | None) -> str | list[str]:
     """What --allow names: "all", or names between commas; folding where it is not given."""
-    named = ["fold"] if text is None else names(text)
+    named = ["fold"] if text is None else list(dict.fromkeys(names(text)))
     return "all" if named == ["all"] else named
 
 
@@ -126,30 +129,38 @@ def percent(option: str, value: float | None) -> float | None:
 
 def ratios(given: Sequence[str]) -> dict[str, float]:
     """{REGEX: R} of texts like REGEX=R. Raises RequestError."""
-    found = {}
+    found = list[tuple[str, float]]()
     for text in given:
         pattern, equals, value = text.rpartition("=")
         try:
-            found[pattern] = _share(value)
+            found.append((pattern, _share(value)))
         except ValueError:
             equals = ""
         if not equals or not pattern:
             raise RequestError(f"--group-ratio wants REGEX=R (like 'layers.7.*mlp=0.5'), not '{text}'")
-    return found
+    return _by_name("--group-ratio", found)
 
 
 def shapes(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """{NAME: dimensions} of texts like NAME:D,D,... Raises RequestError."""
-    found = {}
+    found = list[tuple[str, tuple[int, ...]]]()
     for text in given:
         name, colon, dims = text.rpartition(":")
         try:
-            found[name] = tuple(int(d) for d in dims.replace("x", ",").split(","))
+            found.append((name, tuple(int(d) for d in dims.replace("x", ",").split(","))))
         except ValueError:
             colon = ""
         if not colon or not name:
             raise RequestError(f"--input-shape wants NAME:D,D,... (like image:1,3,224,224), not '{text}'")
-    return found
+    return _by_name("--input-shape", found)
+
+
+def _by_name(option: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """What an option that may be repeated says of each name. Raises RequestError where it says two things of one."""
+    try:
+        return once(pairs)
+    except ValueError as error:
+        raise RequestError(f"{option}: {error}: leave all but one out") from None
 
 
 def dashes(arguments: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from ..model.kv_cache import Cache
 from ..model.model import Model
 from ..model.shapes.nominal import stretchable
 from ..progress import steps
+from ..runtime.batching import Batching
 from ..runtime.outputs import ComparedTensors, as_array, with_outputs
 from ..runtime.session import Feeds, Session, brief
 from ..runtime.shared_prefix import SharedPrefix
@@ -77,11 +78,11 @@ class Evaluator:
         self._words = word_scores(model.graph)
 
     @cached_property
-    def _original(self) -> tuple[Sequence[Feeds], Runs]:
-        """The batches that everything is measured on, and what the original says of them."""
+    def _original(self) -> tuple[Sequence[Feeds], Runs, Batching]:
+        """The batches that everything is measured on, what the original says of them, and how samples lie in them."""
         session = self._session(self._model.proto)
         feeds = self._make(session)
-        return feeds, self._of(session, feeds)
+        return feeds, self._of(session, feeds), Batching.of(session.inputs)
 
     @property
     def _feeds(self) -> Sequence[Feeds]:
@@ -159,12 +160,12 @@ class Evaluator:
     @property
     def samples(self) -> int:
         """How many samples everything is measured on."""
-        return sum(self._lengths)
+        return samples_in(self._feeds, self._original[2])
 
     @cached_property
     def _lengths(self) -> list[int]:
-        """Of every batch."""
-        return sample_counts(self._feeds)
+        """The length of every batch."""
+        return [max(_lengths(feeds), default=1) for feeds in self._feeds]
 
     @property
     def inputs(self) -> Sequence[Feeds]:
@@ -271,9 +272,14 @@ class Evaluator:
         return Session.of_version(shown, self._model.folder)
 
 
-def sample_counts(batches: Sequence[Feeds]) -> list[int]:
-    """How many samples every batch has."""
-    return [max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches]
+def samples_in(batches: Sequence[Feeds], form: Batching) -> int:
+    """How many samples there are in batches. Inputs of one length have one along it; else `form` says which do."""
+    return sum(form.length(one) if len(_lengths(one)) > 1 else max(_lengths(one), default=1) for one in batches)
+
+
+def _lengths(feeds: Feeds) -> set[int]:
+    """The lengths that inputs have along their first axis."""
+    return {len(x) for x in feeds.values() if np.ndim(x)}
 
 
 def least_agreement(outputs: Sequence[tuple[Batches, Batches]]) -> float | None:

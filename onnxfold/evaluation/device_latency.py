@@ -20,7 +20,7 @@ from ..model.leftovers import scratch_folder
 from ..model.save import inline
 
 PLACE = "{model}"  # in a command: where the path of a model goes
-TURNS = 5  # runs of the command for each of two models, in turn
+TURNS = 5  # runs of the command for each of several models, in turn
 _MILLISECONDS = re.compile(r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*(?:ms)?")
 _LONGEST = 120  # characters of what a command printed that are shown
 DEVICE = "device"  # what reports call it
@@ -39,12 +39,12 @@ class CommandTimer:
         before, after = self.in_turn(old, new)
         return float(np.median(before)), float(np.median(after))
 
-    def in_turn(self, old: Path, new: Path) -> tuple[Sequence[float], Sequence[float]]:
-        """Milliseconds of `TURNS` runs of each of two models, which take turns. Raises RequestError where the command
-        fails."""
-        times: tuple[list[float], list[float]] = ([], [])
+    def in_turn(self, *models: Path) -> tuple[Sequence[float], ...]:
+        """Milliseconds of `TURNS` runs of each of several models, which take turns. Raises RequestError where the
+        command fails."""
+        times = tuple(list[float]() for _ in models)
         for _ in range(TURNS):
-            for path, taken in zip((old, new), times, strict=True):
+            for path, taken in zip(models, times, strict=True):
                 taken.append(self.once(path))
         return times
 

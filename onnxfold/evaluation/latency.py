@@ -19,7 +19,7 @@ from ..runtime.probe_inputs import first
 from ..runtime.session import Feeds, Session, brief, short
 from .device_latency import CommandTimer
 
-LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, both models together
+LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, all models together
 LATENCY_RUNS = (3, 1000)  # at least and at most, per model
 TURN = (3, 5)  # untimed and timed runs before the other model's turn; measured: single runs in turn are off by 4x
 SLOWER = 1.02  # times the latency; below, a difference is noise
@@ -53,20 +53,22 @@ def interleaved(old: Session, new: Session, feeds: Feeds) -> tuple[float, float]
     return float(np.median(before)), float(np.median(after))
 
 
-def in_turn(old: Session, new: Session, feeds: Feeds) -> tuple[Sequence[float], Sequence[float]]:
-    """Latencies in ms of both models (warm already), run in turn so that a busy machine slows both alike.
+def in_turn(old: Session, new: Session, feeds: Feeds, *others: Session) -> tuple[Sequence[float], ...]:
+    """Latencies in ms of two models or more (warm already), run in turn so that a busy machine slows all alike.
 
     Fast models take turns of several runs: the first of a turn pay for threads and caches that the other model had.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    fed = old.fitted(feeds), new.fitted(feeds)
+    sessions = (old, new, *others)
+    times = tuple(list[float]() for _ in sessions)
+    fed = [one.fitted(feeds) for one in sessions]
     least, most = LATENCY_RUNS
     begin = time.perf_counter()
     old.run(fed[0])
-    untimed, timed = TURN if (time.perf_counter() - begin) * 2 * sum(TURN) * least < LATENCY_SECONDS else (0, 1)
+    shortest = (time.perf_counter() - begin) * len(sessions) * sum(TURN) * least
+    untimed, timed = TURN if shortest < LATENCY_SECONDS else (0, 1)
     begin = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - begin < LATENCY_SECONDS):
-        for session, given, taken in zip((old, new), fed, times, strict=True):
+        for session, given, taken in zip(sessions, fed, times, strict=True):
             for _ in range(untimed):
                 session.run(given)
             for _ in range(timed):

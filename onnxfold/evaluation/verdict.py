@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto
 
 from ..compat import StrEnum
 from ..errors import ExecutionError, RequestError
 from ..model.graph import impossible
 from ..model.kv_cache import Cache
+from ..model.leftovers import scratch_folder
 from ..model.onnx_calls import asking_onnx
 from ..progress import steps
+from ..runtime.batching import Batching
 from ..runtime.session import Feeds, Session, brief, short
 from ..units import in_percent
-from .candidates import sample_counts
+from .candidates import samples_in
 from .device_latency import DEVICE, CommandTimer
+from .interface import changes as _interface
+from .interface import left_open
 from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
 from .own_measure import Measured
@@ -42,7 +46,8 @@ class ProviderCheck:
     """The comparison on one provider; `message` says why where there is none.
 
     Latencies are medians in milliseconds at batch 1 (or the fixed batch of the model), on the provider, or where
-    `timed_on` says; `p90`: nine of ten runs take no longer. `operators`: where that time goes, if it was looked into.
+    `timed_on` says; `p90`: nine of ten runs take no longer; `floats`: of the result before it was stored in fewer bits,
+    where it was. `operators`: where that time goes, if it was looked into.
     `samples`: on how many inputs the `outputs` were compared, some of those that judge (0: nobody counted).
     """
 
@@ -57,13 +62,16 @@ class ProviderCheck:
     operators: tuple[OperatorTime, ...] = ()
     timed_on: str = ""
     samples: int = 0
+    latency_floats_ms: float | None = None
 
-    def timed(self, before: Sequence[float], after: Sequence[float], on: str = "") -> ProviderCheck:
-        """The same with latencies in ms of several runs of each model, `on` another device where that is named."""
-        (p50, p90), (q50, q90) = ((float(x) for x in np.percentile(runs, (50, 90))) for runs in (before, after))
+    def timed(self, runs: Sequence[Sequence[float]], on: str = "") -> ProviderCheck:
+        """The same with latencies in ms of several runs of the original, of the result, and of that in floats if it was
+        stored in fewer bits; `on` another device where that is named."""
+        (p50, p90), (q50, q90), *floats = ([float(x) for x in np.percentile(one, (50, 90))] for one in runs)
         return replace(
-            self, latency_before_ms=p50, latency_after_ms=q50, p90_before_ms=p90, p90_after_ms=q90, timed_on=on
-        )
+            self, latency_before_ms=p50, latency_after_ms=q50, p90_before_ms=p90, p90_after_ms=q90, timed_on=on,
+            latency_floats_ms=floats[0][0] if floats else None,
+        )  # fmt: skip
 
     @property
     def where(self) -> str:
@@ -132,7 +140,8 @@ class Check:
             lost, written = quality.lost, limit.loses and not known
             said = notes if written or (known and len(quality.outputs) > 1) else [] if known else problems
             where = f"on {quality.inputs}"
-            said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in lost]
+            told = [one for one in lost if math.isfinite(one.error) or not problems]  # else it does not even run
+            said += [f"output '{one.name}' is lost: error {in_percent(one.error)} {where}" for one in told]
             broken = quality.broken(limit) if limit.given and (known or written or not lost) else ""
             problems += [f"{broken} {where}, which breaks `{limit.parameter}`"] if broken else []
         elif not unmeasured and not known and all(done.status is Status.FAILED for done in self.providers):
@@ -176,6 +185,7 @@ class Conditions:
         caches: in which the new model may have fewer heads; such outputs are not compared.
         loader: makes the sessions.
         timer: measures latency on another device, instead of the providers.
+        floats: the new model before it was stored in fewer bits, which is timed beside both; None for none.
     """
 
     providers: Sequence[str]
@@ -186,6 +196,7 @@ class Conditions:
     caches: Sequence[Cache] = ()
     loader: Loader = Session
     timer: CommandTimer | None = None
+    floats: bytes | None = None
 
 
 def check(
@@ -204,16 +215,16 @@ def check(
     changed interface, a file the checker refuses, a model that runs no more, NaN where there was none.
     """
     providers, too_large, in_float32 = conditions.providers, conditions.too_large, conditions.in_float32
-    latency, loader = conditions.latency and conditions.timer is None, conditions.loader
     heads = {name: cache.axis for cache in conditions.caches for name in (cache.past, cache.present)}
-    differs = _MayDiffer(heads, conditions.counted & _open(protos[0]))
+    differs = _MayDiffer(heads, conditions.counted & left_open(protos[0]))
     problems = [*_interface(*protos, heads), *_checker(before, after, full=not _impossible(protos[0]))]
     notes, checks = list[str](), list[ProviderCheck]()
     several = feeds if callable(feeds) else lambda _: [feeds]
     for provider in () if too_large else providers:
-        done, trouble, remark = _one(before, after, several, provider, latency, loader, differs)
+        done, trouble, remark = _one(before, after, several, provider, conditions, differs)
         if remark and done.status is Status.FAILED and in_float32 is not None:
-            copies, flaw, _ = _one(*in_float32(), several, provider, False, loader, differs)
+            untimed = replace(conditions, latency=False)
+            copies, flaw, _ = _one(*in_float32(), several, provider, untimed, differs)
             if copies.status is Status.OK:
                 why = done.message.removeprefix("original: ")
                 done, trouble = copies, flaw
@@ -222,7 +233,7 @@ def check(
         problems += [trouble] if trouble else []
         notes += [remark] if remark else []
     if conditions.timer is not None and conditions.latency and not problems:
-        checks, slower = _on_device(before, after, checks, conditions.timer)
+        checks, slower = _on_device(before, after, checks, conditions.timer, conditions.floats)
         notes += [slower] if slower else []
     if too_large:
         notes.append("not run as a whole: the model is too large for the available memory")
@@ -233,7 +244,11 @@ def check(
 
 
 def _on_device(
-    before: Path | bytes, after: Path | bytes, checks: Sequence[ProviderCheck], timer: CommandTimer
+    before: Path | bytes,
+    after: Path | bytes,
+    checks: Sequence[ProviderCheck],
+    timer: CommandTimer,
+    floats: bytes | None,
 ) -> tuple[list[ProviderCheck], str]:
     """`checks`, with latencies that `timer` measures in the first one that ran; and a note where the result is slower.
 
@@ -242,7 +257,11 @@ def _on_device(
     at = next((i for i, one in enumerate(found) if one.status is Status.OK), None)
     if at is None or isinstance(before, bytes) or isinstance(after, bytes):
         return found, ""
-    done = found[at].timed(*timer.in_turn(before, after), DEVICE)
+    with scratch_folder() as scratch:
+        others = [] if floats is None else [scratch / "floats.onnx"]
+        for one in others:
+            one.write_bytes(floats or b"")
+        done = found[at].timed(timer.in_turn(before, after, *others), DEVICE)
     found[at] = done
     slow = done.speedup is not None and done.slower
     return found, f"slower on {done.where}: {1 / (done.speedup or 1):.2f}x the latency" if slow else ""
@@ -262,12 +281,12 @@ def _one(
     after: Path | bytes,
     feeds: Callable[[Session], Sequence[Feeds]],
     provider: str,
-    latency: bool,
-    loader: Loader,
+    conditions: Conditions,
     differs: _MayDiffer,
 ) -> tuple[ProviderCheck, str, str]:
     """(comparison on one provider, the problem it shows or '', a note or '')."""
-    where, heads, counted = short(provider), differs.heads, differs.counted
+    where, heads, counted, loader = short(provider), differs.heads, differs.counted, conditions.loader
+    latency = conditions.latency and conditions.timer is None
     try:
         old = loader(before, provider)
         given = feeds(old)
@@ -306,12 +325,25 @@ def _one(
             trouble = trouble or f"output '{name}' has NaN or infinite values, unlike the original"
     lengths = {name for name, a, b in pairs if a.shape != b.shape}
     errors = _errors([pair for pair in pairs if pair[0] not in lengths])
-    done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=sum(sample_counts(given)))
+    samples = samples_in(given, Batching.of(old.inputs))
+    done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=samples)
     if timing is not None:
-        done = done.timed(*in_turn(old, new, timing))
+        done = done.timed(in_turn(old, new, timing, *_in_floats(conditions, provider, timing)))
     if not trouble and done.speedup is not None and done.slower:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark
+
+
+def _in_floats(conditions: Conditions, provider: str, feeds: Feeds) -> list[Session]:
+    """The new model before it was stored in fewer bits, warm; none where there is none, or where it does not run."""
+    if conditions.floats is None:
+        return []
+    try:
+        found = conditions.loader(conditions.floats, provider)
+        found.run(found.fitted(feeds))
+    except ExecutionError:
+        return []
+    return [found]
 
 
 def _errors(pairs: Sequence[tuple[str, NDArray[Any], NDArray[Any]]]) -> tuple[OutputError, ...]:
@@ -327,46 +359,6 @@ def _failed(provider: str, reason: str) -> ProviderCheck:
 
 def _numeric(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-
-
-def _interface(before: ModelProto, after: ModelProto, heads: Mapping[str, int]) -> list[str]:
-    """Names, order, element types, ranks and fixed dimensions of inputs and outputs must be the same, but for axes in
-    `heads`."""
-    constants = {t.name for proto in (before, after) for t in proto.graph.initializer}
-    problems = []
-    for what, old, new in (
-        ("input", before.graph.input, after.graph.input),
-        ("output", before.graph.output, after.graph.output),
-    ):
-        signatures = [
-            [(v.name, _type(v, heads.get(v.name))) for v in values if what == "output" or v.name not in constants]
-            for values in (old, new)
-        ]
-        if signatures[0] != signatures[1]:
-            at = next((a or b for a, b in zip_longest(*signatures) if a != b), ("", None))
-            problems.append(f"the model's {what}s changed ('{at[0]}')")
-    return problems
-
-
-def _type(value: ValueInfoProto, skip: int | None) -> object:
-    """The type of an input or output without the names of its open dimensions, and without axis `skip`."""
-    if not value.type.HasField("tensor_type"):
-        return value.type.SerializeToString(deterministic=True)
-    declared = value.type.tensor_type
-    dims = [
-        d.dim_value if d.HasField("dim_value") and axis != skip else None for axis, d in enumerate(declared.shape.dim)
-    ]
-    return declared.elem_type, dims if declared.HasField("shape") else None
-
-
-def _open(proto: ModelProto) -> frozenset[str]:
-    """The outputs that leave a length open."""
-    declared = {value.name: value.type.tensor_type for value in proto.graph.output}
-    return frozenset(
-        name
-        for name, one in declared.items()
-        if not one.HasField("shape") or any(not d.HasField("dim_value") for d in one.shape.dim)
-    )
 
 
 def _impossible(proto: ModelProto) -> bool:

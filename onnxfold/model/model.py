@@ -125,7 +125,7 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     proto, entry = entered(proto)
     bare = skeleton(proto, _with_open(proto, input_shapes))
     if reason := negative(bare):
-        raise ModelError(f"{what} cannot be run: {reason} (a kernel larger than its input): export the model again")
+        raise ModelError(f"{what} cannot be run: {reason}: export the model again")
     bare = consistent(bare)
     graph = read_graph(bare)
     constants = Constants(proto, graph, folder)

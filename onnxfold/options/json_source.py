@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 MOST_DIGITS = 400  # of a whole number; floats reach 1e308, and Python refuses to read more than 4300
 
 
@@ -21,6 +22,16 @@ def parsed(text: object, pairs: Callable[[list[tuple[str, Any]]], Any] | None = 
         return json.loads(text, parse_int=_whole, object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def once(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """An object of keys and values. Raises ValueError where a key stands twice."""
+    found = dict[str, T]()
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"'{key}' is there twice")
+        found[key] = value
+    return found
 
 
 def _whole(digits: str) -> int:

@@ -28,6 +28,7 @@ from .parts import (
     ScaleOptions,
     SelectionOptions,
     SharingOptions,
+    no_sharing,
 )
 
 
@@ -214,7 +215,7 @@ class FuseOptions(Options):
         folding = None if folding is None else mapping("folding", folding)
         made: dict[str, Any] = _sorted(cls, rest, "fuse", [*limits, "folding"])
         if checked("how", rest.get("how", Fusion.MEAN)) is None and Limits(**limits).given:
-            raise RequestError(f"`{Limits(**limits).given[0]}` limits how weights are shared: pass `how` too")
+            raise no_sharing(Limits(**limits))
         sharing = replace(made.pop("sharing", SharingOptions()), limits=Limits(**limits))
         return cls(sharing=sharing, folding=None if not folding else FoldOptions.of(**folding), **made)
 

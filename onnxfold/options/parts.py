@@ -219,8 +219,17 @@ class SharingOptions(PatternOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.how is None and self.limits not in (NO_LIMITS, DEFAULT_LIMITS):
-            raise RequestError(f"`{self.limits.given[0]}` limits how weights are shared: pass `how` too")
+            raise no_sharing(self.limits)
         if self.how is not None and self.limits == NO_LIMITS:
             object.__setattr__(self, "limits", DEFAULT_LIMITS)
         if self.how is None:
             object.__setattr__(self, "limits", NO_LIMITS)
+
+
+def no_sharing(limits: Limits) -> RequestError:
+    """What is wrong with limits where no layers share weights."""
+    name = limits.given[0]
+    return RequestError(
+        f"`{name}` limits how weights are shared; how many blocks go is said by `drop_blocks`: leave `{name}` out, or "
+        "share weights too (`how`)"
+    )

@@ -11,7 +11,7 @@ from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim, Budget
 from ..options.parts import CalibrationOptions, DistillOptions, PlanningOptions
 from ..planning.goal import Goal
-from ..planning.time_estimate import Estimate, estimate, estimate_streamed
+from ..planning.time_estimate import Estimate, Work, estimate, estimate_streamed
 from ..progress import Phase, expected
 from .base import BasePass, Run, State
 from .distillation.schedule import extent
@@ -32,11 +32,11 @@ class AnnounceTime(BasePass):
         announce: Callable[[str], None] | None = None,
         distill: DistillOptions | None = None,
         more: str = "",
-        models: int = 0,
+        work: Work | None = None,
     ) -> None:
         """`budget`: None for several. `announce` is told the estimate in words, with what comes `more`; None tells
-        nobody. `models`: about how many are made, where that is what the run is about."""
-        self._planning, self._calibration, self._budget, self._models = planning, calibration, budget, models
+        nobody. `work`: what is made, where that is several models."""
+        self._planning, self._calibration, self._budget, self._work = planning, calibration, budget, work
         self._announce, self._distill, self._more = announce, distill, more
 
     def __call__(self, state: State, run: Run) -> State:
@@ -47,7 +47,7 @@ class AnnounceTime(BasePass):
             found = found.with_metric(own.seconds, self._budget is not None and self._budget.aim is Aim.DROP)
         if self._announce is not None and found.worth_saying:
             self._announce(f"{found}{self._more}")
-        expected(run.progress, found.of_models(self._models), found.loops)
+        expected(run.progress, found.of_models(self._work), found.loops)
         return state.adding(found)
 
     def _estimate(self, state: State) -> Estimate | None:
@@ -58,7 +58,7 @@ class AnnounceTime(BasePass):
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples
         measured = self._budget is None or self._budget.aim not in (Aim.RATIO, Aim.PLAN)
-        tried = self._budget is not None and self._budget.aim in (Aim.MACS, Aim.PARAMS)
+        tried = self._budget is None or self._budget.aim in (Aim.MACS, Aim.PARAMS)
         searched = self._budget is not None and self._budget.aim.limits_loss
         return estimate(subject, self._planning, own, measured, refining, tried, searched)
 

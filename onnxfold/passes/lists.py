@@ -9,6 +9,7 @@ from ..options.budget import Budget, Limits
 from ..options.choices import Method, Recovery, Step
 from ..options.options import FoldOptions, FuseOptions
 from ..options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
+from ..planning.time_estimate import Work
 from .base import Pass
 from .calibrate import AnnounceTime, CollectSamples
 from .choice.target import MeetTarget
@@ -24,14 +25,14 @@ from .verify import Stage, Verify, limit_of
 from .weight_sharing.share import DropBlocks, FindLayers, ShareWeights
 
 Announce = Callable[[str], None] | None
-_CHAINS = 4  # models that are made where several chains of steps may meet a target, about
+_CHAINS = Work.of_folds(4)  # where several chains of steps may meet a target, about
 
 
 def folding(o: FoldOptions, announce: Announce) -> list[Pass]:
     """The passes that fold channels, of a model that is analyzed."""
     kind = None if o.quantize is None else o.quantize.kind
     return [
-        AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill, models=_CHAINS if o.chooses else 0),
+        AnnounceTime(o.planning, o.calibration, o.budget, announce, o.distill, work=_CHAINS if o.chooses else None),
         CollectSamples(o.planning, o.calibration, o.budget, trains(o), o.distill is not None, o.scale.max_memory),
         KeepUnreached(o.planning),
         PreparePlanning(o.planning, o.output, o.scale),
@@ -86,7 +87,7 @@ def finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory: 
         *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
         Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
-        *([JudgeQuantization(asked, o.runtime.latency)] if o.quantize is not None else []),
+        *([JudgeQuantization(asked)] if o.quantize is not None else []),
     ]
 
 

@@ -28,6 +28,7 @@ from ..progress import Phase
 from ..runtime.outputs import ComparedTensors
 from .base import BasePass, Run, State
 from .provenance import Provenance
+from .quantization.quantize import Quantized
 
 _log = logging.getLogger(__name__)
 
@@ -90,14 +91,14 @@ class Verify(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         original, inputs, written = state.source, state.inputs, state.staged
         assert inputs is not None and written is not None
-        subject, proto = state.subject, state.current.proto
+        subject, proto, quantized = state.subject, state.current.proto, state.found(Quantized)
         streamed = subject is not None and subject.streamed  # one block of it is measured later
         conditions = Conditions(
             providers=run.providers, latency=self._latency,
             too_large=streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches, counted=ComparedTensors.of(original).counted,
-            timer=run.timer,
+            timer=run.timer, floats=None if quantized is None else quantized.floats,
         )  # fmt: skip
         verdict = check(
             on_disk(original, run.scratch), written.path, inputs.each, protos=(original.proto, proto),

@@ -169,7 +169,7 @@ class _Groups:
 def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.random.Generator) -> Moments:
     sums = Moments(node)
     share = share_of_places(node, sum(node.positions(h[node.y]) for h in have))
-    for h in steps("adding up", have):
+    for h in steps("collecting statistics", have):
         sums.add(h[node.x], h[node.y], share, rng)
     return sums
 
@@ -179,7 +179,7 @@ def _pooled(
 ) -> Moments:
     """Moments of the channels alone."""
     sums = channel_moments(node.features // how.taps)
-    for h in steps("adding up", have):
+    for h in steps("collecting statistics", have):
         rows = how.rows(node, h[node.x])
         add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
     return sums

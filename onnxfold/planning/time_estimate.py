@@ -29,6 +29,7 @@ from .subject import Subject, probes
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
+_OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _TRIED = 2.0  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
@@ -42,6 +43,23 @@ _SIDE = 512  # of the matrices whose product is timed
 
 
 @dataclass(frozen=True)
+class Work:
+    """How much a run makes of one sensitivity analysis, about: models that are only `quantized`, `folds`, models
+    `folded` (in floats and in fewer bits), models whose layers change as `wholes`, and `trainings`."""
+
+    quantized: int = 0
+    folds: int = 0
+    folded: int = 0
+    wholes: int = 0
+    trainings: int = 0
+
+    @classmethod
+    def of_folds(cls, count: int) -> Work:
+        """So many folds, each of which is measured once."""
+        return cls(folds=count, folded=count)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Seconds: to make `samples` (0 where there are some), and for all else (`fold`); `phases` has both, by phase, and
     `loops` parts of them by the titles of loops."""
@@ -51,14 +69,27 @@ class Estimate:
     phases: Mapping[Phase, float] = field(default_factory=dict, compare=False, repr=False)
     loops: Mapping[str, float] = field(default_factory=dict, compare=False, repr=False)
 
-    def of_models(self, count: int) -> Mapping[Phase, float]:
-        """The same for a run that makes so many models of one sensitivity analysis; 0: for the one of a fold."""
-        if not count:
+    def of_models(self, work: Work | None) -> Mapping[Phase, float]:
+        """The same for a run that makes several models; None: for the one of a fold."""
+        if work is None:
             return self.phases
-        each = {Phase.RECONSTRUCT, Phase.CHECK}
-        once = sum(x for phase, x in self.phases.items() if phase is not Phase.INPUTS and phase not in each)
-        models = once + count * sum(x for phase, x in self.phases.items() if phase in each)
-        return {Phase.INPUTS: self.phases.get(Phase.INPUTS, 0.0), Phase.MODELS: models}
+        return {Phase.INPUTS: self.phases.get(Phase.INPUTS, 0.0), Phase.MODELS: sum(self.stages(work))}
+
+    def stages(self, work: Work) -> tuple[float, float, float, float]:
+        """Seconds to quantize, to fold, to change whole layers and to train, one after another; what is done once for
+        all folds is part of the folding, and the sensitivity analysis of what comes first."""
+        curves, plan, made, trained = (
+            self.phases.get(phase, 0.0) for phase in (Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT, Phase.TRAIN)
+        )
+        check = max(0.1, self.phases.get(Phase.CHECK, 0.0) - _OPERATORS)
+        tried = sum(self.loops.get(name, 0.0) for name in ("weighing widths", "trying plans"))
+        return (
+            work.quantized * check + (curves if work.quantized else 0.0),
+            (work.folds * (tried + made) + work.folded * check + plan - tried if work.folds else 0.0)
+            + (0.0 if work.quantized else curves),
+            work.wholes * (2 * made + check),
+            work.trainings * (trained + check),
+        )
 
     def with_metric(self, seconds: float, searched: bool) -> Estimate:
         """With the user's own measure, which takes so long for one model. `searched`: folds are made and measured until

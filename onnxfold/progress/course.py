@@ -16,14 +16,14 @@ Progress = Callable[[str, Iterable[T]], Iterator[T]]
 
 class Title(str):
     """A title whose text may change while it is shown: to `now`, once that is set. `part`: how much of what is left of
-    its phase the loop takes, where whoever opens it knows that."""
+    its phase, or of a turn of the loop around it, the loop takes, where whoever opens it knows that."""
 
     now: str = ""
     part: float = 0.0
 
     @classmethod
     def taking(cls, part: float, text: str) -> Title:
-        """A title of a loop that takes this `part` (0..1) of what is left of its phase."""
+        """A title of a loop that takes this `part` (0..1) of what is left of its phase, or of the turn around it."""
         made = cls(text)
         made.part = part
         return made
@@ -55,7 +55,7 @@ _PARTS = {
     "making synthetic inputs": 0.95, "measuring sensitivity": 0.95, "trying plans": 0.95, "reconstructing": 0.9,
     "folding to targets": 0.95, "training": 0.95, "fusing layers": 0.95, "comparing layers": 0.95,
 }  # fmt: skip
-_INNER = {"measuring sensitivity": 0.15, "measuring groups": 0.25, "trying plans": 0.8}
+_INNER = {"measuring sensitivity": 0.15, "measuring groups": 0.25, "trying plans": 0.8, "training": 0.95}
 """What such loops take of a turn of the loop around them: of what is left of it; others half of that."""
 
 _MOST = 0.98  # of what is left of a phase: a loop may take longer than was expected
@@ -150,7 +150,8 @@ class Course:
         if around is None:
             loop = Loop(title, total, self._share, self._part(title, small), small)
         else:
-            loop = Loop(title, total, around.filled, (1 - around.filled) * _INNER.get(title, _PART), small)
+            part = (isinstance(title, Title) and title.part) or _INNER.get(title, _PART)
+            loop = Loop(title, total, around.filled, (1 - around.filled) * part, small)
         self._loops.append(loop)
         return loop
 

@@ -218,7 +218,7 @@ class _Fitting:
         node = seen.consumer.node
         sums = Moments(node)
         share = share_of_places(node, seen.places(), self.settings.rows)
-        for h, target in zip(steps("adding up", seen.now), seen.targets(), strict=True):
+        for h, target in zip(steps("collecting statistics", seen.now), seen.targets(), strict=True):
             sums.add(h[node.x], target, share, self.rng)
         return sums if sums.finite else None
 

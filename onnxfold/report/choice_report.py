@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -193,7 +193,7 @@ class ChoiceReport(Shown):
         parts += [Message(MEANING[self.mark], mark=Signs(sign, style)), "", self._table()]
         parts += [below(f"latency on {where}") for where in self._timed_on]
         parts += [below(f"measured on {self.samples}")]
-        parts += [below(f"{row.chain.label}: {note}", "yellow") for row in self.rows for note in _said(row)]
+        parts += [below(f"{'; '.join(chains)}: {note}", "yellow") for note, chains in self._said.items()]
         parts += [below(note) for note in (*self._not_measured, *self.notes)]
         return Trimmed(Group(*parts))
 
@@ -203,21 +203,35 @@ class ChoiceReport(Shown):
         return [t.where for row in self.rows for t in row.timings if t.share is not None][:1]
 
     @property
+    def _said(self) -> Mapping[str, Sequence[str]]:
+        """What went wrong, and with which chains."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            for note in [*row.problems, *([row.note] if row.note and row.size is None else [])]:
+                found.setdefault(note, []).append(row.chain.label)
+        return found
+
+    @property
     def _not_measured(self) -> list[str]:
-        """Which chains were left out, by reason."""
+        """Which chains were left out, those that differ in their last step together."""
         found: dict[str, list[str]] = {}
         for row in self.rows:
             if row.skipped:
-                found.setdefault(row.skipped, []).append(row.chain.label)
-        return [f"not measured, {why}: {'; '.join(chains)}" for why, chains in found.items()]
+                kind = row.chain.quantize
+                last = "in floats" if kind is None else kind.label
+                found.setdefault(replace(row.chain, quantize=None).label, []).append(last)
+        if not found:
+            return []
+        count, chains = sum(map(len, found.values())), "; ".join(f"{a} ({', '.join(b)})" for a, b in found.items())
+        return [f"{count} more not measured, something above is expected to be better in every way: {chains}"]
 
     def _table(self) -> RenderableType:
-        before, worth = self.before, self.worth
+        before, worth, advised = self.before, self.worth, {one.chain for one in self.advice}
         where = self._timed_on
         own, classes = (any(getattr(r, name) is not None for r in self.rows) for name in ("measure", "agreement"))
         judged = ["metric"] if own else ["top-1"] if classes else []
         timed = ["latency"] if where else []
-        table = new_table("steps (* best trade-offs)", right=["file", *timed, "error", *judged])
+        table = new_table("steps (* recommended)", right=["file", *timed, "error", *judged])
         for i, row in sorted(enumerate(self.rows), key=lambda one: -one[1].size.file if one[1].size else 0):
             if row.size is None:
                 continue
@@ -229,9 +243,9 @@ class ChoiceReport(Shown):
                 cells.append("" if row.measure is None else f"{row.measure.after:.5g}")
             elif classes:
                 cells.append("" if row.agreement is None else f"{100 * row.agreement:.1f} %")
-            mark = "* " if i in worth else "  "
-            failed = " failed" if row.problems else ""
-            table.add_row(Signs(mark + row.chain.label + failed, "bold" if failed else ""), *cells)
+            mark, failed = "* " if row.chain.label in advised else "  ", " failed" if row.problems else ""
+            name = Signs(mark + row.chain.label + failed, "bold" if failed else "")
+            table.add_row(name, *cells, style="" if i in worth or failed else "dim")
         return table
 
 
@@ -244,10 +258,6 @@ MEANING = {
 
 def _advised(aspect: Aspect, chain: Chain) -> Advice:
     return Advice(aspect, chain.label, chain.function, chain.how, chain.asked)
-
-
-def _said(row: ChoiceRow) -> list[str]:
-    return [*row.problems, *([row.note] if row.note and row.size is None else [])]
 
 
 def _of(after: int, before: int) -> str:

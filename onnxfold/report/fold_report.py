@@ -16,7 +16,7 @@ from ..model.kv_cache import HeadsChanged
 from ..passes.distillation.result import RefinementReport
 from ..passes.quantization.result import QuantizationReport
 from ..passes.weight_sharing.result import Dropped, Shared
-from ..units import change, in_bytes, in_ms, in_percent, in_units, less, visible
+from ..units import as_fast, change, how_many, in_bytes, in_ms, in_percent, in_units, less, visible
 from . import render, wording
 from .group_report import GroupReport
 from .html import extra
@@ -73,7 +73,7 @@ class FoldReport(Shown):
             parts.append(f"MACs {less(self.before.macs, self.after.macs)}")
         for done in self.check.providers:
             if done.speedup is not None and not done.slower:  # a note says that it is
-                parts.append(f"{done.speedup:.2f}x as fast on {done.where}")
+                parts.append(f"{as_fast(done.speedup)} on {done.where}")
         parts = [quality, *parts] if wording.comes_first(self.check) else [*parts, quality] if quality else parts
         parts = [own, *parts] if own else parts
         if self.refinement is not None and self.refinement.kept:
@@ -103,11 +103,12 @@ class FoldReport(Shown):
     def _in_reach(self) -> str:
         """What a fold could do."""
         channels = sum(g.before for g in self.groups)
-        text = f"{len(self.groups)} groups with {channels} channels can be folded"
+        text = f"{how_many(len(self.groups), 'group')} with {how_many(channels, 'channel')} can be folded"
         if self.coverage is None:
             return text
         macs = f" and {100 * self.coverage.macs:.0f} % of the MACs" if self.before.macs else ""
-        return f"{text}, which cover {100 * self.coverage.parameters:.0f} % of the parameters{macs}"
+        cover = "covers" if len(self.groups) == 1 else "cover"
+        return f"{text}, which {cover} {100 * self.coverage.parameters:.0f} % of the parameters{macs}"
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values (schema in docs/report.md); infinite and undefined numbers are None."""

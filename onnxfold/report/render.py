@@ -128,7 +128,8 @@ def outputs(check: Check) -> RenderableType | None:
             if integers:
                 row.append("" if error.changed is None else in_percent(error.changed))
             table.add_row(Name(error.name), *row, *([short(done.provider)] if several else []))
-    return Group(table, below(wording.compared_on(check)))
+    other = "; the output error above is another measure" if check.quality is not None else ""
+    return Group(table, below(f"{wording.compared_on(check)}{other}"))
 
 
 def quantization(done: QuantizationReport) -> RenderableType:

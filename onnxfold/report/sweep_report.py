@@ -61,7 +61,8 @@ class SweepReport(Shown):
         """One line that says what to do with it."""
         if self.recommended is None:
             usable = sum(row.usable for row in self.rows)
-            return f"no clear knee in {usable} of {len(self.rows)} budgets: choose by the error you can accept"
+            among = "" if usable == len(self.rows) else f" among the {usable} of {len(self.rows)} that could be met"
+            return f"no budget stands out{among}: choose by the error you can accept"
         row = next(row for row in self.rows if row.target == self.recommended)
         parts = [f"the knee is at `target_macs={self.recommended:g}`"]
         if row.size is not None and row.error is not None:

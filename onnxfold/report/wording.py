@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from ..analysis.costs import Size
 from ..evaluation.verdict import Check
 from ..units import change, in_bytes, in_percent
 
 PEAK = "peak memory (est.)"
 ADVICE = "pass `calibration` for an error you can rely on"
+_ONE, _SINGULAR = re.compile(r"^(sample|crop|input|text)s\b"), r"\1"
 MORE = "pass at least 16 different samples in `calibration` for an error you can rely on"
 
 
@@ -65,7 +68,8 @@ def counted(samples: int, inputs: str) -> str:
     given = inputs.split()[0] if inputs else ""
     if given.isdecimal():
         return inputs if int(given) == samples else f"{samples} of {inputs}"
-    return f"{samples} {_plain(inputs)}"
+    what = _plain(inputs)
+    return f"{samples} {_ONE.sub(_SINGULAR, what) if samples == 1 else what}"
 
 
 def _plain(inputs: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,27 @@ from ..model.model import Model
 from ..model.save import inline
 from .builds import lacking, unusable
 
-try:
-    import onnxruntime as ort
-except ImportError as error:
-    raise RequestError(unusable(error)) from error
-if not hasattr(ort, "InferenceSession"):  # a folder that another build left behind
-    raise RequestError(unusable(None))
 
+@cache
+def _imported() -> Any:
+    """Raises RequestError where onnxruntime cannot be used."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RequestError(unusable(error)) from error
+    if not hasattr(onnxruntime, "InferenceSession"):  # a folder that another build left behind
+        raise RequestError(unusable(None))
+    return onnxruntime
+
+
+class _Onnxruntime:
+    """onnxruntime, imported when something of it is first used: reports and the cache do without it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_imported(), name)
+
+
+ort: Any = _Onnxruntime()
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +62,8 @@ def quickest(model: Model, providers: Sequence[str]) -> str:
 def brief(error: BaseException) -> str:
     """The first line of an error, without onnxruntime's prefixes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", lines[0])[:200].rstrip(". ")
+    first = " ".join(lines[: 2 if lines[0].endswith("following indices") else 1])  # which ones, says the next line
+    return re.sub(r"^\[ONNXRuntimeError\] : (\d+ : [A-Z_]+ : )?", "", first)[:200].rstrip(". ")
 
 
 def short(provider: str) -> str:

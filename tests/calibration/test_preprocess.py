@@ -103,7 +103,7 @@ def test_floats_at_the_wrong_end(count: int) -> None:
     channels_last, channels_first = numbered(count, 8, 8, 3), numbered(count, 3, 8, 8)
     refused(channels_last, IMAGE, "they are NHWC and the model takes NCHW: give array.transpose(0, 3, 1, 2)")
     refused(channels_first, NHWC, "they are NCHW and the model takes NHWC: give array.transpose(0, 2, 3, 1)")
-    refused(channels_last[0], IMAGE, "they are NHWC")
+    refused(channels_last[0], IMAGE, "it is HWC and the model takes CHW: give array.transpose(2, 0, 1)")
     assert "NHWC" not in refused(numbered(count, 9, 8, 3), IMAGE, "but the model takes [N, 3, 8, 8]")
 
 

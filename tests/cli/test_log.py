@@ -98,7 +98,7 @@ def test_no_such_level(capsys: Capture) -> None:
 def test_patterns_that_do_nothing_are_told(capsys: Capture) -> None:
     given = ["inspect", "in.onnx", "--include", "Conv", "--include", "Covn#0", "--exclude", "zebra"]
     assert main(given) == 0
-    assert [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()] == [
+    assert [line.removeprefix("onnxfold: warning: ") for line in capsys.readouterr().err.splitlines()] == [
         "no group matches the pattern 'Covn#0' in --include: did you mean 'Conv#0'?",
         "no group matches the pattern 'zebra' in --exclude",
     ]
@@ -120,12 +120,12 @@ def test_preprocessing_that_does_nothing_is_told(given: list[str], said: str, ca
     np.savez("pixels.npz", x=pixels)
     save_image(Path("images", "a.png"), pixels[0])
     assert main(["compare", "in.onnx", "in.onnx", "--preprocess", "0-1", *given]) == 0
-    assert capsys.readouterr().err.partition("WARNING ")[2].rstrip() == said
+    assert capsys.readouterr().err.removeprefix("onnxfold: warning: ").rstrip() == said
 
 
 def test_options_of_samples_where_there_are_none_are_told(capsys: Capture) -> None:
     assert main(["inspect", "in.onnx", "--preprocess", "imagenet", "--calibration", "c.npz"]) == 0
-    said = [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
+    said = [line.removeprefix("onnxfold: warning: ") for line in capsys.readouterr().err.splitlines()]
     assert said == [f"{name} is not used: inspect runs nothing" for name in ("--calibration", "--preprocess")]
     main(["layers", "in.onnx", "--preprocess", "raw", "--distance", "cosine"])
     assert "--preprocess is not used: --distance cosine looks at weights alone" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import main, net, write
 
@@ -104,6 +105,17 @@ def test_reports_say_that_it_was_the_device(tmp_path: Path, monkeypatch: pytest.
     swept = onnxfold.sweep(source, at=[0.5], latency_command=command(BY_SIZE), **FAST)
     assert swept.rows[0].timings[0].where == "device" and swept.rows[0].size is not None
     assert swept.rows[0].timings[0].share == pytest.approx(swept.rows[0].size.file / source.stat().st_size)
+
+
+def test_a_quantized_model_is_timed_in_floats_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_latency, "TURNS", 1)
+    x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    source, how = write(tmp_path / "in.onnx"), {"calibration": {"x": x}, "latency_command": command(BY_SIZE), **FAST}
+    report = onnxfold.fold(source, tmp_path / "out.onnx", ratio=0.5, quantize="int8", **how).report
+    assert report.check is not None and report.quantization is not None
+    found, done = report.quantization, report.check.providers[0]
+    assert (found.latency_before_ms, found.latency_after_ms) == (done.latency_floats_ms, done.latency_after_ms)
+    assert found.latency_before_ms == pytest.approx(found.file_before / 1000, rel=0.1)
 
 
 def test_a_target_is_met_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

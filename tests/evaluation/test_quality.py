@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers import model
 from numpy.typing import NDArray
 from tiny import CASES, MODELS
 
@@ -218,3 +219,16 @@ def test_samples_that_are_fitted_on_and_judge_too_get_no_tick() -> None:
     report = fold(MODELS / "digits_mlp.onnx", ratio=0.1, round_to=1, calibration=one, latency=False).report
     assert report.check is not None and report.check.mark == "unsure"
     assert "on 1 sample of the arrays given, which say little" in report.verdict
+
+
+@pytest.mark.parametrize(("batch", "count", "said"), [("1", 1, "1 sample given in"), ("N", 5, "5 samples given")])
+def test_inputs_of_other_lengths_are_no_samples(batch: str, count: int, said: str) -> None:
+    """A table of nine rows beside x."""
+    nodes = "h = MatMul(x, w) u = Transpose(t) y = MatMul(h, u)"
+    text = f"(float[{batch},6] x, float[9,4] t) => (float[{batch},9] y) {{ {nodes} }}"
+    given = {"x": np.ones((count, 6), np.float32), "t": np.eye(9, 4, dtype=np.float32)}
+    proto = model(text, {"w": (6, 4)})
+    report = onnxfold.compare(proto, proto, inputs=given, latency=False)
+    assert report.check is not None and report.check.quality is not None
+    assert report.check.quality.samples == report.check.providers[0].samples == count
+    assert f" on {said}" in report.verdict

@@ -159,9 +159,21 @@ def test_changed_interface() -> None:
     def more(p: ModelProto) -> None:
         p.graph.output.append(helper.make_tensor_value_info("s", 1, None))
 
-    for change, says in ((dimension, "inputs changed ('x')"), (kind, "outputs changed ('y')"), (more, "('s')")):
+    for change, says in ((dimension, "inputs changed ('x'): ["), (kind, "outputs changed ('y')"), (more, "('s')")):
         verdict = judge(Fake({"y": GOOD}), Fake({"y": GOOD}), protos=interface(change))
         assert len(verdict.problems) == 1 and says in verdict.problems[0]
+
+
+def test_models_of_other_batch_sizes() -> None:
+    """What does not run has lost nothing that is worth a word of its own."""
+    pair = [net(TEXT.replace("[N,", f"[{batch},")) for batch in (1, 4)]
+    check = compare(*pair, latency=False).check
+    assert check is not None and check.problems == (
+        "the model's inputs changed ('x'): [4, 3, 8, 8] instead of [1, 3, 8, 8]",
+        "the model's outputs changed ('y'): [4, 10] instead of [1, 10]",
+        "CPU runs the original but not the result: Got invalid dimensions for input: x for the following indices "
+        "index: 0 Got: 1 Expected: 4",
+    )
 
 
 def test_names_of_open_dimensions_are_no_interface() -> None:

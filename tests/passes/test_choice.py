@@ -204,12 +204,27 @@ def test_the_table() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     example().print(console)
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
-    assert "* leave it 100.0 % 100 % 0 %" in lines  # it takes as long as it takes
+    assert "leave it 100.0 % 100 % 0 %" in lines  # it takes as long as it takes
     assert "* INT8 29.0 % 60 % 4 %" in lines and "fold 80 % 70.0 % 90 % 20 %" in lines
-    assert "not measured, expected to be worse than INT8: fold 90 %" in lines and "float16: it crashes" in lines
+    assert "float16: it crashes" in lines and [line[:1] for line in lines].count("*") == 2
     assert "half the bytes: INT8 (`ratio=0` `quantize='int8'`)" in lines
     assert "twice as fast: fold 50 %, INT8 (`target_macs=0.5` `quantize='int8'`)" in lines
     assert example().worth == (0, 1, 3)
+
+
+def test_what_is_said_of_many_chains_is_said_once() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    skipped = [(Chain(0.9), "INT8"), (Chain(0.9, quantize=HALF), "INT8"), (Chain(0.8, quantize=HALF), "fold 50 %")]
+    broken = [ChoiceRow(Chain(fuse=Step.DROP, quantize=kind), note="there is no block") for kind in (None, INT8)]
+    rows = [ChoiceRow(chain, skipped=f"expected to be worse than {other} in every way") for chain, other in skipped]
+    example(rows=(row(Chain(quantize=INT8), 290, 0.6, 0.04), *rows, *broken)).print(console)
+    lines = console.export_text().splitlines()[-3:]
+    assert [line.strip() for line in lines] == [
+        "measured on your inputs",
+        "drop blocks; drop blocks, INT8: there is no block",
+        "3 more not measured, something above is expected to be better in every way: fold 90 % (in floats, float16); "
+        "fold 80 % (float16)",
+    ]
 
 
 def test_json_is_plain() -> None:

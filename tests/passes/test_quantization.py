@@ -23,6 +23,7 @@ from onnxfold.analysis.costs import costs, count_parameters
 from onnxfold.calibration.origin import Origin
 from onnxfold.cli import main as cli
 from onnxfold.errors import PlanError, QuantizationError
+from onnxfold.evaluation import verdict
 from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
 from onnxfold.model.model import load
@@ -296,6 +297,24 @@ def test_what_int8_makes_worse_is_said(
     notes = step.notes(report, (Aim.QUALITY, 0.1))
     assert (len(notes) == 1 and note in notes[0]) if note else not notes
     assert ("as fast" in str(report)) == (report.speedup is not None and not report.slower)
+
+
+@pytest.mark.parametrize(("ratio", "floats"), [(0.5, 2.0), (0.0, 4.0)])
+def test_the_latency_of_a_file_is_one_figure(ratio: float, floats: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three models take turns once; where nothing is folded, the model in floats is the original."""
+    calls = list[int]()
+
+    def in_turn(old: object, new: object, feeds: object, *others: object) -> tuple[list[float], ...]:
+        calls.append(len(others))
+        return [4.0], [1.0], [2.0]
+
+    monkeypatch.setattr(verdict, "in_turn", in_turn)
+    proto = net()
+    report = onnxfold.fold(proto, ratio=ratio, quantize=True, effort="fast", calibration=noise(proto, 8)).report
+    assert report.check is not None and report.quantization is not None and calls == [1]
+    (done,), found = report.check.providers, report.quantization
+    assert (done.latency_before_ms, done.latency_after_ms, done.latency_floats_ms) == (4.0, 1.0, 2.0)
+    assert (found.latency_before_ms, found.latency_after_ms) == (floats, 1.0)
 
 
 def test_random_ranges_are_said() -> None:

@@ -243,7 +243,7 @@ def test_the_table() -> None:
     assert "10 % - - - - - -" in cells and "50 %: NaN in 'y'" in cells
     assert "latency CPU" in text and "in[0].onnx" in text
     assert cells[3].startswith("✘ the knee is at `target_macs=0.9`, file -10 %, MACs -10 %, output error 1 %")
-    assert "no clear knee in 1 of 3 budgets" in shown(example(recommended=None))
+    assert "no budget stands out among the 1 of 3 that could be met" in shown(example(recommended=None))
 
 
 def test_json_is_plain() -> None:

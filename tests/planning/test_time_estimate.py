@@ -13,13 +13,15 @@ from tiny import MODELS
 import onnxfold
 from onnxfold.errors import ExecutionError, RequestError
 from onnxfold.options.choices import Effort, Method, Recovery
+from onnxfold.options.options import ChoiceOptions
 from onnxfold.options.parts import PlanningOptions, SelectionOptions
+from onnxfold.passes.choice.work import titles, work_of
 from onnxfold.passes.prepare import subject_of
 from onnxfold.planning import plan_choice
 from onnxfold.planning import time_estimate as module
 from onnxfold.planning.drops import MEASURED
 from onnxfold.planning.subject import Subject
-from onnxfold.planning.time_estimate import Estimate, estimate
+from onnxfold.planning.time_estimate import Estimate, Work, estimate
 from onnxfold.progress import Phase, announced
 
 MLP = MODELS / "digits_mlp.onnx"
@@ -79,8 +81,23 @@ def test_the_users_own_measure_takes_time(mlp: Subject) -> None:
 def test_a_sweep_measures_every_model(mlp: Subject) -> None:
     plain = estimate(mlp, planning(), 64, True)
     assert plain is not None
-    models = [one.of_models(6)[Phase.MODELS] for one in (plain, plain.with_metric(30.0, False))]
+    models = [one.of_models(Work.of_folds(6))[Phase.MODELS] for one in (plain, plain.with_metric(30.0, False))]
     assert models[1] - models[0] == pytest.approx(6 * 30)
+
+
+def test_a_choice_counts_its_stages() -> None:
+    given = {Phase.SENSITIVITY: 10.0, Phase.PLAN: 7.0, Phase.RECONSTRUCT: 2.0, Phase.CHECK: 9.0, Phase.TRAIN: 50.0}
+    found = Estimate(0.0, 0.0, given, {"trying plans": 3.0, "weighing widths": 1.0})  # 3 of the plan are done once
+    options = ChoiceOptions.of(allow=["fold", "int8", "fp16", "refine", "drop"], at=[0.8, 0.6])
+    assert found.stages(work_of(options)) == (
+        10 + 2 * 4, 3 + 4 * (4 + 2) + 6 * 4, 3 * (2 * 2 + 4), 2 * (50 + 4)
+    )  # fmt: skip
+    assert found.of_models(work_of(options))[Phase.MODELS] == 18 + 51 + 24 + 108
+    parts = [title.part for title in titles(options, found)]
+    assert parts == pytest.approx([18 / 201, 51 / 183, 24 / 132, 1.0])
+    alone = ChoiceOptions.of(allow=["fold"], at=[0.5])
+    assert found.stages(work_of(alone)) == (0.0, 10 + 3 + 6 + 4, 0.0, 0.0)
+    assert titles(alone, None)[1].part > 0.99 > 0.01 > titles(alone, None)[0].part
 
 
 def test_a_ratio_measures_no_curves(mlp: Subject) -> None:

@@ -115,7 +115,7 @@ def test_a_sweep_has_a_tick_only_where_the_row_at_the_knee_keeps_the_usual_limit
         return console.export_text().splitlines()[3]
 
     assert line(0.9).startswith("✔") and line(0.5).startswith("!")
-    assert line(None).startswith("! no clear knee") and line(0.9, "NaN").startswith("✘")
+    assert line(None).startswith("! no budget stands out: choose by") and line(0.9, "NaN").startswith("✘")
 
 
 def example(name: str = "conv", **check: Any) -> FoldReport:

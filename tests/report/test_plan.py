@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import write
 
@@ -103,6 +104,30 @@ def test_an_unknown_name_is_a_key_error_too() -> None:
     assert isinstance(caught.value, UnknownGroupError) and str(caught.value).startswith("`plan.keep` names 'stm'")
 
 
+@pytest.mark.parametrize("name", [[1], 3, None, ("stem",), {"stem": 1}])
+def test_what_is_no_name_is_a_key_error_too(name: Any) -> None:
+    with pytest.raises(UnknownGroupError, match=r"`plan\.keep` must have names for keys, not "):
+        plan().keep[name]
+    assert name not in plan().keep
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": np.array([1, 2])}, 'lacks "format": "onnxfold plan"'),
+        ({"budget": {"target_macs": 7}}, "'budget': `target_macs` must be a number above 0 and at most 1, not 7"),
+        ({"budget": {"target_mac": 0.7}}, "'budget': .*did you mean"),
+        ({"budget": {"ratio": 0.5, "target_macs": 0.5}}, "'budget': pass one of"),
+        ({"budget": {"target_macs": np.ones(2)}}, "'budget': `target_macs` must be a number"),
+    ],
+)
+def test_what_a_plan_is_said_to_be_for_is_checked(change: dict[str, Any], said: str) -> None:
+    """Before it is shown: a plan that can be read can be printed."""
+    assert repr(Plan.from_dict(plan().to_dict()))
+    with pytest.raises(RequestError, match=said):
+        Plan.from_dict({**plan().to_dict(), **change})
+
+
 def test_to_a_file_and_back(tmp_path: Path) -> None:
     made, path = plan(), tmp_path / "p.json"
     made.keep["stem"] = 24
@@ -125,7 +150,7 @@ def test_to_a_file_and_back(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda text: text.replace('"stem": 16,', '"stem": 16'), "is not valid JSON: line 12, expecting ',' delimiter"),
-        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "it has 'stem' twice"),
+        (lambda text: text.replace('"stem": 16,', '"stem": 16, "stem": 24,'), "'stem' is there twice"),
         (lambda text: text.replace('"stem": 16,', '"stm": 16,'), "names 'stm', .* did you mean 'stem'"),
         (lambda text: text.replace('"stem": 16,', '"stem": "16",'), "a whole number of channels of 'stem', not '16'"),
         (lambda text: text.replace('"stem": 16,', '"stem": 33,'), "cannot keep 33 of the 32 channels"),

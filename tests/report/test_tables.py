@@ -137,9 +137,9 @@ def test_what_stands_below_a_table_is_as_wide_as_the_terminal() -> None:
 def test_an_error_in_fewer_bits_stands_beside_one_of_the_same_measure() -> None:
     report = fold_page_of().quantization
     assert report is not None and report.errors == (0.1, 0.2)
-    assert str(report) == "in INT8, 2.00x as fast as in floats (relative L2 error there 10 %)"
+    assert str(report) == "in INT8, 2.00x as fast as in floats (relative L2 error there: 10 %)"
     judged = replace(report, judged_before=0.3, judged_after=0.4, latency_before_ms=None)
-    assert judged.errors == (0.3, 0.4) and str(judged) == "in INT8 (output error in floats 30 %)"
+    assert judged.errors == (0.3, 0.4) and str(judged) == "in INT8 (output error in floats: 30 %)"
     assert any(line.split() == ["output", "error", "30", "%", "40", "%"] for line in shown(render.quantization(judged)))
     alone = replace(report, judged_before=0.0, judged_after=0.4, floats=())  # nothing was folded
     assert str(alone) == "in INT8" and len(shown(render.quantization(alone))) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import MODELS
 
+import onnxfold
 from onnxfold.errors import RequestError
 from onnxfold.runtime import builds, session
 from onnxfold.runtime.builds import unusable
@@ -72,15 +73,19 @@ def test_a_provider_that_this_build_lacks(
 
 
 def test_without_onnxruntime_there_is_one_line(tmp_path: Path) -> None:
-    """The command line and the function, in a process that cannot import it."""
+    """The command line and the function, in a process that cannot import it. Reports and the cache do without it."""
+    report, page = tmp_path / "r.json", tmp_path / "r.html"
+    report.write_text(onnxfold.inspect(MODELS / "digits_mlp.onnx").to_json(), encoding="utf-8")
     run = (
-        "import sys; sys.modules['onnxruntime'] = None; import onnxfold\n"
+        "import contextlib, io, sys; sys.modules['onnxruntime'] = None; import onnxfold\n"
         "from onnxfold.cli.main import main\n"
-        "try:\n    onnxfold.fold\nexcept onnxfold.RequestError as error:\n    print(error)\n"
+        f"assert main(['report', {str(report)!r}, {str(page)!r}]) == 0\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n    assert main(['cache', 'show']) == 0\n"
+        "try:\n    onnxfold.fold(sys.argv[1])\nexcept onnxfold.RequestError as error:\n    print(error)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     given = [str(MODELS / "digits_mlp.onnx"), str(tmp_path / "out.onnx")]
     done = subprocess.run([sys.executable, "-c", run, *given], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout.count("\n") == done.stderr.count("\n") == 1
     assert done.stderr == f"onnxfold: {done.stdout}" and "onnxruntime" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(tmp_path.iterdir()) == [page, report]

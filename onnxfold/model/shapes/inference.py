@@ -60,8 +60,8 @@ def infer_shapes(
 
 
 def negative(bare: ModelProto) -> str:
-    """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image), in words; '' if
-    there is none, or an input has length 0.
+    """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image, a scale that is
+    no length), in words; '' if there is none, or an input has length 0.
 
     Where a Slice cuts such a tensor, inference ends the whole process, onnx's and onnxruntime's: so what leads to a
     Slice is looked at without it first.
@@ -76,8 +76,16 @@ def negative(bare: ModelProto) -> str:
         for value in [*(inferred := infer_shapes(part, follow=follow).graph).value_info, *inferred.output]:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_value < 0:
-                    return f"'{value.name}' would be {dim.dim_value} long"
+                    return _impossible(bare, value.name, dim.dim_value)
     return ""
+
+
+def _impossible(bare: ModelProto, name: str, length: int) -> str:
+    """Why a tensor cannot have its length, in words."""
+    op = next((node.op_type for node in bare.graph.node if name in node.output), "")
+    if op in ("Resize", "Upsample"):
+        return f"{op} gives '{name}' an impossible length: its scales must be numbers above 0, not infinite or huge"
+    return f"'{name}' would be {length} long (a kernel larger than its input)"
 
 
 def _stages(bare: ModelProto) -> list[int]:

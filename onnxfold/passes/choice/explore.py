@@ -17,7 +17,8 @@ from ...options.budget import Budget
 from ...options.choices import Step
 from ...options.options import ChoiceOptions
 from ...options.parts import DistillOptions, OutputOptions
-from ...progress import Phase, Title
+from ...planning.time_estimate import Estimate
+from ...progress import Phase, Title, silent
 from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
@@ -28,11 +29,12 @@ from ..verify import Stage, Verify
 from .chain import Chain, kinds
 from .front import ORIGINAL, Point, front
 from .row import ChoiceRow, row_of
+from .work import titles
 
 Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
-_KIND, _TRAINED = 0.2, 2.0  # of the time of a fold: fewer bits of one that is made, and training, about
+_FLOATS = 0.4  # of the time of a fold that is made in fewer bits too
 _FOLDED = ("analysis", "planner", "samples", "candidate")
 
 
@@ -75,6 +77,7 @@ class _Exploration:
     def __init__(self, state: State, run: Run, options: ChoiceOptions) -> None:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
+        self._folded = dict[tuple[float | None, bool], State]()
         self._folds = dict[tuple[float | None, bool, bool], State]()
         self._before = size_of(state.source, state.known.prices)
 
@@ -82,7 +85,7 @@ class _Exploration:
         """All rows; or the samples as a fold left them, where it had to do without."""
         progress, hoped = self._run.progress, ORIGINAL
         shares = list(self._options.at if Step.FOLD in self._options.allow else ())
-        quantizing, folding, sharing, training = self._titles(len(shares), len(others))
+        quantizing, folding, sharing, training = titles(self._options, self._state.found(Estimate))
         for kind in progress(quantizing, list(self._kinds)):
             self._measure(Chain(quantize=kind))
         for number, share in enumerate(progress(folding, shares)):
@@ -106,12 +109,14 @@ class _Exploration:
     def _with_kinds(self, plain: Chain, hoped: Point, measure: Measure | None = None) -> Point:
         """A chain in floats, and in fewer bits. Returns the best that it can be, given what was `hoped` for before it
         is made."""
-        self._measure(plain, hoped, measure)
+        progress = self._run.progress if self._kinds else silent
+        for chain in progress(Title.taking(_FLOATS, "in floats"), [plain]):
+            self._measure(chain, hoped, measure)
         row = self._rows[-1]
         if not row.skipped and not row.usable:
             return hoped  # it cannot be made, so neither can the others
         found = row.point(self._before) if row.usable else hoped
-        for kind in self._kinds:
+        for kind in progress(Title.taking(1.0, "in fewer bits"), list(self._kinds)):
             alone = self._row(Chain(quantize=kind))
             if alone.usable:  # else it says there why
                 self._measure(replace(plain, quantize=kind), found.then(alone.point(self._before)), measure)
@@ -122,18 +127,6 @@ class _Exploration:
         usable = [row for row in self._rows if row.usable]
         worth = front([ORIGINAL, *(row.point(self._before) for row in usable)])
         return [row for row in (usable[at - 1] for at in worth if at) if row.chain.share is not None]
-
-    def _titles(self, shares: int, others: int) -> list[Title]:
-        """Of the loops over kinds of quantization, folds, other chains and training, with the part that each takes: one
-        without turns takes nearly nothing."""
-        trained = shares if Step.REFINE in self._options.allow else 0
-        kinds, each = len(self._kinds), 1 + _KIND * len(self._kinds)
-        work = (_KIND * kinds + bool(kinds), each * shares, each * others, _TRAINED * trained)
-        names = ("quantizing", "folding to targets", "sharing and dropping layers", "training folds")
-        return [
-            Title.taking(max(1e-6, own / max(sum(work[at:]), 1e-6)), name)
-            for at, (own, name) in enumerate(zip(work, names, strict=True))
-        ]
 
     def _row(self, chain: Chain) -> ChoiceRow:
         return next(row for row in self._rows if row.chain == chain)
@@ -166,11 +159,19 @@ class _Exploration:
         """The state after the fold of a chain (and training), which several share."""
         key = chain.share, chain.quantize is not None, chain.refine
         if key not in self._folds:
-            options = self._options
-            budget = Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
-            passes: list[Pass] = [FoldChannels(options.planning, options.calibration, budget, quantized=chain.quantize)]
+            options, passes = self._options, list[Pass]()
             if chain.refine:
                 passes.append(Distill(DistillOptions(), options.calibration.effort, options.runtime.seed))
             passes.append(TakeInNormalization())
-            self._folds[key] = Pipeline(*passes, given=("analysis", "planner")).run(self._state, self._run)
+            self._folds[key] = Pipeline(*passes, given=_FOLDED).run(self._channels(chain), self._run)
         return self._folds[key]
+
+    def _channels(self, chain: Chain) -> State:
+        """The state after the fold alone, which is trained or not."""
+        key = chain.share, chain.quantize is not None
+        if key not in self._folded:
+            options = self._options
+            budget = Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
+            fold = FoldChannels(options.planning, options.calibration, budget, quantized=chain.quantize)
+            self._folded[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
+        return self._folded[key]

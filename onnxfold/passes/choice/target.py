@@ -85,7 +85,7 @@ class MeetTarget(BasePass):
     def _finished(self, made: Sequence[_Made], points: Sequence[Point], at: int, run: Run) -> State:
         state, kind = made[at].state, made[at].row.chain.quantize
         if kind is not None:
-            judge = JudgeQuantization(self._options.budget, self._options.runtime.latency)
+            judge = JudgeQuantization(self._options.budget)
             state = Pipeline(judge, given=("verdict",)).run(state, run)
         chosen = ChainChosen(self._words(made, points, at), tuple(one.row for one in made))
         return state.adding(replace(state.done(FoldRecord), left=""), chosen)

@@ -69,13 +69,12 @@ class JudgeQuantization(BasePass):
     requires = frozenset(("verdict",))
     phases = (Phase.CHECK,)
 
-    def __init__(self, asked: Budget | Limits, latency: bool) -> None:
-        """`asked`: of the whole chain; `latency`: whether it is measured."""
+    def __init__(self, asked: Budget | Limits) -> None:
+        """`asked`: of the whole chain."""
         if isinstance(asked, Budget):
             self._aim: tuple[Aim, float] | None = (asked.aim, asked.value)
         else:
             self._aim = None if asked.max_error is None else (Aim.QUALITY, asked.max_error)
-        self._latency = latency
 
     def __call__(self, state: State, run: Run) -> State:
         assert state.staged is not None and state.inputs is not None
@@ -85,5 +84,5 @@ class JudgeQuantization(BasePass):
         error = (
             None if verdict.quality is None else judging(state, state.inputs).error(load_model_from_string(step.floats))
         )
-        report = step.judged(verdict, before, state.staged, feeds, self._latency, error, run.timer)
+        report = step.judged(verdict, before, state.staged, feeds, error)
         return state.adding(report, verdict.noting(*step.notes(report, self._aim)))

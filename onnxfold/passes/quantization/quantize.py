@@ -16,8 +16,6 @@ from ...calibration.origin import Origin
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, PlanError, QuantizationError
 from ...evaluation.candidates import Evaluator, required
-from ...evaluation.device_latency import CommandTimer
-from ...evaluation.latency import interleaved, timing_feeds
 from ...evaluation.metrics import output_error
 from ...evaluation.verdict import Check, Status
 from ...model.graph import impossible
@@ -94,33 +92,24 @@ class Quantized:
         original: Path,
         written: Staged,
         feeds: Inputs,
-        latency: bool,
         error_in_floats: float | None,
-        timer: CommandTimer | None = None,
     ) -> QuantizationReport:
         """What the step gained and cost, in what was `written`, on which there is a `verdict`.
 
-        Measured on the first provider that ran the check, latency by `timer` where there is one; `error_in_floats`: by
-        the measure of the verdict, on its inputs (None: not measured)."""
-        provider = next((done.provider for done in verdict.providers if done.status is Status.OK), "")
-        error, times = float("nan"), tuple[float | None, float | None]((None, None))
-        if provider:
-            error, times = self._beside(original, written.path, feeds, provider, latency and timer is None)
-            if latency and timer is not None:
-                with scratch_folder() as scratch:
-                    (scratch / "floats.onnx").write_bytes(self.floats)
-                    times = timer.pair(scratch / "floats.onnx", written.path)
+        Measured on the first provider that ran the check, which has timed both; `error_in_floats`: by the measure of
+        the verdict, on its inputs (None: not measured)."""
+        done = next((one for one in verdict.providers if one.status is Status.OK), None)
+        error = float("nan") if done is None else self._error(original, feeds, done.provider)
         worst = float("nan") if verdict.worst is None else verdict.worst.relative_l2
         judged = None if verdict.quality is None or error_in_floats is None else verdict.quality.error
-        return QuantizationReport(
-            *STORED_AS[self.kind], self.samples, *changed(self.kind, self.proto), provider, self.size, written.size,
-            error, worst, *times, self.kind, error_in_floats, judged, self.synthetic,
+        report = QuantizationReport(
+            *STORED_AS[self.kind], self.samples, *changed(self.kind, self.proto), "" if done is None else done.provider,
+            self.size, written.size, error, worst, None, None, self.kind, error_in_floats, judged, self.synthetic,
         )  # fmt: skip
+        return report if done is None else report.timed(done)
 
-    def _beside(
-        self, original: Path, written: Path, feeds: Inputs, provider: str, latency: bool
-    ) -> tuple[float, tuple[float | None, float | None]]:
-        """(largest relative error of the version in floats, latencies in ms in floats and in fewer bits)."""
+    def _error(self, original: Path, feeds: Inputs, provider: str) -> float:
+        """The largest relative error of an output of the version in floats."""
         first, floats = Session(original, provider), Session(self.floats, provider)
         given = feeds(first) if callable(feeds) else feeds
         found = dict(zip(floats.outputs, floats.run(given), strict=True))
@@ -129,11 +118,7 @@ class Quantized:
             for name, a in zip(first.outputs, first.run(given), strict=True)
             if isinstance(a, np.ndarray) and a.dtype.kind in "fiub"
         ]
-        error = max(errors, default=float("nan"))
-        if not latency:
-            return error, (None, None)
-        integers = Session(written, provider)
-        return error, interleaved(floats, integers, timing_feeds(floats, integers, given))
+        return max(errors, default=float("nan"))
 
     def notes(self, report: QuantizationReport, aim: tuple[Aim, float] | None) -> list[str]:
         """What there is to say of it; `aim`: the budget of the whole chain."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...evaluation.latency import SLOWER
+from ...evaluation.verdict import ProviderCheck
 from ...options.choices import Quantization
-from ...units import in_percent
+from ...units import as_fast, in_percent
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,10 @@ class QuantizationReport:
 
     `file_*` in bytes; `error_*`: the largest relative L2 error of the outputs against the original, on the inputs of
     the check; `judged_*`: the error by which results are judged, on all inputs that judge (None: not measured);
-    latencies in ms, both versions run in turn on `provider` (None where nothing was timed). `samples` gave the ranges
-    of activations, where `kind` wants any; `synthetic`: they were made (None: not known). `nodes` compute on integers
-    (weights alone: have weights that are integers; float16: have weights in it); `floats` are the operators of the
-    other nodes, with how many there are.
+    latencies in ms, both versions and the original run in turn on `provider` (None where nothing was timed). `samples`
+    gave the ranges of activations, where `kind` wants any; `synthetic`: they were made (None: not known). `nodes`
+    compute on integers (weights alone: have weights that are integers; float16: have weights in it); `floats` are the
+    operators of the other nodes, with how many there are.
     """
 
     weights: str
@@ -50,6 +51,14 @@ class QuantizationReport:
     def alone(self) -> bool:
         """Whether nothing came before it: the model in floats is the original."""
         return self.errors is not None and self.errors[0] == 0
+
+    def timed(self, done: ProviderCheck) -> QuantizationReport:
+        """The same with the latencies of a comparison, which every table shows; the original's where it is the model in
+        floats."""
+        floats = done.latency_before_ms if self.alone else done.latency_floats_ms
+        if floats is None:
+            return self
+        return replace(self, latency_before_ms=floats, latency_after_ms=done.latency_after_ms)
 
     @property
     def measure(self) -> str:
@@ -85,5 +94,5 @@ class QuantizationReport:
         if self.alone:
             return text
         if self.speedup is not None and not self.slower:
-            text, where = f"{text}, {self.speedup:.2f}x as fast as in floats", "there"
-        return text if self.errors is None else f"{text} ({self.measure} {where} {in_percent(self.errors[0])})"
+            text, where = f"{text}, {as_fast(self.speedup)} as in floats", "there"
+        return text if self.errors is None else f"{text} ({self.measure} {where}: {in_percent(self.errors[0])})"

@@ -34,9 +34,7 @@ class Keep(Mapping[str, int]):
 
     def __setitem__(self, name: str, keep: int) -> None:
         """Raises UnknownGroupError as above, and RequestError for a width that the group cannot have."""
-        if not isinstance(name, str):
-            raise RequestError(f"{_HERE} must have names for keys, not {shown(name)}")
-        group = self._group(name) if self._groups else name
+        group = self._group(name) if self._groups else _text(name)
         check_width(group, keep, self._groups, _HERE)
         self._widths[group] = int(keep)
 
@@ -57,9 +55,16 @@ class Keep(Mapping[str, int]):
         return repr(self._widths)
 
     def _group(self, name: str) -> str:
-        if name in self._widths:
+        if _text(name) in self._widths:
             return name
         try:
             return group_named(name, self._groups, _HERE)
         except RequestError as error:
             raise UnknownGroupError(str(error)) from None
+
+
+def _text(name: object) -> str:
+    """A name. Raises UnknownGroupError for anything else."""
+    if not isinstance(name, str):
+        raise UnknownGroupError(f"{_HERE} must have names for keys, not {shown(name)}")
+    return name

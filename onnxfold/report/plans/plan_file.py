@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ...errors import RequestError
 from ...model.files import Read, check_file, write_text
 from ...model.input_files import no_file
 from ...model.metadata import installed, sha256
-from ...options.json_source import parsed
+from ...options.budget import Budget
+from ...options.json_source import once, parsed
 from ...options.width_plan import WidthPlan
 from ...units import brief
 
@@ -36,7 +36,7 @@ def from_text(text: str, file: str = "") -> WidthPlan:
     """The plan that JSON holds; `file`: where it was read from, for messages. Raises RequestError."""
     named = f"the plan '{file}'" if file else "the plan"
     try:
-        found = parsed(text, _once)
+        found = parsed(text, once)
     except json.JSONDecodeError as error:
         raise RequestError(f"{named} is not valid JSON: line {error.lineno}, {error.msg.lower()}: {_AGAIN}") from error
     except ValueError as error:
@@ -49,14 +49,16 @@ def from_text(text: str, file: str = "") -> WidthPlan:
 def from_document(found: object, file: str = "") -> WidthPlan:
     """The plan that plain values hold, as `from_text` reads them. Raises RequestError."""
     named = f"the plan '{file}'" if file else "the plan"
-    if not isinstance(found, Mapping) or found.get("format") != FORMAT:
+    if not isinstance(found, Mapping) or not isinstance(found.get("format"), str) or found["format"] != FORMAT:
         raise RequestError(f'{named} is no plan of onnxfold: it lacks "format": "{FORMAT}": {_AGAIN}')
     if type(found.get("version")) is not int or found["version"] != VERSION:
         raise RequestError(
             f"{named} has version {brief(found.get('version'), 20)} of the format, this onnxfold reads {VERSION}: use "
             "the onnxfold that wrote it, or write it anew with `save_plan`"
         )
-    return WidthPlan.from_dict({key: value for key, value in found.items() if key not in _ABOUT}, file)
+    widths = WidthPlan.from_dict({key: value for key, value in found.items() if key not in _ABOUT}, file)
+    Budget.plan(widths)  # raises for a budget that there is not
+    return widths
 
 
 def read_plan(path: str | os.PathLike[str]) -> WidthPlan:
@@ -90,13 +92,3 @@ def _itself(widths: WidthPlan, path: Path) -> Iterator[Read]:
 
 def _one_line(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ. Raises ValueError for one that stands there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has '{twice}' twice")
-    return found

@@ -318,7 +318,7 @@ def test_names(tmp_path: Path, prefix: str) -> None:
 def test_names_of_files(tmp_path: Path) -> None:
     path = write(tmp_path / f"{STEERS.replace('/', '')}.onnx")
     assert run(tmp_path, path, "--inspect").code == DONE
-    assert fold(tmp_path, path, "--ratio", 0.25).code == DONE
+    assert fold(tmp_path, path).code == DONE
     assert run(tmp_path, f"no{STEERS}", "--inspect").code == MODEL
 
 

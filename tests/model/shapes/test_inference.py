@@ -140,6 +140,14 @@ def test_what_a_slice_cuts_is_looked_at_before_it() -> None:
         load(model(text, {"v": (4, 3, 1, 1), "w": (4, 4, 3, 3)}))
 
 
+@pytest.mark.parametrize("scale", [np.inf, np.nan, -2.0, 1e30])
+def test_scales_that_are_no_scales(scale: float) -> None:
+    proto = model("(float[1,3,8,8] x) => (float[1,3,a,b] y) { y = Resize(x, , scales) }", {})
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, scale, 2], np.float32), "scales"))
+    with pytest.raises(ModelError, match="Resize gives 'y' an impossible length: its scales must be numbers above 0"):
+        load(proto)
+
+
 def test_a_multiple_that_only_its_consumer_fixes() -> None:
     """x [1, N, 6] is flattened to 6 times N for a Gemm of 24 (found by mutation): unfoldable there, and no error."""
     text = "(float[1,N,6] x) => (float[1,5] y) { f = Flatten (x) h = Gemm <transB: int = 1> (f, v) y = MatMul (h, w) }"
