@@ -37,7 +37,7 @@ from .passes.choice.explore import ExploreChains
 from .passes.choice.whole_layers import whole_layers
 from .passes.compare import Compare, check_inputs
 from .passes.fold import PreparePlanning
-from .passes.lists import Announce, finishing, folding, fused, fusing, quantizable
+from .passes.lists import Announce, finishing, folding, fusing, quantizable
 from .passes.measure import measuring
 from .passes.prepare import Analyze, Inspect
 from .passes.provenance import noting
@@ -363,7 +363,7 @@ def choose(
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),
             PreparePlanning(o.planning),
-            ExploreChains(o, whole_layers(model, o, run, fused)),
+            ExploreChains(o, whole_layers(model, o, run, fusing)),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return choice_report(state, o, run)
 

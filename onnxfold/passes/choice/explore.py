@@ -3,6 +3,9 @@
 Fewer bits alone take seconds and come first. Every fold is made once in floats and once for kernels of fewer bits, the
 widest first, and only where something that follows from it may be worth having: savings are expected to multiply, and
 errors to add up like lengths at right angles (`Point.then`); of a fold that is not made yet, the best is assumed.
+
+A fold is planned in a few tries, the first of those that `FoldChannels` makes alone, and trained as briefly as with the
+least effort: it is there to be compared. Whoever makes it alone gets one that is as good or better.
 """
 
 from __future__ import annotations
@@ -12,28 +15,27 @@ from dataclasses import dataclass, replace
 
 from ...calibration.samples import Samples
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
-from ...evaluation.quality import ANY
 from ...options.budget import Budget
-from ...options.choices import Step
+from ...options.choices import Effort, Step
 from ...options.options import ChoiceOptions
-from ...options.parts import DistillOptions, OutputOptions
+from ...options.parts import DistillOptions
 from ...progress import Phase, Title
-from ..base import BasePass, Pass, Pipeline, Run, State
+from ..base import BasePass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
-from ..quantization.apply import CheckQuantizable, Quantize
+from ..quantization.apply import CheckQuantizable
 from ..sizes import size_of, size_written
-from ..verify import Stage, Verify
 from .chain import Chain, kinds
-from .front import ORIGINAL, Point, front
+from .front import ORIGINAL, Aspect, Point, best, rivals
+from .made import FOLDED, measuring
 from .row import ChoiceRow, row_of
 
 Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
 _KIND, _TRAINED = 0.2, 2.0  # of the time of a fold: fewer bits of one that is made, and training, about
-_FOLDED = ("analysis", "planner", "samples", "candidate")
+_PLANS = 4  # that are tried for a fold
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class _Exploration:
     def __init__(self, state: State, run: Run, options: ChoiceOptions) -> None:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
-        self._folds = dict[tuple[float | None, bool, bool], State]()
+        self._folds, self._after_training = dict[tuple[float | None, bool], State](), dict[int, State]()
         self._before = size_of(state.source, state.known.prices)
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
@@ -91,8 +93,8 @@ class _Exploration:
                 return useless
         for chain, measure in progress(sharing, list(others)):
             self._with_kinds(chain, ORIGINAL, measure)
-        for row in progress(training, self._worth_training() if Step.REFINE in self._options.allow else []):
-            self._measure(replace(row.chain, refine=True))
+        for aspect in progress(training, list(Aspect) if Step.REFINE in self._options.allow else []):
+            self._train(aspect)
         last = next(reversed(self._folds.values()), None)
         return ChoiceRecord(tuple(self._rows), last)
 
@@ -117,11 +119,27 @@ class _Exploration:
                 self._measure(replace(plain, quantize=kind), found.then(alone.point(self._before)), measure)
         return found
 
-    def _worth_training(self) -> list[ChoiceRow]:
-        """The folds that are worth having so far."""
-        usable = [row for row in self._rows if row.usable]
-        worth = front([ORIGINAL, *(row.point(self._before) for row in usable)])
-        return [row for row in (usable[at - 1] for at in worth if at) if row.chain.share is not None]
+    def _train(self, aspect: Aspect) -> None:
+        """Train folds that may become what is advised for an aspect, the likeliest first, until one does not."""
+        while (chain := self._rival(aspect)) is not None:
+            self._measure(replace(chain, refine=True))
+            rows, points = self._usable
+            if (at := best(points, aspect)) is None or rows[at].chain != replace(chain, refine=True):
+                return
+
+    def _rival(self, aspect: Aspect) -> Chain | None:
+        """The fold that is trained next."""
+        rows, points = self._usable
+        known = {row.chain for row in self._rows}
+        folds = [i for i, row in enumerate(rows) if row.chain.share is not None and not row.chain.refine]
+        open_ = [rows[i].chain for i in rivals(points, folds, aspect)]
+        return next((one for one in open_ if replace(one, refine=True) not in known), None)
+
+    @property
+    def _usable(self) -> tuple[list[ChoiceRow], list[Point]]:
+        """The models that passed their checks, the original first, and where they lie."""
+        rows = [row for row in self._rows if row.usable]
+        return [ChoiceRow(Chain()), *rows], [ORIGINAL, *(row.point(self._before) for row in rows)]
 
     def _titles(self, shares: int, others: int) -> list[Title]:
         """Of the loops over kinds of quantization, folds, other chains and training, with the part that each takes: one
@@ -156,21 +174,24 @@ class _Exploration:
         if kind is not None:
             CheckQuantizable(options.calibration.sampled, kind).check(self._state, self._run)
         folded = self._fold(chain)
+        passes = TakeInNormalization(), *measuring(kind, options.runtime.latency)
         with self._run.inner() as inner:
-            last = (Stage(OutputOptions()), Verify(options.runtime.latency, limit=ANY))
-            bits = () if kind is None else (Quantize(OutputOptions(), kind),)
-            done = Pipeline(*bits, *last, given=_FOLDED).run(folded, inner)
+            done = Pipeline(*passes, given=FOLDED).run(folded, inner)
             return row_of(chain, done, size_written(done, self._state.known.prices, done.done(FoldRecord).lengths))
 
     def _fold(self, chain: Chain) -> State:
         """The state after the fold of a chain (and training), which several share."""
-        key = chain.share, chain.quantize is not None, chain.refine
+        key = chain.share, chain.quantize is not None
         if key not in self._folds:
-            options = self._options
-            budget = Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
-            passes: list[Pass] = [FoldChannels(options.planning, options.calibration, budget, quantized=chain.quantize)]
-            if chain.refine:
-                passes.append(Distill(DistillOptions(), options.calibration.effort, options.runtime.seed))
-            passes.append(TakeInNormalization())
-            self._folds[key] = Pipeline(*passes, given=("analysis", "planner")).run(self._state, self._run)
-        return self._folds[key]
+            o, budget = self._options, Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
+            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=_PLANS)
+            self._folds[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
+        return self._trained(self._folds[key]) if chain.refine else self._folds[key]
+
+    def _trained(self, folded: State) -> State:
+        """After training; a fold that is the same in floats and for fewer bits is trained once."""
+        version = id(folded.current.proto)
+        if version not in self._after_training:
+            train = Distill(DistillOptions(), Effort.FAST, self._options.runtime.seed)
+            self._after_training[version] = Pipeline(train, given=FOLDED).run(folded, self._run)
+        return self._after_training[version]

@@ -24,6 +24,16 @@ class Point:
     loss: float = math.nan
     visible: bool = True
 
+    @property
+    def taken(self) -> float:
+        """Bytes times latency."""
+        return self.size * self.latency
+
+    @property
+    def fair(self) -> bool:
+        """Whether it takes no more bytes and no more time than the original."""
+        return max(self.size, self.latency) <= _NO_WORSE
+
     def then(self, other: Point) -> Point:
         """What both steps together are expected to give: savings multiply, errors at right angles add up."""
         return Point(self.size * other.size, self.latency * other.latency, math.hypot(self.error, other.error))
@@ -39,8 +49,7 @@ class Point:
 
 
 ORIGINAL = Point(1.0, 1.0, 0.0, 0.0, False)
-
-
+_GAIN = 3.0  # by which training lowers an error at most: on the networks of docs/choice.md it was 1.2 to 2.5
 _NO_WORSE = 1.02  # latencies that differ by less are noise
 _HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
 
@@ -66,9 +75,21 @@ def best(points: Sequence[Point], aspect: Aspect) -> int | None:
     does it."""
     found = [i for i, point in enumerate(points) if math.isfinite(point.loss) and _fits(point, aspect)]
     if aspect is Aspect.LOSS:
-        return min(found, key=lambda i: (points[i].size * points[i].latency, points[i].loss), default=None)
-    fair = [i for i in found if max(points[i].size, points[i].latency) <= _NO_WORSE]
-    return least_loss(points, fair or found)
+        return min(found, key=lambda i: (points[i].taken, points[i].loss), default=None)
+    return least_loss(points, [i for i in found if points[i].fair] or found)
+
+
+def rivals(points: Sequence[Point], among: Sequence[int], aspect: Aspect) -> list[int]:
+    """Which of some versions may be the best for an aspect if training makes them lose less, the least loss first."""
+    at = best(points, aspect)
+    known = None if at is None else points[at]
+    if aspect is Aspect.LOSS:
+        taken, limit = 1.0 if known is None else known.taken, _GAIN * VISIBLE
+        found = [i for i in among if points[i].visible and points[i].taken < taken]
+    else:
+        limit = math.inf if known is None or not known.fair else _GAIN * known.error
+        found = [i for i in among if points[i].fair and _fits(points[i], aspect)]
+    return sorted((i for i in found if points[i].error <= limit), key=lambda i: points[i].loss)
 
 
 def least_loss(points: Sequence[Point], among: Sequence[int]) -> int | None:
