@@ -176,7 +176,7 @@ def fold(
             [(Path(followed), "the plan")] if isinstance(followed, str | os.PathLike) else [],
         )  # fmt: skip
         state = Pipeline(
-            Analyze(o.selection, o.scale.max_memory),
+            Analyze(o.selection, o.scale.max_memory, not o.stores_alone),
             *noting(o),
             *measuring(o.measure),
             *quantizable(o),
@@ -351,7 +351,7 @@ def choose(
     o = given_or_made(ChoiceOptions, options, {**given, **named})
     with Run(o.runtime, progress) as run:
         state = Pipeline(
-            Analyze(o.selection),
+            Analyze(o.selection, needed=o.folds_alone),
             *measuring(o.measure),
             AnnounceTime(
                 o.planning,

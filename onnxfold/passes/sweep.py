@@ -14,6 +14,7 @@ from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
+from ..planning.plan_choice import FEW
 from ..progress import Phase
 from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
@@ -140,7 +141,7 @@ class FoldToShares(BasePass):
 
     def _row(self, state: State, share: float, run: Run) -> tuple[SweepRow, State]:
         """One budget decided and measured. Raises PlanError or NothingToFoldError where there is nothing to measure."""
-        fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
+        fold = FoldChannels(self._planning, self._calibration, Budget.macs(share), plans=FEW)
         with run.inner() as inner:
             passes = Pipeline(
                 fold,

@@ -19,11 +19,13 @@ from ...options.budget import Budget
 from ...options.choices import Effort, Step
 from ...options.options import ChoiceOptions
 from ...options.parts import DistillOptions
+from ...planning.plan_choice import FEW
 from ...progress import Phase, Title
 from ..base import BasePass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
+from ..prepare import nothing_to_fold
 from ..quantization.apply import CheckQuantizable
 from ..sizes import size_of, size_written
 from .chain import Chain, kinds
@@ -35,7 +37,6 @@ Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
 _KIND, _TRAINED = 0.2, 2.0  # of the time of a fold: fewer bits of one that is made, and training, about
-_PLANS = 4  # that are tried for a fold
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class _Exploration:
         quantizing, folding, sharing, training = self._titles(len(shares), len(others))
         for kind in progress(quantizing, list(self._kinds)):
             self._measure(Chain(quantize=kind))
+        if shares and not self._state.known.chosen:
+            self._rows.append(ChoiceRow(Chain(shares[0]), note=self._unfoldable))
+            shares = []
         for number, share in enumerate(progress(folding, shares)):
             hoped = self._with_kinds(Chain(share), hoped.narrowed(share / (1.0, *self._options.at)[number]))
             if (useless := self._useless) is not None:
@@ -97,6 +101,12 @@ class _Exploration:
             self._train(aspect)
         last = next(reversed(self._folds.values()), None)
         return ChoiceRecord(tuple(self._rows), last)
+
+    @property
+    def _unfoldable(self) -> str:
+        """Why nothing can be folded."""
+        known = self._state.known
+        return nothing_to_fold(known.model, known.analysis, self._options.selection.patterns)
 
     @property
     def _useless(self) -> Samples | None:
@@ -184,7 +194,7 @@ class _Exploration:
         key = chain.share, chain.quantize is not None
         if key not in self._folds:
             o, budget = self._options, Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
-            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=_PLANS)
+            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=FEW)
             self._folds[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
         return self._trained(self._folds[key]) if chain.refine else self._folds[key]
 

@@ -74,9 +74,10 @@ def best(points: Sequence[Point], aspect: Aspect) -> int | None:
     What has half the bytes and takes longer than the original, or the other way around, only counts where nothing else
     does it."""
     found = [i for i, point in enumerate(points) if math.isfinite(point.loss) and _fits(point, aspect)]
+    fair = [i for i in found if points[i].fair] or found
     if aspect is Aspect.LOSS:
-        return min(found, key=lambda i: (points[i].taken, points[i].loss), default=None)
-    return least_loss(points, [i for i in found if points[i].fair] or found)
+        return min(fair, key=lambda i: (points[i].taken, points[i].loss), default=None)
+    return least_loss(points, fair)
 
 
 def rivals(points: Sequence[Point], among: Sequence[int], aspect: Aspect) -> list[int]:
@@ -88,8 +89,9 @@ def rivals(points: Sequence[Point], among: Sequence[int], aspect: Aspect) -> lis
         found = [i for i in among if points[i].visible and points[i].taken < taken]
     else:
         limit = math.inf if known is None or not known.fair else _GAIN * known.error
-        found = [i for i in among if points[i].fair and _fits(points[i], aspect)]
-    return sorted((i for i in found if points[i].error <= limit), key=lambda i: points[i].loss)
+        found = [i for i in among if _fits(points[i], aspect)]
+    fair = [i for i in found if points[i].fair and points[i].error <= limit]
+    return sorted(fair, key=lambda i: points[i].loss)
 
 
 def least_loss(points: Sequence[Point], among: Sequence[int]) -> int | None:
