@@ -49,7 +49,7 @@ class Point:
 
 
 ORIGINAL = Point(1.0, 1.0, 0.0, 0.0, False)
-_GAIN = 3.0  # by which training lowers an error at most: on the networks of docs/choice.md it was 1.2 to 2.5
+_GAIN = 3.0  # by which training is taken to lower an error at most
 _NO_WORSE = 1.02  # latencies that differ by less are noise
 _HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
 
