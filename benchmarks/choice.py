@@ -2,6 +2,7 @@
 
     python benchmarks/choice.py [--models NAME ...] [--allow STEP,STEP] [--at F,F] [--effort balanced] [--store FILE]
                                 [--write]
+    python benchmarks/choice.py --models --store FILE --write  # measures nothing: the table of what FILE holds
 
 Seven networks, each with 128 unlabeled inputs to calibrate on (64 texts for the language model) and with true accuracy
 on others: top-1, nearest neighbors kept, words read right, next tokens predicted. The tool never sees the accuracy: it
@@ -35,7 +36,7 @@ from onnxfold.analysis.costs import Size
 from onnxfold.passes.base import State
 from onnxfold.passes.choice import explore, whole_layers
 from onnxfold.passes.choice.chain import Chain
-from onnxfold.passes.choice.front import Aspect
+from onnxfold.passes.choice.front import HALF, NO_WORSE, VISIBLE, Aspect, Point, best
 from onnxfold.passes.choice.row import ChoiceRow, row_of
 from onnxfold.progress import on_terminal
 from onnxfold.report.choice_report import ChoiceReport
@@ -46,7 +47,6 @@ CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_v
 LANGUAGE = "stories260K_dynamo"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
 SAME = 1.02  # times the bytes or the latency: less is no difference
-NO_WORSE = 1.02
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> b
         one = next(row for row in rows if row["chain"] == advised)
         return bool(one["accuracy"] >= original["accuracy"] - original["noise"])
     which, other = ("bytes", "latency") if aspect == Aspect.BYTES else ("latency", "bytes")
-    fits = [row for row in rows if row[which] <= 0.5]
+    fits = [row for row in rows if row[which] <= HALF]
     fair = [row for row in fits if row[other] <= NO_WORSE] or fits
     if advised is None or not fair:
         return advised is None and not fair
@@ -173,12 +173,24 @@ def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
             at=[float(part) for part in asked.at.split(",")], calibration=work.calibration, effort=asked.effort,
             progress=on_terminal,
         )  # fmt: skip
-    rows, advice = figures(report, accuracy, work.count), {str(one.aspect): one.chain for one in report.advice}
     return {
-        "rows": rows, "advice": advice, "right": {what: right(what, chain, rows) for what, chain in advice.items()},
-        "beats": beats_int8(rows), "skipped": [row.chain.label for row in report.rows if row.skipped],
-        "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy, "at": asked.at,
+        "rows": figures(report, accuracy, work.count), "at": asked.at,
+        "skipped": [row.chain.label for row in report.rows if row.skipped],
+        "refused": {row.chain.label: row.note for row in report.rows if row.note and row.size is None},
+        "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy,
     }  # fmt: skip
+
+
+def advised(rows: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+    """What the tool advises for these rows, for each aspect; it knows the judged error alone."""
+    points = [Point(row["bytes"], row["latency"], *[row["error"]] * 2, row["error"] > VISIBLE) for row in rows]
+    found = {str(aspect): best(points, aspect) for aspect in Aspect}
+    return {aspect: None if at is None else rows[at]["chain"] for aspect, at in found.items()}
+
+
+def wrong(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """For what the advice is not the best that was measured."""
+    return [what for what, chain in advised(rows).items() if not right(what, chain, rows)]
 
 
 def table(found: dict[str, Any]) -> str:
@@ -186,13 +198,14 @@ def table(found: dict[str, Any]) -> str:
     lines = ["| | file | latency | judged error | true accuracy | advised for |", "|---|---|---|---|---|---|"]
     for name, one in found.items():
         lines.append(f"| **{name}** | | | | | |")
+        advice = advised(one["rows"])
         for row in one["rows"]:
-            advised = [what for what, chain in one["advice"].items() if chain == row["chain"]]
-            if not advised and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
+            what = [aspect for aspect, chain in advice.items() if chain == row["chain"]]
+            if not what and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
                 continue
             lines.append(
                 f"| {row['chain']} | {100 * row['bytes']:.0f} % | {100 * row['latency']:.0f} % | "
-                f"{100 * row['error']:.1f} % | {row['accuracy']:.1f} | {', '.join(advised)} |"
+                f"{100 * row['error']:.1f} % | {row['accuracy']:.1f} | {', '.join(what)} |"
             )
     return "\n".join(lines)
 
@@ -206,11 +219,12 @@ def _worth(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
 
 def summary(found: dict[str, Any]) -> str:
     """Where the advice was right, and where a chain beats INT8 alone."""
-    good = [name for name, one in found.items() if all(one["right"].values())]
-    lines = [f"advice right in {len(good)} of {len(found)} networks"]
+    good = [name for name, one in found.items() if not wrong(one["rows"])]
+    lines = [f"* The advice is right in {len(good)} of {len(found)} networks."]
     for name, one in found.items():
-        lines += [f"{name}: wrong for {what}" for what, kept in one["right"].items() if not kept]
-        lines += [f"{name}: better than INT8 alone: {', '.join(one['beats'])}"] if one["beats"] else []
+        lines += [f"* {name}: it is wrong for {what}." for what in wrong(one["rows"])]
+        better = beats_int8(one["rows"])
+        lines += [f"* {name}: better than INT8 alone: {'; '.join(better)}."] if better else []
     return "\n".join(lines)
 
 
@@ -220,7 +234,7 @@ def _replaced(row: Any, _: Any) -> Any:
 
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--models", nargs="+", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
+    parser.add_argument("--models", nargs="*", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
     parser.add_argument("--allow", default="all", help="steps between commas (default: all)")
     parser.add_argument("--at", default=".9,.8,.7,.6,.5", help="shares of the MACs to fold to")
     parser.add_argument("--effort", default="balanced")

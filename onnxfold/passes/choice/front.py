@@ -32,7 +32,7 @@ class Point:
     @property
     def fair(self) -> bool:
         """Whether it takes no more bytes and no more time than the original."""
-        return max(self.size, self.latency) <= _NO_WORSE
+        return max(self.size, self.latency) <= NO_WORSE
 
     def then(self, other: Point) -> Point:
         """What both steps together are expected to give: savings multiply, errors at right angles add up."""
@@ -50,8 +50,8 @@ class Point:
 
 ORIGINAL = Point(1.0, 1.0, 0.0, 0.0, False)
 _GAIN = 3.0  # by which training is taken to lower an error at most
-_NO_WORSE = 1.02  # latencies that differ by less are noise
-_HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
+NO_WORSE = 1.02  # latencies that differ by less are noise
+HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
 
 
 class Aspect(StrEnum):
@@ -102,7 +102,7 @@ def least_loss(points: Sequence[Point], among: Sequence[int]) -> int | None:
 def _fits(point: Point, aspect: Aspect) -> bool:
     if aspect is Aspect.LOSS:
         return not point.visible
-    return (point.size if aspect is Aspect.BYTES else point.latency) <= _HALF
+    return (point.size if aspect is Aspect.BYTES else point.latency) <= HALF
 
 
 def _dominates(one: Point, other: Point) -> bool:
