@@ -31,6 +31,7 @@ from onnxfold.passes.choice.front import ORIGINAL, Aspect, Point, best, front, r
 from onnxfold.passes.choice.row import ChoiceRow, original_row
 from onnxfold.passes.sweep import Timing
 from onnxfold.passes.weight_sharing.share import ShareWeights
+from onnxfold.planning import plan_choice
 from onnxfold.planning.sampled import SampledMerger
 from onnxfold.report.choice_report import ChoiceReport
 from onnxfold.report.provenance import Provenance
@@ -200,7 +201,8 @@ def test_trained_is_what_may_be_advised(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(explore._Exploration, "_made", known)
     report = onnxfold.choose(MLP, allow=["fold", "refine"], at=[0.7, 0.5, 0.4], calibration=images(), latency=False)
-    assert [chain for chain in made if chain.refine] == [Chain(0.5, refine=True), Chain(0.7, refine=True)]
+    trained = [Chain(0.5, refine=True), Chain(0.7, refine=True)]
+    assert [chain for chain in made if chain.refine] == [*trained, *trained]  # at last as their commands do it
     assert {one.aspect: one.chain for one in report.advice} == {
         Aspect.LOSS: "fold 70 %, refine", Aspect.BYTES: "fold 50 %, refine", Aspect.SPEED: "fold 50 %, refine",
     }  # fmt: skip
@@ -217,12 +219,28 @@ def test_a_fold_that_is_compared_is_planned_in_a_few_tries(monkeypatch: pytest.M
 
     monkeypatch.setattr(SampledMerger, "_trial", noted)
     monkeypatch.setattr(explore, "FEW", 2)
+    monkeypatch.setattr(explore._Exploration, "_settle", lambda _: None)
     given = {"calibration": images(), "latency": False, "round_to": 1}
     onnxfold.choose(MLP, allow=["fold"], at=[0.6], **given)
     few = dict(tried)
     tried.clear()
     onnxfold.fold(MLP, target_macs=0.6, **given)
     assert len(few) == 2 < len(tried) and few.items() <= tried.items()
+
+
+def test_what_is_advised_is_what_its_command_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fold is made again with all plans: with one plan it would be another one."""
+    monkeypatch.setattr(explore, "FEW", 1)
+    monkeypatch.setattr(plan_choice, "MOST", 24)
+    given = {"calibration": images(), "latency": False, "round_to": 1}
+    report = onnxfold.choose(MLP, allow=["fold"], at=[0.4], **given)
+    advice, row = report.advice[0], report.rows[1]
+    assert advice.chain == row.chain.label == "fold 40 %"
+    made = onnxfold.fold(MLP, **advice.how, provenance=False, **given).report
+    assert row.size == made.after and made.check.quality is not None and row.error == made.check.quality.error
+    monkeypatch.setattr(explore._Exploration, "_settle", lambda _: None)
+    briefly = onnxfold.choose(MLP, allow=["fold"], at=[0.4], **given).rows[1]
+    assert briefly.error != row.error
 
 
 def test_layers_change_once_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ widest first, and only where something that follows from it may be worth having:
 errors to add up like lengths at right angles (`Point.then`); of a fold that is not made yet, the best is assumed.
 
 A fold is planned in a few tries, the first of those that `FoldChannels` makes alone, and trained as briefly as with the
-least effort: it is there to be compared. Whoever makes it alone gets one that is as good or better.
+least effort: it is there to be compared. What is advised is made again in full, as its command makes it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from .row import ChoiceRow, row_of
 Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
-_KIND, _TRAINED = 0.2, 2.0  # of the time of a fold: fewer bits of one that is made, and training, about
+_KIND, _TRAINED = 0.2, 4.0  # of the time of a fold: fewer bits of one that is made, and training, about
+_ADVISED, _FULL, _LONGER = 2, 3.0, 4.0  # folds that are advised; in full a fold and training take so many times as long
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,15 @@ class _Exploration:
     def __init__(self, state: State, run: Run, options: ChoiceOptions) -> None:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
-        self._folds, self._after_training = dict[tuple[float | None, bool], State](), dict[int, State]()
+        self._folds = dict[tuple[float | None, bool, bool], State]()
+        self._after_training, self._full = dict[tuple[int, bool], State](), set[Chain]()
         self._before = size_of(state.source, state.known.prices)
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
         """All rows; or the samples as a fold left them, where it had to do without."""
         progress, hoped = self._run.progress, ORIGINAL
         shares = list(self._options.at if Step.FOLD in self._options.allow else ())
-        quantizing, folding, sharing, training = self._titles(len(shares), len(others))
+        quantizing, folding, sharing, training, settling = self._titles(len(shares), len(others))
         for kind in progress(quantizing, list(self._kinds)):
             self._measure(Chain(quantize=kind))
         if shares and not self._state.known.chosen:
@@ -99,6 +101,8 @@ class _Exploration:
             self._with_kinds(chain, ORIGINAL, measure)
         for aspect in progress(training, list(Aspect) if Step.REFINE in self._options.allow else []):
             self._train(aspect)
+        for _ in progress(settling, [None]):
+            self._settle()
         last = next(reversed(self._folds.values()), None)
         return ChoiceRecord(tuple(self._rows), last)
 
@@ -137,6 +141,20 @@ class _Exploration:
             if (at := best(points, aspect)) is None or rows[at].chain != replace(chain, refine=True):
                 return
 
+    def _settle(self) -> None:
+        """Make what is advised in full, until that is so of all that is."""
+        while (chain := next((one for one in self._advised if one not in self._full), None)) is not None:
+            self._full.add(chain)
+            at = next(i for i, row in enumerate(self._rows) if row.chain == chain)
+            self._rows[at] = self._tried(chain, self._made)
+
+    @property
+    def _advised(self) -> list[Chain]:
+        """The chains that begin with a fold among those that are best for something."""
+        rows, points = self._usable
+        found = [rows[at].chain for aspect in Aspect for at in [best(points, aspect)] if at is not None]
+        return [chain for chain in found if chain.share is not None]
+
     def _rival(self, aspect: Aspect) -> Chain | None:
         """The fold that is trained next."""
         rows, points = self._usable
@@ -152,12 +170,16 @@ class _Exploration:
         return [ChoiceRow(Chain()), *rows], [ORIGINAL, *(row.point(self._before) for row in rows)]
 
     def _titles(self, shares: int, others: int) -> list[Title]:
-        """Of the loops over kinds of quantization, folds, other chains and training, with the part that each takes: one
-        without turns takes nearly nothing."""
-        trained = shares if Step.REFINE in self._options.allow else 0
+        """Of the loops over kinds of quantization, folds, other chains, training and what is advised, with the part
+        that each takes: one without turns takes nearly nothing."""
+        trained = _TRAINED if shares and Step.REFINE in self._options.allow else 0.0
         kinds, each = len(self._kinds), 1 + _KIND * len(self._kinds)
-        work = (_KIND * kinds + bool(kinds), each * shares, each * others, _TRAINED * trained)
-        names = ("quantizing", "folding to targets", "sharing and dropping layers", "training folds")
+        full = _ADVISED * (_FULL + _LONGER * trained) if shares else 0.0
+        work = (_KIND * kinds + bool(kinds), each * shares, each * others, _ADVISED * trained, full)
+        names = (
+            "quantizing", "folding to targets", "sharing and dropping layers", "training folds",
+            "making what is advised",
+        )  # fmt: skip
         return [
             Title.taking(max(1e-6, own / max(sum(work[at:]), 1e-6)), name)
             for at, (own, name) in enumerate(zip(work, names, strict=True))
@@ -173,10 +195,14 @@ class _Exploration:
                 why = f"expected to be worse than {row.chain.label} in every way"
                 self._rows.append(ChoiceRow(chain, skipped=why))
                 return
+        self._rows.append(self._tried(chain, measure or self._made))
+
+    def _tried(self, chain: Chain, measure: Measure) -> ChoiceRow:
+        """The row of a chain, whether it can be made or not."""
         try:
-            self._rows.append((measure or self._made)(chain))
+            return measure(chain)
         except Refused as error:
-            self._rows.append(ChoiceRow(chain, note=str(error)))
+            return ChoiceRow(chain, note=str(error))
 
     def _made(self, chain: Chain) -> ChoiceRow:
         """A chain made and measured. Raises what its steps raise."""
@@ -191,17 +217,19 @@ class _Exploration:
 
     def _fold(self, chain: Chain) -> State:
         """The state after the fold of a chain (and training), which several share."""
-        key = chain.share, chain.quantize is not None
+        full, o = chain in self._full, self._options
+        key = chain.share, chain.quantize is not None, full
         if key not in self._folds:
-            o, budget = self._options, Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
-            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=FEW)
+            budget = Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
+            plans = None if full else FEW
+            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=plans)
             self._folds[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
-        return self._trained(self._folds[key]) if chain.refine else self._folds[key]
+        return self._trained(self._folds[key], full) if chain.refine else self._folds[key]
 
-    def _trained(self, folded: State) -> State:
+    def _trained(self, folded: State, full: bool) -> State:
         """After training; a fold that is the same in floats and for fewer bits is trained once."""
-        version = id(folded.current.proto)
+        version, o = (id(folded.current.proto), full), self._options
         if version not in self._after_training:
-            train = Distill(DistillOptions(), Effort.FAST, self._options.runtime.seed)
+            train = Distill(DistillOptions(), o.calibration.effort if full else Effort.FAST, o.runtime.seed)
             self._after_training[version] = Pipeline(train, given=FOLDED).run(folded, self._run)
         return self._after_training[version]
