@@ -1,14 +1,15 @@
 """Folding, INT8 or both: is what `onnxfold sweep --allow all` advises truly the best of what it measured?
 
     python benchmarks/choice.py [--models NAME ...] [--allow STEP,STEP] [--at F,F] [--effort balanced] [--store FILE]
-                                [--write]
+                                [--write] [--processor-time]
     python benchmarks/choice.py --models --store FILE --write  # measures nothing: the table of what FILE holds
 
 Seven networks, each with 128 unlabeled inputs to calibrate on (64 texts for the language model) and with true accuracy
 on others: top-1, nearest neighbors kept, words read right, next tokens predicted. The tool never sees the accuracy: it
 makes, leaves out and advises by its own judged error. Its advice is right where no chain that does the same (half the
 bytes, twice as fast) is truly better by more than one standard error, and where what is said to have no visible loss
-loses no more than that. `--store` keeps the figures, `--write` puts the tables into docs/choice.md.
+loses no more than that. `--store` keeps the figures, `--write` puts the tables into docs/choice.md. On a machine with
+other work `--processor-time` measures latencies as the processor time of one thread, which that hardly changes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +35,7 @@ from nets import net, options, parsed
 
 import onnxfold
 from onnxfold.analysis.costs import Size
+from onnxfold.evaluation import latency
 from onnxfold.passes.base import State
 from onnxfold.passes.choice import explore, whole_layers
 from onnxfold.passes.choice.chain import Chain
@@ -110,6 +113,21 @@ def _language(data: Path) -> Task:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Models run on one thread, and latencies are its processor time."""
+    start = Session.__init__
+
+    def alone(self: Session, *given: Any, **named: Any) -> None:
+        if len(given) < 3:  # model, provider, threads
+            named.setdefault("threads", 1)
+        start(self, *given, **named)
+
+    clock = SimpleNamespace(perf_counter=time.process_time)
+    with patch.object(Session, "__init__", alone), patch.object(latency, "time", clock):
+        yield
+
+
+@contextmanager
 def watched(work: Task) -> Iterator[dict[Chain, float]]:
     """The true accuracy of every model that the tool makes meanwhile, by its chain."""
     found = {Chain(): work.accuracy(str(work.path))}
@@ -167,14 +185,14 @@ def beats_int8(rows: Sequence[dict[str, Any]]) -> list[str]:
 def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
     """One network."""
     work, begin, busy = task(data, name, asked.images), time.perf_counter(), time.process_time()
-    with watched(work) as accuracy:
+    with one_thread() if asked.processor_time else nullcontext(), watched(work) as accuracy:
         report = onnxfold.choose(
             work.path, allow="all" if asked.allow == "all" else asked.allow.split(","),
             at=[float(part) for part in asked.at.split(",")], calibration=work.calibration, effort=asked.effort,
             progress=on_terminal,
         )  # fmt: skip
     return {
-        "rows": figures(report, accuracy, work.count), "at": asked.at,
+        "rows": figures(report, accuracy, work.count), "at": asked.at, "processor_time": asked.processor_time,
         "skipped": [row.chain.label for row in report.rows if row.skipped],
         "refused": {row.chain.label: row.note for row in report.rows if row.note and row.size is None},
         "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy,
@@ -240,6 +258,7 @@ def main() -> None:
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures of every network")
     parser.add_argument("--write", action="store_true", help="put the tables of --store into docs/choice.md")
+    parser.add_argument("--processor-time", action="store_true", help="latencies in processor time of one thread")
     asked = parsed(parser)
     found = dict[str, Any]()
     for name in asked.models:
