@@ -50,6 +50,7 @@ CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_v
 LANGUAGE = "stories260K_dynamo"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
 SAME = 1.02  # times the bytes or the latency: less is no difference
+LESS = 0.9
 
 
 @dataclass(frozen=True)
@@ -170,16 +171,20 @@ def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> b
     return bool(one["accuracy"] >= max(row["accuracy"] - row["noise"] for row in fair))
 
 
-def beats_int8(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast."""
+def beside_int8(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast; and those that are
+    as good (by one standard error) in a tenth less of bytes or time, and no more of the other."""
     alone = next((row for row in rows if row["chain"] == "INT8"), None)
     if alone is None:
-        return []
-    return [
-        row["chain"] for row in rows
-        if "," in row["chain"] and row["accuracy"] > alone["accuracy"] + alone["noise"]
-        and (row["bytes"] <= SAME * alone["bytes"] or row["latency"] <= SAME * alone["latency"])
-    ]  # fmt: skip
+        return [], []
+    better, cheaper = list[str](), list[str]()
+    for row in rows:
+        shares, gain = [row[what] / alone[what] for what in ("bytes", "latency")], row["accuracy"] - alone["accuracy"]
+        if "," in row["chain"] and gain > alone["noise"] and min(shares) <= SAME:
+            better.append(row["chain"])
+        elif "," in row["chain"] and gain >= -alone["noise"] and min(shares) <= LESS and max(shares) <= SAME:
+            cheaper.append(row["chain"])
+    return better, cheaper
 
 
 def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
@@ -241,8 +246,13 @@ def summary(found: dict[str, Any]) -> str:
     lines = [f"* The advice is right in {len(good)} of {len(found)} networks."]
     for name, one in found.items():
         lines += [f"* {name}: it is wrong for {what}." for what in wrong(one["rows"])]
-        better = beats_int8(one["rows"])
+        better, cheaper = beside_int8(one["rows"])
         lines += [f"* {name}: better than INT8 alone: {'; '.join(better)}."] if better else []
+        lines += [f"* {name}: as good as INT8 alone in a tenth less: {'; '.join(cheaper)}."] if cheaper else []
+    at = sorted({one["at"] for one in found.values()})
+    lines += [f"* Folds to these shares of the MACs: {'; '.join(at)}."] if at else []
+    if any(one.get("processor_time") for one in found.values()):
+        lines.append("* Latencies are processor time of one thread: the machine had other work.")
     return "\n".join(lines)
 
 
