@@ -1,28 +1,32 @@
 """Folding, INT8 or both: is what `onnxfold sweep --allow all` advises truly the best of what it measured?
 
     python benchmarks/choice.py [--models NAME ...] [--allow STEP,STEP] [--at F,F] [--effort balanced] [--store FILE]
-                                [--write]
+                                [--write] [--processor-time]
+    python benchmarks/choice.py --models --store FILE --write  # measures nothing: the table of what FILE holds
 
 Seven networks, each with 128 unlabeled inputs to calibrate on (64 texts for the language model) and with true accuracy
 on others: top-1, nearest neighbors kept, words read right, next tokens predicted. The tool never sees the accuracy: it
-advises by its own judged error. Its advice is right where no chain that does the same (half the bytes, twice as fast)
-is truly better by more than one standard error, and where what is said to have no visible loss loses no more than that.
-`--store` keeps the figures, `--write` puts the tables into docs/choice.md.
+makes, leaves out and advises by its own judged error. Its advice is right where no chain that does the same (half the
+bytes, twice as fast) is truly better by more than one standard error, and where what is said to have no visible loss
+loses no more than that. `--store` keeps the figures, `--write` puts the tables into docs/choice.md. On a machine with
+other work `--processor-time` measures latencies as the processor time of one thread, which that hardly changes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -30,7 +34,13 @@ from figures import filled, keep
 from nets import net, options, parsed
 
 import onnxfold
-from onnxfold.passes.choice.front import Aspect
+from onnxfold.analysis.costs import Size
+from onnxfold.evaluation import latency
+from onnxfold.passes.base import State
+from onnxfold.passes.choice import explore, whole_layers
+from onnxfold.passes.choice.chain import Chain
+from onnxfold.passes.choice.front import HALF, NO_WORSE, VISIBLE, Aspect, Point, best
+from onnxfold.passes.choice.row import ChoiceRow, row_of
 from onnxfold.progress import on_terminal
 from onnxfold.report.choice_report import ChoiceReport
 from onnxfold.runtime.session import Session
@@ -40,7 +50,7 @@ CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_v
 LANGUAGE = "stories260K_dynamo"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
 SAME = 1.02  # times the bytes or the latency: less is no difference
-NO_WORSE = 1.02
+LESS = 0.9
 
 
 @dataclass(frozen=True)
@@ -103,20 +113,45 @@ def _language(data: Path) -> Task:
     return Task(path, {source: calibrating[:, :-1]}, accuracy, test.size - len(test))
 
 
-def blind(report: ChoiceReport) -> ChoiceReport:
-    """The report as it is without the true accuracy: advice by the judged error."""
-    return dataclasses.replace(report, rows=tuple(dataclasses.replace(row, measure=None) for row in report.rows))
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Models run on one thread, and latencies are its processor time."""
+    start = Session.__init__
+
+    def alone(self: Session, *given: Any, **named: Any) -> None:
+        if len(given) < 3:  # model, provider, threads
+            named.setdefault("threads", 1)
+        start(self, *given, **named)
+
+    clock = SimpleNamespace(perf_counter=time.process_time)
+    with patch.object(Session, "__init__", alone), patch.object(latency, "time", clock):
+        yield
 
 
-def figures(report: ChoiceReport, count: int) -> list[dict[str, Any]]:
+@contextmanager
+def watched(work: Task) -> Iterator[dict[Chain, float]]:
+    """The true accuracy of every model that the tool makes meanwhile, by its chain."""
+    found = {Chain(): work.accuracy(str(work.path))}
+
+    def noted(chain: Chain, done: State, size: Size) -> ChoiceRow:
+        row = row_of(chain, done, size)
+        if row.usable and done.staged is not None:
+            found[chain] = work.accuracy(str(done.staged.path))
+        return row
+
+    with patch.object(explore, "row_of", noted), patch.object(whole_layers, "row_of", noted):
+        yield found
+
+
+def figures(report: ChoiceReport, accuracy: Mapping[Chain, float], count: int) -> list[dict[str, Any]]:
     """Every measured row: its chain, shares of bytes and latency, judged error, true accuracy and standard error."""
     found = []
     for row in report.rows:
-        if row.usable and row.measure is not None and row.size is not None:
-            point, share = row.point(report.before), min(max(row.measure.after / 100, 0.0), 1.0)
+        if row.chain in accuracy and row.usable:
+            point, share = row.point(report.before), min(max(accuracy[row.chain] / 100, 0.0), 1.0)
             found.append({
                 "chain": row.chain.label, "bytes": point.size, "latency": point.latency, "error": row.error,
-                "accuracy": row.measure.after, "noise": 100 * math.sqrt(share * (1 - share) / count),
+                "accuracy": accuracy[row.chain], "noise": 100 * math.sqrt(share * (1 - share) / count),
             })  # fmt: skip
     return found
 
@@ -128,7 +163,7 @@ def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> b
         one = next(row for row in rows if row["chain"] == advised)
         return bool(one["accuracy"] >= original["accuracy"] - original["noise"])
     which, other = ("bytes", "latency") if aspect == Aspect.BYTES else ("latency", "bytes")
-    fits = [row for row in rows if row[which] <= 0.5]
+    fits = [row for row in rows if row[which] <= HALF]
     fair = [row for row in fits if row[other] <= NO_WORSE] or fits
     if advised is None or not fair:
         return advised is None and not fair
@@ -136,32 +171,49 @@ def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> b
     return bool(one["accuracy"] >= max(row["accuracy"] - row["noise"] for row in fair))
 
 
-def beats_int8(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast."""
+def beside_int8(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast; and those that are
+    as good (by one standard error) in a tenth less of bytes or time, and no more of the other."""
     alone = next((row for row in rows if row["chain"] == "INT8"), None)
     if alone is None:
-        return []
-    return [
-        row["chain"] for row in rows
-        if "," in row["chain"] and row["accuracy"] > alone["accuracy"] + alone["noise"]
-        and (row["bytes"] <= SAME * alone["bytes"] or row["latency"] <= SAME * alone["latency"])
-    ]  # fmt: skip
+        return [], []
+    better, cheaper = list[str](), list[str]()
+    for row in rows:
+        shares, gain = [row[what] / alone[what] for what in ("bytes", "latency")], row["accuracy"] - alone["accuracy"]
+        if "," in row["chain"] and gain > alone["noise"] and min(shares) <= SAME:
+            better.append(row["chain"])
+        elif "," in row["chain"] and gain >= -alone["noise"] and min(shares) <= LESS and max(shares) <= SAME:
+            cheaper.append(row["chain"])
+    return better, cheaper
 
 
 def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
     """One network."""
-    work, begin = task(data, name, asked.images), time.perf_counter()
-    report = onnxfold.choose(
-        work.path, allow="all" if asked.allow == "all" else asked.allow.split(","),
-        at=[float(part) for part in asked.at.split(",")], calibration=work.calibration, effort=asked.effort,
-        metric=work.accuracy, progress=on_terminal,
-    )  # fmt: skip
-    rows, advice = figures(report, work.count), {str(one.aspect): one.chain for one in blind(report).advice}
+    work, begin, busy = task(data, name, asked.images), time.perf_counter(), time.process_time()
+    with one_thread() if asked.processor_time else nullcontext(), watched(work) as accuracy:
+        report = onnxfold.choose(
+            work.path, allow="all" if asked.allow == "all" else asked.allow.split(","),
+            at=[float(part) for part in asked.at.split(",")], calibration=work.calibration, effort=asked.effort,
+            progress=on_terminal,
+        )  # fmt: skip
     return {
-        "rows": rows, "advice": advice, "right": {what: right(what, chain, rows) for what, chain in advice.items()},
-        "beats": beats_int8(rows), "skipped": [row.chain.label for row in report.rows if row.skipped],
-        "seconds": time.perf_counter() - begin,
+        "rows": figures(report, accuracy, work.count), "at": asked.at, "processor_time": asked.processor_time,
+        "skipped": [row.chain.label for row in report.rows if row.skipped],
+        "refused": {row.chain.label: row.note for row in report.rows if row.note and row.size is None},
+        "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy,
     }  # fmt: skip
+
+
+def advised(rows: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+    """What the tool advises for these rows, for each aspect; it knows the judged error alone."""
+    points = [Point(row["bytes"], row["latency"], *[row["error"]] * 2, row["error"] > VISIBLE) for row in rows]
+    found = {str(aspect): best(points, aspect) for aspect in Aspect}
+    return {aspect: None if at is None else rows[at]["chain"] for aspect, at in found.items()}
+
+
+def wrong(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """For what the advice is not the best that was measured."""
+    return [what for what, chain in advised(rows).items() if not right(what, chain, rows)]
 
 
 def table(found: dict[str, Any]) -> str:
@@ -169,13 +221,14 @@ def table(found: dict[str, Any]) -> str:
     lines = ["| | file | latency | judged error | true accuracy | advised for |", "|---|---|---|---|---|---|"]
     for name, one in found.items():
         lines.append(f"| **{name}** | | | | | |")
+        advice = advised(one["rows"])
         for row in one["rows"]:
-            advised = [what for what, chain in one["advice"].items() if chain == row["chain"]]
-            if not advised and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
+            what = [aspect for aspect, chain in advice.items() if chain == row["chain"]]
+            if not what and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
                 continue
             lines.append(
                 f"| {row['chain']} | {100 * row['bytes']:.0f} % | {100 * row['latency']:.0f} % | "
-                f"{100 * row['error']:.1f} % | {row['accuracy']:.1f} | {', '.join(advised)} |"
+                f"{100 * row['error']:.1f} % | {row['accuracy']:.1f} | {', '.join(what)} |"
             )
     return "\n".join(lines)
 
@@ -189,11 +242,17 @@ def _worth(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
 
 def summary(found: dict[str, Any]) -> str:
     """Where the advice was right, and where a chain beats INT8 alone."""
-    good = [name for name, one in found.items() if all(one["right"].values())]
-    lines = [f"advice right in {len(good)} of {len(found)} networks"]
+    good = [name for name, one in found.items() if not wrong(one["rows"])]
+    lines = [f"* The advice is right in {len(good)} of {len(found)} networks."]
     for name, one in found.items():
-        lines += [f"{name}: wrong for {what}" for what, kept in one["right"].items() if not kept]
-        lines += [f"{name}: better than INT8 alone: {', '.join(one['beats'])}"] if one["beats"] else []
+        lines += [f"* {name}: it is wrong for {what}." for what in wrong(one["rows"])]
+        better, cheaper = beside_int8(one["rows"])
+        lines += [f"* {name}: better than INT8 alone: {'; '.join(better)}."] if better else []
+        lines += [f"* {name}: as good as INT8 alone in a tenth less: {'; '.join(cheaper)}."] if cheaper else []
+    at = sorted({one["at"] for one in found.values()})
+    lines += [f"* Folds to these shares of the MACs: {'; '.join(at)}."] if at else []
+    if any(one.get("processor_time") for one in found.values()):
+        lines.append("* Latencies are processor time of one thread: the machine had other work.")
     return "\n".join(lines)
 
 
@@ -203,12 +262,13 @@ def _replaced(row: Any, _: Any) -> Any:
 
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--models", nargs="+", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
+    parser.add_argument("--models", nargs="*", default=[*LARGER, *CLASSIFIERS, LANGUAGE])
     parser.add_argument("--allow", default="all", help="steps between commas (default: all)")
     parser.add_argument("--at", default=".9,.8,.7,.6,.5", help="shares of the MACs to fold to")
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures of every network")
     parser.add_argument("--write", action="store_true", help="put the tables of --store into docs/choice.md")
+    parser.add_argument("--processor-time", action="store_true", help="latencies in processor time of one thread")
     asked = parsed(parser)
     found = dict[str, Any]()
     for name in asked.models:

@@ -38,7 +38,7 @@ from .passes.choice.whole_layers import whole_layers
 from .passes.choice.work import folds_to, work_of
 from .passes.compare import Compare, check_inputs
 from .passes.fold import PreparePlanning
-from .passes.lists import Announce, finishing, folding, fused, fusing, quantizable
+from .passes.lists import Announce, finishing, folding, fusing, quantizable
 from .passes.measure import measuring
 from .passes.prepare import Analyze, Inspect
 from .passes.provenance import noting
@@ -177,7 +177,7 @@ def fold(
             [(Path(followed), "the plan")] if isinstance(followed, str | os.PathLike) else [],
         )  # fmt: skip
         state = Pipeline(
-            Analyze(o.selection, o.scale.max_memory),
+            Analyze(o.selection, o.scale.max_memory, not o.stores_alone),
             *noting(o),
             *measuring(o.measure),
             *quantizable(o),
@@ -352,7 +352,7 @@ def choose(
     o = given_or_made(ChoiceOptions, options, {**given, **named})
     with Run(o.runtime, progress) as run:
         state = Pipeline(
-            Analyze(o.selection),
+            Analyze(o.selection, needed=o.folds_alone),
             *measuring(o.measure),
             AnnounceTime(
                 o.planning,
@@ -365,7 +365,7 @@ def choose(
             CollectSamples(o.planning, o.calibration, training=o.trains),
             KeepUnreached(o.planning),
             PreparePlanning(o.planning),
-            ExploreChains(o, whole_layers(model, o, run, fused)),
+            ExploreChains(o, whole_layers(model, o, run, fusing)),
         ).run(State.load(model, o.runtime.input_shapes), run)
         return choice_report(state, o, run)
 

@@ -13,7 +13,7 @@ from ..compat import Self
 from ..errors import RequestError
 from .base import Options, kinds_of
 from .budget import DEFAULT_BUDGET, Aim, Budget, Limits
-from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion, Step
+from .choices import DEFAULT_DISTANCE, SHARES, Distance, Fusion, Quantization, Step
 from .keywords import CompareKeywords
 from .parameters import PARAMETERS, checked, mapping, unknown
 from .parts import (
@@ -149,6 +149,12 @@ class FoldOptions(ChannelOptions):
         """Whether several chains of steps are tried."""
         return self.allow != FOLD_ALONE
 
+    @property
+    def stores_alone(self) -> bool:
+        """Whether there is something to do with a model that has no channel to fold: fewer bits."""
+        only = self.quantize is not None and self.budget == Budget.ratio(0.0)
+        return only or (self.chooses and any(kind.value in self.allow for kind in Quantization))
+
     def _check_allowed(self) -> None:
         if self.allow == tuple(Step):
             object.__setattr__(self, "allow", tuple(step for step in Step if step not in _WHOLE_LAYERS))
@@ -259,6 +265,11 @@ class ChoiceOptions(SweepOptions):
     def trains(self) -> bool:
         """Whether samples serve for more than folding."""
         return Step.REFINE in self.allow or Step.INT8 in self.allow
+
+    @property
+    def folds_alone(self) -> bool:
+        """Whether there is nothing to do with a model that has no channel to fold."""
+        return set(self.allow) <= {Step.FOLD, Step.REFINE}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

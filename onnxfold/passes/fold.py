@@ -122,10 +122,12 @@ class FoldChannels(BasePass):
         budget: Budget,
         output: OutputOptions = NOWHERE,
         quantized: Quantization | None = None,
+        plans: int | None = None,
     ) -> None:
-        """`quantized`: fewer bits follow, and a budget of quality holds for both together."""
+        """`quantized`: fewer bits follow, and a budget of quality holds for both together. `plans`: at most so many
+        are tried (None: as many as are worth it)."""
         self._planning, self._calibration, self._output = planning, calibration, output
-        self._goal, self._quantized = Goal.of(budget, planning.selection), quantized
+        self._goal, self._quantized = replace(Goal.of(budget, planning.selection), plans=plans), quantized
 
     def check(self, state: State, run: Run) -> None:
         """Refuse a target that no plan can reach, and ratios for groups that there are not."""

@@ -59,11 +59,6 @@ def fusing(o: FuseOptions) -> list[Pass]:
     ]
 
 
-def fused(o: FuseOptions) -> list[Pass]:
-    """The passes that change whole layers and measure that, whatever it costs."""
-    return [*fusing(o), *finishing(o, Budget.ratio(0.0))]
-
-
 def _folded_first(o: FoldOptions) -> list[Pass]:
     """Channels folded before layers share weights."""
     if o.chooses:

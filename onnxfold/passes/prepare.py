@@ -42,9 +42,10 @@ class Analyze(BasePass):
     provides = frozenset(("analysis",))
     phases = (Phase.ANALYZE,)
 
-    def __init__(self, selection: SelectionOptions, max_memory: int | None = None) -> None:
-        """`max_memory`: bytes; a model that takes more to run is never loaded whole."""
-        self._selection, self._max_memory = selection, max_memory
+    def __init__(self, selection: SelectionOptions, max_memory: int | None = None, needed: bool = True) -> None:
+        """`max_memory`: bytes; a model that takes more to run is never loaded whole. `needed`: whether a model without
+        a group that may shrink is refused; else something is to be done with it all the same."""
+        self._selection, self._max_memory, self._needed = selection, max_memory, needed
 
     def __call__(self, state: State, run: Run) -> State:
         """Raises ModelError, NothingToFoldError."""
@@ -57,8 +58,8 @@ class Analyze(BasePass):
         model = _turnable(model, analysis) if selection.fold_residual and not streams else model
         notes = notes_on(analysis, selection.patterns)
         chosen = tuple(g.name for g in analysis.groups if g.name not in notes)
-        if not chosen:
-            raise NothingToFoldError(_nothing(model, analysis, selection.patterns))
+        if not chosen and self._needed:
+            raise NothingToFoldError(nothing_to_fold(model, analysis, selection.patterns))
         _log.info("%d channel groups, of which %d may shrink", len(analysis.groups), len(chosen))
         for name, why in notes.items():
             _log.debug("group %s stays: %s", name, why)
@@ -212,7 +213,8 @@ def _check_weights(model: Model, streams: bool) -> None:
             raise ModelError(f"weight '{tensor.name}' is NaN at {at}: the model is broken, export it again")
 
 
-def _nothing(model: Model, analysis: Analysis, patterns: Patterns) -> str:
+def nothing_to_fold(model: Model, analysis: Analysis, patterns: Patterns) -> str:
+    """Why no group may shrink, where none may."""
     if analysis.groups and any(patterns):
         meant = next(iter(unmatched(analysis, patterns[0]).values()), "")
         return f"no group matches `include` and `exclude`{meant or ': `inspect` lists all groups'}"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ..model.metadata import entry_bytes, installed, sha256, source_hash
 from ..options.options import FoldOptions, FuseOptions
@@ -24,6 +25,11 @@ class Provenance:
     def size(self) -> int:
         """Bytes that this takes in the file."""
         return entry_bytes(self.entries)
+
+    def naming(self, chain: Mapping[str, Any]) -> Provenance:
+        """The same for a result of which a `chain` of steps was chosen."""
+        options = {**json.loads(self.entries[OPTIONS]), "chain": chain}
+        return Provenance({**self.entries, OPTIONS: json.dumps(options, sort_keys=True)})
 
 
 class NoteProvenance(BasePass):

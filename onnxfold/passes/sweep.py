@@ -14,12 +14,13 @@ from ..evaluation.verdict import Check, ProviderCheck, Status
 from ..options.budget import Budget
 from ..options.parts import CalibrationOptions, OutputOptions, PlanningOptions
 from ..planning.knee import knee
+from ..planning.plan_choice import FEW
 from ..progress import Phase
 from ..runtime.session import short
 from .base import BasePass, Pipeline, Run, State
 from .fold import FoldChannels, FoldRecord
 from .normalization import TakeInNormalization
-from .sizes import size_written
+from .sizes import size_of, size_written
 from .verify import Stage, Verify
 
 
@@ -136,11 +137,22 @@ class FoldToShares(BasePass):
                 return last.samples
         if len(refused) == len(rows):
             raise next((error for error in refused if isinstance(error, PlanError)), refused[0])
+        if _trusted(state):
+            self._settle(rows, state, run)
         return SweepRecord(tuple(rows), last)
 
-    def _row(self, state: State, share: float, run: Run) -> tuple[SweepRow, State]:
-        """One budget decided and measured. Raises PlanError or NothingToFoldError where there is nothing to measure."""
-        fold = FoldChannels(self._planning, self._calibration, Budget.macs(share))
+    def _settle(self, rows: list[SweepRow], state: State, run: Run) -> None:
+        """Make what is recommended with all plans, as a fold to it does, until that is so of what is recommended."""
+        before, full = size_of(state.source, state.known.prices), set[float]()
+        while (share := recommended(rows, before)) is not None and share not in full:
+            full.add(share)
+            at = next(i for i, row in enumerate(rows) if row.target == share)
+            rows[at], _ = self._row(state, share, run, None)
+
+    def _row(self, state: State, share: float, run: Run, plans: int | None = FEW) -> tuple[SweepRow, State]:
+        """One budget decided and measured, of so many plans (None: as many as are worth it). Raises PlanError or
+        NothingToFoldError where there is nothing to measure."""
+        fold = FoldChannels(self._planning, self._calibration, Budget.macs(share), plans=plans)
         with run.inner() as inner:
             passes = Pipeline(
                 fold,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ _SHARES = (0.875, 0.5)  # of the channels kept, where they are measured
 
 @dataclass(frozen=True, eq=False)
 class ErrorCurves:
-    """Measures curves of groups that are merged by `choice`."""
+    """Measures curves of groups that are merged by `choice`. What folds of a group alone cost is remembered."""
 
     choice: MergeChoice
     folds: SingleFolds
+    _known: dict[tuple[str, int], float] = field(default_factory=dict, repr=False, init=False)  # by group and width
 
     def measure(self, widths: Sequence[Width], round_to: int, progress: Progress[Any]) -> dict[str, Floats]:
         """By group, the squared relative error of the outputs that k channels are expected to leave, at index k.
@@ -56,9 +57,14 @@ class ErrorCurves:
         for share in _SHARES:
             keep = round_width(width, width.size * share, round_to)
             if keep < width.size and keep not in found and shape[keep] > 0:
-                merge = self.choice.repaired(width.name, keep)
-                found[keep] = self.folds.error(width.name, merge) / float(shape[keep])
+                found[keep] = self._error(width.name, keep) / float(shape[keep])
         return found
+
+    def _error(self, name: str, keep: int) -> float:
+        """The squared relative error of the outputs where group `name` alone keeps so many channels."""
+        if (name, keep) not in self._known:
+            self._known[name, keep] = self.folds.error(name, self.choice.repaired(name, keep))
+        return self._known[name, keep]
 
     def _shape(self, width: Width) -> Floats:
         """The curve [n + 1] up to a factor; NaN where no width can be."""

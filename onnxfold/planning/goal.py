@@ -17,7 +17,8 @@ class Goal:
 
     `special`: for the aim `RATIO`, ratios of groups that a pattern fits (their name, or a node that produces them).
     `quantized`: the result is going to be stored in fewer bits. `blocks`: what kernels compute at once, where widths
-    follow it. `widths`: for the aim `PLAN`, what groups keep; `origin`: what a budget once found these for.
+    follow it. `widths`: for the aim `PLAN`, what groups keep; `origin`: what a budget once found these for. `plans`: at
+    most so many are tried for each way to plan (None: as many as are worth it).
     """
 
     aim: Aim
@@ -28,6 +29,7 @@ class Goal:
     blocks: Blocks | None = None
     widths: WidthPlan | None = None
     origin: Aim | None = None
+    plans: int | None = None
 
     @classmethod
     def of(cls, budget: Budget, selection: SelectionOptions) -> Goal:

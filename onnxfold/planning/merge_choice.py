@@ -32,6 +32,7 @@ class MergeChoice:
     method: Method
     recovery: Recovery
     streams: Mapping[str, Narrowing] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, int], Merge] = field(default_factory=dict, repr=False, init=False)  # that were measured
 
     def drops(self, name: str) -> bool:
         """Whether channels of group `name` are dropped in the order that samples give, and not merged."""
@@ -57,12 +58,14 @@ class MergeChoice:
 
     def measured(self, keep: Mapping[str, int], folds: SingleFolds, progress: Progress[Any]) -> dict[str, Merge]:
         """For the groups of a plan that can be measured in the time there is, the merge that leaves the least error
-        when the group alone is folded."""
+        when the group alone is folded. They are remembered, for other plans."""
         affordable = folds.affordable(self.merger.layout.widths(keep), _RIVALS)
         functions = self.sensitivity.functions
         open_ = [n for n in keep if n in affordable and n in functions and functions[n].consumers]
         open_ = [n for n in open_ if n not in self.streams]
-        return {name: self._least_error(name, keep[name], folds) for name in progress("choosing merges", open_)}
+        for name in progress("choosing merges", [n for n in open_ if (n, keep[n]) not in self._known]):
+            self._known[name, keep[name]] = self._least_error(name, keep[name], folds)
+        return {name: self._known[name, keep[name]] for name in open_}
 
     def _least_error(self, name: str, keep: int, folds: SingleFolds) -> Merge:
         """The linearized error is exact for dropping channels and too low for merging them: only merges with a lower

@@ -19,6 +19,7 @@ from .measured_targets import Price
 Curves = Mapping[str, NDArray[np.float64]]
 _SPREAD = 0.4  # standard deviation of the logarithm of what a group is taken to cost, from one plan to the next
 MOST = 24  # plans
+FEW = 4  # plans, for a fold that is there to be compared: they are the first of those that it is worth trying
 _WORK = 24.0  # seconds that all of them may take, about, on two idle cores
 TRIAL_SHARE, TRIAL_SAMPLES = 4, 64  # one in so many samples is fitted on in a trial, but at least this many
 _FITTING, _MEASURING = 0.75, 0.25  # of `step_seconds`, for every sample

@@ -163,7 +163,7 @@ class Planner:
         """Why a decision for `goal` removed no channel."""
         if goal.widths is not None:
             return f"{goal.widths.named} keeps all channels of all groups: let some keep fewer"
-        widest = max(width.size for width in self.merger.layout.widths(self.subject.chosen))
+        widest = max((width.size for width in self.merger.layout.widths(self.subject.chosen)), default=0)
         if goal.aim.limits_loss or goal.aim is Aim.DROP:
             reason = f"no group can shrink within {goal.asked}"
             return f"{reason}: {outcome.least or 'allow more, for example `ratio=0.1`'}"

@@ -223,10 +223,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        tries, error = sampled.tries(context.prices), _once_each(sampled.trial)
+        tries = sampled.tries(context.prices, budget.plans)
         ways = list(with_streams(widths, sampled.streams, budget.round_to, price, choose))
         heads = _without_heads(widths, lambda single: choose(price, single))
-        plan = best_of_ways(ways, curves, error, heads, tries, context.progress)
+        plan = best_of_ways(ways, curves, lambda plan: sampled.trial(plan.keep), heads, tries, context.progress)
         return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
@@ -239,19 +239,6 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
     assert budget.aim.limits_loss, budget.aim
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
-
-
-def _once_each(trial: Callable[[Mapping[str, int]], float]) -> Callable[[Plan], float]:
-    """A trial of plans that is made once for each."""
-    known = dict[tuple[tuple[str, int], ...], float]()
-
-    def error(plan: Plan) -> float:
-        key = tuple(sorted(plan.keep.items()))
-        if key not in known:
-            known[key] = trial(plan.keep)
-        return known[key]
-
-    return error
 
 
 def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:

@@ -22,7 +22,7 @@ from .drops import MEASURED
 from .given_plan import given_widths
 from .goal import Goal
 from .memory import group_sizes
-from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
+from .plan_choice import FEW, MOST, TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .search import TRIALS
 from .subject import Subject, probes
 
@@ -33,6 +33,7 @@ _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it ou
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _TRIED = 2.0  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
+_BRIEF = 4.0  # times shorter than training in full
 _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
@@ -44,19 +45,21 @@ _SIDE = 512  # of the matrices whose product is timed
 
 @dataclass(frozen=True)
 class Work:
-    """How much a run makes of one sensitivity analysis, about: models that are only `quantized`, `folds`, models
-    `folded` (in floats and in fewer bits), models whose layers change as `wholes`, and `trainings`."""
+    """How much a run makes of one sensitivity analysis, about: models that are only `quantized`, `folds` of few plans,
+    models `folded` (in floats and in fewer bits), models whose layers change as `wholes`, brief `trainings`, and folds
+    that are `settled`: made with all plans, and trained in full where any is."""
 
     quantized: int = 0
     folds: int = 0
     folded: int = 0
     wholes: int = 0
     trainings: int = 0
+    settled: int = 0
 
     @classmethod
     def of_folds(cls, count: int) -> Work:
-        """So many folds, each of which is measured once."""
-        return cls(folds=count, folded=count)
+        """So many folds, each of which is measured once, and one of them in full."""
+        return cls(folds=count, folded=count, settled=min(1, count))
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,22 @@ class Estimate:
             return self.phases
         return {Phase.INPUTS: self.phases.get(Phase.INPUTS, 0.0), Phase.MODELS: sum(self.stages(work))}
 
-    def stages(self, work: Work) -> tuple[float, float, float, float]:
-        """Seconds to quantize, to fold, to change whole layers and to train, one after another; what is done once for
-        all folds is part of the folding, and the sensitivity analysis of what comes first."""
+    def stages(self, work: Work) -> tuple[float, float, float, float, float]:
+        """Seconds to quantize, to fold, to change whole layers, to train and to settle, one after another; what is done
+        once for all folds is part of the folding, and the sensitivity analysis of what comes first."""
         curves, plan, made, trained = (
             self.phases.get(phase, 0.0) for phase in (Phase.SENSITIVITY, Phase.PLAN, Phase.RECONSTRUCT, Phase.TRAIN)
         )
         check = max(0.1, self.phases.get(Phase.CHECK, 0.0) - _OPERATORS)
-        tried = sum(self.loops.get(name, 0.0) for name in ("weighing widths", "trying plans"))
+        weighed, tried = (self.loops.get(name, 0.0) for name in ("weighing widths", "trying plans"))
+        few = weighed + tried * FEW / MOST
         return (
             work.quantized * check + (curves if work.quantized else 0.0),
-            (work.folds * (tried + made) + work.folded * check + plan - tried if work.folds else 0.0)
+            (work.folds * (few + made) + work.folded * check + plan - weighed - tried if work.folds else 0.0)
             + (0.0 if work.quantized else curves),
             work.wholes * (2 * made + check),
-            work.trainings * (trained + check),
+            work.trainings * (trained / _BRIEF + check),
+            work.settled * (weighed + tried + made + check + (trained if work.trainings else 0.0)),
         )
 
     def with_metric(self, seconds: float, searched: bool) -> Estimate:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
+from onnx.parser import parse_model
 from rich.console import Console
 from tiny import MODELS, main, snapshot
 
 import onnxfold
-from onnxfold import RequestError, Step
+from onnxfold import NothingToFoldError, RequestError, Step
 from onnxfold.analysis.costs import Size
 from onnxfold.cli.calls import chain_call
 from onnxfold.evaluation.own_measure import Measured
@@ -21,11 +24,15 @@ from onnxfold.evaluation.quality import Mark
 from onnxfold.evaluation.verdict import Status
 from onnxfold.options.choices import Quantization
 from onnxfold.options.options import ChoiceOptions
+from onnxfold.passes.base import Run, State
 from onnxfold.passes.choice import explore
 from onnxfold.passes.choice.chain import Chain
-from onnxfold.passes.choice.front import ORIGINAL, Aspect, Point, best, front
+from onnxfold.passes.choice.front import ORIGINAL, Aspect, Point, best, front, rivals
 from onnxfold.passes.choice.row import ChoiceRow, original_row
 from onnxfold.passes.sweep import Timing
+from onnxfold.passes.weight_sharing.share import ShareWeights
+from onnxfold.planning import plan_choice
+from onnxfold.planning.sampled import SampledMerger
 from onnxfold.report.choice_report import ChoiceReport
 from onnxfold.report.provenance import Provenance
 
@@ -66,8 +73,19 @@ def test_what_is_advised() -> None:
     assert best(points, Aspect.LOSS) == 1
     assert best([ORIGINAL, point(0.9, 1.2, 0.05)], Aspect.LOSS) == 0  # leave it
     assert best([ORIGINAL], Aspect.BYTES) is None
+    assert best([ORIGINAL, point(0.3, 1.2, 0.05)], Aspect.LOSS) == 0  # slower is worse
     nearly = [ORIGINAL, point(0.505, 1.0, 0.002), point(0.45, 0.6, 0.6), point(0.55, 0.6, 0.001)]
     assert best(nearly, Aspect.BYTES) == 1  # float16 is half the bytes
+
+
+def test_what_is_worth_training() -> None:
+    """What may become the advice if it loses less: likely ones first, none that is slower or loses far too much."""
+    points = [ORIGINAL, point(0.3, 0.4, 0.06), point(0.25, 0.35, 0.11), point(0.2, 0.3, 0.18), point(0.1, 0.2, 0.4),
+              point(0.2, 1.2, 0.11), point(0.6, 0.6, 0.15)]  # fmt: skip
+    folds = [2, 3, 4, 5, 6]
+    assert rivals(points, folds, Aspect.LOSS) == [2, 3]
+    assert rivals(points, folds, Aspect.BYTES) == rivals(points, folds, Aspect.SPEED) == [2]
+    assert rivals([ORIGINAL, *points[4:]], [1, 2, 3], Aspect.SPEED) == [1]  # nothing better is known
 
 
 def test_what_two_steps_are_expected_to_give() -> None:
@@ -168,6 +186,96 @@ def test_what_cannot_be_the_best_is_not_made(monkeypatch: pytest.MonkeyPatch) ->
     assert [one.chain for one in left_out] == [Chain(0.8), Chain(0.7)]
     assert all("in every way" in one.skipped for one in left_out)
     assert report.advice[-1].chain == "INT8"
+
+
+def test_trained_is_what_may_be_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First what has half the bytes, then what may lose nothing that can be seen; not what loses far too much."""
+    made = list[Chain]()
+
+    def known(_: Any, chain: Chain) -> ChoiceRow:
+        made.append(chain)
+        share = 1.0 if chain.share is None else chain.share
+        error = {1.0: 0.0, 0.7: 0.15, 0.5: 0.28, 0.4: 0.6}[share]
+        trained = error / 2 if chain.refine else error
+        return row(chain, round(MLP.stat().st_size * share), share, trained)
+
+    monkeypatch.setattr(explore._Exploration, "_made", known)
+    report = onnxfold.choose(MLP, allow=["fold", "refine"], at=[0.7, 0.5, 0.4], calibration=images(), latency=False)
+    trained = [Chain(0.5, refine=True), Chain(0.7, refine=True)]
+    assert [chain for chain in made if chain.refine] == [*trained, *trained]  # at last as their commands do it
+    assert {one.aspect: one.chain for one in report.advice} == {
+        Aspect.LOSS: "fold 70 %, refine", Aspect.BYTES: "fold 50 %, refine", Aspect.SPEED: "fold 50 %, refine",
+    }  # fmt: skip
+
+
+def test_a_fold_that_is_compared_is_planned_in_a_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the first of those of the fold alone, which can only find better ones."""
+    tried = dict[tuple[tuple[str, int], ...], float]()
+    trial = SampledMerger._trial
+
+    def noted(sampled: SampledMerger, keep: Mapping[str, int]) -> float:
+        tried[tuple(sorted(keep.items()))] = trial(sampled, keep)
+        return tried[tuple(sorted(keep.items()))]
+
+    monkeypatch.setattr(SampledMerger, "_trial", noted)
+    monkeypatch.setattr(explore, "FEW", 2)
+    monkeypatch.setattr(explore._Exploration, "_settle", lambda _: None)
+    given = {"calibration": images(), "latency": False, "round_to": 1}
+    onnxfold.choose(MLP, allow=["fold"], at=[0.6], **given)
+    few = dict(tried)
+    tried.clear()
+    onnxfold.fold(MLP, target_macs=0.6, **given)
+    assert len(few) == 2 < len(tried) and few.items() <= tried.items()
+
+
+def test_what_is_advised_is_what_its_command_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fold is made again with all plans: with one plan it would be another one."""
+    monkeypatch.setattr(explore, "FEW", 1)
+    monkeypatch.setattr(plan_choice, "MOST", 24)
+    given = {"calibration": images(), "latency": False, "round_to": 1}
+    report = onnxfold.choose(MLP, allow=["fold"], at=[0.4], **given)
+    advice, row = report.advice[0], report.rows[1]
+    assert advice.chain == row.chain.label == "fold 40 %"
+    made = onnxfold.fold(MLP, **advice.how, provenance=False, **given).report
+    assert row.size == made.after and made.check.quality is not None and row.error == made.check.quality.error
+    monkeypatch.setattr(explore._Exploration, "_settle", lambda _: None)
+    briefly = onnxfold.choose(MLP, allow=["fold"], at=[0.4], **given).rows[1]
+    assert briefly.error != row.error
+
+
+def test_layers_change_once_for_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alike import permuted_copy
+
+    shared, share = list[State](), ShareWeights.__call__
+
+    def counted(step: ShareWeights, state: State, run: Run) -> State:
+        shared.append(share(step, state, run))
+        return shared[-1]
+
+    monkeypatch.setattr(ShareWeights, "__call__", counted)
+    report = onnxfold.choose(permuted_copy(), allow=["share", "fp16", "int8-weights"], effort="fast", latency=False)
+    made = [one.chain.label for one in report.rows if one.usable and one.chain.fuse is not None]
+    assert made == ["share weights", "share weights, INT8 weights", "share weights, float16"] and len(shared) == 1
+
+
+def test_fewer_bits_where_nothing_folds() -> None:
+    """They need no channel to fold, and neither does their command."""
+    proto = parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> agraph (float[N,32] x) => (float[N,16] y) { y = MatMul(x, w) }'
+    )
+    weight = np.random.default_rng(0).standard_normal((32, 16)).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    given: dict[str, Any] = {"calibration": {"x": np.eye(32, dtype=np.float32)}, "latency": False}
+    report = onnxfold.choose(proto, allow=["fold", "int8"], at=[0.9, 0.5], **given)
+    rows = {one.chain: one for one in report.rows}
+    assert rows.keys() == {Chain(), Chain(quantize=INT8), Chain(0.9)} and rows[Chain(quantize=INT8)].usable
+    assert rows[Chain(0.9)].note.startswith("nothing to fold in this model")
+    alone = onnxfold.fold(proto, ratio=0, quantize="int8", provenance=False, **given).report
+    assert alone.after == rows[Chain(quantize=INT8)].size
+    with pytest.raises(NothingToFoldError):
+        onnxfold.choose(proto, allow=["fold"], **given)
+    with pytest.raises(NothingToFoldError):
+        onnxfold.fold(proto, ratio=0.5, quantize="int8", **given)
 
 
 def test_a_chain_of_whole_layers_is_compared_without_what_only_says_where_it_comes_from() -> None:

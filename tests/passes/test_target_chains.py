@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def test_both_together_where_neither_is_enough() -> None:
     assert report.after.macs < report.before.macs and "best of" in report.verdict
     stored = {t.data_type for t in result.model.graph.initializer if len(t.dims) == 2}
     assert stored == {onnx.TensorProto.INT8}
+    made = json.loads({p.key: p.value for p in result.model.metadata_props}["onnxfold.options"])["chain"]
+    assert made.pop("steps") == "fold, INT8" and made.keys() == {"target_size", "quantize"}
+    alone = onnxfold.fold(MLP, round_to=1, **made, **GIVEN).report
+    assert alone.after is not None  # the text of what was allowed takes bytes, too: a channel or two
+    assert alone.quantization is not None and alone.after.macs == pytest.approx(report.after.macs, rel=0.1)
 
 
 def test_what_no_chain_meets(tmp_path: Path) -> None:

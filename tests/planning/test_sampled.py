@@ -274,13 +274,18 @@ def test_the_merge_with_the_least_measured_error_is_taken(monkeypatch: pytest.Mo
     for prefers in ("drop", "merge"):
         asked.clear()
         monkeypatch.setattr(SingleFolds, "error", measured(prefers))
+        made = sampled("digits_vgg")
         taken[prefers] = made.finish({name: keep}, choose=True).merges[name]
         assert len(asked) == 4
+    made.finish({name: keep - 8}, choose=True)
+    assert len(asked) == 8
+    assert made.finish({name: keep}, choose=True).merges[name] is taken["merge"] and len(asked) == 8  # remembered
     np.testing.assert_array_equal(taken["drop"].labels, drop.labels)
     assert taken["merge"].after == keep and np.bincount(taken["merge"].labels[taken["merge"].labels >= 0]).max() > 1
     asked.clear()
     monkeypatch.setattr(SingleFolds, "error", measured("merge"))
     monkeypatch.setattr("onnxfold.planning.merge_choice._CLOSE", 0.0)  # nothing can win
+    made = sampled("digits_vgg")
     np.testing.assert_array_equal(made.finish({name: keep}, choose=True).merges[name].labels, drop.labels)
     assert not asked
     np.testing.assert_array_equal(made.finish({name: keep}).merges[name].labels, drop.labels)  # nor unmeasured

@@ -3,6 +3,9 @@
 Fewer bits alone take seconds and come first. Every fold is made once in floats and once for kernels of fewer bits, the
 widest first, and only where something that follows from it may be worth having: savings are expected to multiply, and
 errors to add up like lengths at right angles (`Point.then`); of a fold that is not made yet, the best is assumed.
+
+A fold is planned in a few tries, the first of those that `FoldChannels` makes alone, and trained as briefly as with the
+least effort: it is there to be compared. What is advised is made again in full, as its command makes it.
 """
 
 from __future__ import annotations
@@ -12,22 +15,23 @@ from dataclasses import dataclass, replace
 
 from ...calibration.samples import Samples
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
-from ...evaluation.quality import ANY
 from ...options.budget import Budget
-from ...options.choices import Step
+from ...options.choices import Effort, Step
 from ...options.options import ChoiceOptions
-from ...options.parts import DistillOptions, OutputOptions
+from ...options.parts import DistillOptions
+from ...planning.plan_choice import FEW
 from ...planning.time_estimate import Estimate
 from ...progress import Phase, Title, silent
-from ..base import BasePass, Pass, Pipeline, Run, State
+from ..base import BasePass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
-from ..quantization.apply import CheckQuantizable, Quantize
+from ..prepare import nothing_to_fold
+from ..quantization.apply import CheckQuantizable
 from ..sizes import size_of, size_written
-from ..verify import Stage, Verify
 from .chain import Chain, kinds
-from .front import ORIGINAL, Point, front
+from .front import ORIGINAL, Aspect, Point, best, rivals
+from .made import FOLDED, measuring
 from .row import ChoiceRow, row_of
 from .work import titles
 
@@ -35,7 +39,6 @@ Refused = (NothingToFoldError, PlanError, QuantizationError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
 _FLOATS = 0.4  # of the time of a fold that is made in fewer bits too
-_FOLDED = ("analysis", "planner", "samples", "candidate")
 
 
 @dataclass(frozen=True)
@@ -77,27 +80,39 @@ class _Exploration:
     def __init__(self, state: State, run: Run, options: ChoiceOptions) -> None:
         self._state, self._run, self._options = state, run, options
         self._kinds, self._rows = kinds(options.allow), list[ChoiceRow]()
-        self._folded = dict[tuple[float | None, bool], State]()
         self._folds = dict[tuple[float | None, bool, bool], State]()
+        self._after_training, self._full = dict[tuple[int, bool], State](), set[Chain]()
         self._before = size_of(state.source, state.known.prices)
 
     def all(self, others: Sequence[Other]) -> ChoiceRecord | Samples:
         """All rows; or the samples as a fold left them, where it had to do without."""
         progress, hoped = self._run.progress, ORIGINAL
         shares = list(self._options.at if Step.FOLD in self._options.allow else ())
-        quantizing, folding, sharing, training = titles(self._options, self._state.found(Estimate))
+        found = self._state.found(Estimate)
+        quantizing, folding, sharing, training, settling = titles(self._options, found)
         for kind in progress(quantizing, list(self._kinds)):
             self._measure(Chain(quantize=kind))
+        if shares and not self._state.known.chosen:
+            self._rows.append(ChoiceRow(Chain(shares[0]), note=self._unfoldable))
+            shares = []
         for number, share in enumerate(progress(folding, shares)):
             hoped = self._with_kinds(Chain(share), hoped.narrowed(share / (1.0, *self._options.at)[number]))
             if (useless := self._useless) is not None:
                 return useless
         for chain, measure in progress(sharing, list(others)):
             self._with_kinds(chain, ORIGINAL, measure)
-        for row in progress(training, self._worth_training() if Step.REFINE in self._options.allow else []):
-            self._measure(replace(row.chain, refine=True))
+        for aspect in progress(training, list(Aspect) if Step.REFINE in self._options.allow else []):
+            self._train(aspect)
+        for _ in progress(settling, [None]):
+            self._settle()
         last = next(reversed(self._folds.values()), None)
         return ChoiceRecord(tuple(self._rows), last)
+
+    @property
+    def _unfoldable(self) -> str:
+        """Why nothing can be folded."""
+        known = self._state.known
+        return nothing_to_fold(known.model, known.analysis, self._options.selection.patterns)
 
     @property
     def _useless(self) -> Samples | None:
@@ -122,11 +137,41 @@ class _Exploration:
                 self._measure(replace(plain, quantize=kind), found.then(alone.point(self._before)), measure)
         return found
 
-    def _worth_training(self) -> list[ChoiceRow]:
-        """The folds that are worth having so far."""
-        usable = [row for row in self._rows if row.usable]
-        worth = front([ORIGINAL, *(row.point(self._before) for row in usable)])
-        return [row for row in (usable[at - 1] for at in worth if at) if row.chain.share is not None]
+    def _train(self, aspect: Aspect) -> None:
+        """Train folds that may become what is advised for an aspect, the likeliest first, until one does not."""
+        while (chain := self._rival(aspect)) is not None:
+            self._measure(replace(chain, refine=True))
+            rows, points = self._usable
+            if (at := best(points, aspect)) is None or rows[at].chain != replace(chain, refine=True):
+                return
+
+    def _settle(self) -> None:
+        """Make what is advised in full, until that is so of all that is."""
+        while (chain := next((one for one in self._advised if one not in self._full), None)) is not None:
+            self._full.add(chain)
+            at = next(i for i, row in enumerate(self._rows) if row.chain == chain)
+            self._rows[at] = self._tried(chain, self._made)
+
+    @property
+    def _advised(self) -> list[Chain]:
+        """The chains that begin with a fold among those that are best for something."""
+        rows, points = self._usable
+        found = [rows[at].chain for aspect in Aspect for at in [best(points, aspect)] if at is not None]
+        return [chain for chain in found if chain.share is not None]
+
+    def _rival(self, aspect: Aspect) -> Chain | None:
+        """The fold that is trained next."""
+        rows, points = self._usable
+        known = {row.chain for row in self._rows}
+        folds = [i for i, row in enumerate(rows) if row.chain.share is not None and not row.chain.refine]
+        open_ = [rows[i].chain for i in rivals(points, folds, aspect)]
+        return next((one for one in open_ if replace(one, refine=True) not in known), None)
+
+    @property
+    def _usable(self) -> tuple[list[ChoiceRow], list[Point]]:
+        """The models that passed their checks, the original first, and where they lie."""
+        rows = [row for row in self._rows if row.usable]
+        return [ChoiceRow(Chain()), *rows], [ORIGINAL, *(row.point(self._before) for row in rows)]
 
     def _row(self, chain: Chain) -> ChoiceRow:
         return next(row for row in self._rows if row.chain == chain)
@@ -138,10 +183,14 @@ class _Exploration:
                 why = f"expected to be worse than {row.chain.label} in every way"
                 self._rows.append(ChoiceRow(chain, skipped=why))
                 return
+        self._rows.append(self._tried(chain, measure or self._made))
+
+    def _tried(self, chain: Chain, measure: Measure) -> ChoiceRow:
+        """The row of a chain, whether it can be made or not."""
         try:
-            self._rows.append((measure or self._made)(chain))
+            return measure(chain)
         except Refused as error:
-            self._rows.append(ChoiceRow(chain, note=str(error)))
+            return ChoiceRow(chain, note=str(error))
 
     def _made(self, chain: Chain) -> ChoiceRow:
         """A chain made and measured. Raises what its steps raise."""
@@ -149,29 +198,26 @@ class _Exploration:
         if kind is not None:
             CheckQuantizable(options.calibration.sampled, kind).check(self._state, self._run)
         folded = self._fold(chain)
+        passes = TakeInNormalization(), *measuring(kind, options.runtime.latency)
         with self._run.inner() as inner:
-            last = (Stage(OutputOptions()), Verify(options.runtime.latency, limit=ANY))
-            bits = () if kind is None else (Quantize(OutputOptions(), kind),)
-            done = Pipeline(*bits, *last, given=_FOLDED).run(folded, inner)
+            done = Pipeline(*passes, given=FOLDED).run(folded, inner)
             return row_of(chain, done, size_written(done, self._state.known.prices, done.done(FoldRecord).lengths))
 
     def _fold(self, chain: Chain) -> State:
         """The state after the fold of a chain (and training), which several share."""
-        key = chain.share, chain.quantize is not None, chain.refine
+        full, o = chain in self._full, self._options
+        key = chain.share, chain.quantize is not None, full
         if key not in self._folds:
-            options, passes = self._options, list[Pass]()
-            if chain.refine:
-                passes.append(Distill(DistillOptions(), options.calibration.effort, options.runtime.seed))
-            passes.append(TakeInNormalization())
-            self._folds[key] = Pipeline(*passes, given=_FOLDED).run(self._channels(chain), self._run)
-        return self._folds[key]
-
-    def _channels(self, chain: Chain) -> State:
-        """The state after the fold alone, which is trained or not."""
-        key = chain.share, chain.quantize is not None
-        if key not in self._folded:
-            options = self._options
             budget = Budget.ratio(0.0) if chain.share is None else Budget.macs(chain.share)
-            fold = FoldChannels(options.planning, options.calibration, budget, quantized=chain.quantize)
-            self._folded[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
-        return self._folded[key]
+            plans = None if full else FEW
+            fold = FoldChannels(o.planning, o.calibration, budget, quantized=chain.quantize, plans=plans)
+            self._folds[key] = Pipeline(fold, given=("analysis", "planner")).run(self._state, self._run)
+        return self._trained(self._folds[key], full) if chain.refine else self._folds[key]
+
+    def _trained(self, folded: State, full: bool) -> State:
+        """After training; a fold that is the same in floats and for fewer bits is trained once."""
+        version, o = (id(folded.current.proto), full), self._options
+        if version not in self._after_training:
+            train = Distill(DistillOptions(), o.calibration.effort if full else Effort.FAST, o.runtime.seed)
+            self._after_training[version] = Pipeline(train, given=FOLDED).run(folded, self._run)
+        return self._after_training[version]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...analysis.costs import Size
 from ...errors import NothingToFoldError, PlanError, QuantizationError, RequestError
@@ -19,6 +20,7 @@ from ..base import BasePass, Pass, Pipeline, Run, State
 from ..distillation.distill import Distill
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
+from ..provenance import Provenance, bytes_noted
 from ..quantization.apply import CheckQuantizable, JudgeQuantization, Quantize
 from ..sizes import size_of, size_written
 from ..verify import Stage, Verify
@@ -69,6 +71,8 @@ class MeetTarget(BasePass):
     def __call__(self, state: State, run: Run) -> State:
         """Raises PlanError where no chain meets the target."""
         before = size_of(state.source, state.known.prices)
+        assert state.planner is not None
+        state.planner.evaluator(state.samples)  # from here on all chains share what it knows
         made, refused = list[_Made](), list[str]()
         for one in self._chains(state, run):
             if isinstance(one, _Made):
@@ -127,7 +131,8 @@ class MeetTarget(BasePass):
         if budget.aim is self._options.budget.aim:
             chain = replace(chain, share=budget.value)
         try:
-            done = Pipeline(*self._passes(chain, budget), given=("analysis", "planner", "samples")).run(state, run)
+            passes = Pipeline(*self._passes(chain, budget), given=("analysis", "planner", "samples"))
+            done = passes.run(_naming(chain, budget, state), run)
         except (NothingToFoldError, PlanError, QuantizationError) as error:
             return f"{_called(chain)}: {error}"
         row = row_of(chain, done, size_written(done, state.known.prices, done.done(FoldRecord).lengths))
@@ -184,6 +189,17 @@ class MeetTarget(BasePass):
             f"{asked} cannot be met by any chain of `allow`: the lowest is {self._share(points[best]):.2f}, by "
             f"{_called(made[best].row.chain)}"
         )
+
+
+def _naming(chain: Chain, budget: Budget, state: State) -> State:
+    """A state of which the results say which chain made them."""
+    known = state.found(Provenance)
+    if known is None or state.planner is None:
+        return state
+    steps: dict[str, Any] = {"refine": True} if chain.refine else {}
+    steps |= {} if chain.quantize is None else {"quantize": chain.quantize.value}
+    noted = state.adding(known.naming({"steps": _called(chain), **budget.recorded(None), **steps}))
+    return noted.adding(planner=state.planner.beside(bytes_noted(noted)))
 
 
 def _called(chain: Chain) -> str:

@@ -12,7 +12,10 @@ from .chain import kinds
 
 _UNKNOWN = Estimate(0.0, 0.0, {phase: 1.0 for phase in (Phase.SENSITIVITY, Phase.RECONSTRUCT)} | {Phase.TRAIN: 5.0})
 """What stages weigh where nobody measured how long they take."""
-_STAGES = ("quantizing", "folding to targets", "sharing and dropping layers", "training folds")
+_STAGES = (
+    "quantizing", "folding to targets", "sharing and dropping layers", "training folds", "making what is advised",
+)  # fmt: skip
+_ADVISED = 2  # folds, about
 
 
 def work_of(options: ChoiceOptions) -> Work:
@@ -20,19 +23,20 @@ def work_of(options: ChoiceOptions) -> Work:
     bits, allow = len(kinds(options.allow)), options.allow
     shares = len(options.at) if Step.FOLD in allow else 0
     wholes = sum(step in allow for step in (Step.SHARE, Step.DROP))
+    trained, advised = Step.REFINE in allow, min(shares, _ADVISED)
     return Work(
         quantized=bits, folds=shares * (1 + bool(bits)), folded=shares * (1 + bits), wholes=wholes * (1 + bits),
-        trainings=shares if Step.REFINE in allow else 0,
+        trainings=advised if trained else 0, settled=advised,
     )  # fmt: skip
 
 
 def folds_to(at: Sequence[float]) -> Work:
-    """What a sweep makes: one fold for each share."""
+    """What a sweep makes: one fold for each share, and in full what it recommends."""
     return Work.of_folds(len(at))
 
 
 def titles(options: ChoiceOptions, found: Estimate | None) -> list[Title]:
-    """Of the loops over the four stages, with the part of what is left that each takes: one without turns takes nearly
+    """Of the loops over the stages, with the part of what is left that each takes: one without turns takes nearly
     nothing."""
     seconds = (found or _UNKNOWN).stages(work_of(options))
     return [
