@@ -207,9 +207,11 @@ def _check_parameters(model: Model, known: Known) -> None:
 
 
 def _check_norms(model: Model, known: Known) -> None:
-    """Keep channels of norms whose scale has another use: it is multiplied by what makes up for a narrower mean."""
+    """Keep channels of norms whose scale, of one number for each, has another use: it is multiplied by what makes up for
+    a narrower mean."""
     for one in known.normed:
-        if len(model.graph.consumers.get(one.norm.scale, ())) > 1:
+        many = model.constants.array(one.norm.scale).size > 1
+        if many and len(model.graph.consumers.get(one.norm.scale, ())) > 1:
             known.add([Pin(one.norm.axis.atoms, Reason("a norm whose scale other nodes use too", one.node.label))])
 
 
@@ -309,10 +311,12 @@ def _over_channels(model: Model, known: Known, reached: NDArray[np.bool_]) -> It
     """The norms over channels that are in groups."""
     for normed in known.normed:
         if reached[normed.norm.axis.atoms].any():
-            yield OverChannels(normed.node.index, normed.norm.number, normed.norm.scale)
+            yield OverChannels(normed.node.index, normed.norm.number, normed.norm.scale, normed.norm.beside)
     for one in known.averages:
         if reached[one.average.axis.atoms].any() and normalizes(model.graph, model.constants, one.node):
-            yield OverChannels(one.node.index, one.average.number)
+            every = [other.average.number for other in known.averages if other.node is one.node]
+            beside = tuple(number for number in every if number != one.average.number)
+            yield OverChannels(one.node.index, one.average.number, beside=beside)
 
 
 def _grouped(model: Model, known: Known) -> tuple[Integers, Channels, tuple[tuple[ChannelGroup, ...], dict[str, int]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import RuleError
 from ..model.constants import FLOATS
 from ..model.dimensions import period
-from ..model.graph import Node
+from ..model.graph import OWN_OPERATORS, Node
 from ..model.model import Model
 from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
@@ -131,7 +131,8 @@ class NodeFacts:
             yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
         rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
-        op = f"{node.domain}.{node.op}" if node.domain else node.op
+        own = node.op in OWN_OPERATORS  # of the default domain in the user's file
+        op = f"{node.domain}.{node.op}" if node.domain and not own else node.op
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
             if tracked is None or node.domain:

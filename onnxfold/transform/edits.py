@@ -86,8 +86,8 @@ def edits(
         for one in weights
     }
     norms = list(norm_edits(model, analysis, groups, arrays))
-    arrays |= {one.scale: one.values for one in norms} | dict(uniform_scales(model, groups, arrays))
-    numbers = dict[tuple[int, int], NDArray[Any]]()
+    arrays |= {one.scale: one.values for one in norms if not one.own} | dict(uniform_scales(model, groups, arrays))
+    numbers: dict[tuple[int, int], NDArray[Any]] = {(one.node, one.at): one.values for one in norms if one.own}
     for one in analysis.indices:
         if not (kept[one.of].all() and kept[one.made].all()):
             old = model.constants.array(model.graph.nodes[one.node].inputs[one.input])

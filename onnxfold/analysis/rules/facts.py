@@ -175,12 +175,13 @@ class Normalize:
 
 @dataclass(frozen=True, eq=False)
 class ChannelNorm:
-    """The node divides channels, `axis` (number `number` of its input 0), by a statistic over all of them, and then
-    multiplies them by the constant `scale`."""
+    """The node divides channels, `axis` (number `number` of its input 0), by a statistic over all of them, and over the
+    axes `beside` too, and then multiplies them by the constant `scale`."""
 
     axis: Axis
     number: int
     scale: str
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
