@@ -207,8 +207,8 @@ def _check_parameters(model: Model, known: Known) -> None:
 
 
 def _check_norms(model: Model, known: Known) -> None:
-    """Keep channels of norms whose scale, of one number for each, has another use: it is multiplied by what makes up for
-    a narrower mean."""
+    """Keep channels of norms whose scale, of one number for each, has another use: it is multiplied by what makes up
+    for a narrower mean."""
     for one in known.normed:
         many = model.constants.array(one.norm.scale).size > 1
         if many and len(model.graph.consumers.get(one.norm.scale, ())) > 1:

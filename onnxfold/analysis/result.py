@@ -50,7 +50,8 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Mean:
-    """Node `node` takes the mean over axis `axis` of its input 0: what is left along it is weighted after a fold."""
+    """Node `node` takes the mean or the sum over axis `axis` of its input 0: what is left along it is weighted after a
+    fold."""
 
     node: int
     axis: int

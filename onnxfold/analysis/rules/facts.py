@@ -100,7 +100,7 @@ class Contract:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The node takes the mean over `axis`, number `number` of its input 0.
+    """The node takes the mean, or the sum, over `axis`, number `number` of its input 0.
 
     Where that is followed (responses.py), every position that is left counts for as many as it stands for.
     """
