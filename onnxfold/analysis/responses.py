@@ -2,7 +2,8 @@
 strongly each of them responds, the root of a sum of squares over all positions.
 
 Equal channels respond alike, so the mean over those that are left is the same if each counts for as many as it stands
-for; so is the sum, where that is divided by a number. Means over the channels themselves, as in layer normalization, are not followed: they change with every channel.
+for; so is the sum, where that is divided by a number. Means over the channels themselves, as in layer normalization,
+are not followed: they change with every channel.
 """
 
 from __future__ import annotations
