@@ -2,9 +2,9 @@
 
 In Y [time, 2, batch, units], position i of the last axis is a unit of either direction. They have nothing in common, as
 long as what follows keeps them apart, and puts them side by side in the end: by Transpose and Reshape, or in a Concat
-of two tensors that hold one direction each (Gather, Slice, Split). Then the units of both count as positions of the axis,
-one direction after the other; also in tensors of one direction, so that both have as many. Where anything else sees
-such a tensor, a sum of both directions say, they stay tied unit by unit.
+of two tensors that hold one direction each (Gather, Slice, Split). Then the units of both count as positions of the
+axis, one direction after the other; also in tensors of one direction, so that both have as many. Where anything else
+sees such a tensor, a sum of both directions say, they stay tied unit by unit.
 """
 
 from __future__ import annotations

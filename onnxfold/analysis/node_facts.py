@@ -16,6 +16,7 @@ from ..model.model import Model
 from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
+from ..model.shapes.values import leaves_open
 from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
 from .directions import Directions, find_directions
@@ -130,6 +131,8 @@ class NodeFacts:
         if node.captures:
             yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
+        if node.op == "Div" and not node.domain:
+            yield from self._divided(node)
         rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
         own = node.op in OWN_OPERATORS  # of the default domain in the user's file
         op = f"{node.domain}.{node.op}" if node.domain and not own else node.op
@@ -178,6 +181,20 @@ class NodeFacts:
             unsaid = self._table.unsaid(key, spoken)
             if len(unsaid):
                 yield Pin(unsaid, mixed)
+
+    def _divided(self, node: Node) -> Iterator[AtomFact]:
+        """Where a quotient leaves an open length (`leaves_open`), the divisor counts what else lies in that axis."""
+        a, b = (self.values.get(name) for name in node.inputs)
+        if a is None or b is None:
+            return
+        pairs = list(zip(*(side.ravel() for side in np.broadcast_arrays(a, b)), strict=True))
+        for one, other in pairs:
+            if leaves_open(one, other):
+                heads = self._table.axis(one.tensor, one.axis, 1)
+                if len(pairs) == 1:
+                    yield from self.counted(node, Count(heads, At(input=1)))
+                else:
+                    yield Pin(heads.atoms, Reason("Div computes this length", node.label))
 
     def _is_followed(self, node: Node) -> bool:
         """Whether a mean over channels that `node` takes is followed."""

@@ -24,7 +24,7 @@ def general(n: NodeView, a: TensorView, b: TensorView, c: TensorView | None) -> 
     yield Tie(b.axis(outer_b), y.axis(1))
     if c is not None:
         yield from same_axes(c, y)
-    if a.constant or b.constant:
+    if a.constant != b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
         yield Consumes(a.axis(inner_a) if a.constant else b.axis(inner_b))  # also where what it adds is its own input
 
@@ -58,6 +58,8 @@ def product(n: NodeView, a: TensorView, b: TensorView, turn_a: bool = False, tur
         yield Tie(a.axis(outer_a), y.axis(-2 if b.rank > 1 else -1))
     if b.rank > 1:
         yield Tie(b.axis(outer_b), y.axis(-1))
+    if a.constant and b.constant:
+        return  # either would take the sums: kept
     if a.constant or b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
     else:

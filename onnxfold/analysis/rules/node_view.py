@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...model.dimensions import Dim, Multiple
+from ...model.dimensions import Dim, Multiple, period
 from ...model.shapes.values import Value
 from .facts import At, Axis
 
@@ -58,6 +58,10 @@ class TensorView:
                 dims.append(dim)
                 axes.append(axis)
         return dims, axes
+
+    def repeating(self, axis: int) -> int:
+        """How many positions come again and again along an axis that is a multiple of an open one; 0 for others."""
+        return period(self.shape[axis]) or 0
 
     def size(self, axis: int) -> int | None:
         """The length along `axis`; None where it is not fixed."""
