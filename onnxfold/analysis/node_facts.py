@@ -260,7 +260,7 @@ class NodeFacts:
 
         return NodeView(
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
-            node.attrs, values,
+            node.attrs, values, bool(node.outputs) and self._lengths_only(node.outputs[0]),
         )  # fmt: skip
 
     def _slot(self, apart: frozenset[int], tensor: str, axis: int, blocks: int) -> Axis:
@@ -291,6 +291,12 @@ class NodeFacts:
         graph = self._model.graph
         used = name in graph.consumers or name in graph.outputs or name in self._captured
         return not used and graph.tensor(name).shape is None
+
+    def _lengths_only(self, name: str) -> bool:
+        """Whether Shape alone uses a tensor."""
+        graph = self._model.graph
+        used = name in graph.outputs or name in graph.borders or name in self._captured
+        return not used and all(graph.nodes[i].op == "Shape" for i in graph.consumers.get(name, ()))
 
     def _repeats(self, node: Node) -> bool:
         """Whether some tensor here is an unknown multiple of something long: a tied one may fix how many times."""

@@ -109,7 +109,7 @@ def edits(
 def _places(old: NDArray[Any], index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
     """The positions in a constant, as they are numbered after the fold."""
     number = np.cumsum(kept[index.of]) - 1
-    new = np.compress(kept[index.made], old, index.axis)
+    new = np.compress(kept[index.made], old, index.axis) if old.ndim else old
     if index.column is None:
         return np.asarray(number[new], old.dtype)
     new[..., index.column] = number[new[..., index.column]]

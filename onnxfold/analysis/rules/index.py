@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .facts import Fact, Free, Indices, Refuse, Tie
+from .facts import Axis, Fact, Free, Indices, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -28,8 +28,20 @@ def gather(n: NodeView) -> Iterator[Fact]:
         yield Free(whole[sorted(set(range(size)) - set(taken))])
         yield Indices(whole, made, 1, long[0])
         return
-    for k in range(index.rank):
-        yield Tie(index.axis(k), y.axis(axis + k))
+    yield from (Tie(index.axis(k), y.axis(axis + k)) for k in range(index.rank))
+    if index.constant and not long and size > 1:
+        yield from _one_picked(n, x.axis(axis), size)
+
+
+def _one_picked(n: NodeView, whole: Axis, size: int) -> Iterator[Fact]:
+    """A constant index of one position: that one stays, the others may go; all may where only lengths are read."""
+    place = (n.ints("", 1) or [size])[0]
+    if n.lengths_only and place in (0, -1):
+        yield Free(whole)
+    elif -size <= place < size:
+        rest = [other for other in range(size) if other != place % size]
+        yield Free(whole[rest])
+        yield Indices(whole, whole[[place]], 1)
 
 
 def gather_elements(n: NodeView) -> Iterator[Fact]:

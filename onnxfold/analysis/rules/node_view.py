@@ -71,7 +71,8 @@ class TensorView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node. `inputs` and `outputs` hold None for absent ones."""
+    """One node. `inputs` and `outputs` hold None for absent ones. `lengths_only`: nothing reads the values of output 0,
+    only how long its axes are."""
 
     op: str
     label: str
@@ -80,6 +81,7 @@ class NodeView:
     outputs: tuple[TensorView | None, ...]
     attrs: Mapping[str, Any]
     _values: Callable[[str], list[Value] | None] = field(repr=False, compare=False)
+    lengths_only: bool = False
 
     def x(self, i: int = 0) -> TensorView:
         """Input `i`, which must be there."""
