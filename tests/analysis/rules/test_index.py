@@ -56,7 +56,8 @@ CASES = [
           ("numbered", "k0 = Gather<axis=2>(r, i1) l0 = Gather<axis=2>(r, i2) k = Unsqueeze(k0, two) "
            "l = Unsqueeze(l0, two)", {"i1": 4, "i2": 5}))),
     Case("gather-for-its-lengths", """(float[N,5,6] x) => (float[N,5,4] y) { h = MatMul(x, w)
-        g = Gather<axis=2>(h, last) s = Shape(g) e = Expand(shift, s) f = Unsqueeze(e, two) r = Relu(h) a = Add(r, f) y = MatMul(a, v) }""",
+        g = Gather<axis=2>(h, last) s = Shape(g) e = Expand(shift, s) f = Unsqueeze(e, two)
+        r = Relu(h) a = Add(r, f) y = MatMul(a, v) }""",
          {"w": (6, 8), "v": (8, 4)}, (8,), {"last": -1, "two": [2], "shift": 0.5}),
     cutting("gather-channels-reversed", "g = Gather<axis=1>(h, index) f = Add(g, h) y = Conv(f, v)", (4,),
             values={"index": [7, 6, 5, 4, 3, 2, 1, 0]}, weights={"v": (5, 8, 1, 1)}),
