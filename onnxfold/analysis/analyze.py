@@ -165,9 +165,13 @@ def _choose(known: Known, facts: NodeFacts) -> None:
         for start, size in (known.table.slots[key] for key in known.roles):
             np.add.at(reach, labels[start : start + size], 1)
         found = settled([tuple(way.option(labels) for way in ways) for _, ways in waiting], pinned, reach, hard)
-        for number, option in found.items():
-            asked, ways = waiting[number]
-            known.add(facts.chosen(asked.node, ways[option].facts, ways[option].rest))
+        chosen = {number: waiting[number][1][option] for number, option in found.items()}
+        stuck = {number for number, way in chosen.items() if way.option(labels).blocked(hard) == 1.0}
+        reasons = known.reasons(labels) if stuck else np.zeros(0, object)
+        for number, way in chosen.items():
+            ends = labels[np.concatenate([way.a, way.b])]
+            why = next(filter(None, reasons[ends]), None) if number in stuck else None
+            known.add(facts.chosen(waiting[number][0].node, way.facts, way.rest, why))
         waiting = [one for number, one in enumerate(waiting) if number not in found]
 
 

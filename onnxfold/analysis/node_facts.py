@@ -236,11 +236,12 @@ class NodeFacts:
                 return
         yield Counted(node, count)
 
-    def chosen(self, node: Node, option: Option, rest: Atoms) -> Iterator[AtomFact]:
-        """What follows when `option` is taken; `rest` is what only the others would have followed."""
+    def chosen(self, node: Node, option: Option, rest: Atoms, stuck: Reason | None) -> Iterator[AtomFact]:
+        """What follows when `option` is taken; `rest` is what only the others would have followed. `stuck`: why this
+        one follows nothing either."""
         for fact in option:
             yield from self.tied(node, fact) if isinstance(fact, Tie) else self.counted(node, fact)
-        yield Pin(rest, Reason(f"{node.op} mixes this axis", node.label))
+        yield Pin(rest, stuck or Reason(f"{node.op} mixes this axis", node.label))
 
     def _view(self, node: Node) -> NodeView:
         constants = self._model.constants

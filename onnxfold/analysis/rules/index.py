@@ -29,7 +29,7 @@ def gather(n: NodeView) -> Iterator[Fact]:
         yield Indices(whole, made, 1, long[0])
         return
     yield from (Tie(index.axis(k), y.axis(axis + k)) for k in range(index.rank))
-    if index.constant and not long and size > 1:
+    if index.constant and not long and size > 1 and x.floating:
         yield from _one_picked(n, x.axis(axis), size)
 
 
