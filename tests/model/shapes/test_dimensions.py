@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers import model, oracles_hold
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
@@ -77,6 +77,7 @@ def test_the_same_is_folded_whatever_lengths_are_called(name: str, make: Callabl
     assert other.model.SerializeToString() == named(plain.model, name).SerializeToString()
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12))
 def test_any_text_is_a_name(name: str) -> None:
     assert shape(joined(name), "r") == (Multiple(name, 6), 5)
