@@ -35,6 +35,7 @@ from .rules.facts import (
     Count,
     Fact,
     Free,
+    Holds,
     Indices,
     Normalize,
     OneOf,
@@ -326,6 +327,8 @@ class NodeFacts:
         made = np.zeros(len(atoms), bool)
         for key in self._table.touched(name for name in node.outputs if name):
             made[self._among(atoms, key)] = True
+        if held := [fact.axis.atoms for fact in facts if isinstance(fact, Holds)]:
+            made |= np.isin(atoms, np.concatenate(held))
         while (new := made[a] != made[b]).any():  # what is tied to what is made is made
             made[a[new]] = made[b[new]] = True
         if consumed := [fact.axis.atoms for fact in facts if isinstance(fact, Consumes)]:

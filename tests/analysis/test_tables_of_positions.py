@@ -36,6 +36,17 @@ def test_heads_fold(table: str, weights: dict[str, tuple[int, ...]]) -> None:
     assert len(after.graph.node) == len(proto.graph.node), "the table is still made of the weight"
 
 
+def test_a_table_goes_with_what_its_weight_reads() -> None:
+    """Its channels are averaged as those of data are; the weight adds up what it reads, once for both."""
+    net = NET.replace("h = MatMul(x, w)", "e = MatMul(x, w0) x1 = Relu(e) h = MatMul(x1, w)")
+    proto = model(net.format(table=MADE, times=ONE_BY_ONE), {**WEIGHTS, "w0": (6, 6), "pos": (3, 6)}, VALUES)
+    first, _ = oracles_hold(proto, groups=[6, 4]).groups
+    after = fold_by({first.name: [0, 0, 1, 2, 3, 4]}, proto)
+    pos, w = constant(proto, "pos"), constant(proto, "w")
+    np.testing.assert_allclose(constant(after, "pos")[:, 0], pos[:, :2].mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(constant(after, "w")[0], w[:2].sum(axis=0), rtol=1e-6)
+
+
 def test_lengths_that_are_divided_together_stay() -> None:
     together = "ds = Div(s, parts) u = Slice(ds, first, one)"
     proto = model(NET.format(table="", times=together), {**WEIGHTS, "table": (4, 3, 2)}, {**VALUES, "parts": [4, 1, 1]})

@@ -142,6 +142,14 @@ class Consumes:
 
 
 @dataclass(frozen=True, eq=False)
+class Holds:
+    """This axis of a constant holds channels as data does (a table that a weight of the same node multiplies): where
+    they merge, its numbers are averaged."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True, eq=False)
 class Count:
     """The integer at `at` equals the number of positions in `of` times `sign` (-1 for bounds counted from the end).
 
@@ -201,4 +209,18 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | ChannelNorm | Refuse
+Fact = (
+    OneOf
+    | Tie
+    | Contract
+    | Average
+    | Indices
+    | Consumes
+    | Holds
+    | Free
+    | Count
+    | Blocks
+    | Normalize
+    | ChannelNorm
+    | Refuse
+)

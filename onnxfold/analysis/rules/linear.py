@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Consumes, Contract, Fact, Refuse, Tie
+from .facts import Consumes, Contract, Fact, Holds, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .pointwise import same_axes
 from .table import Rule
@@ -58,10 +58,10 @@ def product(n: NodeView, a: TensorView, b: TensorView, turn_a: bool = False, tur
         yield Tie(a.axis(outer_a), y.axis(-2 if b.rank > 1 else -1))
     if b.rank > 1:
         yield Tie(b.axis(outer_b), y.axis(-1))
-    if a.constant and b.constant:
-        return  # either would take the sums: kept
     if a.constant or b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
+        if a.constant and b.constant:  # a table, and what makes something of it
+            yield from (Holds(a.axis(inner_a)), Consumes(b.axis(inner_b)))
     else:
         yield Contract(a.axis(inner_a), b.axis(inner_b))
 
