@@ -108,7 +108,7 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
         known.add(heads.pins(known, name, GRAPH_OUTPUT))
     for name, why in graph.borders.items():  # a body cannot give a constant of the outer graph for what it computes
         known.add(pins_of(known.table, [name, *_made_of(model, name)], Reason(why, name)))
-    for tensor, axis, node in facts.values.escapes():
+    for tensor, axis, node in (one for one in facts.values.escapes() if one[2].index not in facts.grids):
         reason = Reason(f"{node.op} uses this length as a number", node.label)
         known.add([Pin(known.table.axis(tensor, axis, 1).atoms, reason)])
 

@@ -22,6 +22,7 @@ from .components import distinct
 from .directions import Directions, find_directions
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
+from .position_grids import find_grids
 from .responses import responds
 from .rules.facts import (
     At,
@@ -124,6 +125,7 @@ class NodeFacts:
         self._behind = {(one.behind[0], model.constants.part_name(one, BEHIND)) for one in stored if one.behind}
         self._directions = Directions({}, {})
         self._directions = find_directions(model.graph, model.constants, self._view)
+        self.grids = find_grids(model.graph, model.constants, self._lengths_only)
         shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
         self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
@@ -134,9 +136,10 @@ class NodeFacts:
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
         if node.op == "Div" and not node.domain:
             yield from self._divided(node)
-        rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
-        own = node.op in OWN_OPERATORS  # of the default domain in the user's file
-        op = f"{node.domain}.{node.op}" if node.domain and not own else node.op
+        own = self._directions.rules.get(node.index) or self.grids.get(node.index)
+        rule = own or self._rules.find(node.domain, node.op, node.version)
+        default = node.op in OWN_OPERATORS  # of the default domain in the user's file
+        op = f"{node.domain}.{node.op}" if node.domain and not default else node.op
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
             if tracked is None or node.domain:

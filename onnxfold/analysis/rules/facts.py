@@ -210,17 +210,6 @@ class OneOf:
 
 
 Fact = (
-    OneOf
-    | Tie
-    | Contract
-    | Average
-    | Indices
-    | Consumes
-    | Holds
-    | Free
-    | Count
-    | Blocks
-    | Normalize
-    | ChannelNorm
-    | Refuse
-)
+    OneOf | Tie | Contract | Average | Indices | Consumes | Holds
+    | Free | Count | Blocks | Normalize | ChannelNorm | Refuse
+)  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .facts import Axis, Fact, Free, Indices, Refuse, Tie
+from .facts import At, Axis, Fact, Free, Indices, Refuse, Tie
+from .lengths import follow
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -78,6 +79,19 @@ def gather_nd(n: NodeView) -> Iterator[Fact]:
         yield Tie(index.axis(axis), y.axis(axis))
     for axis in range(batch + named, x.rank):
         yield Tie(x.axis(axis), y.axis(axis - named - batch + index.rank - 1))
+
+
+def overwritten(n: NodeView) -> Iterator[Fact]:
+    """ScatterND whose indices are all positions in order (position_grids.py): what is written is the result."""
+    for axis, made in enumerate(n.y().axes()):
+        yield from (Tie(n.x(i).axis(axis), made) for i in range(3))
+
+
+def counted_positions(n: NodeView) -> Iterator[Fact]:
+    """Range from 0 up, which serves such indices alone: as long as the axis whose length it takes."""
+    for limit in n.values("", 1) or []:
+        yield Free(n.y().axis(0))
+        yield from follow(n.y().axis(0), limit, At(input=1))
 
 
 def scatter_nd(n: NodeView) -> Iterator[Fact]:
