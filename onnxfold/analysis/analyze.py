@@ -108,7 +108,7 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
         known.add(heads.pins(known, name, GRAPH_OUTPUT))
     for name, why in graph.borders.items():  # a body cannot give a constant of the outer graph for what it computes
         known.add(pins_of(known.table, [name, *_made_of(model, name)], Reason(why, name)))
-    for tensor, axis, node in facts.values.escapes():
+    for tensor, axis, node in (one for one in facts.values.escapes() if one[2].index not in facts.grids):
         reason = Reason(f"{node.op} uses this length as a number", node.label)
         known.add([Pin(known.table.axis(tensor, axis, 1).atoms, reason)])
 
@@ -165,9 +165,13 @@ def _choose(known: Known, facts: NodeFacts) -> None:
         for start, size in (known.table.slots[key] for key in known.roles):
             np.add.at(reach, labels[start : start + size], 1)
         found = settled([tuple(way.option(labels) for way in ways) for _, ways in waiting], pinned, reach, hard)
-        for number, option in found.items():
-            asked, ways = waiting[number]
-            known.add(facts.chosen(asked.node, ways[option].facts, ways[option].rest))
+        chosen = {number: waiting[number][1][option] for number, option in found.items()}
+        stuck = {number for number, way in chosen.items() if way.option(labels).blocked(hard) == 1.0}
+        reasons = known.reasons(labels) if stuck else np.zeros(0, object)
+        for number, way in chosen.items():
+            ends = labels[np.concatenate([way.a, way.b])]
+            why = next(filter(None, reasons[ends]), None) if number in stuck else None
+            known.add(facts.chosen(waiting[number][0].node, way.facts, way.rest, why))
         waiting = [one for number, one in enumerate(waiting) if number not in found]
 
 
@@ -207,9 +211,11 @@ def _check_parameters(model: Model, known: Known) -> None:
 
 
 def _check_norms(model: Model, known: Known) -> None:
-    """Keep channels of norms whose scale has another use: it is multiplied by what makes up for a narrower mean."""
+    """Keep channels of norms whose scale, of one number for each, has another use: it is multiplied by what makes up
+    for a narrower mean."""
     for one in known.normed:
-        if len(model.graph.consumers.get(one.norm.scale, ())) > 1:
+        many = model.constants.array(one.norm.scale).size > 1
+        if many and len(model.graph.consumers.get(one.norm.scale, ())) > 1:
             known.add([Pin(one.norm.axis.atoms, Reason("a norm whose scale other nodes use too", one.node.label))])
 
 
@@ -309,10 +315,12 @@ def _over_channels(model: Model, known: Known, reached: NDArray[np.bool_]) -> It
     """The norms over channels that are in groups."""
     for normed in known.normed:
         if reached[normed.norm.axis.atoms].any():
-            yield OverChannels(normed.node.index, normed.norm.number, normed.norm.scale)
+            yield OverChannels(normed.node.index, normed.norm.number, normed.norm.scale, normed.norm.beside)
     for one in known.averages:
         if reached[one.average.axis.atoms].any() and normalizes(model.graph, model.constants, one.node):
-            yield OverChannels(one.node.index, one.average.number)
+            every = [other.average.number for other in known.averages if other.node is one.node]
+            beside = tuple(number for number in every if number != one.average.number)
+            yield OverChannels(one.node.index, one.average.number, beside=beside)
 
 
 def _grouped(model: Model, known: Known) -> tuple[Integers, Channels, tuple[tuple[ChannelGroup, ...], dict[str, int]]]:

@@ -11,16 +11,18 @@ import numpy as np
 from ..errors import RuleError
 from ..model.constants import FLOATS
 from ..model.dimensions import period
-from ..model.graph import Node
+from ..model.graph import OWN_OPERATORS, Node
 from ..model.model import Model
 from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
 from ..model.shapes.lists import source
+from ..model.shapes.values import leaves_open
 from .atoms import NONE, AtomTable, SlotKey, Tied
 from .components import distinct
 from .directions import Directions, find_directions
 from .groups import Blocked, Role
 from .pins import Pin, Reason, pins_of
+from .position_grids import find_grids
 from .responses import responds
 from .rules.facts import (
     At,
@@ -34,6 +36,7 @@ from .rules.facts import (
     Count,
     Fact,
     Free,
+    Holds,
     Indices,
     Normalize,
     OneOf,
@@ -122,6 +125,7 @@ class NodeFacts:
         self._behind = {(one.behind[0], model.constants.part_name(one, BEHIND)) for one in stored if one.behind}
         self._directions = Directions({}, {})
         self._directions = find_directions(model.graph, model.constants, self._view)
+        self.grids = find_grids(model.graph, model.constants, self._lengths_only)
         shapes = (model.graph.tensor(name).shape for name in model.graph.inputs if name not in model.constants)
         self._open = any(shape is None or not all(isinstance(dim, int) for dim in shape) for shape in shapes)
 
@@ -130,8 +134,12 @@ class NodeFacts:
         if node.captures:
             yield from pins_of(self._table, node.captures, Reason(f"used inside the body of {node.op}", node.label))
         names = [name for name in dict.fromkeys((*node.inputs, *node.outputs)) if name and not self._idle(name)]
-        rule = self._directions.rules.get(node.index) or self._rules.find(node.domain, node.op, node.version)
-        op = f"{node.domain}.{node.op}" if node.domain else node.op
+        if node.op == "Div" and not node.domain:
+            yield from self._divided(node)
+        own = self._directions.rules.get(node.index) or self.grids.get(node.index)
+        rule = own or self._rules.find(node.domain, node.op, node.version)
+        default = node.op in OWN_OPERATORS  # of the default domain in the user's file
+        op = f"{node.domain}.{node.op}" if node.domain and not default else node.op
         if rule is None:
             tracked = self.values.get(node.outputs[0]) if node.outputs else None
             if tracked is None or node.domain:
@@ -178,6 +186,20 @@ class NodeFacts:
             if len(unsaid):
                 yield Pin(unsaid, mixed)
 
+    def _divided(self, node: Node) -> Iterator[AtomFact]:
+        """Where a quotient leaves an open length (`leaves_open`), the divisor counts what else lies in that axis."""
+        a, b = (self.values.get(name) for name in node.inputs)
+        if a is None or b is None:
+            return
+        pairs = list(zip(*(side.ravel() for side in np.broadcast_arrays(a, b)), strict=True))
+        for one, other in pairs:
+            if leaves_open(one, other):
+                heads = self._table.axis(one.tensor, one.axis, 1)
+                if len(pairs) == 1:
+                    yield from self.counted(node, Count(heads, At(input=1)))
+                else:
+                    yield Pin(heads.atoms, Reason("Div computes this length", node.label))
+
     def _is_followed(self, node: Node) -> bool:
         """Whether a mean over channels that `node` takes is followed."""
         graph, constants = self._model.graph, self._model.constants
@@ -218,11 +240,12 @@ class NodeFacts:
                 return
         yield Counted(node, count)
 
-    def chosen(self, node: Node, option: Option, rest: Atoms) -> Iterator[AtomFact]:
-        """What follows when `option` is taken; `rest` is what only the others would have followed."""
+    def chosen(self, node: Node, option: Option, rest: Atoms, stuck: Reason | None) -> Iterator[AtomFact]:
+        """What follows when `option` is taken; `rest` is what only the others would have followed. `stuck`: why this
+        one follows nothing either."""
         for fact in option:
             yield from self.tied(node, fact) if isinstance(fact, Tie) else self.counted(node, fact)
-        yield Pin(rest, Reason(f"{node.op} mixes this axis", node.label))
+        yield Pin(rest, stuck or Reason(f"{node.op} mixes this axis", node.label))
 
     def _view(self, node: Node) -> NodeView:
         constants = self._model.constants
@@ -242,7 +265,7 @@ class NodeFacts:
 
         return NodeView(
             node.op, node.label, node.version, tuple(map(see, node.inputs)), tuple(map(see, node.outputs)),
-            node.attrs, values,
+            node.attrs, values, bool(node.outputs) and self._lengths_only(node.outputs[0]),
         )  # fmt: skip
 
     def _slot(self, apart: frozenset[int], tensor: str, axis: int, blocks: int) -> Axis:
@@ -274,6 +297,12 @@ class NodeFacts:
         used = name in graph.consumers or name in graph.outputs or name in self._captured
         return not used and graph.tensor(name).shape is None
 
+    def _lengths_only(self, name: str) -> bool:
+        """Whether Shape alone uses a tensor."""
+        graph = self._model.graph
+        used = name in graph.outputs or name in graph.borders or name in self._captured
+        return not used and all(graph.nodes[i].op == "Shape" for i in graph.consumers.get(name, ()))
+
     def _repeats(self, node: Node) -> bool:
         """Whether some tensor here is an unknown multiple of something long: a tied one may fix how many times."""
         shapes = (self._model.graph.tensor(name).shape or () for name in (*node.inputs, *node.outputs) if name)
@@ -301,6 +330,8 @@ class NodeFacts:
         made = np.zeros(len(atoms), bool)
         for key in self._table.touched(name for name in node.outputs if name):
             made[self._among(atoms, key)] = True
+        if held := [fact.axis.atoms for fact in facts if isinstance(fact, Holds)]:
+            made |= np.isin(atoms, np.concatenate(held))
         while (new := made[a] != made[b]).any():  # what is tied to what is made is made
             made[a[new]] = made[b[new]] = True
         if consumed := [fact.axis.atoms for fact in facts if isinstance(fact, Consumes)]:

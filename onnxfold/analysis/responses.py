@@ -2,7 +2,8 @@
 strongly each of them responds, the root of a sum of squares over all positions.
 
 Equal channels respond alike, so the mean over those that are left is the same if each counts for as many as it stands
-for. Means over the channels themselves, as in layer normalization, are not followed: they change with every channel.
+for; so is the sum, where that is divided by a number. Means over the channels themselves, as in layer normalization,
+are not followed: they change with every channel.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Values(Protocol):
 
 
 def responds(graph: Graph, constants: Values, node: Node) -> bool:
-    """Whether what `node` takes the mean of is a root of sums of squares."""
-    if node.op != "ReduceMean" or node.domain:
+    """Whether what `node` takes the mean of, or the sum, is a root of sums of squares."""
+    if node.op not in ("ReduceMean", "ReduceSum") or node.domain:
         return False
     tensor, rooted = node.inputs[0], False
     for _ in range(_STEPS):

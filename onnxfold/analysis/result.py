@@ -50,7 +50,8 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Mean:
-    """Node `node` takes the mean over axis `axis` of its input 0: what is left along it is weighted after a fold."""
+    """Node `node` takes the mean or the sum over axis `axis` of its input 0: what is left along it is weighted after a
+    fold."""
 
     node: int
     axis: int
@@ -59,11 +60,12 @@ class Mean:
 @dataclass(frozen=True)
 class OverChannels:
     """Node `node` is a norm over axis `axis` of its input 0: scaled by the constant `scale`, or written out, where it
-    only takes the mean (''; then a `Mean` is there too)."""
+    only takes the mean (''; then a `Mean` is there too). Its statistic is over the axes `beside` as well: pixels."""
 
     node: int
     axis: int
     scale: str = ""
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,10 @@ class Stream:
         """Whether some norm takes a mean off."""
         return any(one.scale and self.model.graph.nodes[one.node].op in CENTERED for one in self.norms.values())
 
+    def positions(self, tensor: str, axis: int) -> NDArray[np.int64]:
+        """[n, r] where the channels are along an axis of a tensor that holds them all."""
+        return next(p.positions for p in self.group.places if (p.tensor, p.axis) == (tensor, axis))
+
     def obstacle(self) -> str:
         """Why its basis cannot change, in words; '' if it can."""
         return next(self._obstacles(), "")

@@ -23,11 +23,15 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class Spread:
     """What a norm divides: `moments` [n, n], the mean of x x' over all rows x of samples, each scaled to a mean square
-    of 1 (after its mean is taken off where `centered`). `norm`: what the norm gives."""
+    of 1 (after its mean is taken off where `centered`). `norm`: what the norm gives.
+
+    Where the norm is over several rows (the pixels of an image), they are scaled, and their mean taken off, together;
+    `means` [n, n] is the mean of m m' over the means m of such rows."""
 
     norm: str
     moments: Floats = field(repr=False)
     centered: bool
+    means: Floats | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -36,7 +40,8 @@ class Spread:
         """By what the mean square over the channels `matrix` @ x [k] stands for that over x; 1 where none is left."""
         left = matrix @ self.moments @ matrix.T
         k = len(left)
-        square = np.trace(left) / k - (left.sum() / k**2 if self.centered else 0.0)
+        means = left if self.means is None else matrix @ self.means @ matrix.T
+        square = np.trace(left) / k - (means.sum() / k**2 if self.centered else 0.0)
         return float(1.0 / square) if square > 0 else 1.0
 
 

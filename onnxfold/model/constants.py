@@ -25,6 +25,7 @@ from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import PackedLayout
 from .quantized.scheme import Scheme, dequantize
 from .quantized.tensor import Stored, Unwritable, integers_of, scheme_of
+from .shared_products import shared_products
 from .subgraphs import DEFAULT_DOMAINS, every_initializer, every_node
 
 FLOATS = frozenset(
@@ -62,14 +63,22 @@ class Constants:
         default = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
         self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}
+        self.names, self._dequantizing = self._found(frozenset())
+        computed = shared_products(graph, self.names)
+        if computed:
+            self._nodes = {}
+            self.names, self._dequantizing = self._found(computed)
+
+    def _found(self, computed: frozenset[int]) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of all constants, and of those that are stored as integers; not what the nodes `computed` give."""
         names = set(self._initializers)
         quantized = set[str]()
-        for node in graph.nodes:
+        for node in self._graph.nodes:
             if dequantizes(node) and all(name in names - quantized for name in node.inputs if name):
                 names.add(node.outputs[0])
                 quantized.add(node.outputs[0])
                 self._nodes[node.outputs[0]] = node
-            if quantized.intersection(node.inputs):
+            if quantized.intersection(node.inputs) or node.index in computed:
                 continue
             if node.domain != "" or node.op in _NOT_CONSTANT or node.captures or not node.outputs:
                 continue
@@ -79,7 +88,7 @@ class Constants:
                 for name in filter(None, node.outputs):
                     names.add(name)
                     self._nodes[name] = node
-        self.names, self._dequantizing = frozenset(names), frozenset(quantized)
+        return frozenset(names), frozenset(quantized)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

@@ -21,6 +21,7 @@ from ..runtime.segments import SegmentRunner
 from ..runtime.session import Feeds
 
 _ROWS = 4096  # of each norm that are looked at: moments of more hardly differ
+_OF_GROUPS = ("GroupNormalization", "InstanceNormalization")  # of one group of all channels
 _TRIED = 0.8  # of the channels kept, where the two ways to fold a stream are compared
 
 
@@ -107,11 +108,13 @@ def measured(stream: Stream, feeds: Sequence[Feeds]) -> list[Spread]:
         if not names:
             continue  # a mean that is only taken off
         have = runner.advance(norm.node, names)
-        centered = bool(norm.scale) and (node.op in CENTERED or node.op == "GroupNormalization")
-        moments = _moments((_rows(model, names, h, norm.axis) for h in have), centered, len(feeds))
+        centered = bool(norm.scale) and node.op in (*CENTERED, *_OF_GROUPS)
+        places = stream.positions(node.inputs[0], norm.axis)
+        rows = (_rows(model, names, h, norm, places) for h in have)
+        moments, means = _moments(rows, centered, len(feeds))
         if not np.isfinite(moments).all() or not moments.any():
             return []
-        found.append(Spread(node.outputs[0], moments, centered))
+        found.append(Spread(node.outputs[0], moments, centered, means))
     return found
 
 
@@ -126,20 +129,30 @@ def _divided(model: Model, node: Node, norm: OverChannels) -> list[str]:
     return [name for name in (*node.inputs[:2], *node.inputs[bias:]) if name]
 
 
-def _rows(model: Model, names: Sequence[str], have: Mapping[str, NDArray[Any]], axis: int) -> NDArray[np.float64]:
+def _rows(
+    model: Model, names: Sequence[str], have: Mapping[str, NDArray[Any]], norm: OverChannels, places: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """[samples, rows, n]: what the norm sees at once, its rows over channels; their `places` [n, r] are on one axis."""
     parts = [model.constants.array(name) if name in model.constants else have[name] for name in names]
-    whole = np.moveaxis(np.asarray(sum(part.astype(np.float64) for part in parts)), axis, -1)
-    return whole.reshape(-1, whole.shape[-1])
+    whole = np.asarray(sum(part.astype(np.float64) for part in parts))
+    whole = np.moveaxis(whole, (*norm.beside, norm.axis), range(-1 - len(norm.beside), 0))[..., places.T]
+    return whole.reshape(-1, int(np.prod(whole.shape[-2 - len(norm.beside) : -1])), len(places))
 
 
-def _moments(batches: Iterator[NDArray[np.float64]], centered: bool, count: int) -> NDArray[np.float64]:
-    """[n, n] of rows, some of every batch, each scaled to a mean square of 1."""
-    seen, each = 0, max(16, _ROWS // max(1, count))
+def _moments(
+    batches: Iterator[NDArray[np.float64]], centered: bool, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """`Spread.moments` and `Spread.means` [n, n] of some samples of every batch; None where each has one row."""
+    seen, each, single = 0, max(16, _ROWS // max(1, count)), True
     sums: NDArray[np.float64] | float = 0.0
+    means: NDArray[np.float64] | float = 0.0
     for rows in batches:
         rows = rows[:: max(1, len(rows) // each)]
-        rows = rows - rows.mean(axis=1, keepdims=True) if centered else rows
-        size = np.sqrt(np.mean(rows**2, axis=1, keepdims=True))
+        rows = rows - rows.mean(axis=(1, 2), keepdims=True) if centered else rows
+        size = np.sqrt(np.mean(rows**2, axis=(1, 2), keepdims=True))
         rows = np.divide(rows, size, out=np.zeros_like(rows), where=size > 0)
-        sums, seen = sums + rows.T @ rows, seen + int((size > 0).sum())
-    return np.asarray(sums / max(1, seen), np.float64)
+        mean, flat, single = rows.mean(axis=1), rows.reshape(-1, rows.shape[-1]), single and rows.shape[1] == 1
+        sums, means = sums + flat.T @ flat / rows.shape[1], means + mean.T @ mean
+        seen += int((size > 0).sum())
+    moments, of_means = (np.asarray(one / max(1, seen), np.float64) for one in (sums, means))
+    return moments, None if single else of_means

@@ -17,6 +17,7 @@ from ..analysis.result import Analysis, Index, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply
 from ..frozen import read_only
+from ..model.graph import Node
 from ..model.model import Model
 from ..model.quantized.scheme import Scheme
 from ..model.tensors import Pending
@@ -86,8 +87,8 @@ def edits(
         for one in weights
     }
     norms = list(norm_edits(model, analysis, groups, arrays))
-    arrays |= {one.scale: one.values for one in norms} | dict(uniform_scales(model, groups, arrays))
-    numbers = dict[tuple[int, int], NDArray[Any]]()
+    arrays |= {one.scale: one.values for one in norms if not one.own} | dict(uniform_scales(model, groups, arrays))
+    numbers: dict[tuple[int, int], NDArray[Any]] = {(one.node, one.at): one.values for one in norms if one.own}
     for one in analysis.indices:
         if not (kept[one.of].all() and kept[one.made].all()):
             old = model.constants.array(model.graph.nodes[one.node].inputs[one.input])
@@ -108,7 +109,7 @@ def edits(
 def _places(old: NDArray[Any], index: Index, kept: NDArray[np.bool_]) -> NDArray[Any]:
     """The positions in a constant, as they are numbered after the fold."""
     number = np.cumsum(kept[index.of]) - 1
-    new = np.compress(kept[index.made], old, index.axis)
+    new = np.compress(kept[index.made], old, index.axis) if old.ndim else old
     if index.column is None:
         return np.asarray(number[new], old.dtype)
     new[..., index.column] = number[new[..., index.column]]
@@ -124,17 +125,19 @@ def _factors(
         tensor = model.graph.nodes[mean.node].inputs[0]
         parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
         if parts:
-            factors = _of_mean(analysis, parts, tensor, mean.axis, model.graph.nodes[mean.node].outputs[0])
+            factors = _of_mean(analysis, parts, tensor, mean.axis, model.graph.nodes[mean.node])
             if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
                 yield (mean.node, mean.axis), factors
 
 
-def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, result: str) -> NDArray[np.float64]:
-    """The factors [new length] of one mean, which gives `result`."""
+def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, node: Node) -> NDArray[np.float64]:
+    """The factors [new length] of one mean or sum, which `node` takes."""
     counts = np.asarray(axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1), np.float64).ravel()
     told = next((m.squares for _, m in parts if m.squares), None)
     if told is not None:
-        return np.full(len(counts), told.get(result, 1.0))
+        return np.full(len(counts), told.get(node.outputs[0], 1.0))
+    if node.op == "ReduceSum":
+        return counts
     return counts * len(counts) / analysis.slots[tensor, axis, 1][1]
 
 

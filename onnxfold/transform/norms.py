@@ -26,12 +26,15 @@ _OTHERS = {"SkipLayerNormalization": 1e-12, "SkipSimplifiedLayerNormalization": 
 
 @dataclass(frozen=True, eq=False)
 class NormEdit:
-    """Node `node` gets another `epsilon`, and its constant `scale` the new values `values`."""
+    """Node `node` gets another `epsilon`, and its constant `scale`, input number `at`, the new values `values`, for
+    this node alone where `own`, else in place."""
 
     node: int
     epsilon: float
     scale: str
     values: NDArray[Any]
+    at: int
+    own: bool
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -49,10 +52,12 @@ def norm_edits(
         factor = here[0].squares.get(result, 1.0) if len(here) == 1 else 1.0
         if not here or (factor == 1.0 and not here[0].rotated):
             continue
-        merged = arrays[norm.scale]
+        merged = arrays.get(norm.scale, model.constants.array(norm.scale))
         values = np.full_like(merged, model.constants.array(norm.scale).flat[0]) if here[0].rotated else merged
         epsilon = float(node.attrs.get("epsilon", _OTHERS.get(node.op, _USUAL)))
-        yield NormEdit(norm.node, epsilon / factor, norm.scale, (values / np.sqrt(factor)).astype(merged.dtype))
+        new = (values / np.sqrt(factor)).astype(merged.dtype)
+        at = list(node.inputs).index(norm.scale)
+        yield NormEdit(norm.node, epsilon / factor, norm.scale, new, at, norm.scale not in arrays)
 
 
 def uniform_scales(

@@ -52,12 +52,13 @@ def write_integers(patch: Patch, changes: Sequence[Integer]) -> None:
 
 def write_numbers(patch: Patch, numbers: Mapping[tuple[int, int], NDArray[Any]]) -> None:
     """Nodes read plain numbers in place of what is computed from lengths that change: by (node, input)."""
-    fresh = dict[str, str]()
+    fresh = dict[tuple[str, bytes], str]()
     for (index, number), value in numbers.items():
         old = patch.nodes[index].input[number]
-        if old not in fresh:
-            fresh[old] = patch.constant(old, value, patch.model.graph.tensor(old).dtype)
-        patch.give(patch.nodes[index], number, fresh[old])
+        made = (old, value.tobytes())
+        if made not in fresh:
+            fresh[made] = patch.constant(old, value, patch.model.graph.tensor(old).dtype)
+        patch.give(patch.nodes[index], number, fresh[made])
 
 
 def _write_computed(patch: Patch, name: str, consumers: Mapping[tuple[int, int], Sequence[Integer]]) -> None:

@@ -45,6 +45,14 @@ CASES = [
          values={key: AXES[key] for key in ("places", "two", "half")}),
     last("sum-of-squares", "d = ReduceSumSquare<axes=[{places}]>(a) r = Sqrt(d)"),
     first("channels-first", L2),
+    *(last(f"sum-{name}", L2, f"k1 = ReduceSum(r, channel) {mean}", values={"channel": [3], **values})
+      for name, mean, values in (
+          ("divided", "m = Div(k1, c)", {"c": 8.0}), ("times", "m = Mul(k1, c)", {"c": 0.125}),
+          ("by-a-shape", "s1 = Shape(a) s2 = Gather<axis=0>(s1, at) c = Cast<to=1>(s2) m = Div(k1, c)", {"at": 3}))),
+    last("sum-of-squares-over-sums", "c = Pow(a, two) d = ReduceSum(c, places) r = Sqrt(d)",
+         "k1 = ReduceSum(r, channel) m = Div(k1, n)", values={"places": [1, 2], "channel": [3], "two": 2.0, "n": 8.0}),
+    last("sum-of-channels-is-kept", "r = ReduceSum(a, places)", "m = ReduceSum(r, channel)", groups=(),
+         values={"places": [1, 2], "channel": [3]}, refused=("ReduceSum mixes this axis",)),
     last("mean-of-channels-is-kept", "r = ReduceMean<axes=[{places}]>(a)", groups=(),
          refused=("ReduceMean mixes this axis",)),
     last("mean-of-squares-is-kept", "r = Mul(a, a)", groups=(), refused=("ReduceMean mixes this axis",)),

@@ -71,7 +71,7 @@ class Builder:
         self.inputs: dict[str, TypeProto] = {}
         self.outputs: list[Tensor] = []
         self._types: dict[str, TypeProto] = {}
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self._count = 0
 
     # values -----------------------------------------------------------------------------------------------------
@@ -83,9 +83,10 @@ class Builder:
         return Tensor(name, (BATCH, *shape))
 
     def constant(self, values: Any) -> str:
-        """A constant as given: integers as int64, floats as float32."""
+        """A constant as given: integers as int64, floats as float32, or as float16 where they are that."""
         array = np.asarray(values)
-        array = array.astype({"i": np.int64, "f": np.float32}.get(array.dtype.kind, array.dtype))
+        kinds = {"i": np.int64, "f": np.float16 if array.dtype == np.float16 else np.float32}
+        array = array.astype(kinds.get(array.dtype.kind, array.dtype))
         name = self._fresh("c" if array.dtype.kind == "f" else "n")
         self.weights[name] = numpy_helper.from_array(array, name)
         self._types[name] = helper.make_tensor_type_proto(self.weights[name].data_type, array.shape)
@@ -94,14 +95,14 @@ class Builder:
     def weight(self, *shape: int, reads: int | None = None) -> str:
         """Random, with a variance that keeps the scale of what is read: 1 / `reads` (all axes after the first)."""
         fan_in = max(1, int(np.prod(shape[1:])) if reads is None else reads)
-        return self.constant(self._rng.standard_normal(shape) / np.sqrt(fan_in))
+        return self.constant(self.rng.standard_normal(shape) / np.sqrt(fan_in))
 
     def bias(self, *shape: int) -> str:
-        return self.constant(0.3 * self._rng.standard_normal(shape))
+        return self.constant(0.3 * self.rng.standard_normal(shape))
 
     def positive(self, *shape: int) -> str:
         """Scales, variances: 0.5 to 1.5."""
-        return self.constant(self._rng.uniform(0.5, 1.5, shape))
+        return self.constant(self.rng.uniform(0.5, 1.5, shape))
 
     # nodes ------------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class Contract:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The node takes the mean over `axis`, number `number` of its input 0.
+    """The node takes the mean, or the sum, over `axis`, number `number` of its input 0.
 
     Where that is followed (responses.py), every position that is left counts for as many as it stands for.
     """
@@ -142,6 +142,14 @@ class Consumes:
 
 
 @dataclass(frozen=True, eq=False)
+class Holds:
+    """This axis of a constant holds channels as data does (a table that a weight of the same node multiplies): where
+    they merge, its numbers are averaged."""
+
+    axis: Axis
+
+
+@dataclass(frozen=True, eq=False)
 class Count:
     """The integer at `at` equals the number of positions in `of` times `sign` (-1 for bounds counted from the end).
 
@@ -175,12 +183,13 @@ class Normalize:
 
 @dataclass(frozen=True, eq=False)
 class ChannelNorm:
-    """The node divides channels, `axis` (number `number` of its input 0), by a statistic over all of them, and then
-    multiplies them by the constant `scale`."""
+    """The node divides channels, `axis` (number `number` of its input 0), by a statistic over all of them, and over the
+    axes `beside` too, and then multiplies them by the constant `scale`."""
 
     axis: Axis
     number: int
     scale: str
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,4 +209,7 @@ class OneOf:
     options: tuple[tuple[Tie | Count, ...], ...]
 
 
-Fact = OneOf | Tie | Contract | Average | Indices | Consumes | Free | Count | Blocks | Normalize | ChannelNorm | Refuse
+Fact = (
+    OneOf | Tie | Contract | Average | Indices | Consumes | Holds
+    | Free | Count | Blocks | Normalize | ChannelNorm | Refuse
+)  # fmt: skip

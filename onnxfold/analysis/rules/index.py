@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .facts import Fact, Free, Indices, Refuse, Tie
+from .facts import At, Axis, Fact, Free, Indices, Refuse, Tie
+from .lengths import follow
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -28,8 +29,20 @@ def gather(n: NodeView) -> Iterator[Fact]:
         yield Free(whole[sorted(set(range(size)) - set(taken))])
         yield Indices(whole, made, 1, long[0])
         return
-    for k in range(index.rank):
-        yield Tie(index.axis(k), y.axis(axis + k))
+    yield from (Tie(index.axis(k), y.axis(axis + k)) for k in range(index.rank))
+    if index.constant and not long and size > 1 and x.floating:
+        yield from _one_picked(n, x.axis(axis), size)
+
+
+def _one_picked(n: NodeView, whole: Axis, size: int) -> Iterator[Fact]:
+    """A constant index of one position: that one stays, the others may go; all may where only lengths are read."""
+    place = (n.ints("", 1) or [size])[0]
+    if n.lengths_only and place in (0, -1):
+        yield Free(whole)
+    elif -size <= place < size:
+        rest = [other for other in range(size) if other != place % size]
+        yield Free(whole[rest])
+        yield Indices(whole, whole[[place]], 1)
 
 
 def gather_elements(n: NodeView) -> Iterator[Fact]:
@@ -66,6 +79,19 @@ def gather_nd(n: NodeView) -> Iterator[Fact]:
         yield Tie(index.axis(axis), y.axis(axis))
     for axis in range(batch + named, x.rank):
         yield Tie(x.axis(axis), y.axis(axis - named - batch + index.rank - 1))
+
+
+def overwritten(n: NodeView) -> Iterator[Fact]:
+    """ScatterND whose indices are all positions in order (position_grids.py): what is written is the result."""
+    for axis, made in enumerate(n.y().axes()):
+        yield from (Tie(n.x(i).axis(axis), made) for i in range(3))
+
+
+def counted_positions(n: NodeView) -> Iterator[Fact]:
+    """Range from 0 up, which serves such indices alone: as long as the axis whose length it takes."""
+    for limit in n.values("", 1) or []:
+        yield Free(n.y().axis(0))
+        yield from follow(n.y().axis(0), limit, At(input=1))
 
 
 def scatter_nd(n: NodeView) -> Iterator[Fact]:

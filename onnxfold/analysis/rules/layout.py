@@ -173,6 +173,8 @@ def tile(n: NodeView) -> Iterator[Fact]:
             yield Tie(x.axis(axis), y.axis(axis))
         elif times.number and x.size(axis) is not None:
             yield Tie(x.axis(axis).tile(times.number), y.axis(axis))
+        elif not times.live and y.repeating(axis) == x.size(axis):
+            yield Tie(x.axis(axis), y.axis(axis))  # for every sample of an open batch
 
 
 def depth_to_space(n: NodeView) -> Iterator[Fact]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Consumes, Contract, Fact, Refuse, Tie
+from .facts import Consumes, Contract, Fact, Holds, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .pointwise import same_axes
 from .table import Rule
@@ -24,7 +24,7 @@ def general(n: NodeView, a: TensorView, b: TensorView, c: TensorView | None) -> 
     yield Tie(b.axis(outer_b), y.axis(1))
     if c is not None:
         yield from same_axes(c, y)
-    if a.constant or b.constant:
+    if a.constant != b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
         yield Consumes(a.axis(inner_a) if a.constant else b.axis(inner_b))  # also where what it adds is its own input
 
@@ -60,6 +60,8 @@ def product(n: NodeView, a: TensorView, b: TensorView, turn_a: bool = False, tur
         yield Tie(b.axis(outer_b), y.axis(-1))
     if a.constant or b.constant:
         yield Tie(a.axis(inner_a), b.axis(inner_b))
+        if a.constant and b.constant:  # a table, and what makes something of it
+            yield from (Holds(a.axis(inner_a)), Consumes(b.axis(inner_b)))
     else:
         yield Contract(a.axis(inner_a), b.axis(inner_b))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...model.dimensions import Dim, Multiple
+from ...model.dimensions import Dim, Multiple, period
 from ...model.shapes.values import Value
 from .facts import At, Axis
 
@@ -59,6 +59,10 @@ class TensorView:
                 axes.append(axis)
         return dims, axes
 
+    def repeating(self, axis: int) -> int:
+        """How many positions come again and again along an axis that is a multiple of an open one; 0 for others."""
+        return period(self.shape[axis]) or 0
+
     def size(self, axis: int) -> int | None:
         """The length along `axis`; None where it is not fixed."""
         n = self.shape[axis]
@@ -67,7 +71,8 @@ class TensorView:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node. `inputs` and `outputs` hold None for absent ones."""
+    """One node. `inputs` and `outputs` hold None for absent ones. `lengths_only`: nothing reads the values of output 0,
+    only how long its axes are."""
 
     op: str
     label: str
@@ -76,6 +81,7 @@ class NodeView:
     outputs: tuple[TensorView | None, ...]
     attrs: Mapping[str, Any]
     _values: Callable[[str], list[Value] | None] = field(repr=False, compare=False)
+    lengths_only: bool = False
 
     def x(self, i: int = 0) -> TensorView:
         """Input `i`, which must be there."""

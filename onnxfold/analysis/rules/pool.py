@@ -14,12 +14,22 @@ POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "L
 
 
 def pool(n: NodeView) -> Iterator[Fact]:
-    """Axes 0 and 1 pass; the optional second output of MaxPool holds flat indices, which count channels too."""
+    """Axes 0 and 1 pass, and others along which the window is one position wide (channels may lie there); the optional
+    second output of MaxPool holds flat indices, which count channels too."""
     if sum(y is not None for y in n.outputs) > 1:
         yield Refuse("also outputs indices that number the channels")
         return
-    for axis in (0, 1):
+    for axis in (0, 1, *_single(n)):
         yield Tie(n.x().axis(axis), n.y().axis(axis))
+
+
+def _single(n: NodeView) -> Iterator[int]:
+    """The axes along which every window is one position, and each position has one."""
+    kernel = n.attr("kernel_shape", [])
+    strides, pads = n.attr("strides", [1] * len(kernel)), n.attr("pads", [0] * 2 * len(kernel))
+    for i, size in enumerate(kernel):
+        if size == strides[i] == 1 and not pads[i] and not pads[i + len(kernel)]:
+            yield i + 2
 
 
 def resize(n: NodeView) -> Iterator[Fact]:

@@ -11,7 +11,7 @@ from .conv import convolution
 from .facts import At, Count, Fact, Refuse, Tie
 from .linear import general, product
 from .node_view import NodeView, TensorView
-from .pointwise import others, same_axes
+from .pointwise import same_axes
 from .table import Rule
 
 MICROSOFT = "com.microsoft"
@@ -108,8 +108,9 @@ def matmul_nbits(n: NodeView) -> Iterator[Fact]:
 
 
 def matmul_bnb4(n: NodeView) -> Iterator[Fact]:
-    """Its weight is one row of 4-bit codes, in blocks that run over ends of rows: what it makes and consumes stays."""
-    yield from others(n.x(), n.y(), n.x().rank - 1)
+    """Its weight is one row of 4-bit codes of no even steps, in blocks that run over ends of rows: what is merged would
+    not be itself again when it is coded anew."""
+    yield Refuse("has a weight of 4-bit codes that cannot be merged exactly (store it as floats, or for MatMulNBits)")
 
 
 def qlinear_unary(n: NodeView) -> Iterator[Fact]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .facts import At, Axis, Blocks, Consumes, Count, Fact, Refuse, Tie
+from .facts import At, Axis, Blocks, Consumes, Count, Fact, Free, Refuse, Tie
 from .lengths import follow
 from .node_view import NodeView, TensorView
+from .pointwise import others
 from .table import Rule
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -51,6 +52,29 @@ def joined(n: NodeView) -> Iterator[Fact]:
         yield Tie(x.axis(-1 if last else axis), y.axis(axis))
         if value.number not in (0, -1):
             yield from follow(y.axis(axis), value, At(input=1, index=axis))
+
+
+def side_by_side(n: NodeView, held: Sequence[int | None]) -> Iterator[Fact]:
+    """A Concat of tensors of which some hold one direction each, number `held`, where both are seen apart: the units of
+    both are tied at once, as no unit stands in all of them."""
+    y, axis = n.y(), n.attr("axis", 1) % n.y().rank
+    parts = [n.x(i) for i in range(len(held))]
+    for x in parts:
+        yield from others(x, y, axis)
+    sizes = [x.size(axis) or 0 for x in parts]
+    if y.size(axis) != sum(sizes):
+        return  # where the parts lie is open: this axis is kept
+    ends = np.cumsum(sizes)
+    there = [y.axis(axis)[end - size : end] for size, end in zip(sizes, ends.tolist(), strict=True)]
+    for x, one, made in zip(parts, held, there, strict=True):
+        yield Tie(x.axis(axis), made) if one is None else Free(x.axis(axis))
+    for first, second in zip(*([i for i, one in enumerate(held) if one == which] for which in (0, 1)), strict=True):
+        ours = parts[first].axis(axis)[: sizes[first]], parts[second].axis(axis)[sizes[second] :]
+        yield Tie(_both(*ours), _both(there[first], there[second]))
+
+
+def _both(a: Axis, b: Axis) -> Axis:
+    return Axis(np.concatenate([a.atoms, b.atoms]), len(a) + len(b))
 
 
 def _units(n: NodeView, unit: Axis, directions: int) -> Iterator[tuple[Axis, Axis]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from .facts import ChannelNorm, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
-from .norm import group_normalization
+from .norm import group_normalization, group_normalization_old, instance_normalization
 from .reduce import layer_norm, skip_layer_norm
 from .table import Rule
 
@@ -36,16 +36,33 @@ def followed_skip_layer_norm(n: NodeView) -> Iterator[Fact]:
 
 def followed_group_norm(n: NodeView) -> Iterator[Fact]:
     """A single group of all channels, with a scale and a shift for each."""
-    if n.attr("num_groups") != 1:
-        yield from group_normalization(n)
-        return
+    yield from _single_group(n) if n.attr("num_groups") == 1 else group_normalization(n)
+
+
+def followed_group_norm_old(n: NodeView) -> Iterator[Fact]:
+    """Opsets 18 to 20: a single group of all channels has one scale and one shift."""
+    yield from _single_group(n) if n.attr("num_groups") == 1 else group_normalization_old(n)
+
+
+def _single_group(n: NodeView) -> Iterator[Fact]:
     for axis in range(2):
         yield Tie(n.x().axis(axis), n.y().axis(axis))
-    yield from _scaled(n, 1, 1, n.inputs[1:])
+    yield from _scaled(n, 1, 1, n.inputs[1:], tuple(range(2, n.x().rank)))
 
 
-def _scaled(n: NodeView, number: int, scale: int, parts: tuple[TensorView | None, ...]) -> Iterator[Fact]:
-    """The norm over axis `number`, with what has one number per channel; input `scale` is its scale."""
+def followed_instance_norm(n: NodeView) -> Iterator[Fact]:
+    """[N, 1, channels and pixels] is a single group of all channels, as exporters write it."""
+    yield from instance_normalization(n)
+    if n.x().rank == 3 and n.x().size(1) == 1:
+        yield Tie(n.x().axis(2), n.y().axis(2))
+        yield from _scaled(n, 2, 1, ())
+
+
+def _scaled(
+    n: NodeView, number: int, scale: int, parts: tuple[TensorView | None, ...], beside: tuple[int, ...] = ()
+) -> Iterator[Fact]:
+    """The norm over axis `number`, and over the axes `beside`, with what has one number per channel; input `scale` is
+    its scale."""
     whole = n.y().axis(number)
     if not n.x(scale).constant or n.x(scale).rank != 1:
         yield Refuse("has a scale that is computed, or not one for each channel")
@@ -53,7 +70,7 @@ def _scaled(n: NodeView, number: int, scale: int, parts: tuple[TensorView | None
     for part in parts:
         if part is not None:
             yield Tie(part.axis(-1), whole)
-    yield ChannelNorm(whole, number, n.x(scale).name)
+    yield ChannelNorm(whole, number, n.x(scale).name, beside)
 
 
 RULES = (
@@ -63,4 +80,6 @@ RULES = (
         followed_skip_layer_norm, ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), domain="com.microsoft"
     ),
     Rule(followed_group_norm, ("GroupNormalization",), since=21),
+    Rule(followed_group_norm_old, ("GroupNormalization",), domain="com.microsoft"),
+    Rule(followed_instance_norm, ("InstanceNormalization",), since=6),
 )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from ...errors import ModelError
+from ..dimensions import period
 from ..graph import Graph, Node
 from .operators import RULES, TAKES_LENGTHS
 from .values import EXACT, LIMIT, Value, Values, count, each, plain
@@ -178,7 +179,10 @@ class ShapeValues:
             raise KeyError(name)
         if self._is_list(name) and all(isinstance(d, int) for d in shape):
             return [plain(d) for d in shape if isinstance(d, int)]
-        return [Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i) for i, d in enumerate(shape)]
+        return [
+            Value(d if isinstance(d, int) else None, frozenset(((name, i),)), name, i, times=period(d) or 1)
+            for i, d in enumerate(shape)
+        ]
 
     def dtype(self, name: str) -> int:
         """The onnx element type of a tensor."""

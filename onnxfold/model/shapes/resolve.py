@@ -88,12 +88,30 @@ def probed(graph: Graph, proto: ModelProto, constants: InferenceConstants, given
     """`graph`, with shapes that inference cannot find while inputs are open: it is asked twice, at different lengths.
 
     A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
-    dimension that it always equals, is a `Multiple` of one, or is `Unnamed`. `given` shapes are not varied.
+    dimension that it always equals, is a `Multiple` of one, or is `Unnamed`. `given` shapes are not varied. Where the
+    usual lengths leave something open, short ones are tried too: the tables of a graph may be shorter than the former.
     """
-    names, once, again = _lengths(graph, constants, given)
-    declared: set[Dim] = set(names.values())
-    if not names or not any(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)):
+    if not _open(graph, set(_lengths(graph, constants, given)[0].values())):
         return graph
+    found = _evaluated(graph, proto, constants, given, _OTHER)
+    left = _open(*found)
+    if left and any(len(graph.tensor(name).shape or ()) in (2, 3) for name in graph.inputs if name not in constants):
+        short = _evaluated(graph, proto, constants, given, 1)
+        found = short if _open(*short) < left else found
+    return found[0]
+
+
+def _open(graph: Graph, declared: Collection[Dim]) -> int:
+    """How many dimensions may be more than is known; 0 where no input is open."""
+    return sum(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)) if declared else 0
+
+
+def _evaluated(
+    graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes, unit: int
+) -> tuple[Graph, Collection[Dim]]:
+    """`graph` after inference at two lengths, multiples of `unit`, of open dimensions; and the names of these."""
+    names, once, again = _lengths(graph, constants, given, unit)
+    declared: set[Dim] = set(names.values())
     one, two = (
         shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors for shapes in (once, again)
     )
@@ -104,7 +122,7 @@ def probed(graph: Graph, proto: ModelProto, constants: InferenceConstants, given
             shape = _joined(one[info.name].shape, two[info.name].shape, names)
             kind = info.dtype or one[info.name].dtype
             tensors[info.name] = TensorInfo(info.name, _filled(info.shape, shape, declared), kind)
-    return replace(graph, tensors=MappingProxyType(tensors))
+    return replace(graph, tensors=MappingProxyType(tensors)), declared
 
 
 def _declared(
@@ -131,8 +149,11 @@ def _unknown(dim: Dim, declared: Collection[Dim]) -> bool:
     return not isinstance(dim, int) and dim not in declared
 
 
-def _lengths(graph: Graph, constants: InferenceConstants, given: Shapes) -> tuple[Names, Shapes, Shapes]:
-    """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators."""
+def _lengths(
+    graph: Graph, constants: InferenceConstants, given: Shapes, other: int = _OTHER
+) -> tuple[Names, Shapes, Shapes]:
+    """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators; lengths of what
+    is neither batch nor image are multiples of `other`."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
     names: Names = {}
     evaluators: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
@@ -145,7 +166,7 @@ def _lengths(graph: Graph, constants: InferenceConstants, given: Shapes) -> tupl
             if isinstance(dim, int):
                 pair = dim, dim
             else:
-                unit = 1 if axis == 0 else _SPATIAL if axis > 1 and len(shape) > 3 else _OTHER
+                unit = 1 if axis == 0 else _SPATIAL if axis > 1 and len(shape) > 3 else other
                 at = 2 * len(symbols) % len(_PRIMES)
                 pair = symbols.setdefault(key, (unit * _PRIMES[at], unit * _PRIMES[at + 1]))
                 names.setdefault(pair, dim if isinstance(dim, str) else Unnamed(pair))

@@ -24,6 +24,7 @@ class Value:
     it is a length, or a product or an exact quotient of lengths and plain numbers, each source once; `factor` is then
     what the plain numbers make, if they make a whole one (else 0). Quotients are exact while the lengths are multiples
     of `unit`. `real`: the number where it is none of the integers (a quotient of floats, before it is rounded).
+    `times`: of a length that is always so many times an open one.
     """
 
     number: int | None
@@ -34,6 +35,7 @@ class Value:
     factor: int = 1
     unit: int = 1
     real: float | None = None
+    times: int = 1
 
     @property
     def live(self) -> bool:
@@ -125,8 +127,16 @@ def computed(operands: Sequence[Value], how: Callable[..., Any], kind: int) -> V
     return Value(made.number, sources, linear=not sources, factor=0 if sources else 1, real=made.real)
 
 
+def leaves_open(a: Value, b: Value) -> bool:
+    """Whether ``a / b`` is the open length (a batch) of which `a` is `b` times as many: `b`, a plain number, counts
+    what else lies in that axis (heads)."""
+    return b.number == a.times > 1 and not b.live
+
+
 def combine(a: Value, b: Value, how: Callable[[int, int], int]) -> Value:
     """The result of `how`, `multiply` or `divide`, with where both come from."""
+    if how is divide and leaves_open(a, b):
+        return Value(None)
     number = how(a.number, b.number) if a.number is not None and b.number is not None else None
     if how is multiply:
         exact = not a.sources & b.sources

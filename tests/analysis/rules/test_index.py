@@ -46,6 +46,19 @@ CASES = [
             weights={"v": (5, 8, 1, 1)}),
     cutting("gather-one-position", "g = Gather<axis=-1>(h, index) y = Conv(g, v)", (8,), values={"index": 2},
             weights={"v": (5, 8, 1)}),
+    *(Case(f"gather-{name}-of-heads", f"""(float[N,5,6] x) => (float[N,5,4] y) {{ h = MatMul(x, w) r = Reshape(h, split)
+        q = Slice(r, zero, last, two, one) {keys} m = Mul(q, k) a = Softmax<axis=-1>(m) z = Mul(a, l)
+        j = Reshape(z, join) y = MatMul(j, v) }}""", {"w": (6, 12), "v": (8, 4)}, (4,),
+        {"split": [0, 0, 6, 2], "zero": [0], "last": [-2], "two": [2], "one": [1], "join": [0, 0, -1], **values},
+        ("Gather mixes this axis",))
+      for name, keys, values in (
+          ("last", "k = Gather<axis=2>(r, i1) l = Gather<axis=2>(r, i2)", {"i1": [-2], "i2": [-1]}),
+          ("numbered", "k0 = Gather<axis=2>(r, i1) l0 = Gather<axis=2>(r, i2) k = Unsqueeze(k0, two) "
+           "l = Unsqueeze(l0, two)", {"i1": 4, "i2": 5}))),
+    Case("gather-for-its-lengths", """(float[N,5,6] x) => (float[N,5,4] y) { h = MatMul(x, w)
+        g = Gather<axis=2>(h, last) s = Shape(g) e = Expand(shift, s) f = Unsqueeze(e, two)
+        r = Relu(h) a = Add(r, f) y = MatMul(a, v) }""",
+         {"w": (6, 8), "v": (8, 4)}, (8,), {"last": -1, "two": [2], "shift": 0.5}),
     cutting("gather-channels-reversed", "g = Gather<axis=1>(h, index) f = Add(g, h) y = Conv(f, v)", (4,),
             values={"index": [7, 6, 5, 4, 3, 2, 1, 0]}, weights={"v": (5, 8, 1, 1)}),
     cutting("gather-channels-shuffled", """g = Gather<axis=1>(h, index) f = Conv<group=2>(g, u) a = Relu(f)
@@ -61,8 +74,8 @@ CASES = [
             i = Concat<axis=0>(d, index) g = Gather<axis=1>(h, i) f = Conv(g, v) a = Relu(f) y = Conv(a, u)""", (6,),
             values={"index": [0, 2], "eight": [8]}, refused=("Gather mixes this axis",),
             weights={"v": (6, 3, 1, 1), "u": (5, 6, 1, 1)}),
-    cutting("gather-one-channel-is-kept", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)",
-            (6,), values={"index": [3]}, refused=("Gather",), weights={"v": (6, 1, 1, 1), "u": (5, 6, 1, 1)}),
+    cutting("gather-one-channel", "g = Gather<axis=1>(h, index) f = Conv(g, v) a = Relu(f) y = Conv(a, u)",
+            (7, 6), values={"index": [3]}, refused=("Gather",), weights={"v": (6, 1, 1, 1), "u": (5, 6, 1, 1)}),
     cutting("GatherElements", """e = Shape(h) z = Slice(e, zero, three) t = Concat<axis=0>(z, two) i = Expand(rows, t)
             g = GatherElements<axis=3>(h, i) y = Conv(g, v)""", (8,), weights={"v": (5, 8, 1, 1)},
             values={"rows": [[[[5, 0]]]], "zero": [0], "three": [3], "two": [2]},
@@ -168,3 +181,9 @@ def test_columns_of_indices_are_numbered_anew() -> None:
     first, second = (constant(after, node(after, "ScatterND", which).input[1]) for which in (0, 1))
     np.testing.assert_array_equal(first, grid([0, 1], [0, 2, 5]))
     np.testing.assert_array_equal(second, grid([0, 1], [1, 3, 4]))
+
+
+def test_the_position_that_is_picked_is_numbered_anew() -> None:
+    cases = {case.name: case for case in CASES}
+    after = fold_by({"MatMul#0": [0, 1, 1, 2]}, cases["gather-numbered-of-heads"].model())
+    assert [int(constant(after, node(after, "Gather", which).input[1])) for which in (0, 1)] == [3, 4]

@@ -29,6 +29,9 @@ CASES = [
     Case("pool-3d", """(float[N,3,6,6,6] x) => (float y) {
         h = Conv(x, w) a = AveragePool<kernel_shape=[2,2,2]>(h) y = Conv(a, v) }""",
          {"w": (8, 3, 3, 3, 3), "v": (5, 8, 1, 1, 1)}, (8,)),
+    *(Case(f"{op}-beside-channels", f"""(float[N,6,5] x) => (float y) {{ h = MatMul(x, w) u = Unsqueeze(h, one)
+        p = {op}<kernel_shape=[2,1], strides=[2,1]>(u) s = Squeeze(p, one) y = MatMul(s, v) }}""",
+           {"w": (5, 8), "v": (8, 4)}, (8,), {"one": [1]}) for op in ("AveragePool", "MaxPool")),
     between("MaxPool-indices-are-kept", f"g, i = MaxPool{WINDOW}(h) f = Cast<to=1>(i) d = Mul(f, tiny) e = Add(g, d) "
             "c = Conv(e, u) a = Relu(c)", weights={"u": (8, 8, 1, 1)}, values={"tiny": 0.001},
             refused=("MaxPool also outputs indices that number the channels",)),

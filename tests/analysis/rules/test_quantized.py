@@ -187,7 +187,8 @@ CASES = [
     Case("MatMulBnb4-is-kept", """(float[N,2,6] x) => (float[N,2,8] y) {
         h = MatMul(x, w) a = com.microsoft.MatMulBnb4<N=16, K=8, block_size=16, quant_type=1>(h, codes, scales)
         b = Relu(a) f = MatMul(b, u) g = Relu(f) y = MatMul(g, v) }""", {"w": (6, 8), "scales": (8,), "u": (16, 6),
-        "v": (6, 8)}, (6,), {"codes": np.arange(64, dtype=np.uint8)}, ("com.microsoft.MatMulBnb4 mixes this axis",)),
+        "v": (6, 8)}, (6,), {"codes": np.arange(64, dtype=np.uint8)},
+        ("com.microsoft.MatMulBnb4 has a weight of 4-bit codes",)),
     *(Packed(f"DynamicQuantizeMatMul-{axis}", """(float[N,3] x) => (float[N,5] y) <float[N,8] h> {
         h = com.microsoft.DynamicQuantizeMatMul(x, w_q, w_s, w_z, b)
         y = com.microsoft.DynamicQuantizeMatMul(h, v_q, v_s, v_z) }""",

@@ -82,9 +82,30 @@ CASES = [
         s = Reshape(a, join) y = MatMul(s, v)""", BIDIRECTIONAL, 2, values=JOIN, groups=(2 * H,)),
     layer("RNN-bidirectional-state-handed-on", "RNN", f"""m, h = OP(x, w, r, b) o = OP(x, w2, r2, b2, , h) {BOTH}""",
           BIDIRECTIONAL, 2, values=JOIN, weights=sizes("RNN", "2", dirs=2), groups=(2 * H,)),
+    *(layer(f"GRU-bidirectional-{name}", "GRU", f"{body} y = MatMul(s, v)", BIDIRECTIONAL, 2, values=values, opset=o,
+            groups=(2 * H,))
+      for name, o, body, values in (
+          ("states-picked", 17, "o, h = OP(x, w, r, b) f = Gather<axis=0>(h, i) g = Gather<axis=0>(h, j) "
+           "s = Concat<axis=1>(f, g)", {"i": -2, "j": -1}),
+          ("backward-first", 17, "o, h = OP(x, w, r, b) f = Gather<axis=0>(h, i) g = Gather<axis=0>(h, j) "
+           "k = Tanh(g) s = Concat<axis=-1>(f, k)", {"i": 1, "j": 0}),
+          ("split", 17, "o = OP(x, w, r, b) f, g = Split<axis=1>(o) k = Squeeze(f, one) l = Squeeze(g, one) "
+           "s = Concat<axis=2>(k, l)", {"one": [1]}),
+          ("split-opset12", 12, "o = OP(x, w, r, b) f, g = Split<axis=1>(o) j = Concat<axis=3>(f, g) "
+           "s = Squeeze<axes=[1]>(j)", {}),
+          ("sliced", 17, "o = OP(x, w, r, b) f = Slice(o, zero, one, one) g = Slice(o, one, two, one) "
+           "t = Transpose<perm=[1,0,2,3]>(f) k = Squeeze(t, zero) l = Squeeze(g, one) s = Concat<axis=2>(k, l)",
+           {"zero": [0], "one": [1], "two": [2]}))),
+    layer("LSTM-bidirectional-states-of-two-layers", "LSTM", """o, h, c = OP(x, w, r, b)
+        t = Transpose<perm=[0,2,1,3]>(o) m = Reshape(t, join) p, h2, d = OP(m, w2, r2, b2)
+        e = Concat<axis=0>(h, h2) f = Gather<axis=0>(e, i) g = Gather<axis=0>(e, j) s = Concat<axis=1>(f, g)
+        y = MatMul(s, v)""", BIDIRECTIONAL, 2, values={"join": [0, 0, -1], "i": 2, "j": 3}, groups=(2 * H,),
+          weights=sizes("LSTM", "2", 2 * H, 2)),
     *(layer(f"LSTM-bidirectional-{name}", "LSTM", body, BIDIRECTIONAL, 2, values=values, weights={"v": (H, 5)})
       for name, body, values in (
           ("sum", "o = OP(x, w, r, b) s = ReduceSum<keepdims=0>(o, one) y = MatMul(s, v)", ONE),
+          ("one-beside-a-sum", """o = OP(x, w, r, b) f, g = Split<axis=1>(o) a = Add(f, g) j = Concat<axis=3>(a, f)
+                s = Squeeze(j, one) y = MatMul(s, k0)""", {**ONE, "k0": np.ones((2 * H, 5), np.float32)}),
           ("one-picked", "o = OP(x, w, r, b) s = Gather<axis=1>(o, pick) y = MatMul(s, v)", {"pick": 1}),
           ("seen-twice", """o = OP(x, w, r, b) t = Transpose<perm=[0,2,1,3]>(o) s = Reshape(t, join)
                 k = MatMul(s, k0) g = Gather<axis=1>(o, pick) z = MatMul(g, v) y = Add(k, z)""",

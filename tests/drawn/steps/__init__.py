@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..builder import Builder, Numbers
-from . import blocks, conv, join, layout, linear, norm, pointwise, pool, reduce, reshape
+from . import blocks, conv, exported, join, layout, linear, norm, pointwise, pool, reduce, reshape
 
-FAMILIES = (conv, linear, norm, pointwise, pool, reduce, join, layout, reshape, blocks)
+FAMILIES = (conv, linear, norm, pointwise, pool, reduce, join, layout, reshape, blocks, exported)
 STEPS: dict[str, Callable[[Builder, Numbers], None]] = {
     step.__name__: step for family in FAMILIES for step in family.STEPS
 }

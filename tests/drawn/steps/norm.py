@@ -41,11 +41,13 @@ def group_norm(g: Builder, n: Numbers) -> None:
 
 
 def response_norm(g: Builder, n: Numbers) -> None:
-    """Global response normalization, of ConvNeXt V2."""
-    x = g.take(n, lambda t: t.rank >= 3)
+    """Global response normalization, of ConvNeXt V2; the mean may be a sum that is divided."""
+    x, summed = g.take(n, lambda t: t.rank >= 3), n.flag()
     places = [axis for axis in range(1, x.rank) if axis != x.channel]
     strength = g.axes("ReduceL2", x, places, 18, keepdims=1)
     mean = g.axes("ReduceMean", strength, [x.channel], 18, keepdims=1)
+    if summed:
+        mean = g.op("Div", g.axes("ReduceSum", strength, [x.channel], 13, keepdims=1), g.constant(float(x.channels)))
     relative = g.op("Div", strength, g.op("Add", mean, g.constant(1e-6)))
     ones = [1] * (x.rank - 1 - x.channel)
     scaled = g.op("Mul", g.op("Mul", x, relative), g.positive(x.channels, *ones))
