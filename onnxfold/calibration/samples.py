@@ -284,23 +284,15 @@ def _batch(count: int) -> int:
 
 def _dealt(found: Calibration, specs: Sequence[InputSpec], apart: bool) -> tuple[tuple[Feeds, ...], tuple[Feeds, ...]]:
     """What is fitted on, and what is held back: evenly spaced, since folders and files are often sorted by class, and
-    the last classes say little of the others. For the same reason every batch takes samples from everywhere. Both in
-    batches unless samples are to stay `apart`."""
+    the last classes say little of the others. Both in batches unless samples are to stay `apart`."""
     count = len(found.feeds)
     each = max(1, found.samples // count)
     held = max(1, count // CHECK_SHARE, min(count // MOST_SHARE, _WANTED // each))
     at = {(2 * i + 1) * count // (2 * held) for i in range(held)}
     fit, check = ([feed for i, feed in enumerate(found.feeds) if (i in at) is side] for side in (False, True))
     if apart:
-        return tuple(_mixed(fit, CHECK_SHARE)), tuple(check)
-    size = _batch(found.samples)
-    fit = _mixed(fit, max(1, len(fit) * each // size))
-    return tuple(batches(fit, specs, size)), tuple(batches(check, specs, _HELD))
-
-
-def _mixed(feeds: Sequence[Feeds], parts: int) -> list[Feeds]:
-    """The same feeds in an order in which each of so many parts comes from everywhere."""
-    return [feed for first in range(parts) for feed in feeds[first::parts]]
+        return tuple(fit), tuple(check)
+    return tuple(batches(fit, specs, _batch(found.samples))), tuple(batches(check, specs, _HELD))
 
 
 def _split(
