@@ -53,9 +53,11 @@ def test_whether_advice_was_right(choice: ModuleType, aspect: Aspect, advised: s
     assert choice.right(aspect, advised, ROWS) is kept
 
 
-def test_what_beats_int8_alone(choice: ModuleType) -> None:
-    assert choice.beats_int8(ROWS) == ["fold 80 %, INT8"]
-    assert choice.beats_int8(ROWS[:2]) == []
+def test_what_stands_beside_int8_alone(choice: ModuleType) -> None:
+    """What is more often right in as much, and what is as often right in less."""
+    smaller = row("fold 90 %, INT8", 0.25, 0.5, 89.7)
+    assert choice.beside_int8([*ROWS, smaller]) == (["fold 80 %, INT8"], ["fold 90 %, INT8"])
+    assert choice.beside_int8(ROWS[:2]) == ([], [])
 
 
 def test_the_number_of_a_line(choice: ModuleType) -> None:
