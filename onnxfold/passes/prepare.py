@@ -113,18 +113,18 @@ class Inspect(BasePass):
 
 def analyzed(model: Model, fold_heads: bool = False, fold_residual: bool = False) -> Analysis:
     """The analysis (`analyze`). Where it fails on a model that shape inference or onnxruntime refuses, or that declares
-    shapes which its tensors do not have, or has biases that do not fit, the model is to blame."""
-
+    shapes which its tensors do not have, the model is to blame; and where biases do not fit, it is not begun."""
+    what = model.path or "the model given"
+    if wrong := _wrong_bias(model):
+        raise ModelError(f"{what} cannot be analyzed: {wrong}: export the model again")
     try:
         return analyze(model, fold_heads=fold_heads, fold_residual=fold_residual)
     except OnnxFoldError:
         raise
     except Exception as error:
-        what = model.path or "the model given"
-        wrong = _wrong_bias(model)
-        if not wrong and (reason := contradiction(model.proto) or _refusal(model)):
+        if reason := contradiction(model.proto) or _refusal(model):
             blame = f"{what} cannot be analyzed ({error}) nor run ({reason}): export the model again"
-        elif reason := wrong or _false_shape(model):
+        elif reason := _false_shape(model):
             blame = f"{what} cannot be analyzed ({error}): {reason}: export the model again"
         else:
             raise  # a bug of ours
@@ -147,7 +147,8 @@ def _refusal(model: Model) -> str:
 def _wrong_bias(model: Model) -> str:
     """A convolution's bias that has not one value for each of its channels, in words; '' if there is none.
 
-    onnxruntime before 1.24 runs convolutions whose bias is empty, and crashes on transposed ones."""
+    onnxruntime runs convolutions whose bias is a column; before 1.24 also those whose bias is empty, where it crashes
+    on transposed ones."""
     for node in model.graph.nodes:
         if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2]:
             weight, bias = (model.graph.tensor(name).shape for name in node.inputs[1:3])
