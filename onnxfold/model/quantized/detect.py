@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
+from ...errors import ModelError
 from ..graph import Graph, Node
 from .behind import Fixed, held, scale_behind
 from .packing import MICROSOFT, NBITS, PackedLayout, layout
@@ -90,11 +91,21 @@ def find(graph: Graph, fixed: Fixed) -> dict[str, Stored | Unwritable]:
 
 
 def unpacked(node: Node, read: Callable[[str], Array]) -> Array:
-    """What a DequantizeLinear node makes of constants, in any of its forms."""
+    """What a DequantizeLinear node makes of constants, in any of its forms. Raises ModelError for a scale or a zero
+    point of another length than the axis."""
     values, scale = (read(name) for name in node.inputs[:2])
     zero = read(node.inputs[2]).astype(np.float64) if _given(node, 2) else np.zeros(1)
-    shift, step = (_spread(numbers, node, values.shape) for numbers in (zero, scale.astype(np.float64)))
-    return np.asarray(((values.astype(np.float64) - shift) * step).astype(scale.dtype))
+    try:
+        shift, step = (_spread(numbers, node, values.shape) for numbers in (zero, scale.astype(np.float64)))
+        found = np.asarray(((values.astype(np.float64) - shift) * step).astype(scale.dtype))
+    except (ValueError, IndexError, ZeroDivisionError):
+        found = None
+    if found is None or found.shape != values.shape:
+        raise ModelError(
+            f"'{node.label}' has scales of shape {list(scale.shape)} or zero points that do not fit its weight of "
+            f"shape {list(values.shape)}: export the model again"
+        )
+    return found
 
 
 def _spread(numbers: Array, node: Node, shape: tuple[int, ...]) -> Array:

@@ -54,10 +54,11 @@ class ShapeValues:
             return
         try:
             found = rule(self, node)
+            made = dict(zip(node.outputs, [found] if isinstance(found, np.ndarray) else found, strict=True))
         except (ValueError, IndexError, TypeError, KeyError, OverflowError, ZeroDivisionError):
             self._known[node.outputs[0]] = None
             return
-        self._known.update(zip(node.outputs, [found] if isinstance(found, np.ndarray) else found, strict=True))
+        self._known.update(made)
         if node.op in ("Shape", "Size") or all(self._is_list(name) for name in node.inputs if name):
             self._lists.update(node.outputs)
 

@@ -16,6 +16,7 @@ from tiny import fold, with_and_without_repair
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.costs import costs, count_parameters
+from onnxfold.errors import ModelError
 from onnxfold.model.model import load
 from onnxfold.runtime.autodiff.prepare import static_copy
 from onnxfold.runtime.session import Session
@@ -344,3 +345,14 @@ def test_a_bias_too_short_for_its_node_is_replaced_by_one_of_floats() -> None:
     x = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
     result = fold(proto, ratio=0.5, latency=False, calibration={"x": x}, recovery="least-squares")
     assert result.report.check is not None and result.report.check.passed
+
+
+def test_scales_that_do_not_fit_are_the_models_fault() -> None:
+    """Along an axis of another length, as in a broken file."""
+    proto = net({"w": Pack()})
+    loaded = load(proto)
+    (node,) = (node for node in proto.graph.node if node.op_type == "DequantizeLinear" and node.output[0] == "w")
+    assert loaded.constants.array("w").shape == (16, 3, 3, 3)
+    next(a for a in node.attribute if a.name == "axis").i = 1
+    with pytest.raises(ModelError, match=r"scales of shape \[16\] .* shape \[16, 3, 3, 3\]"):
+        load(proto).constants.array("w")

@@ -264,3 +264,12 @@ def test_half_of_a_length_in_floats_is_a_length() -> None:
     even, odd = length(text.format(0)), length(text.format(1))
     assert (even.number, even.linear, even.unit) == (6, True, 2)
     assert (odd.number, odd.linear) == (3, False)
+
+
+def test_a_split_into_other_parts_than_it_has_outputs() -> None:
+    """A broken model: what it makes is not known, and it is read all the same."""
+    text = "agraph (float[2,6] x) => (int64[2] p) { s = Shape(x) p = Split(s, sizes) }"
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + text)
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1]), "sizes"))
+    loaded = load(proto)
+    assert ShapeValues(loaded.graph, loaded.constants).get("p") is None
