@@ -32,6 +32,13 @@ _WINDOWED = (
 _TAKE_LENGTHS = ("Reshape", "ConstantOfShape", "Expand", "Tile", "Resize", "Split", "Range", "Pad")
 
 
+def with_shapes(model: ModelProto) -> ModelProto:
+    """The model with the shapes that onnx infers; values are followed unless some would become lists without end.
+    Raises ExecutionError where onnx refuses it."""
+    with asking_onnx():
+        return onnx.shape_inference.infer_shapes(model, data_prop=not _absurd_constants(model))
+
+
 def infer_shapes(
     model: ModelProto, known: Mapping[str, NDArray[Any]] | None = None, follow: bool | None = None
 ) -> ModelProto:

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto
 from ...frozen import read_only
 from ...model.editable_weights import Weights
 from ...model.model import Model
-from ...model.onnx_calls import asking_onnx
+from ...model.shapes.inference import with_shapes
 from ...model.subgraphs import captures
 from ...runtime.autodiff.emitter import LOSS, PREFIX, Emitter
 from ...runtime.autodiff.prepare import prune, shapes_of, static_copy
@@ -94,8 +94,7 @@ def pose(
     joined.graph.input.extend(copies)
     if not start:
         raise NotTrainableError("no weight of a linear operator or a normalization is stored as floats")
-    with asking_onnx():
-        joined = onnx.shape_inference.infer_shapes(joined, data_prop=True)
+    joined = with_shapes(joined)
     session = Session.of_version(with_gradient(joined, LOSS, list(start)), None, provider)
     return DistillationProblem(session, start, len(compared))
 

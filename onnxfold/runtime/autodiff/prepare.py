@@ -16,6 +16,7 @@ from ...model.model import Model, load
 from ...model.onnx_calls import asking_onnx
 from ...model.quantized.detect import dequantizes, packed_weight
 from ...model.save import inline
+from ...model.shapes.inference import with_shapes
 from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
 
 Floats = NDArray[np.float32]
@@ -59,8 +60,7 @@ def static_copy(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto
             proto = onnx.version_converter.convert_version(proto, OPSET)
         del proto.graph.value_info[:]
     proto.ir_version = max(proto.ir_version, 8)
-    with asking_onnx():
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    proto = with_shapes(proto)
     _put_back(proto.graph, [t.name for t in whole.graph.initializer], aside)
     _declare_more(proto)
     return proto

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from ...errors import ExecutionError
+from ...model.shapes.inference import with_shapes
 from ...model.subgraphs import captures
 from .prepare import shapes_of
 
@@ -26,8 +28,8 @@ Shape = tuple[int, ...]
 def without_seed_axis(model: ModelProto) -> None:
     """Rewrite the main graph of `model` (a gradient, one seed), in place; its inputs and outputs stay as they are."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):  # slower, but as right
+        inferred = with_shapes(model)
+    except ExecutionError:  # slower, but as right
         return
     graph = model.graph
     shapes = shapes_of(inferred.graph) | {t.name: tuple(t.dims) for t in graph.initializer}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from helpers import model, oracles_hold
 from onnx import ModelProto, TensorProto, numpy_helper, parser
@@ -16,7 +17,7 @@ from onnxfold.analysis.costs import costs
 from onnxfold.errors import ModelError, OnnxFoldError
 from onnxfold.model.dimensions import Unnamed
 from onnxfold.model.model import load
-from onnxfold.model.shapes.inference import absurd
+from onnxfold.model.shapes.inference import absurd, with_shapes
 
 MLP = "m = MatMul(b, u) g = Relu(m) y = MatMul(g, v)"
 WEIGHTS = {"u": (8, 12), "v": (12, 8)}
@@ -187,3 +188,17 @@ def test_integers_of_a_node_that_cannot_be_read_are_refused(
     (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError):
         load(tmp_path / "in.onnx")
+
+
+@pytest.mark.parametrize(("length", "followed"), [(64, True), (2**40, False)])
+def test_values_that_would_be_lists_without_end_are_not_followed(
+    length: int, followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnx makes a list of what Expand makes of integers: 23 GB of a mutant's."""
+    proto = model("(float[N,3] x) => (float y) { e = Expand(one, n) s = Shape(e) y = Reshape(x, s) }", values={
+        "one": [1], "n": [length],
+    })  # fmt: skip
+    asked = []
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", lambda m, **how: asked.append(how) or m)
+    assert with_shapes(proto) is proto
+    assert asked == [{"data_prop": followed}]
