@@ -45,11 +45,12 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     if it `may_run`. Of a large model, shapes that tell enough are believed. One with a tensor of a billion numbers is
     not run.
     """
-    if may_run and (said := _too_large(model.graph)):
-        return Settled(given, refusal=said)
     shapes = agreed(model.graph, model.constants, given or {})
     places = stretchable(model.graph, model.constants, given or {})
-    fits = _fits(model, shapes) if places else True
+    found = _found(model, shapes) if places else model.graph
+    if may_run and found is not None and (said := _too_large(found, bool(places or given))):
+        return Settled(shapes or given, refusal=said)
+    fits = _fits(model, shapes, found) if places else True
     if fits is not False and (not places or not may_run or (fits and model.size > _QUICK)):
         return Settled(shapes or given)
     runner = _Runner(model) if may_run else None
@@ -60,7 +61,9 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
         if _size(model, longer) > _MOST or negative(_bare(model, longer)):
             continue
         runs = runner is None or runner.session is None or runner.runs(longer)
-        if not runs or _fits(model, longer) is False:  # the other way round it takes ten times as long
+        if (
+            not runs or _fits(model, longer, _found(model, longer)) is False
+        ):  # the other way round it takes ten times as long
             continue
         if runner is None or runner.session is None:
             return Settled(longer, _note(model, longer, given or {}))
@@ -71,17 +74,15 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     return Settled(shapes or given, "the model ran at none of the lengths tried: pass `input_shapes`" * failed)
 
 
-def _too_large(graph: Graph) -> str:
-    """What to say of a tensor that no machine should be asked to make; '' where there is none. Open dimensions count
-    as 1."""
+def _too_large(graph: Graph, open_: bool) -> str:
+    """What to say of a tensor that no machine should be asked to make; '' where there is none. Dimensions that nobody
+    knows count as 1; `open_`: whether inputs have some that can be given."""
+    do = "give smaller `input_shapes`, or export it again" if open_ else "export it again, for smaller inputs"
     for node in graph.nodes:
         for name in filter(None, node.outputs):
             count = math.prod(n for n in graph.tensor(name).shape or () if isinstance(n, int))
             if count >= _ABSURD:
-                return (
-                    f"tensor '{name}' has {count} numbers ({node.op}), too many to run the model: give smaller "
-                    f"`input_shapes`, or export it again"
-                )
+                return f"tensor '{name}' has {count} numbers ({node.op}), too many to run the model: {do}"
     return ""
 
 
@@ -104,13 +105,18 @@ def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
             yield {**dict.fromkeys(usual, BATCH), **{place: max(length, longer) for place, length in own.items()}}
 
 
-def _fits(model: Model, shapes: Mapping[str, Sequence[int]]) -> bool | None:
-    """Whether all tensors have a length with inputs of these `shapes`, and outputs something in them; None where that
-    cannot be told without running the model."""
-    graph, bare = model.graph, _bare(model, shapes)
-    if negative(bare):
+def _found(model: Model, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
+    """The graph with the lengths that inputs of these `shapes` give; None where they are too short for it."""
+    bare = _bare(model, shapes)
+    return None if negative(bare) else shaped(model.graph, bare, model.constants)
+
+
+def _fits(model: Model, shapes: Mapping[str, Sequence[int]], found: Graph | None) -> bool | None:
+    """Whether all tensors have a length with inputs of these `shapes`, as `_found`, and outputs something in them; None
+    where that cannot be told without running the model."""
+    if found is None:
         return False
-    found, empty = shaped(graph, bare, model.constants), any(0 in shape for shape in _full(model, shapes).values())
+    graph, empty = model.graph, any(0 in shape for shape in _full(model, shapes).values())
     if not empty and any(0 in (found.tensor(name).shape or ()) for name in graph.outputs):
         return False
     made = (found.tensor(name).shape for node in graph.main_nodes for name in node.outputs if name)

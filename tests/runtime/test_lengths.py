@@ -203,6 +203,14 @@ def test_a_tensor_that_takes_all_memory(op: str, much: list[int]) -> None:
     text = f"""(float[2,8] x) => (float[2,4] y) {{
         {op} s = ReduceSum<keepdims=0>(p) a = MatMul(x, w) b = Add(a, s) y = MatMul(b, v) }}"""
     proto = model(text, {"w": (8, 16), "v": (16, 4)}, {"pads": much}, opset=20)
-    with pytest.raises(onnxfold.ModelError, match=r"'p' has \d{10,} numbers .*`input_shapes`"):
+    with pytest.raises(onnxfold.ModelError, match=r"'p' has \d{10,} numbers .*: export it again, for smaller inputs"):
         onnxfold.fold(proto, ratio=0.5, effort="fast")
     assert onnxfold.inspect(proto).groups
+
+
+def test_an_open_input_that_takes_all_memory() -> None:
+    """Told by the lengths that it would be run with."""
+    text = "(float[N,3,H,W] x) => (float y) { a = Conv(x, w) p = Tile(a, many) g = GlobalMaxPool(p) y = Conv(g, v) }"
+    proto = model(text, {"w": (8, 3, 3, 3), "v": (4, 8, 1, 1)}, {"many": [1, 1, 3000, 3000]})
+    with pytest.raises(onnxfold.ModelError, match=r"'p' has \d{10,} numbers .*: give smaller `input_shapes`"):
+        onnxfold.fold(proto, ratio=0.5, effort="fast")

@@ -92,7 +92,8 @@ def _impossible(bare: ModelProto, name: str, length: int) -> str:
     op = next((node.op_type for node in bare.graph.node if name in node.output), "")
     if op in ("Resize", "Upsample"):
         return f"{op} gives '{name}' an impossible length: its scales must be numbers above 0, not infinite or huge"
-    return f"'{name}' would be {length} long (a kernel larger than its input)"
+    why = "pads below zero that take away more than there is" if op == "Pad" else "a kernel larger than its input"
+    return f"'{name}' would be {length} long ({why})"
 
 
 def _stages(bare: ModelProto) -> list[int]:

@@ -185,9 +185,10 @@ class MeetTarget(BasePass):
         best = min(range(len(made)), key=lambda i: self._share(points[i]), default=None)
         if best is None:
             return f"{asked} cannot be met by any chain of `allow`: {'; '.join(refused)}"
+        others = f" (not made: {'; '.join(refused)})" if refused else ""
         return (
-            f"{asked} cannot be met by any chain of `allow`: the lowest is {self._share(points[best]):.2f}, by "
-            f"{_called(made[best].row.chain)}"
+            f"{asked} cannot be met by any chain of `allow`: the lowest that was made is "
+            f"{self._share(points[best]):.2f}, by {_called(made[best].row.chain)}{others}"
         )
 
 

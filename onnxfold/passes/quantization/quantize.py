@@ -126,7 +126,7 @@ class Quantized:
         if report.slower and report.speedup is not None:
             notes.append(
                 f"with {report.kind.label} it is slower than in floats on {short(report.provider)}: "
-                f"{1 / report.speedup:.2f}x the latency of the same model without `quantize`"
+                f"{1 / report.speedup:.2f}x the latency"
             )
         if report.file_after >= report.file_before:
             sizes = [in_bytes(size) for size in (report.file_after, report.file_before)]

@@ -270,7 +270,8 @@ def test_huge_batches_and_dimensions(tmp_path: Path, shape: str) -> None:
     text = TEXT.replace("N,3,8,8", shape)
     path = write(tmp_path / "in.onnx", net(text.replace("[N,10]", f"[{shape.split(',')[0]},10]")))
     ended = fold(tmp_path, path)
-    assert ended.code in (REQUEST, MODEL) and "--input-shape" in ended.errors, ended
+    do = ("--input-shape", "export it again, for smaller inputs")  # that helps only where something is open
+    assert ended.code in (REQUEST, MODEL) and any(words in ended.errors for words in do), ended
     assert run(tmp_path, path, "--inspect").code in (DONE, MODEL)
 
 
