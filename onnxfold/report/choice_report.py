@@ -94,9 +94,23 @@ class ChoiceReport(Shown):
         """What may be concluded of the models that are advised."""
         if not self.passed:
             return Mark.FAILED
+        return Mark.UNSURE if any(row.mark is not Mark.KEPT for row in self._changed) else Mark.KEPT
+
+    @property
+    def _changed(self) -> list[ChoiceRow]:
+        """The models that are advised, but for the original."""
         names = {one.chain for one in self.advice}
-        marks = [row.mark for row in self.rows if row.chain.label in names and row.chain != Chain()]
-        return Mark.KEPT if all(mark is Mark.KEPT for mark in marks) else Mark.UNSURE
+        return [row for row in self.rows if row.chain.label in names and row.chain != Chain()]
+
+    @property
+    def meaning(self) -> str:
+        """What may be concluded, in words."""
+        if self.mark is Mark.UNSURE:
+            unsure = "; ".join(row.chain.label for row in self._changed if row.mark is not Mark.KEPT)
+            return f"above the usual error limit, or judged on weak inputs: {unsure}"
+        if self.mark is Mark.KEPT and not self._changed:
+            return "nothing that was measured is worth more than the model as it is"
+        return _MEANING[self.mark]
 
     @property
     def verdict(self) -> str:
@@ -190,7 +204,7 @@ class ChoiceReport(Shown):
         sign, style = MARKS[self.mark]
         parts: list[RenderableType] = [named(self.model, style="bold"), Text(about, style="dim"), ""]
         parts += [Message(str(one), style="bold") for one in self.advice]
-        parts += [Message(MEANING[self.mark], mark=Signs(sign, style)), "", self._table()]
+        parts += [Message(self.meaning, mark=Signs(sign, style)), "", self._table()]
         parts += [below(f"latency on {where}") for where in self._timed_on]
         parts += [below(f"measured on {self.samples}")]
         parts += [below(f"{'; '.join(chains)}: {note}", "yellow") for note, chains in self._said.items()]
@@ -249,9 +263,8 @@ class ChoiceReport(Shown):
         return table
 
 
-MEANING = {
+_MEANING = {
     Mark.KEPT: "the recommended models are within the usual error limit",
-    Mark.UNSURE: "some recommended models exceed the usual error limit, or were judged on weak inputs",
     Mark.FAILED: "one of the models failed its checks",
 }
 

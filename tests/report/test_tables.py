@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from onnxfold.analysis.costs import Size
 from onnxfold.analysis.pins import Refusal
+from onnxfold.evaluation.quality import Mark
 from onnxfold.passes.weight_sharing.distances import Pair
 from onnxfold.passes.weight_sharing.layers import Left
 from onnxfold.report import render, wording
@@ -178,3 +179,14 @@ def test_no_line_begins_with_a_percent_sign(width: int) -> None:
     lines = shown(Message(said), width)
     assert not any(line.startswith("%") or line != line.rstrip() for line in lines)
     assert " ".join(" ".join(lines).split()) == said
+
+
+def test_a_choice_says_which_of_what_it_recommends_is_not_sure() -> None:
+    report = choice_page_of()
+    sound = replace(report, rows=tuple(row for row in report.rows if not row.problems))
+    assert sound.meaning == "the recommended models are within the usual error limit"
+    doubtful = tuple(replace(row, mark=Mark.UNSURE) if row.chain.refine else row for row in sound.rows)
+    said = "above the usual error limit, or judged on weak inputs: fold 50 %, refine"
+    assert replace(sound, rows=doubtful).meaning == said
+    alone = replace(sound, rows=sound.rows[:1])
+    assert alone.meaning == "nothing that was measured is worth more than the model as it is"

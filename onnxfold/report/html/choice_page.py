@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...units import in_bytes, in_percent, in_units, less
-from ..choice_report import MEANING, Advice, ChoiceReport
+from ..choice_report import Advice, ChoiceReport
 from ..wordings import Wording
 from . import charts
 from .fold_page import Tile, mark_of
@@ -14,7 +14,7 @@ from .fold_page import Tile, mark_of
 
 def choice_page(report: ChoiceReport, wording: Wording) -> dict[str, Any]:
     """The context of the template."""
-    meaning = MEANING[report.mark]
+    meaning = report.meaning
     made = [row for row in report.rows if row.size is not None]
     alerts = [("bad", f"{row.chain.label}: {text}") for row in report.rows for text in row.problems]
     alerts += [("note", f"{row.chain.label}: {row.note}") for row in report.rows if row.note]
