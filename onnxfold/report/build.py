@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..analysis.costs import costs, count_parameters
+from ..analysis.costs import Size, costs, count_parameters
 from ..analysis.coverage import coverage
 from ..calibration.samples import sample_count
 from ..calibration.thumbnails import contact_sheet_of
@@ -47,6 +47,7 @@ from .provenance import provenance
 from .sweep_report import SweepReport
 from .wording import counted as counted_inputs
 
+_FAR = 0.9  # of a target: what is left below that was not asked for
 _CLOSE = 0.03  # of a latency: what differs by less is noise
 
 
@@ -58,10 +59,11 @@ def fold_report(state: State, options: FoldOptions, run: Run) -> FoldReport:
     seconds = dict(run.clock.seconds)
     if expected is not None:
         seconds["estimated"] = expected.samples + expected.fold
+    before, after = size_of(model, prices), size_written(state, prices, record.lengths)
     return FoldReport(
         state.name, options.output.path or "", _settings(record, options.budget),
-        size_of(model, prices), size_written(state, prices, record.lengths),
-        tuple(map(_group, record.groups)), subject.analysis.refusals, _verdict(state, options.budget),
+        before, after, tuple(map(_group, record.groups)), subject.analysis.refusals,
+        _verdict(state, options.budget).noting(steps_note(options.budget, before, after)),
         seconds, coverage(subject.analysis, prices), state.found(RefinementReport),
         quantization=state.found(QuantizationReport),
         interface=changed(model.graph, subject.analysis.caches, record.lengths), notes=_notes(state),
@@ -216,6 +218,20 @@ def _verdict(state: State, budget: Budget) -> Check:
     if grown > 0:
         notes.append(f"the file grew by {grown} bytes")
     return verdict.noting(*notes, latency_note(budget, verdict))
+
+
+def steps_note(budget: Budget, before: Size, after: Size) -> str:
+    """How far a target for MACs or parameters was overshot, in words; '' where it was not by much."""
+    counts = {
+        Aim.MACS: (after.macs, before.macs, "MACs"), Aim.PARAMS: (after.parameters, before.parameters, "parameters")
+    }  # fmt: skip
+    left, of, what = counts.get(budget.aim, (1, 0, ""))
+    if left >= _FAR * budget.value * of:
+        return ""
+    return (
+        f"{in_percent(left / of)} of the {what} remain, well below `{budget.aim.parameter}={budget.value:g}`: "
+        "channels go in steps, and smaller ones (`round_to`) come closer"
+    )
 
 
 def latency_note(budget: Budget, verdict: Check) -> str:

@@ -26,7 +26,9 @@ from onnxfold.evaluation.latency import Profiler
 from onnxfold.evaluation.metrics import OutputError
 from onnxfold.evaluation.quality import Deviation, Limit, Mark, Quality
 from onnxfold.evaluation.verdict import Check, ProviderCheck, Status
+from onnxfold.options.budget import Budget
 from onnxfold.passes.sweep import SweepRow
+from onnxfold.report.build import steps_note
 from onnxfold.report.group_report import GroupReport
 from onnxfold.report.saved import save
 from onnxfold.report.sweep_report import SweepReport
@@ -271,3 +273,14 @@ def test_what_is_in_reach_is_said() -> None:
     )
     assert replace(inside, before=Size(1, 1, 0)).verdict.endswith(", which cover 75 % of the parameters")
     assert replace(inside, coverage=None).verdict == "2 groups with 1088 channels can be folded"
+
+
+@pytest.mark.parametrize(("budget", "said"), [
+    (Budget.macs(0.8), "60 % of the MACs remain, well below `target_macs=0.8`"),
+    (Budget.macs(0.65), ""), (Budget.params(0.6), "50 % of the parameters remain, well below `target_params=0.6`"),
+    (Budget.ratio(0.5), ""),
+])  # fmt: skip
+def test_a_target_that_was_overshot_is_said(budget: Budget, said: str) -> None:
+    before, after = Size(1000, 100, 10_000), Size(700, 50, 6_000)
+    note = steps_note(budget, before, after)
+    assert note.startswith(said) and bool(note) is bool(said)
