@@ -74,10 +74,10 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     return Settled(shapes or given, "the model ran at none of the lengths tried: pass `input_shapes`" * failed)
 
 
-def _too_large(graph: Graph, open_: bool) -> str:
+def _too_large(graph: Graph, adjustable: bool) -> str:
     """What to say of a tensor that no machine should be asked to make; '' where there is none. Dimensions that nobody
-    knows count as 1; `open_`: whether inputs have some that can be given."""
-    do = "give smaller `input_shapes`, or export it again" if open_ else "export it again, for smaller inputs"
+    knows count as 1; `adjustable`: whether the user can give other lengths."""
+    do = "give smaller `input_shapes`, or export it again" if adjustable else "export it again, for smaller inputs"
     for node in graph.nodes:
         for name in filter(None, node.outputs):
             count = math.prod(n for n in graph.tensor(name).shape or () if isinstance(n, int))
