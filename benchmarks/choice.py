@@ -14,24 +14,21 @@ other work `--processor-time` measures latencies as the processor time of one th
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-import onnx
 from figures import filled, keep
-from nets import net, options, parsed
+from nets import options, parsed
+from tasks import LANGUAGE, LARGER, Task, task
 
 import onnxfold
 from onnxfold.analysis.costs import Size
@@ -45,72 +42,10 @@ from onnxfold.progress import on_terminal
 from onnxfold.report.choice_report import ChoiceReport
 from onnxfold.runtime.session import Session
 
-LARGER = ("effnet_lite0", "minilm_l6", "ppocr4_rec")
 CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_vit_d128_l6_fused")
-LANGUAGE = "stories260K_dynamo"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
 SAME = 1.02  # times the bytes or the latency: less is no difference
 LESS = 0.9
-
-
-@dataclass(frozen=True)
-class Task:
-    """A network: its file, inputs to calibrate on, its true accuracy in percent of `count` cases."""
-
-    path: Path
-    calibration: dict[str, Any]
-    accuracy: Callable[[str], float]
-    count: int
-
-
-def task(data: Path, name: str, images: int) -> Task:
-    """The network called `name`."""
-    if name in LARGER:
-        return _larger(data, name)
-    if name == LANGUAGE:
-        return _language(data)
-    real = net(data, name, images)
-    source = Session(real.path).inputs[0].name
-    return Task(real.path, {source: real.unlabeled}, lambda path: real.top1(onnx.load(path)), len(real.images))
-
-
-def _larger(data: Path, name: str) -> Task:
-    spec = importlib.util.spec_from_file_location("evaluate", data / "larger" / "evaluate.py")
-    assert spec is not None and spec.loader is not None
-    theirs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(theirs)
-    path, known = data / "larger" / f"{name}.onnx", dict[str, Any]()
-    which, count = {"effnet_lite0": (0, 272), "minilm_l6": (1, 300), "ppocr4_rec": (0, 300)}[name]
-
-    def accuracy(version: str) -> float:
-        if "before" not in known:
-            known["before"] = getattr(theirs, name)(path, None)[0]
-        said = getattr(theirs, name)(Path(version), known["before"])[1]
-        return percent(said, which)
-
-    return Task(path, theirs.calibration(name), accuracy, count)
-
-
-def percent(said: str, which: int) -> float:
-    """The number before a per cent sign in a line of larger/evaluate.py, the first or the second one ("cosine" has
-    none)."""
-    found = [float(part.split()[-1]) for part in said.split("%")[:-1]]
-    return found[min(which, len(found) - 1)]
-
-
-def _language(data: Path) -> Task:
-    path = data / "models" / f"{LANGUAGE}.onnx"
-    calibrating, test = (
-        np.load(data / "language" / f"stories_{part}.npz")["input_ids"].astype(np.int64) for part in ("calib", "test")
-    )
-    source = Session(path).inputs[0].name
-
-    def accuracy(version: str) -> float:
-        session = Session(version)
-        hits = [session.run({source: row[None, :-1]})[0][0].argmax(-1) == row[1:] for row in test]
-        return 100 * float(np.mean(hits))
-
-    return Task(path, {source: calibrating[:, :-1]}, accuracy, test.size - len(test))
 
 
 @contextmanager
