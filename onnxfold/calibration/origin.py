@@ -16,6 +16,8 @@ class Origin(Enum):
     CONV_PRIOR = "conv-prior"
     CLASS_SPREAD = "class-spread"
     PICTURES = "pictures"
+    PHOTOGRAPHS = "photographs"
+    LINES = "lines"
     GENERATED_TEXT = "generated-text"
     SENTENCES = "sentences"
     RANDOM = "random"
@@ -43,7 +45,12 @@ _TEXTS = MappingProxyType({
     Origin.CONV_PRIOR: "deep inversion from convolution weights and biases",
     Origin.CLASS_SPREAD: "deep inversion for varied class scores",
     Origin.PICTURES: "photographs and images of random shapes",
+    Origin.PHOTOGRAPHS: "crops of many photographs",
+    Origin.LINES: "lines of text drawn over many photographs",
     Origin.GENERATED_TEXT: "text that the model generated from random first tokens",
     Origin.SENTENCES: "random sentences with Zipf-distributed words",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip
+
+SHOWN = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS, Origin.LINES})
+"""Images that no descent changes."""

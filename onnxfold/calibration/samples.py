@@ -21,7 +21,7 @@ from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, independent_judge
-from .origin import Origin
+from .origin import SHOWN, Origin
 from .processor import Known, resolved
 from .reader import Calibration, read_calibration
 from .scale import scale_warning
@@ -45,6 +45,7 @@ _SPREAD = 128  # samples that tell how far outputs move
 _ENOUGH = 4  # of the user's own samples, held back: fewer give no check mark
 _JUDGING = 128  # samples of another kind, to judge by: what is rare in fewer of them can be half of an error
 _PICTURES = 2048  # at most: pictures of random shapes cost no descent, and small models are repaired better by more
+_FEWEST_CROPS, _MOST_CROPS = 64, 256  # of photographs
 _LOOKING = 8.0  # seconds that one run of the model on all pictures may take, about
 SECONDS = {Effort.BALANCED: 60.0, Effort.BEST: 600.0}  # of descent that are meant, on two quiet cores
 
@@ -76,7 +77,7 @@ class Samples:
     def spread(self) -> tuple[Feeds, ...]:
         """Some of what is fitted on, where that was made to be like the model's data: outputs move less on inputs of
         another kind. (Classes that were spread on purpose would make them move more.)"""
-        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, Origin.PICTURES):
+        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, *SHOWN):
             return ()
         taken = list[Feeds]()
         for feed in self.fit:
@@ -93,6 +94,11 @@ class Samples:
             return ()
         held = {id(feed) for feed in self.check}
         return tuple(feed for feed in self.fit if id(feed) not in held)
+
+    @property
+    def unlike(self) -> bool:
+        """Whether they are of another kind than what the model is for: photographs show few of the things it knows."""
+        return self.origin in (Origin.PHOTOGRAPHS, Origin.LINES)
 
     @property
     def own(self) -> bool:
@@ -179,8 +185,8 @@ def synthetic_samples(
     specs = Session.of(model).inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
-        pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(extent.count)]
-    elif lengths in ({extent.count}, {extent.pictures}):
+        pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(min(lengths))]
+    elif lengths in ({extent.count}, {extent.pictures}, {extent.photographs}):
         (count,) = lengths
         step = Batching.of(specs).size or _batch(count)
         pieces = [
@@ -210,7 +216,10 @@ def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence
     fitting = _whole(count * share**0.6)
     pictures = max(fitting, min(_PICTURES, _whole(_LOOKING / max(1e-9, each))))
     judging = max(_LEAST, min(_JUDGING, pictures))
-    return Extent(fitting, max(_LEAST, round(steps * share**0.4)), pictures, 2 * SECONDS[effort], judging)
+    fewer = max(_LEAST, round(steps * share**0.4))
+    return Extent(
+        fitting, fewer, pictures, max(_FEWEST_CROPS, min(_MOST_CROPS, pictures)), 2 * SECONDS[effort], judging
+    )
 
 
 def _whole(count: float) -> int:
@@ -245,6 +254,7 @@ def are_made(model: Model, effort: Effort, seed: int, shapes: Mapping[str, Seque
 
 def _key(model: Model, extent: Extent, seed: int, shapes: Mapping[str, Sequence[int]] | None) -> str:
     settings = {"count": extent.count, "steps": extent.steps, "pictures": extent.pictures, "seed": seed}
+    settings["photographs"] = extent.photographs
     return cache.key(model, {**settings, "shapes": {k: list(v) for k, v in (shapes or {}).items()}})
 
 

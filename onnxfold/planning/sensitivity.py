@@ -34,6 +34,9 @@ Ints = NDArray[np.int64]
 
 RIDGE = 1e-2
 """Of the mean of the diagonal of the moments: so uncertain are moments of samples taken to be."""
+UNLIKE = 0.2
+"""The same for photographs, which show little of what the model knows: channels that do nothing there may serve
+elsewhere (MobileNetV2 at 85 % of its MACs: a true error of 39 % instead of 44 %)."""
 
 _REMEMBERED = 2**29  # bytes of moments that are kept at most, to choose merges by; first come, first served
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
+from ..calibration.synthetic.photographed import image_shape
 from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.parts import PlanningOptions
@@ -27,6 +28,8 @@ from .search import TRIALS
 from .subject import Subject, probes
 
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
+_FINDING = 100.0  # forward passes that finding the range of pixels takes
+_CROP = 0.01  # seconds to crop a photograph
 _NODE = 0.03  # seconds to prepare the gradient of a node
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
@@ -147,9 +150,11 @@ def estimate(
     made, count, shapes = 0.0, own, subject.shapes
     if not own:
         extent = synthetic_extent(subject.model, options.effort, shapes)
-        count = extent.count
+        shown = image_shape(subject.model, Session.of(subject.model).inputs, 1, shapes or {}) is not None
+        count = extent.photographs if shown else extent.count
         if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
-            made = _DESCENT * forward * count * extent.steps + _NODE * len(subject.model.graph.nodes)
+            made = _NODE * len(subject.model.graph.nodes)
+            made += _FINDING * forward + _CROP * count if shown else _DESCENT * forward * count * extent.steps
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.merger(options)

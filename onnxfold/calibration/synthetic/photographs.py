@@ -3,7 +3,8 @@
 Random resized crops, mirrored, in other light, contrast and color, as classifiers are trained on them (Szegedy et al.,
 "Going deeper with convolutions", CVPR 2015; the settings are those usual since). Two photographs that scikit-learn
 ships (a temple and a flower, both CC BY 2.0) judge; with ten that come with the package (`../photographs/README.md`
-says whose they are) they tell in which convention a model wants its images.
+says whose they are) they tell in which convention a model wants its images. Repairs are fitted on crops of these ten
+and of 52 others (`photographed.py`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ _CHANGE = 0.4  # of light, contrast and color: factors lie this far around 1
 def more_photographs() -> tuple[Pixels, ...]:
     """The photographs of the package, [H, W, 3]."""
     return _pictures(files("onnxfold.calibration") / "photographs")
+
+
+@cache
+def varied_photographs() -> tuple[Pixels, ...]:
+    """Those, and many more of the package: animals, buildings, tools."""
+    return (*more_photographs(), *_pictures(files("onnxfold.calibration") / "photographs" / "varied"))
 
 
 @cache

@@ -1,5 +1,6 @@
-"""Inputs for a model without calibration data: deep inversion where the model tells something about its data, pictures
-where it takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
+"""Inputs for a model without calibration data: crops of photographs for convolutional networks of large images, deep
+inversion where the model tells something about its data, pictures where it takes images and tells nothing, class spread
+for other classifiers, random inputs for the rest."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from ..origin import Origin
 from .deep_inversion import invert
 from .generated_text import token_feeds
 from .image_ops import is_images
+from .photographed import photographed
 from .pictures import pictures
 from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 
@@ -31,14 +33,15 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 @dataclass(frozen=True)
 class Extent:
     """How much is made: `count` samples by `steps` of Adam per chunk of samples, or so many `pictures` of shapes, which
-    cost no steps (0: `count`). `writing`: the work that text may take, in seconds on a usual machine, going by the size
-    of the model. `judging`: samples of another kind that results are to be judged by. Raises RequestError for less than
-    one sample or step.
+    cost no steps, or `photographs` (0: `count`). `writing`: the work that text may take, in seconds on a usual
+    machine, going by the size of the model. `judging`: samples of another kind that results are to be judged by.
+    Raises RequestError for less than one sample or step.
     """
 
     count: int = 128
     steps: int = 300
     pictures: int = 0
+    photographs: int = 0
     writing: float = math.inf
     judging: int = 64
 
@@ -107,6 +110,10 @@ def synthesize(
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
+    seen = photographed(model, specs, extent.photographs or count, seed, shapes)
+    if seen is not None:
+        x, origin, apart = seen
+        return Synthetic({specs[0].name: x}, origin, None, time.perf_counter() - begin, apart=apart)
     shown = cache(partial(_pictures, specs, extent.pictures or count, seed, shapes))  # they take seconds: where needed
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
@@ -123,8 +130,8 @@ def synthesize(
             continue
         taken = time.perf_counter() - begin
         return Synthetic(feeds, problem.terms.goal.origin, found.match, taken, found.losses, "", problem.apart)
-    if (seen := shown()) is not None:
-        return Synthetic(seen, Origin.PICTURES, None, time.perf_counter() - begin)
+    if (drawn := shown()) is not None:
+        return Synthetic(drawn, Origin.PICTURES, None, time.perf_counter() - begin)
     feeds = _random(model, specs, count, seed, shapes)
     return Synthetic(feeds, Origin.RANDOM, None, time.perf_counter() - begin, (), f"no deep inversion: {reason}")
 
