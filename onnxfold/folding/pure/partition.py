@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 
 class Partition:
     """`sums` [k, n] holds S[c,i], the sum of G[i,j] over the members j of cluster c, in the type of `gram`; `within`
-    [k] the sum of G over all pairs in a cluster. A cluster may be empty between two moves."""
+    [k] the sum of G over all pairs in a cluster. A cluster may be empty between two moves. In float32, `sums` of a
+    cluster of one point are exactly that point's row of G, however the others left it."""
 
     def __init__(self, gram: NDArray[Any], k: int, labels: LabelList) -> None:
         n = len(gram)
@@ -93,6 +94,9 @@ class Partition:
     def _refresh(self, c: int) -> None:
         size = float(len(self.members[c]))
         self.sizes[c] = size
+        if size == 1.0 and self.gram.dtype == np.float32:
+            alone = self.members[c][0]
+            self.within[c], self.sums[c] = self._exact[alone], self.gram[alone]
         if size:
             within = self.within[c] / (size * (size + 1.0))
             self.lines[:, c] = size / (size + 1.0), -2.0 / (size + 1.0), within
