@@ -23,7 +23,7 @@ _ANALYSING, _ANALYSED = 130, 40  # bytes for every atom of the graph: at most, a
 _BALANCING = 24  # bytes for every feature, where all are in memory at once
 _BLOCKS = 300e6  # bytes for features in blocks
 _WRITING = 20  # bytes for every number of a weight that is written: as it is, in float32, turned, merged, and the next
-_CHECKING = 24  # bytes for every number of the block that is run alone: three versions, one after the other
+_CHECKING = 14  # bytes for every number of the block that is run alone: as it was made, cut out, and in bytes
 
 
 def session_bytes(model: Model) -> int:
