@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "large_array.hpp"
+
 namespace onnxfold {
 namespace {
 
@@ -36,7 +38,7 @@ Partition<Real>::Partition(const BasicGram<Real>& gram, std::size_t k, Labels la
     members_[labels_[i]].push_back(i);
   }
   const std::size_t most = rows(points(), k);
-  sums_.reset(new Real[most * stride_]);  // not touched before it is used
+  sums_ = large_array<Real>(most * stride_);
   for (std::size_t row = most; row > 0; --row) spare_.push_back(sums_.get() + (row - 1) * stride_);
   rebuild();
 }
@@ -93,6 +95,17 @@ void Partition<Real>::refresh_line(std::size_t c) {
     share_row(c, gram_.row(members_[c].front()));
   }
   lines_[c] = {size / (size + 1.0), -2.0 / (size + 1.0), within_[c] / (size * (size + 1.0))};
+}
+
+template <typename Real>
+void Partition<Real>::sums_of(std::size_t i, std::vector<double>& sums) const {
+  sums.assign(clusters(), 0.0);
+  if constexpr (kShares) {
+    const Real* row = gram_.row(i);
+    for (std::size_t j = 0; j < points(); ++j) sums[labels_[j]] += row[j];
+  } else {
+    for (std::size_t c = 0; c < clusters(); ++c) sums[c] = rows_[c][i];
+  }
 }
 
 template <typename Real>

@@ -39,10 +39,17 @@ class Partition {
   double removal_gain(std::size_t i) const;
 
   // How much inertia comes when point i joins cluster c, in which it is not: m/(m+1) |x_i - mu|^2.
-  double insertion_cost(std::size_t i, std::size_t c) const {
+  double insertion_cost(std::size_t i, std::size_t c) const { return insertion_cost(i, c, rows_[c][i]); }
+
+  // The same where S[c,i] is known.
+  double insertion_cost(std::size_t i, std::size_t c, double sum) const {
     const kernels::CostLine& line = lines_[c];
-    return line.weight * diagonal_[i] + line.slope * rows_[c][i] + line.offset;
+    return line.weight * diagonal_[i] + line.slope * sum + line.offset;
   }
+
+  // S[c,i] for every cluster. For many points (floats) it is added up from one row of G: one number of every row of
+  // S would come from another page each. OUT sums.
+  void sums_of(std::size_t i, std::vector<double>& sums) const;
 
   // Moves point i to another cluster and returns by how much the inertia changes. A cluster may be empty
   // in between, one at a time; it must have got a member before it is priced.

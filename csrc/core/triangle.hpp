@@ -1,8 +1,12 @@
 // A symmetric matrix in half the memory.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <vector>
+
+#include "large_array.hpp"
 
 namespace onnxfold {
 
@@ -15,7 +19,10 @@ class Triangle {
   static constexpr std::size_t kSide = 4;
 
   // All entries are zero.
-  explicit Triangle(std::size_t size) : values_(before((size + kSide - 1) / kSide) * kSide * kSide) {}
+  explicit Triangle(std::size_t size)
+      : count_(before((size + kSide - 1) / kSide) * kSide * kSide), values_(large_array<Real>(count_)) {
+    std::fill_n(values_.get(), count_, Real(0));
+  }
 
   // How many Reals `read` writes for a matrix of this size.
   static std::size_t padded(std::size_t size) { return (size + kSide - 1) / kSide * kSide; }
@@ -30,12 +37,12 @@ class Triangle {
   // The first `size` entries of row i. OUT row, padded(size) entries, of which those from `size` on mean nothing.
   void read(std::size_t i, std::size_t size, Real* row) const {
     const std::size_t own = i / kSide;
-    const Real* line = values_.data() + before(own) * kSide * kSide + i % kSide * kSide;
+    const Real* line = values_.get() + before(own) * kSide * kSide + i % kSide * kSide;
     for (std::size_t tile = 0; tile <= own; ++tile, line += kSide * kSide) {
       for (std::size_t c = 0; c < kSide; ++c) row[tile * kSide + c] = line[c];
     }
     for (std::size_t tile = own + 1; tile * kSide < size; ++tile) {
-      const Real* column = values_.data() + (before(tile) + own) * kSide * kSide + i % kSide;
+      const Real* column = values_.get() + (before(tile) + own) * kSide * kSide + i % kSide;
       for (std::size_t r = 0; r < kSide; ++r) row[tile * kSide + r] = column[r * kSide];
     }
   }
@@ -43,7 +50,7 @@ class Triangle {
   // The other way round. IN row, padded(size) entries: those from `size` on come to places that mean nothing.
   void write(std::size_t i, std::size_t size, const Real* row) {
     const std::size_t own = i / kSide;
-    Real* line = values_.data() + before(own) * kSide * kSide + i % kSide * kSide;
+    Real* line = values_.get() + before(own) * kSide * kSide + i % kSide * kSide;
     for (std::size_t tile = 0; tile < own; ++tile, line += kSide * kSide) {
       for (std::size_t c = 0; c < kSide; ++c) line[c] = row[tile * kSide + c];
     }
@@ -56,7 +63,7 @@ class Triangle {
     const std::size_t own = i / kSide;
     for (std::size_t j = i; j < (own + 1) * kSide; ++j) set(i, j, row[j]);
     for (std::size_t tile = own + 1; tile * kSide < size; ++tile) {
-      Real* column = values_.data() + (before(tile) + own) * kSide * kSide + i % kSide;
+      Real* column = values_.get() + (before(tile) + own) * kSide * kSide + i % kSide;
       for (std::size_t r = 0; r < kSide; ++r) column[r * kSide] = row[tile * kSide + r];
     }
   }
@@ -74,13 +81,14 @@ class Triangle {
 
   // INOUT the place of an entry whose tile is stored: i / kSide >= j / kSide.
   const Real* lower(std::size_t i, std::size_t j) const {
-    return values_.data() + ((before(i / kSide) + j / kSide) * kSide + i % kSide) * kSide + j % kSide;
+    return values_.get() + ((before(i / kSide) + j / kSide) * kSide + i % kSide) * kSide + j % kSide;
   }
   Real* lower(std::size_t i, std::size_t j) {
-    return values_.data() + ((before(i / kSide) + j / kSide) * kSide + i % kSide) * kSide + j % kSide;
+    return values_.get() + ((before(i / kSide) + j / kSide) * kSide + i % kSide) * kSide + j % kSide;
   }
 
-  std::vector<Real> values_;
+  std::size_t count_;
+  std::unique_ptr<Real[]> values_;
 };
 
 }  // namespace onnxfold

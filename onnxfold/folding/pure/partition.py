@@ -66,7 +66,11 @@ class Partition:
     def insertion_costs(self, i: int) -> Floats:
         """How much inertia comes when point i joins each of the clusters; means nothing for its own."""
         weight, slope, offset = self.lines
-        return np.asarray(weight * self._exact[i] + slope * self.sums[:, i].astype(np.float64) + offset)
+        if self.gram.dtype == np.float32:
+            sums = np.bincount(self.labels, self.gram[i].astype(np.float64), self.clusters)
+        else:
+            sums = self.sums[:, i]
+        return np.asarray(weight * self._exact[i] + slope * sums + offset)
 
     def move(self, i: int, to: int) -> float:
         """Move point i to another cluster; by how much the inertia changes."""
