@@ -85,10 +85,11 @@ void Hartigan<Real>::consider(std::size_t i) {
   const double gain = partition_.removal_gain(i);
   checked_[i] = removal_[i] = gain;
   if (gain == -kInfinity) return;
+  partition_.sums_of(i, sums_);
   double lowest = kInfinity;
   std::size_t target = own;
   for (std::size_t c = 0; c < partition_.clusters(); ++c) {
-    const double cost = partition_.insertion_cost(i, c);
+    const double cost = partition_.insertion_cost(i, c, sums_[c]);
     if (cost < lowest && c != own) {
       lowest = cost;
       target = c;

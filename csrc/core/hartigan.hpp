@@ -46,6 +46,7 @@ class Hartigan {
   std::vector<double> removal_;  // the gain of leaving, for every point
   std::vector<double> checked_;  // no unchanged cluster is cheaper than this (but for the tolerance)
   std::vector<Real> saved_;
+  std::vector<double> sums_;  // of one point, for every cluster
   std::vector<std::pair<std::size_t, std::size_t>> moves_;  // point, where it came from
   double change_ = 0.0;
 };

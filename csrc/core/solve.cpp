@@ -59,7 +59,7 @@ template <typename Real>
 std::size_t usable_threads(std::size_t n, std::size_t k, const Options& options) {
   const std::size_t wanted =
       options.threads > 0 ? options.threads : std::max<std::size_t>(1, std::thread::hardware_concurrency());
-  const std::size_t each = sizeof(Real) * n * std::max<std::size_t>(k, 1);
+  const std::size_t each = sizeof(Real) * n * std::max<std::size_t>(Partition<Real>::rows(n, k), 1);
   return std::max<std::size_t>(1, std::min({wanted, options.restarts, options.memory_cap / each}));
 }
 

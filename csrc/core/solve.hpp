@@ -26,7 +26,8 @@ struct Solution {
 };
 
 // The same for any number of threads: each start and each search has its own random numbers, and of equally
-// good ones the first counts. Beside G each thread holds k x n Reals; Ward holds n x n before it does.
+// good ones the first counts. Beside G each thread holds what its partition does (half of n^2 floats, k n doubles), the
+// first half of n^2 Reals for Ward before.
 // Throws std::invalid_argument for k outside 1..n, no restarts, or an unusable matrix.
 template <typename Real>
 Solution solve(const BasicGram<Real>& gram, std::size_t k, const Options& options);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels.hpp"
+#include "triangle.hpp"
 
 namespace onnxfold {
 namespace {
@@ -11,31 +12,38 @@ namespace {
 template <typename Real>
 constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
 
-// The distance matrix between clusters that are still there. Slots of clusters that are gone stay until
-// half of all are gone; then the matrix is packed, so that later scans are short.
+// The distances between clusters that are still there. Slots of clusters that are gone stay until half of
+// all are gone; then the matrix is packed, so that later scans are short.
 template <typename Real>
 class ClusterDistances {
  public:
   explicit ClusterDistances(const BasicGram<Real>& gram)
       : slots_(gram.size()),
         alive_(gram.size()),
-        values_(slots_ * slots_),
+        values_(slots_),
         sizes_(slots_, Real(1)),
         penalty_(slots_, Real(0)),
         names_(slots_),
         heights_(slots_, Real(0)),
-        scratch_(slots_) {
+        row_(Triangle<Real>::padded(slots_)),
+        other_(row_.size()),
+        merged_(row_.size()) {
+    std::vector<double> diagonal(slots_);
+    for (std::size_t i = 0; i < slots_; ++i) diagonal[i] = gram.at(i, i);
     for (std::size_t i = 0; i < slots_; ++i) {
       names_[i] = i;
-      row(i)[i] = kInfinity<Real>;
-      for (std::size_t j = i + 1; j < slots_; ++j) row(i)[j] = static_cast<Real>(0.5 * gram.squared_distance(i, j));
+      row_[i] = kInfinity<Real>;
+      const Real* products = gram.row(i);
+      for (std::size_t j = i + 1; j < slots_; ++j) {
+        const double distance = diagonal[i] + diagonal[j] - 2.0 * products[j];
+        row_[j] = static_cast<Real>(distance > 0.0 ? 0.5 * distance : 0.0);
+      }
+      values_.write_from(i, slots_, row_.data());
     }
-    mirror();
   }
 
   std::size_t alive() const { return alive_; }
   std::size_t slots() const { return slots_; }
-  std::size_t name(std::size_t slot) const { return names_[slot]; }
 
   std::size_t first() const {
     std::size_t slot = 0;
@@ -45,11 +53,11 @@ class ClusterDistances {
 
   // The nearest other cluster; `preferred` when it is as near as any (it may be slots(): nobody).
   std::size_t nearest(std::size_t slot, std::size_t preferred) {
-    const Real* distances = row(slot);
-    const Real lowest = kernels::lowest_sum(distances, penalty_.data(), slots_);
-    if (preferred < slots_ && distances[preferred] <= lowest) return preferred;
+    values_.read(slot, slots_, row_.data());
+    const Real lowest = kernels::lowest_sum(row_.data(), penalty_.data(), slots_);
+    if (preferred < slots_ && row_[preferred] <= lowest) return preferred;
     std::size_t found = 0;
-    while (distances[found] + penalty_[found] > lowest) ++found;
+    while (row_[found] + penalty_[found] > lowest) ++found;
     return found;
   }
 
@@ -58,12 +66,14 @@ class ClusterDistances {
   Merge merge(std::size_t a, std::size_t b) {
     const std::size_t i = std::min(a, b);
     const std::size_t j = std::max(a, b);
-    const Real distance = row(i)[j];
+    values_.read(i, slots_, row_.data());
+    values_.read(j, slots_, other_.data());
+    const Real distance = row_[j];
     const Real height = std::max({distance, heights_[i], heights_[j]});
-    kernels::merge_distances(scratch_.data(), row(i), row(j), sizes_.data(), sizes_[i], sizes_[j], distance, slots_);
-    scratch_[i] = kInfinity<Real>;
-    std::copy_n(scratch_.data(), slots_, row(i));
-    for (std::size_t x = 0; x < slots_; ++x) row(x)[i] = scratch_[x];
+    kernels::merge_distances(merged_.data(), row_.data(), other_.data(), sizes_.data(), sizes_[i], sizes_[j], distance,
+                             slots_);
+    merged_[i] = kInfinity<Real>;
+    values_.write(i, slots_, merged_.data());
     sizes_[i] += sizes_[j];
     sizes_[j] = Real(0);
     penalty_[j] = kInfinity<Real>;
@@ -81,10 +91,8 @@ class ClusterDistances {
       moved[slot] = kept.size();
       kept.push_back(slot);
     }
-    for (std::size_t r = 0; r < kept.size(); ++r) {  // targets never lie behind their sources
-      for (std::size_t c = 0; c < kept.size(); ++c) {
-        values_[r * kept.size() + c] = values_[kept[r] * slots_ + kept[c]];
-      }
+    values_.pack(kept);
+    for (std::size_t r = 0; r < kept.size(); ++r) {
       sizes_[r] = sizes_[kept[r]];
       penalty_[r] = Real(0);
       names_[r] = names_[kept[r]];
@@ -95,27 +103,16 @@ class ClusterDistances {
   }
 
  private:
-  Real* row(std::size_t slot) { return values_.data() + slot * slots_; }
-
-  void mirror() {
-    constexpr std::size_t kTile = 32;
-    for (std::size_t top = 0; top < slots_; top += kTile) {
-      for (std::size_t side = top; side < slots_; side += kTile) {
-        for (std::size_t i = top; i < std::min(top + kTile, slots_); ++i) {
-          for (std::size_t j = std::max(side, i + 1); j < std::min(side + kTile, slots_); ++j) row(j)[i] = row(i)[j];
-        }
-      }
-    }
-  }
-
   std::size_t slots_;
   std::size_t alive_;
-  std::vector<Real> values_;
+  Triangle<Real> values_;
   std::vector<Real> sizes_;    // members; 0 when gone
   std::vector<Real> penalty_;  // 0, infinite when gone
   std::vector<std::size_t> names_;
   std::vector<Real> heights_;  // of the merge that made the cluster
-  std::vector<Real> scratch_;
+  std::vector<Real> row_;
+  std::vector<Real> other_;
+  std::vector<Real> merged_;
 };
 
 }  // namespace

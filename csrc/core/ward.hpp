@@ -17,7 +17,7 @@ struct Merge {
 };
 
 // All n - 1 merges, lowest height first, a merge never before those it builds on. Nearest-neighbour chain
-// with the Lance-Williams update (Murtagh 1983): O(n^2) time, one n x n matrix of Reals beside G.
+// with the Lance-Williams update (Murtagh 1983): O(n^2) time, half of n^2 Reals beside G.
 template <typename Real>
 std::vector<Merge> ward(const BasicGram<Real>& gram);
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ..options.choices import Method
 from .gram import SINGLE, Gram, GramSum, gram
-from .group_weights import GroupWeights
+from .group_weights import GroupWeights, Part
 
 Floats = NDArray[np.floating[Any]]
 MOST_ENTRIES = 2**24  # of the features of a group that are in memory all at once: 0.4 GB with what balancing needs
+_CHUNK = 2**16  # numbers
 VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matrix; measured, see docs/design/folding.md
 
 
@@ -54,28 +55,67 @@ def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
     if weights.size <= SINGLE and weights.entries <= MOST_ENTRIES:
         return gram(feature_parts(weights))
     total = GramSum(weights.size, threads)
-    for blocks in _streamed(weights):
-        for block in blocks:
-            total.add(block)
+    total.add(_streamed(weights))
     return total.whole()
 
 
-def _streamed(weights: GroupWeights) -> Iterator[Iterator[NDArray[np.float32]]]:
-    """For every part in which rows differ, its balanced and centered features [n, columns] block by block."""
-    for part in (*weights.rows, *weights.filters, *weights.columns):
-        squares, largest = 0.0, 0.0
-        for piece in part.pieces():
-            squares += float(np.square(_centered(piece), dtype=np.float64).sum())
-            largest = max(largest, float(np.abs(piece).max(initial=0)))
-        if np.sqrt(squares) > 1e-12 * (1 + largest):
-            factor = np.float32(1 / np.sqrt(squares))
-            yield (_centered(piece) * factor for piece in part.pieces())
+def _streamed(weights: GroupWeights) -> Iterator[NDArray[np.float32]]:
+    """The balanced and centered features block by block [n, columns]: every part in which rows differ.
+
+    The factor of a part takes reading it once before. That is done piece by piece, between the blocks of the part
+    before it, so that whoever multiplies these is never without one for long.
+    """
+    parts = (*weights.rows, *weights.filters, *weights.columns)
+    measuring = [_Measuring(part) for part in parts]
+    for part, own, following in zip(parts, measuring, [*measuring[1:], None], strict=True):
+        factor = own.factor()
+        for piece in part.pieces_as_stored() if factor else ():
+            centered = _centered(piece)
+            del piece  # not needed while the block is
+            yield np.multiply(centered, factor, out=centered)
+            if following is not None:
+                following.step()
     for vector in _narrow(weights):
-        yield iter([_centered(balanced(vector, VECTOR_WEIGHT))])
+        yield _centered(balanced(vector, VECTOR_WEIGHT))
+
+
+class _Measuring:
+    """Finds the factor that balances a part, piece by piece."""
+
+    def __init__(self, part: Part) -> None:
+        self._pieces = part.pieces_as_stored()
+        self._squares, self._largest = 0.0, 0.0
+
+    def step(self) -> bool:
+        """Look at the next piece; whether there was one."""
+        piece = next(self._pieces, None)
+        if piece is None:
+            return False
+        self._squares += _sum_of_squares(_centered(piece))
+        self._largest = max(self._largest, float(piece.max(initial=0)), -float(piece.min(initial=0)))
+        return True
+
+    def factor(self) -> np.float32:
+        """What it is, after a look at all that is left; 0 where all rows are equal."""
+        while self.step():
+            pass
+        differ = np.sqrt(self._squares) > 1e-12 * (1 + self._largest)
+        return np.float32(1 / np.sqrt(self._squares)) if differ else np.float32(0)
+
+
+def _sum_of_squares(block: NDArray[np.float32]) -> float:
+    """In float64, a cache's worth at a time."""
+    flat = block.ravel(order="K")
+    return sum(
+        float(np.square(flat[begin : begin + _CHUNK], dtype=np.float64).sum()) for begin in range(0, len(flat), _CHUNK)
+    )
 
 
 def _centered(piece: Floats) -> NDArray[np.float32]:
-    return np.asarray(piece - piece.mean(axis=0, dtype=np.float64), np.float32)
+    """A copy without its column means, which are found and taken off in float64."""
+    made = np.empty_like(piece, np.float32)
+    np.subtract(piece, piece.mean(axis=0, dtype=np.float64), out=made, dtype=np.float64, casting="same_kind")
+    return made
 
 
 def magnitudes(weights: GroupWeights, method: Method) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .blas import one_thread
 
 Floats = NDArray[np.float64]
 SINGLE = 4096  # points; the Gram matrix of more is kept in float32: 485 MB at 11,008
-_SLAB = 1024  # rows that one task multiplies: fixed, so that sums do not depend on the number of threads
+_SIDE = 512  # rows and columns that one task multiplies: fixed, so that sums do not depend on the number of threads
 Gram = NDArray[np.floating[Any]]  # float64; float32 where float64 would be too large, see `SINGLE`
 
 _BLOCK_ENTRIES = 2**23  # of a part, converted to float64 at a time: at most 64 MiB
@@ -74,34 +75,56 @@ def _centered(block: NDArray[Any], part: int, begin: int, dtype: type[np.floatin
 class GramSum:
     """G = sum over blocks of X X', n x n: float64, or float32 for more than `SINGLE` points.
 
-    Products are computed in float32, their lower half only, by slabs of rows on several `threads` (0: all there are).
-    Every slab is one single-threaded BLAS call, so the result is the same for any number of threads. Beside G each
-    thread needs `_SLAB` x n floats.
+    Products are computed in float32, their lower half only, by squares of `_SIDE` rows and columns on several `threads`
+    (0: all there are). Every square is one single-threaded BLAS call, so the result is the same for any number of
+    threads. Beside G each thread needs one square.
     """
 
     def __init__(self, points: int, threads: int = 0) -> None:
         self._threads = threads or os.cpu_count() or 1
         self._total: Gram = np.zeros((points, points), np.float32 if points > SINGLE else np.float64)
+        begins = range(0, points, _SIDE)
+        self._squares = [(row, column) for row in begins for column in begins if column <= row]
 
-    def add(self, block: NDArray[np.float32]) -> None:
-        """Add X X' of a block X [n, columns]."""
-        n = len(self._total)
+    def add(self, blocks: Iterable[NDArray[np.float32]]) -> None:
+        """Add X X' of every block X [n, columns]. On several threads, the next one is made while one is multiplied."""
+        workers = min(self._threads, len(self._squares))
+        rooms = SimpleQueue[NDArray[np.float32]]()  # memory that is new for every product takes a fifth of the time
+        for _ in range(workers):
+            rooms.put(np.empty(_SIDE**2, np.float32))
+        with one_thread(), ThreadPoolExecutor(workers) as pool:
+            running = list[Future[None]]()
+            for block in blocks:
+                _finish(running)
+                running = [pool.submit(self._add_square, block, *at, rooms) for at in self._squares]
+                if self._threads == 1:  # nothing beside it, and no second block in memory
+                    _finish(running)
+            _finish(running)
 
-        def slab(begin: int) -> None:
-            end = min(begin + _SLAB, n)
-            self._total[begin:end, :end] += block[begin:end] @ block[:end].T
-
-        begins = range(0, n, _SLAB)[::-1]  # the widest first
-        with one_thread(), ThreadPoolExecutor(min(self._threads, len(begins))) as pool:
-            list(pool.map(slab, begins))
+    def _add_square(
+        self, block: NDArray[np.float32], row: int, column: int, rooms: SimpleQueue[NDArray[np.float32]]
+    ) -> None:
+        """On the diagonal, numpy calls syrk: half the work."""
+        left, right, room = block[row : row + _SIDE], block[column : column + _SIDE], rooms.get()
+        try:
+            made = room[: len(left) * len(right)].reshape(len(left), len(right))
+            total = self._total[row : row + _SIDE, column : column + _SIDE]
+            total += np.matmul(left, right.T, out=made)
+        finally:
+            rooms.put(room)
 
     def whole(self) -> Gram:
         """G, exactly symmetric. Nothing can be added after this."""
         total, self._total = self._total, np.empty((0, 0))
         n = len(total)
-        for begin in range(0, n, _SLAB):
-            end = min(begin + _SLAB, n)
+        for begin in range(0, n, _SIDE):
+            end = min(begin + _SIDE, n)
             square = total[begin:end, begin:end]
             square[:] = np.tril(square) + np.tril(square, -1).T
             total[begin:end, end:] = total[end:, begin:end].T
         return total
+
+
+def _finish(running: Sequence[Future[None]]) -> None:
+    for future in running:
+        future.result()

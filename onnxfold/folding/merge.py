@@ -21,6 +21,7 @@ from ..frozen import read_only
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_PIECE = 2**20  # numbers of a weight that are merged at a time, so that they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -128,3 +129,16 @@ def apply(matrix: csr_matrix, array: NDArray[Any], axis: int, blocks: int) -> ND
     return np.concatenate(
         [apply(matrix[i * new : (i + 1) * new, i * old : (i + 1) * old], part, axis, 1) for i, part in enumerate(parts)]
     )
+
+
+def apply_in_pieces(matrix: csr_matrix, array: NDArray[Any], axis: int) -> NDArray[Any]:
+    """`apply` to a two-dimensional `array` of any float type, computed in the type of `matrix`: the same numbers,
+    without anything of the size of `array` in memory but the result."""
+    shape = list(array.shape)
+    shape[axis] = matrix.shape[0]
+    out = np.empty(shape, array.dtype)
+    step = max(1, _PIECE // max(1, array.shape[axis]))
+    for begin in range(0, array.shape[1 - axis], step):
+        at = (slice(None),) * (1 - axis) + (slice(begin, begin + step),)
+        out[at] = apply(matrix, array[at].astype(matrix.dtype, copy=False), axis, 1)
+    return out

@@ -10,9 +10,7 @@ import os
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
@@ -23,6 +21,7 @@ from .external_data import PIECE, Stretch, external_tensors, read_external, refu
 from .files import Read, copy_mode, destination, kind_of, read_as, same_file, sync
 from .half_precision import BFLOAT16, holds, widened
 from .leftovers import RESULT, data_of, note_data, staging_folder, sweep
+from .made_ahead import MadeAhead
 from .model import PROTOBUF_LIMIT, Model
 from .tensors import Pending, is_deferred
 
@@ -206,7 +205,7 @@ def _move_out(
     digest, checksum = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
     summed = any(entry.key == "checksum" for tensor in tensors for entry in tensor.external_data)
     moved: list[tuple[TensorProto, int, int]] = []
-    with name.open("wb") as file:
+    with name.open("wb") as file, MadeAhead(tensors, pending) as made:
 
         def put(piece: bytes | memoryview) -> None:
             file.write(piece)
@@ -217,7 +216,7 @@ def _move_out(
         for tensor in progress("writing", tensors):
             put(b"\0" * _gap(file.tell(), _length(tensor, source)))
             start = file.tell()
-            for piece in _pieces(tensor, source, pending):
+            for piece in _pieces(tensor, source, made):
                 put(piece)
             moved.append((tensor, start, file.tell() - start))
         file.flush()
@@ -259,11 +258,10 @@ def _movable(proto: ModelProto, outside: Container[str], everything: bool) -> li
     return main + external[sum(map(uses_external_data, proto.graph.initializer)) :]
 
 
-def _pieces(tensor: TensorProto, folder: Path | None, pending: Mapping[str, Pending]) -> Iterator[bytes | memoryview]:
+def _pieces(tensor: TensorProto, folder: Path | None, made: MadeAhead) -> Iterator[bytes | memoryview]:
     """The raw bytes of `tensor`, no more than needed in memory at a time."""
     if is_deferred(tensor):
-        values: Any = np.ascontiguousarray(pending[tensor.name].make()).reshape(-1).view(np.uint8)
-        raw = memoryview(values)
+        raw = made.next()
         yield from (raw[begin : begin + PIECE] for begin in range(0, len(raw), PIECE))
     elif uses_external_data(tensor):
         assert folder is not None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from ..evaluation.verdict import Check
 from ..folding.merge import Merge, rearranging
 from ..model.kv_cache import Cache
 from ..model.model import Model
+from ..model.save import inline
 from ..progress import Phase
 from ..runtime.outputs import as_array
 from ..runtime.probe_inputs import emptied, probe
 from ..runtime.segments import segment
-from ..runtime.session import Feeds, Session
+from ..runtime.session import Feeds, Session, serialized
 from ..transform.edits import edits
 from ..transform.emit import emit
 from .base import BasePass, Run, State
@@ -39,6 +41,7 @@ FAITHFUL: Mapping[int, float] = {
 4e-7), and for 16 bits sums of weights rounded once more (float16: 3e-4)."""
 
 _ROWS = 8  # of probe inputs
+_Version = tuple[Callable[[], ModelProto], Path | None]  # what makes it, and where its external data is
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,18 @@ def check_block(model: Model, analysis: Analysis, merges: Mapping[str, Merge], f
     groups = [g for g in analysis.groups if g.name in merges]
     after = ModelProto.FromString(folded.read_bytes())
     for group in sorted(groups, key=lambda g: _weights(model, g)):
-        wide = emit(model, edits(model, analysis, {group.name: spread(merges[group.name])}))
-        versions = [(wide, model.folder), (model.proto, model.folder), (after, folded.absolute().parent)]
+        wide = partial(_widened, model, analysis, group.name, merges[group.name])
+        versions: list[_Version] = [
+            (wide, model.folder), (lambda: model.proto, model.folder), (lambda: after, folded.absolute().parent)
+        ]  # fmt: skip
         found = _compared(model, group, versions, analysis.caches)
         if found is not None:
             return found
     return None
+
+
+def _widened(model: Model, analysis: Analysis, name: str, merge: Merge) -> ModelProto:
+    return emit(model, edits(model, analysis, {name: spread(merge)}))
 
 
 def block_checked(verdict: Check, block: BlockCheck | None) -> Check:
@@ -117,9 +126,10 @@ def _taken(factors: NDArray[np.float64], merge: Merge) -> NDArray[np.float64]:
 
 
 def _compared(
-    model: Model, group: ChannelGroup, versions: Sequence[tuple[ModelProto, Path | None]], caches: Sequence[Cache]
+    model: Model, group: ChannelGroup, versions: Sequence[_Version], caches: Sequence[Cache]
 ) -> BlockCheck | None:
-    """The block of `group` in three versions: reference, original, folded; None if it cannot be run."""
+    """The block of `group` in three versions: reference, original, folded; None if it cannot be run. One after the
+    other: of two, only one is in memory."""
     inside = {place.tensor for place in group.places if place.role is None}
     block = _block(model, group, inside)
     outputs = [name for i in block for name in model.graph.nodes[i].outputs if name and name not in inside]
@@ -129,13 +139,14 @@ def _compared(
     found = list[list[NDArray[Any]]]()
     feeds: Feeds = {}
     try:
-        for proto, folder in versions:
-            session = _session(model, proto, folder, made, outputs)
+        for version, folder in versions:
+            session = Session(_bytes(model, version(), folder, made, outputs), unpacked=True)
             feeds = feeds or emptied(probe(session.inputs, batch=_ROWS), caches)
             if any(spec.name not in feeds for spec in session.inputs):  # reads what the block does not in the reference
                 return None
             mine = session.fitted({spec.name: feeds[spec.name] for spec in session.inputs})
             found.append([as_array(n, x) for n, x in zip(session.outputs, session.run(mine), strict=True)])
+            del session  # before the next one is made
     except (ExecutionError, RequestError):  # another block may run
         return None
     reference, before, after = found
@@ -159,8 +170,8 @@ def _block(model: Model, group: ChannelGroup, inside: Collection[str]) -> list[i
     return sorted(i for i in found if not all(o in fixed for o in model.graph.nodes[i].outputs if o))
 
 
-def _session(model: Model, proto: ModelProto, folder: Path | None, made: set[str], outputs: Sequence[str]) -> Session:
-    """The nodes of `proto` that make the tensors `made`, and the constants that these need."""
+def _bytes(model: Model, proto: ModelProto, folder: Path | None, made: set[str], outputs: Sequence[str]) -> bytes:
+    """A model of the nodes of `proto` that make the tensors `made`, and the constants that these need."""
     producers = {name: index for index, node in enumerate(proto.graph.node) for name in node.output if name}
     chosen, waiting = set[int](), [*made]
     while waiting:
@@ -172,7 +183,7 @@ def _session(model: Model, proto: ModelProto, folder: Path | None, made: set[str
     nodes = [proto.graph.node[index] for index in sorted(chosen)]
     given = {value.name: value for value in proto.graph.input}  # caches may have fewer heads than the original's
     part = segment(proto, nodes, outputs, lambda name: given.get(name) or _typed(model, name))
-    return Session.of_version(part, folder)
+    return serialized(inline(part, folder))
 
 
 def _typed(model: Model, name: str) -> ValueInfoProto:

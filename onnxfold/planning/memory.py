@@ -22,8 +22,8 @@ _LIBRARIES = 250e6  # bytes of the process before it reads a weight
 _ANALYSING, _ANALYSED = 130, 40  # bytes for every atom of the graph: at most, and from then on
 _BALANCING = 24  # bytes for every feature, where all are in memory at once
 _BLOCKS = 300e6  # bytes for features in blocks
-_WRITING = 16  # bytes for every number of a weight that is written: as it is, in float32, turned, merged
-_CHECKING = 24  # bytes for every number of the block that is run alone: three versions, one after the other
+_WRITING = 20  # bytes for every number of a weight that is written: as it is, in float32, turned, merged, and the next
+_CHECKING = 14  # bytes for every number of the block that is run alone: as it was made, cut out, and in bytes
 
 
 def session_bytes(model: Model) -> int:
@@ -72,10 +72,11 @@ def check_memory(model: Model, analysis: Analysis, chosen: Collection[str], jobs
 
 
 def _merging(n: int, entries: int) -> float:
-    """Bytes to cluster `n` channels: features and their Gram matrix; then that, Ward's, and the sums of two starts."""
+    """Bytes to cluster `n` channels: features and their Gram matrix; then that, and what two starts need beside it:
+    half as much each in float32, and the sums of all clusters in float64."""
     gram = float(n) ** 2 * (4 if n > SINGLE else 8)
     blocks = n > SINGLE or entries > MOST_ENTRIES
-    return max(_BLOCKS + gram if blocks else _BALANCING * entries + 2 * gram, 3 * gram)
+    return max(_BLOCKS + gram if blocks else _BALANCING * entries + 2 * gram, (2 if n > SINGLE else 3) * gram)
 
 
 def group_sizes(model: Model, group: ChannelGroup) -> list[int]:

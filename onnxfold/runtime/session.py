@@ -119,10 +119,15 @@ class Session:
         threads: int = 0,
         profile: Path | None = None,
         lean: bool = False,
+        unpacked: bool = False,
     ) -> None:
         """`profile`: the beginning of the name of a file for onnxruntime's profile; see `end_profile`. `lean`: for few
-        runs of large inputs: no block for all activations is kept beside the memory of the first run."""
+        runs of large inputs: no block for all activations is kept beside the memory of the first run. `unpacked`: for
+        few runs with large weights: no weight is kept in another form (float32, blocks for kernels) beside its own."""
         options = ort.SessionOptions()
+        if unpacked:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        left_out = {"disabled_optimizers": ["ConstantFolding"]} if unpacked else {}
         options.enable_mem_pattern = not lean
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
@@ -134,7 +139,7 @@ class Session:
         source = model if isinstance(model, bytes) else os.fspath(model)
         # without the fallback, which prints and then runs on another provider
         with running():
-            self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
+            self._session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0, **left_out)
         if provider not in self._session.get_providers():
             raise ExecutionError(f"onnxruntime could not start {provider} and fell back to the CPU")
         _log.debug(
@@ -158,7 +163,7 @@ class Session:
         lean: bool = False,
     ) -> Session:
         """A version of a model whose external data is in `folder`; see `inline` for `as_is`."""
-        return cls(_serialized(inline(proto, folder, as_is)), provider, lean=lean)
+        return cls(serialized(inline(proto, folder, as_is)), provider, lean=lean)
 
     def run(self, feeds: Feeds) -> list[Any]:
         """All outputs, in order. Raises ExecutionError where onnxruntime does not run the model on `feeds`."""
@@ -176,7 +181,8 @@ class Session:
         return fitted(feeds, {spec.name: spec.shape for spec in self.inputs})
 
 
-def _serialized(proto: ModelProto) -> bytes:
+def serialized(proto: ModelProto) -> bytes:
+    """The bytes of a model. Raises ExecutionError where they would be too many for protobuf."""
     with running():  # protobuf refuses more than 2 GiB
         return bytes(proto.SerializeToString())
 

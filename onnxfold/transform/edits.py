@@ -15,7 +15,7 @@ from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
 from ..analysis.result import Analysis, Index, Recount
 from ..analysis.rules.facts import At
-from ..folding.merge import Merge, apply
+from ..folding.merge import Merge, apply, apply_in_pieces
 from ..frozen import read_only
 from ..model.graph import Node
 from ..model.model import Model
@@ -183,6 +183,12 @@ class _Weight:
     def array(self) -> NDArray[Any]:
         """Its values after all merges."""
         original = self.model.constants.array(self.name)
+        if original.ndim == 2 and original.dtype.kind not in "iu" and len(self._axes) == 1:
+            ((axis, blocks),) = self._axes
+            if blocks == 1:
+                computed = original.dtype if original.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+                matrix = _axis_matrix(self.parts, self.name, self._left(axis, 1), dtype=computed)
+                return apply_in_pieces(matrix, original, axis)
         array = original if original.dtype in (np.float32, np.float64) else original.astype(np.float32)
         for axis, blocks in sorted(self._axes, key=lambda at: (-at[1], at[0])):  # blocked axes first
             here = [(p, m) for p, m in self.parts if (p.axis, p.blocks) == (axis, blocks)]

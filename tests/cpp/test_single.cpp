@@ -7,13 +7,16 @@
 #include <stdexcept>
 #include <vector>
 
+#include "partition.hpp"
 #include "problems.hpp"
+#include "rng.hpp"
 #include "solve.hpp"
 #include "ward.hpp"
 
 namespace {
 
 constexpr double kRounding = 1e-5;  // of the largest diagonal entry; measured 4e-7
+constexpr double kDrift = 1e-3;     // of sums of up to 15 entries after 400 moves
 
 std::vector<float> rounded(const problems::Gram& gram) { return {gram.values.begin(), gram.values.end()}; }
 
@@ -48,6 +51,37 @@ TEST_CASE("floats: the number of threads changes nothing") {
   const std::vector<float> single = rounded(gram);
   const onnxfold::SingleGramView view(single.data(), 120);
   CHECK(onnxfold::solve(view, 40, options(1)).labels == onnxfold::solve(view, 40, options(3)).labels);
+}
+
+TEST_CASE("floats: clusters of one point share its row, and moves leave the sums of a fresh start") {
+  constexpr std::size_t kPoints = 30;
+  const problems::Gram gram(problems::scattered(kPoints, 5, 4));
+  const std::vector<float> single = rounded(gram);
+  const onnxfold::SingleGramView view(single.data(), kPoints);
+  for (const std::size_t clusters : {std::size_t{2}, std::size_t{12}, std::size_t{28}}) {
+    CAPTURE(clusters);
+    onnxfold::Labels labels(kPoints);
+    for (std::size_t i = 0; i < kPoints; ++i) labels[i] = i % clusters;
+    onnxfold::Partition<float> partition(view, clusters, labels);
+    onnxfold::Rng rng(7, 0);
+    for (int step = 0; step < 400; ++step) {
+      const std::size_t i = rng.below(kPoints);
+      const std::size_t from = partition.labels()[i];
+      const std::size_t to = rng.below(clusters);
+      if (to == from) continue;
+      partition.move(i, to);  // may leave a cluster empty: another point of one with several goes there
+      while (partition.members(from).empty()) {
+        const std::size_t other = rng.below(kPoints);
+        if (partition.members(partition.labels()[other]).size() > 1) partition.move(other, from);
+      }
+    }
+    const onnxfold::Partition<float> fresh(view, clusters, partition.labels());
+    for (std::size_t c = 0; c < clusters; ++c) {
+      if (partition.members(c).size() == 1) CHECK(partition.sums(c) == view.row(partition.members(c).front()));
+      CHECK(std::abs(fresh.within(c) - partition.within(c)) < 15 * kDrift);
+      for (std::size_t i = 0; i < kPoints; ++i) CHECK(std::abs(fresh.sums(c)[i] - partition.sums(c)[i]) < kDrift);
+    }
+  }
 }
 
 TEST_CASE("floats: exact duplicates are merged at no cost") {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import net
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.analysis.extract import gather
+from onnxfold.errors import ModelError
 from onnxfold.folding import features, gram, group_weights
 from onnxfold.folding.blas import one_thread
 from onnxfold.folding.features import feature_gram, magnitudes
@@ -40,7 +42,7 @@ def some_weights(path: Path) -> list[GroupWeights]:
 def blocks(monkeypatch: pytest.MonkeyPatch, entries: int = 500) -> None:
     monkeypatch.setattr(features, "MOST_ENTRIES", 0)
     monkeypatch.setattr(group_weights, "BLOCK_ENTRIES", entries)
-    monkeypatch.setattr(gram, "_SLAB", 32)
+    monkeypatch.setattr(gram, "_SIDE", 32)
 
 
 @pytest.mark.parametrize(("single", "dtype", "rtol"), [(4096, np.float64, DOUBLE_RTOL), (8, np.float32, SINGLE_RTOL)])
@@ -92,6 +94,24 @@ def test_pieces_are_the_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             squares = sum(np.square(piece.astype(np.float64)).sum(axis=1) for piece in pieces)
             assert squares == pytest.approx(np.square(values.astype(np.float64)).sum(axis=1))
         monkeypatch.undo()
+
+
+def test_pieces_as_stored_are_the_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks(monkeypatch)
+    for one in some_weights(tmp_path):
+        for part in (*one.rows, *one.columns, *one.vectors):
+            for piece, stored in zip(part.pieces(), part.pieces_as_stored(), strict=True):
+                assert np.array_equal(piece, stored) and piece.dtype == stored.dtype
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_that_cannot_be_made_end_the_sum(threads: int) -> None:
+    def some() -> Iterator[NDArray[np.float32]]:
+        yield np.ones((5, 2), np.float32)
+        raise ModelError("broken")
+
+    with pytest.raises(ModelError, match="broken"):
+        GramSum(5, threads).add(some())
 
 
 def test_single_precision_needs_half_the_memory() -> None:

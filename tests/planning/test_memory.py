@@ -50,3 +50,27 @@ def test_peak_memory_is_bounded(tmp_path: Path) -> None:
         for name in ("a", "b")
     )
     assert one == other
+
+
+CLUSTERING = """
+import sys
+import numpy as np
+from onnxfold.folding._native import core
+def most():
+    with open("/proc/self/status") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+points = np.random.default_rng(0).standard_normal((4500, 20), dtype=np.float32)
+gram = points @ points.T
+before = most()
+core.cluster(gram, int(sys.argv[1]), 0, 2, 1, 0, int(sys.argv[2]))
+print((most() - before) / gram.nbytes)
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize(("keep", "threads"), [(2250, 1), (4000, 1), (2250, 2)])
+def test_a_start_takes_half_of_what_the_gram_matrix_takes(keep: int, threads: int) -> None:
+    command = [sys.executable, "-c", CLUSTERING, str(keep), str(threads)]
+    grown = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert 0.3 * threads < grown < 0.53 * threads

@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 
 class Partition:
     """`sums` [k, n] holds S[c,i], the sum of G[i,j] over the members j of cluster c, in the type of `gram`; `within`
-    [k] the sum of G over all pairs in a cluster. A cluster may be empty between two moves."""
+    [k] the sum of G over all pairs in a cluster. A cluster may be empty between two moves. In float32, `sums` of a
+    cluster of one point are exactly that point's row of G, however the others left it."""
 
     def __init__(self, gram: NDArray[Any], k: int, labels: LabelList) -> None:
         n = len(gram)
@@ -65,7 +66,11 @@ class Partition:
     def insertion_costs(self, i: int) -> Floats:
         """How much inertia comes when point i joins each of the clusters; means nothing for its own."""
         weight, slope, offset = self.lines
-        return np.asarray(weight * self._exact[i] + slope * self.sums[:, i].astype(np.float64) + offset)
+        if self.gram.dtype == np.float32:
+            sums = np.bincount(self.labels, self.gram[i].astype(np.float64), self.clusters)
+        else:
+            sums = self.sums[:, i]
+        return np.asarray(weight * self._exact[i] + slope * sums + offset)
 
     def move(self, i: int, to: int) -> float:
         """Move point i to another cluster; by how much the inertia changes."""
@@ -93,6 +98,9 @@ class Partition:
     def _refresh(self, c: int) -> None:
         size = float(len(self.members[c]))
         self.sizes[c] = size
+        if size == 1.0 and self.gram.dtype == np.float32:
+            alone = self.members[c][0]
+            self.within[c], self.sums[c] = self._exact[alone], self.gram[alone]
         if size:
             within = self.within[c] / (size * (size + 1.0))
             self.lines[:, c] = size / (size + 1.0), -2.0 / (size + 1.0), within
