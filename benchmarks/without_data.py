@@ -131,8 +131,8 @@ def run(command: list[str], folder: Path) -> tuple[str, str, dict[str, float]]:
 
 def announced(progress: str) -> float | None:
     """The seconds that are said to be left, the first time that the progress says so."""
-    first = re.search(r"about (\d+) (s|min|h) left", progress)
-    return None if first is None else int(first[1]) * UNITS[first[2]]
+    first = re.search(r"about (?:(\d+) h )?(\d+) (s|min|h) left", progress)
+    return None if first is None else int(first[1] or 0) * UNITS["h"] + int(first[2]) * UNITS[first[3]]
 
 
 def table(found: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What `benchmarks/choice.py` concludes from figures."""
+"""What `benchmarks/choice.py` and `benchmarks/without_data.py` conclude from figures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,17 @@ from onnxfold.passes.choice.front import Aspect
 
 @pytest.fixture(scope="module")
 def choice() -> ModuleType:
+    return loaded("choice")
+
+
+@pytest.fixture(scope="module")
+def without_data() -> ModuleType:
+    return loaded("without_data")
+
+
+def loaded(name: str) -> ModuleType:
     folder = ROOT / "benchmarks"
-    spec = importlib.util.spec_from_file_location("benchmark_choice", folder / "choice.py")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
@@ -60,9 +69,10 @@ def test_what_stands_beside_int8_alone(choice: ModuleType) -> None:
     assert choice.beside_int8(ROWS[:2]) == ([], [])
 
 
-def test_the_number_of_a_line(choice: ModuleType) -> None:
-    assert choice.percent("top-1 90.44 %, as the original 98.2 %", 0) == 90.44
-    assert choice.percent("cosine 0.9912, nearest neighbour kept 74.0 %", 1) == 74.0
+def test_the_number_of_a_line() -> None:
+    tasks = loaded("tasks")
+    assert tasks.percent("top-1 90.44 %, as the original 98.2 %", 0) == 90.44
+    assert tasks.percent("cosine 0.9912, nearest neighbour kept 74.0 %", 1) == 74.0
 
 
 def test_the_script_for_gpus_can_be_read_by_a_shell() -> None:
@@ -73,3 +83,25 @@ def test_the_page_has_the_table_of_devices() -> None:
     page = (ROOT / "docs" / "choice.md").read_text(encoding="utf-8")
     for device, blocks in BLOCKS.items():
         assert f"| `{device}` | {blocks.conv} | {blocks.int8} | {blocks.linear} | " in page
+
+
+@pytest.mark.parametrize(
+    ("progress", "seconds"),
+    [
+        ("inputs 1/4, 0 % done, about 7 min left\nplan 2/9, 5 % done, about 4 min left", 420),
+        ("plan 1/3, 0 % done, about 35 s left", 35),
+        ("plan 1/3, 0 % done, about 2 h left", 7200),
+        ("plan 1/3, 0 % done, about 1 h 22 min left", 4920),
+        ("reading", None),
+    ],
+)
+def test_what_a_run_announces_first(progress: str, seconds: int | None, without_data: ModuleType) -> None:
+    assert without_data.announced(progress) == seconds
+
+
+def test_the_table_has_medians_and_every_accuracy(without_data: ModuleType) -> None:
+    row = without_data.ROWS[0]
+    keys = ("claim", "true", "macs", "parameters", "cpu_seconds", "seconds", "announced", "megabytes")
+    runs = {str(i): {"accuracy": 70.0 + i, **dict.fromkeys(keys, 0.1 * i)} for i in range(3)}
+    line = without_data.table({row.title: {"before": 88, "runs": runs}}).splitlines()[2]
+    assert line.startswith(f"| {row.title} | 70.0, 71.0, 72.0 (88.0) | 10.0% | 10.0% |")

@@ -17,6 +17,7 @@ HELPERS = {
     "nets.py",
     "planned.py",
     "restated.py",
+    "tasks.py",
 }  # what other benchmarks import; they have no command line
 
 
