@@ -148,7 +148,8 @@ def table(found: dict[str, Any]) -> str:
         accuracies = ", ".join(f"{run['accuracy']:.1f}" for run in runs)
         lines.append(
             f"| {row.title} | {accuracies} ({one['before']:.1f}) | "
-            f"{middle['claim']:.1%} | {middle['true']:.1%} | {middle['macs']:.2f} | {middle['parameters']:.2f} | "
+            f"{100 * middle['claim']:.1f} % | {100 * middle['true']:.1f} % | "
+            f"{middle['macs']:.2f} | {middle['parameters']:.2f} | "
             f"{middle['cpu_seconds']:.0f} | {middle['seconds']:.0f} | {middle['announced']:.0f} | "
             f"{middle['megabytes']:.0f} |"
         )

@@ -104,4 +104,4 @@ def test_the_table_has_medians_and_every_accuracy(without_data: ModuleType) -> N
     keys = ("claim", "true", "macs", "parameters", "cpu_seconds", "seconds", "announced", "megabytes")
     runs = {str(i): {"accuracy": 70.0 + i, **dict.fromkeys(keys, 0.1 * i)} for i in range(3)}
     line = without_data.table({row.title: {"before": 88, "runs": runs}}).splitlines()[2]
-    assert line.startswith(f"| {row.title} | 70.0, 71.0, 72.0 (88.0) | 10.0% | 10.0% |")
+    assert line.startswith(f"| {row.title} | 70.0, 71.0, 72.0 (88.0) | 10.0 % | 10.0 % |")

@@ -17,7 +17,6 @@ class Origin(Enum):
     CLASS_SPREAD = "class-spread"
     PICTURES = "pictures"
     PHOTOGRAPHS = "photographs"
-    LINES = "lines"
     GENERATED_TEXT = "generated-text"
     SENTENCES = "sentences"
     RANDOM = "random"
@@ -46,11 +45,10 @@ _TEXTS = MappingProxyType({
     Origin.CLASS_SPREAD: "deep inversion for varied class scores",
     Origin.PICTURES: "photographs and images of random shapes",
     Origin.PHOTOGRAPHS: "crops of many photographs",
-    Origin.LINES: "lines of text drawn over many photographs",
     Origin.GENERATED_TEXT: "text that the model generated from random first tokens",
     Origin.SENTENCES: "random sentences with Zipf-distributed words",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip
 
-SHOWN = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS, Origin.LINES})
+SHOWN = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS})
 """Images that no descent changes."""

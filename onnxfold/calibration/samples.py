@@ -98,7 +98,7 @@ class Samples:
     @property
     def unlike(self) -> bool:
         """Whether they are of another kind than what the model is for: photographs show few of the things it knows."""
-        return self.origin in (Origin.PHOTOGRAPHS, Origin.LINES)
+        return self.origin is Origin.PHOTOGRAPHS
 
     @property
     def own(self) -> bool:

@@ -3,7 +3,6 @@
 Where BatchNormalization was fused away, a descent knows a prior alone (`bn_prior.py`). On images of 64 pixels and more,
 crops of varied photographs as they are repair as well or better, and cost no gradient
 (docs/design/synthetic-inputs.md).
-Readers of lines of text get lines of text drawn over them.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from ...model.model import Model
 from ...runtime import probe_inputs
 from ...runtime.batching import Batching
 from ...runtime.session import InputSpec, Session
-from ..origin import Origin
 from .bn_prior import FEWEST
 from .conventions import convention
-from .drawn_text import is_line, with_text
+from .drawn_text import is_line
 from .image_ops import is_images, spatial_axes
 from .photographs import crops, varied_photographs
 from .problem import PRIOR, NotInvertibleError, pose_losses
@@ -32,9 +30,9 @@ LEAST = 64  # pixels of each side: of 32 a descent shows more (a fused ResNet-20
 
 def photographed(
     model: Model, specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
-) -> tuple[Floats, Origin, bool] | None:
-    """`count` crops for the only input of `model`, in the convention that it wants; where they come from; and whether
-    the model takes one sample at a time (the first axis is one more then). None where other inputs say more.
+) -> tuple[Floats, bool] | None:
+    """`count` crops for the only input of `model`, in the convention that it wants; and whether the model
+    takes one sample at a time (the first axis is one more then). None where other inputs say more.
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
@@ -45,10 +43,9 @@ def photographed(
     rng = np.random.default_rng([seed, 2])
     among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
     pixels = crops(rng, among, count, *(shape[axis] for axis in spatial_axes(shape)))
-    line = is_line(shape)
     wanted = convention(model, specs, specs[0].name, shape, shapes)
-    made = wanted.applied(with_text(rng, pixels) if line else pixels, shape).astype(specs[0].dtype)
-    return made[:, None] if apart else made, Origin.LINES if line else Origin.PHOTOGRAPHS, apart
+    made = wanted.applied(pixels, shape).astype(specs[0].dtype)
+    return made[:, None] if apart else made, apart
 
 
 def image_shape(
@@ -67,11 +64,11 @@ def image_shape(
 
 
 def wants_photographs(shape: Sequence[int]) -> bool:
-    """Whether images of this shape are in color and large enough to show what is on a photograph, or lines of text."""
+    """Whether images of this shape are in color and large enough to show what is on a photograph; no lines of text."""
     if not is_images(shape):
         return False
     axes = spatial_axes(shape)
-    large = min(shape[axis] for axis in axes) >= LEAST or is_line(tuple(shape))
+    large = min(shape[axis] for axis in axes) >= LEAST and not is_line(tuple(shape))
     return shape[6 - sum(axes)] == 3 and large
 
 

@@ -112,8 +112,8 @@ def synthesize(
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
     seen = photographed(model, specs, extent.photographs or count, seed, shapes)
     if seen is not None:
-        x, origin, apart = seen
-        return Synthetic({specs[0].name: x}, origin, None, time.perf_counter() - begin, apart=apart)
+        x, apart = seen
+        return Synthetic({specs[0].name: x}, Origin.PHOTOGRAPHS, None, time.perf_counter() - begin, apart=apart)
     shown = cache(partial(_pictures, specs, extent.pictures or count, seed, shapes))  # they take seconds: where needed
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
