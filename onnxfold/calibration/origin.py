@@ -50,5 +50,5 @@ _TEXTS = MappingProxyType({
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip
 
-SHOWN = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS})
+FIXED_IMAGES = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS})
 """Images that no descent changes."""

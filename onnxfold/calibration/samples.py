@@ -21,7 +21,7 @@ from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, independent_judge
-from .origin import SHOWN, Origin
+from .origin import FIXED_IMAGES, Origin
 from .processor import Known, resolved
 from .reader import Calibration, read_calibration
 from .scale import scale_warning
@@ -77,7 +77,7 @@ class Samples:
     def spread(self) -> tuple[Feeds, ...]:
         """Some of what is fitted on, where that was made to be like the model's data: outputs move less on inputs of
         another kind. (Classes that were spread on purpose would make them move more.)"""
-        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, *SHOWN):
+        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, *FIXED_IMAGES):
             return ()
         taken = list[Feeds]()
         for feed in self.fit:
@@ -96,8 +96,8 @@ class Samples:
         return tuple(feed for feed in self.fit if id(feed) not in held)
 
     @property
-    def unlike(self) -> bool:
-        """Whether they are of another kind than what the model is for: photographs show few of the things it knows."""
+    def out_of_domain(self) -> bool:
+        """Whether they come from other data than the model's own: photographs show few of the classes it knows."""
         return self.origin is Origin.PHOTOGRAPHS
 
     @property

@@ -28,7 +28,7 @@ from .merge_choice import MergeChoice
 from .merger import Merger
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .residual import Narrowing, narrowings, tried_width
-from .sensitivity import RIDGE, UNLIKE, Sensitivity, measure_sensitivity
+from .sensitivity import RIDGE, RIDGE_OUT_OF_DOMAIN, Sensitivity, measure_sensitivity
 from .single_folds import SingleFolds
 from .subject import reference_of
 
@@ -83,14 +83,9 @@ class SampledMerger:
         found, notes = Sensitivity({}, {}), list[str]()
         if automatic or method.needs_samples:
             found = measure_sensitivity(
-                merger.model,
-                merger.analysis,
-                chosen,
-                samples.fit,
-                ridge=UNLIKE if samples.unlike else RIDGE,
-                remember=choosing,
-                progress=progress,
-            )
+                merger.model, merger.analysis, chosen, samples.fit, remember=choosing, progress=progress,
+                ridge=RIDGE_OUT_OF_DOMAIN if samples.out_of_domain else RIDGE,
+            )  # fmt: skip
             notes = _notes(found, [name for name in chosen if merger.layout.is_read_by_recurrent(name)])
         choice = MergeChoice(merger, found, method, recovery)
         streams, stays = _narrowed(choice, samples, chosen)

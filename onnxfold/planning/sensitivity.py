@@ -34,8 +34,8 @@ Ints = NDArray[np.int64]
 
 RIDGE = 1e-2
 """Of the mean of the diagonal of the moments: so uncertain are moments of samples taken to be."""
-UNLIKE = 0.5
-"""The same for photographs, which show little of what the model knows: channels that do nothing there may serve
+RIDGE_OUT_OF_DOMAIN = 0.5
+"""The same for photographs, which show few of the classes a model knows: channels that do nothing there may serve
 elsewhere (three networks folded by 12 %: true errors of 71, 50 and 74 % instead of 72, 51 and 78 %)."""
 
 _REMEMBERED = 2**29  # bytes of moments that are kept at most, to choose merges by; first come, first served

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
-from ..calibration.synthetic.photographed import image_shape
+from ..calibration.synthetic.photographed import wants_crops
 from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.parts import PlanningOptions
@@ -150,11 +150,11 @@ def estimate(
     made, count, shapes = 0.0, own, subject.shapes
     if not own:
         extent = synthetic_extent(subject.model, options.effort, shapes)
-        shown = image_shape(subject.model, Session.of(subject.model).inputs, 1, shapes or {}) is not None
-        count = extent.photographs if shown else extent.count
+        crops = wants_crops(subject.model, Session.of(subject.model).inputs, shapes or {})
+        count = extent.photographs if crops else extent.count
         if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
             made = _NODE * len(subject.model.graph.nodes)
-            made += _FINDING * forward + _CROP * count if shown else _DESCENT * forward * count * extent.steps
+            made += _FINDING * forward + _CROP * count if crops else _DESCENT * forward * count * extent.steps
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
     work = subject.merger(options)

@@ -61,9 +61,8 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
         if _size(model, longer) > _MOST or negative(_bare(model, longer)):
             continue
         runs = runner is None or runner.session is None or runner.runs(longer)
-        if (
-            not runs or _fits(model, longer, _found(model, longer)) is False
-        ):  # the other way round it takes ten times as long
+        # the other way round it takes ten times as long
+        if not runs or _fits(model, longer, _found(model, longer)) is False:
             continue
         if runner is None or runner.session is None:
             return Settled(longer, _note(model, longer, given or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Event
 
 import numpy as np
@@ -28,7 +29,7 @@ def test_one_at_a_time_in_order_and_never_two_ahead() -> None:
         begun[number].set()
         return np.full((2, 3), number, np.float32).T
 
-    pending = {str(i): Pending((3, 2), lambda i=i: values(i)) for i in range(4)}  # type: ignore[misc]
+    pending = {str(i): Pending((3, 2), partial(values, i)) for i in range(4)}
     tensors = [left_open(name, one) for name, one in pending.items()]
     tensors.insert(1, TensorProto(name="written already", data_type=TensorProto.FLOAT, raw_data=b"\0" * 4))
     with MadeAhead(tensors, pending) as made:

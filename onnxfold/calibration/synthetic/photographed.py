@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from ...errors import ExecutionError, OnnxFoldError
 from ...model.model import Model
-from ...runtime import probe_inputs
 from ...runtime.batching import Batching
 from ...runtime.session import InputSpec, Session
 from .bn_prior import FEWEST
 from .conventions import convention
 from .drawn_text import is_line
-from .image_ops import is_images, spatial_axes
+from .image_ops import spatial_axes
 from .photographs import crops, varied_photographs
+from .pictures import image_shape
 from .problem import PRIOR, NotInvertibleError, pose_losses
 
 Floats = NDArray[np.float32]
@@ -36,8 +36,8 @@ def photographed(
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
-    shape = image_shape(model, specs, count, shapes)
-    if shape is None or not _knows_a_prior(model, specs, shapes):
+    shape = image_shape(specs, count, shapes)
+    if shape is None or not wants_crops(model, specs, shapes) or not _has_only_a_prior(model, specs, shapes):
         return None
     apart = _one_at_a_time(model, specs[0], shape)
     rng = np.random.default_rng([seed, 2])
@@ -48,31 +48,22 @@ def photographed(
     return made[:, None] if apart else made, apart
 
 
-def image_shape(
-    model: Model, specs: Sequence[InputSpec], count: int, shapes: Mapping[str, Sequence[int]]
-) -> tuple[int, ...] | None:
-    """The shape of `count` images for a model that may want crops, going by its input and its operators alone; None for
-    another."""
-    if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None or np.dtype(specs[0].dtype).kind != "f":
-        return None
-    if any(node.op == "BatchNormalization" for node in model.graph.nodes):
-        return None
-    if sum(node.op == "Conv" for node in model.graph.nodes) < FEWEST:
-        return None
-    shape = (count, *probe_inputs.shape_of(specs[0], 1, shapes.get(specs[0].name))[1:])
-    return shape if wants_photographs(shape) else None
+def wants_crops(model: Model, specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a model may want crops, going by its input and its operators alone."""
+    shape = image_shape(specs, 1, shapes)
+    ops = [node.op for node in model.graph.nodes]
+    convolutional = "BatchNormalization" not in ops and ops.count("Conv") >= FEWEST
+    return convolutional and shape is not None and shows_photographs(shape)
 
 
-def wants_photographs(shape: Sequence[int]) -> bool:
+def shows_photographs(shape: Sequence[int]) -> bool:
     """Whether images of this shape are in color and large enough to show what is on a photograph; no lines of text."""
-    if not is_images(shape):
-        return False
     axes = spatial_axes(shape)
     large = min(shape[axis] for axis in axes) >= LEAST and not is_line(tuple(shape))
     return shape[6 - sum(axes)] == 3 and large
 
 
-def _knows_a_prior(model: Model, specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> bool:
+def _has_only_a_prior(model: Model, specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> bool:
     """Whether a descent would have a prior to go by, and nothing better."""
     for apart in (False, True):
         try:

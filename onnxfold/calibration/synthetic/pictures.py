@@ -8,11 +8,13 @@ The two photographs that judge are not among them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime import probe_inputs
+from ...runtime.session import InputSpec
 from .conventions import USUAL
 from .dead_leaves import leaves
 from .image_ops import is_images, spatial_axes
@@ -20,6 +22,14 @@ from .photographs import crops, more_photographs
 
 Floats = NDArray[np.float32]
 _SMALLEST = 32  # pixels: crops of fewer show little more than a color
+
+
+def image_shape(specs: Sequence[InputSpec], count: int, shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...] | None:
+    """The shape of `count` images for a model whose only input takes such, in floats; None for another."""
+    if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None or np.dtype(specs[0].dtype).kind != "f":
+        return None
+    shape = (count, *probe_inputs.shape_of(specs[0], 1, shapes.get(specs[0].name))[1:])
+    return shape if is_images(shape) else None
 
 
 def pictures(rng: np.random.Generator, shape: Sequence[int]) -> Floats:

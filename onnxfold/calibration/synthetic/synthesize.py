@@ -24,9 +24,8 @@ from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
 from .deep_inversion import invert
 from .generated_text import token_feeds
-from .image_ops import is_images
 from .photographed import photographed
-from .pictures import pictures
+from .pictures import image_shape, pictures
 from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
 
 
@@ -140,12 +139,10 @@ def _pictures(
     specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, NDArray[Any]] | None:
     """`count` pictures for a model of one input that takes such; None for another."""
-    if len(specs) != 1 or not specs[0].shape or specs[0].dtype is None:
+    shape = image_shape(specs, count, shapes)
+    if shape is None:
         return None
     spec = specs[0]
-    shape = (count, *probe_inputs.shape_of(spec, 1, shapes.get(spec.name))[1:])
-    if np.dtype(spec.dtype).kind != "f" or not is_images(shape):
-        return None
     return {spec.name: pictures(np.random.default_rng([seed, 2]), shape).astype(spec.dtype)}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -12,11 +14,11 @@ from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_extent, synthetic_samples
 from onnxfold.calibration.synthetic import photographed as module
 from onnxfold.calibration.synthetic.conventions import CONVENTIONS, Convention
-from onnxfold.calibration.synthetic.photographed import image_shape, photographed, wants_photographs
+from onnxfold.calibration.synthetic.photographed import photographed, shows_photographs, wants_crops
 from onnxfold.calibration.synthetic.photographs import more_photographs, photographs, varied_photographs
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Effort
-from onnxfold.planning.sensitivity import RIDGE, UNLIKE
+from onnxfold.planning.sensitivity import RIDGE, RIDGE_OUT_OF_DOMAIN, Sensitivity
 from onnxfold.runtime.session import Session
 
 
@@ -70,18 +72,18 @@ def test_photographs_that_judge_are_not_among_them() -> None:
     ("shape", "wanted"),
     [
         ((1, 3, 64, 64), True), ((1, 224, 224, 3), True), ((1, 3, 64, 320), False),  # the last: a line of text
-        ((1, 3, 32, 32), False), ((1, 3, 63, 80), False), ((1, 1, 64, 64), False), ((1, 64), False),
+        ((1, 3, 32, 32), False), ((1, 3, 63, 80), False), ((1, 1, 64, 64), False),
     ],
 )  # fmt: skip
 def test_which_images_are_large_enough(shape: tuple[int, ...], wanted: bool) -> None:
-    assert wants_photographs(shape) is wanted
+    assert shows_photographs(shape) is wanted
 
 
 def test_models_that_say_more_of_their_data_get_none() -> None:
     for model in (with_statistics(), network(convolutions=2), network("N,3,32,32")):
         specs = Session.of(model).inputs
-        assert image_shape(model, specs, 4, {}) is None and photographed(model, specs, 4, 0, {}) is None
-    assert image_shape(network(), Session.of(network()).inputs, 4, {}) == (4, 3, 64, 64)
+        assert not wants_crops(model, specs, {}) and photographed(model, specs, 4, 0, {}) is None
+    assert wants_crops(network(), Session.of(network()).inputs, {})
 
 
 def test_the_same_for_a_seed_and_another_for_another() -> None:
@@ -114,18 +116,18 @@ def test_samples_of_a_model_that_takes_one_at_a_time() -> None:
     assert len(found.fit) == synthetic_extent(model, Effort.BALANCED, None).photographs
 
 
-def test_selection_is_warier_of_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_selection_has_a_larger_ridge_on_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxfold import fold
     from onnxfold.planning import sampled
 
     seen, real = list[float](), sampled.measure_sensitivity
 
-    def noted(*given: object, **named: object) -> object:
-        seen.append(float(str(named["ridge"])))
-        return real(*given, **named)  # type: ignore[arg-type]
+    def noted(*given: Any, **named: Any) -> Sensitivity:
+        seen.append(named["ridge"])
+        return real(*given, **named)
 
     monkeypatch.setattr(sampled, "measure_sensitivity", noted)
     images = np.random.default_rng(0).standard_normal((8, 3, 64, 64)).astype(np.float32)
     fold(network().proto, ratio=0.5, round_to=1, latency=False)
     fold(network().proto, ratio=0.5, round_to=1, latency=False, calibration={"x": images})
-    assert seen == [UNLIKE, RIDGE] and UNLIKE > RIDGE
+    assert seen == [RIDGE_OUT_OF_DOMAIN, RIDGE] and RIDGE_OUT_OF_DOMAIN > RIDGE

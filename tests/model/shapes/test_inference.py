@@ -85,6 +85,7 @@ def test_a_list_of_numbers_is_no_shape() -> None:
     """Short integral floats count as lengths where they meet lengths, and as data elsewhere."""
     proto = model("(float[N,8] b) => (float y) { d = Mul(b, two) m = MatMul(d, u) g = Relu(m) y = MatMul(g, v) }",
                   WEIGHTS, {"two": np.array([2.0], np.float32)}, batch="N")  # fmt: skip
+    assert load(proto).graph.tensor("d").shape == ("N", 8)
     oracles_hold(proto, groups=[12])
 
 
