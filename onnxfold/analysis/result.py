@@ -125,13 +125,39 @@ class Analysis:
 
     def lengths(self, removed: Iterable[Atoms]) -> Mapping[tuple[str, int], int]:
         """New lengths of all axes that get shorter when the atoms in `removed` go."""
-        kept = np.ones(self.atoms, bool)
+        gone = np.zeros(self.atoms, bool)
         for atoms in removed:
-            kept[atoms] = False
-        before = np.concatenate([[0], np.cumsum(kept)])
-        out = {}
-        for (tensor, axis, blocks), (start, size) in self.slots.items():
-            left = int(before[start + size] - before[start])
-            if left != size:
-                out[tensor, axis] = left // blocks
+            gone[atoms] = True
+        return self.shortened(self.gone(np.flatnonzero(gone)).items())
+
+    def gone(self, atoms: Atoms) -> Mapping[int, int]:
+        """How many of these different `atoms` every slot has that has any, by the number of the slot."""
+        kept = np.zeros(self.atoms + 1, np.int64)
+        kept[atoms + 1] = 1
+        before = np.cumsum(kept)
+        counts = before[self._ends] - before[self._starts]
+        return {int(slot): int(counts[slot]) for slot in np.flatnonzero(counts)}
+
+    def shortened(self, gone: Iterable[tuple[int, int]]) -> Mapping[tuple[str, int], int]:
+        """New lengths of all axes whose slots, by number, lose so many atoms; counts of the same slot add up."""
+        total = dict[int, int]()
+        for slot, count in gone:
+            total[slot] = total.get(slot, 0) + count
+        keys, out = self._keys, dict[tuple[str, int], int]()
+        for slot in sorted(total):
+            (tensor, axis, blocks), size = keys[slot]
+            out[tensor, axis] = (size - total[slot]) // blocks
         return out
+
+    @cached_property
+    def _keys(self) -> list[tuple[SlotKey, int]]:
+        """By number, the key of every slot and its atoms."""
+        return [(key, size) for key, (_, size) in self.slots.items()]
+
+    @cached_property
+    def _starts(self) -> Atoms:
+        return np.array([start for start, _ in self.slots.values()], np.int64)
+
+    @cached_property
+    def _ends(self) -> Atoms:
+        return np.array([start + size for start, size in self.slots.values()], np.int64)

@@ -20,8 +20,8 @@ from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
 from .origin import Origin
 from .synthetic.conventions import convention
-from .synthetic.drawn_text import is_line, with_text
-from .synthetic.image_ops import is_images, spatial_axes
+from .synthetic.drawn_text import JUDGING, with_text
+from .synthetic.image_ops import is_images, is_line, spatial_axes
 from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds, vocabulary
 
@@ -115,5 +115,5 @@ def _photographs(
     rows, columns = (like.shape[axis] for axis in spatial_axes(like.shape))
     pixels = crops(rng, photographs(), count, rows, columns)
     if is_line(like.shape):
-        pixels = with_text(rng, pixels)
+        pixels = with_text(rng, pixels, JUDGING)
     return convention(model, specs, name, like.shape, shapes).applied(pixels, like.shape).astype(like.dtype)

@@ -17,6 +17,7 @@ class Origin(Enum):
     CLASS_SPREAD = "class-spread"
     PICTURES = "pictures"
     PHOTOGRAPHS = "photographs"
+    LINES = "lines"
     GENERATED_TEXT = "generated-text"
     SENTENCES = "sentences"
     RANDOM = "random"
@@ -45,10 +46,11 @@ _TEXTS = MappingProxyType({
     Origin.CLASS_SPREAD: "deep inversion for varied class scores",
     Origin.PICTURES: "photographs and images of random shapes",
     Origin.PHOTOGRAPHS: "crops of many photographs",
+    Origin.LINES: "lines of random letters drawn over photographs",
     Origin.GENERATED_TEXT: "text that the model generated from random first tokens",
     Origin.SENTENCES: "random sentences with Zipf-distributed words",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip
 
-FIXED_IMAGES = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS})
+FIXED_IMAGES = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS, Origin.LINES})
 """Images that no descent changes."""

@@ -97,8 +97,9 @@ class Samples:
 
     @property
     def out_of_domain(self) -> bool:
-        """Whether they come from other data than the model's own: photographs show few of the classes it knows."""
-        return self.origin is Origin.PHOTOGRAPHS
+        """Whether they come from other data than the model's own: photographs show few of the classes it knows, and
+        lines of letters few of the signs."""
+        return self.origin in (Origin.PHOTOGRAPHS, Origin.LINES)
 
     @property
     def own(self) -> bool:

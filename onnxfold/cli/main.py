@@ -27,9 +27,16 @@ from .wording import as_options
 BUG = "Please report it: run 'export ONNXFOLD_TRACEBACK=1', repeat the command, and send its output"
 
 
+_SLEEP = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+"""For numpy, before it is imported: threads that have nothing to multiply sleep at once (2^4 cycles). By default they
+spin for 2^26, a sixth of the processor time of a fold, while onnxruntime wants the same cores."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code (see `CODES`). Interrupted, a process of its own ends in here."""
     reopen()
+    for name, value in _SLEEP.items():
+        os.environ.setdefault(name, value)
     try:
         with ending_cleanly():
             code, interrupted = _run(arguments)

@@ -19,6 +19,8 @@ from .quantized.scheme import Scheme
 from .subgraphs import captures
 from .tied import SMALL
 
+_TRACE = 2.0**-100  # times numbers of a usual size it may be denormal: convolutions take 15 times as long then
+
 
 class Weights:
     """The float constants of a proto that may be changed in place: also those that steps which can be undone make of
@@ -68,14 +70,15 @@ class Weights:
 
     def write(self, name: str, value: NDArray[Any], scheme: Scheme | None = None) -> None:
         """Change constant `name`, as integers by `scheme` where it is stored so. What steps make of another constant is
-        written back to that, or becomes a constant of its own where others read the source."""
+        written back to that, or becomes a constant of its own where others read the source. Traces of numbers (below
+        1e-30) become 0."""
         if name in self.integers.stored:
             schemes = {} if scheme is None else {name: scheme}
             self.integers.write({name: value.reshape(self.integers.read(name).shape)}, schemes)
             return
         old = self.read(name)
         assert old is not None
-        value = value.reshape(old.shape)
+        value = without_traces(value.reshape(old.shape))
         if name not in self._steps:
             self._put(name, value.astype(old.dtype))
         elif self._alone(name):
@@ -121,3 +124,10 @@ class Weights:
         """The value of a constant that is a list, or one number."""
         tensor = self.tensors.get(name)
         return tensor_array(tensor, self._folder) if tensor is not None and math.prod(tensor.dims) <= SMALL else None
+
+
+def without_traces(value: NDArray[Any]) -> NDArray[Any]:
+    """Floats, with 0 for what is so small that it only makes a model slow: a fit leaves it where the target is always
+    0, or weight decay did."""
+    traces = (value != 0) & (np.abs(value) < _TRACE)
+    return np.where(traces, np.zeros((), value.dtype), value) if traces.any() else value

@@ -28,6 +28,7 @@ class GroupLayout:
     model: Model
     analysis: Analysis
     groups: Mapping[str, ChannelGroup] = field(repr=False)
+    _gone: dict[tuple[str, int], Mapping[int, int]] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def of(cls, model: Model, analysis: Analysis) -> GroupLayout:
@@ -70,9 +71,16 @@ class GroupLayout:
 
     def lengths(self, keep: Mapping[str, int]) -> Mapping[tuple[str, int], int]:
         """New axis lengths, by (tensor, axis), where groups keep so many channels."""
-        return self.analysis.lengths(
-            removed_atoms(g, _first(g, keep[g.name])) for g in self.analysis.groups if g.name in keep
-        )
+        mine = (name for name in keep if name in self.groups)
+        return self.analysis.shortened(pair for name in mine for pair in self._gone_atoms(name, keep[name]))
+
+    def _gone_atoms(self, name: str, keep: int) -> Iterable[tuple[int, int]]:
+        """By number of every slot, the atoms that go where group `name` keeps so many channels. It is remembered: plans
+        are priced a hundred thousand times."""
+        if (name, keep) not in self._gone:
+            group = self.groups[name]
+            self._gone[name, keep] = self.analysis.gone(removed_atoms(group, _first(group, keep)))
+        return self._gone[name, keep].items()
 
     def _width(self, group: ChannelGroup, goal: Goal | None) -> Width:
         multiple = 1 if goal is None else self._multiple(group, goal)

@@ -29,7 +29,7 @@ from .merger import Merger
 from .plan_choice import TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .residual import Narrowing, narrowings, tried_width
 from .sensitivity import RIDGE, RIDGE_OUT_OF_DOMAIN, Sensitivity, measure_sensitivity
-from .single_folds import SingleFolds
+from .single_folds import ROWS, SingleFolds
 from .subject import reference_of
 
 
@@ -109,7 +109,7 @@ class SampledMerger:
         merges = {name: self._choice.repaired(name, k) for name, k in keep.items()}
         proto, level = self.merger.emit(merges), self._choice.recovery
         if level in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
-            settings = ReconstructionSettings(level)
+            settings = ReconstructionSettings(level, rows=ROWS)
             reconstruct(self._trial_prefix, self.merger.analysis, Changes(merges), proto, settings)
         return self._trial_evaluator.distance(proto)
 

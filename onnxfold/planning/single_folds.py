@@ -16,7 +16,7 @@ from .allocation import Width
 from .merger import Merger
 
 _UNSEEN = 4  # one in so many batches is not fitted on but measured
-_ROWS = 4096  # of patches that consumers are fitted on
+ROWS = 4096  # of patches that consumers are fitted on where models are only compared
 _FEW = 8  # batches that consumers are fitted on where ways to merge a group are compared
 _PER_FEATURE = 10.0  # multiply-adds per cubed number of features: to fit a consumer
 _MOST_WORK = 5e12  # multiply-adds for measuring groups one by one: a minute or two on two cores
@@ -39,7 +39,7 @@ class SingleFolds:
         proto, analysis = self._merger.emit(merges), self._merger.analysis
         if self._recovery in (Recovery.LEAST_SQUARES, Recovery.STATISTICS):
             outputs = self._merger.layout.consumer_outputs(name)
-            settings = ReconstructionSettings(self._recovery, rows=_ROWS, only=outputs)
+            settings = ReconstructionSettings(self._recovery, rows=ROWS, only=outputs)
             reconstruct(self._few if few else self._all, analysis, Changes(merges), proto, settings)
         return float(min(self._evaluator.distance(proto, touched(analysis, merges)), _WORST) ** 2)
 

@@ -11,26 +11,23 @@ import numpy as np
 
 from ..calibration.collect import wanted
 from ..calibration.samples import are_made, synthetic_extent
-from ..calibration.synthetic.photographed import wants_crops
 from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.parts import PlanningOptions
 from ..progress import Phase
-from ..recovery.moments import MOST_FEATURES, ROWS_PER_FEATURE
+from ..recovery.moments import LEAST_ROWS, MOST_FEATURES, ROWS_PER_FEATURE
 from ..runtime.session import Session
 from .allocation import Width, special_ratios
 from .drops import MEASURED
 from .given_plan import given_widths
 from .goal import Goal
+from .making_time import making
 from .memory import group_sizes
 from .plan_choice import FEW, MOST, TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .search import TRIALS
+from .single_folds import ROWS
 from .subject import Subject, probes
 
-_DESCENT = 6.0  # forward passes that a step of deep inversion takes
-_FINDING = 100.0  # forward passes that finding the range of pixels takes
-_CROP = 0.01  # seconds to crop a photograph
-_NODE = 0.03  # seconds to prepare the gradient of a node
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
@@ -41,7 +38,7 @@ _STEP = 5.0  # forward passes that a step of refinement takes
 _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
 _BYTE = 6e-9  # to read, hash and write one
-_PRICED_AXIS, _PRICED_CHANNEL = 8e-7, 4.5e-9  # to price a plan, for every axis and channel of the model
+_PRICED = 2e-7  # to price a plan, for every axis of the model
 _LONG = 10.0  # seconds: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
 
@@ -150,29 +147,26 @@ def estimate(
     made, count, shapes = 0.0, own, subject.shapes
     if not own:
         extent = synthetic_extent(subject.model, options.effort, shapes)
-        crops = wants_crops(subject.model, Session.of(subject.model).inputs, shapes or {})
-        count = extent.photographs if crops else extent.count
-        if not are_made(subject.model, options.effort, options.runtime.seed, shapes):
-            made = _NODE * len(subject.model.graph.nodes)
-            made += _FINDING * forward + _CROP * count if crops else _DESCENT * forward * count * extent.steps
+        made, count = making(subject.model, extent, forward, shapes)
+        if are_made(subject.model, options.effort, options.runtime.seed, shapes):
+            made = 0.0
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
-    rows = (2 * ROWS_PER_FEATURE + 3) / _rate()
-    work = subject.merger(options)
+    work, rate = subject.merger(options), _rate()
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
-    solving = (2 + alone) * sum(rows * float(f) ** 3 for f in features)
+    full, brief = (sum(_fitted(f, rows) for f in features) / rate for rows in (LEAST_ROWS, ROWS))
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
     plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
     weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
-    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + solving / (2 + alone))
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief)
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
-    once, passes = solving / (2 + alone), forward * count
-    groups = alone * (each * len(subject.chosen) + once)
+    passes = forward * count
+    groups = alone * (each * len(subject.chosen) + brief)
     phases = {
         Phase.INPUTS: made,
-        Phase.SENSITIVITY: once + 2 * passes,
+        Phase.SENSITIVITY: full + 2 * passes,
         Phase.PLAN: groups + weighing + plans_tried,
-        Phase.RECONSTRUCT: once + 2 * passes,
+        Phase.RECONSTRUCT: full + 2 * passes,
         Phase.TRAIN: trained,
         Phase.CHECK: 2 * passes + _CHECK,
     }
@@ -184,11 +178,15 @@ def estimate(
     return Estimate(made, told + 2 * passes, phases, loops)
 
 
+def _fitted(features: int, rows: int) -> float:
+    """Multiply-adds, times two, to fit a consumer of so many `features` on so many `rows` at least."""
+    return 2.0 * max(rows, ROWS_PER_FEATURE * features) * features**2 + 3.0 * float(features) ** 3
+
+
 def _weighing(subject: Subject, options: PlanningOptions, widths: Sequence[Width]) -> float:
     """Seconds to walk from the whole model to the narrowest one, which prices every group at every step."""
     steps = sum(width.size // options.selection.grain for width in widths)
-    found = subject.analysis
-    return steps * len(widths) * (_PRICED_AXIS * len(found.slots) + _PRICED_CHANNEL * found.atoms)
+    return steps * len(widths) * _PRICED * len(subject.analysis.slots)
 
 
 def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:

@@ -14,7 +14,6 @@ from onnxfold.calibration.judge import LINES, PHOTOGRAPHS, WORDS, independent_ju
 from onnxfold.calibration.samples import SYNTHETIC, calibration_samples, synthetic_samples
 from onnxfold.calibration.synthetic import conventions
 from onnxfold.calibration.synthetic.conventions import BYTES, CONVENTIONS, USUAL, convention
-from onnxfold.calibration.synthetic.drawn_text import with_text
 from onnxfold.calibration.synthetic.photographs import crops, more_photographs, photographs
 from onnxfold.calibration.synthetic.problem import InversionProblem, LossValue
 from onnxfold.evaluation.candidates import Evaluator, Reference
@@ -55,14 +54,6 @@ def test_readers_of_text_are_judged_by_text(shape: str, kind: str) -> None:
     like = {"x": np.zeros((4, *map(int, shape.split(","))), np.float32)}
     judge = independent_judge(load(proto), like, 8, 0, None)
     assert judge is not None and judge.described == kind and judge.independent
-
-
-def test_drawn_text_is_on_every_picture() -> None:
-    pictures = np.full((6, 48, 320, 3), 100, np.float32)
-    made, again = (with_text(np.random.default_rng(2), pictures) for _ in range(2))
-    assert made.shape == pictures.shape and (made == again).all() and made.min() >= 0 and made.max() <= 255
-    assert all(0.1 < np.mean(np.abs(one - 100) > 40) < 0.6 for one in made), "some of it is ink"
-    assert np.abs(made[0] - made[1]).mean() > 10, "other words"
 
 
 def test_other_inputs_cannot_be_judged() -> None:

@@ -326,3 +326,15 @@ def test_a_bug_of_ours_is_one_line_with_its_own_exit_code(
     monkeypatch.setenv("ONNXFOLD_TRACEBACK", "1")
     with pytest.raises(RuleError):
         cli.main([str(MODELS / "digits_mlp.onnx"), str(out)])
+
+
+@pytest.mark.parametrize("given", [None, "20"])
+def test_threads_of_numpy_sleep_while_they_have_nothing_to_do(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user wants something else."""
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    if given:
+        monkeypatch.setenv("OPENBLAS_THREAD_TIMEOUT", given)
+    assert main(["--version"]) == 0
+    assert os.environ["OPENBLAS_THREAD_TIMEOUT"] == (given or "4")

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from helpers import Case, model, oracles_hold
 from onnx import ModelProto
+from tiny import MODELS
 
 from onnxfold.analysis.analyze import analyze
 from onnxfold.model.model import load
 from onnxfold.planning.allocation import Width, uniform
 from onnxfold.planning.group_layout import GroupLayout
+from onnxfold.transform.edits import removed_atoms
 
 HEADS, DIM, TOKENS = 6, 16, 4
 WIDTH = HEADS * DIM
@@ -87,3 +89,21 @@ def test_channels_that_kernels_see_one_by_one_are_rounded(case: Case) -> None:
     (width,) = widths(case.model())
     assert (width.size, width.run) == (16, 1)
     assert uniform([width], 0.4, 8).keep == {width.name: 8}
+
+
+@pytest.mark.parametrize("name", ["digits_resnet_bn", "digits_mobilenet", "swin"])
+def test_lengths_are_those_of_all_atoms_that_go(name: str) -> None:
+    """Remembered group by group, they are what counting all atoms at once says."""
+    loaded = load(attending(name) if name in BIASED else MODELS / f"{name}.onnx")
+    found = analyze(loaded)
+    layout, rng = GroupLayout.of(loaded, found), np.random.default_rng(0)
+    for _ in range(5):
+        chosen = [g for g in found.groups if rng.random() < 0.7]
+        keep = {g.name: g.blocks * int(rng.integers(1, 1 + g.size // g.blocks)) for g in chosen}
+        kept = np.ones(found.atoms, bool)
+        for group in chosen:
+            first = [np.flatnonzero(group.cells == c)[: keep[group.name] // group.blocks] for c in range(group.blocks)]
+            kept[removed_atoms(group, np.concatenate(first))] = False
+        left = {key: (int(kept[at : at + size].sum()), size) for key, (at, size) in found.slots.items()}
+        wanted = {(t, axis): count // blocks for (t, axis, blocks), (count, size) in left.items() if count != size}
+        assert layout.lengths(keep) == wanted and layout.lengths(keep) == wanted

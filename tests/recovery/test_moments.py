@@ -143,6 +143,9 @@ def test_share_of_places() -> None:
     assert wide is not None
     assert share_of_places(wide, 10**6) == pytest.approx(ROWS_PER_FEATURE * 4608 / 10**6)
     assert share_of_places(node, 0) == 1.0
+    depthwise = linear(helper.make_node("Conv", ["x", "w"], ["y"], group=32), (32, 1, 3, 3))
+    assert depthwise is not None
+    assert share_of_places(depthwise, LEAST_ROWS) == 0.25, "nine features a group"
 
 
 def test_inputs_that_never_vary_count_for_nothing() -> None:

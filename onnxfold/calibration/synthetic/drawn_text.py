@@ -1,48 +1,118 @@
-"""Lines of text, drawn over pictures: what readers of text are judged by."""
+"""Lines of text, drawn over pictures: what readers of text are repaired with, and judged by.
+
+Those that judge are drawn in another font, and worse: aslant and noisy.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .image_ops import spatial_axes
+from ...model.model import Model
+from ...runtime.session import InputSpec
+from .conventions import convention
+from .image_ops import is_line, spatial_axes
+from .photographed import one_at_a_time
+from .photographs import crops, varied_photographs
+from .pictures import image_shape
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Floats = NDArray[np.float32]
-_ASPECT, _HIGHEST = 3, 64  # what is wider by more than this and no higher, in pixels, is a line of text
 _CHARACTERS = "etaoinshrdlucmfwypvbgkjqxzETAOINSHRDLUCMFWYPVBGKJQXZ0123456789.,-:/"
 _WORD = (2, 10)  # characters
+_SIZE = 48  # of the font, before it is scaled
+_HEIGHT, _STRETCH = (0.4, 1.0), (0.75, 1.3)  # of the image; of the width of the letters
+_ROOM = 2.5  # times the height: the least width that a short line may take
+_BLURRED, _BLUR = 0.3, (0.5, 1.5)  # the share of all lines, and of how many pixels
+_PLAIN = 0.5  # of the contrast of a photograph is left at most: signs and pages are plain
+_INK = 100.0  # of 255: how far ink may be from black, or from white on what is dark
 
 
-def is_line(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape are lines of text: in color, low, and far wider than high."""
-    axes = spatial_axes(shape)
-    return bool(axes) and shape[axes[0]] <= _HIGHEST and shape[axes[1]] > _ASPECT * shape[axes[0]]
+@dataclass(frozen=True)
+class Look:
+    """How lines are drawn: in a font of outlines (`sharp`) or of pixels, aslant by up to so many degrees (`tilt`), with
+    noise of a deviation in this range, of 255."""
+
+    sharp: bool
+    tilt: float
+    noise: tuple[float, float]
 
 
-def with_text(rng: np.random.Generator, pictures: Floats) -> Floats:
-    """`pictures` [count, height, width, 3] from 0 to 255, each with a line of words in one color, as high as most of
-    it; the words are letters by chance."""
-    return np.stack([_written(rng, picture) for picture in pictures])
+FITTED = Look(True, 0.0, (0.0, 15.0))
+JUDGING = Look(False, 4.0, (5.0, 25.0))
 
 
-def _written(rng: np.random.Generator, picture: Floats) -> Floats:
-    from PIL import Image, ImageDraw, ImageFont  # slow to import
+def lines(
+    model: Model, specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> tuple[Floats, bool] | None:
+    """`count` lines of text for the only input of a model that takes such, and whether it takes one at a time (the
+    first axis is one more then); None for another model.
 
+    Raises ExecutionError where onnxruntime does not load the model.
+    """
+    shape = image_shape(specs, count, shapes)
+    if shape is None or not is_line(shape):
+        return None
+    rng = np.random.default_rng([seed, 2])
+    among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
+    pixels = with_text(rng, crops(rng, among, count, *(shape[axis] for axis in spatial_axes(shape))), FITTED)
+    wanted = convention(model, specs, specs[0].name, shape, shapes)
+    made = wanted.applied(pixels, shape).astype(specs[0].dtype)
+    apart = one_at_a_time(model, specs[0], shape)
+    return made[:, None] if apart else made, apart
+
+
+def with_text(rng: np.random.Generator, pictures: Floats, look: Look) -> Floats:
+    """`pictures` [count, height, width, 3] from 0 to 255, each with a line of words in one color; the words are letters
+    by chance. Half of the lines are short."""
+    font = _font(look.sharp)
+    return np.stack([_written(rng, picture, font, look) for picture in pictures])
+
+
+def _font(sharp: bool) -> Any:
+    from PIL import ImageFont, features  # slow to import
+
+    outlines = sharp and features.check("freetype2")
+    return ImageFont.load_default(_SIZE) if outlines else ImageFont.load_default_imagefont()
+
+
+def _written(rng: np.random.Generator, picture: Floats, font: Any, look: Look) -> Floats:
     height, width = picture.shape[:2]
-    words = [_word(rng) for _ in range(1 + 2 * width // height)]
-    font = ImageFont.load_default()
-    left, top, right, bottom = font.getbbox(" ".join(words))
-    mask = Image.new("L", (round(right - left) + 2, round(bottom - top) + 2))
-    ImageDraw.Draw(mask).text((1 - left, 1 - top), " ".join(words), font=font, fill=255)
-    rows = round(height * rng.uniform(0.6, 1.0))
-    mask = mask.resize((max(1, round(mask.width * rows / mask.height)), rows), Image.Resampling.BICUBIC)
+    background = picture.mean() + rng.uniform(0, _PLAIN) * (picture - picture.mean())
+    room = width if rng.random() < 0.5 else int(rng.uniform(min(_ROOM * height, width), width))
+    mask = np.asarray(_line(rng, font, height, room, look), np.float32)[:, :room] / 255
+    rows, columns = mask.shape
+    top, left = int(rng.integers(0, height - rows, endpoint=True)), int(rng.integers(0, width - room, endpoint=True))
     shown = np.zeros((height, width, 1), np.float32)
-    at, columns = (height - rows) // 2, min(width, mask.width)
-    shown[at : at + rows, :columns, 0] = np.asarray(mask, np.float32)[:, :columns] / 255
-    background = picture.mean() + 0.3 * (picture - picture.mean())  # signs and pages are plain
-    dark = background.mean() > 128
-    ink = rng.uniform(0, 80, 3) if dark else rng.uniform(175, 255, 3)
-    return np.asarray(background * (1 - shown) + shown * ink, np.float32)
+    shown[top : top + rows, left : left + columns, 0] = mask
+    ink = rng.uniform(0, _INK, 3) if background.mean() > 128 else rng.uniform(255 - _INK, 255, 3)
+    noise = rng.uniform(*look.noise) * rng.standard_normal((height, width, 1))
+    return np.asarray(np.clip(background * (1 - shown) + shown * ink + noise, 0, 255), np.float32)
+
+
+def _line(rng: np.random.Generator, font: Any, height: int, room: int, look: Look) -> Image.Image:
+    """White words on black, no higher than `height`; as many as may fit into so much `room`."""
+    from PIL import Image, ImageDraw, ImageFilter
+
+    text = " ".join(_word(rng) for _ in range(int(rng.integers(1, 1 + 2 * room // height, endpoint=True))))
+    left, top, right, bottom = font.getbbox(text)
+    mask = Image.new("L", (round(right - left) + 4, round(bottom - top) + 4))
+    ImageDraw.Draw(mask).text((2 - left, 2 - top), text, font=font, fill=255)
+    rows = max(1, round(height * rng.uniform(*_HEIGHT)))
+    columns = max(1, round(mask.width * rows / mask.height * rng.uniform(*_STRETCH)))
+    mask = mask.resize((columns, rows), Image.Resampling.BICUBIC)
+    if look.tilt:
+        angle = rng.uniform(-look.tilt, look.tilt)
+        mask = mask.rotate(angle, expand=True, resample=Image.Resampling.BICUBIC)
+        mask = mask.resize((mask.width, min(height, mask.height)))
+    blurred = rng.random() < _BLURRED
+    return mask.filter(ImageFilter.GaussianBlur(rng.uniform(*_BLUR))) if blurred else mask
 
 
 def _word(rng: np.random.Generator) -> str:

@@ -27,7 +27,7 @@ from .sentences import sentence_feeds
 _CAUSAL_RTOL = 1e-3  # of the scores: a later token changes earlier ones by rounding only
 _SCORES = 1 << 24  # numbers that one pass may give
 _FORWARD = 1 / 3  # of a step, which is two versions forward and one back
-_LENGTH = 64  # tokens, where that is open and there is time: in texts of 16, attention heads seem to do little
+LENGTH = 64  # tokens, where that is open and there is time: in texts of 16, attention heads seem to do little
 
 Array = NDArray[Any]
 
@@ -93,7 +93,7 @@ def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) ->
     open_ = [s for s in specs if len(s.shape) == 2 and not fixed(s.shape[1]) and s.name not in shapes]
     if len({s.shape[1] for s in open_}) != 1:
         return [shapes]
-    return [{**shapes, **{s.name: (1, _LENGTH) for s in open_}}, shapes]
+    return [{**shapes, **{s.name: (1, LENGTH) for s in open_}}, shapes]
 
 
 def _next_words(graph: Graph, feeds: Mapping[str, Array], limits: Mapping[str, int]) -> tuple[str, str] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 _COLUMNS = 8  # of a contact sheet
 _LONGEST, _STRIP = 3, 16  # times the other side: of images, and of those in color (lines of text)
+_LINE, _HIGHEST = 3, 64  # what is wider by more than this and no higher, in pixels, is a line of text
 
 
 def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
@@ -33,6 +34,12 @@ def is_images(shape: Sequence[int]) -> bool:
     """Whether a batch of this shape is one of gray or color images."""
     axes = spatial_axes(shape)
     return bool(axes) and shape[6 - sum(axes)] in (1, 3)
+
+
+def is_line(shape: Sequence[int]) -> bool:
+    """Whether images of this shape are lines of text: in color, low, and far wider than high."""
+    axes = spatial_axes(shape)
+    return bool(axes) and shape[axes[0]] <= _HIGHEST and shape[axes[1]] > _LINE * shape[axes[0]]
 
 
 def noise(rng: np.random.Generator, shape: Sequence[int]) -> Floats:

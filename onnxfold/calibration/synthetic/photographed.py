@@ -18,8 +18,7 @@ from ...runtime.batching import Batching
 from ...runtime.session import InputSpec, Session
 from .bn_prior import FEWEST
 from .conventions import convention
-from .drawn_text import is_line
-from .image_ops import spatial_axes
+from .image_ops import is_line, spatial_axes
 from .photographs import crops, varied_photographs
 from .pictures import image_shape
 from .problem import PRIOR, NotInvertibleError, pose_losses
@@ -39,7 +38,7 @@ def photographed(
     shape = image_shape(specs, count, shapes)
     if shape is None or not wants_crops(model, specs, shapes) or not _has_only_a_prior(model, specs, shapes):
         return None
-    apart = _one_at_a_time(model, specs[0], shape)
+    apart = one_at_a_time(model, specs[0], shape)
     rng = np.random.default_rng([seed, 2])
     among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
     pixels = crops(rng, among, count, *(shape[axis] for axis in spatial_axes(shape)))
@@ -59,7 +58,7 @@ def wants_crops(model: Model, specs: Sequence[InputSpec], shapes: Mapping[str, S
 def shows_photographs(shape: Sequence[int]) -> bool:
     """Whether images of this shape are in color and large enough to show what is on a photograph; no lines of text."""
     axes = spatial_axes(shape)
-    large = min(shape[axis] for axis in axes) >= LEAST and not is_line(tuple(shape))
+    large = min(shape[axis] for axis in axes) >= LEAST and not is_line(shape)
     return shape[6 - sum(axes)] == 3 and large
 
 
@@ -73,7 +72,7 @@ def _has_only_a_prior(model: Model, specs: Sequence[InputSpec], shapes: Mapping[
     return False
 
 
-def _one_at_a_time(model: Model, spec: InputSpec, shape: Sequence[int]) -> bool:
+def one_at_a_time(model: Model, spec: InputSpec, shape: Sequence[int]) -> bool:
     """Whether the model takes no two images of this `shape`, though its input says any number."""
     if Batching.of([spec]).size:
         return False

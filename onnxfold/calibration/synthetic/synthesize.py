@@ -1,6 +1,6 @@
-"""Inputs for a model without calibration data: crops of photographs for convolutional networks of large images, deep
-inversion where the model tells something about its data, pictures where it takes images and tells nothing, class spread
-for other classifiers, random inputs for the rest."""
+"""Inputs for a model without calibration data: lines of text for readers of such, crops of photographs for
+convolutional networks of large images, deep inversion where the model tells something about its data, pictures where it
+takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ...runtime import probe_inputs
 from ...runtime.session import SHORT, InputSpec, Session
 from ..origin import Origin
 from .deep_inversion import invert
+from .drawn_text import lines
 from .generated_text import token_feeds
 from .photographed import photographed
 from .pictures import image_shape, pictures
@@ -109,10 +110,11 @@ def synthesize(
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
-    seen = photographed(model, specs, extent.photographs or count, seed, shapes)
-    if seen is not None:
-        x, apart = seen
-        return Synthetic({specs[0].name: x}, Origin.PHOTOGRAPHS, None, time.perf_counter() - begin, apart=apart)
+    for make, origin in ((lines, Origin.LINES), (photographed, Origin.PHOTOGRAPHS)):
+        seen = make(model, specs, extent.photographs or count, seed, shapes)
+        if seen is not None:
+            x, apart = seen
+            return Synthetic({specs[0].name: x}, origin, None, time.perf_counter() - begin, apart=apart)
     shown = cache(partial(_pictures, specs, extent.pictures or count, seed, shapes))  # they take seconds: where needed
     reason = ""
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time

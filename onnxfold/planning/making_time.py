@@ -1,0 +1,41 @@
+"""How many inputs are made for a model that nobody has data for, and about how long that takes."""
+
+from __future__ import annotations
+
+from ..calibration.synthetic.bn_prior import FEWEST
+from ..calibration.synthetic.generated_text import LENGTH
+from ..calibration.synthetic.image_ops import is_line
+from ..calibration.synthetic.photographed import wants_crops
+from ..calibration.synthetic.pictures import image_shape
+from ..calibration.synthetic.synthesize import Extent
+from ..model.model import Model, Shapes
+from ..runtime.probe_inputs import VOCABULARY, index_limits
+from ..runtime.session import Session
+from ..runtime.token_scores import word_scores
+
+_DESCENT = 6.0  # forward passes that a step of deep inversion takes
+_NODE = 0.03  # seconds to prepare the gradient of a node
+_FINDING = 300.0  # forward passes that finding the range of pixels takes, twice
+_CROP = 0.03  # seconds to crop a photograph, or to draw a line
+_WORD = 0.1  # forward passes of the usual length that one more word of a text takes
+
+
+def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> tuple[float, int]:
+    """(seconds, samples) of the kind that `synthesize` makes for a model, going by its inputs and operators alone.
+
+    Args:
+        extent: how much is made.
+        forward: seconds per sample of one run of the model.
+        shapes: of inputs with open dimensions.
+    """
+    graph, specs = model.graph, Session.of(model).inputs
+    if max(index_limits(graph).values(), default=0) >= VOCABULARY:
+        written = forward * extent.count * LENGTH * LENGTH * _WORD if word_scores(graph) else 0.0
+        return (written if written <= extent.writing else 0.0), extent.count
+    shape = image_shape(specs, 1, shapes or {})
+    if shape is not None and (is_line(shape) or wants_crops(model, specs, shapes or {})):
+        return _FINDING * forward + _CROP * extent.photographs, extent.photographs
+    ops = [node.op for node in graph.nodes]
+    if shape is not None and "BatchNormalization" not in ops and ops.count("Conv") < FEWEST:
+        return 0.0, extent.pictures
+    return _NODE * len(ops) + _DESCENT * forward * extent.count * extent.steps, extent.count
