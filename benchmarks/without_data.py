@@ -5,8 +5,8 @@
 
 Every row is one command, run as a user types it, with an empty cache: its true accuracy on inputs that nothing has
 seen, the error that it claims beside the true one, the processor seconds and memory of the whole process, and the
-time that it announces first beside what it took. `--store` keeps the figures; with it, runs that are there are not
-made again. `--seeds` is for the rows that decide (three), all others run once. `--write` puts the table into
+time that it expects before it begins beside what it took. `--store` keeps the figures; with it, runs that are there
+are not made again. `--seeds` is for the rows that decide (three), all others run once. `--write` puts the table into
 docs/without-data.md.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -35,7 +34,6 @@ from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import load
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "without-data.md"
-UNITS = {"s": 1, "min": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def measured(data: Path, row: Row, seed: int, work: Task) -> dict[str, Any]:
         if row.data:
             np.savez(calibration, **work.calibration)
             command += ["--calibration", str(calibration)]
-        said, progress, cost = run(command, Path(folder))
+        said, cost = run(command, Path(folder))
         report, model = json.loads(said), load(work.path)
         parts = report["check"]["quality"]["outputs"]
         feeds = real(data, row.network, model)
@@ -106,12 +104,12 @@ def measured(data: Path, row: Row, seed: int, work: Task) -> dict[str, Any]:
             "true": Evaluator(model, lambda _: feeds).error(load(out).proto),
             "macs": report["after"]["macs"] / max(1, report["before"]["macs"]),
             "parameters": report["after"]["parameters"] / report["before"]["parameters"],
-            "announced": announced(progress), **cost,
+            "announced": report["seconds"]["estimated"], **cost,
         }  # fmt: skip
 
 
-def run(command: list[str], folder: Path) -> tuple[str, str, dict[str, float]]:
-    """What Python prints for `command`, its progress, and its seconds, processor seconds and megabytes."""
+def run(command: list[str], folder: Path) -> tuple[str, dict[str, float]]:
+    """What Python prints for `command`, and its seconds, processor seconds and megabytes."""
     begin = time.perf_counter()
     with (folder / "said").open("w") as said, (folder / "progress").open("w") as progress:
         child = subprocess.Popen(
@@ -119,20 +117,14 @@ def run(command: list[str], folder: Path) -> tuple[str, str, dict[str, float]]:
         )
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    shown = (folder / "progress").read_text()
     if child.returncode:
+        shown = (folder / "progress").read_text()
         sys.exit(f"{' '.join(command)}: exit {child.returncode}: {shown[-500:]}")
     cost = {
         "seconds": time.perf_counter() - begin, "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "megabytes": usage.ru_maxrss / 1000,
     }  # fmt: skip
-    return (folder / "said").read_text(), shown, cost
-
-
-def announced(progress: str) -> float | None:
-    """The seconds that are said to be left, the first time that the progress says so."""
-    first = re.search(r"about (?:(\d+) h )?(\d+) (s|min|h) left", progress)
-    return None if first is None else int(first[1] or 0) * UNITS["h"] + int(first[2]) * UNITS[first[3]]
+    return (folder / "said").read_text(), cost
 
 
 def table(found: dict[str, Any]) -> str:

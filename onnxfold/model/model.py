@@ -39,7 +39,7 @@ def named(source: Source) -> str:
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A model as the user gave it, never changed, and the view of it that the analysis reads.
 

@@ -31,7 +31,8 @@ from .subject import Subject, probes
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
-_TRIED = 2.0  # forward passes over what a trial of a plan is fitted on
+_SOLVED, _WALKED = 3.0, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
+_TRIED = 2.4  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _BRIEF = 4.0  # times shorter than training in full
 _STEP = 5.0  # forward passes that a step of refinement takes
@@ -161,12 +162,13 @@ def estimate(
     plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief)
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
     passes = forward * count
+    whole = _SOLVED * full + _WALKED * passes
     groups = alone * (each * len(subject.chosen) + brief)
     phases = {
         Phase.INPUTS: made,
-        Phase.SENSITIVITY: full + 2 * passes,
+        Phase.SENSITIVITY: whole,
         Phase.PLAN: groups + weighing + plans_tried,
-        Phase.RECONSTRUCT: full + 2 * passes,
+        Phase.RECONSTRUCT: whole,
         Phase.TRAIN: trained,
         Phase.CHECK: 2 * passes + _CHECK,
     }

@@ -201,3 +201,13 @@ def test_conventions_that_fit_far_worse_are_left_alone(far: float, runs: int, mo
     model = load(MODELS / "digits_resnet_bn.onnx")
     assert convention(model, Session.of(model).inputs, "image", (1, 1, 8, 8), {}) is USUAL
     assert asked == ["image"] * runs
+
+
+def test_the_convention_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[object]()
+    real = conventions._losses
+    monkeypatch.setattr(conventions, "_losses", lambda *given: calls.append(given) or real(*given))
+    model = load(MODELS / "digits_resnet_bn.onnx")
+    specs = Session.of(model).inputs
+    first, again = (convention(model, specs, "image", (count, 1, 8, 8), {}) for count in (1, 64))
+    assert first is again and len(calls) == 1

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,14 +65,23 @@ CONVENTIONS = (
     Convention("blue first, less the mean", _MEAN, (1.0,) * 3, True),
 )
 UNIT, BYTES = CONVENTIONS[1], CONVENTIONS[3]
+_FOUND = WeakKeyDictionary[Model, dict[tuple[object, ...], Convention]]()
 
 
 def convention(model: Model, specs: Sequence[InputSpec], name: str, shape: Sequence[int], shapes: Shapes) -> Convention:
     """What input `name`, of this `shape` but for its first axis, wants: the convention under which crops of photographs
     fit best.
 
-    Zero mean and unit variance where the model tells nothing.
+    Zero mean and unit variance where the model tells nothing. It is remembered: who makes inputs asks, and who judges.
     """
+    key = (name, *shape[1:], *((n, *size) for n, size in sorted(shapes.items())))
+    known = _FOUND.setdefault(model, {})
+    if key not in known:
+        known[key] = _found(model, specs, name, shape, shapes)
+    return known[key]
+
+
+def _found(model: Model, specs: Sequence[InputSpec], name: str, shape: Sequence[int], shapes: Shapes) -> Convention:
     spec = next(s for s in specs if s.name == name)
     if spec.dtype is not None and np.dtype(spec.dtype).kind != "f":
         return BYTES
