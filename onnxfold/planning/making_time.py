@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..calibration.synthetic.bn_prior import FEWEST
-from ..calibration.synthetic.generated_text import LENGTH
+from ..calibration.synthetic.generated_text import LENGTH, text_shapes
 from ..calibration.synthetic.image_ops import is_line
 from ..calibration.synthetic.photographed import wants_crops
 from ..calibration.synthetic.pictures import image_shape
 from ..calibration.synthetic.synthesize import Extent
 from ..model.model import Model, Shapes
+from ..model.shapes.nominal import OPEN_OTHER
 from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Session
 from ..runtime.token_scores import word_scores
@@ -20,8 +23,18 @@ _CROP = 0.03  # seconds to crop a photograph, or to draw a line
 _WORD = 0.1  # forward passes of the usual length that one more word of a text takes
 
 
-def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> tuple[float, int]:
-    """(seconds, samples) of the kind that `synthesize` makes for a model, going by its inputs and operators alone.
+@dataclass(frozen=True)
+class Making:
+    """Samples that are made: the `seconds` it takes, their `count`, and how many times as `long` they are as those that
+    a model is usually run on."""
+
+    seconds: float
+    count: int
+    long: float = 1.0
+
+
+def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Making:
+    """What `synthesize` makes for a model, going by its inputs and operators alone.
 
     Args:
         extent: how much is made.
@@ -31,11 +44,12 @@ def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> tupl
     graph, specs = model.graph, Session.of(model).inputs
     if max(index_limits(graph).values(), default=0) >= VOCABULARY:
         written = forward * extent.count * LENGTH * LENGTH * _WORD if word_scores(graph) else 0.0
-        return (written if written <= extent.writing else 0.0), extent.count
+        long = LENGTH / OPEN_OTHER if len(text_shapes(specs, shapes or {})) > 1 else 1.0
+        return Making(written if written <= extent.writing else 0.0, extent.count, long)
     shape = image_shape(specs, 1, shapes or {})
     if shape is not None and (is_line(shape) or wants_crops(model, specs, shapes or {})):
-        return _FINDING * forward + _CROP * extent.photographs, extent.photographs
+        return Making(_FINDING * forward + _CROP * extent.photographs, extent.photographs)
     ops = [node.op for node in graph.nodes]
     if shape is not None and "BatchNormalization" not in ops and ops.count("Conv") < FEWEST:
-        return 0.0, extent.pictures
-    return _NODE * len(ops) + _DESCENT * forward * extent.count * extent.steps, extent.count
+        return Making(0.0, extent.pictures)
+    return Making(_NODE * len(ops) + _DESCENT * forward * extent.count * extent.steps, extent.count)

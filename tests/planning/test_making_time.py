@@ -54,16 +54,23 @@ def convolutions(shape: str, count: int) -> Model:
     ids=["sentences", "a-text", "crops", "lines", "pictures", "a-descent"],
 )
 def test_by_kind(model: Model, seconds: tuple[float, float], count: int) -> None:
-    found, samples = making(model, EXTENT, FORWARD, None)
-    assert seconds[0] <= found <= seconds[1] and samples == count
+    found = making(model, EXTENT, FORWARD, None)
+    assert seconds[0] <= found.seconds <= seconds[1] and found.count == count and found.long == 1
 
 
 def test_a_text_that_would_take_too_long_is_not_written() -> None:
-    assert making(tokens(200), EXTENT, 10 * FORWARD, None)[0] == 0
+    assert making(tokens(200), EXTENT, 10 * FORWARD, None).seconds == 0
 
 
 def test_as_many_as_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxfold.calibration.samples.synthetic_extent", lambda *_: EXTENT)
     for model in (tokens(4), convolutions("3,64,64", 3), convolutions("3,32,128", 1), load(MODELS / "digits_vgg.onnx")):
         made = synthetic_samples(model, Effort.BALANCED, 0, None)
-        assert sum(len(next(iter(feeds.values()))) for feeds in made.fit) == making(model, EXTENT, FORWARD, None)[1]
+        assert sum(len(next(iter(feeds.values()))) for feeds in made.fit) == making(model, EXTENT, FORWARD, None).count
+
+
+def test_texts_of_open_length_are_longer_than_usual() -> None:
+    text = "(int64[N,t] ids) => (float[N,t,4] y) { e = Gather (table, ids) y = MatMul (e, w) }"
+    model = graph(text, table=(200, 16), w=(16, 4))
+    feeds = synthetic_samples(model, Effort.BALANCED, 0, None).fit[0]
+    assert feeds["ids"].shape[1] == 16 * making(model, EXTENT, FORWARD, None).long == 64

@@ -56,7 +56,7 @@ def token_feeds(
     if plain or max(limits.values(), default=0) < probe_inputs.VOCABULARY:
         return None
     note, tried = "", list[dict[str, Array]]()
-    for sizes in _lengths(specs, shapes):
+    for sizes in text_shapes(specs, shapes):
         feeds = probe_inputs.tokens(specs, limits, batch=count, seed=seed, shapes=sizes)
         tried.append(feeds)
         output = _next_words(model.graph, feeds, limits)
@@ -88,7 +88,7 @@ def _runs(model: Model, feeds: Mapping[str, Array], provider: str) -> bool:
     return True
 
 
-def _lengths(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:
+def text_shapes(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> list[Mapping[str, Sequence[int]]]:
     """The shapes to try: long texts where all inputs [N, T] leave one length open, then what is usual."""
     open_ = [s for s in specs if len(s.shape) == 2 and not fixed(s.shape[1]) and s.name not in shapes]
     if len({s.shape[1] for s in open_}) != 1:
