@@ -131,11 +131,9 @@ class Analysis:
         return self.shortened(self.gone(np.flatnonzero(gone)).items())
 
     def gone(self, atoms: Atoms) -> Mapping[int, int]:
-        """How many of these different `atoms` every slot has that has any, by the number of the slot."""
-        kept = np.zeros(self.atoms + 1, np.int64)
-        kept[atoms + 1] = 1
-        before = np.cumsum(kept)
-        counts = before[self._ends] - before[self._starts]
+        """For every slot that has any of these distinct `atoms`, by number: how many."""
+        inside = np.sort(atoms)
+        counts = np.searchsorted(inside, self._ends) - np.searchsorted(inside, self._starts)
         return {int(slot): int(counts[slot]) for slot in np.flatnonzero(counts)}
 
     def shortened(self, gone: Iterable[tuple[int, int]]) -> Mapping[tuple[str, int], int]:

@@ -98,7 +98,7 @@ class Samples:
     @property
     def out_of_domain(self) -> bool:
         """Whether they come from other data than the model's own: photographs show few of the classes it knows, and
-        lines of letters few of the signs."""
+        lines of letters few of the characters."""
         return self.origin in (Origin.PHOTOGRAPHS, Origin.LINES)
 
     @property

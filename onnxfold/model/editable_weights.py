@@ -19,7 +19,7 @@ from .quantized.scheme import Scheme
 from .subgraphs import captures
 from .tied import SMALL
 
-_TRACE = 2.0**-100  # times numbers of a usual size it may be denormal: convolutions take 15 times as long then
+_TRACE = 2.0**-100  # products with numbers of a usual size may be denormal: convolutions take 15 times as long
 
 
 class Weights:
@@ -128,6 +128,6 @@ class Weights:
 
 def without_traces(value: NDArray[Any]) -> NDArray[Any]:
     """Floats, with 0 for what is so small that it only makes a model slow: a fit leaves it where the target is always
-    0, or weight decay did."""
+    0, and so does weight decay."""
     traces = (value != 0) & (np.abs(value) < _TRACE)
     return np.where(traces, np.zeros((), value.dtype), value) if traces.any() else value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..calibration.synthetic.bn_prior import FEWEST
+from ..calibration.synthetic.drawn_text import reads_lines
 from ..calibration.synthetic.generated_text import LENGTH, text_shapes
-from ..calibration.synthetic.image_ops import is_line
 from ..calibration.synthetic.photographed import wants_crops
 from ..calibration.synthetic.pictures import image_shape
 from ..calibration.synthetic.synthesize import Extent
@@ -47,7 +47,7 @@ def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Maki
         long = LENGTH / OPEN_OTHER if len(text_shapes(specs, shapes or {})) > 1 else 1.0
         return Making(written if written <= extent.writing else 0.0, extent.count, long)
     shape = image_shape(specs, 1, shapes or {})
-    if shape is not None and (is_line(shape) or wants_crops(model, specs, shapes or {})):
+    if shape is not None and (reads_lines(model, shape) or wants_crops(model, specs, shapes or {})):
         return Making(_FINDING * forward + _CROP * extent.photographs, extent.photographs)
     ops = [node.op for node in graph.nodes]
     if shape is not None and "BatchNormalization" not in ops and ops.count("Conv") < FEWEST:

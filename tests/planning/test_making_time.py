@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from drawn_lines import reader
 from onnx import ModelProto, parser
 from tiny import MODELS
 
@@ -47,7 +48,7 @@ def convolutions(shape: str, count: int) -> Model:
         (tokens(4), (0.0, 0.0), 32),  # sentences
         (tokens(200), (100.0, 150.0), 32),  # a text, word by word
         (convolutions("3,64,64", 3), (1.0, 20.0), 48),  # crops
-        (convolutions("3,32,128", 1), (1.0, 20.0), 48),  # lines
+        (load(reader()), (1.0, 20.0), 48),  # lines
         (convolutions("3,64,64", 1), (0.0, 0.0), 80),  # pictures
         (convolutions("3,32,32", 3), (30.0, 40.0), 32),  # a descent: 32 samples, 16 steps of 6 passes
     ],
@@ -64,7 +65,7 @@ def test_a_text_that_would_take_too_long_is_not_written() -> None:
 
 def test_as_many_as_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxfold.calibration.samples.synthetic_extent", lambda *_: EXTENT)
-    for model in (tokens(4), convolutions("3,64,64", 3), convolutions("3,32,128", 1), load(MODELS / "digits_vgg.onnx")):
+    for model in (tokens(4), convolutions("3,64,64", 3), load(reader()), load(MODELS / "digits_vgg.onnx")):
         made = synthetic_samples(model, Effort.BALANCED, 0, None)
         assert sum(len(next(iter(feeds.values()))) for feeds in made.fit) == making(model, EXTENT, FORWARD, None).count
 

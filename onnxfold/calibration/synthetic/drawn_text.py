@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 _CHARACTERS = "etaoinshrdlucmfwypvbgkjqxzETAOINSHRDLUCMFWYPVBGKJQXZ0123456789.,-:/"
 _WORD = (2, 10)  # characters
-_SIZE = 48  # of the font, before it is scaled
+_ALPHABET = 10  # characters that a reader tells apart at least: digits
+_SIZE, _EDGE = 48, 0.1  # of the font, before it is scaled; the margin of a line, of its height
 _HEIGHT, _STRETCH = (0.4, 1.0), (0.75, 1.3)  # of the image; of the width of the letters
 _ROOM = 2.5  # times the height: the least width that a short line may take
 _BLURRED, _BLUR = 0.3, (0.5, 1.5)  # the share of all lines, and of how many pixels
@@ -51,13 +52,13 @@ JUDGING = Look(False, 4.0, (5.0, 25.0))
 def lines(
     model: Model, specs: Sequence[InputSpec], count: int, seed: int, shapes: Mapping[str, Sequence[int]]
 ) -> tuple[Floats, bool] | None:
-    """`count` lines of text for the only input of a model that takes such, and whether it takes one at a time (the
+    """`count` lines of text for the only input of a model that reads such, and whether it takes one at a time (the
     first axis is one more then); None for another model.
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
     shape = image_shape(specs, count, shapes)
-    if shape is None or not is_line(shape):
+    if shape is None or not reads_lines(model, shape):
         return None
     rng = np.random.default_rng([seed, 2])
     among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
@@ -66,6 +67,13 @@ def lines(
     made = wanted.applied(pixels, shape).astype(specs[0].dtype)
     apart = one_at_a_time(model, specs[0], shape)
     return made[:, None] if apart else made, apart
+
+
+def reads_lines(model: Model, shape: Sequence[int]) -> bool:
+    """Whether a model of images of this `shape` reads text: these are lines, and it scores characters along them."""
+    outputs = (model.graph.tensor(name).shape for name in model.graph.outputs)
+    scores = [s for s in outputs if s is not None and len(s) == 3 and isinstance(s[2], int) and s[2] >= _ALPHABET]
+    return is_line(shape) and bool(scores)
 
 
 def with_text(rng: np.random.Generator, pictures: Floats, look: Look) -> Floats:
@@ -97,20 +105,20 @@ def _written(rng: np.random.Generator, picture: Floats, font: Any, look: Look) -
 
 
 def _line(rng: np.random.Generator, font: Any, height: int, room: int, look: Look) -> Image.Image:
-    """White words on black, no higher than `height`; as many as may fit into so much `room`."""
+    """White words on black, no higher than `height` and no wider than `room`."""
     from PIL import Image, ImageDraw, ImageFilter
 
     text = " ".join(_word(rng) for _ in range(int(rng.integers(1, 1 + 2 * room // height, endpoint=True))))
     left, top, right, bottom = font.getbbox(text)
-    mask = Image.new("L", (round(right - left) + 4, round(bottom - top) + 4))
-    ImageDraw.Draw(mask).text((2 - left, 2 - top), text, font=font, fill=255)
+    edge = round(_EDGE * (bottom - top))
+    mask = Image.new("L", (round(right - left) + 2 * edge, round(bottom - top) + 2 * edge))
+    ImageDraw.Draw(mask).text((edge - left, edge - top), text, font=font, fill=255)
     rows = max(1, round(height * rng.uniform(*_HEIGHT)))
     columns = max(1, round(mask.width * rows / mask.height * rng.uniform(*_STRETCH)))
-    mask = mask.resize((columns, rows), Image.Resampling.BICUBIC)
+    mask = mask.resize((columns, rows), Image.Resampling.BICUBIC).crop((0, 0, min(columns, room), rows))
     if look.tilt:
-        angle = rng.uniform(-look.tilt, look.tilt)
-        mask = mask.rotate(angle, expand=True, resample=Image.Resampling.BICUBIC)
-        mask = mask.resize((mask.width, min(height, mask.height)))
+        mask = mask.rotate(rng.uniform(-look.tilt, look.tilt), expand=True, resample=Image.Resampling.BICUBIC)
+        mask.thumbnail((room, height), Image.Resampling.BICUBIC)
     blurred = rng.random() < _BLURRED
     return mask.filter(ImageFilter.GaussianBlur(rng.uniform(*_BLUR))) if blurred else mask
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 _COLUMNS = 8  # of a contact sheet
 _LONGEST, _STRIP = 3, 16  # times the other side: of images, and of those in color (lines of text)
-_LINE, _HIGHEST = 3, 64  # what is wider by more than this and no higher, in pixels, is a line of text
+_LINE, _HIGHEST = 3, 64  # lines of text: more than so many times as wide as high, and at most so many pixels high
 
 
 def spatial_axes(shape: Sequence[int]) -> tuple[int, ...]:
