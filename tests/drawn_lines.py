@@ -7,7 +7,8 @@ from onnx import ModelProto, numpy_helper, parser
 
 
 def reader(shape: str = "N,3,32,128", characters: int = 12, fixed: bool = False) -> ModelProto:
-    """Images of this `shape` in, [N, width, characters] out; `fixed`: the batch is one inside, whatever the input says."""
+    """Images of this `shape` in, [N, width, characters] out; `fixed`: the batch is one inside, whatever the input
+    says."""
     batch = 1 if fixed else 0
     width, channels = int(shape.split(",")[3]) - 2, int(shape.split(",")[1])
     proto = parser.parse_model(
