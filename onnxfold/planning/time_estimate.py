@@ -31,7 +31,8 @@ from .subject import Subject, probes
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
-_SOLVED, _WALKED = 3.0, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
+_SOLVED, _WALKED = 1.5, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
+_CONSUMER = 0.05  # and seconds for every consumer
 _TRIED = 2.4  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _BRIEF = 4.0  # times shorter than training in full
@@ -156,15 +157,19 @@ def estimate(
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     work, rate = subject.merger(options), _rate()
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
+    outputs = [work.layout.consumer_outputs(name) for name in subject.chosen]
+    once = len(frozenset[str]().union(*outputs)) / max(
+        1, sum(map(len, outputs))
+    )  # what many groups share is fitted once
     full, brief = (sum(_fitted(f, rows) for f in features) / rate for rows in (LEAST_ROWS, ROWS))
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
     plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
     weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
-    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief)
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + once * brief)
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
     passes = forward * count
-    whole = _SOLVED * full + _WALKED * passes
+    whole = _SOLVED * once * full + _WALKED * passes + _CONSUMER * len(features) * once
     groups = alone * (each * len(subject.chosen) + brief)
     phases = {
         Phase.INPUTS: made,
