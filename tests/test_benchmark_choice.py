@@ -85,23 +85,19 @@ def test_the_page_has_the_table_of_devices() -> None:
         assert f"| `{device}` | {blocks.conv} | {blocks.int8} | {blocks.linear} | " in page
 
 
-@pytest.mark.parametrize(
-    ("progress", "seconds"),
-    [
-        ("inputs 1/4, 0 % done, about 7 min left\nplan 2/9, 5 % done, about 4 min left", 420),
-        ("plan 1/3, 0 % done, about 35 s left", 35),
-        ("plan 1/3, 0 % done, about 2 h left", 7200),
-        ("plan 1/3, 0 % done, about 1 h 22 min left", 4920),
-        ("reading", None),
-    ],
-)
-def test_what_a_run_announces_first(progress: str, seconds: int | None, without_data: ModuleType) -> None:
-    assert without_data.announced(progress) == seconds
-
-
 def test_the_table_has_medians_and_every_accuracy(without_data: ModuleType) -> None:
     row = without_data.ROWS[0]
-    keys = ("claim", "true", "macs", "parameters", "cpu_seconds", "seconds", "announced", "megabytes")
+    keys = ("claim", "true", "macs", "parameters", "cpu_seconds", "seconds", "expected", "megabytes")
     runs = {str(i): {"accuracy": 70.0 + i, **dict.fromkeys(keys, 0.1 * i)} for i in range(3)}
     line = without_data.table({row.title: {"before": 88, "runs": runs}}).splitlines()[2]
     assert line.startswith(f"| {row.title} | 70.0, 71.0, 72.0 (88.0) | 10.0 % | 10.0 % |")
+    assert line.endswith("| 0 | 0 | 0 | 0 |"), "a tenth of a second"
+
+
+def test_what_a_run_does_not_expect_stays_empty(without_data: ModuleType) -> None:
+    """Sharing weights says nothing beforehand."""
+    row = without_data.ROWS[0]
+    keys = ("accuracy", "claim", "true", "macs", "parameters", "cpu_seconds", "seconds", "megabytes")
+    runs = {"0": {**dict.fromkeys(keys, 1.0), "expected": None}}
+    line = without_data.table({row.title: {"before": 88, "runs": runs}}).splitlines()[2]
+    assert line.endswith("| 1 | 1 |  | 1 |")
