@@ -158,9 +158,8 @@ def estimate(
     work, rate = subject.merger(options), _rate()
     features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
     outputs = [work.layout.consumer_outputs(name) for name in subject.chosen]
-    once = len(frozenset[str]().union(*outputs)) / max(
-        1, sum(map(len, outputs))
-    )  # what many groups share is fitted once
+    different = frozenset[str]().union(*outputs)
+    once = len(different) / max(1, sum(map(len, outputs)))  # what many groups share is fitted once
     full, brief = (sum(_fitted(f, rows) for f in features) / rate for rows in (LEAST_ROWS, ROWS))
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))

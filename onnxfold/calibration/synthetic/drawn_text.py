@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from ...model.model import Model
 from ...runtime.session import InputSpec
 from .conventions import convention
-from .image_ops import is_line, spatial_axes
-from .photographed import one_at_a_time
-from .photographs import crops, varied_photographs
+from .image_ops import is_line
+from .photographed import one_at_a_time, varied_crops
 from .pictures import image_shape
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def lines(
     if shape is None or not reads_lines(model, shape):
         return None
     rng = np.random.default_rng([seed, 2])
-    among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
-    pixels = with_text(rng, crops(rng, among, count, *(shape[axis] for axis in spatial_axes(shape))), FITTED)
+    pixels = with_text(rng, varied_crops(rng, shape), FITTED)
     wanted = convention(model, specs, specs[0].name, shape, shapes)
     made = wanted.applied(pixels, shape).astype(specs[0].dtype)
     apart = one_at_a_time(model, specs[0], shape)

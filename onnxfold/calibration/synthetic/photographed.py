@@ -40,11 +40,17 @@ def photographed(
         return None
     apart = one_at_a_time(model, specs[0], shape)
     rng = np.random.default_rng([seed, 2])
-    among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
-    pixels = crops(rng, among, count, *(shape[axis] for axis in spatial_axes(shape)))
+    pixels = varied_crops(rng, shape)
     wanted = convention(model, specs, specs[0].name, shape, shapes)
     made = wanted.applied(pixels, shape).astype(specs[0].dtype)
     return made[:, None] if apart else made, apart
+
+
+def varied_crops(rng: np.random.Generator, shape: Sequence[int]) -> Floats:
+    """[N, height, width, 3] crops from 0 to 255 of all photographs that come with the package, in random order, for a
+    batch of this `shape`."""
+    among = [varied_photographs()[i] for i in rng.permutation(len(varied_photographs()))]
+    return crops(rng, among, shape[0], *(shape[axis] for axis in spatial_axes(shape)))
 
 
 def wants_crops(model: Model, specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]) -> bool:
