@@ -10,7 +10,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from ..model.constants import FLOATS
 from ..model.entry import entered
-from ..model.graph import Graph, skeleton
+from ..model.graph import Graph, Node, skeleton
 from ..model.linear import RECURRENT, WEIGHTS
 from ..model.model import Model
 from ..model.quantized.detect import integer_weights
@@ -76,12 +76,13 @@ class Costs:
         return round(sum(size * self._total([term], lengths) for term, size in pairs))
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
-        return sum(math.prod(self._length(dim, lengths) for dim in term) for term in terms)
+        return sum(math.prod(self.length(dim, lengths) for dim in term) for term in terms)
 
-    def _length(self, dim: Dim, lengths: Mapping[tuple[str, int], int]) -> int:
+    def length(self, dim: Dim, lengths: Mapping[tuple[str, int], int]) -> int:
+        """The length of an axis, with the changed axis `lengths`."""
         if dim in self.blocks:
             whole, block = self.blocks[dim]
-            return -(-self._length(whole, lengths) // block)
+            return -(-self.length(whole, lengths) // block)
         return lengths.get(dim, self.shapes[dim[0]][dim[1]])
 
 
@@ -89,7 +90,7 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
     """Price `model` at batch 1; open dimensions of its inputs count as in `inputs.concrete_shape`."""
     graph = nominal(model, input_shapes)
     shapes = {name: _ints(t.shape) for name, t in graph.tensors.items() if t.shape is not None}
-    macs = [term for node in graph.nodes for term in _macs(node.op, node.inputs, node.outputs, shapes, node.attrs)]
+    macs = [term for node in graph.nodes for term in macs_of(node, shapes)]
     used = {name for node in model.graph.nodes for name in node.inputs if name in model.constants}
     computed = {
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
@@ -198,13 +199,9 @@ def _ints(shape: Sequence[object]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else 1 for d in shape)
 
 
-def _macs(
-    op: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    shapes: Mapping[str, tuple[int, ...]],
-    attrs: Mapping[str, object],
-) -> list[Dims]:
+def macs_of(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:
+    """The MACs of one node: no product of lengths, or one. `shapes`: of all tensors, as numbers."""
+    op, inputs, outputs = node.op, node.inputs, node.outputs
     w_at = WEIGHTS.get(op, (1, None))[0]
     if op not in _COUNTED or any(n not in shapes for n in (inputs[0], *inputs[w_at : w_at + 1], outputs[0])):
         return []
@@ -214,13 +211,13 @@ def _macs(
     if op in RECURRENT:
         return _recurrent(x, w, inputs[2], shapes)
     if op == "Einsum":
-        return _einsum(str(attrs.get("equation", "")), inputs, y, shapes)
+        return _einsum(str(node.attrs.get("equation", "")), inputs, y, shapes)
     out = _dims(y, shapes)
     if "Conv" in op and op != "ConvTranspose":
         return [(*out, *_dims(w, shapes)[1:])]
     if op == "ConvTranspose":
         return [(*_dims(x, shapes), *_dims(w, shapes)[1:])]
-    turned = op != "MatMul" and attrs.get("transA") and len(shapes[x]) > 1
+    turned = op != "MatMul" and node.attrs.get("transA") and len(shapes[x]) > 1
     return [(*out, (x, len(shapes[x]) - (2 if turned else 1)))]
 
 

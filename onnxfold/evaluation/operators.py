@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from ..errors import ExecutionError
 from ..runtime.probe_inputs import first
 from ..runtime.session import SHORT, Feeds, Session
 from .latency import OperatorTime
+from .operator_profile import operator_times
 from .verdict import Check, ProviderCheck
 
-_RUNS = 5  # that count; one before them does not
 _QUICK = 100.0  # ms that a run of both models may take together: of slower ones nothing is looked into
 _LARGEST = 1 << 29  # bytes of a file that is loaded once more for this
 
@@ -36,7 +31,7 @@ def with_operators(verdict: Check, before: Path, after: Path, feeds: Callable[[]
         return verdict
     try:
         single = _fitting(before, feeds())
-        times = [_times(model, single, folder / name) for model, name in ((before, "before"), (after, "after"))]
+        times = [operator_times(model, single, folder / name) for model, name in ((before, "before"), (after, "after"))]
     except ExecutionError:  # the verdict says whether a model runs
         return verdict
     looked_into = replace(done, operators=_beside(*times))
@@ -56,29 +51,6 @@ def _fitting(model: Path, feeds: Feeds) -> Feeds:
     except ExecutionError:  # a fixed batch
         return feeds
     return single
-
-
-def _times(model: Path, feeds: Feeds, profile: Path) -> Mapping[str, float]:
-    """Milliseconds by operator. Raises ExecutionError."""
-    session = Session(model, profile=profile)
-    for _ in range(1 + _RUNS):
-        session.run(session.fitted(feeds))
-    written = session.end_profile()
-    events = json.loads(written.read_text(encoding="utf-8"))
-    written.unlink()
-    return by_operator(events)
-
-
-def by_operator(events: Iterable[Mapping[str, Any]]) -> Mapping[str, float]:
-    """Milliseconds by operator, of the events of a profile: the median of all runs but the first."""
-    found = sorted((one for one in events if "dur" in one), key=lambda one: one["ts"])
-    ends = [one["ts"] + one["dur"] for one in found if one["name"] == "model_run"]
-    total: list[Counter[str]] = [Counter() for _ in ends]
-    for one in found:
-        op, run = one.get("args", {}).get("op_name"), bisect_right(ends, one["ts"])
-        if op and one["name"].endswith("_kernel_time") and run < len(ends):
-            total[run][op] += one["dur"]
-    return {op: median(run[op] for run in total[1:]) / 1e3 for op in set().union(*total[1:])}
 
 
 def _beside(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[OperatorTime, ...]:

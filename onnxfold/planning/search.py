@@ -37,6 +37,7 @@ from .allocation import (
 from .drops import Drops
 from .given_plan import given_widths
 from .goal import Goal
+from .latency_prices import LatencyPrices
 from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
 from .plan_choice import Curves, best_of_ways, with_streams
@@ -60,7 +61,8 @@ class Decision:
 @dataclass(frozen=True, eq=False)
 class SearchContext:
     """What a search works with: who merges, what channels cost, what measures files and latencies, what asks the user's
-    own measure (None: there is none), and how many bytes `beside` the model a result is going to hold."""
+    own measure (None: there is none), how many bytes `beside` the model a result is going to hold, and what the layers
+    take of the `latency` (None: they were not timed)."""
 
     merger: Merger
     prices: Costs
@@ -68,10 +70,10 @@ class SearchContext:
     progress: Progress[Any]
     drops: Drops | None = None
     beside: int = 0
+    latency: LatencyPrices | None = None
 
     def price(self, goal: Goal) -> Price:
-        """The share of what the goal limits that remains under given widths; of the MACs, where nothing can be
-        computed.
+        """The share of what the goal limits that remains under given widths; of the MACs, where that is not known.
 
         The share of a file is what its parameters take and all that is stored beside them, which stays.
         """
@@ -82,6 +84,9 @@ class SearchContext:
             return lambda keep: (
                 (rest + prices.stored(work.layout.lengths(keep)) + (beside if keep else 0)) / work.model.size
             )
+        timed = self.latency
+        if goal.aim is Aim.LATENCY and timed is not None:
+            return lambda keep: timed.share(work.layout.lengths(keep))
         price = prices.params if goal.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
         return lambda keep: price(work.layout.lengths(keep)) / whole

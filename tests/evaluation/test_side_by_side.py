@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxfold.evaluation.operators import by_operator
+from onnxfold.evaluation.operator_profile import by_operator
 from onnxfold.evaluation.side_by_side import BINS, POINTS, WORST, side_by_side, with_images
 
 RNG = np.random.default_rng(0)
