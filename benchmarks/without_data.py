@@ -34,6 +34,15 @@ from onnxfold.evaluation.candidates import Evaluator
 from onnxfold.model.model import load
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "without-data.md"
+LAUNCHER = """
+import json, resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+cost = {"cpu_seconds": used.ru_utime + used.ru_stime, "megabytes": used.ru_maxrss / 1000}
+with open(sys.argv[1], "w") as file:
+    json.dump(cost, file)
+sys.exit(code)
+"""  # a process begins with the memory of who starts it, so that must be a small one
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,8 @@ NETWORKS = dict.fromkeys(row.network for row in ROWS)
 def measured(data: Path, row: Row, seed: int, work: Task) -> dict[str, Any]:
     """One run of `row`."""
     with tempfile.TemporaryDirectory() as folder:
-        out, calibration = Path(folder, "out.onnx"), Path(folder, "inputs.npz")
-        command = ["-m", "onnxfold", str(work.path), str(out), *row.options, "--seed", str(seed), "--json"]
-        if row.data:
-            np.savez(calibration, **work.calibration)
-            command += ["--calibration", str(calibration)]
-        said, cost = run(command, Path(folder))
+        out = Path(folder, "out.onnx")
+        said, cost = run(command(row, seed, work, out), Path(folder))
         report, model = json.loads(said), load(work.path)
         parts = report["check"]["quality"]["outputs"]
         feeds = real(data, row.network, model)
@@ -108,22 +113,35 @@ def measured(data: Path, row: Row, seed: int, work: Task) -> dict[str, Any]:
         }  # fmt: skip
 
 
+def measured_again(row: Row, seed: int, work: Task, kept: dict[str, Any]) -> dict[str, Any]:
+    """The figures `kept` of a run, with the memory that it takes today."""
+    with tempfile.TemporaryDirectory() as folder:
+        cost = run(command(row, seed, work, Path(folder, "out.onnx")), Path(folder))[1]
+    return {**kept, "megabytes": cost["megabytes"]}
+
+
+def command(row: Row, seed: int, work: Task, out: Path) -> list[str]:
+    """What Python is called with; inputs of the user are written beside `out`."""
+    made = ["-m", "onnxfold", str(work.path), str(out), *row.options, "--seed", str(seed), "--json"]
+    if not row.data:
+        return made
+    calibration = out.with_name("inputs.npz")
+    np.savez(calibration, **work.calibration)
+    return [*made, "--calibration", str(calibration)]
+
+
 def run(command: list[str], folder: Path) -> tuple[str, dict[str, float]]:
     """What Python prints for `command`, and its seconds, processor seconds and megabytes."""
-    begin = time.perf_counter()
+    begin, costs = time.perf_counter(), folder / "costs.json"
     with (folder / "said").open("w") as said, (folder / "progress").open("w") as progress:
-        child = subprocess.Popen(
-            [sys.executable, *command], stdout=said, stderr=progress, env={**os.environ, "ONNXFOLD_CACHE_SIZE": "0"}
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", LAUNCHER, str(costs), sys.executable, *command], stdout=said, stderr=progress,
+            env={**os.environ, "ONNXFOLD_CACHE_SIZE": "0"}, check=False,
+        )  # fmt: skip
+    if done.returncode:
         shown = (folder / "progress").read_text()
-        sys.exit(f"{' '.join(command)}: exit {child.returncode}: {shown[-500:]}")
-    cost = {
-        "seconds": time.perf_counter() - begin, "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "megabytes": usage.ru_maxrss / 1000,
-    }  # fmt: skip
+        sys.exit(f"{' '.join(command)}: exit {done.returncode}: {shown[-500:]}")
+    cost = {"seconds": time.perf_counter() - begin, **json.loads(costs.read_text())}
     return (folder / "said").read_text(), cost
 
 
@@ -159,16 +177,19 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of the rows that decide")
     parser.add_argument("--store", type=Path, help="JSON file that keeps the figures")
+    parser.add_argument("--memory", action="store_true", help="measure only the memory of runs that --store has")
     parser.add_argument("--write", action="store_true", help="put the table of --store into docs/without-data.md")
     asked = parsed(parser)
     for row in (row for row in ROWS if row.title in asked.rows or any(part == row.network for part in asked.rows)):
         work = task(asked.data, row.network, asked.images)
         before = work.accuracy(str(work.path))
-        for seed in range(asked.seeds if row.decides else 1):
+        for seed in range(asked.seeds if row.decides and not asked.memory else 1):
             kept = json.loads(asked.store.read_text()) if asked.store and asked.store.exists() else {}
-            if str(seed) in kept.get(row.title, {"runs": {}})["runs"]:
+            there = kept.get(row.title, {"runs": {}})["runs"].get(str(seed))
+            if (there is None) == asked.memory:
                 continue
-            found = measured(asked.data, row, seed, work)
+            again = partial(measured_again, row, seed, work)
+            found = again(there) if asked.memory else measured(asked.data, row, seed, work)
             keep(asked.store, row.title, partial(_with, before, seed, found))
             print(json.dumps({"row": row.title, "seed": seed, "before": before, **found}), flush=True)
     if asked.write and asked.store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, independent_judge
 from .origin import FIXED_IMAGES, Origin
+from .padding import mask_of, padded, without_padding
 from .processor import Known, resolved
 from .reader import Calibration, read_calibration
 from .scale import scale_warning
@@ -56,7 +57,8 @@ class Samples:
 
     `described` is for the user; `match` how well their statistics fit the model's own (None: unknown); `apart` whether
     the model takes no more than one feed at a time, whatever its inputs declare; `given_up` whether it turned out that
-    nothing can be decided with them.
+    nothing can be decided with them; `mask` names the input that is 1 for the words of a text, where texts were cut to
+    their own lengths ('' else).
     """
 
     fit: tuple[Feeds, ...] = field(repr=False)
@@ -67,6 +69,7 @@ class Samples:
     notes: tuple[str, ...] = ()
     apart: bool = False
     given_up: bool = False
+    mask: str = ""
 
     @property
     def check(self) -> tuple[Feeds, ...]:
@@ -92,8 +95,7 @@ class Samples:
         while errors are measured on those held back alone."""
         if not self.own:
             return ()
-        held = {id(feed) for feed in self.check}
-        return tuple(feed for feed in self.fit if id(feed) not in held)
+        return _others(self.fit, self.check)
 
     @property
     def out_of_domain(self) -> bool:
@@ -134,6 +136,17 @@ def sample_count(batches: Sequence[Feeds]) -> int:
     return sum(max((len(x) for x in feeds.values() if np.ndim(x)), default=1) for feeds in batches)
 
 
+def _others(feeds: Sequence[Feeds], known: Sequence[Feeds]) -> tuple[Feeds, ...]:
+    """Those of `feeds` that are none of the `known` ones: frozen views of the same arrays are the same feed."""
+    held = {_place(feed) for feed in known}
+    return tuple(feed for feed in feeds if _place(feed) not in held)
+
+
+def _place(feed: Feeds) -> frozenset[tuple[str, int]]:
+    """Where the arrays of a feed lie in memory."""
+    return frozenset((name, x.ctypes.data) for name, x in feed.items())
+
+
 def _different(feeds: Sequence[Feeds]) -> int:
     """How many samples differ from each other: copies of one do not show how far outputs move."""
     found = set[tuple[bytes, ...]]()
@@ -169,7 +182,8 @@ def calibration_samples(
     fit, check = _dealt(found, specs, apart) if len(found.feeds) > _FEW else (found.feeds, found.feeds)
     enough = check is not fit and _different(check) >= _ENOUGH  # fewer say little
     judge = Judge(check, found.description, enough)
-    return Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *warnings), apart)
+    own = Samples(fit, judge, Origin.OWN, found.description, None, (*found.notes, *warnings), apart)
+    return _as_long_as_they_are(own, session)
 
 
 def synthetic_samples(
@@ -183,7 +197,8 @@ def synthetic_samples(
     """Inputs made from the model alone, on CUDA where that is among `providers`; random ones where that cannot be."""
     extent = synthetic_extent(model, effort, input_shapes)
     made = _made(model, extent, seed, input_shapes, progress, providers)
-    specs = Session.of(model).inputs
+    session = Session.of(model)
+    specs = session.inputs
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(min(lengths))]
@@ -200,10 +215,22 @@ def synthetic_samples(
     judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin, specs)
     if judge is None:
         fit, check = _split(pieces, specs, made.apart)
-        return Samples(
-            fit, Judge(check, made.origin.text, False), made.origin, made.origin.text, made.match, notes, made.apart
-        )
-    return Samples(tuple(pieces), judge, made.origin, made.origin.text, made.match, notes, made.apart)
+        judge = Judge(check, made.origin.text, False)
+    else:
+        fit = tuple(pieces)
+    found = Samples(fit, judge, made.origin, made.origin.text, made.match, notes, made.apart)
+    return _as_long_as_they_are(found, session)
+
+
+def _as_long_as_they_are(samples: Samples, session: Session) -> Samples:
+    """The same samples; texts without what fills them up, where the model has a mask for that."""
+    mask = "" if samples.apart else mask_of(samples.fit, session)
+    if not mask:
+        return samples
+    fit = without_padding(samples.fit, session.inputs, mask, BATCH)
+    both = not _others(samples.check, samples.fit)
+    check = fit if both else without_padding(samples.check, session.inputs, mask, _HELD)
+    return replace(samples, fit=fit, judge=replace(samples.judge, batches=check), mask=mask)
 
 
 def synthetic_extent(model: Model, effort: Effort, shapes: Mapping[str, Sequence[int]] | None) -> Extent:
@@ -232,8 +259,8 @@ def save_samples(samples: Samples, path: Path) -> None:
     """Write all samples to `path` (.npz, by input name), and a contact sheet beside it (.png) if they are images.
 
     Raises OSError."""
-    held = {id(feed) for feed in samples.fit}
-    feeds = [*samples.fit, *(feed for feed in samples.check if id(feed) not in held)]
+    feeds: Sequence[Feeds] = [*samples.fit, *_others(samples.check, samples.fit)]
+    feeds = padded(feeds) if samples.mask else feeds
     arrays: dict[str, Any] = {name: np.concatenate([np.atleast_1d(feed[name]) for feed in feeds]) for name in feeds[0]}
     beside = sheet_of(path)
     with writing(path) as file:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, TensorProto
 
 from ...frozen import read_only
 from ...model.editable_weights import Weights
@@ -64,11 +64,12 @@ def pose(
     shapes: Mapping[str, Sequence[int]],
     pairs: Counterparts,
     provider: str,
+    mask: str = "",
 ) -> DistillationProblem:
     """The training problem for a batch of inputs of these `shapes`.
 
     The loss is the mean of |now - then|^2 / |then|^2 over the outputs of blocks and those of the model (before a final
-    softmax).
+    softmax), of texts over the words that the input `mask` shows ('': all).
 
     Raises:
         NotTrainableError: with the reason.
@@ -85,7 +86,8 @@ def pose(
     as_inputs(after, start)
     before = onnx.compose.add_prefix(before, BEFORE, rename_inputs=False)
     scored = word_scores(original.graph)
-    joined = _joined(before, after, [Target(name, name, tokens=name in scored) for name in outputs], compared)
+    shown = _Shown(mask, (shapes[mask][0], shapes[mask][1])) if mask else None
+    joined = _joined(before, after, [Target(name, name, tokens=name in scored) for name in outputs], compared, shown)
     used = {name for node in joined.graph.node for name in (*node.input, *captures(node))}
     start = {name: x for name, x in start.items() if name in used}
     kept = [v for v in joined.graph.input if v.name in used]
@@ -107,7 +109,30 @@ def _check_shapes(graph: GraphProto, outputs: Sequence[str]) -> None:
         raise NotTrainableError(f"no shape is known for what {node.op_type} '{node.name or node.output[0]}' makes")
 
 
-def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], inner: Sequence[Target]) -> ModelProto:
+@dataclass(frozen=True)
+class _Shown:
+    """The input that is 1 for the words of texts, and its shape (samples, words)."""
+
+    mask: str
+    shape: tuple[int, int]
+
+    def of(self, emit: Emitter, name: str, shape: Sequence[int]) -> str:
+        """The tensor `name` with zeros in what is hidden; as it is where it has no axes of samples and words."""
+        samples, words = self.shape
+        if tuple(shape[:2]) == self.shape and len(shape) > 2:
+            like = [samples, words, *(1 for _ in shape[2:])]
+        elif len(shape) > 1 and shape[0] == samples * words:
+            like = [samples * words, *(1 for _ in shape[1:])]
+        else:
+            return name
+        weights = emit.name()
+        emit.graph.node.append(onnx.helper.make_node("Cast", [self.mask], [weights], to=TensorProto.FLOAT))
+        return emit.op("Mul", [name, emit.op("Reshape", [weights, emit.constant(like, np.int64)])])
+
+
+def _joined(
+    before: ModelProto, after: ModelProto, outputs: Sequence[Target], inner: Sequence[Target], shown: _Shown | None
+) -> ModelProto:
     """`after` with the nodes of `before` in front and the output LOSS."""
     known = shapes_of(before.graph)
     joined = ModelProto()
@@ -119,14 +144,14 @@ def _joined(before: ModelProto, after: ModelProto, outputs: Sequence[Target], in
     graph.initializer.extend(before.graph.initializer)
     graph.value_info.extend([*before.graph.value_info, *after.graph.output, *before.graph.output])
     emit = Emitter(graph)
-    terms = [_error(emit, target, known[BEFORE + target.source]) for target in (*inner, *outputs)]
+    terms = [_error(emit, target, known[BEFORE + target.source], shown) for target in (*inner, *outputs)]
     emit.output(emit.op("Mul", [emit.op("Sum", terms), emit.constant([1 / len(terms)])], LOSS), [1])
     prune(graph)
     return joined
 
 
-def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
-    """A tensor [1]: |now - then|^2 / |then|^2, of scores of tokens by their probability."""
+def _error(emit: Emitter, target: Target, shape: Sequence[int], shown: _Shown | None) -> str:
+    """A tensor [1]: |now - then|^2 / |then|^2, of scores of tokens by their probability, of what is `shown`."""
     then = BEFORE + target.source
     if target.map is not None:
         axis, matrix = target.map.axis, target.map.matrix
@@ -139,6 +164,8 @@ def _error(emit: Emitter, target: Target, shape: Sequence[int]) -> str:
         then, now = (emit.op("LogSoftmax", [name], axis=-1) for name in (then, now))
         weight = emit.op("Exp", [emit.op("Mul", [then, emit.constant([0.5])])])
         then, now = (emit.op("Mul", [weight, name]) for name in (then, now))
+    if shown is not None:
+        then, now = (shown.of(emit, name, shape) for name in (then, now))
     off = emit.op("Sub", [now, then])
     least = emit.constant([1e-12])
     return emit.op("Div", [_square(emit, off, shape), emit.op("Max", [_square(emit, then, shape), least])])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from ...calibration.padding import padded
 from ...calibration.samples import Samples
 from ...errors import ExecutionError, OnnxFoldError
 from ...evaluation.candidates import Evaluator
@@ -145,8 +146,9 @@ def _train(
     if not np.isfinite(before):
         raise NotTrainableError("the outputs cannot be compared on the held-out inputs")
     specs = Session.of(original).inputs
-    sampler = BatchSampler.of(samples.fit, specs, settings.batch, samples.apart)
-    problem = pose(original, student, sampler.shapes, pairs, settings.provider)
+    feeds = padded(samples.fit) if samples.mask else samples.fit
+    sampler = BatchSampler.of(feeds, specs, settings.batch, samples.apart)
+    problem = pose(original, student, sampler.shapes, pairs, settings.provider, samples.mask)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}
     note, title = "", Title("training")
