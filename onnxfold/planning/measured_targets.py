@@ -14,7 +14,8 @@ from .goal import Goal
 Made = TypeVar("Made")
 Price = Callable[[Mapping[str, int]], float]
 TIMINGS = 7  # candidates that are timed at most
-_CLOSE = 0.02  # of the original's latency: a candidate that is so little faster than asked is good enough
+_CLOSE = 0.03  # of the original's latency: a candidate that is so little faster than asked is good enough
+_BELOW = 0.01  # what the first one is expected to be faster than asked, since measurements scatter
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget
         return 0
     last = len(shares) - 1
     slow, fast, best = 0, last + 1, 1.0
-    at = _expected(shares, budget.value, 1, last)
+    at = _expected(shares, budget.value - _BELOW, 1, last)
     for timed in progress("timing", list(range(TIMINGS if last else 0))):
         found = latency(at)
         _log.debug("fold %d of %d takes %.3f of the original's latency, expected %.3f", at, last, found, shares[at])
@@ -76,7 +77,7 @@ def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget
         if fast <= last:
             at = _halfway(shares, slow, fast)
         else:
-            at = last if timed else _expected(shares, budget.value * shares[at] / found, slow + 1, last)
+            at = last if timed else _expected(shares, (budget.value - _BELOW) * shares[at] / found, slow + 1, last)
     if fast > last:
         raise PlanError(
             f"{budget.asked} cannot be reached: the best measured here is {best:.2f} (latency "

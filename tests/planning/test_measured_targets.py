@@ -168,7 +168,7 @@ def test_the_least_fold_that_is_fast_enough(latency: Callable[[float], float], t
     found = fast_enough(shares, measure, budget, silent)
     assert found in timed and latency(float(shares[found])) <= target
     least = next(i for i, share in enumerate(shares) if latency(float(share)) <= target)
-    close = latency(float(shares[found])) >= target - 0.02
+    close = latency(float(shares[found])) >= target - 0.03
     assert (found - least <= 1 or close) and len(timed) == len(set(timed)) <= TIMINGS
 
 
@@ -181,8 +181,8 @@ def test_what_was_expected_rightly_is_measured_once() -> None:
 
 def test_what_is_slower_than_expected_is_expected_to_be_so_again() -> None:
     timed: list[int] = []
-    shares = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
-    slower = [1.0, 0.94, 0.88, 0.79, 0.695, 0.6]
+    shares = [1.0, 0.9, 0.8, 0.68, 0.6, 0.5]
+    slower = [1.0, 0.94, 0.88, 0.77, 0.69, 0.6]
     assert fast_enough(shares, lambda at: timed.append(at) or slower[at], Goal(Aim.LATENCY, 0.7), silent) == 4
     assert timed == [3, 4]
 
