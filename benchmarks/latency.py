@@ -1,15 +1,19 @@
 """How much faster folded models run: folded / original latency at -30 % MACs, with one thread and with two.
 
-    python benchmarks/latency.py [--models NAME ...] [--macs 0.7] [--effort fast] [--rounds 60]
+    python benchmarks/latency.py [--models NAME ...] [--macs 0.7] [--effort fast] [--rounds 60] [--operators]
 
 Medians of interleaved runs (turn by turn in one process, threads of the other model stopped), one sample a run.
+`--operators` says where the time goes: what onnxruntime spends on each operator, of the whole, and how much of that is
+left in the folded model.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ from nets import options, parsed
 
 import onnxfold
 from onnxfold.errors import OnnxFoldError
+from onnxfold.evaluation.operator_profile import operator_times
 from onnxfold.model.model import load
 from onnxfold.model.save import inline
 from onnxfold.runtime.probe_inputs import index_limits, probe
@@ -55,12 +60,23 @@ def ratio(old: Session, new: Session, feeds: Feeds, rounds: int) -> float:
     return after / before
 
 
+def operators(old: bytes, new: bytes, feeds: Feeds) -> str:
+    """The operators that most time goes to: the share of each in the original, and its time after over before."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = (operator_times(one, feeds, Path(folder, "profile")) for one in (old, new))
+    whole = sum(before.values())
+    largest = sorted((op for op in before if before[op] > 0.02 * whole), key=lambda op: -before[op])
+    said = ", ".join(f"{op} {100 * before[op] / whole:.0f} % x{after.get(op, 0) / before[op]:.2f}" for op in largest)
+    return f"{said}; all x{sum(after.values()) / whole:.2f}"
+
+
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--models", nargs="+", default=[*CIFAR, *CORPUS])
     parser.add_argument("--macs", type=float, default=0.7)
     parser.add_argument("--effort", default="fast")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--operators", action="store_true")
     asked = parsed(parser)
     print(f"{'':34}{'MACs':>6}{'1 thread':>10}{'2 threads':>11}")
     found: list[list[float]] = []
@@ -75,14 +91,16 @@ def main() -> None:
         assert result.report.after is not None
         original = load(path)
         limits, row = index_limits(original.graph), list[float]()
+        files = inline(original.proto, path.parent).SerializeToString(), result.model.SerializeToString()
         for threads in (1, 2):
-            old = Session(inline(original.proto, path.parent).SerializeToString(), threads=threads)
-            new = Session(result.model.SerializeToString(), threads=threads)
+            old, new = (Session(one, threads=threads) for one in files)
             feeds = probe(old.inputs, batch=1, shapes=shapes, limits=limits)
             row.append(ratio(old, new, feeds, asked.rounds))
         left = result.report.after.macs / result.report.before.macs
         print(f"{name:34}{left:>6.2f}{row[0]:>10.2f}{row[1]:>11.2f}", flush=True)
         found.append(row)
+        if asked.operators:
+            print(f"    {operators(*files, feeds)}", flush=True)
     for threads, values in zip((1, 2), np.array(found).T, strict=True):
         print(f"{threads} thread(s): median {np.median(values):.2f}, worst {values.max():.2f}")
 
