@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -72,7 +72,8 @@ def _tensor(value: NDArray[Any]) -> TensorProto:
 
 
 def _dims(graph: Graph, name: str) -> tuple[Dim, ...]:
-    return graph.tensor(name).shape or (None,)
+    shape = graph.tensor(name).shape
+    return (None,) if shape is None else shape
 
 
 def _filled(
@@ -89,34 +90,36 @@ def probed(graph: Graph, proto: ModelProto, constants: InferenceConstants, given
 
     A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
     dimension that it always equals, is a `Multiple` of one, or is `Unnamed`. `given` shapes are not varied. Where the
-    usual lengths leave something open, short ones are tried too: the tables of a graph may be shorter than the former.
+    usual lengths leave something open, short ones are tried too, if other: the tables of a graph may be shorter.
     """
-    if not _open(graph, set(_lengths(graph, constants, given)[0].values())):
+    usual, short = (_lengths(graph, constants, given, unit) for unit in (_OTHER, 1))
+    if not _open(graph, set(usual.names.values())):
         return graph
-    found = _evaluated(graph, proto, constants, given, _OTHER)
+    found = _evaluated(graph, proto, constants, given, usual)
     left = _open(*found)
-    if left and any(len(graph.tensor(name).shape or ()) in (2, 3) for name in graph.inputs if name not in constants):
-        short = _evaluated(graph, proto, constants, given, 1)
-        found = short if _open(*short) < left else found
+    ranks = {len(graph.tensor(name).shape or ()) for name in graph.inputs if name not in constants}
+    if left and usual != short and ranks & {2, 3}:
+        other = _evaluated(graph, proto, constants, given, short)
+        found = other if _open(*other) < left else found
     return found[0]
 
 
 def _open(graph: Graph, declared: Collection[Dim]) -> int:
     """How many dimensions may be more than is known; 0 where no input is open."""
-    return sum(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)) if declared else 0
+    return sum(_unknown(dim, declared) for i in _used(graph) for dim in _dims(graph, i.name)) if declared else 0
 
 
 def _evaluated(
-    graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes, unit: int
+    graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes, tried: _Tried
 ) -> tuple[Graph, Collection[Dim]]:
-    """`graph` after inference at two lengths, multiples of `unit`, of open dimensions; and the names of these."""
-    names, once, again = _lengths(graph, constants, given, unit)
-    declared: set[Dim] = set(names.values())
+    """`graph` after inference at the two lengths `tried` of open dimensions; and the names of these."""
+    declared: set[Dim] = set(tried.names.values())
     one, two = (
-        shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors for shapes in (once, again)
+        shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors
+        for shapes in (tried.once, tried.again)
     )
     tensors = dict(graph.tensors)
-    names = {**_declared(graph, declared, one, two), **names}
+    names = {**_declared(graph, declared, one, two), **tried.names}
     for info in _used(graph):
         if info.name in one and info.name in two:
             shape = _joined(one[info.name].shape, two[info.name].shape, names)
@@ -149,11 +152,17 @@ def _unknown(dim: Dim, declared: Collection[Dim]) -> bool:
     return not isinstance(dim, int) and dim not in declared
 
 
-def _lengths(
-    graph: Graph, constants: InferenceConstants, given: Shapes, other: int = _OTHER
-) -> tuple[Names, Shapes, Shapes]:
-    """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators; lengths of what
-    is neither batch nor image are multiples of `other`."""
+@dataclass(frozen=True)
+class _Tried:
+    """Names of the open input dimensions by the two lengths tried, and the shapes of inputs at both."""
+
+    names: Names
+    once: Shapes
+    again: Shapes
+
+
+def _lengths(graph: Graph, constants: InferenceConstants, given: Shapes, other: int) -> _Tried:
+    """The lengths to try; those of what is neither batch nor image are multiples of `other`."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
     names: Names = {}
     evaluators: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
@@ -172,7 +181,7 @@ def _lengths(
                 names.setdefault(pair, dim if isinstance(dim, str) else Unnamed(pair))
             for evaluator, length in zip(evaluators, pair, strict=True):
                 evaluator.setdefault(name, []).append(length)
-    return names, *evaluators
+    return _Tried(names, *evaluators)
 
 
 def _joined(
