@@ -162,7 +162,7 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
         shape = model.graph.tensor(name).declarable
         if name not in model.constants and shape is not None:
             given[name] = concrete_shape(shape, 1, (input_shapes or {}).get(name))
-    bare = skeleton(model.proto, given)
+    bare = skeleton(model.hollow, given)
     return shaped(model.graph, bare, model.constants)
 
 

@@ -19,7 +19,7 @@ from .dimensions import Dim
 from .entry import Entry, entered
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
 from .functions import check_functions
-from .graph import Graph, plain_domains, read_graph, skeleton
+from .graph import Graph, hollow, plain_domains, read_graph, skeleton
 from .input_files import foreign, near, no_file
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
@@ -57,6 +57,11 @@ class Model:
     def constants(self) -> Constants:
         """Every tensor of the main graph whose value is fixed in the file."""
         return Constants(self.proto, self.graph, self.folder)
+
+    @cached_property
+    def hollow(self) -> ModelProto:
+        """What inference needs of the model."""
+        return hollow(self.proto)
 
     @cached_property
     def tied(self) -> Tied:
@@ -123,16 +128,17 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
     _check(proto, path, what)
     _check_shapes(proto, input_shapes, what)
     proto, entry = entered(proto)
-    bare = skeleton(proto, _with_open(proto, input_shapes))
+    light = hollow(proto)
+    bare = skeleton(light, _with_open(proto, input_shapes))
     if reason := negative(bare):
         raise ModelError(f"{what} cannot be run: {reason}: export the model again")
     bare = consistent(bare)
-    graph = read_graph(bare)
+    graph = read_graph(bare, whole=every_node(proto))
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    model = Model(proto, probed(graph, proto, constants, fixed), folder, path, entry)
-    vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
+    model = Model(proto, probed(graph, light, constants, fixed), folder, path, entry)
+    vars(model).update(constants=constants, hollow=light)  # those of another proto (`replace`) are found anew
     return model
 
 

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from ..errors import ExecutionError, RequestError
 from ..model.graph import Graph, skeleton
 from ..model.model import Model, Shapes
-from ..model.shapes.inference import negative
+from ..model.shapes.inference import Bounds, negative
 from ..model.shapes.nominal import BATCH, OPEN_COLOR, OPEN_SPATIAL, Lengths, agreed, concrete_shape, stretchable
 from ..model.shapes.resolve import shaped
 from .probe_inputs import index_limits, probe
@@ -25,6 +25,7 @@ _LONGER = (
 )  # fmt: skip
 _TEXT = 48, 320  # rows and columns of a line of text, as PaddleOCR cuts them
 _ABSURD = 2**30  # numbers in one tensor: 4 GB
+_DRAWN = 2**16  # numbers of one input; others repeat them
 _MOST = 2**23  # values of all inputs for one sample; more would take long
 
 
@@ -56,9 +57,10 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     runner = _Runner(model) if may_run else None
     if fits is not False and runner is not None and (runner.session is None or runner.runs(shapes)):
         return Settled(shapes or given)
+    bounds = Bounds(_bare(model, shapes))
     for lengths in _trials(list(places.values())):
         longer = agreed(model.graph, model.constants, given or {}, lengths)
-        if _size(model, longer) > _MOST or negative(_bare(model, longer)):
+        if _size(model, longer) > _MOST or bounds.negative(_full(model, longer)):
             continue
         runs = runner is None or runner.session is None or runner.runs(longer)
         # the other way round it takes ten times as long
@@ -123,7 +125,7 @@ def _fits(model: Model, shapes: Mapping[str, Sequence[int]], found: Graph | None
 
 
 def _bare(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
-    return skeleton(model.proto, _full(model, shapes))
+    return skeleton(model.hollow, _full(model, shapes))
 
 
 def _size(model: Model, shapes: Mapping[str, Sequence[int]]) -> int:
@@ -155,7 +157,7 @@ class _Runner:
         """Whether the model runs on inputs of these shapes."""
         assert self.session is not None
         try:
-            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits))
+            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits, drawn=_DRAWN))
         except (ExecutionError, RequestError):
             return False
         return True

@@ -102,8 +102,9 @@ def probe(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Mapping[str, int] | None = None,
+    drawn: int | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Feeds for all inputs of a model.
+    """Feeds for all inputs of a model. `drawn`: of white noise only so many numbers are drawn, and repeated.
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
     are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
@@ -117,7 +118,9 @@ def probe(
         shape = shape_of(spec, batch, (shapes or {}).get(spec.name))
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f" and spec.name not in (limits or {}):
-            feeds[spec.name] = _smooth(rng, shape).astype(dtype)
+            few = drawn is not None and len(shape) != 4 and math.prod(shape) > drawn
+            noise = _smooth(rng, (drawn,) if few and drawn else shape).astype(dtype)
+            feeds[spec.name] = np.resize(noise, shape) if few else noise
         else:
             feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
     return feeds

@@ -15,9 +15,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from ..dimensions import Dim, Multiple, Unnamed
 from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
-from ..subgraphs import BODY_OPERATORS, every_initializer, every_node
+from ..subgraphs import BODY_OPERATORS, every_initializer, every_node, opened
 from .arithmetic import ShapeConstants, ShapeValues
-from .inference import consistent, infer_shapes
+from .inference import Seen, consistent, infer_shapes
 from .other_ops import output_shapes
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
@@ -41,17 +41,17 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
     onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
     known by then: it does not follow all that exporters compute of shapes, and gives up for good where it stops.
     """
-    small = constants.small
-    graph = reshaped(graph, bare, infer_shapes(bare, small))
+    small, bodies = constants.small, opened(bare)
+    graph = reshaped(graph, bare, infer_shapes(bare, small), bodies)
     tensors = dict(graph.tensors)
     for name, how in filter(None, map(packed_weight, graph.nodes)):
         if name in constants and tensors[name].shape == how.shape:
             tensors[name] = TensorInfo(name, (how.n, how.k), tensors[name].dtype)  # as all but the file sees it
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
-    data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
+    data = {t.name: t for t in every_initializer(bare, bodies) if math.prod(t.dims) <= _LIST}
     declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
-    values = ShapeValues(graph, constants, ())
-    for node, proto in zip(graph.nodes, every_node(bare), strict=True):
+    values, seen = ShapeValues(graph, constants, ()), Seen()
+    for node, proto in zip(graph.nodes, every_node(bare, bodies), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
         if missing and node.op not in BODY_OPERATORS:
             given = {name: data[name] for name in node.inputs if name in data}
@@ -60,7 +60,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
                 found = values.list_for(name, node) if name else None
                 if found is not None:
                     given[name] = _tensor(found)
-            for name, (shape, kind) in output_shapes(graph, node, proto, given).items():
+            for name, (shape, kind) in output_shapes(graph, node, proto, given, seen).items():
                 if name in missing:
                     tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
         values.learn(node)
