@@ -16,7 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from ...errors import ExecutionError
 from ..dimensions import Dim
 from ..external_data import tensor_array
-from ..graph import LONGEST, Graph, Node, dims_of, set_shape, shape_of, skeleton
+from ..graph import LONGEST, Graph, Node, dims_of, impossible, set_shape, shape_of, skeleton
 from ..onnx_calls import asking_onnx
 from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
@@ -85,6 +85,8 @@ class Bounds:
             for value in part.graph.input:
                 if shapes and value.name in shapes:
                     set_shape(value, shapes[value.name])
+                    for dim in impossible(value):
+                        dim.ClearField("dim_value")
             if any(d.HasField("dim_value") and d.dim_value < 1 for d in _declared_dims(part.graph.input)):
                 return ""
             inferred = infer_shapes(part, follow=self._follow).graph
