@@ -220,7 +220,7 @@ def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimensi
 def read_graph(model: ModelProto, whole: Sequence[NodeProto] | None = None) -> Graph:
     """The view of `model`, a skeleton; attributes from `whole`, the nodes of the model that it is of."""
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
-    nodes, producer, consumers = [], {}, dict[str, list[int]]()
+    nodes, producer, consumers = list[Node](), dict[str, int](), dict[str, list[int]]()
     bodies = opened(model)
     borders: dict[str, str] = {}
     for body in bodies:
