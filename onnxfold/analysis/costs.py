@@ -10,13 +10,12 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from ..model.constants import FLOATS
 from ..model.entry import entered
-from ..model.graph import Graph, Node, skeleton
+from ..model.graph import Graph, Node
 from ..model.linear import RECURRENT, WEIGHTS
 from ..model.model import Model
 from ..model.quantized.detect import integer_weights
 from ..model.quantized.tensor import Stored
 from ..model.shapes.nominal import concrete_shape
-from ..model.shapes.resolve import shaped
 from ..model.subgraphs import every_initializer, every_node
 from ..model.tied import NO_WEIGHTS
 from .rules.linear import subscripts
@@ -163,8 +162,7 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
         shape = model.graph.tensor(name).declarable
         if name not in model.constants and shape is not None:
             given[name] = concrete_shape(shape, 1, (input_shapes or {}).get(name))
-    bare = skeleton(model.proto, given)
-    return shaped(model.graph, bare, model.constants)
+    return model.at(given)
 
 
 def count_parameters(proto: ModelProto) -> int:

@@ -25,6 +25,7 @@ from .quantized.detect import DEQUANTIZE, dequantizes, find, unpacked
 from .quantized.packing import PackedLayout
 from .quantized.scheme import Scheme, dequantize
 from .quantized.tensor import Stored, Unwritable, integers_of, scheme_of
+from .shapes.values import Values
 from .shared_products import shared_products
 from .subgraphs import DEFAULT_DOMAINS, every_initializer, every_node
 
@@ -63,6 +64,7 @@ class Constants:
         default = [o.version for o in proto.opset_import if o.domain in DEFAULT_DOMAINS]
         self._opsets = [onnx.helper.make_opsetid("", version) for version in default]
         self._cache: dict[str, NDArray[Any]] = {}
+        self.integers: dict[str, Values | None] = {}
         self.names, self._dequantizing = self._found(frozenset())
         computed = shared_products(graph, self.names)
         if computed:

@@ -7,6 +7,7 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _PACKED = {"INT4": 2, "UINT4": 2, "FLOAT4E2M1": 2, "INT2": 4, "UINT2": 4}  # ele
 def check_tensor(tensor: TensorProto) -> None:
     """Raise ModelError unless the shape of a tensor is possible and its raw bytes, if it has them, fill it."""
     what = f"weight '{tensor.name}'" if tensor.name else "a constant without a name"
-    if tensor.data_type not in TensorProto.DataType.values():
+    if not _type_name(tensor.data_type):
         raise ModelError(
             f"{what} has element type {tensor.data_type}, which onnx {onnx.__version__} does not know: "
             "install a newer onnx"
@@ -147,13 +148,24 @@ def external_length(tensor: TensorProto) -> int:
 
 def _bytes(tensor: TensorProto) -> int | None:
     """Bytes of the values of `tensor`; None for an element type without a known size."""
-    name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else ""
+    name = _type_name(tensor.data_type)
     if name in ("", "UNDEFINED", "STRING") or name.startswith("FLOAT6"):
         return None
     count = int(math.prod(tensor.dims))
     if name in _PACKED:
         return -(-count // _PACKED[name])
-    return count * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return count * _item_bytes(tensor.data_type)
+
+
+@cache
+def _type_name(kind: int) -> str:
+    """What onnx calls an element type; '' for one that it does not know."""
+    return str(TensorProto.DataType.Name(kind)) if kind in TensorProto.DataType.values() else ""
+
+
+@cache
+def _item_bytes(kind: int) -> int:
+    return int(onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ carry), so nothing it loses or corrupts can reach the file that is written: edit
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from ..errors import ExecutionError, ModelError
 from .dimensions import Dim, declarable
 from .onnx_calls import asking_onnx
-from .subgraphs import DEFAULT_DOMAINS, captured_by_closed, every_initializer, every_node, opened, subgraphs
+from .subgraphs import DEFAULT_DOMAINS, Body, captured_by_closed, every_initializer, every_node, opened, subgraphs
 
 gs.logger.G_LOGGER.severity = logging.CRITICAL
 
@@ -29,6 +30,7 @@ MICROSOFT = "com.microsoft"
 OWN_OPERATORS = {
     "SimplifiedLayerNormalization": (1, 1000), "LayerNormalization": (1, 17), "GroupNormalization": (18, 21)
 }  # fmt: skip
+_LARGE = 1024  # numbers: no longer list of floats gives a shape
 LONGEST = 2**24  # an axis beyond counts as open: every position of an axis takes some bytes in the analysis
 _GS_ATTRIBUTES = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.INTS, AttributeProto.FLOATS)
 
@@ -125,7 +127,7 @@ def skeleton(
             continue
         graph.input.append(value)
         if input_shapes and value.name in input_shapes:
-            _set_shape(graph.input[-1], input_shapes[value.name])
+            set_shape(graph.input[-1], input_shapes[value.name])
             # declared intermediate shapes may contradict the given one: let inference find them again
             del graph.value_info[:]
     for value in [*graph.input, *graph.output, *graph.value_info]:
@@ -143,6 +145,30 @@ def skeleton(
     for sparse in proto.graph.sparse_initializer:
         graph.input.append(onnx.helper.make_tensor_value_info(sparse.values.name, sparse.values.data_type, sparse.dims))
     return plain_domains(out)
+
+
+def hollow(proto: ModelProto) -> ModelProto:
+    """The skeleton of `proto`, in which Constant nodes and bodies hold no large floats either, only their shapes: all
+    that inference looks at."""
+    out = skeleton(proto)
+    for node in _all_nodes(out):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                _empty(attribute.t)
+        for tensor in (tensor for body in subgraphs(node) for tensor in body.initializer):
+            _empty(tensor)
+    return out
+
+
+def _empty(tensor: TensorProto) -> None:
+    """Take the values out of a tensor of many floats: it says that they are elsewhere."""
+    if (
+        tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+        and math.prod(tensor.dims) > _LARGE
+    ):
+        stub = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        stub.data_location = TensorProto.EXTERNAL
+        tensor.CopyFrom(stub)
 
 
 def plain_domains(proto: ModelProto) -> ModelProto:
@@ -191,22 +217,24 @@ def impossible(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimensi
     return [d for d in value.type.tensor_type.shape.dim if not 0 <= d.dim_value <= LONGEST]
 
 
-def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
-    """The view of `model`, a skeleton; shapes from `inferred`, the same model after shape inference."""
+def read_graph(model: ModelProto, whole: Sequence[NodeProto] | None = None) -> Graph:
+    """The view of `model`, a skeleton; attributes from `whole`, the nodes of the model that it is of."""
     versions = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}
-    nodes, producer, consumers = [], {}, dict[str, list[int]]()
+    nodes, producer, consumers = list[Node](), dict[str, int](), dict[str, list[int]]()
     bodies = opened(model)
     borders: dict[str, str] = {}
     for body in bodies:
         op = body.owner.op_type
         borders.update((v.name, f"values that {op} passes into its body") for v in body.graph.input)
         borders.update((v.name, f"values that {op} returns from its body") for v in body.graph.output)
-    for index, (node, proto) in enumerate(zip(_import(model).nodes, every_node(model), strict=True)):
+    protos = every_node(model, bodies)
+    for node, proto, full in zip(_import(model, protos).nodes, protos, whole or protos, strict=True):
+        index = len(nodes)
         inputs, outputs = tuple(t.name for t in node.inputs), tuple(t.name for t in node.outputs)
         domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
         nodes.append(
             Node(
-                index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(proto)),
+                index, node.op, domain, node.name, inputs, outputs, MappingProxyType(_attributes(full)),
                 tuple(sorted(set(captured_by_closed(proto, bodies)))), versions.get(domain, 1),
             )
         )  # fmt: skip
@@ -214,35 +242,36 @@ def read_graph(model: ModelProto, inferred: ModelProto | None = None) -> Graph:
         for name in filter(None, dict.fromkeys(inputs)):
             consumers.setdefault(name, []).append(index)
     return Graph(
-        tuple(nodes), len(model.graph.node), _tensors(model, inferred or model),
+        tuple(nodes), len(model.graph.node), _tensors(model, model, bodies),
         tuple(v.name for v in model.graph.input), tuple(v.name for v in model.graph.output), MappingProxyType(producer),
         MappingProxyType({name: tuple(at) for name, at in consumers.items()}), MappingProxyType(borders),
     )  # fmt: skip
 
 
-def reshaped(graph: Graph, model: ModelProto, inferred: ModelProto) -> Graph:
-    """The same view of `model`, a skeleton, with shapes from another inference."""
-    return replace(graph, tensors=_tensors(model, inferred))
+def reshaped(graph: Graph, model: ModelProto, inferred: ModelProto, bodies: Sequence[Body]) -> Graph:
+    """The same view of `model`, a skeleton with these `opened` bodies, with shapes from another inference."""
+    return replace(graph, tensors=_tensors(model, inferred, bodies))
 
 
-def _tensors(model: ModelProto, inferred: ModelProto) -> Mapping[str, TensorInfo]:
+def _tensors(model: ModelProto, inferred: ModelProto, bodies: Sequence[Body]) -> Mapping[str, TensorInfo]:
     tensors = {}
     shapes = inferred.graph
     for value in [*shapes.input, *shapes.value_info, *shapes.output]:
         if value.type.HasField("tensor_type"):
             tensors[value.name] = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
-    for body in opened(model):
+    for body in bodies:
         for value in [*body.graph.input, *body.graph.value_info, *body.graph.output]:
             if value.type.HasField("tensor_type"):
                 info = TensorInfo(value.name, shape_of(value), value.type.tensor_type.elem_type)
                 tensors.setdefault(value.name, info)
-    for tensor in every_initializer(model):
+    for tensor in every_initializer(model, bodies):
         tensors[tensor.name] = TensorInfo(tensor.name, tuple(tensor.dims), tensor.data_type)
     return MappingProxyType(tensors)
 
 
-def _import(model: ModelProto) -> Any:
-    """onnx-graphsurgeon's graph of a sanitised copy: only attributes and types that it is known to read faithfully."""
+def _import(model: ModelProto, nodes: Sequence[NodeProto]) -> Any:
+    """onnx-graphsurgeon's graph of a sanitised copy with these `nodes`: only attributes and types that it is known to
+    read faithfully."""
     copy = ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(o for o in model.opset_import if o.domain != "ai.onnx")
     if len(copy.opset_import) < len(model.opset_import):
@@ -251,7 +280,7 @@ def _import(model: ModelProto) -> Any:
     for values, shown in ((model.graph.input, copy.graph.input), (model.graph.output, copy.graph.output)):
         for value in values:
             shown.add(name=value.name).type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in every_node(model):
+    for node in nodes:
         clean = copy.graph.node.add(op_type=node.op_type, name=node.name)
         clean.input.extend(node.input)
         clean.output.extend(node.output)
@@ -299,6 +328,7 @@ def dims_of(kind: onnx.TypeProto.Tensor) -> tuple[Dim, ...] | None:
     return tuple(dims)
 
 
-def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[Dim]) -> None:
+def set_shape(value: onnx.ValueInfoProto, shape: Sequence[Dim]) -> None:
+    """Declare a tensor's shape."""
     kind = value.type.tensor_type.elem_type
     value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, declarable(shape)))

@@ -19,7 +19,7 @@ from .dimensions import Dim
 from .entry import Entry, entered
 from .external_data import check_tensor, every_tensor, external_file, external_length, external_tensors, is_link
 from .functions import check_functions
-from .graph import Graph, plain_domains, read_graph, skeleton
+from .graph import Graph, hollow, plain_domains, read_graph, skeleton
 from .input_files import foreign, near, no_file
 from .onnx_calls import asking_onnx
 from .shapes.inference import consistent, negative
@@ -57,6 +57,23 @@ class Model:
     def constants(self) -> Constants:
         """Every tensor of the main graph whose value is fixed in the file."""
         return Constants(self.proto, self.graph, self.folder)
+
+    @cached_property
+    def hollow(self) -> ModelProto:
+        """What inference needs of the model."""
+        return hollow(self.proto)
+
+    @cached_property
+    def _at(self) -> dict[object, Graph]:
+        return {}
+
+    def at(self, shapes: Mapping[str, Sequence[int]]) -> Graph:
+        """The graph with inputs of these `shapes`, and all shapes that follow from that; the last one is kept."""
+        key = tuple((name, *shape) for name, shape in sorted(shapes.items()))
+        if key not in self._at:
+            self._at.clear()
+            self._at[key] = shaped(self.graph, skeleton(self.hollow, shapes), self.constants)
+        return self._at[key]
 
     @cached_property
     def tied(self) -> Tied:
@@ -98,20 +115,23 @@ def load(source: str | os.PathLike[str] | ModelProto, input_shapes: Mapping[str,
         RequestError: `input_shapes` names an input that the model lacks, or has another rank.
     """
     if isinstance(source, ModelProto):
-        proto, path = source, None
+        proto, path, content = source, None, None
     else:
         check_source(source)
         path = Path(source)
-        proto = _parse(path)
+        proto, content = _parse(path)
     what = str(path) if path else "the model given"
     try:
-        return _read(proto, path, what, input_shapes or {})
+        return _read(proto, path, what, input_shapes or {}, content)
     except UnicodeDecodeError as error:  # protobuf decodes strings when they are asked for
         raise ModelError(f"{what} contains a name that is not valid UTF-8: export or download it again") from error
 
 
-def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]]) -> Model:
-    proto = _sorted(proto)
+def _read(
+    given: ModelProto, path: Path | None, what: str, input_shapes: Mapping[str, Sequence[int]], content: bytes | None
+) -> Model:
+    """`content`: the bytes of the model `given`, where they are at hand."""
+    proto = _sorted(given)
     folder = path.absolute().parent if path else None
     check_functions(proto, what)
     for tensor in every_tensor(proto):
@@ -120,19 +140,20 @@ def _read(proto: ModelProto, path: Path | None, what: str, input_shapes: Mapping
         if folder is None:
             raise ModelError(f"{what}: weight '{tensor.name}' is stored outside it; load it from its path instead")
         external_file(tensor, folder)
-    _check(proto, path, what)
+    _check(proto, path, what, content if proto is given else None)
     _check_shapes(proto, input_shapes, what)
     proto, entry = entered(proto)
-    bare = skeleton(proto, _with_open(proto, input_shapes))
+    light = hollow(proto)
+    bare = skeleton(light, _with_open(proto, input_shapes))
     if reason := negative(bare):
         raise ModelError(f"{what} cannot be run: {reason}: export the model again")
     bare = consistent(bare)
-    graph = read_graph(bare)
+    graph = read_graph(bare, whole=every_node(proto))
     constants = Constants(proto, graph, folder)
     graph = shaped(graph, bare, constants)
     fixed = {name: shape for name, shape in input_shapes.items() if 0 not in shape}
-    model = Model(proto, probed(graph, proto, constants, fixed), folder, path, entry)
-    vars(model)["constants"] = constants  # those of another proto (`replace`) are found anew
+    model = Model(proto, probed(graph, light, constants, fixed), folder, path, entry)
+    vars(model).update(constants=constants, hollow=light)  # those of another proto (`replace`) are found anew
     return model
 
 
@@ -145,7 +166,8 @@ def _with_open(proto: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Mappin
     }
 
 
-def _parse(path: Path) -> ModelProto:
+def _parse(path: Path) -> tuple[ModelProto, bytes]:
+    """The model in a file, and its bytes."""
     try:
         if kind := no_file(path):
             raise ModelError(f"{path} is {kind}: name the .onnx file" + (" in it" if path.is_dir() else " itself"))
@@ -165,7 +187,7 @@ def _parse(path: Path) -> ModelProto:
         raise ModelError(f"{path} is {foreign(path)}") from None
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{path} has no ONNX graph: is it an ONNX file?")
-    return proto
+    return proto, content
 
 
 def _sorted(proto: ModelProto) -> ModelProto:
@@ -195,15 +217,17 @@ def _sorted(proto: ModelProto) -> ModelProto:
     return copy
 
 
-def _check(proto: ModelProto, path: Path | None, what: str) -> None:
+def _check(proto: ModelProto, path: Path | None, what: str, content: bytes | None) -> None:
     if not proto.HasField("graph"):
         raise ModelError(f"{what} holds no ONNX graph")
-    checked: ModelProto | str = plain_domains(proto)
+    checked: ModelProto | str | bytes = plain_domains(proto)
     outside = list(external_tensors(proto))
     if path is not None and (outside or proto.ByteSize() >= PROTOBUF_LIMIT):
         # the checker reads the file; where domains had to be changed, or are links (which it refuses), the graph alone
         links = any(is_link(tensor, path.absolute().parent) for tensor in outside)
         checked = str(path) if checked is proto and not links else skeleton(proto)
+    elif checked is proto and content is not None:
+        checked = content
     try:
         with asking_onnx():
             onnx.checker.check_model(checked)

@@ -58,14 +58,16 @@ def defined(graph: GraphProto) -> list[str]:
     return [*given, *(name for node in graph.node for name in node.output if name)]
 
 
-def every_node(proto: ModelProto) -> list[NodeProto]:
-    """The nodes of the main graph, then those of `opened` bodies."""
-    return [*proto.graph.node, *(node for body in opened(proto) for node in body.graph.node)]
+def every_node(proto: ModelProto, bodies: Sequence[Body] | None = None) -> list[NodeProto]:
+    """The nodes of the main graph, then those of `opened` bodies (`bodies`, where these are known)."""
+    within = opened(proto) if bodies is None else bodies
+    return [*proto.graph.node, *(node for body in within for node in body.graph.node)]
 
 
-def every_initializer(proto: ModelProto) -> list[TensorProto]:
-    """The initializers of the main graph, then those of `opened` bodies."""
-    return [*proto.graph.initializer, *(tensor for body in opened(proto) for tensor in body.graph.initializer)]
+def every_initializer(proto: ModelProto, bodies: Sequence[Body] | None = None) -> list[TensorProto]:
+    """The initializers of the main graph, then those of `opened` bodies (`bodies`, where these are known)."""
+    within = opened(proto) if bodies is None else bodies
+    return [*proto.graph.initializer, *(tensor for body in within for tensor in body.graph.initializer)]
 
 
 def captured_by_closed(node: NodeProto, bodies: Sequence[Body]) -> Iterator[str]:

@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx import ModelProto
-
 from ..errors import ExecutionError, RequestError
-from ..model.graph import Graph, skeleton
+from ..model.graph import Graph
 from ..model.model import Model, Shapes
-from ..model.shapes.inference import negative
+from ..model.shapes.inference import Bounds
 from ..model.shapes.nominal import BATCH, OPEN_COLOR, OPEN_SPATIAL, Lengths, agreed, concrete_shape, stretchable
-from ..model.shapes.resolve import shaped
 from .probe_inputs import index_limits, probe
 from .session import Session
 
@@ -25,6 +22,7 @@ _LONGER = (
 )  # fmt: skip
 _TEXT = 48, 320  # rows and columns of a line of text, as PaddleOCR cuts them
 _ABSURD = 2**30  # numbers in one tensor: 4 GB
+_DRAWN = 64  # positions of an axis with noise of their own
 _MOST = 2**23  # values of all inputs for one sample; more would take long
 
 
@@ -47,22 +45,25 @@ def settled(model: Model, given: Shapes, may_run: bool = True) -> Settled:
     """
     shapes = agreed(model.graph, model.constants, given or {})
     places = stretchable(model.graph, model.constants, given or {})
-    found = _found(model, shapes) if places else model.graph
-    if may_run and found is not None and (said := _too_large(found, bool(places or given))):
+    if not places:
+        return Settled(shapes or given, refusal=_too_large(model.graph, bool(given)) if may_run else "")
+    bounds = Bounds(model.hollow)
+    found = _found(model, shapes, bounds)
+    if may_run and found is not None and (said := _too_large(found, True)):
         return Settled(shapes or given, refusal=said)
-    fits = _fits(model, shapes, found) if places else True
-    if fits is not False and (not places or not may_run or (fits and model.size > _QUICK)):
+    fits = _fits(model, shapes, found)
+    if fits is not False and (not may_run or (fits and model.size > _QUICK)):
         return Settled(shapes or given)
     runner = _Runner(model) if may_run else None
     if fits is not False and runner is not None and (runner.session is None or runner.runs(shapes)):
         return Settled(shapes or given)
     for lengths in _trials(list(places.values())):
         longer = agreed(model.graph, model.constants, given or {}, lengths)
-        if _size(model, longer) > _MOST or negative(_bare(model, longer)):
+        if _size(model, longer) > _MOST or bounds.negative(_full(model, longer)):
             continue
         runs = runner is None or runner.session is None or runner.runs(longer)
         # the other way round it takes ten times as long
-        if not runs or _fits(model, longer, _found(model, longer)) is False:
+        if not runs or _fits(model, longer, model.at(_full(model, longer))) is False:
             continue
         if runner is None or runner.session is None:
             return Settled(longer, _note(model, longer, given or {}))
@@ -104,10 +105,10 @@ def _trials(places: Sequence[Lengths]) -> Iterator[Lengths]:
             yield {**dict.fromkeys(usual, BATCH), **{place: max(length, longer) for place, length in own.items()}}
 
 
-def _found(model: Model, shapes: Mapping[str, Sequence[int]]) -> Graph | None:
+def _found(model: Model, shapes: Mapping[str, Sequence[int]], bounds: Bounds) -> Graph | None:
     """The graph with the lengths that inputs of these `shapes` give; None where they are too short for it."""
-    bare = _bare(model, shapes)
-    return None if negative(bare) else shaped(model.graph, bare, model.constants)
+    full = _full(model, shapes)
+    return None if bounds.negative(full) else model.at(full)
 
 
 def _fits(model: Model, shapes: Mapping[str, Sequence[int]], found: Graph | None) -> bool | None:
@@ -120,10 +121,6 @@ def _fits(model: Model, shapes: Mapping[str, Sequence[int]], found: Graph | None
         return False
     made = (found.tensor(name).shape for node in graph.main_nodes for name in node.outputs if name)
     return True if all(shape is not None and all(isinstance(d, int) for d in shape) for shape in made) else None
-
-
-def _bare(model: Model, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
-    return skeleton(model.proto, _full(model, shapes))
 
 
 def _size(model: Model, shapes: Mapping[str, Sequence[int]]) -> int:
@@ -155,7 +152,7 @@ class _Runner:
         """Whether the model runs on inputs of these shapes."""
         assert self.session is not None
         try:
-            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits))
+            self.session.run(probe(self.session.inputs, batch=batch, shapes=shapes, limits=self._limits, drawn=_DRAWN))
         except (ExecutionError, RequestError):
             return False
         return True

@@ -102,8 +102,9 @@ def probe(
     seed: int = 0,
     shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Mapping[str, int] | None = None,
+    drawn: int | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Feeds for all inputs of a model.
+    """Feeds for all inputs of a model. `drawn`: of noise only so many positions of an axis are drawn, and repeated.
 
     Floats with two spatial axes are smooth (1/f) noise, the nearest thing to an image that needs no data; other floats
     are white. Integers (and floats that are indices) are drawn below `limits`, or are 0 and 1; so are strings, spelled
@@ -117,7 +118,7 @@ def probe(
         shape = shape_of(spec, batch, (shapes or {}).get(spec.name))
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f" and spec.name not in (limits or {}):
-            feeds[spec.name] = _smooth(rng, shape).astype(dtype)
+            feeds[spec.name] = _repeated(_smooth(rng, [min(n, drawn or n) for n in shape]).astype(dtype), shape)
         else:
             feeds[spec.name] = rng.integers(0, max(1, (limits or {}).get(spec.name, 2)), shape).astype(dtype)
     return feeds
@@ -138,6 +139,14 @@ def first(feeds: Feeds, count: int) -> dict[str, NDArray[Any]]:
     """The first `count` samples (axis 0) of feeds whose inputs all share one batch length."""
     lengths = {len(x) for x in feeds.values() if x.ndim}
     return {name: x[:count] if x.ndim and len(lengths) == 1 else x for name, x in feeds.items()}
+
+
+def _repeated(noise: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """`noise`, again and again along axes that are longer."""
+    if noise.shape == tuple(shape):
+        return noise
+    times = [-(-n // m) for n, m in zip(shape, noise.shape, strict=True)]
+    return np.tile(noise, times)[tuple(slice(n) for n in shape)]
 
 
 def _smooth(rng: np.random.Generator, shape: Sequence[int]) -> NDArray[np.float64]:

@@ -34,6 +34,8 @@ class ShapeConstants(Protocol):
     def __contains__(self, name: str) -> bool: ...
     def initializer(self, name: str) -> TensorProto | None: ...
     def array(self, name: str) -> NDArray[Any]: ...
+    @property
+    def integers(self) -> dict[str, Values | None]: ...  # what was found of constants by name, kept
 
 
 class ShapeValues:
@@ -196,6 +198,12 @@ class ShapeValues:
         initializer = self._constants.initializer(name)
         if initializer is not None and count(tuple(initializer.dims)) > LIMIT:
             return None
+        kept = self._constants.integers
+        if name not in kept:
+            kept[name] = self._integers(name)
+        return kept[name]
+
+    def _integers(self, name: str) -> Values | None:
         try:
             array = self._constants.array(name)
         except ModelError:

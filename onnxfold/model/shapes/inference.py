@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from ...errors import ExecutionError
 from ..dimensions import Dim
 from ..external_data import tensor_array
-from ..graph import LONGEST, Graph, Node, dims_of, shape_of, skeleton
+from ..graph import LONGEST, Graph, Node, dims_of, impossible, set_shape, shape_of, skeleton
 from ..onnx_calls import asking_onnx
 from ..quantized.detect import packed_weight
 from ..subgraphs import captures, subgraphs
@@ -66,25 +66,52 @@ def infer_shapes(
         return model
 
 
-def negative(bare: ModelProto) -> str:
-    """A tensor of `bare`, a skeleton, whose length comes out below 0 (a kernel larger than its image, a scale that is
-    no length), in words; '' if there is none, or an input has length 0.
+class Bounds:
+    """Says of a skeleton `bare` whether lengths come out below 0, at any shapes of its inputs.
 
     Where a Slice cuts such a tensor, inference ends the whole process, onnx's and onnxruntime's: so what leads to a
     Slice is looked at without it first.
     """
-    if any(d.HasField("dim_value") and d.dim_value < 1 for v in bare.graph.input for d in v.type.tensor_type.shape.dim):
+
+    def __init__(self, bare: ModelProto) -> None:
+        stages = _stages(bare)
+        self._follow = None if _absurd_constants(bare) else True  # then it may of every part
+        self._parts = [_until(bare, stages, last) for last in sorted(set(stages))]
+
+    def negative(self, shapes: Mapping[str, Sequence[int]] | None = None) -> str:
+        """A tensor whose length comes out below 0 (a kernel larger than its image, a scale that is no length) at these
+        `shapes` (None: those of `bare`), in words; '' if there is none, or an input has length 0."""
+        for part in self._parts:
+            for value in part.graph.input:
+                if shapes and value.name in shapes:
+                    set_shape(value, shapes[value.name])
+                    for dim in impossible(value):
+                        dim.ClearField("dim_value")
+            if any(d.HasField("dim_value") and d.dim_value < 1 for d in _declared_dims(part.graph.input)):
+                return ""
+            inferred = infer_shapes(part, follow=self._follow).graph
+            for value in [*inferred.value_info, *inferred.output]:
+                for dim in value.type.tensor_type.shape.dim:
+                    if dim.dim_value < 0:
+                        return _impossible(part, value.name, dim.dim_value)
         return ""
-    stages, follow = _stages(bare), None if _absurd_constants(bare) else True  # then it may of every part
-    for last in sorted(set(stages)):
-        part = _undeclared(bare)
-        del part.graph.node[:]
-        part.graph.node.extend(n for n, stage in zip(bare.graph.node, stages, strict=True) if stage <= last)
-        for value in [*(inferred := infer_shapes(part, follow=follow).graph).value_info, *inferred.output]:
-            for dim in value.type.tensor_type.shape.dim:
-                if dim.dim_value < 0:
-                    return _impossible(bare, value.name, dim.dim_value)
-    return ""
+
+
+def negative(bare: ModelProto) -> str:
+    """What `Bounds` says of `bare` as it is."""
+    return Bounds(bare).negative()
+
+
+def _declared_dims(values: Iterable[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    return (dim for value in values for dim in value.type.tensor_type.shape.dim)
+
+
+def _until(bare: ModelProto, stages: Sequence[int], last: int) -> ModelProto:
+    """The part of `bare` up to a stage."""
+    part = _undeclared(bare)
+    del part.graph.node[:]
+    part.graph.node.extend(n for n, stage in zip(bare.graph.node, stages, strict=True) if stage <= last)
+    return part
 
 
 def _impossible(bare: ModelProto, name: str, length: int) -> str:
@@ -147,16 +174,48 @@ def _absurd_constants(model: ModelProto) -> bool:
     return any(absurd(value, () if name in lengths else _ENDS) for name, value in short.items())
 
 
+Outcome = tuple[tuple[Dim, ...] | None, int]  # shape and element type
+
+
+class Seen(dict[object, list[Outcome | None]]):
+    """What onnx said of the outputs of nodes, by all but the names: the layers of a model are alike."""
+
+
 def infer_node(
-    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]
-) -> dict[str, tuple[tuple[Dim, ...] | None, int]]:
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], seen: Seen | None = None
+) -> dict[str, Outcome]:
     """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
 
-    Empty where there is no schema for it, or inference fails.
+    Empty where there is no schema for it, or inference fails. `seen`: what was asked before.
     """
     if packed_weight(node) is not None:  # no operator of onnx, but like one
         a = graph.tensor(node.inputs[0])
         return {node.outputs[0]: (None if not a.shape else (*a.shape[:-1], node.attrs["N"]), a.dtype)}
+    if seen is None:
+        return _asked(graph, node, proto, data)
+    if (key := _question(graph, node, proto, data)) not in seen:
+        found = _asked(graph, node, proto, data)
+        seen[key] = [found.get(name) for name in node.outputs]
+    return {name: one for name, one in zip(node.outputs, seen[key], strict=True) if one is not None}
+
+
+def _question(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> object:
+    """All that the shapes of a node's outputs depend on."""
+    inputs = [
+        (info.dtype, info.declarable, _content(data.get(info.name))) if info.name else None
+        for info in map(graph.tensor, node.inputs)
+    ]
+    attributes = (attribute.SerializeToString(deterministic=True) for attribute in proto.attribute)
+    return node.domain, node.op, node.version, *attributes, *inputs, *map(bool, node.outputs)
+
+
+def _content(tensor: TensorProto | None) -> object:
+    if tensor is None:
+        return None
+    return tensor.data_type, *tensor.dims, tensor.raw_data or tensor.SerializeToString()
+
+
+def _asked(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> dict[str, Outcome]:
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)

@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper
 from ..dimensions import Dim
 from ..graph import MICROSOFT, Graph, Node
 from .contrib_ops import fused_shapes
-from .inference import infer_node
+from .inference import Seen, infer_node
 
 Shape = tuple[Dim, ...]
 Found = dict[str, tuple[Shape | None, int]]
@@ -23,12 +23,14 @@ _LEARNING = "ai.onnx.ml"
 _OPSET = 17  # of the operators that others are like
 
 
-def output_shapes(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> Found:
+def output_shapes(
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], seen: Seen | None = None
+) -> Found:
     """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
 
-    What is not known is left out, or has the shape None.
+    What is not known is left out, or has the shape None. `seen`: what was asked before.
     """
-    found = infer_node(graph, node, proto, data)
+    found = infer_node(graph, node, proto, data, seen)
     if found and all(shape is not None for shape, _ in found.values()):
         return found
     other = fused_shapes(graph, node) or _plain(graph, node) or _like(graph, node, data)

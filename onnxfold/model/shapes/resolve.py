@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -15,9 +15,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from ..dimensions import Dim, Multiple, Unnamed
 from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
-from ..subgraphs import BODY_OPERATORS, every_initializer, every_node
+from ..subgraphs import BODY_OPERATORS, every_initializer, every_node, opened
 from .arithmetic import ShapeConstants, ShapeValues
-from .inference import consistent, infer_shapes
+from .inference import Seen, consistent, infer_shapes
 from .other_ops import output_shapes
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
@@ -41,17 +41,17 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
     onnx's own inference comes first (it knows bodies and functions). Then node by node, with the integers that are
     known by then: it does not follow all that exporters compute of shapes, and gives up for good where it stops.
     """
-    small = constants.small
-    graph = reshaped(graph, bare, infer_shapes(bare, small))
+    small, bodies = constants.small, opened(bare)
+    graph = reshaped(graph, bare, infer_shapes(bare, small), bodies)
     tensors = dict(graph.tensors)
     for name, how in filter(None, map(packed_weight, graph.nodes)):
         if name in constants and tensors[name].shape == how.shape:
             tensors[name] = TensorInfo(name, (how.n, how.k), tensors[name].dtype)  # as all but the file sees it
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
-    data = {t.name: t for t in every_initializer(bare) if math.prod(t.dims) <= _LIST}
+    data = {t.name: t for t in every_initializer(bare, bodies) if math.prod(t.dims) <= _LIST}
     declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
-    values = ShapeValues(graph, constants, ())
-    for node, proto in zip(graph.nodes, every_node(bare), strict=True):
+    values, seen = ShapeValues(graph, constants, ()), Seen()
+    for node, proto in zip(graph.nodes, every_node(bare, bodies), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
         if missing and node.op not in BODY_OPERATORS:
             given = {name: data[name] for name in node.inputs if name in data}
@@ -60,7 +60,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
                 found = values.list_for(name, node) if name else None
                 if found is not None:
                     given[name] = _tensor(found)
-            for name, (shape, kind) in output_shapes(graph, node, proto, given).items():
+            for name, (shape, kind) in output_shapes(graph, node, proto, given, seen).items():
                 if name in missing:
                     tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
         values.learn(node)
@@ -72,7 +72,8 @@ def _tensor(value: NDArray[Any]) -> TensorProto:
 
 
 def _dims(graph: Graph, name: str) -> tuple[Dim, ...]:
-    return graph.tensor(name).shape or (None,)
+    shape = graph.tensor(name).shape
+    return (None,) if shape is None else shape
 
 
 def _filled(
@@ -89,34 +90,36 @@ def probed(graph: Graph, proto: ModelProto, constants: InferenceConstants, given
 
     A dimension that comes out the same both times is fixed; one that changes is open, and has the name of the input
     dimension that it always equals, is a `Multiple` of one, or is `Unnamed`. `given` shapes are not varied. Where the
-    usual lengths leave something open, short ones are tried too: the tables of a graph may be shorter than the former.
+    usual lengths leave something open, short ones are tried too, if other: the tables of a graph may be shorter.
     """
-    if not _open(graph, set(_lengths(graph, constants, given)[0].values())):
+    usual, short = (_lengths(graph, constants, given, unit) for unit in (_OTHER, 1))
+    if not _open(graph, set(usual.names.values())):
         return graph
-    found = _evaluated(graph, proto, constants, given, _OTHER)
+    found = _evaluated(graph, proto, constants, given, usual)
     left = _open(*found)
-    if left and any(len(graph.tensor(name).shape or ()) in (2, 3) for name in graph.inputs if name not in constants):
-        short = _evaluated(graph, proto, constants, given, 1)
-        found = short if _open(*short) < left else found
+    ranks = {len(graph.tensor(name).shape or ()) for name in graph.inputs if name not in constants}
+    if left and usual != short and ranks & {2, 3}:
+        other = _evaluated(graph, proto, constants, given, short)
+        found = other if _open(*other) < left else found
     return found[0]
 
 
 def _open(graph: Graph, declared: Collection[Dim]) -> int:
     """How many dimensions may be more than is known; 0 where no input is open."""
-    return sum(_unknown(dim, declared) for i in _used(graph) for dim in i.shape or (None,)) if declared else 0
+    return sum(_unknown(dim, declared) for i in _used(graph) for dim in _dims(graph, i.name)) if declared else 0
 
 
 def _evaluated(
-    graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes, unit: int
+    graph: Graph, proto: ModelProto, constants: InferenceConstants, given: Shapes, tried: _Tried
 ) -> tuple[Graph, Collection[Dim]]:
-    """`graph` after inference at two lengths, multiples of `unit`, of open dimensions; and the names of these."""
-    names, once, again = _lengths(graph, constants, given, unit)
-    declared: set[Dim] = set(names.values())
+    """`graph` after inference at the two lengths `tried` of open dimensions; and the names of these."""
+    declared: set[Dim] = set(tried.names.values())
     one, two = (
-        shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors for shapes in (once, again)
+        shaped(graph, consistent(skeleton(proto, {**given, **shapes})), constants).tensors
+        for shapes in (tried.once, tried.again)
     )
     tensors = dict(graph.tensors)
-    names = {**_declared(graph, declared, one, two), **names}
+    names = {**_declared(graph, declared, one, two), **tried.names}
     for info in _used(graph):
         if info.name in one and info.name in two:
             shape = _joined(one[info.name].shape, two[info.name].shape, names)
@@ -149,11 +152,17 @@ def _unknown(dim: Dim, declared: Collection[Dim]) -> bool:
     return not isinstance(dim, int) and dim not in declared
 
 
-def _lengths(
-    graph: Graph, constants: InferenceConstants, given: Shapes, other: int = _OTHER
-) -> tuple[Names, Shapes, Shapes]:
-    """Names of the open input dimensions by the two lengths tried, and the shapes of both evaluators; lengths of what
-    is neither batch nor image are multiples of `other`."""
+@dataclass(frozen=True)
+class _Tried:
+    """Names of the open input dimensions by the two lengths tried, and the shapes of inputs at both."""
+
+    names: Names
+    once: Shapes
+    again: Shapes
+
+
+def _lengths(graph: Graph, constants: InferenceConstants, given: Shapes, other: int) -> _Tried:
+    """The lengths to try; those of what is neither batch nor image are multiples of `other`."""
     symbols: dict[Dim | tuple[str, int], tuple[int, int]] = {}
     names: Names = {}
     evaluators: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
@@ -172,7 +181,7 @@ def _lengths(
                 names.setdefault(pair, dim if isinstance(dim, str) else Unnamed(pair))
             for evaluator, length in zip(evaluators, pair, strict=True):
                 evaluator.setdefault(name, []).append(length)
-    return names, *evaluators
+    return _Tried(names, *evaluators)
 
 
 def _joined(
