@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options.choices import Method
+from .blas import one_thread
 from .gram import SINGLE, Gram, GramSum, gram
 from .group_weights import GroupWeights, Part
 
@@ -23,24 +24,20 @@ _CHUNK = 2**16  # numbers
 VECTOR_WEIGHT = 0.1  # share of a per-channel vector beside a whole weight matrix; measured, see docs/design/folding.md
 
 
-def balanced(part: Floats, share: float = 1.0, single: bool = False) -> Floats:
-    """`part` [n, d] scaled so that the squared distances of its rows to their mean add up to `share`; in float32 if
-    `single`, where it is not float64 itself.
+def balanced(part: Floats, share: float = 1.0) -> Floats:
+    """`part` [n, d] scaled so that the squared distances of its rows to their mean add up to `share`.
 
     A part in which all rows are equal tells no channels apart and becomes zero.
     """
     centered = part - part.mean(axis=0, dtype=np.float64)
     size = float(np.sqrt(np.square(centered, dtype=np.float64).sum()))
-    if size <= 1e-12 * (1 + float(np.abs(part).max(initial=0))):
-        return part * 0.0
-    factor = np.sqrt(share) / size
-    return part * (np.float32(factor) if single else factor)
+    return part * 0.0 if size <= 1e-12 * (1 + float(np.abs(part).max(initial=0))) else part * (np.sqrt(share) / size)
 
 
-def feature_parts(weights: GroupWeights, single: bool = False) -> list[Floats]:
+def feature_parts(weights: GroupWeights) -> list[Floats]:
     """The balanced parts of the feature rows, [n, d] each: weights with share 1, per-channel vectors with less."""
     wide = [p.values for p in (*weights.rows, *weights.filters, *weights.columns)]
-    parts = [balanced(p, 1.0, single) for p in wide] + [balanced(p, VECTOR_WEIGHT, single) for p in _narrow(weights)]
+    parts = [balanced(p) for p in wide] + [balanced(p, VECTOR_WEIGHT) for p in _narrow(weights)]
     return parts or [np.zeros((weights.size, 1))]
 
 
@@ -51,14 +48,14 @@ def _narrow(weights: GroupWeights) -> list[Floats]:
     return [p.values for p in weights.vectors]  # BatchNormalization was fused away: its shift is now in the biases
 
 
-def feature_gram(weights: GroupWeights, threads: int = 0, single: bool = False) -> Gram:
+def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
     """The centered Gram matrix [n, n] of the balanced feature rows; float32 for more than `gram.SINGLE` channels.
-    `single`: products are computed in float32, in half the time.
 
     Groups of many channels or many weights are read in blocks of columns, twice: first for the size of each part.
     """
     if weights.size <= SINGLE and weights.entries <= MOST_ENTRIES:
-        return gram(feature_parts(weights, single))
+        with one_thread():  # two that wait for each other take up to 25 times as long, and give the same bits
+            return gram(feature_parts(weights))
     total = GramSum(weights.size, threads)
     total.add(_streamed(weights))
     return total.whole()

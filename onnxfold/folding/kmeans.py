@@ -42,8 +42,7 @@ class ClusterSettings:
 
     The same settings give the same labels, for any number of `threads` (0: all there are). `restarts`, `sweeps` and
     `perturbations` (per search; None: ten per cluster, 100 at most) buy lower inertia with time; scikit-learn takes
-    `seed` only. `single`: inner products of features are computed in float32. Raises PlanError for a seed that
-    `clusterer` does not take.
+    `seed` only. Raises PlanError for a seed that `clusterer` does not take.
     """
 
     clusterer: Clusterer = Clusterer.NATIVE
@@ -52,7 +51,6 @@ class ClusterSettings:
     restarts: int = DEFAULT_RESTARTS
     sweeps: int = DEFAULT_SWEEPS
     perturbations: int | None = None
-    single: bool = False
 
     def __post_init__(self) -> None:
         largest = _LARGEST_SEED[self.clusterer.value]

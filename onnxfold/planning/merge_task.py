@@ -79,8 +79,7 @@ class MergeOutcome(Pickled):
 def run(task: MergeTask) -> MergeOutcome:
     """Carry out a task. Raises ModelError for weights that are not finite, PlanError for clusters that cannot be
     made."""
-    how = task.clustering
-    gram = feature_gram(task.weights, how.threads, how.single) if task.gram is None else task.gram
+    gram = feature_gram(task.weights, task.clustering.threads) if task.gram is None else task.gram
     total = float(np.trace(gram))
     if task.method.prunes_by_weights:
         merge = _pruned(task, gram)

@@ -50,9 +50,7 @@ class Merger:
         self.model, self.analysis, self.method, self.streamed = model, analysis, method, streamed
         self.layout = GroupLayout.of(model, analysis)
         self._clustering = clustering or ClusterSettings()
-        self._features = WeightFeatures(
-            self.layout, self._clustering.threads, forget_grams=streamed, single=self._clustering.single
-        )
+        self._features = WeightFeatures(self.layout, self._clustering.threads, forget_grams=streamed)
         self._executor, self._kept = executor or Executor(), kept
         self._outcomes = dict[tuple[str, int, bool], MergeOutcome]()  # by group, width, and whether it is repaired
 

@@ -67,7 +67,7 @@ class Subject:
     ) -> Merger:
         """What merges its groups, by `executor`; what is `kept` of an earlier run counts."""
         chosen, run = options.selection, options.runtime
-        clustering = ClusterSettings(chosen.clusterer, run.seed, run.threads, single=options.effort is Effort.FAST)
+        clustering = ClusterSettings(chosen.clusterer, run.seed, run.threads)
         return Merger(self.model, self.analysis, chosen.method, clustering, executor, self.streamed, kept)
 
     def checks(self, options: PlanningOptions) -> CheckInputs:

@@ -15,8 +15,8 @@ class WeightFeatures:
     """The features of every group of `layout`. Results depend on the weights alone and are remembered; with
     `forget_grams`, all but the Gram matrices are, which take the most memory. `threads`: 0 for all there are."""
 
-    def __init__(self, layout: GroupLayout, threads: int = 0, forget_grams: bool = False, single: bool = False) -> None:
-        self._layout, self._threads, self._forget, self._single = layout, threads, forget_grams, single
+    def __init__(self, layout: GroupLayout, threads: int = 0, forget_grams: bool = False) -> None:
+        self._layout, self._threads, self._forget = layout, threads, forget_grams
         self._grams = dict[str, Gram]()
         self._totals = dict[str, float]()
         self._curves = dict[str, NDArray[np.float64]]()
@@ -25,7 +25,7 @@ class WeightFeatures:
         """The Gram matrix [n, n] of the features of group `name`."""
         if name in self._grams:
             return self._grams[name]
-        made = feature_gram(self._layout.weights(name), self._threads, self._single)
+        made = feature_gram(self._layout.weights(name), self._threads)
         self._totals[name] = float(np.trace(made))
         if not self._forget:
             self._grams[name] = made

@@ -59,13 +59,6 @@ def test_blocks_give_the_same_gram(
         assert np.abs(found - expected).max() <= rtol * np.trace(expected)
 
 
-def test_single_precision_makes_little_difference(tmp_path: Path) -> None:
-    for one in some_weights(tmp_path):
-        expected, found = feature_gram(one), feature_gram(one, single=True)
-        assert found.dtype == np.float64 and np.array_equal(found, found.T)
-        assert np.abs(found - expected).max() <= SINGLE_RTOL * np.trace(expected)
-
-
 def test_the_number_of_threads_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks(monkeypatch)
     for one in some_weights(tmp_path):
