@@ -14,10 +14,12 @@ from .operator_profile import operator_times
 from .verdict import Check, ProviderCheck
 
 _QUICK = 100.0  # ms that a run of both models may take together: of slower ones nothing is looked into
-_LARGEST = 1 << 29  # bytes of a file that is loaded once more for this
+_LARGEST, _SMALL = 1 << 29, 1 << 25  # bytes of a file that is loaded once more for this; where time is short
 
 
-def with_operators(verdict: Check, before: Path, after: Path, feeds: Callable[[], Feeds], folder: Path) -> Check:
+def with_operators(
+    verdict: Check, before: Path, after: Path, feeds: Callable[[], Feeds], folder: Path, quick: bool = False
+) -> Check:
     """The verdict with times by operator on the CPU, where both models run there and that takes no time to speak of; of
     latencies that another device has, nothing is looked into here.
 
@@ -25,9 +27,11 @@ def with_operators(verdict: Check, before: Path, after: Path, feeds: Callable[[]
         before, after: both files.
         feeds: gives what they run on, at batch 1 where the original takes that; asked only where both ran.
         folder: for the profiles.
+        quick: only small files are looked into.
     """
     done = next((one for one in verdict.providers if one.provider == SHORT["cpu"]), None)
-    if done is None or not _quick(done) or max(one.stat().st_size for one in (before, after)) > _LARGEST:
+    largest = _SMALL if quick else _LARGEST
+    if done is None or not _quick(done) or max(one.stat().st_size for one in (before, after)) > largest:
         return verdict
     try:
         single = _fitting(before, feeds())

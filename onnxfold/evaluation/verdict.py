@@ -27,7 +27,7 @@ from .candidates import samples_in
 from .device_latency import DEVICE, CommandTimer
 from .interface import changes as _interface
 from .interface import left_open
-from .latency import SLOWER, OperatorTime, in_turn, timing_feeds
+from .latency import SLOWER, OperatorTime, briefly_in_turn, in_turn, timing_feeds
 from .metrics import OutputError, pooled_error
 from .own_measure import Measured
 from .quality import USUAL, Limit, Mark, Quality
@@ -178,7 +178,7 @@ class Conditions:
 
     Attributes:
         providers: of onnxruntime, on each of which they run.
-        latency: whether it is measured too.
+        latency: whether it is measured too; `quick`: by fewer runs.
         too_large: they do not fit beside each other, so nothing runs: the checks of files and interfaces remain.
         in_float32: makes copies of both that are compared where a provider does not run the original.
         counted: outputs whose number of elements depends on values: it may differ.
@@ -190,6 +190,7 @@ class Conditions:
 
     providers: Sequence[str]
     latency: bool = True
+    quick: bool = False
     too_large: bool = False
     in_float32: Callable[[], tuple[bytes, bytes]] | None = None
     counted: frozenset[str] = frozenset()
@@ -328,7 +329,8 @@ def _one(
     samples = samples_in(given, Batching.of(old.inputs))
     done = ProviderCheck(provider, Status.OK, "", None, None, errors, samples=samples)
     if timing is not None:
-        done = done.timed(in_turn(old, new, timing, *_in_floats(conditions, provider, timing)))
+        timed = briefly_in_turn if conditions.quick else in_turn
+        done = done.timed(timed(old, new, timing, *_in_floats(conditions, provider, timing)))
     if not trouble and done.speedup is not None and done.slower:
         remark = f"slower on {where}: {1 / done.speedup:.2f}x the latency" + (f"; {remark}" if remark else "")
     return done, trouble, remark

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options.choices import Method
+from .blas import one_thread
 from .gram import SINGLE, Gram, GramSum, gram
 from .group_weights import GroupWeights, Part
 
@@ -53,7 +54,8 @@ def feature_gram(weights: GroupWeights, threads: int = 0) -> Gram:
     Groups of many channels or many weights are read in blocks of columns, twice: first for the size of each part.
     """
     if weights.size <= SINGLE and weights.entries <= MOST_ENTRIES:
-        return gram(feature_parts(weights))
+        with one_thread():  # two that wait for each other take up to 25 times as long, and give the same bits
+            return gram(feature_parts(weights))
     total = GramSum(weights.size, threads)
     total.add(_streamed(weights))
     return total.whole()

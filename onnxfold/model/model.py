@@ -222,7 +222,7 @@ def _check(proto: ModelProto, path: Path | None, what: str, content: bytes | Non
         raise ModelError(f"{what} holds no ONNX graph")
     checked: ModelProto | str | bytes = plain_domains(proto)
     outside = list(external_tensors(proto))
-    if path is not None and (outside or proto.ByteSize() >= PROTOBUF_LIMIT):
+    if path is not None and outside:
         # the checker reads the file; where domains had to be changed, or are links (which it refuses), the graph alone
         links = any(is_link(tensor, path.absolute().parent) for tensor in outside)
         checked = str(path) if checked is proto and not links else skeleton(proto)

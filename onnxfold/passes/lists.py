@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..errors import RequestError
 from ..options.budget import Budget, Limits
-from ..options.choices import Method, Recovery, Step
+from ..options.choices import Effort, Method, Recovery, Step
 from ..options.options import FoldOptions, FuseOptions
 from ..options.parts import OutputOptions, PlanningOptions, ScaleOptions, SelectionOptions
 from ..planning.time_estimate import Work
@@ -81,7 +81,14 @@ def finishing(o: FoldOptions | FuseOptions, asked: Budget | Limits, max_memory: 
         *([TakeInNormalization(o.output.keep_bn)] if isinstance(o, FoldOptions) else []),
         *([Quantize(o.output, o.quantize.kind)] if o.quantize is not None else []),
         Stage(o.output),
-        Verify(o.runtime.latency, max_memory, limit_of(asked), o.output.allow_unmeasured, operators=True),
+        Verify(
+            o.runtime.latency,
+            max_memory,
+            limit_of(asked),
+            o.output.allow_unmeasured,
+            operators=True,
+            quick=o.calibration.effort is Effort.FAST,
+        ),
         *([JudgeQuantization(asked)] if o.quantize is not None else []),
     ]
 

@@ -81,11 +81,12 @@ class Verify(BasePass):
         limit: Limit = USUAL,
         unmeasured: bool = False,
         operators: bool = False,
+        quick: bool = False,
     ) -> None:
         """`latency`: whether it is measured; `max_memory`: bytes, above which the models do not run side by side;
         `limit`: what the outputs must keep; `unmeasured`: that nothing could be measured is no problem; `operators`:
-        whether latency is told by operator too."""
-        self._operators = operators and latency
+        whether latency is told by operator too; `quick`: fewer runs are timed, and operators of small files only."""
+        self._operators, self._quick = operators and latency, quick
         self._latency, self._max_memory, self._limit, self._unmeasured = latency, max_memory, limit, unmeasured
 
     def __call__(self, state: State, run: Run) -> State:
@@ -94,7 +95,7 @@ class Verify(BasePass):
         subject, proto, quantized = state.subject, state.current.proto, state.found(Quantized)
         streamed = subject is not None and subject.streamed  # one block of it is measured later
         conditions = Conditions(
-            providers=run.providers, latency=self._latency,
+            providers=run.providers, latency=self._latency, quick=self._quick,
             too_large=streamed and not comparable(original, self._max_memory),
             in_float32=None if state.current.pending else in_float32(original, proto),
             caches=() if subject is None else subject.analysis.caches, counted=ComparedTensors.of(original).counted,
@@ -106,7 +107,9 @@ class Verify(BasePass):
         )  # fmt: skip
         if self._operators and not verdict.problems:
             before = on_disk(original, run.scratch)
-            verdict = with_operators(verdict, before, written.path, lambda: inputs.judge.batches[0], run.scratch)
+            verdict = with_operators(
+                verdict, before, written.path, lambda: inputs.judge.batches[0], run.scratch, self._quick
+            )
         quality, obstacle = (None, "") if conditions.too_large else self._quality(state, inputs)
         own = state.found(OwnMeasure)
         measure = None if own is None or verdict.problems else own.of(written.path)

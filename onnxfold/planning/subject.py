@@ -11,13 +11,14 @@ import numpy as np
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
 from ..analysis.rotation import streams
-from ..calibration.judge import Judge, independent_judge
+from ..calibration.judge import Judge, Look, independent_judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, RequestError
 from ..evaluation.candidates import Reference
 from ..folding.kmeans import ClusterSettings
 from ..frozen import read_only
 from ..model.model import Model, Shapes
+from ..options.choices import Effort
 from ..options.parts import PlanningOptions
 from ..runtime.probe_inputs import DESCRIPTION, emptied, index_limits, probe, refuse_huge
 from ..runtime.session import Feeds, Session
@@ -71,11 +72,11 @@ class Subject:
 
     def checks(self, options: PlanningOptions) -> CheckInputs:
         """What is measured on where no samples are. Raises RequestError for inputs that would be huge."""
-        shapes, seed = self.shapes, options.runtime.seed
+        shapes, seed, quick = self.shapes, options.runtime.seed, options.effort is Effort.FAST
         probing = probes(self.model, self.prices, shapes, seed)
 
         def make() -> Judge:
-            found = judge_without_samples(self.model, probing, shapes, seed)
+            found = judge_without_samples(self.model, probing, shapes, seed, quick)
             return replace(found, batches=tuple(emptied(feed, self.analysis.caches) for feed in found.batches))
 
         return CheckInputs(make)
@@ -138,14 +139,16 @@ def reference_of(samples: Samples | None) -> Reference:
     return Reference(samples.alike, samples.spread)
 
 
-def judge_without_samples(model: Model, probing: Callable[[Session], Feeds], shapes: Shapes, seed: int) -> Judge:
-    """Inputs of a kind that says something of the model's data, or those of `probing`. Raises ExecutionError where
-    onnxruntime does not load the model, RequestError where no inputs can be made."""
-    session = Session.of(model)
-    feeds, specs = probing(session), session.inputs
+def judge_without_samples(
+    model: Model, probing: Callable[[Session], Feeds], shapes: Shapes, seed: int, quick: bool = False
+) -> Judge:
+    """Inputs of a kind that says something of the model's data, or those of `probing`; `quick`: little time is spent on
+    them. Raises ExecutionError where onnxruntime does not load the model, RequestError where no inputs can be made."""
+    session = Session.idle(model)
+    feeds, look = probing(session), Look(session.inputs, quick)
     del session  # a copy of all weights
     count = max(_FEWEST, _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1))
-    found = independent_judge(model, feeds, count, seed, shapes, specs=specs)
+    found = independent_judge(model, feeds, count, seed, shapes, look=look)
     return found or Judge((feeds,), DESCRIPTION, False)
 
 

@@ -120,12 +120,16 @@ class Session:
         profile: Path | None = None,
         lean: bool = False,
         unpacked: bool = False,
+        idle: bool = False,
     ) -> None:
         """`profile`: the beginning of the name of a file for onnxruntime's profile; see `end_profile`. `lean`: for few
         runs of large inputs: no block for all activations is kept beside the memory of the first run. `unpacked`: for
-        few runs with large weights: no weight is kept in another form (float32, blocks for kernels) beside its own."""
+        few runs with large weights: no weight is kept in another form (float32, blocks for kernels) beside its own.
+        `idle`: it only tells its inputs and outputs and is never run, so nothing is optimized."""
         options = ort.SessionOptions()
-        if unpacked:
+        if idle:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if unpacked or idle:
             options.add_session_config_entry("session.disable_prepacking", "1")
         left_out = {"disabled_optimizers": ["ConstantFolding"]} if unpacked else {}
         options.enable_mem_pattern = not lean
@@ -152,6 +156,15 @@ class Session:
     def of(cls, model: Model, provider: str = SHORT["cpu"]) -> Session:
         """`model` as it was loaded."""
         return cls.of_version(model.proto, model.folder, provider)
+
+    @classmethod
+    def idle(cls, model: Model) -> Session:
+        """`model` as it was loaded, to ask for its inputs and outputs only."""
+        content = serialized(inline(model.proto, model.folder))
+        try:
+            return cls(content, idle=True)
+        except ExecutionError:  # of some models only the optimized form runs
+            return cls(content)
 
     @classmethod
     def of_version(

@@ -150,13 +150,16 @@ def test_outputs_that_hardly_move_say_little(scale: float, strange: bool) -> Non
 @pytest.mark.parametrize(
     ("scale", "shift", "wanted"), [(1.0, 0.0, USUAL), (58.0, 120.0, BYTES), (0.225, 0.45, CONVENTIONS[2])]
 )
-def test_the_convention_is_found_by_batch_normalization(scale: float, shift: float, wanted: object) -> None:
+@pytest.mark.parametrize(("side", "quick"), [(32, False), (80, True)])
+def test_the_convention_is_found_by_batch_normalization(
+    scale: float, shift: float, wanted: object, side: int, quick: bool
+) -> None:
     """A network of which the first statistics are those of pixels in one convention, whatever its weights."""
     rng = np.random.default_rng(0)
-    x = crops(rng, photographs(), 64, 32, 32)
+    x = crops(rng, photographs(), 64, side, side)
     pixels = (x - x.mean()) / x.std() * scale + shift
-    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N,3,32,32] x) => (float[N,8,32,32] y)
-        { c = Conv<pads = [1,1,1,1]>(x, w) b = BatchNormalization(c, s, z, m, v) y = Relu(b) }"""
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[N,3,{side},{side}] x) => (float[N,8,{side},{side}] y)
+        {{ c = Conv<pads = [1,1,1,1]>(x, w) b = BatchNormalization(c, s, z, m, v) y = Relu(b) }}"""
     made = onnx.parser.parse_model(text)
     w = rng.standard_normal((8, 3, 3, 3)).astype(np.float32) / 5
     wide = np.pad(pixels.transpose(0, 3, 1, 2), ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -166,9 +169,10 @@ def test_the_convention_is_found_by_batch_normalization(scale: float, shift: flo
     for name, value in held.items():
         made.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, np.float32), name))
     model = load(made)
-    assert convention(model, Session.of(model).inputs, "x", (1, 3, 32, 32), {}) is wanted
+    assert convention(model, Session.of(model).inputs, "x", (1, 3, side, side), {}, quick) is wanted
 
 
+@pytest.mark.parametrize("quick", [False, True])
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 @pytest.mark.parametrize(
     ("name", "wanted"),
@@ -179,12 +183,12 @@ def test_the_convention_is_found_by_batch_normalization(scale: float, shift: flo
         pytest.param("imagenet_squeezenet10_dc_fused", "blue first, less the mean", marks=pytest.mark.full),
     ],
 )  # fmt: skip
-def test_conventions_of_real_networks(name: str, wanted: str) -> None:
+def test_conventions_of_real_networks(name: str, wanted: str, quick: bool) -> None:
     model = load(SHARED / f"{name}.onnx")
     specs = Session.of(model).inputs
     side = specs[0].shape[2]
     assert isinstance(side, int)
-    assert convention(model, specs, specs[0].name, (1, 3, side, side), {}).name == wanted
+    assert convention(model, specs, specs[0].name, (1, 3, side, side), {}, quick).name == wanted
 
 
 @pytest.mark.parametrize(("far", "runs"), [(1.3, 5), (1e9, 15)])
@@ -201,6 +205,27 @@ def test_conventions_that_fit_far_worse_are_left_alone(far: float, runs: int, mo
     model = load(MODELS / "digits_resnet_bn.onnx")
     assert convention(model, Session.of(model).inputs, "image", (1, 1, 8, 8), {}) is USUAL
     assert asked == ["image"] * runs
+
+
+NORMALIZED = "y = BatchNormalization(x, s, z, z, s)"
+CONVOLVED = "c = Conv(x, w, z) d = Conv(c, w, z) y = Conv(d, w, z)"
+
+
+@pytest.mark.parametrize(("node", "shown"), [(NORMALIZED, 20), (CONVOLVED, 60)])
+def test_a_quick_look_takes_few_crops(node: str, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is ruled out, four crops for statistics, twelve for the laws of convolutions."""
+    asked = list[int]()
+
+    def alike(self: InversionProblem, x: Feeds, target: Any) -> LossValue:
+        asked.append(len(x["x"]))
+        return LossValue(1.0, 1.0, {}, np.zeros(0), np.zeros(0))
+
+    monkeypatch.setattr(InversionProblem, "evaluate", alike)
+    text = f"""<ir_version: 8, opset_import: ["": 17]> g (float[N,3,80,80] x) => (float[N,3,80,80] y)
+        <float[3] s = {{1,1,1}}, float[3] z = {{0,1,2}}, float[3,3,1,1] w = {{1,2,3,4,5,6,7,8,9}}> {{ {node} }}"""
+    model = load(onnx.parser.parse_model(text))
+    assert convention(model, Session.of(model).inputs, "x", (1, 3, 80, 80), {}, True) is CONVENTIONS[1]
+    assert sum(asked) == shown and set(asked) == {2}
 
 
 def test_the_convention_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,19 @@ def test_slow_models_take_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert log == ["old", *["old", "new"] * timing.LATENCY_RUNS[0]]
 
 
+def test_latency_in_brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the time: runs of 10 ms each, 0.1 s in all."""
+    now = iter(float(i) / 100 for i in range(10**6))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(now))
+    counts = []
+    for measure in (timing.in_turn, timing.briefly_in_turn):
+        monkeypatch.setattr(timing, "LATENCY_SECONDS", 0.6)
+        before, after = measure(Fake({"y": GOOD}), Fake({"y": GOOD}), {})  # type: ignore[arg-type]
+        assert len(before) == len(after)
+        counts.append(len(before))
+    assert counts[0] > 2 * counts[1] >= 2 * timing.LATENCY_RUNS[0]
+
+
 @pytest.mark.parametrize(("times", "slower"), [((1.0, 1.5), True), ((1.0, 1.01), False), ((1.5, 1.0), False)])
 def test_slower_is_noted(monkeypatch: pytest.MonkeyPatch, times: tuple[float, float], slower: bool) -> None:
     monkeypatch.setattr(module, "in_turn", lambda *_: tuple([one] for one in times))
