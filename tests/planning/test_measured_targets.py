@@ -224,7 +224,8 @@ def test_a_real_latency_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_final_check_that_is_off_the_target_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Profiler, "latency", lambda *_: 0.5)
-    monkeypatch.setattr(verdict, "in_turn", lambda *_: ([1.0], [0.75]))
+    for name in ("in_turn", "briefly_in_turn"):
+        monkeypatch.setattr(verdict, name, lambda *_: ([1.0], [0.75]))
     for target, said in ((0.6, "above `target_latency=0.6`"), (0.76, ""), (0.9, "below `target_latency=0.9`")):
         (note,) = [n for n in fold(net(), target_latency=target).report.remarks if "the latency is" in n] or [""]
         assert note.startswith(f"the latency is 75 % of the original's, {said}") if said else not note
