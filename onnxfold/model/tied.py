@@ -19,6 +19,7 @@ from ..frozen import read_only
 from .constants import FLOATS, Constants
 from .expressions import SELECTS, Array, made_axes, made_shape, source
 from .graph import Graph
+from .linear import WEIGHTS
 
 SMALL = 1024  # numbers of a list that a step reads, at most
 _INDICES = 2**22  # integers that select from a table, at most
@@ -45,9 +46,9 @@ class View:
 class Family:
     """Weights that stand on the same stored tensors: `leaves`, of which some may be among the `roots` themselves.
 
-    `matrix`: whether a root is more than a vector. `viewed`: all leaves are views of one root, or it has only one use.
-    `grows`: storing those that are more than vectors, each in the type of its roots, takes more bytes than the roots;
-    `spread`: because one holds more numbers than these.
+    `matrix`: whether a root is more than a vector, or multiplies like one. `viewed`: all leaves are views of one root, or
+    it has only one use. `grows`: storing those that are more than vectors, each in the type of its roots, takes more
+    bytes than the roots; `spread`: because one holds more numbers than these.
     """
 
     roots: tuple[str, ...]
@@ -122,7 +123,7 @@ def find_tied(graph: Graph, constants: Constants, protos: list[NodeProto]) -> Ti
         kinds.update({name: kind for name, kind in own.items() if kind != graph.tensor(name).dtype})
         taken = sum(_bytes(graph, name, own.get(name, 0)) for name in members if _is_matrix(graph, name))
         grows = taken > sum(_bytes(graph, root) for root in stored)
-        matrix = any(_is_matrix(graph, name) for name in stored)
+        matrix = any(_is_matrix(graph, name) for name in stored) or any(_multiplies(graph, name) for name in members)
         spread = max(_size(graph, name) for name in members) > sum(_size(graph, root) for root in stored)
         families.append(Family(tuple(stored), tuple(members), matrix, viewed, grows, spread))
     return Tied(views, tuple(families), kinds)
@@ -242,6 +243,12 @@ def _shape(graph: Graph, name: str) -> tuple[int, ...]:
 
 def _is_matrix(graph: Graph, name: str) -> bool:
     return sum(n != 1 for n in _shape(graph, name)) > 1
+
+
+def _multiplies(graph: Graph, name: str) -> bool:
+    """Whether a constant is the weight of a linear operator: a matrix, also where it has one row only."""
+    readers = (graph.nodes[i] for i in graph.consumers.get(name, ()))
+    return any(node.op in WEIGHTS and name == node.inputs[WEIGHTS[node.op][0]] for node in readers)
 
 
 def _size(graph: Graph, name: str) -> int:
