@@ -46,8 +46,8 @@ class View:
 class Family:
     """Weights that stand on the same stored tensors: `leaves`, of which some may be among the `roots` themselves.
 
-    `matrix`: whether a root is more than a vector, or multiplies like one. `viewed`: all leaves are views of one root, or
-    it has only one use. `grows`: storing those that are more than vectors, each in the type of its roots, takes more
+    `matrix`: whether a root is more than a vector, or multiplies like one. `viewed`: all leaves are views of one root,
+    or it has only one use. `grows`: storing those that are more than vectors, each in the type of its roots, takes more
     bytes than the roots; `spread`: because one holds more numbers than these.
     """
 
