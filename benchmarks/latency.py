@@ -1,6 +1,7 @@
 """How much faster folded models run: folded / original latency at -30 % MACs, with one thread and with two.
 
     python benchmarks/latency.py [--models NAME ...] [--macs 0.7] [--effort fast] [--rounds 60] [--operators]
+                                 [--round-to auto]
 
 Medians of interleaved runs (turn by turn in one process, threads of the other model stopped), one sample a run.
 `--operators` says where the time goes: what onnxruntime spends on each operator, of the whole, and how much of that is
@@ -77,12 +78,14 @@ def main() -> None:
     parser.add_argument("--effort", default="fast")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--operators", action="store_true")
+    parser.add_argument("--round-to", type=lambda text: text if text == "auto" else int(text), default=8)
     asked = parsed(parser)
     print(f"{'':34}{'MACs':>6}{'1 thread':>10}{'2 threads':>11}")
     found: list[list[float]] = []
     for name in asked.models:
         path, shapes = asked.data / "models" / f"{name}.onnx", SHAPES.get(name)
         how: dict[str, Any] = {"target_macs": asked.macs, "effort": asked.effort, "input_shapes": shapes}
+        how["round_to"] = asked.round_to
         try:
             result = onnxfold.fold(path, latency=False, **how)
         except OnnxFoldError as error:
