@@ -1,6 +1,7 @@
 """What `--target-latency` makes when layers are timed, and when latency is taken to follow the MACs.
 
     python benchmarks/target_latency.py [--models NAME ...] [--target 0.75] [--effort balanced]
+                                        [--ways MACs layers]
 
 Each network is folded both ways to the same share of its latency, with 128 unlabeled inputs. The table has, for each
 way, the latency (measured once more at the end, in turn with the original), the MACs, the true accuracy, how often a
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.75)
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--ways", nargs="+", default=["MACs", "layers"])
     asked = parsed(parser)
     print(f"{'':32}{'':8}{'latency':>9}{'MACs':>7}{'accuracy':>10}{'timed':>7}{'first expected':>16}{'s':>7}")
     for name in asked.models:
@@ -77,7 +79,7 @@ def main() -> None:
         old = Session(real.path)
         feeds = probe(old.inputs, batch=1, limits=index_limits(original.graph))
         print(f"{name:32}{'':8}{1:>9.2f}{1:>7.2f}{real.accuracy(str(real.path)):>10.1f}", flush=True)
-        for way in ("MACs", "layers"):
+        for way in asked.ways:
             blind = patch.object(planner, "latency_prices", lambda *_: None) if way == "MACs" else nullcontext()
             begin = time.perf_counter()
             with TemporaryDirectory() as folder, timings() as timed, blind:

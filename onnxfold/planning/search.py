@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ from .drops import Drops
 from .given_plan import given_widths
 from .goal import Goal
 from .latency_prices import LatencyPrices
-from .measured_targets import Price, fast_enough, small_enough
+from .measured_targets import Price, fast_enough, fast_plan, small_enough
 from .merger import Merger
 from .plan_choice import Curves, best_of_ways, with_streams
 from .sampled import Folded, SampledMerger
@@ -105,11 +107,13 @@ class SearchContext:
     def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
         """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
         price = self.price(goal)
+        return fast_enough(
+            [price(keep) for keep in plans], lambda at: self.measured(plans[at], merge), goal, self.progress
+        )  # fmt: skip
 
-        def latency(at: int) -> float:
-            return self.profiler.latency(self.merger.emit({name: merge(name, k) for name, k in plans[at].items()}))
-
-        return fast_enough([price(keep) for keep in plans], latency, goal, self.progress)
+    def measured(self, keep: Mapping[str, int], merge: Callable[[str, int], Merge]) -> float:
+        """The share of the latency that the plan `keep` leaves, before any repair."""
+        return self.profiler.latency(self.merger.emit({name: merge(name, k) for name, k in keep.items()}))
 
 
 def check_reachable(context: SearchContext, goal: Goal, chosen: Sequence[str], sampled: bool) -> None:
@@ -218,24 +222,23 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if not sampled.evaluator.possible:
         raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: use `ratio`")
     curves = sampled.curves(widths, budget.round_to)
-    price = context.price(budget)
-
-    def choose(price: Price, among: Sequence[Width] = widths, errors: Curves = curves) -> Plan:
-        steps = path(among, errors, price, budget)
-        return refund(allocate(steps, budget), among, errors, price, budget)
+    choice = _Choice(context, sampled, widths, curves, budget)
 
     def finish(plan: Plan) -> Folded:
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        tries = sampled.tries(context.prices, budget.plans)
-        ways = list(with_streams(widths, sampled.streams, budget.round_to, price, choose))
-        heads = _without_heads(widths, lambda single: choose(price, single))
-        plan = best_of_ways(ways, curves, lambda plan: sampled.trial(plan.keep), heads, tries, context.progress)
-        return Decision(finish(plan), None)
+        return Decision(finish(choice.best()), None)
     if budget.aim is Aim.SIZE:
-        return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
-    steps = list(path(widths, curves, price, budget))
+        made = small_enough(choice.of_price, choice.price, finish, context.share_of_file, budget)[1]
+        return Decision(made, None)
+    if budget.aim is Aim.LATENCY and context.latency is not None and budget.value < 1:
+        found = fast_plan(
+            choice.fast, lambda plan: context.measured(plan.keep, sampled.merge), budget, context.progress
+        )
+        if found is not None:
+            return Decision(finish(found), None)
+    steps = list(path(widths, curves, choice.price, budget))
     if budget.aim is Aim.LATENCY:
         at = context.fastest([s.keep for s in steps], sampled.merge, budget)
         return Decision(finish(Plan(steps[at].keep)), None)
@@ -246,15 +249,70 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 
-def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:
-    """A plan that leaves whole attention heads, where there are any: they cost more together than each alone tells."""
-    single = [w for w in widths if w.run == 1]
-    if len(single) == len(widths):
-        return []
-    try:
-        return [choose(single)]
-    except PlanError:
-        return []
+def _until(steps: Iterable[Step], enough: Callable[[Mapping[str, int]], bool]) -> list[Step]:
+    """The first of `steps` that is enough, if any is."""
+    return list(islice((step for step in steps if enough(step.keep)), 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Chooses plans for `goal` from the error `curves` of groups of these `widths`."""
+
+    context: SearchContext
+    sampled: SampledMerger
+    widths: Sequence[Width]
+    curves: Curves
+    goal: Goal
+
+    @cached_property
+    def price(self) -> Price:
+        return self.context.price(self.goal)
+
+    def best(self, others: Sequence[Plan] = ()) -> Plan:
+        """The best of as many plans as are worth trying, and of some `others`. Raises PlanError."""
+        sampled = self.sampled
+        tries = sampled.tries(self.context.prices, self.goal.plans)
+        ways = list(with_streams(self.widths, sampled.streams, self.goal.round_to, self.price, self._chosen))
+        others = [*self._without_heads(), *others]
+        return best_of_ways(
+            ways, self.curves, lambda plan: sampled.trial(plan.keep), others, tries, self.context.progress
+        )  # fmt: skip
+
+    def of_price(self, price: Price) -> Plan:
+        """The first plan that meets the goal at these prices. Raises PlanError."""
+        return self._chosen(price, self.widths, self.curves)
+
+    def fast(self, share: float) -> Plan:
+        """The best plan that is expected to leave this share of the latency; one that goes by MACs until then is tried
+        too, since these spread over more layers. Raises PlanError."""
+        goal = replace(self.goal, value=share)
+        steps = path(self.widths, self.curves, self.context.price(replace(goal, aim=Aim.MACS)), goal)
+        by_macs = [Plan(self._paying(step.keep)) for step in _until(steps, lambda keep: self.price(keep) <= share)]
+        return replace(self, goal=goal).best(by_macs)
+
+    def _paying(self, keep: Mapping[str, int]) -> Mapping[str, int]:
+        """`keep` without the groups that gain nothing by it."""
+        price, left = self.price(keep), dict(keep)
+        for name in keep:
+            without = {other: k for other, k in left.items() if other != name}
+            if self.price(without) <= price:
+                left = without
+        return left
+
+    def _chosen(self, price: Price, among: Sequence[Width], errors: Curves) -> Plan:
+        steps = path(among, errors, price, self.goal)
+        return refund(allocate(steps, self.goal), among, errors, price, self.goal)
+
+    def _without_heads(self) -> list[Plan]:
+        """A plan that leaves whole attention heads, where there are any: they cost more together than each alone
+        tells."""
+        single = [w for w in self.widths if w.run == 1]
+        if len(single) == len(self.widths):
+            return []
+        try:
+            return [self._chosen(self.price, single, self.curves)]
+        except PlanError:
+            return []
 
 
 def met(work: Merger, widths: Sequence[Width], budget: Goal, price: Price) -> Plan:
