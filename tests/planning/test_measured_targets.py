@@ -23,7 +23,7 @@ from onnxfold.model.save import size_written, staged
 from onnxfold.options.budget import Aim
 from onnxfold.planning.allocation import Plan, Width, ladder
 from onnxfold.planning.goal import Goal
-from onnxfold.planning.measured_targets import TIMINGS, fast_enough, small_enough
+from onnxfold.planning.measured_targets import TIMINGS, fast_enough, fast_plan, small_enough
 from onnxfold.progress import silent
 
 sys.path.append(str(ROOT / "models"))
@@ -185,6 +185,34 @@ def test_what_is_slower_than_expected_is_expected_to_be_so_again() -> None:
     slower = [1.0, 0.94, 0.88, 0.77, 0.69, 0.6]
     assert fast_enough(shares, lambda at: timed.append(at) or slower[at], Goal(Aim.LATENCY, 0.7), silent) == 4
     assert timed == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("slower", "asked"), [(1.0, [0.69]), (1.1, [0.69, 0.69 * 0.69 / (1.1 * 0.69)]), (0.5, [0.69]), (40.0, [])]
+)
+def test_a_plan_that_is_too_slow_is_chosen_anew(slower: float, asked: list[float]) -> None:
+    wanted: list[float] = []
+
+    def choose(share: float) -> Plan:
+        wanted.append(share)
+        return Plan({"g": 4}, share)
+
+    def latency(plan: Plan) -> float:
+        assert plan.ratio is not None
+        return min(1.0, slower * plan.ratio) if slower < 40 else 1.0
+
+    found = fast_plan(choose, latency, Goal(Aim.LATENCY, 0.7), silent)
+    if slower == 40:
+        assert found is None and len(wanted) == 3 and wanted == sorted(wanted, reverse=True)
+    else:
+        assert wanted == pytest.approx(asked) and found is not None and latency(found) <= 0.7
+
+
+def test_where_no_plan_can_be_that_fast_nothing_is_timed() -> None:
+    def refuse(_: float) -> Plan:
+        raise PlanError("out of reach")
+
+    assert fast_plan(refuse, lambda _: pytest.fail("timed"), Goal(Aim.LATENCY, 0.7), silent) is None
 
 
 def test_a_model_with_nothing_to_shrink_is_not_timed() -> None:
