@@ -15,7 +15,7 @@ Made = TypeVar("Made")
 Price = Callable[[Mapping[str, int]], float]
 TIMINGS = 7  # candidates that are timed at most
 _CLOSE = 0.03  # of the original's latency: a candidate that is so little faster than asked is good enough
-_REPLANS = 3  # plans that are chosen anew because the one before was too slow, and that one
+_REPLANS = 2  # plans that are chosen because the one before was too slow, and that one
 _BELOW = 0.01  # what the first one is expected to be faster than asked, since measurements scatter
 
 _log = logging.getLogger(__name__)
@@ -53,25 +53,30 @@ def small_enough(
 
 
 def fast_plan(
-    choose: Callable[[float], Plan], latency: Callable[[Plan], float], budget: Goal, progress: Progress[Any]
+    first: Callable[[float], Plan],
+    choose: Callable[[float], Plan],
+    latency: Callable[[Plan], float],
+    budget: Goal,
+    progress: Progress[Any],
 ) -> Plan | None:
     """A plan whose latency meets `budget`; None where none of `_REPLANS` does.
 
     Args:
-        choose: a plan that is expected to leave a share of the latency. Raises PlanError where none is.
-        latency: the share that it leaves, measured.
+        first: a plan that is expected to leave a share of the latency, made at once. Raises PlanError where none is.
+        choose: the best of many such plans.
+        latency: the share that one leaves, measured.
 
-    Where a plan is too slow, the next one is to be as much faster than expected.
+    What the first plan takes tells how far off expectations are, and what the next one should be expected to leave.
     """
-    wanted = budget.value - _BELOW
-    for _ in progress("timing", list(range(_REPLANS))):
+    wanted, ways = budget.value - _BELOW, [first, *[choose] * _REPLANS]
+    for make in progress("timing", ways):
         try:
-            plan = choose(wanted)
+            plan: Plan = make(wanted)
         except PlanError:
             return None
         found = latency(plan)
         _log.debug("a plan takes %.3f of the original's latency, expected %.3f", found, wanted)
-        if found <= budget.value:
+        if make is choose and found <= budget.value:
             return plan
         wanted *= (budget.value - _BELOW) / found
     return None

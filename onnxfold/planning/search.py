@@ -234,8 +234,8 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return Decision(made, None)
     if budget.aim is Aim.LATENCY and context.latency is not None and budget.value < 1:
         found = fast_plan(
-            choice.fast, lambda plan: context.measured(plan.keep, sampled.merge), budget, context.progress
-        )
+            choice.first, choice.fast, lambda plan: context.measured(plan.keep, sampled.merge), budget, context.progress
+        )  # fmt: skip
         if found is not None:
             return Decision(finish(found), None)
     steps = list(path(widths, curves, choice.price, budget))
@@ -281,6 +281,10 @@ class _Choice:
     def of_price(self, price: Price) -> Plan:
         """The first plan that meets the goal at these prices. Raises PlanError."""
         return self._chosen(price, self.widths, self.curves)
+
+    def first(self, share: float) -> Plan:
+        """The first plan that is expected to leave this share. Raises PlanError."""
+        return replace(self, goal=replace(self.goal, value=share)).of_price(self.price)
 
     def fast(self, share: float) -> Plan:
         """The best plan that is expected to leave this share of the latency; one that goes by MACs until then is tried

@@ -47,8 +47,8 @@ def test_every_kind_runs_at_every_width(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(layer_times, "_AT_ONCE", 10_000)  # several sessions
     found = surfaces([(one, True, one not in (DEPTHWISE, GROUPED)) for one in ALL], tmp_path)
     assert set(found) == set(ALL) and not list(tmp_path.iterdir())
-    assert found[CONV].outputs == (16, 32, 64) and found[CONV].inputs == (8, 16, 32)
-    assert found[DEPTHWISE].outputs == (16, 24, 48) and found[DEPTHWISE].inputs == (1,)
+    assert found[CONV].outputs == (16, 32, 64) and found[CONV].inputs == (16, 32)
+    assert found[DEPTHWISE].outputs == (16, 32, 48) and found[DEPTHWISE].inputs == (1,)
     for one in found.values():
         assert np.all(one.times >= 0) and one.times[-1, -1] > 0
         assert np.all(np.diff(one.times, axis=0) >= 0) and np.all(np.diff(one.times, axis=1) >= 0)
@@ -56,7 +56,11 @@ def test_every_kind_runs_at_every_width(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_does_not_change_is_timed_once(tmp_path: Path) -> None:
     found = surfaces([(MATMUL, False, True)], tmp_path)[MATMUL]
-    assert found.outputs == (24,) and found.at(24, 16) == found.at(7, 16) == found.times[0, 0]
+    assert (
+        found.outputs == (24,)
+        and found.inputs == (16, 32, 40)
+        and found.at(24, 16) == found.at(7, 16) == found.times[0, 0]
+    )
 
 
 def test_times_in_between() -> None:
@@ -66,3 +70,9 @@ def test_times_in_between() -> None:
     assert surface.at(24, 16) == 8.0 and surface.at(16, 12) == 3.0 and surface.at(12, 12) == 2.25
     assert surface.at(4, 8) == 0.5  # falling on as it falls
     assert Surface((8, 16), (4,), np.array([[1.0], [9.0]])).at(1, 4) == 0.0  # not below zero
+
+
+def test_convolutions_compute_whole_blocks() -> None:
+    surface = Surface((16, 32, 40), (16,), np.array([[1.0], [2.0], [3.0]]), 16)
+    assert surface.at(24, 16) == surface.at(32, 16) == 2.0 and surface.at(8, 16) == surface.at(16, 16) == 1.0
+    assert surface.at(33, 16) == surface.at(40, 16) == 3.0
