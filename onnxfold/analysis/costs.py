@@ -75,13 +75,12 @@ class Costs:
         return round(sum(size * self._total([term], lengths) for term, size in pairs))
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
-        return sum(math.prod(self.length(dim, lengths) for dim in term) for term in terms)
+        return sum(math.prod(self._length(dim, lengths) for dim in term) for term in terms)
 
-    def length(self, dim: Dim, lengths: Mapping[tuple[str, int], int]) -> int:
-        """The length of an axis, with the changed axis `lengths`."""
+    def _length(self, dim: Dim, lengths: Mapping[tuple[str, int], int]) -> int:
         if dim in self.blocks:
             whole, block = self.blocks[dim]
-            return -(-self.length(whole, lengths) // block)
+            return -(-self._length(whole, lengths) // block)
         return lengths.get(dim, self.shapes[dim[0]][dim[1]])
 
 
@@ -89,7 +88,7 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
     """Price `model` at batch 1; open dimensions of its inputs count as in `inputs.concrete_shape`."""
     graph = nominal(model, input_shapes)
     shapes = {name: _ints(t.shape) for name, t in graph.tensors.items() if t.shape is not None}
-    macs = [term for node in graph.nodes for term in macs_of(node, shapes)]
+    macs = [term for node in graph.nodes for term in _macs(node, shapes)]
     used = {name for node in model.graph.nodes for name in node.inputs if name in model.constants}
     computed = {
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
@@ -197,8 +196,7 @@ def _ints(shape: Sequence[object]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else 1 for d in shape)
 
 
-def macs_of(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:
-    """The MACs of one node: no product of lengths, or one. `shapes`: of all tensors, as numbers."""
+def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:
     op, inputs, outputs = node.op, node.inputs, node.outputs
     w_at = WEIGHTS.get(op, (1, None))[0]
     if op not in _COUNTED or any(n not in shapes for n in (inputs[0], *inputs[w_at : w_at + 1], outputs[0])):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,10 @@ from onnx import ModelProto
 
 from ..errors import ExecutionError, RequestError
 from ..model.model import Model
-from ..model.save import inline, size_written
+from ..model.save import size_written
 from ..runtime.probe_inputs import first
-from ..runtime.session import SHORT, Feeds, Session, brief, serialized, short
+from ..runtime.session import Feeds, Session, brief, short
 from .device_latency import CommandTimer
-from .operator_profile import operator_times
 
 LATENCY_SECONDS = 1.5  # spent per provider on interleaved timing runs, all models together
 _BRIEFLY = 1 / 3  # of that, where little time is to be spent
@@ -127,21 +126,6 @@ class Profiler:
         old, feeds = self._original
         new = self._session(proto)
         return latency_share(old, new, timing_feeds(old, new, feeds))
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is latency on the CPU of this machine that counts."""
-        return self._timer is None and self._provider == SHORT["cpu"]
-
-    def operators(self, folder: Path) -> Mapping[str, float]:
-        """Milliseconds by operator that the original takes on the CPU. Raises as `latency` does.
-
-        `folder`: for a profile.
-        """
-        session, feeds = self._original
-        single = timing_feeds(session, session, feeds)
-        proto = inline(self._model.proto, self._model.folder, as_is=True)
-        return operator_times(serialized(proto), single, folder / "original")
 
     @cached_property
     def _original(self) -> tuple[Session, Feeds]:

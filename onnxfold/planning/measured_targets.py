@@ -14,9 +14,6 @@ from .goal import Goal
 Made = TypeVar("Made")
 Price = Callable[[Mapping[str, int]], float]
 TIMINGS = 7  # candidates that are timed at most
-_CLOSE = 0.03  # of the original's latency: a candidate that is so little faster than asked is good enough
-_REPLANS = 2  # plans that are chosen because the one before was too slow, and that one
-_BELOW = 0.01  # what the first one is expected to be faster than asked, since measurements scatter
 
 _log = logging.getLogger(__name__)
 
@@ -52,74 +49,35 @@ def small_enough(
         missed = max(found - price(plan.keep), 2 * missed)
 
 
-def fast_plan(
-    first: Callable[[float], Plan],
-    choose: Callable[[float], Plan],
-    latency: Callable[[Plan], float],
-    budget: Goal,
-    progress: Progress[Any],
-) -> Plan | None:
-    """A plan whose latency meets `budget`; None where none of `_REPLANS` does.
-
-    Args:
-        first: a plan that is expected to leave a share of the latency, made at once. Raises PlanError where none is.
-        choose: the best of many such plans.
-        latency: the share that one leaves, measured.
-
-    What the first plan takes tells how far off expectations are, and what the next one should be expected to leave.
-    """
-    wanted, ways = budget.value - _BELOW, [first, *[choose] * _REPLANS]
-    for make in progress("timing", ways):
-        try:
-            plan: Plan = make(wanted)
-        except PlanError:
-            return None
-        found = latency(plan)
-        _log.debug("a plan takes %.3f of the original's latency, expected %.3f", found, wanted)
-        if make is choose and found <= budget.value:
-            return plan
-        wanted *= (budget.value - _BELOW) / found
-    return None
-
-
 def fast_enough(shares: Sequence[float], latency: Callable[[int], float], budget: Goal, progress: Progress[Any]) -> int:
     """The least of the folds 0, 1, ... (0 is the original) whose latency meets `budget`; at most `TIMINGS` are timed.
 
     Args:
-        shares: of the latency that is expected to remain (or of the MACs), falling. The first fold that is timed is the
-            one that would do if latency were in proportion to them; one that meets the budget and no more is taken.
+        shares: MACs that remain, falling. The first fold that is timed is the one that would do if latency were in
+            proportion to them, the second is the last one; then the bracket is halved.
         latency: share of the original's latency that a fold takes, measured.
 
-    Where the first is too slow, the next one is that which would do if all were as much slower than expected, then the
-    last one. Then the bracket is halved. Raises PlanError where none of these meets the budget.
+    Raises PlanError where neither the guess nor the last fold meets the budget.
     """
     if budget.value >= 1:
         return 0
     last = len(shares) - 1
     slow, fast, best = 0, last + 1, 1.0
-    at = _expected(shares, budget.value - _BELOW, 1, last)
-    for timed in progress("timing", list(range(TIMINGS if last else 0))):
+    at = max(1, next((i for i, share in enumerate(shares) if share <= budget.value), last))
+    for _ in progress("timing", list(range(TIMINGS if last else 0))):
         found = latency(at)
-        _log.debug("fold %d of %d takes %.3f of the original's latency, expected %.3f", at, last, found, shares[at])
+        _log.debug("fold %d of %d takes %.3f of the original's latency", at, last, found)
         best = min(best, found)
         slow, fast = (slow, at) if found <= budget.value else (at, fast)
-        if fast - slow <= 1 or budget.value - _CLOSE <= found <= budget.value:
+        if fast - slow <= 1:
             break
-        if fast <= last:
-            at = _halfway(shares, slow, fast)
-        else:
-            at = last if timed else _expected(shares, (budget.value - _BELOW) * shares[at] / found, slow + 1, last)
+        at = last if fast > last else _halfway(shares, slow, fast)
     if fast > last:
         raise PlanError(
             f"{budget.asked} cannot be reached: the best measured here is {best:.2f} (latency "
             "depends on the machine and does not always follow the MACs)"
         )
     return fast
-
-
-def _expected(shares: Sequence[float], wanted: float, first: int, last: int) -> int:
-    """The first fold, from `first` on, whose share is at most what is wanted; `last` where there is none."""
-    return next((i for i in range(first, last) if shares[i] <= wanted), last)
 
 
 def _halfway(shares: Sequence[float], low: int, high: int) -> int:

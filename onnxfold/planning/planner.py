@@ -29,7 +29,6 @@ from .drops import Drops
 from .executor import Executor
 from .given_plan import check_kept
 from .goal import Goal
-from .latency_prices import LatencyPrices, latency_prices
 from .least import least
 from .sampled import Folded, SampledMerger
 from .search import Decision, SearchContext, check_reachable, decide, decide_sampled
@@ -87,7 +86,6 @@ class Planner:
         self.subject, self.options, self.workspace, self._progress = subject, options, workspace, progress
         self.samples = None if samples is None else without_caches(samples, subject.analysis.caches)
         self.merger = subject.merger(options, workspace.executor, workspace.checkpoint)
-        self._timed = dict[bool, LatencyPrices | None]()
 
     def decide(self, goal: Goal) -> Outcome:
         """What meets `goal`. Raises PlanError where it cannot be met, RequestError where nothing can be measured."""
@@ -108,14 +106,14 @@ class Planner:
         if samples is not None and samples.trusted:
             try:
                 sampled = self._from_samples
-                decision = decide_sampled(self._context(samples, goal), sampled, goal)
+                decision = decide_sampled(self._context(samples), sampled, goal)
                 notes = (*sampled.notes, *sampled.notes_on(decision.folded.merges))
                 noted = replace(samples, notes=(*samples.notes, *notes))
                 return Outcome(decision, noted, self._recovery(samples))
             except ExecutionError as error:
                 samples = self._given_up(samples, error)
         recovery = self._recovery(samples)
-        decision = decide(self._context(samples, goal), self._from_weights, goal, self.subject.by_weights, recovery)
+        decision = decide(self._context(samples), self._from_weights, goal, self.subject.by_weights, recovery)
         return Outcome(decision, samples, recovery)
 
     def check(self, goal: Goal, sampled: bool) -> None:
@@ -196,25 +194,10 @@ class Planner:
     def _given_up(self, samples: Samples, error: ExecutionError) -> Samples:
         return given_up(samples, error, self.options.selection.method, self.options.recovery)
 
-    def _context(self, samples: Samples | None, goal: Goal | None = None) -> SearchContext:
-        """`goal`: what is going to be decided: layers are timed where latency is, of floats and not over again."""
-        sampled = samples is not None and samples.trusted
-        timed = goal is not None and goal.aim is Aim.LATENCY and not goal.quantized
-        return SearchContext(
-            self.merger, self.subject.prices, self._profilers[sampled], self._progress, self.drops,
-            self.workspace.beside, self._layer_times(sampled) if timed else None,
-        )  # fmt: skip
-
-    def _layer_times(self, sampled: bool) -> LatencyPrices | None:
-        """What layers take at other widths, where `sampled` says whether samples decide; they are timed once."""
-        subject, layout = self.subject, self.merger.layout
-        if subject.streamed:
-            return None
-        if sampled not in self._timed:
-            widths = layout.widths(subject.chosen if sampled else subject.by_weights)
-            grain = self.options.selection.grain
-            self._timed[sampled] = latency_prices(layout, subject.prices, self._profilers[sampled], widths, grain)
-        return self._timed[sampled]
+    def _context(self, samples: Samples | None) -> SearchContext:
+        profiler = self._profilers[samples is not None and samples.trusted]
+        beside = self.workspace.beside
+        return SearchContext(self.merger, self.subject.prices, profiler, self._progress, self.drops, beside)
 
     @property
     def drops(self) -> Drops | None:

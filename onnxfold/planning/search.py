@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..errors import PlanError, RequestError
 from ..evaluation.candidates import Evaluator, required
 from ..evaluation.latency import Profiler
 from ..folding.merge import Merge
+from ..frozen import read_only
 from ..options.budget import Aim
 from ..options.choices import Recovery
 from ..progress import Progress
@@ -39,8 +39,7 @@ from .allocation import (
 from .drops import Drops
 from .given_plan import given_widths
 from .goal import Goal
-from .latency_prices import LatencyPrices
-from .measured_targets import Price, fast_enough, fast_plan, small_enough
+from .measured_targets import Price, fast_enough, small_enough
 from .merger import Merger
 from .plan_choice import Curves, best_of_ways, with_streams
 from .sampled import Folded, SampledMerger
@@ -63,8 +62,7 @@ class Decision:
 @dataclass(frozen=True, eq=False)
 class SearchContext:
     """What a search works with: who merges, what channels cost, what measures files and latencies, what asks the user's
-    own measure (None: there is none), how many bytes `beside` the model a result is going to hold, and what the layers
-    take of the `latency` (None: they were not timed)."""
+    own measure (None: there is none), and how many bytes `beside` the model a result is going to hold."""
 
     merger: Merger
     prices: Costs
@@ -72,7 +70,6 @@ class SearchContext:
     progress: Progress[Any]
     drops: Drops | None = None
     beside: int = 0
-    latency: LatencyPrices | None = None
 
     def price(self, goal: Goal) -> Price:
         """The share of what the goal limits that remains under given widths; of the MACs, where that is not known.
@@ -86,9 +83,6 @@ class SearchContext:
             return lambda keep: (
                 (rest + prices.stored(work.layout.lengths(keep)) + (beside if keep else 0)) / work.model.size
             )
-        timed = self.latency
-        if goal.aim is Aim.LATENCY and timed is not None:
-            return lambda keep: timed.share(work.layout.lengths(keep))
         price = prices.params if goal.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
         return lambda keep: price(work.layout.lengths(keep)) / whole
@@ -232,26 +226,15 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if budget.aim is Aim.SIZE:
         made = small_enough(choice.of_price, choice.price, finish, context.share_of_file, budget)[1]
         return Decision(made, None)
-    if budget.aim is Aim.LATENCY and context.latency is not None and budget.value < 1:
-        found = fast_plan(
-            choice.first, choice.fast, lambda plan: context.measured(plan.keep, sampled.merge), budget, context.progress
-        )  # fmt: skip
-        if found is not None:
-            return Decision(finish(found), None)
     steps = list(path(widths, curves, choice.price, budget))
     if budget.aim is Aim.LATENCY:
         at = context.fastest([s.keep for s in steps], sampled.merge, budget)
-        return Decision(finish(Plan(steps[at].keep)), None)
+        return Decision(finish(choice.as_fast(steps[at], sampled.merge) if at else Plan({})), None)
     if budget.aim is Aim.DROP:
         last = len(steps) - 1  # the first is the original
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
     assert budget.aim.limits_loss, budget.aim
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
-
-
-def _until(steps: Iterable[Step], enough: Callable[[Mapping[str, int]], bool]) -> list[Step]:
-    """The first of `steps` that is enough, if any is."""
-    return list(islice((step for step in steps if enough(step.keep)), 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +246,9 @@ class _Choice:
     widths: Sequence[Width]
     curves: Curves
     goal: Goal
+
+    def __post_init__(self) -> None:
+        read_only(self)
 
     @cached_property
     def price(self) -> Price:
@@ -282,26 +268,13 @@ class _Choice:
         """The first plan that meets the goal at these prices. Raises PlanError."""
         return self._chosen(price, self.widths, self.curves)
 
-    def first(self, share: float) -> Plan:
-        """The first plan that is expected to leave this share. Raises PlanError."""
-        return replace(self, goal=replace(self.goal, value=share)).of_price(self.price)
-
-    def fast(self, share: float) -> Plan:
-        """The best plan that is expected to leave this share of the latency; one that goes by MACs until then is tried
-        too, since these spread over more layers. Raises PlanError."""
-        goal = replace(self.goal, value=share)
-        steps = path(self.widths, self.curves, self.context.price(replace(goal, aim=Aim.MACS)), goal)
-        by_macs = [Plan(self._paying(step.keep)) for step in _until(steps, lambda keep: self.price(keep) <= share)]
-        return replace(self, goal=goal).best(by_macs)
-
-    def _paying(self, keep: Mapping[str, int]) -> Mapping[str, int]:
-        """`keep` without the groups that gain nothing by it."""
-        price, left = self.price(keep), dict(keep)
-        for name in keep:
-            without = {other: k for other, k in left.items() if other != name}
-            if self.price(without) <= price:
-                left = without
-        return left
+    def as_fast(self, step: Step, merge: Callable[[str, int], Merge]) -> Plan:
+        """The best plan for the MACs that `step` leaves, which was fast enough; that of the step where it is not."""
+        fast = Plan(step.keep)
+        plan = replace(self, goal=replace(self.goal, value=step.price)).best([fast])
+        if plan.keep == fast.keep or self.context.measured(plan.keep, merge) <= self.goal.value:
+            return plan
+        return fast
 
     def _chosen(self, price: Price, among: Sequence[Width], errors: Curves) -> Plan:
         steps = path(among, errors, price, self.goal)
