@@ -58,7 +58,7 @@ class AnnounceTime(BasePass):
         refining = extent(subject.model, effort, shapes, self._distill.steps) if self._distill is not None else None
         own = 0 if self._calibration.data is None else self._calibration.samples
         measured = self._budget is None or self._budget.aim not in (Aim.RATIO, Aim.PLAN)
-        tried = self._budget is None or self._budget.aim in (Aim.MACS, Aim.PARAMS, Aim.LATENCY)
+        tried = self._budget is None or self._budget.aim in (Aim.MACS, Aim.PARAMS)
         searched = self._budget is not None and self._budget.aim.limits_loss
         return estimate(subject, self._planning, own, measured, refining, tried, searched)
 

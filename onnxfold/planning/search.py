@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from ..errors import PlanError, RequestError
 from ..evaluation.candidates import Evaluator, required
 from ..evaluation.latency import Profiler
 from ..folding.merge import Merge
-from ..frozen import read_only
 from ..options.budget import Aim
 from ..options.choices import Recovery
 from ..progress import Progress
@@ -72,7 +70,8 @@ class SearchContext:
     beside: int = 0
 
     def price(self, goal: Goal) -> Price:
-        """The share of what the goal limits that remains under given widths; of the MACs, where that is not known.
+        """The share of what the goal limits that remains under given widths; of the MACs, where nothing can be
+        computed.
 
         The share of a file is what its parameters take and all that is stored beside them, which stays.
         """
@@ -101,13 +100,11 @@ class SearchContext:
     def fastest(self, plans: Sequence[Mapping[str, int]], merge: Callable[[str, int], Merge], goal: Goal) -> int:
         """Which of `plans` is the first that meets a budget of latency. Repair changes values only: it can wait."""
         price = self.price(goal)
-        return fast_enough(
-            [price(keep) for keep in plans], lambda at: self.measured(plans[at], merge), goal, self.progress
-        )  # fmt: skip
 
-    def measured(self, keep: Mapping[str, int], merge: Callable[[str, int], Merge]) -> float:
-        """The share of the latency that the plan `keep` leaves, before any repair."""
-        return self.profiler.latency(self.merger.emit({name: merge(name, k) for name, k in keep.items()}))
+        def latency(at: int) -> float:
+            return self.profiler.latency(self.merger.emit({name: merge(name, k) for name, k in plans[at].items()}))
+
+        return fast_enough([price(keep) for keep in plans], latency, goal, self.progress)
 
 
 def check_reachable(context: SearchContext, goal: Goal, chosen: Sequence[str], sampled: bool) -> None:
@@ -216,20 +213,27 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if not sampled.evaluator.possible:
         raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: use `ratio`")
     curves = sampled.curves(widths, budget.round_to)
-    choice = _Choice(context, sampled, widths, curves, budget)
+    price = context.price(budget)
+
+    def choose(price: Price, among: Sequence[Width] = widths, errors: Curves = curves) -> Plan:
+        steps = path(among, errors, price, budget)
+        return refund(allocate(steps, budget), among, errors, price, budget)
 
     def finish(plan: Plan) -> Folded:
         return sampled.finish(plan.keep, choose=True)
 
     if budget.aim in (Aim.PARAMS, Aim.MACS):
-        return Decision(finish(choice.best()), None)
+        tries = sampled.tries(context.prices, budget.plans)
+        ways = list(with_streams(widths, sampled.streams, budget.round_to, price, choose))
+        heads = _without_heads(widths, lambda single: choose(price, single))
+        plan = best_of_ways(ways, curves, lambda plan: sampled.trial(plan.keep), heads, tries, context.progress)
+        return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
-        made = small_enough(choice.of_price, choice.price, finish, context.share_of_file, budget)[1]
-        return Decision(made, None)
-    steps = list(path(widths, curves, choice.price, budget))
+        return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
+    steps = list(path(widths, curves, price, budget))
     if budget.aim is Aim.LATENCY:
         at = context.fastest([s.keep for s in steps], sampled.merge, budget)
-        return Decision(finish(choice.as_fast(steps[at], sampled.merge) if at else Plan({})), None)
+        return Decision(finish(Plan(steps[at].keep)), None)
     if budget.aim is Aim.DROP:
         last = len(steps) - 1  # the first is the original
         return Decision(context.smallest(last, lambda at: sampled.finish(steps[at].keep), budget), None)
@@ -237,59 +241,15 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     return Decision(_smallest(sampled, steps, budget, context.progress), None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """Chooses plans for `goal` from the error `curves` of groups of these `widths`."""
-
-    context: SearchContext
-    sampled: SampledMerger
-    widths: Sequence[Width]
-    curves: Curves
-    goal: Goal
-
-    def __post_init__(self) -> None:
-        read_only(self)
-
-    @cached_property
-    def price(self) -> Price:
-        return self.context.price(self.goal)
-
-    def best(self, others: Sequence[Plan] = ()) -> Plan:
-        """The best of as many plans as are worth trying, and of some `others`. Raises PlanError."""
-        sampled = self.sampled
-        tries = sampled.tries(self.context.prices, self.goal.plans)
-        ways = list(with_streams(self.widths, sampled.streams, self.goal.round_to, self.price, self._chosen))
-        others = [*self._without_heads(), *others]
-        return best_of_ways(
-            ways, self.curves, lambda plan: sampled.trial(plan.keep), others, tries, self.context.progress
-        )  # fmt: skip
-
-    def of_price(self, price: Price) -> Plan:
-        """The first plan that meets the goal at these prices. Raises PlanError."""
-        return self._chosen(price, self.widths, self.curves)
-
-    def as_fast(self, step: Step, merge: Callable[[str, int], Merge]) -> Plan:
-        """The best plan for the MACs that `step` leaves, which was fast enough; that of the step where it is not."""
-        fast = Plan(step.keep)
-        plan = replace(self, goal=replace(self.goal, value=step.price)).best([fast])
-        if plan.keep == fast.keep or self.context.measured(plan.keep, merge) <= self.goal.value:
-            return plan
-        return fast
-
-    def _chosen(self, price: Price, among: Sequence[Width], errors: Curves) -> Plan:
-        steps = path(among, errors, price, self.goal)
-        return refund(allocate(steps, self.goal), among, errors, price, self.goal)
-
-    def _without_heads(self) -> list[Plan]:
-        """A plan that leaves whole attention heads, where there are any: they cost more together than each alone
-        tells."""
-        single = [w for w in self.widths if w.run == 1]
-        if len(single) == len(self.widths):
-            return []
-        try:
-            return [self._chosen(self.price, single, self.curves)]
-        except PlanError:
-            return []
+def _without_heads(widths: Sequence[Width], choose: Callable[[Sequence[Width]], Plan]) -> list[Plan]:
+    """A plan that leaves whole attention heads, where there are any: they cost more together than each alone tells."""
+    single = [w for w in widths if w.run == 1]
+    if len(single) == len(widths):
+        return []
+    try:
+        return [choose(single)]
+    except PlanError:
+        return []
 
 
 def met(work: Merger, widths: Sequence[Width], budget: Goal, price: Price) -> Plan:
