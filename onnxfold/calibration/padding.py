@@ -17,7 +17,8 @@ from ..errors import ExecutionError
 from ..runtime.batching import Batching, batches, fixed
 from ..runtime.session import Feeds, InputSpec, Session
 
-GRAIN = 8  # words: texts of about one length stay together
+GRAIN = 16  # words: texts of about one length stay together (few large batches cost less than many small ones)
+_GOLDEN = (5**0.5 - 1) / 2
 _SAME = 1e-3  # of the largest output: what a text may change by when it is cut to its own length
 
 Array = NDArray[Any]
@@ -46,15 +47,16 @@ def mask_of(feeds: Sequence[Feeds], session: Session) -> str:
 
 
 def without_padding(feeds: Sequence[Feeds], specs: Sequence[InputSpec], mask: str, size: int) -> tuple[Feeds, ...]:
-    """The same texts in batches of up to `size`, each cut to its own length but for less than `GRAIN` words. Short ones
-    come first."""
+    """The same texts in batches of up to `size`, each cut to its own length but for less than `GRAIN` words. Batches of
+    all lengths follow each other, since who takes only the first ones should get some of each."""
     single = [{name: x[i : i + 1] for name, x in feed.items()} for feed in feeds for i in range(len(feed[mask]))]
     cut = list[Feeds]()
     for feed in single:
         most = feed[mask].shape[1]
         length = min(most, -(-int(feed[mask].sum()) // GRAIN) * GRAIN)
         cut.append({name: np.ascontiguousarray(x[:, :length]) for name, x in feed.items()})
-    return tuple(batches(sorted(cut, key=lambda feed: feed[mask].shape[1]), specs, size))
+    rising = list(batches(sorted(cut, key=lambda feed: feed[mask].shape[1]), specs, size))
+    return tuple(rising[i] for i in sorted(range(len(rising)), key=lambda i: i * _GOLDEN % 1))
 
 
 def padded(feeds: Sequence[Feeds]) -> list[Feeds]:
