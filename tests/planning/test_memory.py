@@ -73,4 +73,4 @@ print((most() - before) / gram.nbytes)
 def test_a_start_takes_half_of_what_the_gram_matrix_takes(keep: int, threads: int) -> None:
     command = [sys.executable, "-c", CLUSTERING, str(keep), str(threads)]
     grown = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert 0.3 * threads < grown < 0.53 * threads
+    assert 0.3 < grown < 0.53 * threads, "on a busy machine two may not be at it at the same time"
