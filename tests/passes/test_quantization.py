@@ -308,7 +308,7 @@ def test_the_latency_of_a_file_is_one_figure(ratio: float, floats: float, monkey
         calls.append(len(others))
         return [4.0], [1.0], [2.0]
 
-    monkeypatch.setattr(verdict, "in_turn", in_turn)
+    monkeypatch.setattr(verdict, "briefly_in_turn", in_turn)  # that of `effort='fast'`
     proto = net()
     report = onnxfold.fold(proto, ratio=ratio, quantize=True, effort="fast", calibration=noise(proto, 8)).report
     assert report.check is not None and report.quantization is not None and calls == [1]
