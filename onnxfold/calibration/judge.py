@@ -48,7 +48,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Look:
+class JudgeSettings:
     """What is known of a model's inputs: `specs`, as a session tells them. `quick`: little time is spent on more."""
 
     specs: Sequence[InputSpec]
@@ -62,7 +62,7 @@ def independent_judge(
     seed: int,
     shapes: Mapping[str, Sequence[int]] | None,
     fitted: Origin | None = None,
-    look: Look | None = None,
+    settings: JudgeSettings | None = None,
 ) -> Judge | None:
     """Crops of photographs for a model of images, sentences of words by Zipf's law for one of tokens; None for another.
 
@@ -71,12 +71,12 @@ def independent_judge(
         count: samples, rounded to whole batches.
         shapes: of inputs with open dimensions, as they were given.
         fitted: what was fitted on; sentences are judged by others, of words that these do not have.
-        look: where a session has told the inputs already, or little time is to be spent on them.
+        settings: where a session has told the inputs already, or little time is to be spent on them.
 
     Raises ExecutionError where onnxruntime does not load the model.
     """
-    look = Look(Session.of(model).inputs) if look is None else look
-    specs = look.specs
+    settings = JudgeSettings(Session.of(model).inputs) if settings is None else settings
+    specs = settings.specs
     limits = index_limits(model.graph)
     words = {n: limit for n, limit in limits.items() if n in like and limit >= VOCABULARY}
     images = [s for s in specs if s.name in like and s.name not in limits and _is_image(s, like[s.name].shape)]
@@ -86,7 +86,7 @@ def independent_judge(
     runs, rng = max(1, round(count / step)), np.random.default_rng([seed, 3])
     made = dict[str, Array]()
     for spec in images:
-        made[spec.name] = _photographs(model, look, like[spec.name], spec.name, runs * step, rng, shapes or {})
+        made[spec.name] = _photographs(model, settings, like[spec.name], spec.name, runs * step, rng, shapes or {})
     if not images:
         batched = {name: x for name, x in like.items() if np.ndim(x) and len(x) == step}
         sizes = {name: (runs * step, *x.shape[1:]) for name, x in batched.items()}
@@ -113,7 +113,7 @@ def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:
 
 def _photographs(
     model: Model,
-    look: Look,
+    settings: JudgeSettings,
     like: Array,
     name: str,
     count: int,
@@ -125,5 +125,5 @@ def _photographs(
     pixels = crops(rng, photographs(), count, rows, columns)
     if is_line(like.shape):
         pixels = with_text(rng, pixels, JUDGING)
-    wanted = convention(model, look.specs, name, like.shape, shapes, look.quick)
+    wanted = convention(model, settings.specs, name, like.shape, shapes, settings.quick)
     return wanted.applied(pixels, like.shape).astype(like.dtype)

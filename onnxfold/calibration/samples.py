@@ -20,7 +20,7 @@ from ..options.parts import CalibrationOptions
 from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
-from .judge import Judge, Look, independent_judge
+from .judge import Judge, JudgeSettings, independent_judge
 from .origin import FIXED_IMAGES, Origin
 from .padding import mask_of, padded, without_padding
 from .processor import Known, resolved
@@ -212,7 +212,7 @@ def synthetic_samples(
     else:
         pieces = [made.feeds]
     notes = (made.note,) if made.note else ()
-    judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin, Look(specs))
+    judge = independent_judge(model, pieces[0], extent.judging, seed, input_shapes, made.origin, JudgeSettings(specs))
     if judge is None:
         fit, check = _split(pieces, specs, made.apart)
         judge = Judge(check, made.origin.text, False)

@@ -247,8 +247,9 @@ def _is_matrix(graph: Graph, name: str) -> bool:
 
 def _multiplies(graph: Graph, name: str) -> bool:
     """Whether a constant is the weight of a linear operator: a matrix, also where it has one row only."""
-    readers = (graph.nodes[i] for i in graph.consumers.get(name, ()))
-    return any(node.op in WEIGHTS and name == node.inputs[WEIGHTS[node.op][0]] for node in readers)
+    readers = [graph.nodes[i] for i in graph.consumers.get(name, ())]
+    weights = [node.inputs[(at := WEIGHTS[node.op][0]) : at + 1] for node in readers if node.op in WEIGHTS]
+    return any(name in found for found in weights)
 
 
 def _size(graph: Graph, name: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from ..analysis.costs import Costs
 from ..analysis.result import Analysis
 from ..analysis.rotation import streams
-from ..calibration.judge import Judge, Look, independent_judge
+from ..calibration.judge import Judge, JudgeSettings, independent_judge
 from ..calibration.samples import Samples
 from ..errors import ExecutionError, RequestError
 from ..evaluation.candidates import Reference
@@ -145,10 +145,10 @@ def judge_without_samples(
     """Inputs of a kind that says something of the model's data, or those of `probing`; `quick`: little time is spent on
     them. Raises ExecutionError where onnxruntime does not load the model, RequestError where no inputs can be made."""
     session = Session.idle(model)
-    feeds, look = probing(session), Look(session.inputs, quick)
+    feeds, settings = probing(session), JudgeSettings(session.inputs, quick)
     del session  # a copy of all weights
     count = max(_FEWEST, _RUNS * max((len(x) for x in feeds.values() if np.ndim(x)), default=1))
-    found = independent_judge(model, feeds, count, seed, shapes, look=look)
+    found = independent_judge(model, feeds, count, seed, shapes, settings=settings)
     return found or Judge((feeds,), DESCRIPTION, False)
 
 

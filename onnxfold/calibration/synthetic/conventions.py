@@ -27,7 +27,7 @@ from .problem import CLASSES, InversionProblem, NotInvertibleError, pose_losses
 Floats = NDArray[np.float32]
 _TRIED, _CHUNK = 36, 12  # crops, and so many at a time
 _SMALL = 64 * 64  # pixels of crops that are remembered: models of small images take less time than making these
-_GLANCE = 2  # crops at a time, of large images: ratios of losses are those of eight at a time, to 0.01
+_PAIR = 2  # crops at a time, of large images: ratios of losses are those of eight at a time, to 0.01
 _ROUNDS = ((2, 1.3), (4, 1.2), (_CHUNK, math.inf))  # so many crops, and how far from the best is ruled out by them
 _TELLING = 4  # crops at most for statistics of BatchNormalization: of eight networks, two put no other nearer than 1.2
 _WELL = 10.0  # of nine networks under the right convention the worst is at 3.2, in a wrong scale the best at 30
@@ -98,10 +98,10 @@ def _found(
     known = {**shapes, name: (1, *shape[1:])}
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
-            problem = pose_losses(model, specs, _GLANCE if quick else _CHUNK, known, apart)
+            problem = pose_losses(model, specs, _PAIR if quick else _CHUNK, known, apart)
             if name not in problem.shapes or problem.terms.goal is CLASSES:  # scores of classes say nothing
                 return USUAL
-            count, compared = (_CHUNK, _glanced) if quick else (_TRIED, _losses)
+            count, compared = (_CHUNK, _by_halving) if quick else (_TRIED, _losses)
             losses = compared(problem, name, _pixels(count, shape))
         except (NotInvertibleError, ExecutionError, OnnxFoldError):
             continue
@@ -176,8 +176,8 @@ def _losses(problem: InversionProblem, name: str, pixels: Floats) -> dict[Conven
     return {c: _mean(begun[c]) if c in left else math.inf for c in CONVENTIONS}
 
 
-def _glanced(problem: InversionProblem, name: str, pixels: Floats) -> dict[Convention, float]:
-    """The same by halving: infinity where a convention was ruled out."""
+def _by_halving(problem: InversionProblem, name: str, pixels: Floats) -> dict[Convention, float]:
+    """The same by successive halving (Jamieson and Talwalkar, AISTATS 2016): infinity where one was ruled out."""
     size, most = problem.chunk, _TELLING if problem.terms.layers else _CHUNK
     found, left, begin = {c: list[float]() for c in CONVENTIONS}, list(CONVENTIONS), 0
     for end, far in _ROUNDS:

@@ -77,12 +77,14 @@ class Bounds:
         stages = _stages(bare)
         self._follow = None if _absurd_constants(bare) else True  # then it may of every part
         self._parts = [_until(bare, stages, last) for last in sorted(set(stages))]
+        self._inputs = {value.name: value for value in bare.graph.input}
 
     def negative(self, shapes: Mapping[str, Sequence[int]] | None = None) -> str:
         """A tensor whose length comes out below 0 (a kernel larger than its image, a scale that is no length) at these
         `shapes` (None: those of `bare`), in words; '' if there is none, or an input has length 0."""
         for part in self._parts:
             for value in part.graph.input:
+                value.CopyFrom(self._inputs[value.name])  # without the shapes of the call before
                 if shapes and value.name in shapes:
                     set_shape(value, shapes[value.name])
                     for dim in impossible(value):
@@ -177,29 +179,29 @@ def _absurd_constants(model: ModelProto) -> bool:
 Outcome = tuple[tuple[Dim, ...] | None, int]  # shape and element type
 
 
-class Seen(dict[object, list[Outcome | None]]):
+class NodeMemo(dict[object, list[Outcome | None]]):
     """What onnx said of the outputs of nodes, by all but the names: the layers of a model are alike."""
 
 
 def infer_node(
-    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], seen: Seen | None = None
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], memo: NodeMemo | None = None
 ) -> dict[str, Outcome]:
     """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
 
-    Empty where there is no schema for it, or inference fails. `seen`: what was asked before.
+    Empty where there is no schema for it, or inference fails. `memo`: what was found before.
     """
     if packed_weight(node) is not None:  # no operator of onnx, but like one
         a = graph.tensor(node.inputs[0])
         return {node.outputs[0]: (None if not a.shape else (*a.shape[:-1], node.attrs["N"]), a.dtype)}
-    if seen is None:
-        return _asked(graph, node, proto, data)
-    if (key := _question(graph, node, proto, data)) not in seen:
-        found = _asked(graph, node, proto, data)
-        seen[key] = [found.get(name) for name in node.outputs]
-    return {name: one for name, one in zip(node.outputs, seen[key], strict=True) if one is not None}
+    if memo is None:
+        return _inferred(graph, node, proto, data)
+    if (key := _memo_key(graph, node, proto, data)) not in memo:
+        found = _inferred(graph, node, proto, data)
+        memo[key] = [found.get(name) for name in node.outputs]
+    return {name: one for name, one in zip(node.outputs, memo[key], strict=True) if one is not None}
 
 
-def _question(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> object:
+def _memo_key(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> object:
     """All that the shapes of a node's outputs depend on."""
     inputs = [
         (info.dtype, info.declarable, _content(data.get(info.name))) if info.name else None
@@ -215,7 +217,7 @@ def _content(tensor: TensorProto | None) -> object:
     return tensor.data_type, *tensor.dims, tensor.raw_data or tensor.SerializeToString()
 
 
-def _asked(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> dict[str, Outcome]:
+def _inferred(graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto]) -> dict[str, Outcome]:
     types = {}
     for name in filter(None, node.inputs):
         info = graph.tensor(name)

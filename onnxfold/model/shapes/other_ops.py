@@ -15,7 +15,7 @@ from onnx import NodeProto, TensorProto, helper
 from ..dimensions import Dim
 from ..graph import MICROSOFT, Graph, Node
 from .contrib_ops import fused_shapes
-from .inference import Seen, infer_node
+from .inference import NodeMemo, infer_node
 
 Shape = tuple[Dim, ...]
 Found = dict[str, tuple[Shape | None, int]]
@@ -24,13 +24,13 @@ _OPSET = 17  # of the operators that others are like
 
 
 def output_shapes(
-    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], seen: Seen | None = None
+    graph: Graph, node: Node, proto: NodeProto, data: Mapping[str, TensorProto], memo: NodeMemo | None = None
 ) -> Found:
     """Shapes and element types of the outputs of one node, from those of its inputs and the values in `data`.
 
-    What is not known is left out, or has the shape None. `seen`: what was asked before.
+    What is not known is left out, or has the shape None. `memo`: what was found before.
     """
-    found = infer_node(graph, node, proto, data, seen)
+    found = infer_node(graph, node, proto, data, memo)
     if found and all(shape is not None for shape, _ in found.values()):
         return found
     other = fused_shapes(graph, node) or _plain(graph, node) or _like(graph, node, data)

@@ -17,7 +17,7 @@ from ..graph import Graph, TensorInfo, reshaped, skeleton
 from ..quantized.detect import packed_weight
 from ..subgraphs import BODY_OPERATORS, every_initializer, every_node, opened
 from .arithmetic import ShapeConstants, ShapeValues
-from .inference import Seen, consistent, infer_shapes
+from .inference import NodeMemo, consistent, infer_shapes
 from .other_ops import output_shapes
 
 _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59)
@@ -50,7 +50,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
     graph = replace(graph, tensors=MappingProxyType(tensors))  # grows below
     data = {t.name: t for t in every_initializer(bare, bodies) if math.prod(t.dims) <= _LIST}
     declared = {d for name in graph.inputs for d in graph.tensor(name).shape or () if isinstance(d, str)}
-    values, seen = ShapeValues(graph, constants, ()), Seen()
+    values, memo = ShapeValues(graph, constants, ()), NodeMemo()
     for node, proto in zip(graph.nodes, every_node(bare, bodies), strict=True):
         missing = [name for name in node.outputs if name and any(_unknown(d, declared) for d in _dims(graph, name))]
         if missing and node.op not in BODY_OPERATORS:
@@ -60,7 +60,7 @@ def shaped(graph: Graph, bare: ModelProto, constants: InferenceConstants) -> Gra
                 found = values.list_for(name, node) if name else None
                 if found is not None:
                     given[name] = _tensor(found)
-            for name, (shape, kind) in output_shapes(graph, node, proto, given, seen).items():
+            for name, (shape, kind) in output_shapes(graph, node, proto, given, memo).items():
                 if name in missing:
                     tensors[name] = TensorInfo(name, _filled(graph.tensor(name).shape, shape, declared), kind)
         values.learn(node)
