@@ -29,7 +29,6 @@ _TRIED, _CHUNK = 36, 12  # crops, and so many at a time
 _SMALL = 64 * 64  # pixels of crops that are remembered: models of small images take less time than making these
 _PAIR = 2  # crops at a time, of large images: ratios of losses are those of eight at a time, to 0.01
 _ROUNDS = ((2, 1.3), (4, 1.2), (_CHUNK, math.inf))  # so many crops, and how far from the best is ruled out by them
-_TELLING = 4  # crops at most for statistics of BatchNormalization: of eight networks, two put no other nearer than 1.2
 _WELL = 10.0  # of nine networks under the right convention the worst is at 3.2, in a wrong scale the best at 30
 _FAR = 1.3  # of 23 networks, no other crops moved the ratio of two losses that were near each other by more than 1.07
 _ALIKE = 1.1  # three ImageNet networks that want -1 to 1 fit unit variance 5 to 7 % better, which has twice its spread
@@ -178,15 +177,15 @@ def _losses(problem: InversionProblem, name: str, pixels: Floats) -> dict[Conven
 
 def _by_halving(problem: InversionProblem, name: str, pixels: Floats) -> dict[Convention, float]:
     """The same by successive halving (Jamieson and Talwalkar, AISTATS 2016): infinity where one was ruled out."""
-    size, most = problem.chunk, _TELLING if problem.terms.layers else _CHUNK
+    size = problem.chunk
     found, left, begin = {c: list[float]() for c in CONVENTIONS}, list(CONVENTIONS), 0
     for end, far in _ROUNDS:
-        some = range(begin, min(end, most) - size + 1, size)
+        some = range(begin, end - size + 1, size)
         for c in steps("finding the pixel range", left):
             found[c] += _fits(problem, name, _chunks(problem, name, c, pixels, some))
         limit, begin = far * min(_mean(found[c]) for c in left), end
         left = [c for c in left if _mean(found[c]) <= limit]
-        if len(left) < 2 or end >= most:
+        if len(left) < 2:
             break
     return {c: _mean(found[c]) if c in left else math.inf for c in CONVENTIONS}
 
