@@ -18,6 +18,7 @@ from ..model.quantized.tensor import Stored
 from ..model.shapes.nominal import concrete_shape
 from ..model.subgraphs import every_initializer, every_node
 from ..model.tied import NO_WEIGHTS
+from .body_steps import steps
 from .rules.linear import subscripts
 
 
@@ -87,8 +88,11 @@ class Costs:
 def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Costs:
     """Price `model` at batch 1; open dimensions of its inputs count as in `inputs.concrete_shape`."""
     graph = nominal(model, input_shapes)
-    shapes = {name: _ints(t.shape) for name, t in graph.tensors.items() if t.shape is not None}
-    macs = [term for node in graph.nodes for term in _macs(node, shapes)]
+    symbols = _symbols(model, graph)
+    shapes = {name: _ints(t.shape, symbols) for name, t in graph.tensors.items() if t.shape is not None}
+    often, made_ahead = steps(model, shapes), _made_ahead(model)
+    active = [node for node in graph.nodes if not made_ahead.issuperset(node.outputs)]
+    macs = [often.get(node.index, ()) + term for node in active for term in _macs(node, shapes)]
     used = {name for node in model.graph.nodes for name in node.inputs if name in model.constants}
     computed = {
         name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
@@ -116,7 +120,7 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
                 sizes.append(helper.tensor_dtype_to_np_dtype(kind).itemsize + (packed if number == 0 else 0.0))
             else:  # a zero point of as many bits, also where there is none yet
                 sizes[-1] += one.bits / 8
-    unsized = {n for n, t in graph.tensors.items() if any(not isinstance(dim, int) for dim in t.shape or ())}
+    unsized = {n for n, t in graph.tensors.items() if any(_int(dim, symbols) is None for dim in t.shape or ())}
     return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks, frozenset(unsized))
 
 
@@ -192,8 +196,29 @@ def _tensors(proto: ModelProto) -> dict[str, TensorProto]:
     return tensors
 
 
-def _ints(shape: Sequence[object]) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else 1 for d in shape)
+def _symbols(model: Model, graph: Graph) -> dict[object, int]:
+    """The lengths that the inputs in `graph` give to the names of open dimensions: bodies have those names too."""
+    found = dict[object, int]()
+    for value in model.proto.graph.input:
+        for dim, length in zip(value.type.tensor_type.shape.dim, graph.tensor(value.name).shape or (), strict=False):
+            if dim.dim_param and isinstance(length, int):
+                found[dim.dim_param] = length
+    return found
+
+
+def _made_ahead(model: Model) -> set[str]:
+    """What depends on no input, '' included: it is computed once, before the first inference."""
+    return {"", *(name for node in model.graph.nodes for name in node.outputs if name in model.constants)}
+
+
+def _int(dim: object, symbols: Mapping[object, int]) -> int | None:
+    return dim if isinstance(dim, int) else symbols.get(dim)
+
+
+def _ints(shape: Sequence[object], symbols: Mapping[object, int]) -> tuple[int, ...]:
+    """The lengths of `shape`; unknown ones count as 1."""
+    found = (_int(dim, symbols) for dim in shape)
+    return tuple(1 if length is None else length for length in found)
 
 
 def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> list[Dims]:

@@ -20,6 +20,7 @@ from .groups import Channels, Role
 from .rules.facts import Atoms
 
 GRAPH_INPUT, GRAPH_OUTPUT = "a graph input", "a graph output"
+_SETTINGS = frozenset(("Resize", "Upsample", "OneHot"))  # the constants they read, but for the first, are no weights
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _weights(model: Model) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         if node.outputs and all(name in model.constants for name in node.outputs if name):
             continue
-        for name in (*node.inputs, *node.captures):
+        for name in node.inputs[:1] if node.op in _SETTINGS else (*node.inputs, *node.captures):
             info, once = graph.tensor(name), model.tied.stored(name)
             if name in model.constants and not seen.intersection((name, once)) and info.dtype in WEIGHT_TYPES:
                 seen.update((name, once))
@@ -157,8 +158,7 @@ def _unreached(model: Model, kept: Kept, name: str, keys: Sequence[SlotKey], use
     for axis in {key[1] for key in keys}:
         spans = [known.slots[key] for key in keys if key[1] == axis]
         left *= 1 - max(float(kept.reached[at : at + size].sum()) / max(1, size) for at, size in spans)
-    setting = len(model.graph.tensor(name).shape or ()) < 2 and not any(key in known.roles for key in keys)
-    if left < 0.5 or setting:  # scales of a Resize, say
+    if left < 0.5:
         return {}
     used = sorted(
         [k for k in keys if k in known.roles] or keys, key=lambda k: Role.PRODUCES not in known.roles.get(k, {})

@@ -24,7 +24,7 @@ from ..planning.checkpoint import Checkpoint, checkpoint, key_of
 from ..planning.executor import Executor
 from ..planning.goal import Goal
 from ..planning.memory import check_memory
-from ..planning.planner import Planner, Workspace
+from ..planning.planner import Outcome, Planner, Workspace
 from ..progress import Phase
 from ..recovery.reconstruct import Refitted
 from .base import BasePass, Candidate, Run, State
@@ -157,7 +157,7 @@ class FoldChannels(BasePass):
             raise NothingToFoldError(left)
         left = "" if self._goal.idle else left
         record = FoldRecord(
-            folded.merges, self._groups(planner, folded.merges, planner.curves(outcome.samples)),
+            folded.merges, self._groups(planner, folded.merges, outcome),
             planner.merger.layout.lengths({name: merge.after for name, merge in folded.merges.items()}),
             outcome.decision.ratio, folded.refitted, planner.settings(outcome), left,
         )  # fmt: skip
@@ -167,10 +167,9 @@ class FoldChannels(BasePass):
             record, current=current, samples=outcome.samples, inputs=planner.inputs(outcome.samples)
         )  # fmt: skip
 
-    def _groups(
-        self, planner: Planner, merges: Mapping[str, Merge], curves: Mapping[str, NDArray[np.float64]]
-    ) -> tuple[GroupOutcome, ...]:
-        out, round_to, notes = [], self._goal.round_to, planner.subject.notes
+    def _groups(self, planner: Planner, merges: Mapping[str, Merge], outcome: Outcome) -> tuple[GroupOutcome, ...]:
+        out, round_to, curves = [], self._goal.round_to, planner.curves(outcome.samples)
+        notes = {**planner.subject.notes, **planner.staying(outcome)}
         for group in planner.subject.analysis.groups:
             merge, curve = merges.get(group.name), _points(curves.get(group.name))
             if merge is None:

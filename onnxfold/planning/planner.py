@@ -34,6 +34,9 @@ from .sampled import Folded, SampledMerger
 from .search import Decision, SearchContext, check_reachable, decide, decide_sampled
 from .subject import CheckInputs, Subject
 
+_UNSAMPLED = "only samples tell what may go from a residual stream: pass `calibration`"
+_UNTOLD = "the samples do not tell which of its channels matter"
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -159,11 +162,20 @@ class Planner:
         """By group, the error curve that a decision with `samples` measured (`SampledMerger.curves`); empty without."""
         return self._from_samples.measured if samples is not None and samples.trusted else {}
 
+    def staying(self, outcome: Outcome) -> Mapping[str, str]:
+        """Why groups that were chosen stay all the same, by name: residual streams about which samples say nothing."""
+        chosen = self._from_samples.chosen if outcome.sampled else self.subject.by_weights
+        return {name: _UNTOLD if outcome.sampled else _UNSAMPLED for name in self.subject.chosen if name not in chosen}
+
     def nothing_left(self, goal: Goal, outcome: Outcome) -> str:
         """Why a decision for `goal` removed no channel."""
         if goal.widths is not None:
             return f"{goal.widths.named} keeps all channels of all groups: let some keep fewer"
-        widest = max((width.size for width in self.merger.layout.widths(self.subject.chosen)), default=0)
+        staying = self.staying(outcome)
+        if staying and staying.keys() == set(self.subject.chosen):
+            return next(iter(staying.values()))
+        moving = [name for name in self.subject.chosen if name not in staying]
+        widest = max((width.size for width in self.merger.layout.widths(moving)), default=0)
         if goal.aim.limits_loss or goal.aim is Aim.DROP:
             reason = f"no group can shrink within {goal.asked}"
             return f"{reason}: {outcome.least or 'allow more, for example `ratio=0.1`'}"

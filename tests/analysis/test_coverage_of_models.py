@@ -7,7 +7,7 @@ import pytest
 from helpers import model
 from onnx import ModelProto, helper
 
-from onnxfold import inspect
+from onnxfold import fold, inspect
 from onnxfold.analysis.pins import Refusal
 
 CHAIN = {"w": (6, 3, 1, 1), "u": (9, 6, 1, 1), "v": (5, 9, 1, 1)}
@@ -70,3 +70,35 @@ def test_empty_constants_are_in_no_group() -> None:
     found = inspect(model(text, {"w": (6, 3, 1, 1), "v": (5, 6, 1, 1)}, values, opset=11))
     assert found.coverage is not None
     assert found.coverage.parameters == 1.0  # scales are a setting, not a weight
+
+
+def test_nothing_is_in_reach_without_groups() -> None:
+    """The scale and shift of a norm over groups of channels, written as a LayerNormalization, lie in no group."""
+    text = """(float[N,3,4,4] x) => (float[N,5,4,4] y) {
+        h = Conv<pads=[1,1,1,1]>(x, w) there = Constant<value_ints=[-1,32]>() back = Constant<value_ints=[-1,8,4,4]>()
+        r = Reshape(h, there) n = LayerNormalization(r, s, b) a = Reshape(n, back) y = Conv(a, v) }"""
+    found = inspect(model(text, {"w": (8, 3, 3, 3), "s": (32,), "b": (32,), "v": (5, 8, 1, 1)}, opset=17))
+    assert found.coverage is not None
+    assert not found.groups
+    assert found.coverage.parameters == found.coverage.macs == 0.0
+
+
+def test_products_of_constants_cost_nothing() -> None:
+    """A low-rank update of a weight is computed once, and is no part of an inference, before or after a fold."""
+    text = """(float[2,16] x) => (float[2,5] y) {
+        d = MatMul(a, b) w = Add(v, d) h = MatMul(x, w) r = Relu(h) y = MatMul(r, u) }"""
+    proto = model(text, {"a": (16, 4), "b": (4, 16), "v": (16, 16), "u": (16, 5)})
+    done = fold(proto, ratio=0.5, effort="fast", round_to=1, latency=False)
+    assert done.report.before.macs == 2 * (16 * 16 + 16 * 5)
+    assert done.report.after is not None
+    assert done.report.after.macs == 2 * (16 * 8 + 8 * 5) == inspect(done.model).before.macs
+
+
+@pytest.mark.parametrize("width", ["n", "16"])
+def test_the_body_of_a_scan_counts_once_for_every_step(width: str) -> None:
+    text = f"""(float[10,{width},20] x) => (float[10,{width},5] y) {{
+        h = MatMul(x, w)
+        y = Scan<num_scan_inputs=1, body = step (float[{width},32] one) => (float[{width},5] o)
+                 {{ a = MatMul(one, u) r = Relu(a) o = MatMul(r, v) }}>(h) }}"""
+    found = inspect(model(text, {"w": (20, 32), "u": (32, 64), "v": (64, 5)}), input_shapes={"x": (10, 16, 20)})
+    assert found.before.macs == 10 * 16 * (20 * 32 + 32 * 64 + 64 * 5)

@@ -114,6 +114,10 @@ def test_weights_alone_fold_no_stream() -> None:
     found = fold(proto, ratio=0.5, fold_residual=True, effort="fast", latency=False, round_to=1).report
     assert {g.before: g.after for g in found.groups}[32] == 32
     assert {g.before: g.after for g in found.groups}[40] == 20
+    (kept,) = (g for g in found.groups if g.before == 32)
+    assert kept.note.startswith("only samples tell")
+    with pytest.raises(NothingToFoldError, match="pass `calibration`"):
+        fold(proto, ratio=0.5, fold_residual=True, effort="fast", latency=False, include=f"^{kept.name}$")
 
 
 def test_off_unless_asked_for() -> None:
