@@ -1,4 +1,8 @@
-"""Batches to train on: drawn from the samples there are, images shifted and mirrored at random."""
+"""Batches to train on: drawn from the samples there are, images shifted and mirrored at random, texts spliced.
+
+A network trained on a hundred texts soon knows them by heart. Pieces of all of them, joined at random, are new texts
+whose words follow each other as in the user's own, but at the joints; and what is learned needs no labels.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +20,28 @@ from ...runtime.session import Feeds, InputSpec
 
 Array = NDArray[Any]
 _SHIFT = 8  # images are rolled by at most 1/8 of their side
+_PIECE = (2, 8)  # words of a text that stay together
 
 
 @dataclass(frozen=True, eq=False)
 class BatchSampler:
     """Samples to draw from: `feeds`, each as it is run; or one feed of all of them where the model takes any number of
-    samples, of which `size` are drawn at a time (0: feeds as they are). A step takes `together` of what is drawn."""
+    samples, of which `size` are drawn at a time (0: feeds as they are). A step takes `together` of what is drawn.
+    `mask`: the input [samples, words] that is 1 for the words of a text, where all inputs are such; '' else."""
 
     feeds: Sequence[Feeds]
     size: int
     sampled: frozenset[str]
     together: int = 1
+    mask: str = ""
 
     def __post_init__(self) -> None:
         read_only(self)
 
     @classmethod
-    def of(cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False) -> BatchSampler:
+    def of(
+        cls, feeds: Sequence[Feeds], specs: Sequence[InputSpec], most: int, apart: bool = False, mask: str = ""
+    ) -> BatchSampler:
         """`feeds` in batches of up to `most`, or `apart` one at a time; where shapes differ, only those of the most
         frequent shapes."""
         form = Batching.of(specs)
@@ -44,7 +53,7 @@ class BatchSampler:
         if apart or not form.names or form.size is not None:
             return cls(chosen, 0, form.names, max(1, min(len(chosen), most // form.length(chosen[0]))))
         joined = {n: np.concatenate([f[n] for f in chosen]) if n in form.names else x for n, x in chosen[0].items()}
-        return cls([joined], min(most, form.length(joined)), form.names)
+        return cls([joined], min(most, form.length(joined)), form.names, mask=mask)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -64,7 +73,28 @@ class BatchSampler:
                 yield _augmented(self.feeds[taken[0]], rng)
             else:
                 feed = self.feeds[0]
-                yield _augmented({n: x[taken] if n in self.sampled else x for n, x in feed.items()}, rng)
+                drawn = {n: x[taken] if n in self.sampled else x for n, x in feed.items()}
+                yield _spliced(drawn, feed, self.mask, rng) if self.mask else _augmented(drawn, rng)
+
+
+def _spliced(drawn: Feeds, pool: Feeds, mask: str, rng: np.random.Generator) -> Feeds:
+    """The texts that were `drawn`, all but their first and last word replaced by pieces of texts of the `pool`."""
+    lengths = pool[mask].sum(axis=1).astype(int)
+    sources = np.flatnonzero(lengths > 2)
+    longest, shown = int(lengths.argmax()), pool[mask].astype(bool)
+    telling = {name for name, x in pool.items() if ((x != x[longest]) & shown).any()}  # numbers of places do not
+    found = {name: x.copy() if name in telling else x for name, x in drawn.items()}
+    for row, words in enumerate(drawn[mask].sum(axis=1).astype(int)):
+        at = 1
+        while at < words - 1 and len(sources):
+            source = int(rng.choice(sources))
+            inner = int(lengths[source]) - 2
+            count = min(int(rng.integers(_PIECE[0], _PIECE[1] + 1)), inner, words - 1 - at)
+            begin = 1 + int(rng.integers(inner - count + 1))
+            for name in telling:
+                found[name][row, at : at + count] = pool[name][source, begin : begin + count]
+            at += count
+    return found
 
 
 def _augmented(feed: Feeds, rng: np.random.Generator) -> Feeds:

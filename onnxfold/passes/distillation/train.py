@@ -147,7 +147,7 @@ def _train(
         raise NotTrainableError("the outputs cannot be compared on the held-out inputs")
     specs = Session.of(original).inputs
     feeds = padded(samples.fit) if samples.mask else samples.fit
-    sampler = BatchSampler.of(feeds, specs, settings.batch, samples.apart)
+    sampler = BatchSampler.of(feeds, specs, settings.batch, samples.apart, samples.mask)
     problem = pose(original, student, sampler.shapes, pairs, settings.provider, samples.mask)
     training, steps = _Training(problem.start, settings.steps, before), settings.steps
     looks = {round(steps * (i + 1) / _LOOKS) for i in range(_LOOKS)}

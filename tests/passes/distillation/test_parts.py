@@ -192,6 +192,29 @@ def test_a_fixed_batch_is_drawn_as_it_is() -> None:
     assert sorted(float(next(batches)["x"][0, 0]) for _ in range(3)) == [0, 1, 2]
 
 
+def test_texts_are_spliced() -> None:
+    """Word w of text t is 100 t + w: pieces of all texts, in their order, between the own first and last word."""
+    lengths, words = np.array([12, 20, 5, 2]), np.arange(20)
+    mask = (words < lengths[:, None]).astype(np.int64)
+    feed = {"ids": (100 * np.arange(4)[:, None] + words) * mask, "mask": mask, "places": np.tile(words, (4, 1))}
+    inputs = [InputSpec(name, np.int64, ("N", "T")) for name in feed]
+    sampler = BatchSampler.of([feed], inputs, 4, mask="mask")
+    drawn = next(sampler.draw(np.random.default_rng(0)))
+    order = drawn["ids"][:, 0] // 100
+    assert sorted(order) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(drawn["mask"], mask[order])
+    np.testing.assert_array_equal(drawn["places"], feed["places"])
+    for text, ids in zip(order, drawn["ids"], strict=True):
+        count = lengths[text]
+        assert ids[count - 1] == 100 * text + count - 1 and not ids[count:].any()
+        inner = ids[1 : count - 1]
+        assert all(0 < one % 100 < lengths[one // 100] - 1 for one in inner)
+        joints = int((np.diff(inner) != 1).sum())
+        assert joints <= len(inner) // 2
+    together = drawn["ids"][order == 1][0, 1:19] // 100
+    assert len(set(together)) > 1
+
+
 def test_images_are_moved_and_nothing_else_is() -> None:
     image = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
     table = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
