@@ -46,6 +46,7 @@ CLASSIFIERS = ("cifar10_resnet56_bn", "imagenet_mobilenetv2_1.0_224", "cifar10_v
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "choice.md"
 SAME = 1.02  # times the bytes or the latency: less is no difference
 LESS = 0.9
+ALONE = ("INT8", "dynamic INT8")
 
 
 @contextmanager
@@ -107,19 +108,26 @@ def right(aspect: str, advised: str | None, rows: Sequence[dict[str, Any]]) -> b
 
 
 def beside_int8(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The chains of several steps that are truly better than INT8 alone in as few bytes, or as fast; and those that are
-    as good (by one standard error) in a tenth less of bytes or time, and no more of the other."""
-    alone = next((row for row in rows if row["chain"] == "INT8"), None)
-    if alone is None:
+    """The chains of several steps that are truly better than INT8 alone, static and dynamic, in as few bytes, or as
+    fast; and those that are as good (by one standard error) in a tenth less of bytes or time, and no more of the
+    other."""
+    alone = [row for row in rows if row["chain"] in ALONE]
+    if not alone:
         return [], []
-    better, cheaper = list[str](), list[str]()
-    for row in rows:
-        shares, gain = [row[what] / alone[what] for what in ("bytes", "latency")], row["accuracy"] - alone["accuracy"]
-        if "," in row["chain"] and gain > alone["noise"] and min(shares) <= SAME:
-            better.append(row["chain"])
-        elif "," in row["chain"] and gain >= -alone["noise"] and min(shares) <= LESS and max(shares) <= SAME:
-            cheaper.append(row["chain"])
-    return better, cheaper
+    chains = [row for row in rows if "," in row["chain"]]
+    better = [row["chain"] for row in chains if all(_better(row, one) for one in alone)]
+    cheaper = [row["chain"] for row in chains if all(_better(row, one) or _cheaper(row, one) for one in alone)]
+    return better, [chain for chain in cheaper if chain not in better]
+
+
+def _better(row: dict[str, Any], one: dict[str, Any]) -> bool:
+    shares = [row[what] / one[what] for what in ("bytes", "latency")]
+    return bool(row["accuracy"] - one["accuracy"] > one["noise"] and min(shares) <= SAME)
+
+
+def _cheaper(row: dict[str, Any], one: dict[str, Any]) -> bool:
+    shares = [row[what] / one[what] for what in ("bytes", "latency")]
+    return bool(row["accuracy"] - one["accuracy"] >= -one["noise"] and min(shares) <= LESS and max(shares) <= SAME)
 
 
 def measured(data: Path, name: str, asked: Any) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def table(found: dict[str, Any]) -> str:
         advice = advised(one["rows"])
         for row in one["rows"]:
             what = [aspect for aspect, chain in advice.items() if chain == row["chain"]]
-            if not what and row["chain"] not in ("leave it", "INT8") and not _worth(row, one["rows"]):
+            if not what and row["chain"] not in ("leave it", *ALONE) and not _worth(row, one["rows"]):
                 continue
             lines.append(
                 f"| {row['chain']} | {100 * row['bytes']:.0f} % | {100 * row['latency']:.0f} % | "

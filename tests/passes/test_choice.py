@@ -78,6 +78,13 @@ def test_what_is_advised() -> None:
     assert best(nearly, Aspect.BYTES) == 1  # float16 is half the bytes
 
 
+def test_of_losses_that_samples_cannot_tell_apart_the_one_that_takes_least() -> None:
+    points = [ORIGINAL, point(0.26, 0.26, 0.302), point(0.24, 0.29, 0.301), point(0.2, 0.2, 0.35)]
+    assert best(points, Aspect.SPEED) == best(points, Aspect.BYTES) == 1
+    gains = [Point(0.5, 0.5, 0.2, -0.02), Point(0.2, 0.2, 0.3, -0.01)]  # a user's own measure that became better
+    assert best(gains, Aspect.BYTES) == 0
+
+
 def test_what_is_worth_training() -> None:
     """What may become the advice if it loses less: likely ones first, none that is slower or loses far too much."""
     points = [ORIGINAL, point(0.3, 0.4, 0.06), point(0.25, 0.35, 0.11), point(0.2, 0.3, 0.18), point(0.1, 0.2, 0.4),

@@ -50,6 +50,7 @@ class Point:
 
 ORIGINAL = Point(1.0, 1.0, 0.0, 0.0, False)
 _GAIN = 2.0  # by which training is taken to lower an error at most: a ViT and a language model got 1.2
+_SAME_LOSS = 0.05  # samples say no more than that of which of two is better
 NO_WORSE = 1.02  # latencies that differ by less are noise
 HALF = 0.52  # float16 stores names and shapes as before, and so takes a little more than half
 
@@ -69,7 +70,7 @@ def front(points: Sequence[Point]) -> list[int]:
 
 def best(points: Sequence[Point], aspect: Aspect) -> int | None:
     """The one to take: the least loss with half the bytes, or half the latency; or, without visible loss, the least of
-    bytes times latency. Of equals the smaller one. None where there is none.
+    bytes times latency. None where there is none.
 
     What has half the bytes and takes longer than the original, or the other way around, only counts where nothing else
     does it."""
@@ -94,8 +95,13 @@ def rivals(points: Sequence[Point], among: Sequence[int], aspect: Aspect) -> lis
 
 
 def least_loss(points: Sequence[Point], among: Sequence[int]) -> int | None:
-    """The one with the least loss, of equals the smallest and then the fastest; None of none."""
-    return min(among, key=lambda i: (points[i].loss, points[i].size, points[i].latency), default=None)
+    """The one with the least loss; of those that differ by less than samples can tell, the one that takes the least
+    bytes times latency. None of none."""
+    if not among:
+        return None
+    least = min(points[i].loss for i in among)
+    close = [i for i in among if points[i].loss <= least + _SAME_LOSS * abs(least)]
+    return min(close, key=lambda i: (points[i].taken, points[i].loss))
 
 
 def _fits(point: Point, aspect: Aspect) -> bool:
