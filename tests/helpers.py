@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,10 @@ class Case:
 
     def model(self, batch: str | int = "N") -> ModelProto:
         return model(self.text, self.weights, self.values, self.opset, self.ir_version, batch=batch)
+
+    def of_batch(self, batch: str | int, **changes: Any) -> Case:
+        """The same with this batch always, whatever a test asks for."""
+        return replace(self, name=f"{self.name}-{batch}", text=re.sub(r"\[N,", f"[{batch},", self.text), **changes)
 
     def __str__(self) -> str:
         return self.name

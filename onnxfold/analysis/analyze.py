@@ -8,7 +8,7 @@ with a reason.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -17,21 +17,20 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..frozen import read_only
 from ..model.constants import FLOATS
-from ..model.graph import Node
 from ..model.kv_cache import KEPT, Cache, find_caches
 from ..model.model import Model
-from ..model.shapes.lists import single
 from .alternatives import Option, settled
 from .atoms import NONE
 from .components import Integers, distinct
 from .contractions import added_up, chain
+from .counts import check_counts
 from .groups import ChannelGroup, Channels, find_groups
 from .known import Known
 from .node_facts import Asked, Counted, NodeFacts
 from .pins import GRAPH_INPUT, GRAPH_OUTPUT, Kept, Pin, Reason, parameters, pins_of, refusals
 from .result import Analysis, Frozen, Index, Mean, OverChannels, Recount
 from .rules import default_rules
-from .rules.facts import At, Atoms, Count, Live, Tie
+from .rules.facts import At, Atoms, Count, Tie
 from .rules.table import RuleTable
 from .spreads import normalizes
 from .tied_weights import BOTH, check_tied, tie_weights
@@ -60,7 +59,7 @@ def analyze(
     _check_parameters(model, known)
     _check_norms(model, known)
     check_tied(model, known)
-    _check_counts(model, known)
+    known.add(check_counts(model, known, facts.values))
     return _result(model, known, facts, caches if fold_heads else ())
 
 
@@ -227,52 +226,6 @@ def _averaged(model: Model, name: str) -> bool:
     return array.dtype.kind in "iu" and array.size > 0 and bool((array == array.flat[0]).all())
 
 
-def _check_counts(model: Model, known: Known) -> None:
-    """A length that the graph computes from other axes must be the number of these very channels, or a fraction; else a
-    plain number takes its place, or -1 in a Reshape, or all stay."""
-    labels = known.labels()
-    pinned, checked, rests = known.pinned(labels), list[Counted](), set[int]()
-    for counted in known.counts:
-        node, count, live = counted.node, counted.count, counted.count.at
-        checked.append(counted)
-        if not isinstance(live, Live):
-            continue
-        axes = [known.table.axis(tensor, axis, 1).atoms for tensor, axis in sorted(live.sources)]
-        sources = [atoms for atoms in axes if not pinned[labels[atoms]].all()]
-        mine = labels[count.of.atoms]
-        if not sources and pinned[mine].all():
-            continue
-        if len(sources) == 1 and count.sign == 1 and len(mine) and _computes(live, labels[sources[0]], mine):
-            continue
-        at = _instead(model, node, live, plain=len(mine) > 0, rest=node.index not in rests)
-        if at is not None:
-            checked[-1] = Counted(node, replace(count, at=at))
-            rests.update([node.index] if at.rest else ())
-            continue
-        reason = Reason(f"{node.op} takes this length from another axis", node.label)
-        known.add(Pin(atoms, reason) for atoms in (count.of.atoms, *sources))
-    known.counts = checked
-
-
-def _instead(model: Model, node: Node, live: Live, plain: bool, rest: bool) -> At | None:
-    """Where a `plain` number takes the place of a computed one, or -1 for the `rest`, as far as these may; None where
-    neither can."""
-    for at, left in ((live.at if plain else None, False), (live.rest if rest else None, True)):
-        given = "" if at is None or at.input is None else node.inputs[at.input]
-        if at and given and single(model.graph, model.constants, given, at.index or 0):
-            return replace(at, lengths=live.sources, rest=left)
-    return None
-
-
-def _computes(live: Live, source: Integers, mine: Integers) -> bool:
-    """Whether the graph computes the number of the channels `mine` from those of the one axis that can change: it has
-    every channel in the same proportion, and each as often as quotients ask for, so that they stay exact."""
-    channels = int(max(mine.max(initial=-1), source.max(initial=-1))) + 1
-    ours, theirs = np.bincount(mine, minlength=channels), np.bincount(source, minlength=channels)
-    exact = live.linear and not (theirs % live.unit).any()
-    return exact and np.array_equal(ours * len(source), theirs * len(mine))
-
-
 def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, ...]) -> Analysis:
     labels, channels, (groups, unequal) = _grouped(model, known)
     if unequal:  # blocks whose channels come from different places: position i of one is then position i of all
@@ -296,7 +249,10 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
         reached,
         parameters(model),
         caches,
-        tuple(Frozen(node.index, i, value, lengths) for node, i, value, lengths in facts.values.frozen()),
+        (
+            *(Frozen(node.index, i, value, lengths) for node, i, value, lengths in facts.values.frozen()),
+            *known.lists,
+        ),
         tuple(
             Mean(node.index, mean.number)
             for node, mean in ((one.node, one.average) for one in known.averages)

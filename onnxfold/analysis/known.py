@@ -13,11 +13,13 @@ from .components import Integers, connected
 from .groups import Blocked, Role
 from .node_facts import Asked, AtomFact, Averaged, AxisRole, Counted, Indexed, Normed, Product
 from .pins import Pin
+from .result import Frozen
 from .rules.facts import Atoms, Normalize
 
 
 class Known:
-    """Facts about the atoms of `table`, in the order in which they came. `summed`: what products add up.
+    """Facts about the atoms of `table`, in the order in which they came. `summed`: what products add up. `lists`: those
+    of lengths in whose place plain numbers stand after a fold.
 
     Of several pins of a channel the first is the reason that is given.
     """
@@ -30,6 +32,7 @@ class Known:
         self.blocks: list[Blocked] = []
         self.norms: list[Normalize] = []
         self.counts: list[Counted] = []
+        self.lists: list[Frozen] = []
         self.choices: list[Asked] = []
         self.products: list[Product] = []
         self.averages: list[Averaged] = []

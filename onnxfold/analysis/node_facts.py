@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -38,6 +38,7 @@ from .rules.facts import (
     Free,
     Holds,
     Indices,
+    Live,
     Normalize,
     OneOf,
     Refuse,
@@ -231,11 +232,14 @@ class NodeFacts:
                 yield Tied(plain.tile(2).atoms, apart.atoms, self._model.graph.consumers.get(name, (0,))[0])
 
     def counted(self, node: Node, count: Count) -> Iterator[Counted | Pin]:
-        """A number of channels; a pin for these where it cannot be edited."""
+        """A number of channels; a pin for these where it cannot be edited, nor the whole list replaced."""
         at = count.at
         if isinstance(at, At) and at.input is not None:
             name = node.inputs[at.input] if at.input < len(node.inputs) else ""
             if name and not self._editable(name, at.index or 0, len(count.of)):
+                if self.values.list_for(name, node) is not None:
+                    yield Counted(node, replace(count, at=Live(frozenset(), False, at)))
+                    return
                 yield Pin(count.of.atoms, Reason(f"{node.op} computes this length", node.label))
                 return
         yield Counted(node, count)

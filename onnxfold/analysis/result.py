@@ -37,15 +37,25 @@ class Recount:
 @dataclass(frozen=True, eq=False)
 class Frozen:
     """Input `input` of node `node` keeps the numbers `value` when one of `lengths`, (tensor, axis) pairs, changes: what
-    the model computes from these is no length (the scale 1 / sqrt(dimension) of attention)."""
+    the model computes from these is no length (the scale 1 / sqrt(dimension) of attention), or would be another one.
+
+    `counts`: (index in `value`, atoms, sign) of those that are the number of some atoms times a sign."""
 
     node: int
     input: int
     value: NDArray[Any]
     lengths: frozenset[tuple[str, int]]
+    counts: tuple[tuple[int, Atoms, int], ...] = ()
 
     def __post_init__(self) -> None:
         read_only(self)
+
+    def left(self, kept: NDArray[np.bool_]) -> NDArray[Any]:
+        """The numbers where of all atoms those `kept` are left."""
+        value = self.value.copy()
+        for index, atoms, sign in self.counts:
+            value.reshape(-1)[index] = sign * int(kept[atoms].sum())
+        return value
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.atoms import SlotKey
 from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
-from ..analysis.result import Analysis, Index, Recount
+from ..analysis.result import Analysis, Frozen, Index, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply, apply_in_pieces
 from ..frozen import read_only
@@ -100,7 +100,7 @@ def edits(
         lengths,
         {one.name: one.scheme for one in weights if one.name in model.constants.stored},
         numbers=numbers
-        | {(one.node, one.input): one.value for one in analysis.frozen if not one.lengths.isdisjoint(lengths)},
+        | {(one.node, one.input): one.left(kept) for one in analysis.frozen if _thaws(one, kept, lengths)},
         factors=dict(_factors(model, analysis, groups)),
         epsilons={one.node: one.epsilon for one in norms},
     )
@@ -144,6 +144,11 @@ def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, node: No
 def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:
     """Whether an integer, of which `left` channels are left, or what computes it changes."""
     return (left != len(recount.of) and not recount.at.rest) or not recount.at.lengths.isdisjoint(lengths)
+
+
+def _thaws(frozen: Frozen, kept: NDArray[np.bool_], lengths: Mapping[tuple[str, int], int]) -> bool:
+    """Whether numbers, or what computes them, change."""
+    return not frozen.lengths.isdisjoint(lengths) or not all(kept[atoms].all() for _, atoms, _ in frozen.counts)
 
 
 def _once(model: Model, changes: Mapping[str, _Parts], skip: frozenset[SlotKey]) -> dict[str, _Parts]:

@@ -23,6 +23,7 @@ LISTS: Mapping[str, Any] = {
     "two": 2, "three": 3, "four": 4, "one": 1, "zero": 0, "minus": [-1], "least": [LEAST], "ax": [0], "z1": [0],
     "z2": [0, 0], "z4": [0, 0, 0, 0], "table": [-1, 2], "flat": [-1], "eight": 8, "f2": np.float32(2.0),
     "two1": [2], "one1": [1], "three1": [3], "steps": [1, 1, 4, 4], "four1": [4], "eight1": [8], "rows": [[6], [7]],
+    "channels": [[1], [5]],
 }  # fmt: skip
 # the end of H and W is padded to a multiple of 4: (p, q) from H and W
 UP = "m = Mod(hh, four) d = Sub(four, m) p = Mod(d, four) mw = Mod(ww, four) dw = Sub(four, mw) q = Mod(dw, four)"
@@ -106,18 +107,45 @@ def test_what_is_behind_pads_is_priced(how: str) -> None:
 
 
 def test_pads_of_channels() -> None:
-    """As many channels are added as there are: what they are counted from stays, and so does what is padded."""
+    """As many channels are added as there are: afterwards the number of those that are left of them, by itself."""
     proto = padded("c = Gather<axis=0>(s, one) cu = Unsqueeze(c, ax) pads = Concat<axis=0>(z4, z1, cu, z2)", read=16)
-    refused_for(oracles_hold(proto, groups=[12]), ("Pad",))
+    refused_for(oracles_hold(proto, groups=[8, 12]), ())
     folds(proto)
 
 
 def test_no_channels_are_added_as_long_as_there_are_eight() -> None:
-    """Pads of 0, computed from the number of channels: of another number they would be others."""
+    """Pads of 0, computed from the number of channels: of another number they would be others, so that 0 is written."""
     pads = "c = Gather<axis=0>(s, one) d = Sub(eight, c) cu = Unsqueeze(d, ax) pads = Concat<axis=0>(z4, z1, cu, z2)"
     proto = padded(pads)
-    refused_for(oracles_hold(proto, groups=[12]), ("Pad uses this length as a number",))
+    refused_for(oracles_hold(proto, groups=[8, 12]), ())
     folds(proto)
+
+
+SHORTCUT = {
+    "half-of-the-rest": "r = Sub(cb, ca) d = Div(r, two1) pads = Concat<axis=0>(z1, d, z2, z1, d, z2)",
+    "rest-behind": "r = Sub(cb, ca) d = Div(r, two1) k = Sub(r, d) pads = Concat<axis=0>(z1, d, z2, z1, k, z2)",
+    "all-behind": "r = Sub(cb, ca) pads = Concat<axis=0>(z4, z1, r, z2)",
+    "quarter": "d = Div(cb, four1) pads = Concat<axis=0>(z1, d, z2, z1, d, z2)",
+    "torch": f"gap = Sub(cb, ca) d = Div(gap, two1) c = Concat<axis=0>(z4, d, d, z2) {TORCH_TURN}",
+    "expanded": "r = Sub(cb, ca) d = Div(r, two1) k = Concat<axis=0>(z1, d, z2) pads = Tile(k, two1)",
+    "set-in-zeros": """r = Sub(cb, ca) d = Div(r, two1) k = Expand(d, two1)
+        zeros = ConstantOfShape<value=int64[1] {0}>(eight1) pads = ScatterND(zeros, channels, k)""",
+}
+"""A shortcut that is padded from 8 to 16 channels with zeros, as many as there are more behind it."""
+
+
+@pytest.mark.parametrize("sides", ["15,14", "K,M"])
+@pytest.mark.parametrize("how", SHORTCUT)
+def test_shortcuts_padded_to_more_channels(how: str, sides: str) -> None:
+    text = f"""(float[N,3,{sides}] x) => (float[N,5,P,Q] y) {{
+        h = Conv<pads=[1,1,1,1]>(x, w) a = Relu(h) b = Conv<pads=[1,1,1,1]>(a, v)
+        sa = Shape(a) sb = Shape(b) ca = Gather<axis=0>(sa, one1) cb = Gather<axis=0>(sb, one1) {SHORTCUT[how]}
+        o = Pad(a, pads) sum = Add(b, o) act = Relu(sum) y = Conv(act, u) }}"""
+    proto = model(text, {"w": (8, 3, 3, 3), "v": (16, 8, 3, 3), "u": (5, 16, 1, 1)}, LISTS)
+    found = oracles_hold(proto, {"x": (2, 3, 13, 18)} if sides == "K,M" else None, groups=[8, 8])
+    refused_for(found, ())
+    if sides != "K,M":
+        folds(proto)
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")

@@ -33,17 +33,22 @@ def split(n: NodeView) -> Iterator[Fact]:
     if any(y is None for y in n.outputs):
         yield Refuse("has an output without a name")
         return
-    parts = [n.y(i) for i in range(len(n.outputs))]
+    parts, sizes = [n.y(i) for i in range(len(n.outputs))], n.values("split", 1)
+    whole: Axis | None = None if x.size(axis) is None else x.axis(axis)
     for y in parts:
         yield from others(x, y, axis)
     for i, y in enumerate(parts):
-        size = y.size(axis)
-        if size is None or x.size(axis) is None:
-            return
-        part = x.axis(axis)[start : start + size]
-        yield Tie(part, y.axis(axis))
-        yield Count(part, At(attr="split", index=i) if n.version < 13 else At(None, 1, i, "num_outputs"))
-        start += size
+        at = At(attr="split", index=i) if n.version < 13 else At(None, 1, i, "num_outputs")
+        size, part = y.size(axis), y.axis(axis)
+        whole = None if size is None else whole  # where the parts behind it lie is open: they are kept
+        if whole is not None and size is not None:
+            part = whole[start : start + size]
+            yield Tie(part, y.axis(axis))
+            start += size
+        if sizes is not None and i < len(sizes) and sizes[i].live:
+            yield from follow(part, sizes[i], at)
+        elif whole is not None:
+            yield Count(part, at)
 
 
 def cut(n: NodeView) -> Iterator[Fact]:
@@ -60,24 +65,25 @@ def cut(n: NodeView) -> Iterator[Fact]:
         if axis not in named:
             yield Tie(x.axis(axis), y.axis(axis))
             continue
-        i, size = named[axis], x.size(axis)
-        first, last = starts[i].number, ends[i].number
-        if steps[i] != 1 and size is not None and not (starts[i].live or ends[i].live):
-            yield from _strided(x.axis(axis), y.axis(axis), range(size)[slice(first, last, steps[i])], first or 0)
+        i, size, whole = named[axis], x.size(axis), x.axis(axis)
+        first, last, live = starts[i].number, ends[i].number, starts[i].live or ends[i].live
+        bounds = (starts[i], n.at("starts", 1, i)), (ends[i], n.at("ends", 2, i))
+        if steps[i] != 1 and size is not None and not live:
+            yield from _strided(whole, y.axis(axis), range(size)[slice(first, last, steps[i])], first or 0)
             continue
-        if steps[i] != 1 or size is None or first is None or last is None:
+        open_ended = size is None or first is None or last is None
+        if size is None or open_ended or steps[i] != 1 or (x.constant and live):
+            # also a table, cut to the length of an input: at other lengths other rows are used
+            yield from (fact for value, at in bounds for fact in follow(whole[:0], value, at))
             continue
-        if x.constant and (starts[i].live or ends[i].live):
-            continue  # a table, cut to the length of an input: at other lengths other rows are used
         begin, end, _ = slice(first, last).indices(size)
         end = max(begin, end)
-        whole = x.axis(axis)
         yield Tie(whole[begin:end], y.axis(axis))
         yield Free(whole[:begin])
         yield Free(whole[end:])
-        yield from _bound(whole, begin, starts[i], n.at("starts", 1, i))
-        if last < size or ends[i].live:  # beyond the end means "to the end", whatever the length becomes
-            yield from _bound(whole, end, ends[i], n.at("ends", 2, i))
+        yield from _bound(whole, begin, *bounds[0])
+        if (last or 0) < size or ends[i].live:  # beyond the end means "to the end", whatever the length becomes
+            yield from _bound(whole, end, *bounds[1])
 
 
 def _strided(x: Axis, y: Axis, taken: range, start: int) -> Iterator[Fact]:
@@ -94,7 +100,8 @@ def _strided(x: Axis, y: Axis, taken: range, start: int) -> Iterator[Fact]:
 def _bound(whole: Axis, position: int, value: Value, at: At) -> list[Count]:
     """Bounds count what lies before them, negative ones what lies behind."""
     if value.number is not None and value.number < 0:
-        return follow(whole[position:], value, at, -1) if value.number >= -len(whole) else []
+        behind = whole[position:] if value.number >= -len(whole) else whole[:0]
+        return follow(behind, value, at, -1)
     return follow(whole[:position], value, at)
 
 
@@ -107,23 +114,24 @@ def pad(n: NodeView) -> Iterator[Fact]:
         yield Refuse("has pads computed at run time")
         return
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
+    constant = n.attr("mode", "constant") == "constant"
     for axis in range(x.rank):
-        i = named.get(axis)
-        before, after = (pads[i].number, pads[i + len(axes)].number) if i is not None else (0, 0)
-        if before == after == 0:  # also where it is computed: what a pad is computed from is kept
+        if axis not in named:
             yield Tie(x.axis(axis), y.axis(axis))
             continue
-        size = x.size(axis)
-        if i is None or size is None or before is None or after is None:
-            continue
-        if before < 0 or after < 0 or n.attr("mode", "constant") != "constant":
-            continue
-        whole = y.axis(axis)
-        yield Tie(x.axis(axis), whole[before : before + size])
-        for part, index in ((whole[:before], i), (whole[before + size :], i + len(axes))):
+        ends = named[axis], named[axis] + len(axes)
+        before, after = (pads[i].number for i in ends)
+        size, whole = x.size(axis), y.axis(axis)
+        added = [whole[:0], whole[:0]]
+        if before == after == 0:
+            yield Tie(x.axis(axis), whole)
+        elif constant and None not in (size, before, after) and min(before or 0, after or 0) >= 0:
+            begin, end = before or 0, (before or 0) + (size or 0)
+            yield Tie(x.axis(axis), whole[begin:end])
+            added = [whole[:begin], whole[end:]]
+        for i, part in zip(ends, added, strict=True):
             yield Free(part)
-            if len(part):
-                yield Count(part, n.at("pads", 1, index))
+            yield from follow(part, pads[i], n.at("pads", 1, i))
 
 
 def transpose(n: NodeView) -> Iterator[Fact]:
@@ -145,8 +153,10 @@ def expand(n: NodeView) -> Iterator[Fact]:
             yield Tie(x.axis(-k), y.axis(-k))
         else:
             yield Free(y.axis(-k))
-        if k <= len(shape) and shape[-k].number != 1:
-            yield from follow(y.length(y.rank - k), shape[-k], At(input=1, index=len(shape) - k))
+        if k <= len(shape):
+            length = y.length(y.rank - k)
+            of = length[:0] if shape[-k].number == 1 else length
+            yield from follow(of, shape[-k], At(input=1, index=len(shape) - k))
 
 
 def constant_of_shape(n: NodeView) -> Iterator[Fact]:

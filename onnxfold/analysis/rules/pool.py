@@ -46,13 +46,13 @@ def resize(n: NodeView) -> Iterator[Fact]:
     axes = n.attr("axes") or range(x.rank)
     named = {axis % x.rank: i for i, axis in enumerate(axes)}
     for axis in range(x.rank):
-        if axis > 1 and (x.size(axis) is None or x.size(axis) != y.size(axis)):
-            continue
-        if axis == 1 and x.size(1) != y.size(1):
-            continue
-        yield Tie(x.axis(axis), y.axis(axis))
+        same = x.size(axis) == y.size(axis) and (axis == 1 or x.size(axis) is not None)
+        if axis == 0 or same:
+            yield Tie(x.axis(axis), y.axis(axis))
         if target is not None and axis in named and sizes is not None:
-            yield from follow(y.axis(axis), target[named[axis]], n.at("", sizes, named[axis]))
+            value = target[named[axis]]
+            if axis == 0 or same or value.live:
+                yield from follow(y.axis(axis), value, n.at("", sizes, named[axis]))
 
 
 def grid_sample(n: NodeView) -> Iterator[Fact]:

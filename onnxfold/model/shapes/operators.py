@@ -176,7 +176,8 @@ def _same(v: Operands, n: Node) -> Values:
 
 # Operands that operators use as lengths only; their rules follow them.
 TAKES_LENGTHS: Mapping[str, tuple[int, ...]] = {
-    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Slice": (1, 2), "Resize": (3,), "ConstantOfShape": (0,),
+    "Reshape": (1,), "Expand": (1,), "Tile": (1,), "Slice": (1, 2), "Split": (1,), "Pad": (1,), "Resize": (3,),
+    "ConstantOfShape": (0,),
 }  # fmt: skip
 RULES: Mapping[str, Callable[[Operands, Node], Values | Sequence[Values]]] = {
     **NUMERIC,

@@ -28,6 +28,14 @@ def scattered(
     return Case(f"scatter-nd-{name}", SCATTERED.replace("{}", body), weights, groups, **more)  # type: ignore[arg-type]
 
 
+OVERWRITTEN = cutting(
+    "ScatterND-of-channels", f"""t = Transpose(h) s = Shape(t) d = Slice(s, one, end) n = Concat<axis=0>(two, d)
+    c = Expand(half, n) q = Transpose<perm=[1,0,2,3]>(h) p = Shape(q) o = Slice(p, one, end) m = Concat<axis=0>(two, o)
+    j = Expand(half, m) k = ScatterND(q, rows, j) g = Transpose<perm=[1,0,2,3]>(k) {KEPT}""", (6, 2, 6), weights=NEXT,
+    values={"rows": [[3], [1]], "one": [1], "end": [9], "two": [2], "half": 0.5},
+)  # fmt: skip
+"""Channels that are overwritten, beside a list of lengths that plain numbers replace where all are known."""
+
 CASES = [
     scattered("interleaved", "s = ScatterND(z, i, a) t = ScatterND(s, j, b)", (4, 4), HALF,
               values={"i": grid([0, 1], [0, 2, 4, 6]), "j": grid([0, 1], [1, 3, 5, 7]),
@@ -121,12 +129,8 @@ CASES = [
         y = Conv(g, v) }""",
          {"w": (8, 3, 3, 3), "v": (5, 8, 1, 1), "c": (2, 4, 2, 8)}, (8,), {"rows": [[3], [1]]},
          refused=("Conv mixes this axis",)),
-    cutting("ScatterND-of-channels-is-kept", f"""t = Transpose(h) s = Shape(t) d = Slice(s, one, end)
-            n = Concat<axis=0>(two, d) c = Expand(half, n) q = Transpose<perm=[1,0,2,3]>(h) p = Shape(q)
-            o = Slice(p, one, end) m = Concat<axis=0>(two, o) j = Expand(half, m) k = ScatterND(q, rows, j)
-            g = Transpose<perm=[1,0,2,3]>(k) {KEPT}""", (6,), weights=NEXT,
-            values={"rows": [[3], [1]], "one": [1], "end": [9], "two": [2], "half": 0.5},
-            refused=("Expand takes this length from another axis",)),
+    OVERWRITTEN.of_batch(2),
+    OVERWRITTEN.of_batch("M", groups=(6,), refused=("Expand takes this length from another axis",)),
     Case("OneHot", """(float[N,3] x) => (float y) {
         h = MatMul(x, w) s = Mul(h, four) i = Cast<to=7>(s) o = OneHot<axis=1>(i, depth, offon) y = MatMul(o, v) }""",
          {"w": (3, 8), "v": (8, 5)}, (8,), {"four": 4.0, "depth": 6, "offon": [0.0, 1.0]}),

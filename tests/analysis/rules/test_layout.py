@@ -57,6 +57,12 @@ SHORTCUT = """(float[N,3,8,8] x) => (float y) {
     s = Slice(a, starts, ends, axes, steps) p = Pad(s, pads) e = Add(g, p) y = Conv(e, v) }"""
 END = 2**63 - 1
 
+STRANGERS = cutting(
+    "constant-of-a-strangers-shape", """f = Conv(x, u) s = Shape(f) e = ConstantOfShape(s) g = Add(h, e) d = Conv(g, v)
+    i = Conv(f, t) y = Mul(d, i)""", (8, 8), weights={"u": (8, 3, 3, 3), "v": (5, 8, 1, 1), "t": (5, 8, 1, 1)},
+)  # fmt: skip
+"""A list of lengths that plain numbers replace where all are known."""
+
 CASES = [
     cutting("concat", "f = Conv(x, u) g = Concat<axis=1>(h, f) y = Conv(g, v)", (8, 6),
             weights={"u": (6, 3, 3, 3), "v": (5, 14, 1, 1)}),
@@ -173,10 +179,8 @@ CASES = [
             g = Add(f, h) y = Conv(g, v)""", (8,), values={"rest": [8, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
     cutting("constant-of-the-shape", "s = Shape(h) e = ConstantOfShape(s) f = Cos(e) g = Add(f, h) y = Conv(g, v)",
             (8,), weights={"v": (5, 8, 1, 1)}),
-    cutting("constant-of-a-strangers-shape", """f = Conv(x, u) s = Shape(f) e = ConstantOfShape(s) g = Add(h, e)
-            d = Conv(g, v) i = Conv(f, t) y = Mul(d, i)""", (),
-            weights={"u": (8, 3, 3, 3), "v": (5, 8, 1, 1), "t": (5, 8, 1, 1)},
-            refused=("ConstantOfShape takes this length from another axis",)),
+    STRANGERS.of_batch(2),
+    STRANGERS.of_batch("M", groups=(), refused=("ConstantOfShape takes this length from another axis",)),
     cutting("tile-space", "p = GlobalAveragePool(h) e = Tile(p, s) f = Mul(e, h) y = Conv(f, v)", (8,),
             values={"s": [1, 1, 6, 6]}, weights={"v": (5, 8, 1, 1)}),
     cutting("tile-channels", "g = Tile(h, s) f = Conv(g, v) a = Relu(f) y = Conv(a, u)", (8, 6),
@@ -192,9 +196,8 @@ CASES = [
             f = Conv(z, v) y = Relu(f)""", (8,), weights={"v": (5, 8, 6, 1)},
             values={"two": [2], "one": [1], "five": [5], "joined": [0, 0, -1, 6]}),
     cutting("tile-by-a-number-of-channels", """e = Shape(h) c = Slice(e, one, two) s = Concat<axis=0>(one, c, one, one)
-            t = Tile(x, s) f = Conv(t, v) g = Conv(h, u) p = GlobalAveragePool(f) y = Add(p, g)""", (),
-            values={"one": [1], "two": [2]}, weights={"v": (5, 24, 1, 1), "u": (5, 8, 1, 1)},
-            refused=("Tile takes this length",)),
+            t = Tile(x, s) f = Conv(t, v) g = Conv(h, u) p = GlobalAveragePool(f) y = Add(p, g)""", (8,),
+            values={"one": [1], "two": [2]}, weights={"v": (5, 24, 1, 1), "u": (5, 8, 1, 1)}),
     *(cutting(f"depth-to-space-{mode}", f"""g = Conv(h, u, c) a = DepthToSpace<blocksize=2, mode="{mode}">(g)
             y = Conv(a, v)""", (8, 6), weights={"u": (24, 8, 1, 1), "c": (24,), "v": (5, 6, 1, 1)})
       for mode in ("DCR", "CRD")),
