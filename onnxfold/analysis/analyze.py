@@ -32,7 +32,7 @@ from .result import Analysis, Frozen, Index, Mean, OverChannels, Recount
 from .rules import default_rules
 from .rules.facts import At, Atoms, Count, Tie
 from .rules.table import RuleTable
-from .spreads import normalizes
+from .spreads import normalizes, variance
 from .tied_weights import BOTH, check_tied, tie_weights
 
 # positions of all axes that are followed, each of which takes a hundred bytes; more in a file of so many bytes for each
@@ -253,11 +253,7 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
             *(Frozen(node.index, i, value, lengths) for node, i, value, lengths in facts.values.frozen()),
             *known.lists,
         ),
-        tuple(
-            Mean(node.index, mean.number)
-            for node, mean in ((one.node, one.average) for one in known.averages)
-            if reached[mean.axis.atoms].any()
-        ),
+        tuple(_means(model, known, reached)),
         tuple(
             Index(node.index, at.input, at.of.atoms, at.made.atoms, at.axis, at.column)
             for node, at in ((one.node, one.indices) for one in known.indexed)
@@ -265,6 +261,14 @@ def _result(model: Model, known: Known, facts: NodeFacts, caches: tuple[Cache, .
         ),
         tuple(_over_channels(model, known, reached)),
     )
+
+
+def _means(model: Model, known: Known, reached: NDArray[np.bool_]) -> Iterator[Mean]:
+    """The means and sums over channels that are in groups."""
+    for one in known.averages:
+        if reached[one.average.axis.atoms].any():
+            behind = variance(model.graph, model.constants, one.node)
+            yield Mean(one.node.index, one.average.number, None if behind is None else behind.index)
 
 
 def _over_channels(model: Model, known: Known, reached: NDArray[np.bool_]) -> Iterator[OverChannels]:

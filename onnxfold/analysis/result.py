@@ -60,11 +60,14 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Mean:
-    """Node `node` takes the mean or the sum over axis `axis` of its input 0: what is left along it is weighted after a
-    fold."""
+    """Node `node` takes the mean or the sum over axis `axis` of its input 0 (or a sum of squares, or its root, by which
+    it may divide): what is left along it is weighted after a fold.
+
+    `variance`: the node that takes the square of the mean off it; what it gives is the statistic of a norm."""
 
     node: int
     axis: int
+    variance: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..model.graph import Node
 from ..model.model import Model
 from .groups import ChannelGroup, Role
 from .result import Analysis, OverChannels
-from .spreads import squared
+from .spreads import spread, squared
 
 CENTERED = ("LayerNormalization", "SkipLayerNormalization")
 _ROOTS = ("RMSNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization")
@@ -87,7 +87,7 @@ class Stream:
         kinds = set()
         for norm in self.norms.values():
             node = self.model.graph.nodes[norm.node]
-            written = not norm.scale and self._squares(node.inputs[0])
+            written = not norm.scale and spread(self.model.graph, self.model.constants, node)
             if not written and node.op not in (*CENTERED, *_ROOTS):
                 yield f"{node.op} ('{node.label}') is no norm whose mean can be taken into what comes before"
             elif norm.scale and uniform(self.model, norm.scale) is None:
@@ -119,6 +119,9 @@ class Stream:
             return self._scales(node, tensors)
         if node.op == "ReduceMean":  # over other axes: this one would be a norm
             return True
+        if node.op == "Expand" and node.inputs[0] not in tensors:  # all channels alike: what they may be divided by
+            users = [self.model.graph.nodes[i] for i in self.model.graph.consumers.get(node.outputs[0], ())]
+            return all(user.op == "Mul" or (user.op == "Div" and user.inputs[1] == node.outputs[0]) for user in users)
         if node.op in _SUMS:
             return all(name in tensors for name in node.inputs)
         if node.op == "Conv" and node.attrs.get("group", 1) != 1:
@@ -137,11 +140,18 @@ class Stream:
             return {one.node for one in self.norms.values()}.issuperset(users)
         if node.op == "Pow":
             return False
-        mine = [name for name in node.inputs if name in tensors and name not in self.model.constants]
+        mine = [name for name in node.inputs if name in tensors and not self._alike(name, tensors)]
         fixed = [name for name in node.inputs if name in tensors and name in self.model.constants]
         if node.op == "Div" and node.inputs[0] not in mine:
             return False
         return len(mine) == 1 and all(uniform(self.model, name) is not None for name in fixed)
+
+    def _alike(self, name: str, tensors: set[str]) -> bool:
+        """Whether a tensor is a constant, or holds one number for all channels."""
+        producer = self.model.graph.producer.get(name)
+        node = None if producer is None else self.model.graph.nodes[producer]
+        expanded = node is not None and node.op == "Expand" and node.inputs[0] not in tensors
+        return expanded or name in self.model.constants
 
 
 def streams(model: Model, analysis: Analysis) -> dict[str, Stream]:

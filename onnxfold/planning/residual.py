@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..analysis.result import OverChannels
 from ..analysis.rotation import CENTERED, Stream
-from ..analysis.spreads import squared
+from ..analysis.spreads import spread, variance
 from ..folding.basis import Basis, Spread, selection
 from ..folding.merge import Merge
 from ..folding.second_order import Elimination
@@ -109,6 +109,7 @@ def measured(stream: Stream, feeds: Sequence[Feeds]) -> list[Spread]:
             continue  # a mean that is only taken off
         have = runner.advance(norm.node, names)
         centered = bool(norm.scale) and node.op in (*CENTERED, *_OF_GROUPS)
+        centered |= variance(graph, model.constants, node) is not None
         places = stream.positions(node.inputs[0], norm.axis)
         rows = (_rows(model, names, h, norm, places) for h in have)
         moments, means = _moments(rows, centered, len(feeds))
@@ -121,7 +122,7 @@ def measured(stream: Stream, feeds: Sequence[Feeds]) -> list[Spread]:
 def _divided(model: Model, node: Node, norm: OverChannels) -> list[str]:
     """The tensors whose sum a norm divides."""
     if not norm.scale:
-        base = next(squared(model.graph, model.constants, node.inputs[0]), "")
+        base = spread(model.graph, model.constants, node)
         return [base] if base else []
     if not node.op.startswith("Skip"):
         return [node.inputs[0]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..analysis.atoms import SlotKey
 from ..analysis.axis_matrix import _axis_matrix, axis_matrix
 from ..analysis.groups import ChannelGroup, Place
-from ..analysis.result import Analysis, Frozen, Index, Recount
+from ..analysis.result import Analysis, Frozen, Index, Mean, Recount
 from ..analysis.rules.facts import At
 from ..folding.merge import Merge, apply, apply_in_pieces
 from ..frozen import read_only
@@ -125,20 +125,33 @@ def _factors(
         tensor = model.graph.nodes[mean.node].inputs[0]
         parts = [(p, m) for g, m in groups for p in g.places if (p.tensor, p.axis) == (tensor, mean.axis)]
         if parts:
-            factors = _of_mean(analysis, parts, tensor, mean.axis, model.graph.nodes[mean.node])
-            if not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
-                yield (mean.node, mean.axis), factors
+            yield from _of_mean(analysis, parts, mean, model.graph.nodes[mean.node])
 
 
-def _of_mean(analysis: Analysis, parts: _Parts, tensor: str, axis: int, node: Node) -> NDArray[np.float64]:
-    """The factors [new length] of one mean or sum, which `node` takes."""
+def _of_mean(
+    analysis: Analysis, parts: _Parts, mean: Mean, node: Node
+) -> Iterator[tuple[tuple[int, int], NDArray[np.float64]]]:
+    """The factors [new length] of one mean or sum, which `node` takes, and of the variance that is made of it."""
+    tensor = node.inputs[0]
     counts = np.asarray(axis_matrix(analysis, parts, tensor, consumed=True).sum(axis=1), np.float64).ravel()
-    told = next((m.squares for _, m in parts if m.squares), None)
-    if told is not None:
-        return np.full(len(counts), told.get(node.outputs[0], 1.0))
-    if node.op == "ReduceSum":
-        return counts
-    return counts * len(counts) / analysis.slots[tensor, axis, 1][1]
+    share = len(counts) / analysis.slots[tensor, mean.axis, 1][1]  # of all channels that is left
+    told, behind = next((m.squares for _, m in parts if m.squares), None), 1.0
+    if told is not None:  # the sum over what is left, times this, stands for the sum over all
+        factor = told.get(node.outputs[0], 1.0)
+        factor, behind = (factor, 1.0) if mean.variance is None else (1.0, factor)
+        counts = np.full(len(counts), factor / share)
+    for number, factors in ((mean.node, _scaling(node.op, counts, share)), (mean.variance, counts * 0 + behind)):
+        if number is not None and not np.allclose(factors, 1.0, rtol=0.0, atol=1e-9):
+            yield (number, mean.axis), factors
+
+
+def _scaling(op: str, counts: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """By what an operator has to multiply channels of which each counts for so many, a `share` of all there were."""
+    if op == "ReduceMean":
+        return counts * share
+    if op == "LpNormalization":  # which divides: what it gives is multiplied, for all channels alike
+        return np.full(len(counts), 1.0 / np.sqrt(counts.mean()))
+    return counts if op == "ReduceSum" else np.sqrt(counts)
 
 
 def _new(recount: Recount, left: int, lengths: Mapping[tuple[str, int], int]) -> bool:

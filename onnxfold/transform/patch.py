@@ -139,10 +139,10 @@ class Patch:
 
     def multiply(self, index: int, axis: int, factors: NDArray[np.float64]) -> None:
         """What node `index`, which takes a mean, reads first is multiplied by `factors` along `axis` before, for this
-        node alone; where they are all the same, what it gives is."""
+        node alone; where they are all the same, what it gives is, by their square where it squares."""
         node = self.nodes[index]
         if (factors == factors[0]).all():
-            self._multiply_mean(index, float(factors[0]))
+            self._multiply_mean(index, float(factors[0]) ** (2 if node.op_type == "ReduceSumSquare" else 1))
             return
         given, info = node.input[0], self.model.graph.tensor(self.model.graph.nodes[index].inputs[0])
         kind = onnx.helper.tensor_dtype_to_np_dtype(info.dtype)

@@ -100,9 +100,10 @@ class Contract:
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """The node takes the mean, or the sum, over `axis`, number `number` of its input 0.
+    """The node takes the mean, or the sum, over `axis`, number `number` of its input 0; or a sum of squares, or its
+    root, by which it may also divide.
 
-    Where that is followed (responses.py), every position that is left counts for as many as it stands for.
+    Where that is followed (responses.py, spreads.py), every position that is left counts for as many as it stands for.
     """
 
     axis: Axis

@@ -35,7 +35,7 @@ def reduction(n: NodeView) -> Iterator[Fact]:
     if not axes:
         axes = [] if n.attr("noop_with_empty_axes", 0) else list(range(x.rank))
     yield from _passing(n, [a % x.rank for a in axes], bool(n.attr("keepdims", 1)))
-    if n.op in ("ReduceMean", "ReduceSum"):
+    if n.op in ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"):
         yield from (Average(x.axis(a), a % x.rank) for a in axes)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import ChannelNorm, Fact, Refuse, Tie
+from .facts import Average, ChannelNorm, Fact, Refuse, Tie
 from .node_view import NodeView, TensorView
 from .norm import group_normalization, group_normalization_old, instance_normalization
+from .pointwise import others
 from .reduce import layer_norm, skip_layer_norm
 from .table import Rule
 
@@ -32,6 +33,16 @@ def followed_skip_layer_norm(n: NodeView) -> Iterator[Fact]:
         if other is not None and other.rank == n.x().rank:
             yield Tie(n.x().axis(-1), other.axis(-1))
     yield from _scaled(n, n.x().rank - 1, 2, n.inputs[2:])
+
+
+def followed_lp_norm(n: NodeView) -> Iterator[Fact]:
+    """What is divided by the root of the sum of its squares (p = 2) along one axis."""
+    x, y = n.x(), n.y()
+    axis = n.attr("axis", -1) % x.rank
+    yield from others(x, y, axis)
+    if n.attr("p", 2) == 2:
+        yield Tie(x.axis(axis), y.axis(axis))
+        yield Average(x.axis(axis), axis)
 
 
 def followed_group_norm(n: NodeView) -> Iterator[Fact]:
@@ -79,6 +90,7 @@ RULES = (
     Rule(
         followed_skip_layer_norm, ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), domain="com.microsoft"
     ),
+    Rule(followed_lp_norm, ("LpNormalization",)),
     Rule(followed_group_norm, ("GroupNormalization",), since=21),
     Rule(followed_group_norm_old, ("GroupNormalization",), domain="com.microsoft"),
     Rule(followed_instance_norm, ("InstanceNormalization",), since=6),
