@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import Fact, Tie
+from .facts import Fact, Free, Tie
 from .node_view import NodeView, TensorView
 from .table import Rule
 
@@ -53,6 +53,12 @@ def first_only(n: NodeView) -> Iterator[Fact]:
             yield from same_axes(n.x(), y)
 
 
+def cast_like(n: NodeView) -> Iterator[Fact]:
+    """Of its second input only the type counts."""
+    yield from same_axes(n.x(), n.y())
+    yield from (Free(n.x(1).axis(axis)) for axis in range(n.x(1).rank))
+
+
 def gated(n: NodeView) -> Iterator[Fact]:
     """SwiGLU and BiasSplitGelu: a gate and what it is for, in two tensors, or one half of the last axis each."""
     x, y = n.x(), n.y()
@@ -72,7 +78,8 @@ def gated(n: NodeView) -> Iterator[Fact]:
 RULES = (
     Rule(unary, UNARY),
     Rule(broadcast, BROADCAST, since=7),
-    Rule(first_only, ("Clip", "Dropout", "CastLike")),
+    Rule(first_only, ("Clip", "Dropout")),
+    Rule(cast_like, ("CastLike",)),
     Rule(broadcast, (*MICROSOFT_UNARY, "BiasGelu"), domain="com.microsoft"),
     Rule(broadcast, ("SwiGLU",), since=28),
     Rule(gated, ("SwiGLU", "BiasSplitGelu"), domain="com.microsoft"),

@@ -47,6 +47,7 @@ CASES = [
     between("Acosh", "g = Exp(h) f = Add(g, one) a = Acosh(f)", values={"one": 1.0}),
     between("Cast", "g = Mul(h, four) f = Cast<to=7>(g) a = Cast<to=1>(f)", values={"four": 4.0}),
     between("CastLike", "g = Mul(h, four) f = CastLike(g, like) a = Cast<to=1>(f)", values={"four": 4.0, "like": 1}),
+    between("CastLike-h", "g = Neg(h) a = CastLike(h, g)"),
     between("IsNaN", "g = Sqrt(h) f = IsNaN(g) a = Cast<to=1>(f)"),
     between("IsInf", "g = Relu(h) f = Log(g) e = IsInf(f) a = Cast<to=1>(e)"),
     between("Not", "g = Greater(h, zero) f = Not(g) a = Cast<to=1>(f)", values={"zero": 0.0}),
