@@ -95,8 +95,6 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
     graph, constants = model.graph, model.constants
     for name, stored in constants.unwritable.items():
         known.add(pins_of(known.table, [name], Reason(stored.why, stored.where)))
-    for name in sorted(t.values.name for t in model.proto.graph.sparse_initializer):
-        known.add(pins_of(known.table, [name], Reason("a sparse_initializer", name)))
     for name in graph.inputs:
         if name not in constants:
             known.add(heads.pins(known, name, GRAPH_INPUT))

@@ -16,6 +16,7 @@ from ..model.model import Model
 from ..model.quantized.detect import integer_weights
 from ..model.quantized.tensor import Stored
 from ..model.shapes.nominal import concrete_shape
+from ..model.sparse import sparse_weights, stored_numbers
 from ..model.subgraphs import every_initializer, every_node
 from ..model.tied import NO_WEIGHTS
 from .body_steps import steps
@@ -52,6 +53,9 @@ class Costs:
     unsized: frozenset[str] = field(repr=False, default_factory=frozenset)
     """Tensors with an axis of unknown length, which counts as 1."""
 
+    sparse: int = 0
+    """Parameters of sparse weights, which stay as they are."""
+
     def count(self, name: str, lengths: Mapping[tuple[str, int], int]) -> int | None:
         """How many numbers a tensor holds, with the changed axis `lengths`; None where that is not known."""
         if name not in self.shapes or name in self.unsized:
@@ -64,7 +68,7 @@ class Costs:
 
     def params(self, lengths: Mapping[tuple[str, int], int]) -> int:
         """Parameters with the changed axis `lengths`."""
-        return self._total(self.params_terms, lengths)
+        return self.sparse + self._total(self.params_terms, lengths)
 
     def numbers(self, lengths: Mapping[tuple[str, int], int]) -> dict[str, int]:
         """The parameters of every weight that is no scalar, by its name, with the changed axis `lengths`."""
@@ -102,7 +106,8 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
     slots = {one.name: (one.slots.scale, one.slots.zero) for one in stored.values() if one.slots.scale is not None}
     beside = {name: [part(stored[name], slot) for slot in pair if slot is not None] for name, pair in slots.items()}
     known = computed.union(stored, *beside.values())
-    once = {model.tied.stored(name): name for name in sorted(used - known, reverse=True)}
+    sparse = {name: count for name in used if (count := model.constants.numbers(name)) is not None}
+    once = {model.tied.stored(name): name for name in sorted(used - known - sparse.keys(), reverse=True)}
     kinds = {name: _stored_kind(model, name) for name in sorted(once.values()) if name in shapes}
     kinds = {name: kind for name, kind in kinds.items() if kind in FLOATS}
     params = [_dims(name, shapes) for name in kinds]
@@ -121,7 +126,8 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
             else:  # a zero point of as many bits, also where there is none yet
                 sizes[-1] += one.bits / 8
     unsized = {n for n, t in graph.tensors.items() if any(_int(dim, symbols) is None for dim in t.shape or ())}
-    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks, frozenset(unsized))
+    kept = sum(count for name, count in sparse.items() if name not in computed and graph.tensor(name).dtype in FLOATS)
+    return Costs(tuple(macs), tuple(params), tuple(sizes), shapes, blocks, frozenset(unsized), kept)
 
 
 PER_ACTIVATION, PER_MAC = 4e-9, 4e-11
@@ -170,13 +176,14 @@ def nominal(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = Non
 
 def count_parameters(proto: ModelProto) -> int:
     """Numbers stored in initializers and Constant nodes, also of `opened` bodies and of functions: floats, and integers
-    that stand for such."""
+    that stand for such. Of sparse weights, those that are not 0."""
     proto, _ = entered(proto)
     floats = FLOATS | {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
     share = {name: count for node in every_node(proto) for name, count in integer_weights(node).items()}
     tensors = _tensors(proto).items()
     counted = {name: int(math.prod(t.dims)) for name, t in tensors if t.data_type in floats or name in share}
-    return round(sum(share.get(name, 1) * size for name, size in counted.items()))
+    sparse = sum(stored_numbers(one) for one in sparse_weights(proto).values() if one.values.data_type in floats)
+    return sparse + round(sum(share.get(name, 1) * size for name, size in counted.items()))
 
 
 def weight_bytes(proto: ModelProto) -> int:

@@ -12,6 +12,7 @@ from ..errors import RuleError
 from ..model.constants import FLOATS
 from ..model.dimensions import period
 from ..model.graph import OWN_OPERATORS, Node
+from ..model.linear import WEIGHTS
 from ..model.model import Model
 from ..model.quantized.tensor import BEHIND
 from ..model.shapes.arithmetic import ShapeValues
@@ -177,7 +178,7 @@ class NodeFacts:
             elif isinstance(fact, Indices):
                 yield Indexed(node, fact)
         yield from self._roles(node, facts)
-        mixed = Reason(f"{op} mixes this axis", node.label)
+        mixed = self._mixed(node, op)
         for fact in facts:
             if isinstance(fact, Contract) and len(fact.a) == len(fact.b) > 0:
                 yield Product(node, fact, (Pin(fact.a.atoms, mixed), Pin(fact.b.atoms, mixed)))
@@ -186,6 +187,11 @@ class NodeFacts:
             unsaid = self._table.unsaid(key, spoken)
             if len(unsaid):
                 yield Pin(unsaid, mixed)
+
+    def _mixed(self, node: Node, op: str) -> Reason:
+        """Why axes are kept that no fact is about."""
+        computed = node.op in WEIGHTS and not self._model.constants.computed.isdisjoint(node.inputs)
+        return Reason(f"{op} has a weight computed from integers" if computed else f"{op} mixes this axis", node.label)
 
     def _divided(self, node: Node) -> Iterator[AtomFact]:
         """Where a quotient leaves an open length (`leaves_open`), the divisor counts what else lies in that axis."""

@@ -130,7 +130,10 @@ def parameters(model: Model) -> int:
 
 
 def _count(model: Model, name: str) -> int:
-    return math.prod(d if isinstance(d, int) else 1 for d in model.graph.tensor(name).shape or ())
+    """How many numbers are stored of a weight."""
+    sparse = model.constants.numbers(name)
+    whole = math.prod(d if isinstance(d, int) else 1 for d in model.graph.tensor(name).shape or ())
+    return whole if sparse is None else sparse
 
 
 def _weights(model: Model) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,7 @@ class SharedPrefix:
     def _same(self, version: ModelProto, changed: Container[str], counted: Container[str]) -> int:
         """How many nodes at the beginning are the same: exporters count channels long before the node that does."""
         pairs = zip(self.model.proto.graph.node, version.graph.node, strict=False)
-        stored = self.model.constants.stored
+        stored = {*self.model.constants.stored, *self.model.constants.between}
         for index, (old, new) in enumerate(pairs):
             if any(name in stored for name in old.output):
                 continue  # makes a weight, often far ahead of what reads it; walks compute it where they need it

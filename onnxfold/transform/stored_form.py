@@ -21,6 +21,7 @@ from ..errors import RuleError
 from ..frozen import read_only
 from ..model.expressions import SELECTS, backward, new_lengths, permutation, selected_from
 from ..model.model import Model
+from ..model.quantized.tensor import Stored
 from ..model.subgraphs import every_node
 from ..model.tensors import Pending, settled
 from ..model.tied import Family, View, small
@@ -53,6 +54,8 @@ def stored_form(model: Model, changes: Edits) -> StoredForm:
     back = _Back(model, arrays, changes.lengths)
     for name in arrays:
         back.put(name)
+    for name in changes.arrays.keys() & model.constants.stored.keys():
+        back.between(model.constants.stored[name], settled(changes.arrays[name]).shape)
     return StoredForm(back.written, back.kinds, frozenset(back.follow), back.lists, back.made)
 
 
@@ -75,6 +78,17 @@ class _Back:
             self._together(name, family)
         elif name not in self.follow and not self._alike(name, family):
             self._apart(name, family)
+
+    def between(self, one: Stored, last: Shape) -> None:
+        """The lengths and the lists of the steps behind a weight that is stored as integers, by its new shape."""
+        shapes = [] if one.form is None else one.form.shapes(last)
+        for name, shape in zip(one.tensors, shapes, strict=False):
+            self.made.update({(name, axis): n for axis, n in enumerate(shape)})
+        for name, before, after in zip(one.tensors[1:], shapes, shapes[1:], strict=False):
+            step = self._model.graph.producer[name]
+            changed = new_lengths(self._protos[step], before, after, self._read)
+            if changed:
+                self.lists[step, 1] = changed
 
     def _together(self, name: str, family: Family) -> None:
         """One stored tensor for several weights, and the lists of all steps behind it."""

@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper
 from ...errors import ModelError
 from ..graph import Graph, Node
 from .behind import Fixed, held, scale_behind
+from .forms import Form
 from .packing import MICROSOFT, NBITS, PackedLayout, layout
 from .scheme import used
 from .tensor import BEHIND, Factor, Slots, Stored, Unwritable
@@ -79,12 +80,15 @@ def packed_weight(node: Node) -> tuple[str, PackedLayout] | None:
     return None if how is None or len(node.inputs) < 2 else (node.inputs[1], how)
 
 
-def find(graph: Graph, fixed: Fixed) -> dict[str, Stored | Unwritable]:
-    """All quantized constants of `graph` by name."""
+def find(graph: Graph, fixed: Fixed, forms: Mapping[str, Form]) -> dict[str, Stored | Unwritable]:
+    """All quantized constants of `graph` by name. `forms`: what becomes of them before they are used, by the output of
+    DequantizeLinear; such a constant has the name of the last form."""
     found: dict[str, Stored | Unwritable] = {}
     for name, node, slots in _candidates(graph, fixed):
-        why = _obstacle(graph, fixed, node, slots)
-        found[name] = Unwritable(why, node.label) if why else _described(graph, fixed, name, node, slots)
+        why, form = _obstacle(graph, fixed, node, slots), forms.get(name)
+        found[name if form is None else form.tensors[-1]] = (
+            Unwritable(why, node.label) if why else _formed(_described(graph, fixed, name, node, slots), form, node)
+        )
     for one in list(_biases(graph, fixed)):
         _settle(graph, fixed, found, one)
     return found
@@ -214,6 +218,16 @@ def _described(graph: Graph, fixed: Fixed, name: str, node: Node, slots: Slots) 
     return Stored(name, node.outputs[0], slots, axis, low, high, bits, block=block, behind=behind)
 
 
+def _formed(one: Stored, form: Form | None, node: Node) -> Stored | Unwritable:
+    """A constant as its last form, where it has others than that of its `node`."""
+    if form is None or len(form.tensors) < 2:
+        return one
+    axis = form.axis(one.axis)
+    if one.block and axis is None:
+        return Unwritable(f"{node.op} has blocks along an axis that is left out", node.label)
+    return replace(one, name=form.tensors[-1], axis=axis, form=form)
+
+
 def _axis(node: Node, rank: int, scales: int) -> int | None:
     """The axis that a node's scales of its weight run along."""
     if scales == 1:
@@ -274,7 +288,9 @@ def _settle(graph: Graph, fixed: Fixed, found: dict[str, Stored | Unwritable], b
         own = _integer_bias(fixed, bias, weight)
     else:
         made = found.get(bias.name)
-        if not isinstance(made, Stored) or not isinstance(weight, Stored) or not _follows(graph, fixed, bias, weight):
+        if not isinstance(made, Stored) or not isinstance(weight, Stored):
+            return
+        if not _follows(graph, fixed, bias, (made, weight)):
             return
         own = replace(made, factor=Factor(bias.x_scale, bias.weight))
     if isinstance(own, Stored) and len(graph.consumers[bias.name]) > 1:
@@ -297,9 +313,9 @@ def _integer_bias(fixed: Fixed, bias: _Bias, weight: Stored | Unwritable | None)
     return Stored(bias.name, bias.node.outputs[0], bias.slots, axis, low, high, bits, factor)
 
 
-def _follows(graph: Graph, fixed: Fixed, bias: _Bias, weight: Stored) -> bool:
-    """Whether the scale of a bias, as DequantizeLinear has it, is the input's times the weight's."""
-    dequantizers = [graph.nodes[graph.producer[name]] for name in (bias.name, bias.weight)]
+def _follows(graph: Graph, fixed: Fixed, bias: _Bias, stored: tuple[Stored, Stored]) -> bool:
+    """Whether the scale of a bias, as DequantizeLinear has it, is the input's times the weight's (`stored`: both)."""
+    dequantizers, (_, weight) = [graph.nodes[graph.producer[one.owner]] for one in stored], stored
     own, of_weight = (fixed.stored_array(node.inputs[1]).astype(np.float64).ravel() for node in dequantizers)
     if weight.block or own.size < of_weight.size or (weight.axis is not None and own.size != of_weight.size):
         return False

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .forms import Form
 from .packing import PackedLayout, join
 from .scheme import Scheme, in_blocks
 
@@ -44,7 +45,8 @@ class Stored:
     `owner` names the first output of the node that takes them at `slots`; `axis`: that of scales, None for one scale
     for all; each is for `block` positions along it (0: for one). Integers keep to `low`..`high`, and are of `bits`,
     several in a byte by a `layout`. `factor`: for a bias whose scale follows from others. `behind`: the first output of
-    the node that holds the scale, and at which input, where that is another node.
+    the node that holds the scale, and at which input, where that is another node. `form`: what nodes behind the owner
+    make of it, where there are any; then `axis` is one of that.
     """
 
     name: str
@@ -58,10 +60,24 @@ class Stored:
     block: int = 0
     layout: PackedLayout | None = None
     behind: tuple[str, int] | None = None
+    form: Form | None = None
 
     def place(self, slot: int) -> tuple[str, int]:
         """The first output of the node that holds a part, and at which input."""
         return self.behind if slot == BEHIND and self.behind is not None else (self.owner, slot)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The constant, after the forms of it that it is made of."""
+        return (self.name,) if self.form is None else self.form.tensors
+
+    def seen(self, held: Array) -> Array:
+        """Integers, or scales that have all their axes, with the axes of the constant."""
+        return held if self.form is None else self.form.seen(held)
+
+    def held(self, seen: Array) -> Array:
+        """The way back from `seen`."""
+        return seen if self.form is None else self.form.held(seen)
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,7 @@ def integers_of(one: Stored, parts: Parts) -> Array:
     """The integers of a constant, in its shape."""
     held, layout = parts.part(one, one.slots.integers), parts.layout(one)
     assert held is not None
-    return held if layout is None else layout.weight(held)
+    return one.seen(held) if layout is None else layout.weight(held)
 
 
 def scheme_of(stored: Mapping[str, Stored], name: str, parts: Parts) -> Scheme:
@@ -106,6 +122,8 @@ def scheme_of(stored: Mapping[str, Stored], name: str, parts: Parts) -> Scheme:
     unsaid = 0.0 if layout is None else float(layout.middle)
     zeros = np.full(scales.shape, unsaid) if zero is None else zero.astype(np.float64).reshape(shape)
     zeros = np.broadcast_to(zeros, scales.shape)
+    if one.block:
+        scales, zeros = one.seen(scales), one.seen(zeros)
     return Scheme(scales, zeros, one.axis, one.low, one.high, scale.dtype, _groups(one, parts))
 
 
@@ -116,7 +134,7 @@ def _groups(one: Stored, parts: Parts) -> NDArray[np.int64] | None:
     if layout is None:
         held = parts.part(one, one.slots.integers)
         assert held is not None
-        return in_blocks(held.shape[one.axis], one.block)
+        return in_blocks(one.seen(held).shape[one.axis], one.block)
     numbers = None if one.slots.groups is None else parts.part(one, one.slots.groups)
     return in_blocks(layout.k, one.block) if numbers is None else numbers.astype(np.int64)[: layout.k]
 
@@ -129,9 +147,11 @@ def written(one: Stored, integers: Array, scheme: Scheme, parts: Parts) -> dict[
     assert old is not None
     if layout is not None:
         layout = replace(layout, n=integers.shape[0], k=integers.shape[1])
-    out = {slots.integers: integers.astype(old.dtype) if layout is None else layout.held(integers)}
+    out = {slots.integers: one.held(integers).astype(old.dtype) if layout is None else layout.held(integers)}
     if scale is None or slots.scale is None or slots.zero is None:
         return out
+    if one.block:
+        scheme = replace(scheme, scale=one.held(scheme.scale), zero=one.held(scheme.zero))
     shape = scale.shape if one.axis is None else (-1,) if scale.ndim == 1 else scheme.scale.shape
     if one.behind is not None and one.axis is not None:
         shape = tuple(-1 if d == scale.size else 1 for d in scale.shape)

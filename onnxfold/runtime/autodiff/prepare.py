@@ -14,7 +14,7 @@ from ...errors import OnnxFoldError
 from ...model.half_precision import widen
 from ...model.model import Model, load
 from ...model.onnx_calls import asking_onnx
-from ...model.quantized.detect import dequantizes, packed_weight
+from ...model.quantized.detect import packed_weight
 from ...model.save import inline
 from ...model.shapes.inference import with_shapes
 from ...model.subgraphs import DEFAULT_DOMAINS, subgraphs
@@ -155,8 +155,8 @@ def prune(graph: GraphProto) -> None:
 
 
 def _unpacked(graph: GraphProto, model: Model) -> None:
-    """Weights that DequantizeLinear makes, and those that MatMulNBits packs, as float32 initializers of their names, in
-    place."""
+    """Weights that DequantizeLinear makes, in the form in which they are used, and those that MatMulNBits packs, as
+    float32 initializers of their names, in place."""
     nodes, weights = list[NodeProto](), dict[str, TensorProto]()
 
     def put(name: str) -> None:
@@ -165,8 +165,10 @@ def _unpacked(graph: GraphProto, model: Model) -> None:
 
     for node, seen in zip(graph.node, model.graph.main_nodes, strict=True):
         packed = packed_weight(seen)
-        if dequantizes(seen) and seen.outputs[0] in model.constants:
-            put(seen.outputs[0])
+        made = seen.outputs[0] if seen.outputs else ""
+        if made in model.constants.formed and model.constants.numbers(made) is None:
+            if made not in model.constants.between:
+                put(made)
         elif packed is not None and packed[0] in model.constants.stored:
             put(packed[0])
             y, bias = seen.outputs[0], [name for name in seen.inputs[5:6] if name]
