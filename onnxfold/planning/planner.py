@@ -21,7 +21,7 @@ from ..evaluation.device_latency import CommandTimer
 from ..evaluation.latency import Profiler
 from ..evaluation.own_measure import OwnMeasure
 from ..options.budget import Aim
-from ..options.choices import Recovery
+from ..options.choices import Effort, Recovery
 from ..options.parts import PlanningOptions
 from ..progress import Progress
 from .checkpoint import Checkpoint
@@ -178,7 +178,9 @@ class Planner:
         widest = max((width.size for width in self.merger.layout.widths(moving)), default=0)
         if goal.aim.limits_loss or goal.aim is Aim.DROP:
             reason = f"no group can shrink within {goal.asked}"
-            return f"{reason}: {outcome.least or 'allow more, for example `ratio=0.1`'}"
+            unrepaired = self.options.effort is Effort.FAST and outcome.samples is None and not self.subject.streamed
+            more = "; `calibration` or `effort='balanced'` repair what is merged, so that it costs less" * unrepaired
+            return f"{reason}: {outcome.least or 'allow more, for example `ratio=0.1`'}{more}"
         return (
             f"this budget removes nothing: the widest group has {widest} channels, kept widths are multiples of "
             f"{goal.rounded}"

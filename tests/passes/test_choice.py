@@ -107,6 +107,15 @@ def test_left_out_is_what_is_beaten_by_a_margin_in_everything() -> None:
     assert not expected.beaten_by(Point(0.46, 0.7, 0.09)) and not expected.beaten_by(Point(0.4, 0.7, 0.095))
 
 
+def test_training_that_gains_nothing_is_no_chain() -> None:
+    """Nothing is made to train on with the least effort: the row says so, and is neither measured nor advised."""
+    report = onnxfold.choose(MLP, allow=["fold", "refine"], at=[0.5], effort="fast", latency=False)
+    trained = [row for row in report.rows if row.chain.refine]
+    assert [row.size for row in trained] == [None]
+    assert "training was not used" in trained[0].note
+    assert all("refine" not in (one.chain or "") for one in report.advice)
+
+
 # chains -------------------------------------------------------------------------------------------------------------
 
 

@@ -119,6 +119,7 @@ def test_reasons_have_pages() -> None:
     }
     assert list(said.values()) == ["interface", "rule", "mixed"]
     assert reasons.topic("LayerNormalization mixes this axis") is reasons.STREAM
+    assert reasons.topic("ReduceMean mixes this axis") is reasons.STREAM
 
 
 def test_every_reason_links_to_its_page_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from ...planning.time_estimate import Estimate
 from ...progress import Phase, Title, silent
 from ..base import BasePass, Pipeline, Run, State
 from ..distillation.distill import Distill
+from ..distillation.result import RefinementReport
 from ..fold import FoldChannels, FoldRecord
 from ..normalization import TakeInNormalization
 from ..prepare import nothing_to_fold
@@ -35,7 +36,12 @@ from .made import FOLDED, measuring
 from .row import ChoiceRow, row_of
 from .work import titles
 
-Refused = (NothingToFoldError, PlanError, QuantizationError)
+
+class NotTrainedError(Exception):
+    """Training kept the weights as they were, and why."""
+
+
+Refused = (NothingToFoldError, PlanError, QuantizationError, NotTrainedError)
 Measure = Callable[[Chain], ChoiceRow]
 Other = tuple[Chain, Measure]
 _FLOATS = 0.4  # of the time of a fold that is made in fewer bits too
@@ -215,9 +221,13 @@ class _Exploration:
         return self._trained(self._folds[key], full) if chain.refine else self._folds[key]
 
     def _trained(self, folded: State, full: bool) -> State:
-        """After training; a fold that is the same in floats and for fewer bits is trained once."""
+        """After training; a fold that is the same in floats and for fewer bits is trained once. Raises
+        NotTrainedError where training gains nothing."""
         version, o = (id(folded.current.proto), full), self._options
         if version not in self._after_training:
             train = Distill(DistillOptions(), o.calibration.effort if full else Effort.FAST, o.runtime.seed)
             self._after_training[version] = Pipeline(train, given=FOLDED).run(folded, self._run)
+        report = self._after_training[version].found(RefinementReport)
+        if report is not None and not report.kept:
+            raise NotTrainedError(str(report))
         return self._after_training[version]

@@ -66,7 +66,7 @@ STREAM = Topic(
 
 _BY_WORDS = (
     (re.compile(r"graph (in|out)put"), INTERFACE), (re.compile(r"no (operator )?rule"), RULE),
-    (re.compile(r"(Layer|RMS)Norm\w* mixes"), STREAM),
+    (re.compile(r"((Layer|RMS|Lp)Norm|Reduce(Mean|L2|SumSquare))\w* mixes"), STREAM),
     (re.compile(r"cache|heads"), CACHE), (re.compile(r"shape|length|computes"), SHAPE),
     (re.compile(r"integer|quantiz|floating point|block"), INTEGER),
     (re.compile(r"several nodes|body|divide|tied|shared"), SHARED),
