@@ -39,6 +39,11 @@ def test_fewer_bits_alone_where_they_lose_less(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]  # nothing is left of the other
 
 
+def test_what_could_not_be_made_is_said() -> None:
+    report = onnxfold.fold(MLP, target_size=0.3, allow=["fold", "int8"], effort="fast", latency=False).report
+    assert "the only chain of steps that was made: fold; not made: INT8: " in report.verdict
+
+
 def test_both_together_where_neither_is_enough() -> None:
     result = onnxfold.fold(MLP, target_size=0.2, allow=["fold", "int8"], round_to=1, **GIVEN)
     report = result.report

@@ -29,6 +29,7 @@ from .front import Point, least_loss
 from .row import ChoiceRow, row_of
 
 _TRIES = 3  # folds for one kind of quantization: what it saves depends a little on the widths
+_TOLD = 3  # reasons why chains could not be made
 _CLOSER = 0.95  # of the fold's share, where the chain missed the target
 _FASTER = 0.95  # of bytes or latency: what is better by less is not worth a line
 _LOSES_AS_LITTLE = 1.1  # times the loss
@@ -84,14 +85,17 @@ class MeetTarget(BasePass):
         at = least_loss(points, met)
         if at is None:
             raise PlanError(self._missed(made, points, refused))
-        return self._finished(made, points, at, run)
+        return self._finished(made, points, refused, at, run)
 
-    def _finished(self, made: Sequence[_Made], points: Sequence[Point], at: int, run: Run) -> State:
+    def _finished(
+        self, made: Sequence[_Made], points: Sequence[Point], refused: Sequence[str], at: int, run: Run
+    ) -> State:
         state, kind = made[at].state, made[at].row.chain.quantize
         if kind is not None:
             judge = JudgeQuantization(self._options.budget)
             state = Pipeline(judge, given=("verdict",)).run(state, run)
-        chosen = ChainChosen(self._words(made, points, at), tuple(one.row for one in made))
+        words = self._words(made, points, at) + "".join(f"; not made: {why}" for why in refused[:_TOLD])
+        chosen = ChainChosen(words, tuple(one.row for one in made))
         return state.adding(replace(state.done(FoldRecord), left=""), chosen)
 
     def _chains(self, state: State, run: Run) -> Iterator[_Made | str]:
@@ -166,7 +170,8 @@ class MeetTarget(BasePass):
         def other(i: int) -> float:
             return points[i].latency if self._size else points[i].size
 
-        text = f"best of {len(made)} chains of steps: {_called(made[at].row.chain)}"
+        many = f"best of {len(made)} chains of steps" if len(made) > 1 else "the only chain of steps that was made"
+        text = f"{many}: {_called(made[at].row.chain)}"
         better = [
             i for i in range(len(made))
             if i != at and other(i) <= _FASTER * other(at) and points[i].loss <= _LOSES_AS_LITTLE * points[at].loss
