@@ -99,7 +99,7 @@ def _gather(model: Model, known: Known, facts: NodeFacts, heads: _Heads) -> None
         if name not in constants:
             known.add(heads.pins(known, name, GRAPH_INPUT))
     for node in graph.nodes:
-        if not (node.outputs and all(name in constants for name in node.outputs if name)):
+        if not constants.made_by(node):
             known.add(facts.of(node))
     for name in graph.outputs:
         known.add(heads.pins(known, name, GRAPH_OUTPUT))

@@ -94,12 +94,11 @@ def costs(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None)
     graph = nominal(model, input_shapes)
     symbols = _symbols(model, graph)
     shapes = {name: _ints(t.shape, symbols) for name, t in graph.tensors.items() if t.shape is not None}
-    often, made_ahead = steps(model, shapes), _made_ahead(model)
-    active = [node for node in graph.nodes if not made_ahead.issuperset(node.outputs)]
-    macs = [often.get(node.index, ()) + term for node in active for term in _macs(node, shapes)]
+    often, running = steps(model, shapes), [node for node in graph.nodes if not model.constants.made_by(node)]
+    macs = [often.get(node.index, ()) + term for node in running for term in _macs(node, shapes)]
     used = {name for node in model.graph.nodes for name in node.inputs if name in model.constants}
     computed = {
-        name for node in model.graph.nodes if node.outputs and all(o in model.constants for o in node.outputs if o)
+        name for node in model.graph.nodes if model.constants.made_by(node)
         for name in node.inputs if not (name in model.tied.family and model.tied.family[name].tied)
     }  # fmt: skip
     stored, part = model.constants.stored, model.constants.part_name
@@ -211,11 +210,6 @@ def _symbols(model: Model, graph: Graph) -> dict[object, int]:
             if dim.dim_param and isinstance(length, int):
                 found[dim.dim_param] = length
     return found
-
-
-def _made_ahead(model: Model) -> set[str]:
-    """What depends on no input, '' included: it is computed once, before the first inference."""
-    return {"", *(name for node in model.graph.nodes for name in node.outputs if name in model.constants)}
 
 
 def _int(dim: object, symbols: Mapping[object, int]) -> int | None:

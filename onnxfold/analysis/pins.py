@@ -142,7 +142,7 @@ def _weights(model: Model) -> Iterator[tuple[str, str]]:
     parts = ((one, slot) for one in constants.stored.values() for slot in (one.slots.scale, one.slots.zero))
     seen = {constants.part_name(one, slot) for one, slot in parts if slot is not None}  # how others are stored
     for node in graph.nodes:
-        if node.outputs and all(name in model.constants for name in node.outputs if name):
+        if model.constants.made_by(node):
             continue
         for name in node.inputs[:1] if node.op in _SETTINGS else (*node.inputs, *node.captures):
             info, once = graph.tensor(name), model.tied.stored(name)

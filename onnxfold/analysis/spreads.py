@@ -122,7 +122,9 @@ class _Written:
             if self._takes_off(user, start, base):
                 return user
             if user.op in _CHAIN and not self._others(user, start):
-                return self.variance(base, user.outputs[0], steps - 1)
+                found = self.variance(base, user.outputs[0], steps - 1)
+                if found is not None:
+                    return found
         return None
 
     def _users(self, tensor: str) -> list[Node]:

@@ -39,14 +39,14 @@ WEIGHT_TYPES = FLOATS | {TensorProto.INT8, TensorProto.UINT8}
 _FEW = 1024, 16  # integers and floats at most
 _MOST = 1 << 28  # elements of a constant that is computed
 _ABSURD = 1 << 30  # elements of a constant that no model needs: 1 GB and more
+RANDOM = frozenset(
+    ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
+)  # operators that draw other numbers every time
 # Never evaluated as constants: random operators, and quantizing (what comes of a weight would be stored beside it).
-_NOT_CONSTANT = frozenset(
-    (
-        "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "If",
-        "Loop", "Scan", DEQUANTIZE, "QuantizeLinear", "Dropout", "Optional", "SequenceEmpty",
-        "SequenceConstruct", "StringNormalizer",
-    )
-)  # fmt: skip
+_NOT_CONSTANT = RANDOM | {
+    "If", "Loop", "Scan", DEQUANTIZE, "QuantizeLinear", "Dropout", "Optional", "SequenceEmpty", "SequenceConstruct",
+    "StringNormalizer",
+}  # fmt: skip
 
 
 class Constants:
@@ -136,6 +136,10 @@ class Constants:
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+    def made_by(self, node: Node) -> bool:
+        """Whether all that a node gives is constant: it computes before the first inference."""
+        return any(node.outputs) and all(name in self.names for name in node.outputs if name)
 
     @cached_property
     def small(self) -> Mapping[str, NDArray[Any]]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto, helper
 
+from .constants import RANDOM
 from .graph import skeleton
 from .shapes.inference import infer_shapes
 from .subgraphs import DEFAULT_DOMAINS
-
-_RANDOM = frozenset(("RandomNormal", "RandomUniform"))  # operators that make other numbers every time, of nothing
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def known_casts(proto: ModelProto) -> tuple[ModelProto, tuple[KnownCast, ...]]:
         given, kind = list(node.input), 0
         if _is_cast_like(node):
             given, kind = given[:1], kinds.get(node.input[1], 0)
-        if all(name in fixed for name in given if name) and node.op_type not in _RANDOM:
+        if all(name in fixed for name in given if name) and node.op_type not in RANDOM:
             fixed.update(filter(None, node.output))
             if kind:
                 places[index] = _known(node, kind)

@@ -15,12 +15,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
+from ..model.constants import RANDOM
 from ..model.subgraphs import captures
 from ..progress import steps
 from .session import Feeds, Session, fitted
 
 Live = dict[str, Any]
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 class SegmentRunner:
@@ -40,7 +40,7 @@ class SegmentRunner:
         self._fixed: dict[str, int] = {}  # constants made by nodes: each segment computes what it needs of them
         for index, node in enumerate(graph.node):
             needs = [*filter(None, node.input), *captures(node)]
-            if all(name in weights or name in self._fixed for name in needs) and node.op_type not in _RANDOM:
+            if all(name in weights or name in self._fixed for name in needs) and node.op_type not in RANDOM:
                 self._fixed.update(dict.fromkeys(filter(None, node.output), index))
         self._last: dict[str, int] = {}
         for index, node in enumerate(graph.node):

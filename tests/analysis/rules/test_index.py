@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import Case, assert_holds, constant, fold_by, given, node
@@ -21,11 +23,9 @@ def grid(*along: list[int]) -> np.ndarray:
     return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1)
 
 
-def scattered(
-    name: str, body: str, groups: tuple[int, ...], weights: dict[str, tuple[int, ...]], **more: object
-) -> Case:
+def scattered(name: str, body: str, groups: tuple[int, ...], weights: dict[str, tuple[int, ...]], **more: Any) -> Case:
     """Two convolutions, one written into the other's output or both into zeros."""
-    return Case(f"scatter-nd-{name}", SCATTERED.replace("{}", body), weights, groups, **more)  # type: ignore[arg-type]
+    return Case(f"scatter-nd-{name}", SCATTERED.replace("{}", body), weights, groups, **more)
 
 
 OVERWRITTEN = cutting(

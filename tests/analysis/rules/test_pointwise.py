@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers import Case, assert_holds, constant, fold_by, model, newest_opset, oracles_hold
@@ -15,11 +17,11 @@ from onnxfold.model.model import load
 CONV = {"w": (8, 3, 3, 3), "b": (8,), "v": (5, 8, 1, 1)}
 
 
-def between(name: str, body: str, opset: int = 17, groups: tuple[int, ...] = (8,), **more: object) -> Case:
+def between(name: str, body: str, opset: int = 17, groups: tuple[int, ...] = (8,), **more: Any) -> Case:
     """A Conv of 8 channels, `body` from h to a, and a Conv that reads them."""
     text = f"(float[N,3,6,6] x) => (float y) {{ h = Conv(x, w, b) {body} y = Conv(a, v) }}"
-    weights = {**CONV, **more.pop("weights", {})}  # type: ignore[dict-item]
-    return Case(name, text, weights, groups, opset=opset, **more)  # type: ignore[arg-type]
+    weights = {**CONV, **more.pop("weights", {})}
+    return Case(name, text, weights, groups, opset=opset, **more)
 
 
 PLAIN = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -309,8 +310,8 @@ def test_a_target_from_outside_is_refused() -> None:
         ((0, 4), (0, 8), [([0], [0])]),
     ],
 )
-def test_segments(x: tuple[object, ...], y: tuple[object, ...], expected: list[object]) -> None:
-    assert list(segments(x, y)) == expected  # type: ignore[arg-type]
+def test_segments(x: tuple[Any, ...], y: tuple[Any, ...], expected: list[Any]) -> None:
+    assert list(segments(x, y)) == expected
 
 
 def test_names_of_nodes_do_not_matter() -> None:
