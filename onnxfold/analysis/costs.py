@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx import AttributeProto, ModelProto, TensorProto, helper
@@ -78,6 +78,12 @@ class Costs:
         """Bytes of the parameters with the changed axis `lengths`, each in its own element type."""
         pairs = zip(self.params_terms, self.item_bytes, strict=True)
         return round(sum(size * self._total([term], lengths) for term, size in pairs))
+
+    def products(self, params: bool) -> Iterator[Dims]:
+        """The axes that each product of the MACs, or of the parameters, depends on."""
+        for term in self.params_terms if params else self.macs_terms:
+            wholes = tuple(self.blocks[dim][0] for dim in term if dim in self.blocks)
+            yield term + wholes
 
     def _total(self, terms: Sequence[Dims], lengths: Mapping[tuple[str, int], int]) -> int:
         return sum(math.prod(self._length(dim, lengths) for dim in term) for term in terms)

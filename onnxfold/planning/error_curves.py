@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..progress import Progress
 from .allocation import Width, round_width
 from .merge_choice import MergeChoice
-from .single_folds import SingleFolds
+from .single_folds import SingleFolds, affordable
 from .weight_features import cluster_curve
 
 Floats = NDArray[np.float64]
@@ -35,10 +35,10 @@ class ErrorCurves:
         interpolated. Groups that there is no time for get the median height.
         """
         shapes = {width.name: self._shape(width) for width in widths}
-        affordable = self.folds.affordable(widths, len(_SHARES))
+        measured = affordable(self.choice.merger.layout, [width.name for width in widths], len(_SHARES))
         heights = dict[str, float]()
         out = dict[str, Floats]()
-        for width in progress("measuring groups", [w for w in widths if w.name in affordable]):
+        for width in progress("measuring groups", [w for w in widths if w.name in measured]):
             shape = shapes[width.name]
             factors = self._factors(width, shape, round_to)
             if factors:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..analysis.costs import Dim, Dims
 from ..analysis.extract import gather
 from ..analysis.groups import ChannelGroup, Place, Role
 from ..analysis.result import Analysis
@@ -16,6 +18,7 @@ from ..folding.group_weights import GroupWeights
 from ..model.graph import Node
 from ..model.linear import RECURRENT
 from ..model.model import Model
+from ..recovery.moments import fit_work
 from ..transform.edits import removed_atoms
 from .allocation import BLOCK, Width
 from .goal import Goal
@@ -50,14 +53,16 @@ class GroupLayout:
         """All parameters of group `name`."""
         return gather(self.model, self.analysis, self.groups[name])
 
-    def consumer_features(self, name: str) -> list[int]:
-        """How many inputs the consumers of a group have: all their channels, times the kernel."""
-        found = []
-        for place in (p for p in self._consuming(name) if not p.summed):
-            shape = self.model.graph.tensor(place.tensor).shape or ()
-            sizes = [d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2)]
-            found.append(math.prod(sizes))
-        return found
+    def fit_work(self, names: Iterable[str], rows: int) -> float:
+        """Multiplications and additions to fit the consumers of these groups, each consumer once, on so many `rows` at
+        least: for the moments of its inputs, and to solve for its weights."""
+        consumers = {p.tensor: self._features(p) for name in names for p in self._consuming(name) if not p.summed}
+        return sum(map(partial(fit_work, rows=rows), consumers.values()))
+
+    def _features(self, place: Place) -> int:
+        """How many inputs a consumer has: all its channels, times the kernel."""
+        shape = self.model.graph.tensor(place.tensor).shape or ()
+        return math.prod(d for i, d in enumerate(shape) if isinstance(d, int) and (i == place.axis or i >= 2))
 
     def consumer_outputs(self, name: str) -> frozenset[str]:
         """The tensors that the consumers of a group make."""
@@ -81,6 +86,21 @@ class GroupLayout:
             group = self.groups[name]
             self._gone[name, keep] = self.analysis.gone(removed_atoms(group, _first(group, keep)))
         return self._gone[name, keep].items()
+
+    def linked(self, terms: Iterable[Dims]) -> Mapping[str, Collection[str]]:
+        """By group, itself and those that have an axis in one of these products with it: where all others change, what
+        it takes from the sum of the products stays the same."""
+        slots = list(self.analysis.slots)
+        inside = dict[Dim, set[str]]()
+        for name, group in self.groups.items():
+            for slot in self.analysis.gone(group.atoms):
+                inside.setdefault(slots[slot][:2], set()).add(name)
+        found = {name: {name} for name in self.groups}
+        for term in terms:
+            names = set[str]().union(*(inside.get(dim, ()) for dim in term))
+            for name in names:
+                found[name] |= names
+        return found
 
     def _width(self, group: ChannelGroup, goal: Goal | None) -> Width:
         multiple = 1 if goal is None else self._multiple(group, goal)

@@ -15,7 +15,7 @@ from ..progress import Progress
 from .merger import Merger
 from .residual import Narrowing
 from .sensitivity import RIDGE, Sensitivity
-from .single_folds import SingleFolds
+from .single_folds import SingleFolds, affordable
 
 _CLOSE = 0.99  # a merge is measured where its linearized error is at most this share of that of dropping
 _CLEAR = 0.97  # and taken where its measured error is below this share of that of dropping
@@ -59,9 +59,9 @@ class MergeChoice:
     def measured(self, keep: Mapping[str, int], folds: SingleFolds, progress: Progress[Any]) -> dict[str, Merge]:
         """For the groups of a plan that can be measured in the time there is, the merge that leaves the least error
         when the group alone is folded. They are remembered, for other plans."""
-        affordable = folds.affordable(self.merger.layout.widths(keep), _RIVALS)
+        able = affordable(self.merger.layout, keep, _RIVALS)
         functions = self.sensitivity.functions
-        open_ = [n for n in keep if n in affordable and n in functions and functions[n].consumers]
+        open_ = [n for n in keep if n in able and n in functions and functions[n].consumers]
         open_ = [n for n in open_ if n not in self.streams]
         for name in progress("choosing merges", [n for n in open_ if (n, keep[n]) not in self._known]):
             self._known[name, keep[name]] = self._least_error(name, keep[name], folds)

@@ -23,12 +23,13 @@ FEW = 4  # plans, for a fold that is there to be compared: they are the first of
 _WORK = 24.0  # seconds that all of them may take, about, on two idle cores
 TRIAL_SHARE, TRIAL_SAMPLES = 4, 64  # one in so many samples is fitted on in a trial, but at least this many
 _FITTING, _MEASURING = 0.75, 0.25  # of `step_seconds`, for every sample
+_FIT = 5e-13  # seconds, for every multiplication or addition of a fit
 
 
-def tries(model: Model, prices: Costs, fitting: int, measuring: int) -> int:
+def tries(model: Model, prices: Costs, fitting: int, measuring: int, fits: float) -> int:
     """How many plans are worth their time, decided before the start by the size of the model: each is fitted on so many
-    samples, and measured on so many."""
-    each = step_seconds(model, prices) * (_FITTING * fitting + _MEASURING * measuring)
+    samples, measured on so many, and its `fits` take so many multiplications and additions."""
+    each = step_seconds(model, prices) * (_FITTING * fitting + _MEASURING * measuring) + _FIT * fits
     return max(1, min(MOST, int(_WORK / max(1e-9, each))))
 
 

@@ -120,7 +120,8 @@ class SampledMerger:
         fitting, measuring = self._dealt
         if not self.samples.faithful:
             return 1
-        found = tries(self.merger.model, prices, sample_count(fitting), sample_count(measuring))
+        fits = self.merger.layout.fit_work(self.chosen, ROWS)
+        found = tries(self.merger.model, prices, sample_count(fitting), sample_count(measuring), fits)
         return found if most is None else min(found, most)
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,11 @@ class SearchContext:
         price = prices.params if goal.aim is Aim.PARAMS else prices.macs
         whole = max(1, price({}))
         return lambda keep: price(work.layout.lengths(keep)) / whole
+
+    def linked(self, goal: Goal) -> Mapping[str, Collection[str]]:
+        """By group, those whose savings depend on its width, by the price of this goal: they share a product."""
+        params = goal.aim in (Aim.SIZE, Aim.PARAMS)
+        return self.merger.layout.linked(self.prices.products(params))
 
     def share_of_file(self, folded: Folded) -> float:
         """Bytes of the file that a folded model would be, over those of the original."""
@@ -213,10 +218,10 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
     if not sampled.evaluator.possible:
         raise RequestError(f"{sampled.evaluator.obstacle}, so nothing can be planned: use `ratio`")
     curves = sampled.curves(widths, budget.round_to)
-    price = context.price(budget)
+    price, linked = context.price(budget), context.linked(budget)
 
     def choose(price: Price, among: Sequence[Width] = widths, errors: Curves = curves) -> Plan:
-        steps = path(among, errors, price, budget)
+        steps = path(among, errors, price, budget, linked)
         return refund(allocate(steps, budget), among, errors, price, budget)
 
     def finish(plan: Plan) -> Folded:
@@ -230,7 +235,7 @@ def _decided(context: SearchContext, sampled: SampledMerger, widths: Sequence[Wi
         return Decision(finish(plan), None)
     if budget.aim is Aim.SIZE:
         return Decision(small_enough(choose, price, finish, context.share_of_file, budget)[1], None)
-    steps = list(path(widths, curves, price, budget))
+    steps = list(path(widths, curves, price, budget, linked))
     if budget.aim is Aim.LATENCY:
         at = context.fastest([s.keep for s in steps], sampled.merge, budget)
         return Decision(finish(Plan(steps[at].keep)), None)

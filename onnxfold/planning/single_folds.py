@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import accumulate
 
 from ..evaluation.candidates import Evaluator
 from ..folding.merge import Merge
@@ -12,14 +13,13 @@ from ..recovery.consumers import touched
 from ..recovery.reconstruct import Changes, ReconstructionSettings, reconstruct
 from ..runtime.session import Feeds
 from ..runtime.shared_prefix import SharedPrefix
-from .allocation import Width
+from .group_layout import GroupLayout
 from .merger import Merger
 
 _UNSEEN = 4  # one in so many batches is not fitted on but measured
 ROWS = 4096  # of patches that consumers are fitted on where models are only compared
 _FEW = 8  # batches that consumers are fitted on where ways to merge a group are compared
-_PER_FEATURE = 10.0  # multiply-adds per cubed number of features: to fit a consumer
-_MOST_WORK = 5e12  # multiply-adds for measuring groups one by one: a minute or two on two cores
+_MOST_WORK = 2.5e12  # multiplications and additions for measuring groups one by one: half a minute on two cores
 _WORST = 1e3  # relative error: an infinite one counts as this
 
 
@@ -43,18 +43,6 @@ class SingleFolds:
             reconstruct(self._few if few else self._all, analysis, Changes(merges), proto, settings)
         return float(min(self._evaluator.distance(proto, touched(analysis, merges)), _WORST) ** 2)
 
-    def affordable(self, widths: Sequence[Width], times: int) -> set[str]:
-        """The groups that can be folded alone, so many `times` each, before that takes too long; the cheapest first."""
-        features = self._merger.layout.consumer_features
-        prices = {w.name: sum(float(f) ** 3 for f in features(w.name)) for w in widths}
-        spent, names = 0.0, set[str]()
-        for name in sorted(prices, key=lambda n: prices[n]):
-            spent += _PER_FEATURE * times * prices[name]
-            if spent > _MOST_WORK:
-                break
-            names.add(name)
-        return names
-
     @cached_property
     def _evaluator(self) -> Evaluator:
         return Evaluator(self._merger.model, lambda _: self._unseen, caches=self._merger.analysis.caches)
@@ -66,3 +54,12 @@ class SingleFolds:
     @cached_property
     def _few(self) -> SharedPrefix:
         return SharedPrefix(self._merger.model, self._fit[:_FEW]) if len(self._fit) > _FEW else self._all
+
+
+def affordable(layout: GroupLayout, names: Iterable[str], times: float) -> dict[str, float]:
+    """The groups that can be folded alone, so many `times` each, before that takes too long, the cheapest first: what
+    the fits of all those times are, in multiplications and additions."""
+    prices = {name: times * layout.fit_work([name], ROWS) for name in names}
+    order = sorted(prices, key=lambda name: prices[name])
+    spent = accumulate(prices[name] for name in order)
+    return {name: prices[name] for name, so_far in zip(order, spent, strict=True) if so_far <= _MOST_WORK}

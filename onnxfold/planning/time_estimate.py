@@ -15,7 +15,7 @@ from ..errors import ExecutionError, RequestError
 from ..options.budget import Aim
 from ..options.parts import PlanningOptions
 from ..progress import Phase
-from ..recovery.moments import LEAST_ROWS, MOST_FEATURES, ROWS_PER_FEATURE
+from ..recovery.moments import LEAST_ROWS
 from ..runtime.session import Session
 from .allocation import Width, special_ratios
 from .drops import MEASURED
@@ -25,7 +25,7 @@ from .making_time import making
 from .memory import group_sizes
 from .plan_choice import FEW, MOST, TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .search import TRIALS
-from .single_folds import ROWS
+from .single_folds import ROWS, affordable
 from .subject import Subject, probes
 
 _CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
@@ -156,20 +156,18 @@ def estimate(
             made = 0.0
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     work, rate = subject.merger(options), _rate()
-    features = [min(MOST_FEATURES, f) for name in subject.chosen for f in work.layout.consumer_features(name)]
-    outputs = [work.layout.consumer_outputs(name) for name in subject.chosen]
-    different = frozenset[str]().union(*outputs)
-    once = len(different) / max(1, sum(map(len, outputs)))  # what many groups share is fitted once
-    full, brief = (sum(_fitted(f, rows) for f in features) / rate for rows in (LEAST_ROWS, ROWS))
+    consumers = frozenset[str]().union(*map(work.layout.consumer_outputs, subject.chosen))
+    brief, full = (work.layout.fit_work(subject.chosen, rows) for rows in (ROWS, LEAST_ROWS))
+    singly = affordable(work.layout, subject.chosen, alone)
     each = forward * count * _MEASURED + _START
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
-    plans = tries(subject.model, subject.prices, fitting, count - fitting) if tried else 0
+    plans = tries(subject.model, subject.prices, fitting, count - fitting, brief) if tried else 0
     weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
-    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + once * brief)
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief / rate)
     trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
     passes = forward * count
-    whole = _SOLVED * once * full + _WALKED * passes + _CONSUMER * len(features) * once
-    groups = alone * (each * len(subject.chosen) + brief)
+    whole = _SOLVED * full / rate + _WALKED * passes + _CONSUMER * len(consumers)
+    groups = alone * each * len(singly) + sum(singly.values()) / rate
     phases = {
         Phase.INPUTS: made,
         Phase.SENSITIVITY: whole,
@@ -186,15 +184,11 @@ def estimate(
     return Estimate(made, told + 2 * passes, phases, loops)
 
 
-def _fitted(features: int, rows: int) -> float:
-    """Multiply-adds, times two, to fit a consumer of so many `features` on so many `rows` at least."""
-    return 2.0 * max(rows, ROWS_PER_FEATURE * features) * features**2 + 3.0 * float(features) ** 3
-
-
 def _weighing(subject: Subject, options: PlanningOptions, widths: Sequence[Width]) -> float:
-    """Seconds to walk from the whole model to the narrowest one, which prices every group at every step."""
-    steps = sum(width.size // options.selection.grain for width in widths)
-    return steps * len(widths) * _PRICED * len(subject.analysis.slots)
+    """Seconds to walk from the whole model to the narrowest one: every step prices the groups beside the last one."""
+    linked = subject.merger(options).layout.linked(subject.prices.products(params=False))
+    prices = sum((1 + len(linked[w.name])) * (w.size // options.selection.grain) for w in widths)
+    return prices * _PRICED * len(subject.analysis.slots)
 
 
 def estimate_streamed(subject: Subject, budget: Goal) -> Estimate:

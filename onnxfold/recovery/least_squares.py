@@ -81,9 +81,10 @@ def remap(
 
 def _change(h: Floats, gap: Floats, ridge: float) -> Floats:
     """gap (h + damping I)^-1."""
-    damped = h + np.eye(len(h)) * damping(h, ridge)
+    damped = np.array(h, order="F")
+    damped[np.diag_indices(len(h))] += damping(h, ridge)
     with one_thread(len(h) <= _SMALL):
-        return np.asarray(cho_solve(cho_factor(damped, lower=True), gap.T).T, np.float64)
+        return np.asarray(cho_solve(cho_factor(damped, lower=True, overwrite_a=True), gap.T).T, np.float64)
 
 
 def rescale(moments: Moments, weights: Floats, bias: bool = True) -> tuple[Floats, Floats, float, float]:

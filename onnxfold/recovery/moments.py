@@ -26,15 +26,16 @@ channels times 9, and took half of the time of folding EfficientNet-Lite0."""
 class Moments:
     """Sums over rows x (inputs) and y (targets) per group of a linear node: 1, x, y, xx', yx', y^2.
 
-    Rows are multiplied in single precision, batch by batch, and added in double; all less the means of the first batch,
-    so that inputs far from 0 keep their variance.
+    Rows are multiplied in single precision, a batch at a time (several where there are more features than rows), and
+    added in double; all less the means of the first batch, so that inputs far from 0 keep their variance.
     """
 
     def __init__(self, node: Linear) -> None:
         g, d, o = node.groups, node.features, node.outputs
         self.node, self.count = node, 0
         self._x, self._y = np.zeros((g, d)), np.zeros((g, o))
-        self._xx, self._yx = np.zeros((g, d, d)), np.zeros((g, o, d))
+        self._products = np.zeros((g, d, d)), np.zeros((g, o, d))
+        self._waiting = list[tuple[Array, Array]]()  # rows of one group that are not multiplied yet
         self._yy = np.zeros((g, o))
         self._at_x, self._at_y = np.zeros((g, d), np.float32), np.zeros((g, o), np.float32)
 
@@ -54,18 +55,33 @@ class Moments:
         self._y += targets.sum(axis=0, dtype=np.float64)
         self._yy += np.einsum("rgo,rgo->go", targets, targets, dtype=np.float64)
         if self.node.groups == 1:
-            p = patches[:, 0]
-            self._xx[0] += p.T @ p
-            self._yx[0] += targets[:, 0].T @ p
+            self._waiting.append((patches[:, 0], targets[:, 0]))
+            if sum(len(rows) for rows, _ in self._waiting) >= self.node.features:
+                self._multiply()
         else:
-            p = np.ascontiguousarray(patches.transpose(1, 0, 2))
-            self._xx += p.transpose(0, 2, 1) @ p
-            self._yx += targets.transpose(1, 2, 0) @ p
+            p, (xx, yx) = np.ascontiguousarray(patches.transpose(1, 0, 2)), self._products
+            xx += p.transpose(0, 2, 1) @ p
+            yx += targets.transpose(1, 2, 0) @ p
+
+    def _multiply(self) -> None:
+        """Take in the rows that wait: adding a matrix takes as long as multiplying a few hundred rows."""
+        if self._waiting:
+            patches, targets = map(np.concatenate, zip(*self._waiting, strict=True))
+            self._waiting.clear()
+            xx, yx = self._products
+            xx[0] += patches.T @ patches
+            yx[0] += targets.T @ patches
+
+    @property
+    def _sums(self) -> tuple[Floats, Floats]:
+        """Of xx' and yx'."""
+        self._multiply()
+        return self._products
 
     @property
     def finite(self) -> bool:
         """Whether all that was taken in was finite, and small enough to be squared in single precision."""
-        return all(bool(np.isfinite(part).all()) for part in (self._xx, self._yx, self._yy))
+        return all(bool(np.isfinite(part).all()) for part in (*self._sums, self._yy))
 
     def means(self, group: int = 0) -> tuple[Floats, Floats]:
         """Means of x [d] and y [o]."""
@@ -79,17 +95,20 @@ class Moments:
     def inputs(self, group: int = 0) -> Floats:
         """[d, d] covariance of x."""
         x, _ = self._offsets(group)
-        return np.asarray(self._xx[group] / self.count - np.outer(x, x))
+        found = np.asarray(self._sums[0][group] / self.count)
+        for row, mean in zip(found, x, strict=True):  # in place: matrices can have a hundred megabytes
+            row -= mean * x
+        return found
 
     def spread(self) -> Floats:
         """[groups, d] variances of x."""
         means = self._x / self.count
-        return np.asarray(np.diagonal(self._xx, axis1=1, axis2=2) / self.count - means * means)
+        return np.asarray(np.diagonal(self._sums[0], axis1=1, axis2=2) / self.count - means * means)
 
     def cross(self, group: int = 0) -> Floats:
         """[o, d] covariance of y with x."""
         x, y = self._offsets(group)
-        return np.asarray(self._yx[group] / self.count - np.outer(y, x))
+        return np.asarray(self._sums[1][group] / self.count - np.outer(y, x))
 
     def raw(self, group: int = 0) -> tuple[Floats, Floats]:
         """Uncentered: xx' [d, d] and yx' [o, d]."""
@@ -104,7 +123,20 @@ class Moments:
 
 
 def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:
-    """The share of so many `places` (rows of patches) that moments need: `least` rows, a quarter of that for a grouped
-    node, or a few for every feature."""
-    enough = least // _GROUPED if node.groups > 1 else least
-    return min(1.0, max(enough, ROWS_PER_FEATURE * node.features) / max(1, places))
+    """The share of so many `places` (rows of patches) that moments need: as `rows_needed` says, and a quarter of that
+    for a grouped node."""
+    enough = rows_needed(node.features, least) / (_GROUPED if node.groups > 1 else 1)
+    return min(1.0, enough / max(1, places))
+
+
+def rows_needed(features: int, least: int = LEAST_ROWS) -> float:
+    """How many rows moments of so many features need: `least`, or a few for every feature, fewer where `least` is less
+    than usual."""
+    return least * max(1.0, ROWS_PER_FEATURE * features / LEAST_ROWS)
+
+
+def fit_work(features: int, rows: int = LEAST_ROWS) -> float:
+    """Multiplications and additions to fit a consumer of so many features (no more than can be fitted in full) on so
+    many `rows` at least."""
+    features = min(features, MOST_FEATURES)
+    return 2.0 * rows_needed(features, rows) * features**2 + 3.0 * float(features) ** 3

@@ -111,5 +111,7 @@ def test_large_models_are_tried_less_often(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(plan_choice, "MOST", 24)
     model = load(MODELS / "digits_vgg.onnx")
     prices = costs(model)
-    counts = [tries(model, prices, samples, samples) for samples in (1, 10_000, 100_000, 10**9)]
+    counts = [tries(model, prices, samples, samples, 0.0) for samples in (1, 10_000, 100_000, 10**9)]
     assert counts == sorted(counts, reverse=True) and counts[0] > counts[2] > counts[3] == 1
+    wide = [tries(model, prices, 1, 1, fits) for fits in (0.0, 4e12, 1e15)]  # DenseNet-40: 4e12 for every plan
+    assert wide[0] > wide[1] > wide[2] == 1

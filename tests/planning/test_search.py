@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from nbits import net, random
 from numpy.typing import NDArray
 from tiny import MODELS
 from transformer import PRESETS, Draw, Kind, Style, build, feeds
@@ -226,3 +227,32 @@ def test_a_plan_without_whole_heads_is_measured_too(monkeypatch: pytest.MonkeyPa
     assert tried[-1][1] and not heads & tried[-1][1], "the last is without"
     taken = {g.name for g in result.report.groups if g.after < g.before}
     assert taken == min(tried)[1]
+
+
+LINKED = {name: load(MODELS / f"digits_{name}.onnx") for name in ("mobilenet", "resnet_bn", "vgg")}
+LINKED["weights in blocks"] = load(net(random()))
+
+
+@pytest.mark.parametrize("params", [False, True], ids=["macs", "params"])
+@pytest.mark.parametrize("name", LINKED)
+def test_what_is_not_linked_need_not_be_priced_again(name: str, params: bool) -> None:
+    loaded = LINKED[name]
+    work, prices, asked = Merger(loaded, analyze(loaded)), costs(loaded), 0
+    widths = work.layout.widths(work.layout.groups)
+    total = prices.params if params else prices.macs
+
+    def share(keep: Mapping[str, int]) -> float:
+        nonlocal asked
+        asked += 1
+        return total(work.layout.lengths(keep)) / total({})
+
+    rng = np.random.default_rng(1)
+    found = {w.name: rng.random() * np.cumsum(rng.random(w.size + 1))[::-1] for w in widths}
+    linked = work.layout.linked(prices.products(params))
+    whole = list(path(widths, found, share, macs(4)))
+    every, asked = asked, 0
+    assert [*path(widths, found, share, macs(4), linked)] == whole and len(whole) > len(widths)
+    assert asked < every or all(len(linked[n]) == len(linked) for n in linked)
+    if name in ("vgg", "mobilenet"):
+        alone = {n: [n] for n in linked}
+        assert [*path(widths, found, share, macs(4), alone)] != whole, "prices of neighbors do change"
