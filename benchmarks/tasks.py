@@ -39,11 +39,17 @@ def task(data: Path, name: str, images: int) -> Task:
     return Task(real.path, {source: real.unlabeled}, lambda path: real.top1(onnx.load(path)), len(real.images))
 
 
-def _larger(data: Path, name: str) -> Task:
+def evaluation(data: Path) -> Any:
+    """What measures the larger networks."""
     spec = importlib.util.spec_from_file_location("evaluate", data / "larger" / "evaluate.py")
     assert spec is not None and spec.loader is not None
     theirs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(theirs)
+    return theirs
+
+
+def _larger(data: Path, name: str) -> Task:
+    theirs = evaluation(data)
     path, known = data / "larger" / f"{name}.onnx", dict[str, Any]()
     which, count = {"effnet_lite0": (0, 272), "minilm_l6": (1, 300), "ppocr4_rec": (0, 300)}[name]
 

@@ -21,7 +21,7 @@ from onnxfold.analysis.rules.pointwise import same_axes
 from onnxfold.analysis.rules.table import Rule, RuleFunction, RuleTable
 
 CORPUS = Path(drawn.__file__).parent / "corpus.txt"
-GRAPHS, MORE = 40, 200
+GRAPHS, MORE = 40, 120
 MOST_SKIPPED = 0.1  # of the graphs: more, and the generator makes graphs that say nothing
 
 
