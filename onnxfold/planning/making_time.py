@@ -25,12 +25,17 @@ _WORD = 0.1  # forward passes of the usual length that one more word of a text t
 
 @dataclass(frozen=True)
 class Making:
-    """Samples that are made: the `seconds` it takes, their `count`, and how many times as `long` they are as those that
-    a model is usually run on."""
+    """Samples that are made: the `seconds` it takes, and their `count`."""
 
     seconds: float
     count: int
-    long: float = 1.0
+
+
+def longer(model: Model, shapes: Shapes) -> float:
+    """How many times as long texts are, the user's and those that are made, as those that a model is probed with; 1 for
+    a model that takes no texts, or texts of a known length."""
+    words = max(index_limits(model.graph).values(), default=0) >= VOCABULARY
+    return LENGTH / OPEN_OTHER if words and len(text_shapes(Session.of(model).inputs, shapes or {})) > 1 else 1.0
 
 
 def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Making:
@@ -44,8 +49,7 @@ def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Maki
     graph, specs = model.graph, Session.of(model).inputs
     if max(index_limits(graph).values(), default=0) >= VOCABULARY:
         written = forward * extent.count * LENGTH * LENGTH * _WORD if word_scores(graph) else 0.0
-        long = LENGTH / OPEN_OTHER if len(text_shapes(specs, shapes or {})) > 1 else 1.0
-        return Making(written if written <= extent.writing else 0.0, extent.count, long)
+        return Making(written if written <= extent.writing else 0.0, extent.count)
     shape = image_shape(specs, 1, shapes or {})
     if shape is not None and (reads_lines(model, shape) or wants_crops(model, specs, shapes or {})):
         return Making(_FINDING * forward + _CROP * extent.photographs, extent.photographs)

@@ -21,7 +21,7 @@ from .allocation import Width, special_ratios
 from .drops import MEASURED
 from .given_plan import given_widths
 from .goal import Goal
-from .making_time import making
+from .making_time import longer, making
 from .memory import group_sizes
 from .plan_choice import FEW, MOST, TRIAL_SAMPLES, TRIAL_SHARE, tries
 from .search import TRIALS
@@ -148,12 +148,13 @@ def estimate(
     except (ExecutionError, RequestError):  # what is wrong will be said later
         return None
     made, count, shapes = 0.0, own, subject.shapes
+    long = longer(subject.model, shapes)
     if not own:
-        extent = synthetic_extent(subject.model, options.effort, shapes)
-        found = making(subject.model, extent, forward, shapes)
-        made, count, forward = found.seconds, found.count, forward * found.long
+        found = making(subject.model, synthetic_extent(subject.model, options.effort, shapes), forward, shapes)
+        made, count = found.seconds, found.count
         if are_made(subject.model, options.effort, options.runtime.seed, shapes):
             made = 0.0
+    forward *= long
     alone = (2 if measured else 0) + (_CHOSEN if own else 0)
     work, rate = subject.merger(options), _rate()
     consumers = frozenset[str]().union(*map(work.layout.consumer_outputs, subject.chosen))

@@ -13,7 +13,7 @@ from onnxfold.calibration.samples import synthetic_samples
 from onnxfold.calibration.synthetic.synthesize import Extent
 from onnxfold.model.model import Model, load
 from onnxfold.options.choices import Effort
-from onnxfold.planning.making_time import making
+from onnxfold.planning.making_time import longer, making
 
 EXTENT = Extent(count=32, steps=16, pictures=80, photographs=48, writing=200.0)
 FORWARD = 0.01
@@ -56,7 +56,7 @@ def convolutions(shape: str, count: int) -> Model:
 )
 def test_by_kind(model: Model, seconds: tuple[float, float], count: int) -> None:
     found = making(model, EXTENT, FORWARD, None)
-    assert seconds[0] <= found.seconds <= seconds[1] and found.count == count and found.long == 1
+    assert seconds[0] <= found.seconds <= seconds[1] and found.count == count and longer(model, None) == 1
 
 
 def test_a_text_that_would_take_too_long_is_not_written() -> None:
@@ -74,4 +74,4 @@ def test_texts_of_open_length_are_longer_than_usual() -> None:
     text = "(int64[N,t] ids) => (float[N,t,4] y) { e = Gather (table, ids) y = MatMul (e, w) }"
     model = graph(text, table=(200, 16), w=(16, 4))
     feeds = synthetic_samples(model, Effort.BALANCED, 0, None).fit[0]
-    assert feeds["ids"].shape[1] == 16 * making(model, EXTENT, FORWARD, None).long == 64
+    assert feeds["ids"].shape[1] == 16 * longer(model, None) == 64
