@@ -174,6 +174,7 @@ def _moments(node: Linear, have: Sequence[Mapping[str, NDArray[Any]]], rng: np.r
     share = share_of_places(node, sum(node.positions(h[node.y]) for h in have))
     for h in steps("collecting statistics", have):
         sums.add(h[node.x], h[node.y], share, rng)
+    sums.settle()
     return sums
 
 
@@ -185,6 +186,7 @@ def _pooled(
     for h in steps("collecting statistics", have):
         rows = how.rows(node, h[node.x])
         add_rows(sums, rows, share_of_places(sums.node, len(rows) * len(have)), rng)
+    sums.settle()
     return sums
 
 

@@ -57,16 +57,18 @@ class Moments:
         if self.node.groups == 1:
             self._waiting.append((patches[:, 0], targets[:, 0]))
             if sum(len(rows) for rows, _ in self._waiting) >= self.node.features:
-                self._multiply()
+                self.settle()
         else:
             p, (xx, yx) = np.ascontiguousarray(patches.transpose(1, 0, 2)), self._products
             xx += p.transpose(0, 2, 1) @ p
             yx += targets.transpose(1, 2, 0) @ p
 
-    def _multiply(self) -> None:
-        """Take in the rows that wait: adding a matrix takes as long as multiplying a few hundred rows."""
+    def settle(self) -> None:
+        """Multiply the rows that wait (adding a matrix takes as long as multiplying a few hundred rows), which frees
+        their memory."""
         if self._waiting:
-            patches, targets = map(np.concatenate, zip(*self._waiting, strict=True))
+            parts = zip(*self._waiting, strict=True)
+            patches, targets = (part[0] if len(part) == 1 else np.concatenate(part) for part in parts)
             self._waiting.clear()
             xx, yx = self._products
             xx[0] += patches.T @ patches
@@ -75,7 +77,7 @@ class Moments:
     @property
     def _sums(self) -> tuple[Floats, Floats]:
         """Of xx' and yx'."""
-        self._multiply()
+        self.settle()
         return self._products
 
     @property
@@ -123,16 +125,14 @@ class Moments:
 
 
 def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float:
-    """The share of so many `places` (rows of patches) that moments need: as `rows_needed` says, and a quarter of that
-    for a grouped node."""
-    enough = rows_needed(node.features, least) / (_GROUPED if node.groups > 1 else 1)
-    return min(1.0, enough / max(1, places))
+    """The share of so many `places` (rows of patches) that moments of a node's inputs need (`rows_needed`)."""
+    return min(1.0, rows_needed(node.features, least, node.groups > 1) / max(1, places))
 
 
-def rows_needed(features: int, least: int = LEAST_ROWS) -> float:
-    """How many rows moments of so many features need: `least`, or a few for every feature, fewer where `least` is less
-    than usual."""
-    return least * max(1.0, ROWS_PER_FEATURE * features / LEAST_ROWS)
+def rows_needed(features: int, least: int = LEAST_ROWS, grouped: bool = False) -> float:
+    """How many rows moments of so many features need: `least`, a quarter of that for a `grouped` node, or a few for
+    every feature, fewer where `least` is less than usual."""
+    return max(least / (_GROUPED if grouped else 1), ROWS_PER_FEATURE * features * least / LEAST_ROWS)
 
 
 def fit_work(features: int, rows: int = LEAST_ROWS) -> float:

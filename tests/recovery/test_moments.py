@@ -148,6 +148,9 @@ def test_share_of_places() -> None:
     depthwise = linear(helper.make_node("Conv", ["x", "w"], ["y"], group=32), (32, 1, 3, 3))
     assert depthwise is not None
     assert share_of_places(depthwise, LEAST_ROWS) == 0.25, "nine features a group"
+    halves = linear(helper.make_node("Conv", ["x", "w"], ["y"], group=2), (8, 512, 3, 3))
+    assert halves is not None
+    assert share_of_places(halves, 10**6) == share_of_places(wide, 10**6), "a few for every feature all the same"
 
 
 def test_inputs_that_never_vary_count_for_nothing() -> None:

@@ -6,6 +6,7 @@ whose words follow each other as in the user's own, but at the joints; and what 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.padding import GRAIN
 from ...calibration.synthetic.image_ops import moved, spatial_axes
 from ...frozen import read_only
 from ...runtime.batching import Batching
@@ -27,13 +29,15 @@ _PIECE = (2, 8)  # words of a text that stay together
 class BatchSampler:
     """Samples to draw from: `feeds`, each as it is run; or one feed of all of them where the model takes any number of
     samples, of which `size` are drawn at a time (0: feeds as they are). A step takes `together` of what is drawn.
-    `mask`: the input [samples, words] that is 1 for the words of a text, where all inputs are such; '' else."""
+    `mask`: the input [samples, words] that is 1 for the words of a text, where all inputs are such; '' else. What is
+    drawn of texts has the first `words` positions."""
 
     feeds: Sequence[Feeds]
     size: int
     sampled: frozenset[str]
     together: int = 1
     mask: str = ""
+    words: int = 0
 
     def __post_init__(self) -> None:
         read_only(self)
@@ -53,11 +57,14 @@ class BatchSampler:
         if apart or not form.names or form.size is not None:
             return cls(chosen, 0, form.names, max(1, min(len(chosen), most // form.length(chosen[0]))))
         joined = {n: np.concatenate([f[n] for f in chosen]) if n in form.names else x for n, x in chosen[0].items()}
-        return cls([joined], min(most, form.length(joined)), form.names, mask=mask)
+        words = _usual_length(joined[mask]) if mask else 0
+        return cls([joined], min(most, form.length(joined)), form.names, mask=mask, words=words)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every input, in one batch."""
+        if self.mask:
+            return {n: (self.size, self.words) for n in self.feeds[0]}
         first = self.feeds[0]
         return {n: (self.size, *x.shape[1:]) if self.size and n in self.sampled else x.shape for n, x in first.items()}
 
@@ -74,17 +81,29 @@ class BatchSampler:
             else:
                 feed = self.feeds[0]
                 drawn = {n: x[taken] if n in self.sampled else x for n, x in feed.items()}
-                yield _spliced(drawn, feed, self.mask, rng) if self.mask else _augmented(drawn, rng)
+                yield _spliced(drawn, feed, self.mask, self.words, rng) if self.mask else _augmented(drawn, rng)
 
 
-def _spliced(drawn: Feeds, pool: Feeds, mask: str, rng: np.random.Generator) -> Feeds:
-    """The texts that were `drawn`, all but their first and last word replaced by pieces of texts of the `pool`."""
+def _usual_length(mask: Array) -> int:
+    """Of texts [texts, positions], in words: the median, rounded up. Half of what a step on the longest would compute
+    is what fills up the others."""
+    usual = float(np.median(mask.sum(axis=1)))
+    return int(min(mask.shape[1], math.ceil(usual / GRAIN) * GRAIN))
+
+
+def _spliced(drawn: Feeds, pool: Feeds, mask: str, most: int, rng: np.random.Generator) -> Feeds:
+    """The texts that were `drawn`, all but their first and last word replaced by pieces of texts of the `pool`, with
+    `most` positions: of longer ones the first and the last word stay."""
     lengths = pool[mask].sum(axis=1).astype(int)
     sources = np.flatnonzero(lengths > 2)
     longest, shown = int(lengths.argmax()), pool[mask].astype(bool)
     telling = {name for name, x in pool.items() if ((x != x[longest]) & shown).any()}  # numbers of places do not
-    found = {name: x.copy() if name in telling else x for name, x in drawn.items()}
+    found = {name: x[:, :most].copy() for name, x in drawn.items()}
     for row, words in enumerate(drawn[mask].sum(axis=1).astype(int)):
+        if words > most:
+            for name in telling:
+                found[name][row, -1] = drawn[name][row, words - 1]
+            words = most
         at = 1
         while at < words - 1 and len(sources):
             source = int(rng.choice(sources))

@@ -184,6 +184,15 @@ def test_every_sample_comes_once_before_any_comes_again() -> None:
     assert all(sorted(drawn[i : i + 8]) == list(range(8)) for i in (0, 8, 16))
 
 
+def test_inputs_of_one_number_a_sample() -> None:
+    """Like the time step of a diffusion model."""
+    feed = {"x": np.ones((4, 3), np.float32), "t": np.arange(4, dtype=np.float32)}
+    inputs = [InputSpec("x", np.float32, ("N", 3)), InputSpec("t", np.float32, ("N",))]
+    sampler = BatchSampler.of([feed], inputs, 2)
+    drawn = next(sampler.draw(np.random.default_rng(0)))
+    assert sampler.shapes == {"x": (2, 3), "t": (2,)} == {name: x.shape for name, x in drawn.items()}
+
+
 def test_a_fixed_batch_is_drawn_as_it_is() -> None:
     feeds = [{"x": np.full((2, 3), i, np.float32)} for i in range(3)]
     assert Batching.of(specs(2, 3)).size == 2
@@ -193,7 +202,8 @@ def test_a_fixed_batch_is_drawn_as_it_is() -> None:
 
 
 def test_texts_are_spliced() -> None:
-    """Word w of text t is 100 t + w: pieces of all texts, in their order, between the own first and last word."""
+    """Word w of text t is 100 t + w: pieces of all texts, in their order, between the own first and last word. No text
+    is longer than the usual one."""
     lengths, words = np.array([12, 20, 5, 2]), np.arange(20)
     mask = (words < lengths[:, None]).astype(np.int64)
     feed = {"ids": (100 * np.arange(4)[:, None] + words) * mask, "mask": mask, "places": np.tile(words, (4, 1))}
@@ -202,16 +212,17 @@ def test_texts_are_spliced() -> None:
     drawn = next(sampler.draw(np.random.default_rng(0)))
     order = drawn["ids"][:, 0] // 100
     assert sorted(order) == [0, 1, 2, 3]
-    np.testing.assert_array_equal(drawn["mask"], mask[order])
-    np.testing.assert_array_equal(drawn["places"], feed["places"])
+    assert sampler.words == 16 and sampler.shapes == dict.fromkeys(feed, (4, 16))  # half of 5 + 12, rounded up
+    np.testing.assert_array_equal(drawn["mask"], mask[order, :16])
+    np.testing.assert_array_equal(drawn["places"], feed["places"][:, :16])
     for text, ids in zip(order, drawn["ids"], strict=True):
-        count = lengths[text]
-        assert ids[count - 1] == 100 * text + count - 1 and not ids[count:].any()
+        count = min(16, lengths[text])
+        assert ids[count - 1] == 100 * text + lengths[text] - 1 and not ids[count:].any()
         inner = ids[1 : count - 1]
         assert all(0 < one % 100 < lengths[one // 100] - 1 for one in inner)
         joints = int((np.diff(inner) != 1).sum())
         assert joints <= len(inner) // 2
-    together = drawn["ids"][order == 1][0, 1:19] // 100
+    together = drawn["ids"][order == 1][0, 1:15] // 100
     assert len(set(together)) > 1
 
 
