@@ -37,6 +37,7 @@ _TRIED = 2.4  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _BRIEF = 4.0  # times shorter than training in full
 _STEP = 5.0  # forward passes that a step of refinement takes
+_USUAL = 0.5  # of what texts are made with: the length that they are trained on
 _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
 _BYTE = 6e-9  # to read, hash and write one
@@ -165,7 +166,8 @@ def estimate(
     plans = tries(subject.model, subject.prices, fitting, count - fitting, brief) if tried else 0
     weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
     plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief / rate)
-    trained = 0.0 if refining is None else _STEP * forward * math.prod(refining)
+    step = _STEP * forward * (_USUAL if long > 1 else 1.0)
+    trained = 0.0 if refining is None else step * math.prod(refining)
     passes = forward * count
     whole = _SOLVED * full / rate + _WALKED * passes + _CONSUMER * len(consumers)
     groups = alone * each * len(singly) + sum(singly.values()) / rate

@@ -105,6 +105,15 @@ def test_a_ratio_measures_no_curves(mlp: Subject) -> None:
     assert planned and ratio and planned.fold > ratio.fold
 
 
+def test_texts_are_long_and_trained_on_at_half_of_that(mlp: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = estimate(mlp, planning(), 64, False, (100, 64))
+    monkeypatch.setattr(module, "longer", lambda *_: 4.0)
+    long = estimate(mlp, planning(), 64, False, (100, 64))
+    assert plain and long
+    assert long.phases[Phase.TRAIN] == pytest.approx(2 * plain.phases[Phase.TRAIN])
+    assert long.phases[Phase.SENSITIVITY] > 3 * plain.phases[Phase.SENSITIVITY]
+
+
 def test_refinement_takes_time(mlp: Subject) -> None:
     plain, refined = (estimate(mlp, planning(), 64, False, size) for size in (None, (100, 64)))
     assert plain and refined
