@@ -28,7 +28,7 @@ from .search import TRIALS
 from .single_folds import ROWS, affordable
 from .subject import Subject, probes
 
-_CHECK = 8.0  # seconds to measure latency, by operator too: not counted in what is told, but in what is shown
+_CHECK = 8.0  # seconds to measure latency, by operator too
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
 _SOLVED, _WALKED = 1.5, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
@@ -42,7 +42,7 @@ _START = 0.04  # seconds to start the sessions for that
 _PAIR = 1.5e-7  # to cluster, for every pair of channels
 _BYTE = 6e-9  # to read, hash and write one
 _PRICED = 2e-7  # to price a plan, for every axis of the model
-_LONG = 10.0  # seconds: what takes less begins without a word
+_LONG = 18.0  # seconds, with the check: what takes less begins without a word
 _SIDE = 512  # of the matrices whose product is timed
 _TURNS, _TIMING = 5, 0.5  # at most; seconds after which no further turn is timed
 
@@ -183,8 +183,7 @@ def estimate(
     if searched:  # the last model that was made is the result
         loops["trying budgets"] = TRIALS * phases.pop(Phase.RECONSTRUCT)
         phases[Phase.PLAN] += loops["trying budgets"]
-    told = sum(x for phase, x in phases.items() if phase not in (Phase.INPUTS, Phase.CHECK))
-    return Estimate(made, told + 2 * passes, phases, loops)
+    return Estimate(made, sum(x for phase, x in phases.items() if phase is not Phase.INPUTS), phases, loops)
 
 
 def _weighing(subject: Subject, options: PlanningOptions, widths: Sequence[Width]) -> float:

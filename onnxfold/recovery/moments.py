@@ -131,8 +131,9 @@ def share_of_places(node: Linear, places: int, least: int = LEAST_ROWS) -> float
 
 def rows_needed(features: int, least: int = LEAST_ROWS, grouped: bool = False) -> float:
     """How many rows moments of so many features need: `least`, a quarter of that for a `grouped` node, or a few for
-    every feature, fewer where `least` is less than usual."""
-    return max(least / (_GROUPED if grouped else 1), ROWS_PER_FEATURE * features * least / LEAST_ROWS)
+    every feature; of very many features fewer, where `least` is less than usual."""
+    few = ROWS_PER_FEATURE * features
+    return max(least / (_GROUPED if grouped else 1), min(few, LEAST_ROWS), few * least / LEAST_ROWS)
 
 
 def fit_work(features: int, rows: int = LEAST_ROWS) -> float:

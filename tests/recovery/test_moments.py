@@ -142,8 +142,11 @@ def test_share_of_places() -> None:
     wide = linear(helper.make_node("Conv", ["x", "w"], ["y"]), (8, 512, 3, 3))
     assert wide is not None
     assert share_of_places(wide, 10**6) == pytest.approx(ROWS_PER_FEATURE * 4608 / 10**6)
-    brief = share_of_places(wide, 10**6, LEAST_ROWS // 4)
-    assert brief == pytest.approx(ROWS_PER_FEATURE * 4608 / 4 / 10**6), "fewer for every feature where fewer do"
+    assert share_of_places(wide, 10**6, LEAST_ROWS // 4) == LEAST_ROWS / 10**6, "fewer for every feature where fewer do"
+    narrow = linear(helper.make_node("Conv", ["x", "w"], ["y"]), (8, 128, 3, 3))
+    assert narrow is not None
+    for least in (LEAST_ROWS // 4, LEAST_ROWS // 2):
+        assert share_of_places(narrow, 10**6, least) == ROWS_PER_FEATURE * 1152 / 10**6
     assert share_of_places(node, 0) == 1.0
     depthwise = linear(helper.make_node("Conv", ["x", "w"], ["y"], group=32), (32, 1, 3, 3))
     assert depthwise is not None
