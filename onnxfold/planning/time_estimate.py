@@ -31,8 +31,10 @@ from .subject import Subject, probes
 _CHECK = 8.0  # seconds to measure latency, by operator too
 _OPERATORS = 5.0  # of that, by operator: runs that make many models leave it out
 _MEASURED = 1.1  # for every group that is folded alone, at every share
-_SOLVED, _WALKED = 1.5, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
+_FITTED = 0.4  # of the arithmetic of a fit: half of what is symmetric is computed, and models are narrower by then
+_SOLVED, _WALKED = 0.6, 5.0  # to look at all groups on all samples, or to reconstruct all: fits, and forward passes
 _CONSUMER = 0.05  # and seconds for every consumer
+_SESSION = 0.02  # seconds for every consumer in a trial of a plan
 _TRIED = 2.4  # forward passes over what a trial of a plan is fitted on
 _CHOSEN = 1.5  # times a group is folded alone where ways to merge are compared
 _BRIEF = 4.0  # times shorter than training in full
@@ -165,12 +167,13 @@ def estimate(
     fitting = min(count, max(TRIAL_SAMPLES, count // TRIAL_SHARE))
     plans = tries(subject.model, subject.prices, fitting, count - fitting, brief) if tried else 0
     weighing = _weighing(subject, options, work.layout.widths(subject.chosen)) if measured else 0.0
-    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + brief / rate)
+    trial = _FITTED * brief / rate + _SESSION * len(consumers)
+    plans_tried = plans * (weighing + forward * (_TRIED * fitting + count - fitting) + trial)
     step = _STEP * forward * (_USUAL if long > 1 else 1.0)
     trained = 0.0 if refining is None else step * math.prod(refining)
     passes = forward * count
     whole = _SOLVED * full / rate + _WALKED * passes + _CONSUMER * len(consumers)
-    groups = alone * each * len(singly) + sum(singly.values()) / rate
+    groups = alone * each * len(singly) + _FITTED * sum(singly.values()) / rate
     phases = {
         Phase.INPUTS: made,
         Phase.SENSITIVITY: whole,
