@@ -21,12 +21,14 @@ from ..runtime.session import Feeds, InputSpec, Session
 from .origin import Origin
 from .synthetic.conventions import convention
 from .synthetic.drawn_text import JUDGING, with_text
+from .synthetic.heard import judging_sounds
 from .synthetic.image_ops import is_images, is_line, spatial_axes
 from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds, vocabulary
 
 PHOTOGRAPHS = "crops of two photographs"
 LINES = "lines of text drawn over two photographs"
+SOUNDS = "made chords and knocks"
 WORDS = "random sentences with other words"
 
 Array = NDArray[Any]
@@ -64,7 +66,8 @@ def independent_judge(
     fitted: Origin | None = None,
     settings: JudgeSettings | None = None,
 ) -> Judge | None:
-    """Crops of photographs for a model of images, sentences of words by Zipf's law for one of tokens; None for another.
+    """Crops of photographs for a model of images, chords for one of sounds, sentences of words by Zipf's law for one of
+    tokens; None for another.
 
     Args:
         like: a batch that the model takes: lengths, and all other inputs, are as there.
@@ -77,6 +80,9 @@ def independent_judge(
     """
     settings = JudgeSettings(Session.of(model).inputs) if settings is None else settings
     specs = settings.specs
+    sounds = _sounds(model, specs, like, count, seed, shapes or {})
+    if sounds is not None:
+        return sounds
     limits = index_limits(model.graph)
     words = {n: limit for n, limit in limits.items() if n in like and limit >= VOCABULARY}
     images = [s for s in specs if s.name in like and s.name not in limits and _is_image(s, like[s.name].shape)]
@@ -103,6 +109,20 @@ def independent_judge(
         known &= all(divides(len(vocabulary(model, *one).words)) for one in words.items())
     kind = WORDS if not images else LINES if any(is_line(like[s.name].shape) for s in images) else PHOTOGRAPHS
     return Judge(batches, kind, known)
+
+
+def _sounds(
+    model: Model, specs: Sequence[InputSpec], like: Feeds, count: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> Judge | None:
+    if len(specs) != 1 or not np.ndim(like[specs[0].name]):
+        return None
+    name, shape = specs[0].name, like[specs[0].name].shape
+    step = len(like[name])
+    runs = max(1, round(count / step)) if step else 0
+    made = judging_sounds(model, specs, (runs * step, *shape[1:]), np.random.default_rng([seed, 3]), shapes)
+    if made is None:
+        return None
+    return Judge(tuple({name: made[at * step : (at + 1) * step]} for at in range(runs)), SOUNDS, True)
 
 
 def _is_image(spec: InputSpec, shape: Sequence[int]) -> bool:

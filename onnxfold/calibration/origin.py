@@ -18,6 +18,7 @@ class Origin(Enum):
     PICTURES = "pictures"
     PHOTOGRAPHS = "photographs"
     LINES = "lines"
+    SOUNDS = "sounds"
     GENERATED_TEXT = "generated-text"
     SENTENCES = "sentences"
     RANDOM = "random"
@@ -47,10 +48,11 @@ _TEXTS = MappingProxyType({
     Origin.PICTURES: "photographs and images of random shapes",
     Origin.PHOTOGRAPHS: "crops of many photographs",
     Origin.LINES: "lines of random letters drawn over photographs",
+    Origin.SOUNDS: "made sounds like speech",
     Origin.GENERATED_TEXT: "text that the model generated from random first tokens",
     Origin.SENTENCES: "random sentences with Zipf-distributed words",
     Origin.RANDOM: DESCRIPTION,
 })  # fmt: skip
 
-FIXED_IMAGES = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS, Origin.LINES})
-"""Images that no descent changes."""
+FIXED = frozenset({Origin.PICTURES, Origin.PHOTOGRAPHS, Origin.LINES, Origin.SOUNDS})
+"""Images and sounds that no descent changes."""

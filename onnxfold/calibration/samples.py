@@ -21,7 +21,7 @@ from ..progress import Progress, silent
 from ..runtime.batching import Batching, batches
 from ..runtime.session import Feeds, InputSpec, Session, quickest
 from .judge import Judge, JudgeSettings, independent_judge
-from .origin import FIXED_IMAGES, Origin
+from .origin import FIXED, Origin
 from .padding import mask_of, padded, without_padding
 from .processor import Known, resolved
 from .reader import Calibration, read_calibration
@@ -80,7 +80,7 @@ class Samples:
     def spread(self) -> tuple[Feeds, ...]:
         """Some of what is fitted on, where that was made to be like the model's data: outputs move less on inputs of
         another kind. (Classes that were spread on purpose would make them move more.)"""
-        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, *FIXED_IMAGES):
+        if self.origin not in (Origin.BN_STATISTICS, Origin.CONV_PRIOR, Origin.GENERATED_TEXT, *FIXED):
             return ()
         taken = list[Feeds]()
         for feed in self.fit:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..calibration.synthetic.audio_inputs import audio_input
 from ..calibration.synthetic.bn_prior import FEWEST
 from ..calibration.synthetic.drawn_text import reads_lines
 from ..calibration.synthetic.generated_text import LENGTH, text_shapes
+from ..calibration.synthetic.heard import seconds_of
 from ..calibration.synthetic.photographed import wants_crops
 from ..calibration.synthetic.pictures import image_shape
 from ..calibration.synthetic.synthesize import Extent
@@ -19,6 +21,8 @@ from ..runtime.token_scores import word_scores
 _DESCENT = 6.0  # forward passes that a step of deep inversion takes
 _NODE = 0.03  # seconds to prepare the gradient of a node
 _FINDING = 300.0  # forward passes that finding the range of pixels takes, twice
+_SCALES = 200.0  # forward passes that finding the scale of sounds takes
+_SOUND = 0.01  # seconds to make a second of sound
 _CROP = 0.03  # seconds to crop a photograph, or to draw a line
 _WORD = 0.1  # forward passes of the usual length that one more word of a text takes
 
@@ -50,6 +54,9 @@ def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Maki
     if max(index_limits(graph).values(), default=0) >= VOCABULARY:
         written = forward * extent.count * LENGTH * LENGTH * _WORD if word_scores(graph) else 0.0
         return Making(written if written <= extent.writing else 0.0, extent.count)
+    sound = audio_input(model, specs, 1, shapes or {})
+    if sound is not None:
+        return Making(_SCALES * forward + _SOUND * seconds_of(sound) * extent.sounds, extent.sounds)
     shape = image_shape(specs, 1, shapes or {})
     if shape is not None and (reads_lines(model, shape) or wants_crops(model, specs, shapes or {})):
         return Making(_FINDING * forward + _CROP * extent.photographs, extent.photographs)

@@ -128,7 +128,7 @@ def better_convention(
         if spec.name not in problem.shapes or not problem.terms.layers:
             return None
         images = np.resize(given, problem.shapes[spec.name])
-        found = _mean(_fits(problem, spec.name, [images]))
+        found = _mean(fits(problem, spec.name, [images]))
         if found < _WELL:
             return None
         losses = _losses(problem, spec.name, _pixels(_CHUNK, shape))
@@ -164,14 +164,14 @@ def _losses(problem: InversionProblem, name: str, pixels: Floats) -> dict[Conven
     few, large = max(1, _CHUNK // size), size < _CHUNK and not problem.apart
     starts = range(0, len(pixels) - size + 1, size)[: few if large else None]
 
-    def fits(tried: Convention, some: Sequence[int]) -> list[float]:
-        return _fits(problem, name, _chunks(problem, name, tried, pixels, some))
+    def under(tried: Convention, some: Sequence[int]) -> list[float]:
+        return fits(problem, name, _chunks(problem, name, tried, pixels, some))
 
-    begun = {c: fits(c, starts[:few]) for c in steps("finding the pixel range", CONVENTIONS)}
+    begun = {c: under(c, starts[:few]) for c in steps("finding the pixel range", CONVENTIONS)}
     limit = _FAR * min(map(_mean, begun.values()))
     left = [c for c in CONVENTIONS if _mean(begun[c]) <= limit]
     if len(left) > 1:
-        begun |= {c: begun[c] + fits(c, starts[few:]) for c in steps("finding the pixel range", left)}
+        begun |= {c: begun[c] + under(c, starts[few:]) for c in steps("finding the pixel range", left)}
     return {c: _mean(begun[c]) if c in left else math.inf for c in CONVENTIONS}
 
 
@@ -182,7 +182,7 @@ def _by_halving(problem: InversionProblem, name: str, pixels: Floats) -> dict[Co
     for end, far in _ROUNDS:
         some = range(begin, end - size + 1, size)
         for c in steps("finding the pixel range", left):
-            found[c] += _fits(problem, name, _chunks(problem, name, c, pixels, some))
+            found[c] += fits(problem, name, _chunks(problem, name, c, pixels, some))
         limit, begin = far * min(_mean(found[c]) for c in left), end
         left = [c for c in left if _mean(found[c]) <= limit]
         if len(left) < 2:
@@ -198,7 +198,7 @@ def _chunks(
     return [tried.applied(pixels[at : at + problem.chunk], shape).reshape(shape) for at in starts]
 
 
-def _fits(problem: InversionProblem, name: str, chunks: Sequence[Floats]) -> list[float]:
+def fits(problem: InversionProblem, name: str, chunks: Sequence[Floats]) -> list[float]:
     """How badly each of `chunks` of images for input `name` fits the model."""
     terms = problem.terms
     target = None

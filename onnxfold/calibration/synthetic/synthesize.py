@@ -1,6 +1,7 @@
-"""Inputs for a model without calibration data: lines of text for readers of such, crops of photographs for
-convolutional networks of large images, deep inversion where the model tells something about its data, pictures where it
-takes images and tells nothing, class spread for other classifiers, random inputs for the rest."""
+"""Inputs for a model without calibration data: sounds for models that listen, lines of text for readers of such, crops
+of photographs for convolutional networks of large images, deep inversion where the model tells something about its
+data, pictures where it takes images and tells nothing, class spread for other classifiers, random inputs for the
+rest."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ from ..origin import Origin
 from .deep_inversion import invert
 from .drawn_text import lines
 from .generated_text import token_feeds
+from .heard import heard
 from .photographed import photographed
 from .pictures import image_shape, pictures
 from .problem import CLASSES, InversionProblem, NotInvertibleError, pose
@@ -44,6 +46,11 @@ class Extent:
     photographs: int = 0
     writing: float = math.inf
     judging: int = 64
+
+    @property
+    def sounds(self) -> int:
+        """How many are made: like photographs, but fewer where each is long."""
+        return min(self.pictures, self.photographs)
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.steps < 1:
@@ -110,8 +117,12 @@ def synthesize(
     if written is not None:
         feeds, origin, note = written
         return Synthetic(feeds, origin, None, time.perf_counter() - begin, (), note)
-    for make, origin in ((lines, Origin.LINES), (photographed, Origin.PHOTOGRAPHS)):
-        seen = make(model, specs, extent.photographs or count, seed, shapes)
+    for make, some, origin in (
+        (heard, extent.sounds, Origin.SOUNDS),
+        (lines, extent.photographs, Origin.LINES),
+        (photographed, extent.photographs, Origin.PHOTOGRAPHS),
+    ):
+        seen = make(model, specs, some or count, seed, shapes)
         if seen is not None:
             x, apart = seen
             return Synthetic({specs[0].name: x}, origin, None, time.perf_counter() - begin, apart=apart)
