@@ -19,9 +19,10 @@ from ..model.model import Model
 from ..runtime.probe_inputs import VOCABULARY, index_limits
 from ..runtime.session import Feeds, InputSpec, Session
 from .origin import Origin
+from .synthetic.audio_inputs import audio_input
 from .synthetic.conventions import convention
 from .synthetic.drawn_text import JUDGING, with_text
-from .synthetic.heard import judging_sounds
+from .synthetic.heard import affordable, judging_sounds
 from .synthetic.image_ops import is_images, is_line, spatial_axes
 from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds, vocabulary
@@ -118,7 +119,10 @@ def _sounds(
         return None
     name, shape = specs[0].name, like[specs[0].name].shape
     step = len(like[name])
-    runs = max(1, round(count / step)) if step else 0
+    heard = audio_input(model, specs, count, {**shapes, name: shape}) if step else None
+    if heard is None:
+        return None
+    runs = max(1, round(affordable(heard) / step))
     made = judging_sounds(model, specs, (runs * step, *shape[1:]), np.random.default_rng([seed, 3]), shapes)
     if made is None:
         return None

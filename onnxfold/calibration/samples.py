@@ -202,7 +202,7 @@ def synthetic_samples(
     lengths = {len(x) for x in made.feeds.values() if x.ndim}
     if made.apart:
         pieces: list[Feeds] = [{name: x[i] for name, x in made.feeds.items()} for i in range(min(lengths))]
-    elif lengths in ({extent.count}, {extent.pictures}, {extent.photographs}):
+    elif made.origin is Origin.SOUNDS or lengths in ({extent.count}, {extent.pictures}, {extent.photographs}):
         (count,) = lengths
         step = Batching.of(specs).size or _batch(count)
         pieces = [

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from onnx import ModelProto
 
 from ..calibration.samples import Samples
+from ..calibration.synthetic.heard import second
 from ..compat import add_note
 from ..errors import RequestError, RuleError
 from ..evaluation.device_latency import CommandTimer
@@ -93,7 +94,12 @@ class State:
         ModelError, RequestError."""
         model = load(source, shapes)
         _log.info("read %s: %d nodes, %d bytes", named(source), len(model.graph.nodes), model.size)
-        lengths = settled(model, shapes, not streamed(model, max_memory))
+        runs = not streamed(model, max_memory)
+        lengths = settled(model, shapes, runs)
+        if runs and not shapes and not lengths.refusal and (sound := second(model)):
+            (shape,) = sound.values()
+            note = f"sounds were made a second long, {[1, *shape[1:]]} (change that with `input_shapes`)"
+            lengths = Settled(sound, note)
         return cls(model, named(source), Candidate(model.proto), lengths=lengths)
 
     @property

@@ -8,7 +8,7 @@ from ..calibration.synthetic.audio_inputs import audio_input
 from ..calibration.synthetic.bn_prior import FEWEST
 from ..calibration.synthetic.drawn_text import reads_lines
 from ..calibration.synthetic.generated_text import LENGTH, text_shapes
-from ..calibration.synthetic.heard import seconds_of
+from ..calibration.synthetic.heard import affordable, seconds_of
 from ..calibration.synthetic.photographed import wants_crops
 from ..calibration.synthetic.pictures import image_shape
 from ..calibration.synthetic.synthesize import Extent
@@ -54,9 +54,10 @@ def making(model: Model, extent: Extent, forward: float, shapes: Shapes) -> Maki
     if max(index_limits(graph).values(), default=0) >= VOCABULARY:
         written = forward * extent.count * LENGTH * LENGTH * _WORD if word_scores(graph) else 0.0
         return Making(written if written <= extent.writing else 0.0, extent.count)
-    sound = audio_input(model, specs, 1, shapes or {})
+    sound = audio_input(model, specs, extent.sounds, shapes or {})
     if sound is not None:
-        return Making(_SCALES * forward + _SOUND * seconds_of(sound) * extent.sounds, extent.sounds)
+        count = affordable(sound)
+        return Making(_SCALES * forward + _SOUND * seconds_of(sound) * count, count)
     shape = image_shape(specs, 1, shapes or {})
     if shape is not None and (reads_lines(model, shape) or wants_crops(model, specs, shapes or {})):
         return Making(_FINDING * forward + _CROP * extent.photographs, extent.photographs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,9 +12,11 @@ import numpy as np
 from ...errors import ExecutionError, OnnxFoldError
 from ...frozen import read_only
 from ...model.model import Model
+from ...model.shapes.nominal import BATCH
 from ...progress import steps
-from ...runtime.session import InputSpec
-from .audio_inputs import AudioInput, audio_input
+from ...runtime.batching import Batching
+from ...runtime.session import InputSpec, Session
+from .audio_inputs import AudioInput, audio_input, sounds_like
 from .conventions import fits
 from .photographed import one_at_a_time
 from .problem import CLASSES, NotInvertibleError, pose_losses
@@ -23,6 +25,7 @@ from .spectrograms import cepstra, has_cepstra, log_mel, samples_of
 
 Shapes = Mapping[str, Sequence[int]]
 Source = Callable[[np.random.Generator, int, int], Floats]
+_MOST = 600.0  # seconds of sound, of all together
 _TRIED = 12  # sounds that scales are compared with
 _FULL, _RANGE = 9.0, 18.4  # of natural logarithms of power: about the most, and 80 dB
 
@@ -70,8 +73,10 @@ def heard(
     Raises ExecutionError where onnxruntime does not load the model.
     """
     wanted = audio_input(model, specs, count, shapes)
-    if wanted is None:
+    if wanted is None or not _runs(model, wanted, specs[0]):
         return None
+    least = Batching.of(specs).size or 1
+    wanted = replace(wanted, shape=(max(least, affordable(wanted)), *wanted.shape[1:]))
     made = sounds_for(model, specs, wanted, voices, np.random.default_rng([seed, 2]), shapes)
     apart = one_at_a_time(model, specs[0], wanted.shape)
     return made[:, None] if apart else made, apart
@@ -82,7 +87,39 @@ def judging_sounds(
 ) -> Floats | None:
     """Sounds of another kind, of this `shape`, for a model that listens; None for another."""
     wanted = audio_input(model, specs, shape[0], {**shapes, specs[0].name: shape})
-    return None if wanted is None else sounds_for(model, specs, wanted, tones, rng, shapes)
+    if wanted is None or not _runs(model, wanted, specs[0]):
+        return None
+    return sounds_for(model, specs, wanted, tones, rng, shapes)
+
+
+def second(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shape of a second of sound, for the only input of a model that takes samples of any number, and runs on so
+    many; {} for another."""
+    weights = {tensor.name for tensor in model.proto.graph.initializer}
+    fed = [value for value in model.proto.graph.input if value.name not in weights]
+    if len(fed) != 1 or all(d.dim_value for d in fed[0].type.tensor_type.shape.dim[1:]) or not sounds_like(fed[0].name):
+        return {}
+    specs = Session.of(model).inputs
+    found = audio_input(model, specs, 1, {})
+    if found is None or not found.open or not _runs(model, found, specs[0]):
+        return {}
+    return {found.name: (BATCH, *found.shape[1:])}
+
+
+def affordable(wanted: AudioInput) -> int:
+    """How many sounds are made, of as many as are `wanted`: fewer where each is long, at least one."""
+    return max(1, min(wanted.shape[0], int(_MOST / seconds_of(wanted))))
+
+
+def _runs(model: Model, wanted: AudioInput, spec: InputSpec) -> bool:
+    """Whether a model takes the length that we chose."""
+    if not wanted.open:
+        return True
+    try:
+        Session.of(model).run({wanted.name: np.zeros((1, *wanted.shape[1:]), spec.dtype)})
+    except ExecutionError:
+        return False
+    return True
 
 
 def sounds_for(
@@ -139,7 +176,7 @@ def _scales(wanted: AudioInput) -> tuple[Scale, ...]:
 
 def _found(model: Model, specs: Sequence[InputSpec], wanted: AudioInput, shapes: Shapes) -> Scale:
     scales = _scales(wanted)
-    few = AudioInput(wanted.name, (_TRIED, *wanted.shape[1:]), wanted.time, wanted.bins)
+    few = replace(wanted, shape=(_TRIED, *wanted.shape[1:]))
     for apart in (False, True):  # models whose batch is fixed somewhere inside take one sample at a time
         try:
             problem = pose_losses(model, specs, _TRIED, {**shapes, wanted.name: (1, *wanted.shape[1:])}, apart)

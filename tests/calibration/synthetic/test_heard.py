@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+import onnxfold
 from onnxfold.calibration.judge import SOUNDS
 from onnxfold.calibration.origin import Origin
 from onnxfold.calibration.samples import synthetic_extent, synthetic_samples
 from onnxfold.calibration.synthetic.audio_inputs import audio_input
-from onnxfold.calibration.synthetic.heard import heard
+from onnxfold.calibration.synthetic.heard import affordable, heard
 from onnxfold.calibration.synthetic.sounds import RATE, voices
 from onnxfold.calibration.synthetic.spectrograms import log_mel, samples_of
 from onnxfold.model.model import Model, load
@@ -46,26 +48,68 @@ def spelled(model: Model) -> tuple[int, int | None] | None:
 @pytest.mark.parametrize(
     ("shape", "weight", "name", "expected"),
     [
-        ("N,1,8000", (8, 1, 80), "x", (2, None)),
-        ("N,1,samples", (8, 1, 80), "x", (2, None)),
-        ("N,1,187", (8, 1, 5), "x", None),  # a heartbeat
-        ("N,2,8000", (8, 2, 80), "x", None),
+        ("N,1,16000", (8, 1, 80), "x", (2, None)),
+        ("N,1,4000", (8, 1, 80), "waveform", (2, None)),
+        ("N,1,samples", (8, 1, 80), "waveform", (2, None)),
+        ("N,1,300", (8, 1, 80), "waveform", None),
+        ("N,2,16000", (8, 2, 80), "audio", None),
         ("N,1,101,40", (8, 1, 3, 3), "x", (2, 3)),
         ("N,1,40,101", (8, 1, 3, 3), "x", (3, 2)),
         ("N,1,49,10", (8, 1, 3, 3), "x", (2, 3)),
-        ("N,1,28,28", (8, 1, 3, 3), "x", None),
-        ("N,1,64,64", (8, 1, 3, 3), "x", None),
+        ("N,1,96,64", (8, 1, 3, 3), "x", (2, 3)),
+        ("N,1,61,13", (8, 1, 3, 3), "mfcc_0", (2, 3)),
         ("N,1,64,64", (8, 1, 3, 3), "log_mel", (3, 2)),
-        ("N,1,96,112", (8, 1, 3, 3), "x", None),
-        ("N,3,101,40", (8, 3, 3, 3), "x", None),
+        ("N,1,100,128", (8, 1, 3, 3), "inputMelSpectrogram", (2, 3)),
         ("N,80,300", (8, 80, 3), "x", (2, 1)),
-        ("N,40,300", (8, 40, 3), "x", None),  # forty sensors
         ("N,40,300", (8, 40, 3), "mfcc", (2, 1)),
-        ("N,40,300", (8, 40, 3), "special_numbers", None),
+        ("N,3,101,40", (8, 3, 3, 3), "mel", None),
     ],
 )
 def test_who_listens(shape: str, weight: tuple[int, ...], name: str, expected: tuple[int, int | None] | None) -> None:
     assert spelled(classifier(shape, weight, name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "name"),
+    [
+        ("N,1,28,28", (8, 1, 3, 3), "x"),  # digits
+        ("N,1,64,64", (8, 1, 3, 3), "x"),
+        ("N,1,128,64", (8, 1, 3, 3), "image"),  # people
+        ("N,1,112,96", (8, 1, 3, 3), "data"),  # faces
+        ("N,1,64,160", (8, 1, 3, 3), "x"),  # codes to be typed
+        ("N,1,64,1024", (8, 1, 3, 3), "range"),  # lidar
+        ("N,1,h,w", (8, 1, 3, 3), "x"),
+        ("N,1,100,40", (8, 1, 1, 2), "x"),  # prices that were offered
+        ("N,1,64,480", (8, 1, 1, 64), "x"),  # brain waves
+        ("N,1,12,1000", (8, 1, 3, 3), "x"),  # hearts
+        ("N,1,24,113", (8, 1, 3, 3), "x"),  # movements
+        ("N,1,187", (8, 1, 5), "x"),
+        ("N,1,5000", (8, 1, 5), "ecg"),
+        ("N,1,samples", (8, 1, 80), "history"),
+        ("N,40,300", (8, 40, 3), "x"),  # forty sensors
+        ("N,128,150", (8, 128, 3), "latents"),
+        ("N,80,100", (8, 80, 1), "x"),
+        ("N,1,128,128", (8, 1, 3, 3), "ultrasound_image"),
+        ("N,64,20", (8, 64, 3), "species"),
+        ("N,1,64,64", (8, 1, 3, 3), "melanoma"),
+    ],
+)
+def test_who_does_not(shape: str, weight: tuple[int, ...], name: str) -> None:
+    assert spelled(classifier(shape, weight, name)) is None
+
+
+def test_words_in_floats_are_no_sound() -> None:
+    body = "i = Cast <to = 7> (pcm) e = Gather (t, i) r = Transpose <perm = [0, 2, 1]> (e) c = Conv (r, w) "
+    model = network("N,16000", body + "p = GlobalAveragePool (c) y = Flatten (p)", "pcm", t=(70, 16), w=(8, 16, 3))
+    assert spelled(model) is None
+
+
+def test_what_is_read_through_other_scales_and_beside_empty_names() -> None:
+    scaled = "s = Cast <to = 10> (x) u = Cast <to = 1> (s) d = Mul (k, u) c = Conv (d, w) p = GlobalAveragePool (c) "
+    scaled += "y = Flatten (p)"
+    assert spelled(network("N,1,16000", scaled, w=(8, 1, 80), k=np.array(2.0))) == (2, None)
+    apart = "z = Relu (x) v = Conv (o, w, ) m = ReduceMean <keepdims = 0, axes = [1, 2]> (v) y = Add (z, m)"
+    assert spelled(network("N,16000", apart, out="N,16000", o=(1, 1, 16000), w=(1, 1, 80))) is None
 
 
 def test_images_that_are_flat_are_no_sounds() -> None:
@@ -88,11 +132,42 @@ def test_characters_along_a_line_and_large_images_are_seen() -> None:
     assert spelled(network("N,1,320,128", same, out="N,4,320,128", w=(4, 1, 3, 3))) is None, "a filter of images"
 
 
-def test_an_open_length_becomes_a_second_unless_it_is_given() -> None:
-    model = classifier("N,1,samples", (8, 1, 80))
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+def test_an_open_length_becomes_a_second_unless_it_is_given(tmp_path: Path, effort: str) -> None:
+    model = network(
+        "N,1,samples",
+        "c = Conv (wav, w) r = Relu (c) d = Conv (r, v) s = Relu (d) p = GlobalAveragePool (s) f = Flatten (p) "
+        "y = MatMul (f, u)",
+        "wav", w=(16, 1, 80), v=(16, 16, 3), u=(16, 10),
+    )  # fmt: skip
     specs = Session.of(model).inputs
-    lengths = [audio_input(model, specs, 4, shapes) for shapes in ({}, {"x": (1, 1, 4000)})]
-    assert [found and found.shape for found in lengths] == [(4, 1, RATE), (4, 1, 4000)]
+    lengths = [audio_input(model, specs, 4, shapes) for shapes in ({}, {"wav": (1, 1, 96)}, {"wav": (1, 1, 4000)})]
+    assert [found and found.shape for found in lengths] == [(4, 1, RATE), None, (4, 1, 4000)]
+    onnx.save(model.proto, tmp_path / "in.onnx")
+    made = onnxfold.fold(tmp_path / "in.onnx", tmp_path / "out.onnx", ratio=0.5, effort=effort)
+    assert made.report.check.quality is not None and made.report.check.quality.inputs == SOUNDS
+    assert any("a second long, [1, 1, 16000]" in note for note in made.report.notes)
+    assert made.report.before.macs == 16 * 80 * 15921 + 16 * 16 * 3 * 15919 + 160
+
+
+def test_a_model_that_takes_no_second_of_sound_gets_other_inputs() -> None:
+    body = "two, zero, axis = Numbers c = Conv (wav, w) f = Shape (c) n = Gather (f, two) "
+    body += "a = Slice (table, zero, n, axis) d = Add (c, a) p = GlobalAveragePool (d) y = Flatten (p)"
+    numbers = " ".join(
+        f"{name} = Constant <value = int64[1] {{{value}}}> ()"
+        for name, value in {"two": 2, "zero": 0, "axis": 2}.items()
+    )
+    body = body.replace("two, zero, axis = Numbers", numbers)
+    limited = network("N,1,samples", body, "wav", w=(8, 1, 80), table=(1, 8, 500))
+    assert audio_input(limited, Session.of(limited).inputs, 4, {}) is not None
+    assert heard(limited, Session.of(limited).inputs, 4, 0, {}) is None
+    assert synthetic_samples(limited, Effort.BALANCED, 0, None).origin is not Origin.SOUNDS
+
+
+def test_long_sounds_are_few() -> None:
+    model = classifier("N,1,1440000", (8, 1, 80))
+    found = audio_input(model, Session.of(model).inputs, 256, {})
+    assert found is not None and affordable(found) == 6, "ten minutes of sound"
 
 
 def with_statistics(shape: tuple[int, ...], seen: np.ndarray[Any, Any]) -> Model:
@@ -117,10 +192,10 @@ def with_statistics(shape: tuple[int, ...], seen: np.ndarray[Any, Any]) -> Model
 
 @pytest.mark.parametrize("gain", [1.0, 32768.0])
 def test_the_scale_of_samples_is_the_one_that_statistics_tell(gain: float) -> None:
-    model = with_statistics((1, 1, 4000), gain * voices(np.random.default_rng(9), 16, 4000)[:, None])
+    model = with_statistics((1, 1, 8000), gain * voices(np.random.default_rng(9), 16, 8000)[:, None])
     found = heard(model, Session.of(model).inputs, 16, 0, {})
     assert found is not None and not found[1]
-    assert 0.3 < found[0].std() / gain / voices(np.random.default_rng(9), 16, 4000).std() < 3
+    assert 0.3 < found[0].std() / gain / voices(np.random.default_rng(9), 16, 8000).std() < 3
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.25, 0.675), (4.343, 0.0), (1.0, 20.8)])
@@ -167,11 +242,11 @@ def test_what_sounds_take_is_in_the_estimate() -> None:
     assert making(model, extent, 0.001, None).count == extent.sounds
     assert (
         making(model, extent, 0.001, None).seconds
-        > making(classifier("N,1,4000", (8, 1, 80)), extent, 0.001, None).seconds
+        > making(classifier("N,1,8000", (8, 1, 80)), extent, 0.001, None).seconds
     )
 
 
-def test_integers_and_two_inputs_are_left_alone() -> None:
+def test_two_inputs_are_left_alone() -> None:
     proto = onnx.ModelProto.FromString(classifier("N,1,8000", (8, 1, 80)).proto.SerializeToString())
     proto.graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, ["N", 2]))
     assert spelled(load(proto)) is None

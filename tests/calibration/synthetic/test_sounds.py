@@ -45,7 +45,7 @@ def test_voices_pause_and_tones_begin_at_once() -> None:
     assert 0.1 < quiet.mean() < 0.7
 
 
-@pytest.mark.parametrize(("hertz", "bins"), [(440.0, 40), (1000.0, 64), (3000.0, 80)])
+@pytest.mark.parametrize(("hertz", "bins"), [(440.0, 40), (1000.0, 64), (3000.0, 80), (440.0, 128)])
 def test_a_tone_is_in_its_band_of_the_mel_scale(hertz: float, bins: int) -> None:
     frames = 20
     wave = np.sin(2 * np.pi * hertz * np.arange(samples_of(frames)) / RATE).astype(np.float32)
@@ -68,3 +68,9 @@ def test_few_numbers_a_frame_are_cepstra_of_forty_bands() -> None:
     assert np.allclose(found[..., 0], powers.sum(axis=2) / np.sqrt(40), rtol=1e-4)
     whole = cepstra(powers, 40)
     assert np.allclose((whole**2).sum(), (powers**2).sum(), rtol=1e-4), "the transform is orthonormal"
+
+
+@pytest.mark.parametrize("bins", [10, 32, 64, 80, 128])
+def test_no_band_is_always_silent(bins: int) -> None:
+    noise = np.random.default_rng(0).standard_normal((1, samples_of(20))).astype(np.float32)
+    assert log_mel(noise, 20, bins).min() > np.log(1e-3)
