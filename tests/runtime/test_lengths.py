@@ -20,7 +20,7 @@ from onnxfold.runtime.lengths import settled
 from onnxfold.runtime.session import Session
 
 CLASSIFIER = {"w": (32, 1, 25), "u": (32, 32, 5), "v": (4, 32, 3)}
-AUDIO = """(float[n,1,t] audio) => (float[n,4,s] y) { a = Conv<strides=[5]>(audio, w) b = Relu(a)
+AUDIO = """(float[n,1,t] signal) => (float[n,4,s] y) { a = Conv<strides=[5]>(signal, w) b = Relu(a)
     c = Conv<strides=[2]>(b, u) d = Relu(c) y = Conv(d, v) }"""
 
 
@@ -94,9 +94,9 @@ def audio() -> ModelProto:
 def test_lengths_grow_until_the_graph_fits_and_costs_are_for_them() -> None:
     loaded = load(audio())
     found = settled(loaded, None)
-    assert found.shapes == {"audio": (-1, 1, 96)} and "'audio' [1, 1, 96]" in found.note
+    assert found.shapes == {"signal": (-1, 1, 96)} and "'signal' [1, 1, 96]" in found.note
     assert "`input_shapes`" in found.note
-    (output,) = Session.of(loaded).run({"audio": np.zeros((1, 1, 96), np.float32)})
+    (output,) = Session.of(loaded).run({"signal": np.zeros((1, 1, 96), np.float32)})
     assert output.shape == (1, 4, 4)
     frames = (96 - 25) // 5 + 1
     second = (frames - 5) // 2 + 1
@@ -105,7 +105,7 @@ def test_lengths_grow_until_the_graph_fits_and_costs_are_for_them() -> None:
 
 def test_nothing_is_found_where_lengths_are_given_or_fit() -> None:
     loaded = load(audio())
-    assert settled(loaded, {"audio": (2, 1, 1600)}).shapes == {"audio": (2, 1, 1600)}
+    assert settled(loaded, {"signal": (2, 1, 1600)}).shapes == {"signal": (2, 1, 1600)}
     fitting = load(model("(float[n,1,t] x) => (float y) { y = Conv(x, w) }", {"w": (4, 1, 3)}))
     assert settled(fitting, None).shapes is None
 
@@ -155,7 +155,7 @@ def test_reports_name_the_length(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_lengths_of_a_state_are_not_those_of_its_model() -> None:
     """The user's own samples may have any length."""
     state = State.load(audio(), None)
-    assert state.source.graph.tensor("audio").shape == ("n", 1, "t")
+    assert state.source.graph.tensor("signal").shape == ("n", 1, "t")
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
