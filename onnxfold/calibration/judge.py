@@ -8,7 +8,7 @@ other crops of the photograph that it was fitted on, 84.6 % on crops of another 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,11 @@ from .origin import Origin
 from .synthetic.audio_inputs import audio_input
 from .synthetic.conventions import convention
 from .synthetic.drawn_text import JUDGING, with_text
-from .synthetic.heard import affordable, judging_sounds
+from .synthetic.heard import affordable, sounds_for
 from .synthetic.image_ops import is_images, is_line, spatial_axes
 from .synthetic.photographs import crops, photographs
 from .synthetic.sentences import divides, sentence_feeds, vocabulary
+from .synthetic.sounds import tones
 
 PHOTOGRAPHS = "crops of two photographs"
 LINES = "lines of text drawn over two photographs"
@@ -123,9 +124,8 @@ def _sounds(
     if heard is None:
         return None
     runs = max(1, round(affordable(heard) / step))
-    made = judging_sounds(model, specs, (runs * step, *shape[1:]), np.random.default_rng([seed, 3]), shapes)
-    if made is None:
-        return None
+    heard = replace(heard, shape=(runs * step, *shape[1:]))
+    made = sounds_for(model, specs, heard, tones, np.random.default_rng([seed, 3]), shapes)
     return Judge(tuple({name: made[at * step : (at + 1) * step]} for at in range(runs)), SOUNDS, True)
 
 

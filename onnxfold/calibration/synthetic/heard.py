@@ -20,7 +20,7 @@ from .audio_inputs import AudioInput, audio_input, sounds_like
 from .conventions import fits
 from .photographed import one_at_a_time
 from .problem import CLASSES, NotInvertibleError, pose_losses
-from .sounds import RATE, Floats, tones, voices
+from .sounds import RATE, Floats, voices
 from .spectrograms import cepstra, has_cepstra, log_mel, samples_of
 
 Shapes = Mapping[str, Sequence[int]]
@@ -80,16 +80,6 @@ def heard(
     made = sounds_for(model, specs, wanted, voices, np.random.default_rng([seed, 2]), shapes)
     apart = one_at_a_time(model, specs[0], wanted.shape)
     return made[:, None] if apart else made, apart
-
-
-def judging_sounds(
-    model: Model, specs: Sequence[InputSpec], shape: Sequence[int], rng: np.random.Generator, shapes: Shapes
-) -> Floats | None:
-    """Sounds of another kind, of this `shape`, for a model that listens; None for another."""
-    wanted = audio_input(model, specs, shape[0], {**shapes, specs[0].name: shape})
-    if wanted is None or not _runs(model, wanted, specs[0]):
-        return None
-    return sounds_for(model, specs, wanted, tones, rng, shapes)
 
 
 def second(model: Model) -> dict[str, tuple[int, ...]]:
